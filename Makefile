@@ -1,0 +1,103 @@
+# The same few commands here and in CI. All of it lives in $(VENV); the one thing that may be
+# installed beside it is the system package chromium, for the browser test, and only as root.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Bytecode is kept, whatever the caller's habit: without it every process of a rehearsal compiles
+# what it imports again, and a dry run takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTHON ?= python3
+VENV ?= .venv
+LOCK := infra/requirements.lock
+INSTALLED := $(VENV)/.installed
+BIN := $(VENV)/bin
+# make test PYTEST_ARGS="-k journal"
+PYTEST_ARGS ?=
+# make lock UPGRADE=--upgrade
+UPGRADE ?=
+
+.PHONY: help rehearsal test prove bench lint lock install browser clean
+
+help:
+	@echo 'make rehearsal  the whole cutover on the twin, notebooks and report included'
+	@echo 'make test       every test but the minutes-long ones'
+	@echo 'make prove      the minutes-long tests; their tables go to tests/benchmarks/'
+	@echo 'make bench      measure, and print beside the committed tables'
+	@echo 'make lint       ruff check, ruff format --check, mypy --strict'
+	@echo 'make lock       pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)'
+	@echo 'make clean      remove $(VENV) and caches; outputs/ is evidence and stays'
+
+rehearsal: install
+	@$(BIN)/ctp-runbook rehearse
+
+test: install browser
+	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+prove: install browser
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+bench: install
+	@shopt -s nullglob
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python "$$script"; done
+
+lint: install
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The lock is for every extra and every Python from 3.11 on, and names no place to get it from.
+lock: install
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) \
+	  --output-file $(LOCK) pyproject.toml
+	echo "$(LOCK): $$(grep -c '^[^ #]' $(LOCK)) pins"
+
+install: $(INSTALLED)
+
+# uv installs in a few seconds what takes pip half a minute, and comes out of the same lock, by
+# hash. Where uv cannot reach an index that pip is configured for, pip does it.
+$(INSTALLED): $(BIN)/python $(LOCK) pyproject.toml
+	@echo 'installing $(LOCK) into $(VENV)'
+	awk '/^[^ ]/ { wanted = /^uv==/ } wanted' $(LOCK) > $(VENV)/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	  -r $(VENV)/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r $(LOCK) \
+	  || $(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# A name on PATH proves nothing (version managers put stubs there): each candidate is run.
+$(BIN)/python:
+	@for candidate in $(PYTHON) python3.13 python3.12 python3.11; do
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+	    "$$candidate" -c 'import ensurepip, venv' 2>/dev/null || {
+	      echo "$$candidate cannot make virtual environments: install its venv package" \
+	        "(Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 2; }
+	    exec "$$candidate" -m venv $(VENV)
+	  fi
+	done
+	echo 'no Python >= 3.11 among $(PYTHON), python3.13, python3.12, python3.11:' \
+	  'install one, or name yours: make PYTHON=/path/to/python' >&2
+	exit 2
+
+browser:
+	@for name in chromium chromium-browser google-chrome; do
+	  if command -v "$$name" >/dev/null; then exit 0; fi
+	done
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+	  echo 'installing the system package chromium, for the browser test'
+	  export DEBIAN_FRONTEND=noninteractive
+	  if apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium >/dev/null
+	  then exit 0; fi
+	fi
+	echo 'chromium is missing and could not be installed here: the browser tests will be skipped' >&2
+
+# Not outputs/: runs are evidence, and removing evidence is a decision.
+clean:
+	@rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find ctp_runbook tests -name __pycache__ -type d -prune -exec rm -rf {} +

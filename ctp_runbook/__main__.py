@@ -1,0 +1,27 @@
+"""The way in: ``ctp-runbook`` and ``python -m ctp_runbook``.
+
+An alive command's exit code 1 means "gone", which is also what an interpreter ends with when an
+import fails. So nothing may fail before it is caught here, and what fails ends with 70.
+"""
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; exit code 70 when it cannot even be loaded."""
+    try:
+        from ctp_runbook.cli import main as command_line
+    except Exception as error:  # noqa: BLE001  a broken installation, told in a sentence
+        raise SystemExit(_tell(error)) from None
+    command_line()
+
+
+def _tell(error: Exception) -> int:
+    import sys
+
+    print(f"ctp-runbook cannot be loaded: {error}; install it again", file=sys.stderr)
+    return 70
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""TOML whose every key is known: each problem with its line, all of them in one go."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.env_template import quoted
+from ctp_runbook.errors import ConfigError, Problem
+from ctp_runbook.sessions import parse_span
+from ctp_runbook.template_keys import nearest_name
+
+__all__ = ["Field", "TomlText", "read_toml"]
+
+_LARGEST_CONFIG_BYTES = 1 << 20
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Field:
+    """The type and range of one key; ``required`` keys have no default."""
+
+    kind: str  # number, integer, boolean, text, texts, spans, strings
+    low: float = 0.0
+    high: float = _DAY
+    low_allowed: bool = True
+    choices: tuple[str, ...] = ()
+    required: bool = True
+
+    @property
+    def words(self) -> str:
+        """What is expected, in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.kind in ("number", "integer"):
+            sign = ">=" if self.low_allowed else ">"
+            noun = "a finite number" if self.kind == "number" else "a whole number"
+            return f"{noun} {sign} {self.low:g} and <= {self.high:g}"
+        return _KIND_WORDS[self.kind]
+
+    def accepts(self, value: object) -> bool:
+        """Whether ``value`` is of this type and in this range."""
+        return _ACCEPTS[self.kind](self, value)
+
+
+_KIND_WORDS = {
+    "boolean": "true or false",
+    "text": "a text that is not blank",
+    "texts": "a list of texts",
+    "spans": "a list of spans such as 09:00-10:15",
+    "strings": "a table of texts",
+}
+
+
+def _is_number(spec: Field, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # NaN and the infinities fail these comparisons, and a whole number of any size stands them.
+    above = value >= spec.low if spec.low_allowed else value > spec.low
+    return above and value <= spec.high
+
+
+def _is_text(spec: Field, value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value in (spec.choices or (value,))
+
+
+_ACCEPTS: dict[str, Callable[[Field, object], bool]] = {
+    "number": _is_number,
+    "integer": lambda spec, value: isinstance(value, int) and _is_number(spec, value),
+    "boolean": lambda spec, value: isinstance(value, bool),
+    "text": _is_text,
+    "texts": lambda spec, value: isinstance(value, list) and all(map(_is_str, value)),
+    "spans": lambda spec, value: isinstance(value, list) and all(map(_is_span, value)),
+    "strings": lambda spec, value: isinstance(value, dict) and all(map(_is_str, value.values())),
+}
+
+
+def _is_span(value: object) -> bool:
+    return isinstance(value, str) and parse_span(value) is not None
+
+
+def _is_str(value: object) -> bool:
+    return isinstance(value, str)
+
+
+@dataclass(frozen=True)
+class TomlText:
+    """A TOML file's name and text, from which the line of a key is found."""
+
+    file: str
+    flag: str
+    text: str
+
+    def table(self) -> dict[str, Any]:
+        """The parsed file, or a ConfigError with the line TOML could not be read at."""
+        try:
+            return tomllib.loads(self.text)
+        except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> ConfigError:
+        """What to raise for a file that is no TOML, or no file."""
+        reason = getattr(error, "strerror", None) or str(error)
+        at = re.search(r"\(at line (\d+)", reason)
+        problem = Problem(
+            file=self.file,
+            line=int(at.group(1)) if at else 0,
+            key=self.flag,
+            found=f"a file that cannot be read as TOML ({reason})",
+            expected="a TOML file in UTF-8",
+            remedy="mend the file, or name another one",
+        )
+        return ConfigError([problem])
+
+    def problem(self, path: tuple[str, ...], found: str, expected: str) -> Problem:
+        """A problem of the key at ``path``, with the line it (or its table) stands on."""
+        key = ".".join(path)
+        return Problem(self.file, self.line(path), key, found, expected, f"correct {key}")
+
+    def line(self, path: tuple[str, ...]) -> int:
+        """The line of a key, of its table where it has none, or 0."""
+        table: tuple[str, ...] = ()
+        header = 0
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            if head := re.match(r"\s*\[([^\[\]]+)\]", line):
+                table = _parts(head.group(1))
+                header = number if table == path[: len(table)] else header
+            elif (pair := re.match(r"\s*([\w\"'. -]+?)\s*=", line)) is not None:
+                table_path = table + _parts(pair.group(1))
+                if table_path == path:
+                    return number
+            if table == path:
+                return number
+        return header
+
+    def check_table(
+        self, name: str, table: object, fields: Mapping[str, Field]
+    ) -> Iterator[Problem]:
+        """The same for a table that may be none at all."""
+        if isinstance(table, dict):
+            yield from self.check((name,), table, fields)
+        else:
+            yield self.problem((name,), "no table", f"a table [{name}]")
+
+    def check(
+        self,
+        path: tuple[str, ...],
+        table: Mapping[str, object],
+        fields: Mapping[str, Field],
+        tables: tuple[str, ...] = (),
+    ) -> Iterator[Problem]:
+        """Unknown, mistyped and missing keys of one table."""
+        for key, value in table.items():
+            if key not in fields:
+                yield self._unknown((*path, key), (*fields, *tables))
+            elif not fields[key].accepts(value):
+                found = "a value of another type" if isinstance(value, dict) else _shown(value)
+                yield self.problem((*path, key), found, fields[key].words)
+        for key, spec in fields.items():
+            if spec.required and key not in table:
+                yield self.problem((*path, key), "no such key", spec.words)
+
+    def _unknown(self, path: tuple[str, ...], known: tuple[str, ...]) -> Problem:
+        near = nearest_name(path[-1], known)
+        return Problem(
+            file=self.file,
+            line=self.line(path),
+            key=".".join(path),
+            found="an unknown key",
+            expected="one of " + ", ".join(known),
+            remedy=f"write {near}" if near else "delete the key",
+            nearest=near,
+        )
+
+
+def _shown(value: object) -> str:
+    # A bool is "true" in TOML, and so it should be in what an operator reads.
+    return str(value).lower() if isinstance(value, bool) else quoted(str(value))
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+def read_toml(path: Path, *, flag: str) -> TomlText:
+    """The file's text, or a ConfigError with one problem."""
+    try:
+        with path.open("rb") as stream:
+            # Cut in the middle, a file that is too large does not parse; no config comes near it.
+            raw = stream.read(_LARGEST_CONFIG_BYTES)
+        return TomlText(str(path), flag, raw.decode("utf-8"))
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise TomlText(str(path), flag, "").unreadable(error) from error

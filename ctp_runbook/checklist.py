@@ -1,0 +1,328 @@
+"""The plan as a person follows it: a checklist in Markdown, and the same facts as JSON.
+
+Both come from one set of facts, redacted once. Neither reads the clock or the machine: the same
+inputs give the same bytes, so that two checklists can be compared with ``diff``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ctp_runbook.config import MetricRule
+from ctp_runbook.model import Member, Phase, Step, StepKind
+from ctp_runbook.plan import Plan
+
+__all__ = ["EVIDENCE_FILES", "checklist_json", "checklist_markdown"]
+
+EVIDENCE_FILES = (
+    "single_host_bootstrap_result.env",
+    "kafka_topic_init_result.env",
+    "clickhouse_schema_init_result.env",
+    "debezium_connector_init_result.env",
+    "ctp_readiness_precheck.json",
+    "ctp_cutover_result.env",
+    "ctp_rollback_result.env",
+    "ctp_readiness_rollback.json",
+    "ctp_one_shot_cutover_checklist.md",
+    "ctp_one_shot_cutover_checklist.json",
+)
+
+_WHEN_IT_FAILS = {
+    (Phase.GATE, StepKind.GATE): (
+        "The run ends (exit 3). The old stack still trades and was not touched; mend the cause"
+        " and start a new run."
+    ),
+    (Phase.SWITCH, StepKind.STOP): (
+        "TERM, then KILL goes to the recorded process. Nothing new starts before it is proved"
+        " gone; then, or if it cannot be proved, the run rolls back."
+    ),
+    (Phase.SWITCH, StepKind.START): "The run rolls back.",
+    (Phase.SWITCH, StepKind.CHECK): "The run rolls back.",
+    (Phase.ROLLBACK, StepKind.STOP): (
+        "TERM, then KILL goes to the recorded process. If it cannot be proved gone, nothing of"
+        " the previous generation is started (exit 6): end it by hand, then start the previous"
+        " engine and runner by hand."
+    ),
+    (Phase.ROLLBACK, StepKind.RESTORE): (
+        "The rollback goes on: the steps that bring trading back are not held up by this one."
+    ),
+    (Phase.ROLLBACK, StepKind.START): (
+        "The rollback has failed (exit 6): start it by hand with the command above."
+    ),
+    (Phase.ROLLBACK, StepKind.CHECK): (
+        "Rolled back, but not validated (exit 5): look at each SLI of"
+        " ctp_readiness_rollback.json before trading goes on."
+    ),
+}
+_COMPARISON = {"max": "<=", "min": ">="}
+
+
+def checklist_json(plan: Plan) -> str:
+    """Every fact of the checklist, for machines; ends with a newline."""
+    return json.dumps(_facts(plan), ensure_ascii=False, indent=2) + "\n"
+
+
+def checklist_markdown(plan: Plan) -> str:
+    """The checklist a person follows, with a box for every step; ends with a newline."""
+    facts = _facts(plan)
+    lines = [
+        *_head(facts),
+        *_findings(facts),
+        *_phase("1. Gates", facts["gates"], "The old stack goes on trading."),
+        *_ready(facts),
+        *_phase("3. Switch", facts["switch"], "From the first stop on, nothing trades."),
+        *_watch(facts),
+        *_phase("5. Rollback", facts["rollback"], _rollback_words(facts)),
+        *_evidence(facts),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    """All that is shown, in JSON's types, with secrets masked."""
+    facts = {
+        "schema": 1,
+        "environment": plan.environment,
+        "plan_sha256": plan.sha256,
+        "cutover_window_local": plan.window_text,
+        "lead_minutes": plan.lead_minutes,
+        "window_minutes": plan.window_minutes,
+        "session_policy": plan.session_policy,
+        "ctp_config_path": plan.ctp_config_path,
+        "templates": [str(plan.cutover_template), str(plan.rollback_template)],
+        "limits_file": str(plan.limits_file),
+        "watch_file": str(plan.watch_file),
+        "members": [_member_facts(member) for member in plan.members.values()],
+        "trading_state_command": plan.trading_state_command,
+        "working_orders_policy": plan.working_orders_policy,
+        "cancel_working_orders_command": plan.cancel_working_orders_command,
+        "readiness_commands": dict(plan.readiness_commands),
+        "gates": [_step_facts(step) for step in plan.gates],
+        "switch": [_step_facts(step) for step in plan.switch],
+        "watch": _watch_facts(plan),
+        "trigger": {"text": plan.trigger.text, "sentence": plan.trigger.sentence},
+        "max_rollback_seconds": plan.max_rollback_seconds,
+        "rollback_cancel_seconds": plan.rollback_cancel_seconds,
+        "redis_compat": plan.redis_compat,
+        "forced_rollback_after_seconds": plan.forced_rollback_after_seconds,
+        "rollback": [_step_facts(step) for step in plan.rollback],
+        "evidence_files": list(EVIDENCE_FILES),
+        "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
+        "warnings": list(plan.warnings),
+        "execute_refusals": list(plan.execute_refusals),
+    }
+    redacted: dict[str, Any] = plan.redactor.data(facts)
+    return redacted
+
+
+def _member_facts(member: Member) -> dict[str, Any]:
+    return {
+        "name": member.name,
+        "alive_command": member.alive_command,
+        "pid_file": member.pid_file,
+        "unit": member.unit,
+        "metrics_url": member.metrics_url,
+    }
+
+
+def _step_facts(step: Step) -> dict[str, Any]:
+    acts_on = "_".join(step.acts_on) if step.acts_on else ""
+    return {
+        "name": step.name,
+        "phase": str(step.phase),
+        "kind": str(step.kind),
+        "key": step.key,
+        "command": step.command,
+        "timeout_seconds": step.timeout_seconds,
+        "acts_on": acts_on,
+        "effect": step.effect,
+        "undo": list(step.undo),
+        "when_it_fails": _WHEN_IT_FAILS[step.phase, step.kind],
+    }
+
+
+def _watch_facts(plan: Plan) -> dict[str, Any]:
+    return {
+        "minutes": plan.monitor_minutes,
+        "hold_seconds": plan.hold_seconds,
+        "hold_expiry": plan.hold_expiry,
+        "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
+        "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
+        "recovery_seconds": plan.watch.recovery_seconds,
+        "metrics": [_rule_facts(rule) for rule in plan.watched],
+    }
+
+
+def _rule_facts(rule: MetricRule) -> dict[str, Any]:
+    unit = f" {rule.unit}" if rule.unit in ("ms", "s") else ""
+    return {
+        "name": rule.name,
+        "label": rule.label,
+        "source": rule.source,
+        "query": " ".join(rule.query.split()),
+        "limit": f"{_COMPARISON[rule.direction]} {rule.limit:g}{unit}",
+        "for_seconds": rule.for_seconds,
+        "window_seconds": rule.window_seconds,
+        "interval_seconds": rule.interval_seconds,
+        "warm_up_seconds": rule.warm_up_seconds,
+        "min_events": rule.min_events,
+        "zero_events": rule.zero_events,
+    }
+
+
+def _head(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield f"# One-shot cutover checklist: {facts['environment']}"
+    yield ""
+    yield from _table(
+        ("what", "value"),
+        (
+            ("plan digest (`--plan-sha256`)", _code(facts["plan_sha256"])),
+            ("window", _code(facts["cutover_window_local"])),
+            ("gates may start", f"{facts['lead_minutes']:g} minutes before the window"),
+            ("switch may start", f"until {facts['window_minutes']:g} minutes after it"),
+            ("session policy", facts["session_policy"]),
+            ("CTP configuration", _code(facts["ctp_config_path"])),
+            ("working orders", facts["working_orders_policy"]),
+            ("templates", ", ".join(map(_code, facts["templates"]))),
+            ("limits", f"{_code(facts['limits_file'])}, {_code(facts['watch_file'])}"),
+        ),
+    )
+    yield from ("", "## Who runs", "")
+    yield from _table(
+        ("member", "alive command (0 alive, 1 gone)", "identity", "metrics"),
+        (
+            (
+                member["name"],
+                _code(member["alive_command"]),
+                _code(member["unit"] or member["pid_file"]),
+                _code(member["metrics_url"]),
+            )
+            for member in facts["members"]
+        ),
+    )
+    yield ""
+
+
+def _findings(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Warnings, those first that make a real run refuse."""
+    yield from ("## Before a real run", "")
+    refusals = facts["execute_refusals"]
+    remarks = [text for text in facts["warnings"] if text not in refusals]
+    if refusals:
+        yield from (f"`--execute` refuses until these {len(refusals)} are mended:", "")
+        yield from (f"- [ ] {_escaped(text)}" for text in refusals)
+    else:
+        yield "Nothing in the templates stands in the way of `--execute`."
+    yield ""
+    if remarks:
+        yield from ("To be aware of:", "")
+        yield from (f"- [ ] {_escaped(text)}" for text in remarks)
+        yield ""
+
+
+def _phase(title: str, steps: Iterable[Mapping[str, Any]], words: str) -> Iterator[str]:
+    yield from (f"## {title}", "", words, "")
+    for number, step in enumerate(steps, start=1):
+        yield f"### {title.split('.')[0]}.{number} {step['name']}"
+        yield ""
+        yield f"- [ ] Run ({_code(step['key'])}, at most {step['timeout_seconds']:g} s):"
+        yield from ("", *_fenced(step["command"]), "")
+        yield f"- [ ] Proved: {step['effect']}."
+        yield f"- Undone by: {', '.join(step['undo']) or 'nothing to undo'}."
+        yield f"- When it fails: {step['when_it_fails']}"
+        yield ""
+
+
+def _ready(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("## 2. Ready", "")
+    yield "- [ ] Every gate passed, and its probes are fresh."
+    yield f"- [ ] The window is open: {_code(facts['cutover_window_local'])}."
+    yield f"- [ ] Working orders: policy {facts['working_orders_policy']}."
+    yield "- [ ] The plan digest is the one that was reviewed."
+    yield from ("- [ ] Go, by name and time: ______________________", "")
+
+
+def _watch(facts: Mapping[str, Any]) -> Iterator[str]:
+    watch = facts["watch"]
+    yield from (f"## 4. Watch: {watch['minutes']:g} minutes", "")
+    yield from _table(
+        ("", "metric", "limit", "taken over", "fewest events", "no event at all", "source"),
+        (
+            (
+                "☐",
+                f"{_escaped(rule['label'])} ({_code(rule['name'])})",
+                _escaped(rule["limit"]) + _lasting(rule),
+                f"{rule['window_seconds']:g} s",
+                str(rule["min_events"]),
+                rule["zero_events"],
+                rule["source"],
+            )
+            for rule in watch["metrics"]
+        ),
+    )
+    yield ""
+    yield f"- Rolls back at once when: {_code(facts['trigger']['sentence'])}"
+    yield f"  (template: {_code(facts['trigger']['text'])})."
+    yield (
+        "- Holds for a decision when a limit is exceeded, or nothing could be proved for"
+        f" {watch['tolerance_inconclusive_seconds']:g} s, or measured for"
+        f" {watch['tolerance_error_seconds']:g} s."
+    )
+    yield (
+        f"- A hold lasts {watch['hold_seconds']:g} s at most, then: {watch['hold_expiry']}."
+        f" It ends by itself after {watch['recovery_seconds']:g} s of recovery."
+    )
+    yield "- [ ] The watch ended with the verdict: ______________________"
+    yield ""
+
+
+def _lasting(rule: Mapping[str, Any]) -> str:
+    return f" (for {rule['for_seconds']:g} s)" if rule["for_seconds"] else ""
+
+
+def _rollback_words(facts: Mapping[str, Any]) -> str:
+    return (
+        f"Only when triggered or asked for. {facts['max_rollback_seconds']:g} s of wall clock from"
+        " the trigger to the validated previous stack. Only what was done is undone. Redis"
+        f" compatibility path: {facts['redis_compat']}."
+    )
+
+
+def _evidence(facts: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("## 6. Evidence", "", "In `outputs/<run_id>/evidence/`:", "")
+    yield from (f"- [ ] {_code(name)}" for name in facts["evidence_files"])
+    yield from ("", "Copies, written by a real run only:", "")
+    yield from (f"- [ ] {_code(name)}" for name in facts["evidence_copies"])
+    yield from ("", "- [ ] `ctp-runbook verify --run outputs/<run_id>` ends with exit code 0.")
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _code(text: str) -> str:
+    """``text`` as inline code, safe in a table; a dash where there is none."""
+    if not text:
+        return "–"
+    ticks = "``" if "`" in text else "`"
+    space = " " if "`" in text else ""
+    return f"{ticks}{space}{text.replace('|', chr(92) + '|')}{space}{ticks}"
+
+
+def _escaped(text: str) -> str:
+    """Prose with what Markdown would take for markup shown as it is."""
+    for char in "\\`*_<>|[]":
+        text = text.replace(char, "\\" + char)
+    return text
+
+
+def _fenced(command: str) -> tuple[str, str, str]:
+    fence = "```"
+    while fence in command:
+        fence += "`"
+    return f"{fence}bash", command, fence

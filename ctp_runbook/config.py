@@ -1,0 +1,243 @@
+"""``configs/watch.toml`` and ``configs/limits.toml``: rules and policies, typed and complete.
+
+Every limit a verdict is measured against stands in watch.toml and nowhere else; limits.toml
+holds timeouts and policies. Unknown, missing and mistyped keys are refused all at once, each
+with its line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ctp_runbook.checked_toml import Field, TomlText, read_toml
+from ctp_runbook.env_template import quoted
+from ctp_runbook.errors import ConfigError, Problem
+from ctp_runbook.sessions import TradingSessions, parse_span
+from ctp_runbook.step_table import STEP_TABLE
+
+__all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
+
+
+@dataclass(frozen=True)
+class MetricRule:
+    """How one metric of the watch is measured and judged.
+
+    ``query`` is the metric family for source ``engine`` and the query text for the others;
+    ``scale`` turns what was measured into ``unit`` (1000: seconds into ms).
+    """
+
+    name: str
+    label: str
+    unit: str
+    kind: str
+    source: str
+    query: str
+    limit: float
+    direction: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    quantile: float = 0.99
+    scale: float = 1.0
+    for_seconds: float = 0.0
+    warm_up_seconds: float = 0.0
+    interval_seconds: float = 1.0
+    window_seconds: float = 60.0
+    min_events: int = 1
+    zero_events: str = "inconclusive"
+    fresh_seconds: float = 10.0
+    min_coverage: float = 0.9
+    no_data: str = "inconclusive"
+
+
+@dataclass(frozen=True)
+class WatchRules:
+    """The rules of the watch; tolerances say how long a bad state may last before HOLDING.
+
+    ``sources`` says where metrics that no engine exposes are asked for; never a password, only
+    the name of the variable that holds one.
+    """
+
+    metrics: Mapping[str, MetricRule]
+    tolerance_inconclusive_seconds: float
+    tolerance_error_seconds: float
+    recovery_seconds: float
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Timeouts and policies; ``step_timeout_seconds`` has every step of the runbook."""
+
+    step_timeout_seconds: Mapping[str, float]
+    term_grace_seconds: float
+    kill_grace_seconds: float
+    effect_poll_seconds: float
+    ready_probe_max_age_seconds: float
+    alive_timeout_seconds: float
+    proof_grace_seconds: float
+    login_attempts_max: int
+    min_watch_minutes: float
+    hold_seconds: float
+    hold_expiry: str
+    require_plan_sha256: bool
+    journal_reserve_bytes: int
+    restarts_max: int
+    redact: tuple[str, ...] = field(default=(), repr=False)
+    sessions: TradingSessions = field(default_factory=TradingSessions)
+
+
+def _text(*choices: str, required: bool = True) -> Field:
+    return Field("text", choices=choices, required=required)
+
+
+_SECONDS = Field("number")
+_POSITIVE = Field("number", low_allowed=False)
+_OPTIONAL_SECONDS = Field("number", required=False)
+_OPTIONAL_POSITIVE = Field("number", low_allowed=False, required=False)
+
+_WATCH_FIELDS: Mapping[str, Field] = {
+    "tolerance_inconclusive_seconds": _SECONDS,
+    "tolerance_error_seconds": _SECONDS,
+    "recovery_seconds": _SECONDS,
+}
+_SOURCE_NAMES = (
+    *("kafka_bootstrap", "clickhouse_url", "clickhouse_user"),
+    *("clickhouse_key_env", "env_file"),
+)
+_SOURCE_FIELDS: Mapping[str, Field] = {name: _text(required=False) for name in _SOURCE_NAMES}
+_METRIC_FIELDS: Mapping[str, Field] = {
+    "label": _text(),
+    "unit": _text("ms", "s", "state", "count", "ratio"),
+    "kind": _text("latency_quantile", "state", "counter", "lag"),
+    "source": _text("engine", "prometheus", "kafka", "clickhouse", "command", "replay"),
+    "query": _text(),
+    "limit": Field("number", low=-1e12, high=1e12),
+    "direction": _text("max", "min"),
+    "labels": Field("strings", required=False),
+    "quantile": Field("number", high=0.999999, low_allowed=False, required=False),
+    "scale": Field("number", high=1e9, low_allowed=False, required=False),
+    "for_seconds": _OPTIONAL_SECONDS,
+    "warm_up_seconds": _OPTIONAL_SECONDS,
+    "interval_seconds": _OPTIONAL_POSITIVE,
+    "window_seconds": _OPTIONAL_POSITIVE,
+    "min_events": Field("integer", high=1e9, required=False),
+    "zero_events": _text("pass", "inconclusive", required=False),
+    "fresh_seconds": _OPTIONAL_POSITIVE,
+    "min_coverage": Field("number", high=1.0, required=False),
+    "no_data": _text("inconclusive", required=False),
+}
+_LIMIT_FIELDS: Mapping[str, Field] = {
+    "term_grace_seconds": _SECONDS,
+    "kill_grace_seconds": _POSITIVE,
+    "effect_poll_seconds": _POSITIVE,
+    "ready_probe_max_age_seconds": _POSITIVE,
+    "alive_timeout_seconds": _POSITIVE,
+    "proof_grace_seconds": _SECONDS,
+    "login_attempts_max": Field("integer", low=1, high=100),
+    "min_watch_minutes": Field("number", high=1440),
+    "hold_seconds": _SECONDS,
+    "hold_expiry": _text("rollback", "keep"),
+    "require_plan_sha256": Field("boolean"),
+    "journal_reserve_bytes": Field("integer", high=1 << 40),
+    "restarts_max": Field("integer", high=100),
+    "redact": Field("texts", required=False),
+}
+_LIMIT_TABLES = ("step_timeout_seconds", "sessions")
+_SESSION_FIELDS: Mapping[str, Field] = {
+    "utc_offset_hours": Field("number", low=-12, high=14),
+    "day": Field("spans"),
+    "night": Field("spans"),
+}
+_TIMEOUT_FIELDS: Mapping[str, Field] = {step.name: _POSITIVE for step in STEP_TABLE}
+
+
+def load_watch(path: Path) -> WatchRules:
+    """Read watch.toml.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    return _watch_rules(read_toml(path, flag="--watch"))
+
+
+def load_limits(path: Path) -> Limits:
+    """Read limits.toml.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    return _limits(read_toml(path, flag="--limits"))
+
+
+# The same text gives the same frozen rules: parsing TOML is most of what making a plan costs,
+# and a plan is made again before the first stop.
+@lru_cache(maxsize=8)
+def _watch_rules(source: TomlText) -> WatchRules:
+    table = source.table()
+    metrics, sources = table.pop("metrics", None), table.pop("sources", {})
+    problems = list(source.check((), table, _WATCH_FIELDS, tables=("metrics", "sources")))
+    problems += source.check_table("sources", sources, _SOURCE_FIELDS)
+    if not isinstance(metrics, dict) or not metrics:
+        problems.append(source.problem(("metrics",), "no [metrics.NAME] table", "at least one"))
+        metrics = {}
+    for name, rule in metrics.items():
+        problems += _metric_problems(source, name, rule)
+    if problems:
+        raise ConfigError(problems)
+    rules = {name: MetricRule(name=name, **_numbers(rule)) for name, rule in metrics.items()}
+    return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
+
+
+def _metric_problems(source: TomlText, name: str, rule: object) -> Iterator[Problem]:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        yield source.problem(("metrics", name), f"the name {quoted(name)}", "a-z, 0-9 and _")
+    if not isinstance(rule, dict):
+        yield source.problem(("metrics", name), "no table", f"a table [metrics.{name}]")
+        return
+    found = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
+    yield from found
+    fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
+    if not found and fresh is not None and interval is not None and fresh < interval:
+        # Every sample would be stale before the next one comes, and no `for` could mature.
+        where = ("metrics", name, "fresh_seconds")
+        yield source.problem(where, f"{fresh:g}", f"at least interval_seconds {interval:g}")
+
+
+@lru_cache(maxsize=8)
+def _limits(source: TomlText) -> Limits:
+    table = source.table()
+    timeouts = table.pop("step_timeout_seconds", {})
+    sessions = table.pop("sessions", None)
+    problems = list(source.check((), table, _LIMIT_FIELDS, tables=_LIMIT_TABLES))
+    problems += source.check_table("step_timeout_seconds", timeouts, _TIMEOUT_FIELDS)
+    if sessions is not None:
+        problems += source.check_table("sessions", sessions, _SESSION_FIELDS)
+    if problems:
+        raise ConfigError(problems)
+    return Limits(
+        step_timeout_seconds=MappingProxyType(_numbers(timeouts)),
+        redact=tuple(table.pop("redact", ())),
+        sessions=_sessions(sessions),
+        **_numbers(table),
+    )
+
+
+def _sessions(table: Mapping[str, Any] | None) -> TradingSessions:
+    if table is None:
+        return TradingSessions()
+    day, night = (tuple(filter(None, map(parse_span, table[key]))) for key in ("day", "night"))
+    return TradingSessions(day, night, float(table["utc_offset_hours"]))
+
+
+def _numbers(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with whole numbers as floats, where the field is not a count."""
+    counts = {"min_events", "login_attempts_max", "journal_reserve_bytes", "restarts_max"}
+    return {
+        key: float(value) if type(value) is int and key not in counts else value
+        for key, value in table.items()
+    }

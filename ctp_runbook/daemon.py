@@ -1,0 +1,191 @@
+"""Become a daemon: detached, recorded before its first instruction, proved to have lived.
+
+The mechanism under ``proc start``. A launcher forks the daemon, which waits until the pid file
+names it; only then it becomes the command. Whoever dies in between leaves either a recorded
+daemon or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctp_runbook.model import Identity
+from ctp_runbook.process import identity_of
+
+__all__ = ["Launch", "launch_daemon"]
+
+_SETTLE_SECONDS = 0.3  # a child that dies this early never started
+_SCOPE_SECONDS = 5.0  # how long systemd-run may take to become the command
+_SYSTEMD_MARK = Path("/run/systemd/system")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What came of it: an identity, or the problem; ``notice`` is what an operator should know."""
+
+    identity: Identity | None
+    problem: str = ""
+    notice: str = ""
+
+
+def launch_daemon(pid_file: Path, argv: tuple[str, ...], *, log: Path | None) -> Launch:
+    """Start ``argv`` in a session of its own and watch it for 0.3 s.
+
+    The pid file stays behind when the daemon dies within that time; removing it is the
+    caller's to decide.
+    """
+    prefix, notice = _scope()
+    report = _launch(pid_file, prefix + argv, log, scoped=bool(prefix))
+    if "pid" not in report:
+        return Launch(None, report.get("problem", "the launcher died"))
+    identity = Identity(int(report["pid"]), int(report["start_ticks"]))
+    return Launch(identity, report["problem"], notice)
+
+
+def _scope() -> tuple[tuple[str, ...], str]:
+    """How to leave the caller's cgroup: the systemd-run prefix, or none and the reason.
+
+    ``systemd-run --scope`` becomes the command in place, so the recorded pid stays true.
+    """
+    if not _SYSTEMD_MARK.is_dir():
+        return (), ""
+    runner = shutil.which("systemd-run")
+    if runner is None:
+        return (), " (no systemd-run: it shares the caller's cgroup)"
+    base = (runner, "--scope", "--quiet", "--collect")
+    if os.geteuid() == 0:
+        return (*base, "--"), ""
+    bus = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "bus"
+    if bus.exists():
+        return (*base, "--user", "--"), ""
+    return (), " (no user bus for systemd-run: it shares the caller's cgroup)"
+
+
+def _launch(
+    pid_file: Path, argv: tuple[str, ...], log: Path | None, *, scoped: bool
+) -> dict[str, str]:
+    """Fork the launcher, and read what it and the held daemon report."""
+    status_read, status_write = os.pipe()
+    launcher = os.fork()
+    if launcher == 0:
+        try:
+            _be_launcher(pid_file, argv, log, status=status_write, scoped=scoped)
+        finally:
+            os._exit(0)
+    os.close(status_write)
+    with os.fdopen(status_read, "rb") as status:
+        lines = status.read().splitlines()
+    os.waitpid(launcher, 0)
+    report: dict[str, str] = {}
+    for line in lines:  # the first to name a problem is right: exec knows better than wait
+        report = {**json.loads(line), **report}
+    return report
+
+
+def _tell(status: int, **facts: str | int) -> None:
+    os.write(status, json.dumps({key: str(value) for key, value in facts.items()}).encode() + b"\n")
+
+
+def _be_launcher(
+    pid_file: Path, argv: tuple[str, ...], log: Path | None, *, status: int, scoped: bool
+) -> None:
+    """In the first child: record the daemon, let it go, and see whether it lives."""
+    try:
+        os.setsid()
+        status = _keep_only(status)
+        hold_read, hold_write = os.pipe()
+        daemon = os.fork()
+        if daemon == 0:
+            _become_daemon(argv, log, hold=hold_read, hold_write=hold_write, status=status)
+        os.close(hold_read)
+        identity = identity_of(daemon)
+        assert identity is not None  # it is held, and ours to reap
+        _write_pid_file(pid_file, identity)
+        os.write(hold_write, b"\n")
+        problem = _settle(daemon, scoped=scoped)
+        _tell(status, pid=daemon, start_ticks=identity.start_ticks, problem=problem)
+    except OSError as error:
+        _tell(status, problem=str(error))
+
+
+def _keep_only(fd: int) -> int:
+    """Close every descriptor but 0, 1, 2 and ``fd``: a daemon must hold no lock or pipe."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != fd:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+    return fd
+
+
+def _become_daemon(
+    argv: tuple[str, ...], log: Path | None, *, hold: int, hold_write: int, status: int
+) -> None:
+    """In the second child: wait to be released, then be the command. Does not return."""
+    try:
+        os.close(hold_write)  # else the end of the launcher would never be seen
+        os.setsid()
+        _default_signals()
+        _redirect(log)
+        if not os.read(hold, 1):
+            os._exit(125)
+        os.execvp(argv[0], argv)
+    except OSError as error:
+        _tell(status, problem=f"cannot execute {argv[0]}: {error.strerror} (exit code 127)")
+    finally:
+        os._exit(127)
+
+
+def _default_signals() -> None:
+    for number in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _redirect(log: Path | None) -> None:
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    if log is None:
+        sink = os.open("/dev/null", os.O_WRONLY)
+    else:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    os.dup2(sink, 1)
+    os.dup2(sink, 2)
+
+
+def _write_pid_file(pid_file: Path, identity: Identity) -> None:
+    draft = pid_file.with_name(f"{pid_file.name}.{os.getpid()}")
+    draft.write_text(f"{identity.pid}\n{identity.start_ticks}\n", encoding="ascii")
+    draft.replace(pid_file)
+
+
+def _settle(daemon: int, *, scoped: bool) -> str:
+    """The reason why the daemon is dead already; empty when it lived through the wait."""
+    now = time.monotonic()
+    latest, until = now + _SCOPE_SECONDS, now + _SETTLE_SECONDS
+    while time.monotonic() < until:
+        if os.waitid(os.P_PID, daemon, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return _death(os.waitpid(daemon, 0)[1])
+        if scoped and time.monotonic() < latest and _is_systemd_run(daemon):
+            until = time.monotonic() + _SETTLE_SECONDS
+        time.sleep(0.01)
+    return ""
+
+
+def _is_systemd_run(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip() == "systemd-run"
+    return False
+
+
+def _death(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+    return f"it died within {_SETTLE_SECONDS} s of its start ({how})"

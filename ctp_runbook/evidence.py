@@ -1,0 +1,335 @@
+"""The files a reviewer reads, derived from the journal alone and derivable again, byte for byte.
+
+``KEY=VALUE`` lines end with LF and hold no line break: one in a command is written as ``\\n``.
+Instants are the journal's own (UTC, microseconds), durations differences of those instants, so
+that a reader can redo the arithmetic.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.history import History, StepHistory
+from ctp_runbook.journal import Record, digest_of
+from ctp_runbook.model import Outcome, Phase, State, StepStatus
+from ctp_runbook.record_forms import FAILED_BY_CAUSE
+from ctp_runbook.result_env import env_lines
+from ctp_runbook.rundir import RunDir, write_atomic
+
+__all__ = [
+    "CHECKLISTS",
+    "CUTOVER_RESULT",
+    "NOT_TRIGGERED",
+    "ROLLBACK_RESULT",
+    "cutover_env",
+    "failed_step",
+    "manifest_bytes",
+    "rollback_env",
+    "rollback_seconds",
+    "trading_downtime_seconds",
+    "unlisted_files",
+    "write_evidence",
+    "write_manifest",
+]
+
+CUTOVER_RESULT = "ctp_cutover_result.env"
+ROLLBACK_RESULT = "ctp_rollback_result.env"
+CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
+NOT_TRIGGERED = "NOT_TRIGGERED"
+
+_BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
+_CUTOVER_PHASES = (Phase.GATE, Phase.SWITCH)
+_RUNNER_STOPS = ("stop_old_strategy_runner", "stop_new_strategy_runner")
+_RUNNER_STARTS = ("start_new_strategy_runner", "start_previous_strategy_runner")
+
+
+def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
+    """``ctp_cutover_result.env``, keys in the order of CONTRACT §3, those added last.
+
+    ``journal_sha256`` is the digest of the journal *file*; without it that of the records, which
+    is the same unless a line was torn.
+    """
+    started, completed = _cutover_span(history)
+    success = history.outcome in (Outcome.COMPLETED, Outcome.DRY_RUN_OK)
+    steps = _steps(history, *_CUTOVER_PHASES)
+    plan = history.plan
+    base = {
+        "CUTOVER_ENV": plan.get("environment", ""),
+        "CUTOVER_WINDOW_LOCAL": plan.get("window_local", ""),
+        "CUTOVER_CTP_CONFIG_PATH": plan.get("ctp_config_path", ""),
+        "CUTOVER_DRY_RUN": "1" if history.is_dry_run else "0",
+        "CUTOVER_SUCCESS": _flag(success),
+        "CUTOVER_TOTAL_STEPS": len(steps),
+        "CUTOVER_FAILED_STEP": "" if success else failed_step(history),
+        "CUTOVER_MONITOR_MINUTES": f"{plan.get('monitor_minutes', 0):g}",
+        "CUTOVER_MONITOR_KEYS": ",".join(plan.get("monitor_keys", ())),
+        "CUTOVER_TRIGGERED_ROLLBACK": _flag(history.rollback_started is not None),
+        "CUTOVER_STARTED_UTC": started,
+        "CUTOVER_COMPLETED_UTC": completed,
+        "CUTOVER_DURATION_SECONDS": _seconds(_elapsed(started, completed)),
+    }
+    added = {
+        "CUTOVER_RUN_ID": history.run_id,
+        "CUTOVER_PLAN_SHA256": history.created.get("plan_sha256", ""),
+        "CUTOVER_JOURNAL_SHA256": journal_sha256 or _records_digest(history),
+        "CUTOVER_OUTCOME": history.outcome.value if history.outcome else "",
+        "CUTOVER_TRADING_DOWNTIME_SECONDS": _seconds(trading_downtime_seconds(history)),
+        "CUTOVER_WATCH_VERDICT": _watch_verdict(history),
+        "CUTOVER_WATCH_SAMPLES": history.watch_ended.payload["samples"]
+        if history.watch_ended
+        else 0,
+    }
+    return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
+
+
+def rollback_env(history: History) -> bytes:
+    """``ctp_rollback_result.env``; a rollback that never ran is neither a success nor in time."""
+    begun = history.rollback_started
+    steps = _steps(history, Phase.ROLLBACK) if begun else ()
+    success = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    seconds = rollback_seconds(history)
+    limit = float(history.plan.get("max_rollback_seconds", 0.0))
+    base = {
+        "ROLLBACK_ENV": history.plan.get("environment", ""),
+        "ROLLBACK_TRIGGER_CONDITION": history.plan.get("trigger_text", ""),
+        "ROLLBACK_DRY_RUN": "1" if history.is_dry_run else "0",
+        "ROLLBACK_TRIGGERED": _flag(begun is not None),
+        "ROLLBACK_SUCCESS": _flag(success),
+        "ROLLBACK_TOTAL_STEPS": len(steps),
+        "ROLLBACK_FAILED_STEP": "" if success or not begun else _rollback_failed_step(history),
+        "ROLLBACK_MAX_SECONDS": _seconds(limit),
+        "ROLLBACK_DURATION_SECONDS": _seconds(seconds),
+        "ROLLBACK_SLO_MET": _flag(success and seconds <= limit),
+        "ROLLBACK_STARTED_UTC": begun.payload["started_utc"] if begun else "",
+        "ROLLBACK_COMPLETED_UTC": _rollback_end(history) if begun else "",
+    }
+    added = {
+        "ROLLBACK_RUN_ID": history.run_id,
+        "ROLLBACK_OUTCOME": history.outcome.value if begun and history.outcome else NOT_TRIGGERED,
+        "ROLLBACK_TRIGGER_OBSERVED": _observed(history.trigger),
+    }
+    return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
+
+
+def failed_step(history: History) -> str:
+    """The cutover step that failed, else the cause that ended the cutover in its place."""
+    for step in _steps(history, *_CUTOVER_PHASES):
+        if step.status in _BAD:
+            return step.name
+    if history.trigger:
+        return FAILED_BY_CAUSE.get(history.trigger.payload["cause"], "unknown")
+    if history.outcome is Outcome.ABORTED_BEFORE_SWITCH:
+        return "aborted"
+    return "preflight" if history.outcome is Outcome.REFUSED else "unfinished"
+
+
+def rollback_seconds(history: History) -> float:
+    """Wall clock from the triggering sample to the validated previous stack, 0.0 without one."""
+    if history.rollback_started is None:
+        return 0.0
+    return _elapsed(history.rollback_started.payload["started_utc"], _rollback_end(history))
+
+
+def trading_downtime_seconds(history: History) -> float:
+    """Seconds in which no strategy runner stood on a verified session.
+
+    From the start of ``stop_old_strategy_runner`` (in a rollback, ``stop_new_…``) until the next
+    runner is proved started; until the end of the run when none was.
+    """
+    total, down_since = 0.0, ""
+    for record in history.records:
+        if _stops_trading(record):
+            down_since = down_since or record.wall_utc
+        elif down_since and (_resumes_trading(record) or record.kind == "closed"):
+            total += _elapsed(down_since, record.wall_utc)
+            down_since = ""
+    return total
+
+
+def write_evidence(run: RunDir, history: History) -> None:
+    """Write the two result files and the checklist into evidence/, and the copies asked for.
+
+    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only.
+    """
+    sha256 = digest_of(run.journal.read_bytes())
+    results = {
+        "cutover": (CUTOVER_RESULT, cutover_env(history, journal_sha256=sha256)),
+        "rollback": (ROLLBACK_RESULT, rollback_env(history)),
+    }
+    for side, (name, data) in results.items():
+        write_atomic(run.evidence / name, data)
+        for copy in _copies(history, side):
+            write_atomic(copy, data)
+    for name in CHECKLISTS:
+        if (run.plan / name).is_file():
+            write_atomic(run.evidence / name, (run.plan / name).read_bytes())
+
+
+def write_manifest(run: RunDir, *, sealed: bool) -> None:
+    """Write manifest.json over the files as they are now.
+
+    A sealed manifest claims to be complete: a file that it does not list is then refused. An
+    unsealed one, written when the run closes, leaves out what viewers still write.
+    """
+    files = {
+        path.relative_to(run.path).as_posix(): path.read_bytes()
+        for path in _kept_files(run)
+        if sealed or not _is_still_written(run, path)
+    }
+    write_atomic(run.manifest, manifest_bytes(run.run_id, files, sealed=sealed))
+
+
+def manifest_bytes(run_id: str, files: Mapping[str, bytes], *, sealed: bool) -> bytes:
+    """The manifest of ``files`` (path to content): the one form it can have, digested itself."""
+    body: dict[str, Any] = {
+        "run_id": run_id,
+        "sealed": sealed,
+        "files": {
+            name: {"sha256": digest_of(files[name]), "size": len(files[name])}
+            for name in sorted(files)
+        },
+    }
+    body["manifest_sha256"] = digest_of(json.dumps(body, sort_keys=True).encode())
+    return (json.dumps(body, indent=2, sort_keys=True) + "\n").encode()
+
+
+def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
+    """Files of the run that ``listed`` does not name and a manifest would."""
+    names = (path.relative_to(run.path).as_posix() for path in _kept_files(run))
+    return [name for name in names if name not in listed]
+
+
+def _kept_files(run: RunDir) -> list[Path]:
+    """What a manifest lists: all but itself, requests in flight and the journal's reserve."""
+    return [
+        path
+        for path in sorted(run.path.rglob("*"))
+        if path.is_file()
+        and path != run.manifest
+        and run.control not in path.parents
+        and path != run.journal.with_suffix(".reserve")
+    ]
+
+
+def _is_still_written(run: RunDir, path: Path) -> bool:
+    """True for notebooks, the report, and the logs of the processes that conduct the run."""
+    return path == run.report or run.notebooks in path.parents or path.parent == run.logs
+
+
+def _copies(history: History, side: str) -> list[Path]:
+    asked = (history.created.get("copies") or {}).get(f"{side}_output")
+    named = history.plan.get(f"{side}_evidence_output") if not history.is_dry_run else None
+    cwd = Path(history.created.get("cwd", ""))
+    return [cwd / path for path in dict.fromkeys((asked, named)) if path]
+
+
+def _cutover_span(history: History) -> tuple[str, str]:
+    """From the first gate to the moment the rollback took over, or to the end of the run."""
+    gating = [t.wall_utc for t in history.transitions if t.state is State.GATING]
+    records = history.records
+    started = gating[0] if gating else records[0].wall_utc if records else ""
+    end = history.rollback_started or history.closed
+    return started, end.wall_utc if end else ""
+
+
+def _steps(history: History, *phases: Phase) -> tuple[StepHistory, ...]:
+    """The plan's steps of ``phases`` in plan order, those never reached as NOT_RUN."""
+    return tuple(
+        _step(history, given) for given in history.plan.get("steps", ()) if given["phase"] in phases
+    )
+
+
+def _step(history: History, given: Mapping[str, Any]) -> StepHistory:
+    known = history.step(given["name"])
+    return replace(known, command=known.command or given["command"])
+
+
+def _step_lines(steps: Iterable[StepHistory]) -> Iterator[tuple[str, Any]]:
+    for number, step in enumerate(steps, start=1):
+        yield f"STEP_{number}_NAME", step.name
+        yield f"STEP_{number}_STATUS", step.status.value
+        yield f"STEP_{number}_DURATION_MS", round(step.duration_ms)
+        yield f"STEP_{number}_EXIT_CODE", "" if step.exit_code is None else step.exit_code
+        yield f"STEP_{number}_COMMAND", step.command
+
+
+def _output_lines(steps: Iterable[StepHistory]) -> Iterator[tuple[str, str]]:
+    for number, step in enumerate(steps, start=1):
+        yield f"STEP_{number}_OUTPUT_SHA256", step.output_sha256
+
+
+def _rollback_failed_step(history: History) -> str:
+    if history.outcome is Outcome.ROLLED_BACK_LATE:
+        return "rollback_duration_exceeded"
+    for step in _steps(history, Phase.ROLLBACK):
+        if step.status in _BAD:
+            return step.name
+    return "post_rollback_validate"
+
+
+def _rollback_end(history: History) -> str:
+    """When the previous stack was validated; the end of the run when it never was."""
+    validated = history.step("post_rollback_validate")
+    if validated.status in (StepStatus.OK, StepStatus.SIMULATED_OK):
+        return validated.ended_utc
+    return history.closed.wall_utc if history.closed else ""
+
+
+def _stops_trading(record: Record) -> bool:
+    return record.kind == "step_started" and record.payload["step"] in _RUNNER_STOPS
+
+
+def _resumes_trading(record: Record) -> bool:
+    """True for the end of a runner's start: ok means that its effect was proved (steps.py)."""
+    return (
+        record.kind == "step_ended"
+        and record.payload["step"] in _RUNNER_STARTS
+        and record.payload["status"] == StepStatus.OK
+    )
+
+
+def _watch_verdict(history: History) -> str:
+    if history.watch_ended:
+        return str(history.watch_ended.payload["verdict"])
+    return "INCONCLUSIVE" if history.watch_started else "NOT_RUN"
+
+
+def _observed(trigger: Record | None) -> str:
+    """Metric, value, limit and sample time of the trigger; cause and sentence of any other."""
+    if trigger is None:
+        return ""
+    given = trigger.payload
+    if given["cause"] != "metric":
+        return f"cause={given['cause']} {given['sentence']}"
+    return (
+        f"metric={given['metric']} value={given['value']} limit={given['limit']} "
+        f"sample_utc={given['sample_utc']}"
+    )
+
+
+def _elapsed(started_utc: str, ended_utc: str) -> float:
+    if not started_utc or not ended_utc:
+        return 0.0
+    span = datetime.fromisoformat(ended_utc) - datetime.fromisoformat(started_utc)
+    return span.total_seconds()
+
+
+def _records_digest(history: History) -> str:
+    digest = hashlib.sha256()
+    for record in history.records:
+        digest.update(record.line + b"\n")
+    return digest.hexdigest()
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,174 @@
+"""The gate ``bootstrap``: every service of the compose project up, as its file says, and healthy.
+
+Nothing that runs is restarted: ``up --no-recreate`` starts what is missing, and a running
+container whose configuration is no longer that of the file fails the gate by name before anything
+is started. The old engine may be using it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ctp_runbook.errors import RunRefused
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.migrations import timescale_tasks
+from ctp_runbook.gates.services import RedisObserver, endpoint_observer
+from ctp_runbook.infra_gates import Observation, Task, observing
+from ctp_runbook.probes.compose import Compose, Container, port_holder
+
+__all__ = ["bootstrap_tasks"]
+
+_CALL_SECONDS = 30.0
+_LOOK_SECONDS = 1.0
+# Kept of the deadline for the logs of what did not come up.
+_LOGS_SECONDS = 2.0
+
+
+def bootstrap_tasks(context: GateContext) -> tuple[Task, ...]:
+    """Bring up and wait (where there is a compose file), migrate, and look at each service."""
+    options = context.options
+    tasks: list[Task] = []
+    if options.compose_file and not options.is_rehearsal:
+        tasks += _compose_tasks(context, _compose(context))
+    if options.postgres_dsn or tasks:
+        tasks += timescale_tasks(context)
+    if options.redis_url or tasks:
+        tasks.append(observing(RedisObserver(context.redis_url)))
+    tasks += [observing(endpoint_observer(*one)) for one in options.endpoints.items()]
+    return tuple(tasks)
+
+
+def _compose(context: GateContext) -> Compose:
+    options = context.options
+    assert options.compose_file is not None
+    if not options.compose_file.is_file():
+        raise RunRefused(f"--compose-file {options.compose_file}: no such file; name it from here")
+    if not options.project_name:
+        raise RunRefused("--project-name is missing: without it nobody knows whose containers run")
+    return Compose(options.compose_file, options.project_name, options.env_file, context.values)
+
+
+def _compose_tasks(context: GateContext, compose: Compose) -> tuple[Task, ...]:
+    gate = _ComposeGate(context, compose)
+    return (
+        Task("compose_config", f"compose config of {compose.file}", gate.config, is_vital=True),
+        Task("compare_running", "config hash of each container", gate.compare, is_vital=True),
+        Task("compose_up", "compose up --detach --no-recreate", gate.up, acts=True, is_vital=True),
+        Task("wait_healthy", "health of each container", gate.wait, is_vital=True),
+    )
+
+
+@dataclass(frozen=True)
+class _ComposeGate:
+    context: GateContext
+    compose: Compose
+
+    @property
+    def seconds(self) -> float:
+        return self.context.deadline.call(_CALL_SECONDS)
+
+    def config(self) -> Observation:
+        """The file is one that compose takes, passwords and all."""
+        return Observation(
+            {"services": ", ".join(sorted(self.compose.hashes(seconds=self.seconds)))}
+        )
+
+    def compare(self) -> Observation:
+        """What runs is what the file says; what does not run finds its ports free."""
+        hashes = self.compose.hashes(seconds=self.seconds)
+        running = self._running()
+        same = [name for name in running if running[name].config_hash == hashes.get(name)]
+        facts = {"running": str(len(running)), "as_the_file_says": str(len(same))}
+        problems = (*self._drifted(running, hashes), *self._taken(running))
+        return Observation(facts, problems)
+
+    def _running(self) -> dict[str, Container]:
+        found = self.compose.containers(seconds=self.seconds)
+        return {name: one for name, one in found.items() if one.is_running}
+
+    def _drifted(
+        self, running: Mapping[str, Container], hashes: Mapping[str, str]
+    ) -> Iterator[str]:
+        for name, container in running.items():
+            want = hashes.get(name)
+            if want is None:
+                yield f"service {name} runs and is not in {self.compose.file}; add it, or stop it"
+            elif container.config_hash != want:
+                yield (
+                    f"service {name} runs with another configuration than {self.compose.file} says "
+                    f"(config hash {container.config_hash[:12] or 'none'}, expected {want[:12]}); "
+                    "it is not restarted under the old engine: put the file back, or outside "
+                    f"sessions run `docker compose -f {self.compose.file} -p "
+                    f"{self.compose.project} up -d {name}`"
+                )
+
+    def _taken(self, running: Mapping[str, Container]) -> Iterator[str]:
+        """Ports of services that are not up, and who listens there."""
+        for name, ports in self.compose.published(seconds=self.seconds).items():
+            for port in ports if name not in running else ():
+                if holder := port_holder(port):
+                    yield (
+                        f"port {port} of service {name} is held by {holder}; stop it, or give the "
+                        "service another port in the env file"
+                    )
+
+    def up(self) -> Observation:
+        """Start what is missing; containers that ran before still run, the same ones."""
+        before = self._running()
+        self.compose.up(seconds=self.context.deadline.call(self.context.deadline.seconds))
+        after = self._running()
+        started = [name for name in after if name not in before]
+        replaced = [name for name in before if name in after and before[name].id != after[name].id]
+        facts = {"started": ", ".join(sorted(started)) or "none", "left_alone": str(len(before))}
+        why = tuple(f"service {name} was replaced while it ran" for name in replaced)
+        return Observation(facts, why, changes=len(started))
+
+    def wait(self) -> Observation:
+        """Until every service is healthy; the last look and the logs of those that are not."""
+        names, told = self.compose.hashes(seconds=self.seconds), ""
+        while True:
+            found = self.compose.containers(seconds=self.seconds)
+            bad = {name: found.get(name) for name in names if not _healthy(found.get(name))}
+            facts = {name: one.sentence for name, one in found.items()}
+            if not bad:
+                return Observation(facts)
+            line = ", ".join(f"{name} {_state(one)}" for name, one in bad.items())
+            if line != told:
+                self.context.tell(f"{len(names) - len(bad)} of {len(names)} healthy; {line}")
+                told = line
+            hopeless = all(_is_hopeless(one) for one in bad.values())
+            waits = self.context.options.execute and not hopeless
+            if waits and self.context.deadline.left < _LOOK_SECONDS + _LOGS_SECONDS:
+                waits = False
+            if not waits or not self.context.deadline.pause(_LOOK_SECONDS):
+                return Observation(facts, tuple(self._unhealthy(bad)))
+
+    def _unhealthy(self, bad: Mapping[str, Container | None]) -> Iterator[str]:
+        for name, container in bad.items():
+            if container is not None and container.is_running and not container.health:
+                yield (
+                    f"service {name} has no health check, and what says nothing is not healthy: "
+                    f"give it a healthcheck in {self.compose.file}"
+                )
+                continue
+            logs = self.compose.logs(name, seconds=max(1.0, min(5.0, self.context.deadline.left)))
+            yield (
+                f"service {name} is {_state(container)}, expected running, healthy within "
+                f"{self.context.deadline.seconds:g} s (--deadline-seconds); its last lines: {logs}"
+            )
+
+
+def _healthy(container: Container | None) -> bool:
+    return container is not None and container.is_healthy
+
+
+def _state(container: Container | None) -> str:
+    return container.sentence if container else "not there"
+
+
+def _is_hopeless(container: Container | None) -> bool:
+    """What waiting does not mend: no check, or a process that ended for good."""
+    if container is None:
+        return False
+    return (container.is_running and not container.health) or container.status in ("exited", "dead")

@@ -1,0 +1,237 @@
+"""The canary: one marked record through the whole chain, and how long each hop took.
+
+PostgreSQL → Debezium → Kafka → ClickHouse. The record is a row of ``trading_core.risk_events`` of
+type ``canary``, level 0 and account ``CANARY``, so it needs no market. The row stays: taking it
+away again would send a second record through the chain and leave the audit trail with a gap.
+All times are of this process's monotonic clock: from the insert's start to its commit, from there
+to the record seen by a consumer of the topic, from there to the row a query of ClickHouse finds.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.gates.clickhouse import clickhouse_door
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.journal import utc_text
+from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
+from ctp_runbook.probes.kafka import Tail
+
+__all__ = [
+    "HOPS",
+    "SOURCE",
+    "TABLE",
+    "TOPIC",
+    "CanaryFlight",
+    "CanaryResult",
+    "fly_canaries",
+    "percentile",
+]
+
+HOPS = ("postgres", "debezium_to_kafka", "kafka_to_clickhouse")
+SOURCE = "trading_core.risk_events"
+TOPIC = f"quant_hft_pg.{SOURCE}"
+TABLE = "quant_hft.risk_events_cdc"
+_CALL_SECONDS = 5.0
+_LOOK_SECONDS = 0.01
+_INSERT = (
+    f"INSERT INTO {SOURCE} (account_id, strategy_id, event_type, event_level, event_desc)"
+    " VALUES ('CANARY', 'ctp-runbook', 'canary', 0, %s)"
+)
+
+
+@dataclass(frozen=True)
+class CanaryFlight:
+    """One record's way: seconds of each hop it made, and why it did not make the next."""
+
+    mark: str
+    sent_utc: str
+    hops: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """End to end, as far as it came."""
+        return sum(self.hops.values())
+
+    def data(self) -> dict[str, Any]:
+        """For the evidence; times in milliseconds."""
+        hops = [{"hop": name, "ms": round(took * 1000, 3)} for name, took in self.hops.items()]
+        total = round(self.seconds * 1000, 3)
+        told = {"mark": self.mark, "sent_utc": self.sent_utc, "hops": hops, "total_ms": total}
+        return {**told, "problem": self.problem}
+
+
+@dataclass(frozen=True)
+class CanaryResult:
+    """Every flight of one call; a dry run has none."""
+
+    flights: tuple[CanaryFlight, ...]
+    dry_run: bool
+    problem: str = ""
+
+    @property
+    def trouble(self) -> str:
+        """The first thing that went wrong."""
+        return self.problem or next((one.problem for one in self.flights if one.problem), "")
+
+    @property
+    def is_ok(self) -> bool:
+        """True when every record arrived; a dry run claims nothing."""
+        return not self.trouble and (self.dry_run or bool(self.flights))
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 as of a gate."""
+        return 0 if self.is_ok else 3
+
+    def of_hop(self, name: str, fraction: float) -> float:
+        """A percentile of one hop's times, or of ``total``; milliseconds."""
+        arrived = [one for one in self.flights if not one.problem]
+        times = [one.seconds if name == "total" else one.hops[name] for one in arrived]
+        return round(percentile(times, fraction) * 1000, 3)
+
+    @property
+    def sentence(self) -> str:
+        """Hops with their p50 and p99, or the first trouble."""
+        if self.trouble:
+            return f"canary FAILED: {self.trouble}"
+        if self.dry_run:
+            return f"canary dry run: would send one marked row of {SOURCE} to {TABLE}"
+        told = ", ".join(
+            f"{name} p50 {self.of_hop(name, 0.5):.0f} ms p99 {self.of_hop(name, 0.99):.0f} ms"
+            for name in (*HOPS, "total")
+        )
+        return f"canary ok: {len(self.flights)} arrived: {told}"
+
+    def data(self) -> dict[str, Any]:
+        """The evidence."""
+        ok = self.is_ok and not self.dry_run
+        return {
+            "success": self.is_ok,
+            "dry_run": self.dry_run,
+            "problem": self.trouble,
+            "source": SOURCE,
+            "topic": TOPIC,
+            "table": TABLE,
+            "mark_is": "kept: a row of type canary, level 0, account CANARY",
+            "percentiles_ms": {
+                name: {"p50": self.of_hop(name, 0.5), "p99": self.of_hop(name, 0.99)}
+                for name in (*HOPS, "total")
+            }
+            if ok
+            else {},
+            "flights": [one.data() for one in self.flights],
+        }
+
+
+def percentile(values: list[float], fraction: float) -> float:
+    """The nearest-rank percentile of what is not empty."""
+    return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
+
+
+def fly_canaries(
+    context: GateContext,
+    *,
+    runs: int = 1,
+    run_id: str = "",
+    on_flight: Callable[[CanaryFlight], None] = lambda flight: None,
+) -> CanaryResult:
+    """Send ``runs`` records one after the other; stops at the first that does not arrive."""
+    if not context.options.execute:
+        return CanaryResult((), dry_run=True)
+    flights: list[CanaryFlight] = []
+    try:
+        with _chain(context) as chain:
+            for _ in range(runs):
+                flights.append(_fly(chain, run_id))
+                on_flight(flights[-1])
+                if flights[-1].problem:
+                    break
+    except ProbeError as error:
+        return CanaryResult(tuple(flights), dry_run=False, problem=context.redact(str(error)))
+    return CanaryResult(tuple(flights), dry_run=False)
+
+
+@dataclass(frozen=True)
+class _Chain:
+    context: GateContext
+    source: Any
+    tail: Tail
+    target: ClickHouseDoor
+
+
+@contextmanager
+def _chain(context: GateContext) -> Iterator[_Chain]:
+    """The three ends, connected before the first record is sent."""
+    servers, target = context.bootstrap_servers, clickhouse_door(context)
+    if not servers or target is None:
+        raise ProbeError(
+            "the canary needs --bootstrap-servers, --clickhouse-url and --postgres-dsn; "
+            f"given: {servers or 'no Kafka'}, {context.clickhouse_url or 'no ClickHouse'}"
+        )
+    seconds = context.deadline.call(_CALL_SECONDS)
+    target.rows(f"SELECT count() FROM {TABLE} WHERE 0", seconds=seconds)
+    with (
+        context.postgres.open(seconds=context.deadline.call(_CALL_SECONDS)) as source,
+        Tail.open(servers, TOPIC, seconds=context.deadline.call(_CALL_SECONDS)) as tail,
+    ):
+        yield _Chain(context, source, tail, target)
+
+
+def _fly(chain: _Chain, run_id: str) -> CanaryFlight:
+    import psycopg
+
+    mark = f"canary-{run_id}-{uuid.uuid4().hex}" if run_id else f"canary-{uuid.uuid4().hex}"
+    sent_utc, hops, began = utc_text(), dict[str, float](), time.monotonic()
+    try:
+        chain.source.execute(_INSERT, (mark,))
+    except psycopg.Error as error:
+        return CanaryFlight(mark, sent_utc, hops, f"PostgreSQL: {' '.join(str(error).split())}")
+    for name, arrived, stuck in (
+        ("debezium_to_kafka", _in_kafka, _STUCK_BEFORE_KAFKA),
+        ("kafka_to_clickhouse", _in_clickhouse, _STUCK_BEFORE_CLICKHOUSE),
+    ):
+        hops.setdefault("postgres", (now := time.monotonic()) - began)
+        if not arrived(chain, mark):
+            most = f"within the {chain.context.deadline.seconds:g} s of --deadline-seconds"
+            return CanaryFlight(mark, sent_utc, hops, f"{mark} {stuck.format(most=most)}")
+        hops[name] = time.monotonic() - now
+    return CanaryFlight(mark, sent_utc, hops)
+
+
+_STUCK_BEFORE_KAFKA = (
+    f"was committed in {SOURCE} and did not come to topic {TOPIC} {{most}}: it is stuck at "
+    "Debezium; run `ctp-runbook infra debezium-connectors --probe` for connector, task and slot"
+)
+_STUCK_BEFORE_CLICKHOUSE = (
+    f"came to topic {TOPIC} and not to {TABLE} {{most}}: the ingest is stuck; run "
+    "`ctp-runbook infra clickhouse-schema --probe`, and see system.kafka_consumers and "
+    "quant_hft.ingest_refused"
+)
+
+
+def _in_kafka(chain: _Chain, mark: str) -> bool:
+    wanted = mark.encode()
+    while chain.context.deadline.left > 0:
+        if wanted in chain.tail.next(seconds=min(0.5, chain.context.deadline.left)):
+            return True
+    return False
+
+
+def _in_clickhouse(chain: _Chain, mark: str) -> bool:
+    query = f"SELECT count() FROM {TABLE} WHERE event_desc = {quoted(mark)}"
+    while chain.context.deadline.left > 0:
+        seconds = chain.context.deadline.call(_CALL_SECONDS)
+        if chain.target.rows(query, seconds=seconds)[0][0]:
+            return True
+        if not chain.context.deadline.pause(_LOOK_SECONDS):
+            return False
+    return False

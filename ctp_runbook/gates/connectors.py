@@ -1,0 +1,281 @@
+"""The gate ``debezium-connectors``: registered as their files say, running, and not piling up.
+
+A connector that is not there is registered. One whose live configuration differs is a failure: a
+PUT restarts its tasks, and that is decided by ``--update NAME``, not by running a gate. Running
+means the connector *and* every task. The slot is read where it is, in PostgreSQL: a connector
+may say RUNNING while nobody reads its slot and the disk fills with WAL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.gates.connector_files import WantedConnector, differences, load_connectors
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.infra_gates import Observation, Task
+from ctp_runbook.probes.connect import Answer, ConnectorLook, ask_connect, read_status
+from ctp_runbook.probes.postgres import (
+    PostgresDoor,
+    SlotLook,
+    look_at_slot,
+    published_tables,
+)
+
+__all__ = ["connector_tasks"]
+
+_CALL_SECONDS = 10.0
+# A PUT is answered after the worker has validated the configuration against the database.
+_PUT_SECONDS = 40.0
+_LOOK_SECONDS = 0.3
+# How long a slot may stay unread after its tasks say RUNNING: the engine connects a moment later.
+_SLOT_SECONDS = 15.0
+_BUSY, _UNKNOWN = 409, 404
+
+
+def connector_tasks(context: GateContext) -> tuple[Task, ...]:
+    """Reach Connect, then register, compare, wait for and look behind each connector."""
+    base = context.connect_url
+    if not base:
+        return ()
+    wanted = load_connectors(
+        context.infra("debezium"), values=context.values, over=context.options.connector_set
+    )
+    rest = _Rest(context, base)
+    reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)
+    return (reach, *(task for one in wanted for task in _Connector(context, rest, one).tasks()))
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """Connect's REST interface, with patience for a worker that rebalances."""
+
+    context: GateContext
+    base: str
+
+    def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
+        """One call, asked again while the workers rebalance. Raises ProbeError for other 5xx."""
+        while True:
+            most = _PUT_SECONDS if method == "PUT" else _CALL_SECONDS
+            seconds = self.context.deadline.call(most)
+            answer = ask_connect(self.base, method, path, seconds=seconds, body=body)
+            is_busy = answer.status == _BUSY or _rebalances(answer)
+            if answer.status >= 500 and not is_busy:
+                raise ProbeError(
+                    f"Kafka Connect: {method} {path}: HTTP {answer.status}: {answer.message}; "
+                    "see the worker's log, `docker compose logs kafka-connect`"
+                )
+            if not is_busy:
+                return answer
+            self.context.tell(f"Kafka Connect is busy ({answer.message}); asking again")
+            if not self.context.deadline.pause(_LOOK_SECONDS):
+                raise ProbeError(
+                    f"Kafka Connect: {method} {path}: HTTP {answer.status} until the deadline of "
+                    f"{self.context.deadline.seconds:g} s (--deadline-seconds): "
+                    f"{answer.message}; its workers do not finish their rebalance: see their logs, "
+                    "and that no second worker of the group comes and goes"
+                )
+
+    def reach(self) -> Observation:
+        """Connect's version, and how many connectors it has."""
+        about, names = self.ask("GET", "/"), self.ask("GET", "/connectors")
+        if not isinstance(names.data, list) or not isinstance(about.data, dict):
+            raise ProbeError(
+                f"Kafka Connect at {self.base}: answered HTTP {about.status} and {names.status}, "
+                "expected its version and a list of connectors; is this Connect (--connect-url)?"
+            )
+        version = str(about.data.get("version", "unknown"))
+        return Observation({"version": version, "connectors": ", ".join(sorted(names.data))})
+
+
+@dataclass(frozen=True)
+class _Connector:
+    context: GateContext
+    rest: _Rest
+    wanted: WantedConnector
+
+    def tasks(self) -> Iterator[Task]:
+        name, path = self.wanted.name, f"/connectors/{self.wanted.name}"
+        yield Task(f"register_{name}", f"PUT {path}/config if it is missing", self.register, True)
+        yield Task(f"config_{name}", f"GET {path}/config", self.compare)
+        yield Task(f"state_{name}", f"GET {path}/status", self.wait)
+        yield Task(
+            f"slot_{name}", f"pg_replication_slots where slot_name = {self.wanted.slot}", self.slot
+        )
+
+    @property
+    def path(self) -> str:
+        return f"/connectors/{self.wanted.name}"
+
+    def live(self) -> dict[str, str] | None:
+        """The live configuration, None for a connector that is not there."""
+        answer = self.rest.ask("GET", f"{self.path}/config")
+        if answer.status == _UNKNOWN:
+            return None
+        if answer.status != 200 or not isinstance(answer.data, dict):
+            raise ProbeError(
+                f"Kafka Connect: GET {self.path}/config: HTTP {answer.status}: {answer.message}"
+            )
+        return {key: str(value) for key, value in answer.data.items()}
+
+    def register(self) -> Observation:
+        """Put the configuration where there is none, or where ``--update`` allows it."""
+        live = self.live()
+        drifted = live is not None and differences(live, self.wanted.config)
+        if live is not None and not (drifted and self.wanted.name in self.context.options.update):
+            return Observation({"registered": "already"})
+        answer = self.rest.ask("PUT", f"{self.path}/config", dict(self.wanted.config))
+        if answer.status not in (200, 201):
+            why = (
+                f"connector {self.wanted.name}: PUT was answered HTTP {answer.status}: "
+                f"{answer.message}; correct {self.wanted.source}"
+            )
+            return Observation({"registered": "refused"}, (why,))
+        return Observation({"registered": "updated" if live else "now"}, changes=1)
+
+    def compare(self) -> Observation:
+        """The live configuration against the file, key by key."""
+        name, source = self.wanted.name, self.wanted.source
+        if (live := self.live()) is None:
+            why = f"connector {name}: is not registered; `{_GATE} --execute` registers it"
+            return Observation({"keys": "0"}, (why,))
+        found = differences(live, self.wanted.config)
+        facts = {"keys": str(len(live)), "different": str(len(found))}
+        if not found:
+            return Observation(facts)
+        told = ", ".join(one.sentence for one in found)
+        fix = f"`{_GATE} --update {name} --execute` (its tasks restart)"
+        return Observation(facts, (f"connector {name}: {told} ({source}); run {fix}",))
+
+    def wait(self) -> Observation:
+        """Wait until the connector and every task run; a FAILED one is not waited for."""
+        told = ""
+        while True:
+            look = self.status()
+            if look is not None and look.is_running:
+                return Observation(_facts(look))
+            sentence = look.sentence if look else "no status yet"
+            if sentence != told:
+                self.context.tell(f"{self.wanted.name}: {sentence}")
+                told = sentence
+            if look is not None and (problems := tuple(self.broken(look))):
+                return Observation(_facts(look), problems)
+            if look is None and self.live() is None:
+                return Observation({}, (f"connector {self.wanted.name}: is not registered",))
+            if not self.context.options.execute or not self.context.deadline.pause(_LOOK_SECONDS):
+                why = (
+                    f"connector {self.wanted.name}: {sentence}, expected connector and every task "
+                    f"RUNNING within {self.context.deadline.seconds:g} s (--deadline-seconds); see "
+                    "`docker compose logs kafka-connect`"
+                )
+                return Observation(_facts(look) if look else {}, (why,))
+
+    def status(self) -> ConnectorLook | None:
+        """The state now; None while Connect does not know it, as just after a PUT."""
+        answer = self.rest.ask("GET", f"{self.path}/status")
+        return None if answer.status == _UNKNOWN else read_status(self.wanted.name, answer.data)
+
+    def broken(self, look: ConnectorLook) -> Iterator[str]:
+        """What does not mend itself by waiting."""
+        name, base = self.wanted.name, self.rest.base
+        for task in look.tasks:
+            if task.state == "FAILED":
+                yield (
+                    f"connector {name}: {look.sentence}: {task.trace}; when the cause is mended: "
+                    f"`curl -X POST {base}{self.path}/tasks/{task.number}/restart`"
+                )
+        if look.state == "FAILED":
+            yield (
+                f"connector {name}: {look.sentence}: {look.trace}; when the cause is mended: "
+                f"`curl -X POST '{base}{self.path}/restart?includeTasks=true'`"
+            )
+        if look.state in ("PAUSED", "STOPPED"):
+            yield (
+                f"connector {name}: {look.sentence}, expected RUNNING; somebody paused it: "
+                f"`curl -X PUT {base}{self.path}/resume`"
+            )
+
+    def slot(self) -> Observation:
+        """Somebody reads the slot, and it keeps no more WAL than it may."""
+        door, status = self.context.postgres, self.status()
+        patience = _SLOT_SECONDS if status is not None and status.is_running else 0.0
+        with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
+            look = look_at_slot(connection, self.wanted.slot)
+            while (look is None or not look.active) and patience > 0:
+                if not self.context.options.execute or not self.context.deadline.pause(0.5):
+                    break
+                patience -= 0.5
+                look = look_at_slot(connection, self.wanted.slot)
+            tables = published_tables(connection, self.wanted.publication)
+        problems = (*self.slot_problems(look, door), *self.publication_problems(tables))
+        facts = {"slot": self.wanted.slot, "publication": self.wanted.publication}
+        if look is not None:
+            facts |= {
+                "active": str(look.active).lower(),
+                "wal_status": look.wal_status,
+                "retained_wal_mib": f"{look.retained_mib:.1f}",
+                "unconfirmed_bytes": str(look.unconfirmed_bytes),
+            }
+        if tables is not None:
+            facts["published_tables"] = str(len(tables))
+        return Observation(facts, problems)
+
+    def slot_problems(self, look: SlotLook | None, door: PostgresDoor) -> Iterator[str]:
+        """A slot that is gone, lost, unread, or that keeps too much."""
+        name, slot = self.wanted.name, self.wanted.slot
+        if look is None:
+            yield (
+                f"slot {slot} of {name} does not exist in {door.shown}: changes since it was "
+                f"dropped are lost to Kafka; restart the connector with a new snapshot: "
+                f"`curl -X DELETE {self.rest.base}{self.path}`, then `{_GATE} --execute`"
+            )
+            return
+        if look.wal_status == "lost":
+            yield (
+                f"slot {slot} of {name} is lost: PostgreSQL removed WAL it needed "
+                "(max_slot_wal_keep_size); drop it, delete the connector, register it again"
+            )
+        elif not look.active:
+            yield (
+                f"slot {slot} of {name} is not active: nobody reads it and its WAL piles up; "
+                f"restart the connector, or `SELECT pg_drop_replication_slot('{slot}')` if it is "
+                "not meant to come back"
+            )
+        most = self.context.options.max_slot_wal_mib
+        if look.retained_mib > most:
+            yield (
+                f"slot {slot} of {name} keeps {look.retained_mib:.1f} MiB of WAL, expected at most "
+                f"{most:g} MiB (--max-slot-wal-mib); the connector is behind or its tables are "
+                "quiet: see its state and heartbeat.interval.ms, and the disk PostgreSQL is on"
+            )
+
+    def publication_problems(self, tables: tuple[str, ...] | None) -> Iterator[str]:
+        """A publication that is gone, or lacks a table the connector is to capture."""
+        name, publication = self.wanted.name, self.wanted.publication
+        if tables is None:
+            yield (
+                f"publication {publication} of {name} does not exist; create it: "
+                "`ctp-runbook infra bootstrap --execute` applies infra/timescale"
+            )
+        elif lacking := [table for table in self.wanted.tables if table not in tables]:
+            yield (
+                f"publication {publication} of {name} lacks {', '.join(lacking)}: "
+                f"`ALTER PUBLICATION {publication} ADD TABLE {', '.join(lacking)}`"
+            )
+
+
+_GATE = "ctp-runbook infra debezium-connectors"
+
+
+def _rebalances(answer: Answer) -> bool:
+    """Connect 4.1 also says 500 for a moment: "a rebalance is expected" just after a PUT."""
+    return answer.status == 500 and "rebalance is expected" in answer.message
+
+
+def _facts(look: ConnectorLook) -> dict[str, str]:
+    return {
+        "connector": look.state,
+        "tasks": str(len(look.tasks)),
+        **{f"task_{task.number}": task.state for task in look.tasks},
+    }

@@ -1,0 +1,170 @@
+"""The additive migrations of ``infra/timescale``, and what PostgreSQL shows of their work.
+
+The files run in number order, as their owner wrote them: any number of times, adding only. A
+statement that would have to wait for a lock somebody holds gives up after seconds: behind a DDL
+statement that waits, every query of the old engine would wait too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.infra_gates import Observation, Task
+
+__all__ = ["apply_migrations", "timescale_tasks", "trading_days"]
+
+_CALL_SECONDS = 30.0
+_LOCK = "5s"
+_SHANGHAI = ZoneInfo("Asia/Shanghai")
+_SATURDAY = 5
+# Settings of the session by which the files take passwords, and the env file's names for them.
+_SECRETS = {
+    "quant_hft.password_engine": "ENGINE_DB_PASSWORD",
+    "quant_hft.password_debezium": "DEBEZIUM_PASSWORD",
+    "quant_hft.password_monitor": "MONITOR_PASSWORD",
+}
+# Everything the files make, a row each: what is new afterwards is what changed. Not which tables
+# are published: a connector that makes its own publication may be at it in the same moment.
+_OBJECTS = """
+SELECT 'relation', relnamespace::regnamespace || '.' || relname || ' ' || relkind::text
+  FROM pg_class WHERE relnamespace::regnamespace::text IN ('trading_core', 'ops_audit')
+UNION ALL
+SELECT 'column', attrelid::regclass || '.' || attname || ' ' || format_type(atttypid, atttypmod)
+  FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+  WHERE relnamespace::regnamespace::text IN ('trading_core', 'ops_audit')
+    AND attnum > 0 AND NOT attisdropped AND relkind IN ('r', 'p')
+UNION ALL
+SELECT 'function', oid::regprocedure || ' ' || md5(prosrc) FROM pg_proc
+  WHERE pronamespace::regnamespace::text IN ('trading_core', 'ops_audit')
+UNION ALL SELECT 'publication', pubname FROM pg_publication
+UNION ALL SELECT 'role', rolname FROM pg_roles
+UNION ALL SELECT 'extension', extname FROM pg_extension
+"""
+_PARTITIONS = """
+SELECT parent.relnamespace::regnamespace || '.' || parent.relname,
+       coalesce(array_agg(child.relname::text) FILTER (WHERE child.oid IS NOT NULL), '{}')
+  FROM pg_class parent
+  LEFT JOIN pg_inherits ON inhparent = parent.oid
+  LEFT JOIN pg_class child ON child.oid = inhrelid
+  WHERE parent.relkind = 'p'
+    AND parent.relnamespace::regnamespace::text IN ('trading_core', 'ops_audit')
+  GROUP BY 1 ORDER BY 1
+"""
+
+
+def timescale_tasks(context: GateContext) -> tuple[Task, ...]:
+    """Migrate, then look at what is there."""
+    files = sorted(context.infra("timescale").glob("*.sql"))
+    gate = _Timescale(context, tuple(files))
+    return (
+        Task("migrate_timescale", f"run {len(files)} files of infra/timescale", gate.migrate, True),
+        Task("observe_timescale", "version, settings, extension, partitions", gate.observe),
+    )
+
+
+def trading_days(now: datetime) -> tuple[date, ...]:
+    """Today, where it is no weekend, and the next trading day; holidays are not known here."""
+    today = now.astimezone(_SHANGHAI).date()
+    after = today + timedelta(days=1)
+    while after.weekday() >= _SATURDAY:
+        after += timedelta(days=1)
+    return (today, after) if today.weekday() < _SATURDAY else (after,)
+
+
+def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[str, str]) -> int:
+    """Run the files; how many objects are there that were not, or differ. Raises ProbeError."""
+    import psycopg
+
+    before = set(connection.execute(_OBJECTS).fetchall())
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK,))
+    for setting, secret in secrets.items():
+        connection.execute("SELECT set_config(%s, %s, false)", (setting, secret))
+    for path in files:
+        try:
+            connection.execute(path.read_text(encoding="utf-8"))
+        except psycopg.errors.LockNotAvailable as error:
+            raise ProbeError(
+                f"{path}: a lock was not had within {_LOCK} and was given up, so that nobody waits "
+                "behind it; see pg_stat_activity for who holds it, then run the gate again"
+            ) from error
+        except psycopg.errors.DiskFull as error:
+            told = " ".join(str(error).split())
+            raise ProbeError(f"{path}: {told}; make room on PostgreSQL's disk") from error
+        except psycopg.Error as error:
+            told = " ".join(str(error).split())
+            raise ProbeError(f"{path}: {told}; mend the file, then run the gate again") from error
+    return len(before ^ set(connection.execute(_OBJECTS).fetchall()))
+
+
+@dataclass(frozen=True)
+class _Timescale:
+    context: GateContext
+    files: tuple[Path, ...]
+
+    def migrate(self) -> Observation:
+        """Run the files in one session."""
+        secrets = {key: self.context.values.get(name, "") for key, name in _SECRETS.items()}
+        door = self.context.postgres
+        with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
+            changes = apply_migrations(connection, self.files, secrets=secrets)
+        facts = {"files": str(len(self.files)), "changed_objects": str(changes)}
+        return Observation(facts, changes=changes)
+
+    def observe(self) -> Observation:
+        """Version, extension, the settings CDC rests on, and the partitions of the next days."""
+        door = self.context.postgres
+        with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
+            row = connection.execute(
+                "SELECT current_setting('server_version'), current_setting('wal_level'),"
+                " current_setting('max_slot_wal_keep_size'), pg_is_in_recovery(),"
+                " (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')"
+            ).fetchone()
+            parts = dict(connection.execute(_PARTITIONS).fetchall())
+        assert row is not None
+        days = trading_days(datetime.now(_SHANGHAI))
+        facts = {
+            "version": row[0],
+            "wal_level": row[1],
+            "max_slot_wal_keep_size": row[2],
+            "in_recovery": str(row[3]).lower(),
+            "timescaledb": row[4] or "absent (tables are partitioned by PostgreSQL)",
+            "partitioned_tables": str(len(parts)),
+            "partitions_of": ", ".join(day.isoformat() for day in days),
+        }
+        problems = (*self._settings(facts), *_lacking(parts, days))
+        return Observation(facts, tuple(f"{door.shown}: {one}" for one in problems))
+
+    def _settings(self, facts: dict[str, str]) -> Iterator[str]:
+        if facts["in_recovery"] == "true":
+            yield "is a standby, expected the primary; name it by --postgres-dsn"
+        if facts["wal_level"] != "logical":
+            yield (
+                f"wal_level is {facts['wal_level']}, expected logical: Debezium reads nothing; set "
+                "it in infra/docker-compose.single-host.yaml (takes a restart, so before a session)"
+            )
+        if facts["max_slot_wal_keep_size"] == "-1" and not self.context.options.is_rehearsal:
+            yield (
+                "max_slot_wal_keep_size is -1, expected a bound: an unread slot fills the disk; "
+                "`ALTER SYSTEM SET max_slot_wal_keep_size = '8GB'`, then `SELECT pg_reload_conf()`"
+            )
+
+
+def _lacking(parts: dict[str, list[str]], days: tuple[date, ...]) -> Iterator[str]:
+    """Partitions that are not there; rows of their day would go to the default partition."""
+    if not parts:
+        yield "no partitioned table in trading_core and ops_audit; are the migrations applied?"
+    for table, children in parts.items():
+        names = {day: f"{table.partition('.')[2]}_{day:%Y%m%d}" for day in days}
+        for day, name in names.items():
+            if name not in children:
+                yield (
+                    f"{table} has no partition for {day.isoformat()}; "
+                    "run `SELECT trading_core.ensure_partitions()`"
+                )

@@ -1,0 +1,193 @@
+"""The guardian: parent of the orchestrator, child subreaper, without a policy of its own.
+
+When the orchestrator dies it ends the step group that is left over and starts
+``orchestrate --resume`` again; after ``restarts_max`` times, with the order to roll back. Should
+the guardian die, the orchestrator starts another, which adopts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import sys
+import time
+from pathlib import Path
+
+from ctp_runbook.errors import JournalError
+from ctp_runbook.history import History
+from ctp_runbook.journal import read_journal
+from ctp_runbook.model import Identity
+from ctp_runbook.process import end_group, group_members, identity_of, is_running
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["end_leftovers", "main", "scope_prefix", "shares_control_group", "spawn_guardian"]
+
+_PR_SET_CHILD_SUBREAPER = 36
+_LOOK_SECONDS = 0.2
+_ATTEMPTS_MAX = 8
+_PAUSE_SECONDS = 0.3
+_PAUSE_MAX_SECONDS = 5.0
+_RESTARTS_MAX = 3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m ctp_runbook.guardian RUN_DIR --lock-fd N [--adopt PID]``."""
+    parser = argparse.ArgumentParser(prog="ctp_runbook.guardian")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--lock-fd", type=int, required=True)
+    parser.add_argument("--adopt", type=int, default=0)
+    parser.add_argument("--resume", default="", help="why the run is taken up again")
+    options = parser.parse_args(argv)
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    run = RunDir(options.run_dir)
+    if options.adopt:
+        orchestrator = identity_of(options.adopt)
+    else:
+        orchestrator = _start(run, options.lock_fd, resume=options.resume, roll_back=False)
+    for attempt in range(1, _ATTEMPTS_MAX + 1):
+        if orchestrator is not None:
+            _wait(orchestrator)
+        if _is_finished(run):
+            return 0
+        if attempt < _ATTEMPTS_MAX:
+            time.sleep(min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS))
+            orchestrator = _restart(run, options.lock_fd, restarts=attempt - 1)
+    _give_up(run)
+    return 1
+
+
+def _give_up(run: RunDir) -> None:
+    import syslog
+
+    sentence = (
+        f"guardian: run {run.run_id}: the orchestrator cannot be kept alive; nobody conducts the "
+        f"run: see {run.logs}, then `ctp-runbook resume --run {run.path}`"
+    )
+    syslog.syslog(syslog.LOG_CRIT, f"ctp-runbook: {sentence}")
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _restart(run: RunDir, lock_fd: int, *, restarts: int) -> Identity | None:
+    """Start the orchestrator again; ``restarts`` counts also what no journal could record."""
+    try:
+        history = History.of(read_journal(run.journal).records)
+    except JournalError as error:
+        print(f"guardian: {error}", file=sys.stderr, flush=True)
+        return None
+    ended = end_leftovers(history)
+    told = f"; ended the group of {ended}" if ended else ""
+    print("guardian: the orchestrator died; starting it again", file=sys.stderr, flush=True)
+    most = int(history.created.get("restarts_max", _RESTARTS_MAX))
+    return _start(
+        run,
+        lock_fd,
+        resume=f"the orchestrator died and was started again{told}",
+        roll_back=max(restarts, history.restarts) >= most,
+    )
+
+
+def end_leftovers(history: History) -> str:
+    """End the process group of a step whose end nobody saw; the step's name, if there was one."""
+    for step in history.unfinished:
+        leader = identity_of(step.pid)
+        is_reused = leader is not None and leader.start_ticks != step.start_ticks
+        if step.pid and not is_reused and group_members(step.pid):
+            end_group(step.pid, term_grace=1.0, kill_grace=2.0)
+            return step.name
+    return ""
+
+
+def _is_finished(run: RunDir) -> bool:
+    """True when the journal is closed and the manifest, written last, is there."""
+    with contextlib.suppress(JournalError):
+        history = History.of(read_journal(run.journal).records)
+        return history.closed is not None and run.manifest.exists()
+    return False
+
+
+def _start(run: RunDir, lock_fd: int, *, resume: str, roll_back: bool) -> Identity | None:
+    arguments = [sys.executable, "-m", "ctp_runbook.orchestrator", str(run.path)]
+    arguments += ["--guardian-pid", str(os.getpid()), "--lock-fd", str(lock_fd)]
+    arguments += ["--resume", resume] if resume else []
+    arguments += ["--roll-back"] if roll_back else []
+    return identity_of(_spawn_detached(arguments, log=run.logs / "orchestrator.log", keep=lock_fd))
+
+
+def _wait(orchestrator: Identity) -> None:
+    """Until the orchestrator is gone; reaps whatever was orphaned to this process meanwhile."""
+    while is_running(orchestrator):
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(orchestrator.pid)
+            try:
+                select.select([fd], [], [], _LOOK_SECONDS)
+            finally:
+                os.close(fd)
+        _reap()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def spawn_guardian(run: RunDir, *, lock_fd: int, adopt: int = 0, resume: str = "") -> Identity:
+    """Start a guardian in a session (and where systemd runs, a scope) of its own."""
+    arguments = [sys.executable, "-m", "ctp_runbook.guardian", str(run.path)]
+    arguments += ["--lock-fd", str(lock_fd)]
+    arguments += ["--adopt", str(adopt)] if adopt else []
+    arguments += ["--resume", resume] if resume else []
+    arguments = [*scope_prefix(), *arguments]
+    pid = _spawn_detached(arguments, log=run.logs / "guardian.log", keep=lock_fd)
+    return identity_of(pid) or Identity(pid, 0)
+
+
+def _spawn_detached(arguments: list[str], *, log: Path, keep: int) -> int:
+    """Start a process in a session of its own, output to ``log``, with one descriptor kept.
+
+    Nobody is to wait for it, so it is no Popen, which would complain about that.
+    """
+    os.set_inheritable(keep, True)
+    try:
+        return os.posix_spawnp(
+            arguments[0],
+            arguments,
+            os.environ,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+    finally:
+        os.set_inheritable(keep, False)
+
+
+def scope_prefix() -> list[str]:
+    """What puts a command into a control group of its own; nothing where systemd does not run."""
+    import shutil
+
+    if not Path("/run/systemd/system").is_dir() or not shutil.which("systemd-run"):
+        return []
+    user = [] if os.geteuid() == 0 else ["--user"]
+    return ["systemd-run", "--scope", "--quiet", "--collect", *user, "--"]
+
+
+def shares_control_group() -> str:
+    """A warning when what is started here ends with the caller's control group; else nothing."""
+    if scope_prefix():
+        return ""
+    return (
+        "systemd does not run here: the run stays in this process's control group, and stopping "
+        "that group (as a service manager stops Jupyter) stops the run, undecided. Start it from "
+        "a login shell or tmux, and take it up again with `ctp-runbook resume` if it is stopped"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""What a journal says, folded: the state of a run is read from here and set nowhere. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ctp_runbook.journal import Record
+from ctp_runbook.model import Identity, Outcome, State, StepStatus
+
+__all__ = ["History", "StepHistory", "Transition"]
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The run entered ``state`` for ``reason``."""
+
+    state: State
+    reason: str
+    wall_utc: str
+    mono_ns: int
+
+
+@dataclass(frozen=True)
+class StepHistory:
+    """The last attempt at one step. Started without an end is UNKNOWN."""
+
+    name: str
+    phase: str
+    status: StepStatus
+    command: str = ""
+    exit_code: int | None = None
+    duration_ms: float = 0.0
+    output_sha256: str = ""
+    output: str = ""
+    reason: str = ""
+    attempt: int = 0
+    pid: int = 0
+    start_ticks: int = 0
+    started_utc: str = ""
+    started_mono_ns: int = 0
+    ended_utc: str = ""
+
+
+@dataclass(frozen=True)
+class History:
+    """A run as its journal tells it."""
+
+    records: tuple[Record, ...]
+    created: Mapping[str, Any] = field(default_factory=dict)
+    state: State = State.PLANNED
+    steps: Mapping[str, StepHistory] = field(default_factory=dict)
+    transitions: tuple[Transition, ...] = ()
+    identities: Mapping[str, Identity] = field(default_factory=dict)
+    go: Record | None = None
+    watch_started: Record | None = None
+    watch_ended: Record | None = None
+    judgement: Record | None = None
+    trigger: Record | None = None
+    rollback_started: Record | None = None
+    closed: Record | None = None
+    restarts: int = 0
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> History:
+        """Fold ``records``, first to last."""
+        return cls(records=()).then(tuple(records))
+
+    def then(self, records: tuple[Record, ...]) -> History:
+        """This history with more ``records`` after it."""
+        history = replace(self, records=(*self.records, *records))
+        for record in records:
+            history = _FOLDS.get(record.kind, _unchanged)(history, record)
+        return history
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, empty for an empty journal."""
+        return str(self.created.get("run_id", ""))
+
+    @property
+    def is_dry_run(self) -> bool:
+        """True unless the run was created to act; an unreadable header counts as dry."""
+        return bool(self.created.get("dry_run", True))
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """The redacted plan the run was created with."""
+        plan: Mapping[str, Any] = self.created.get("plan", {})
+        return plan
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended; None while it has not."""
+        return Outcome(self.closed.payload["outcome"]) if self.closed else None
+
+    @property
+    def unfinished(self) -> tuple[StepHistory, ...]:
+        """Steps that were started and that nobody saw end."""
+        return tuple(s for s in self.steps.values() if s.status is StepStatus.UNKNOWN)
+
+    def entered(self, state: State) -> Transition | None:
+        """The last time the run entered ``state``."""
+        found = [t for t in self.transitions if t.state is state]
+        return found[-1] if found else None
+
+    def step(self, name: str) -> StepHistory:
+        """The step's last attempt, NOT_RUN when the journal does not name it."""
+        return self.steps.get(name, StepHistory(name, "", StepStatus.NOT_RUN))
+
+
+def _unchanged(history: History, record: Record) -> History:
+    return history
+
+
+def _created(history: History, record: Record) -> History:
+    return replace(history, created=record.payload)
+
+
+def _state(history: History, record: Record) -> History:
+    state = State(record.payload["to"])
+    entry = Transition(state, record.payload["reason"], record.wall_utc, record.mono_ns)
+    return replace(history, state=state, transitions=(*history.transitions, entry))
+
+
+def _step_started(history: History, record: Record) -> History:
+    given = record.payload
+    step = StepHistory(
+        name=given["step"],
+        phase=given["phase"],
+        status=StepStatus.UNKNOWN,
+        command=given["command"],
+        attempt=given["attempt"],
+        pid=given["pid"],
+        start_ticks=given["start_ticks"],
+        started_utc=record.wall_utc,
+        started_mono_ns=record.mono_ns,
+        reason="started; its end was not seen",
+    )
+    return _with_step(history, step)
+
+
+def _step_ended(history: History, record: Record) -> History:
+    given = record.payload
+    step = replace(
+        history.step(given["step"]),
+        status=StepStatus(given["status"]),
+        exit_code=given["exit_code"],
+        duration_ms=given["duration_ms"],
+        output_sha256=given["output_sha256"],
+        output=given["output"],
+        reason=given["reason"],
+        ended_utc=record.wall_utc,
+    )
+    return _with_step(history, step)
+
+
+def _step_not_done(history: History, record: Record) -> History:
+    given = record.payload
+    step = StepHistory(
+        name=given["step"],
+        phase=given["phase"],
+        status=StepStatus(given["status"]),
+        command=given.get("command", ""),
+        reason=given["reason"],
+        started_utc=record.wall_utc,
+        ended_utc=record.wall_utc,
+    )
+    return _with_step(history, step)
+
+
+def _with_step(history: History, step: StepHistory) -> History:
+    return replace(history, steps={**history.steps, step.name: step})
+
+
+def _identity(history: History, record: Record) -> History:
+    given = record.payload
+    identity = Identity(given["pid"], given["start_ticks"], record.boot_id)
+    return replace(history, identities={**history.identities, given["member"]: identity})
+
+
+def _control(history: History, record: Record) -> History:
+    return replace(history, go=record) if record.payload["request"] == "go" else history
+
+
+def _orchestrator_started(history: History, record: Record) -> History:
+    return replace(history, restarts=history.restarts + bool(record.payload["resumed"]))
+
+
+def _trigger(history: History, record: Record) -> History:
+    # The first trigger is the one that is acted on; later ones are more of the same.
+    return history if history.trigger else replace(history, trigger=record)
+
+
+def _closed(history: History, record: Record) -> History:
+    return replace(history, closed=record, state=State.CLOSED)
+
+
+_FOLDS = {
+    "run_created": _created,
+    "state": _state,
+    "step_started": _step_started,
+    "step_ended": _step_ended,
+    "step_not_done": _step_not_done,
+    "identity": _identity,
+    "control": _control,
+    "orchestrator_started": _orchestrator_started,
+    "watch_started": lambda h, r: replace(h, watch_started=h.watch_started or r),
+    "watch_ended": lambda h, r: replace(h, watch_ended=r),
+    "judgement": lambda h, r: replace(h, judgement=r),
+    "trigger": _trigger,
+    "rollback_started": lambda h, r: replace(h, rollback_started=h.rollback_started or r),
+    "closed": _closed,
+}

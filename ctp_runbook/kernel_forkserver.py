@@ -1,0 +1,192 @@
+"""The process kernels are forked from: imports once, forks at once, outlives nobody.
+
+``kernels.ForkServer`` starts it with one end of a socket pair. Each message there is one order for
+a kernel: JSON ``{"argv", "env", "cwd"}`` with the write end of a pipe. On that pipe the server
+answers ``{"pid": N}`` when the kernel exists and ``{"returncode": N}`` when it is gone; the pipe
+is closed then. End of file on the socket means that the owner is gone, however it went: the server
+ends every kernel with its process group and itself.
+
+It stays single-threaded, so that a fork copies no held lock, and creates no ZeroMQ context.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["MAX_ORDER_BYTES", "PRELOAD", "Order", "main", "serve"]
+
+MAX_ORDER_BYTES = 200_000
+# In the order in which the runbook's notebooks need them: the first kernel waits for ipykernel only.
+PRELOAD = (
+    "ipykernel.kernelapp",
+    # What ipykernel imports only when it starts.
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
+    "IPython.extensions.storemagic",
+    "ipykernel.debugger",
+    "psutil",
+    "sqlite3",
+    "ctp_runbook.phases",
+    "ctp_runbook.launch",
+    "ctp_runbook.plan",
+    "ctp_runbook.plots",
+    "ctp_runbook.step_plots",
+    "ctp_runbook.verify",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.dates",
+    "pandas",
+)
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a kernel is started with: arguments of ipykernel, whole environment, directory."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+
+
+class _Kernels:
+    """The kernels alive, each known by its pidfd, with the pipe that its end is reported on."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self._alive: dict[int, tuple[int, int]] = {}
+
+    def add(self, pid: int, status: int) -> None:
+        """Watch ``pid`` and report it on ``status``."""
+        pidfd = os.pidfd_open(pid)
+        self._alive[pidfd] = (pid, status)
+        self._selector.register(pidfd, selectors.EVENT_READ, self)
+        _report(status, pid=pid)
+
+    def reap(self, pidfd: int) -> None:
+        """Take a dead kernel away: first what is left of its group, then itself.
+
+        While it is a zombie nobody else can get its pid, so the group is still its own.
+        """
+        pid, status = self._alive.pop(pidfd)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        _, wait_status = os.waitpid(pid, 0)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        _report(status, returncode=os.waitstatus_to_exitcode(wait_status))
+        os.close(status)
+
+    def end(self) -> None:
+        """KILL every kernel with its group and take it away."""
+        for pidfd, (pid, _) in tuple(self._alive.items()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            self.reap(pidfd)
+
+    def forget(self) -> None:
+        """Close what belongs to the server; called in a fresh kernel."""
+        for pidfd, (_, status) in self._alive.items():
+            os.close(pidfd)
+            os.close(status)
+
+
+def _report(status: int, **fact: int) -> None:
+    # The owner may have closed its end: it does not want to know any more.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, json.dumps(fact).encode() + b"\n")
+
+
+def _receive(control: socket.socket) -> tuple[Order, int] | None:
+    """The next order with its status pipe; None when the owner is gone."""
+    message, fds, _, _ = socket.recv_fds(control, MAX_ORDER_BYTES, 1)
+    if not message:
+        return None
+    raw = json.loads(message)
+    return Order(tuple(raw["argv"]), raw["env"], raw["cwd"]), fds[0]
+
+
+def _preload_one(names: list[str]) -> None:
+    """Import the next of ``names``; one that is missing costs speed only."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(names.pop(0))
+    if not names:
+        gc.freeze()
+
+
+def serve(control: socket.socket, *, preload: Sequence[str] = PRELOAD) -> Order | None:
+    """Serve orders until the owner is gone (None). In a fresh kernel it returns its Order."""
+    names = list(preload)
+    _preload_one(names)
+    with selectors.DefaultSelector() as selector, control:
+        selector.register(control, selectors.EVENT_READ)
+        kernels = _Kernels(selector)
+        while True:
+            events = selector.select(timeout=0 if names else None)
+            if not events:
+                _preload_one(names)
+            for key, _ in events:
+                if key.data is kernels:
+                    kernels.reap(key.fd)
+                    continue
+                received = _receive(control)
+                if received is None:
+                    kernels.end()
+                    return None
+                order, status = received
+                server = os.getpid()
+                pid = os.fork()
+                if pid == 0:
+                    kernels.forget()
+                    os.close(status)
+                    _tie_to(server)
+                    return order
+                kernels.add(pid, status)
+
+
+def _tie_to(server: int) -> None:
+    """Make this process die with ``server``, also when that is killed with -9."""
+    os.setsid()
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != server:
+        os._exit(1)
+
+
+def _become_kernel(order: Order) -> None:
+    """Run ipykernel with ``order`` until it is shut down."""
+    # Looked up after the fork: the server itself needs none of it.
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.environ.clear()
+    os.environ.update(order.env)
+    os.chdir(order.cwd)
+    sys.argv = ["ipykernel_launcher", *order.argv]
+    parent = f"--IPKernelApp.parent_handle={os.getppid()}"
+    IPKernelApp.launch_instance(argv=[*order.argv, parent])
+
+
+def main(control_fd: int, scratch: str) -> None:
+    """Serve on ``control_fd``; remove the directory ``scratch`` when the owner is gone."""
+    # A backend named before matplotlib is imported is the one ipykernel would name itself.
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    order = serve(socket.socket(fileno=control_fd))
+    if order is None:
+        shutil.rmtree(Path(scratch), ignore_errors=True)
+    else:
+        _become_kernel(order)

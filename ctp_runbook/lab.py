@@ -1,0 +1,172 @@
+"""JupyterLab on a copy of the notebooks, so that the committed ones stay without outputs.
+
+The server listens on 127.0.0.1, on a port the system gives, asks for a token, opens no browser and
+asks nobody on the network for anything: no news, no updates, no extension catalogue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.launch import is_attended, read_history
+from ctp_runbook.locate import find_notebooks
+from ctp_runbook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["lab_copy", "open_lab", "rehearsal_parameters", "run_going_on"]
+
+_OWN = ".lab"  # a dotted directory: the file browser does not show it
+_SERVER = {
+    "ServerApp.ip": "127.0.0.1",
+    "ServerApp.port": "0",
+    "ServerApp.open_browser": "False",
+    "ServerApp.allow_root": "True",  # whoever started the command is root already
+    "ServerApp.answer_yes": "True",  # Ctrl-C ends it; it stops nothing of a run
+    "LabApp.default_url": "/lab/tree/01_plan.ipynb",
+    "LabApp.news_url": "None",
+    "LabApp.check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    "LabApp.extension_manager": "readonly",
+    "KernelManager.transport": "ipc",  # no port for a kernel
+    "Application.log_level": "ERROR",  # the address to open is told at a level above
+}
+_PAGE = {
+    "disabledExtensions": {
+        "@jupyterlab/apputils-extension:announcements": True,
+        "@jupyterlab/extensionmanager-extension": True,
+    }
+}
+# Defaults only: what the operator set up as their own JupyterLab goes before them.
+_DEFAULTS = {
+    "@jupyterlab/apputils-extension:notification": {
+        "fetchNews": "false",
+        "checkForUpdates": False,
+    },
+    # Outputs of a page that is reloaded are those last saved.
+    "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 5},
+    # Beside a question that stops a trading system stand no hints and no earlier answers.
+    "@jupyterlab/notebook-extension:tracker": {
+        "showInputPlaceholder": False,
+        "inputHistoryScope": "session",
+    },
+}
+
+
+def rehearsal_parameters(cutover_template: Path, rollback_template: Path) -> dict[str, str]:
+    """01's defaults for a real run of a twin's templates; paths below here are told short."""
+    given = {"cutover_template": cutover_template, "rollback_template": rollback_template}
+    here = Path.cwd()
+    short = {
+        name: path.relative_to(here) if path.is_relative_to(here) else path
+        for name, path in given.items()
+    }
+    return {**{name: json.dumps(str(path)) for name, path in short.items()}, "execute": "True"}
+
+
+def lab_copy(outputs: Path, *, parameters: Mapping[str, str]) -> Path:
+    """Copy the notebooks to ``outputs/lab-<time>/``, with these defaults in 01's parameters."""
+    target = outputs.absolute() / f"lab-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
+    ignored = shutil.ignore_patterns(".*")
+    shutil.copytree(find_notebooks(), target, ignore=ignored, copy_function=shutil.copyfile)
+    if parameters:
+        _set_defaults(target / "01_plan.ipynb", parameters)
+    _write_settings(target / _OWN / "config" / "labconfig")
+    return target
+
+
+def _set_defaults(path: Path, parameters: Mapping[str, str]) -> None:
+    """Replace ``name: type = default`` lines of the tagged parameters cell."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = "\n".join(_line(line, parameters) for line in cell.source.splitlines())
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+
+
+def _line(line: str, parameters: Mapping[str, str]) -> str:
+    name = line.partition(":")[0].strip()
+    if name not in parameters:
+        return line
+    head, _, rest = line.partition("=")
+    comment = f"  #{rest.partition('#')[2]}" if "#" in rest else ""
+    return f"{head}= {parameters[name]}{comment}"
+
+
+def _write_settings(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    given: dict[str, Mapping[str, Any]] = {
+        "page_config": _PAGE,
+        "default_setting_overrides": _DEFAULTS,
+    }
+    for name, content in given.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[str, ...]) -> int:
+    """Run JupyterLab on a fresh copy until it is stopped; its exit code.
+
+    The notebooks work in the current directory and keep their runs in ``outputs``. SIGTERM and
+    Ctrl-C end the server and its kernels, never a run.
+    """
+    room = lab_copy(outputs, parameters=parameters)
+    argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={room}"]
+    argv += [f"--{name}={value}" for name, value in _SERVER.items()]
+    server = subprocess.Popen([*argv, *arguments], env=_environment(room, outputs))
+    with _ending(server):
+        return server.wait()
+
+
+def _environment(room: Path, outputs: Path) -> dict[str, str]:
+    own = room / _OWN
+    first = {"PATH": Path(sys.executable).parent, "JUPYTER_CONFIG_PATH": own / "config"}
+    lists = {
+        name: os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
+        for name, path in first.items()
+    }
+    return {
+        **os.environ,
+        **lists,
+        # Tabs of another room, restored, would be notebooks that are not here.
+        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
+        HOME_VARIABLE: str(Path.cwd()),
+        OUTPUTS_VARIABLE: str(outputs.absolute()),
+    }
+
+
+@contextlib.contextmanager
+def _ending(server: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Meanwhile SIGTERM and SIGINT to this process end the server, which ends its kernels."""
+
+    def end(signum: int, frame: object) -> None:
+        server.terminate()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:
+    """A run of ``environment`` in ``outputs`` that is attended now, if there is one."""
+    for journal in outputs.glob("*/journal.jsonl"):
+        run = RunDir(journal.parent.absolute())
+        with contextlib.suppress(RunbookError):  # a record nobody can read is nobody's run
+            history = read_history(run)
+            ours = history.created["environment"] == environment
+            if ours and history.closed is None and is_attended(run):
+                return run
+    return None

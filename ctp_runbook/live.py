@@ -1,0 +1,115 @@
+"""The line that moves while a notebook follows a run; it goes when there is nothing to wait for."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.history import History
+from ctp_runbook.model import State
+from ctp_runbook.panels import Banner, Block, Page
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]
+
+HEADLESS_VARIABLE = "CTP_RUNBOOK_HEADLESS"
+_LINE_SECONDS = 0.5
+_PLOT_SECONDS = 5.0
+
+
+def progress_sentence(history: History, *, mono: float) -> str:
+    """What the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
+    if history.unfinished:
+        step = history.unfinished[-1]
+        return f"{step.name} for {mono - step.started_mono_ns / 1e9:.0f} s"
+    if history.state in (State.WATCHING, State.HOLDING) and history.watch_started is not None:
+        minutes = float(history.watch_started.payload["minutes"])
+        gone = mono - history.watch_started.mono_ns / 1e9
+        return f"{gone:.0f} s of {minutes * 60:.0f} s watched; {_judged(history)}"
+    return history.transitions[-1].reason if history.transitions else "starting"
+
+
+def _judged(history: History) -> str:
+    if history.judgement is None:
+        return "no verdict yet"
+    return f"so far {history.judgement.payload['overall']}"
+
+
+def show(page: Page) -> Any:
+    """Show a page in the cell's output; a handle to update it, None outside of IPython."""
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        return None
+    return display(page, display_id=True)  # type: ignore[no-untyped-call]
+
+
+class LiveView:
+    """Shows progress in the cell's output while it is open; outside of IPython nothing.
+
+    With ``plot`` the watch window is drawn every few seconds, unless the notebook runs headless.
+    """
+
+    def __init__(self, run: RunDir, *, plot: bool = False) -> None:
+        self._run = run
+        self._plot = plot and not os.environ.get(HEADLESS_VARIABLE)
+        self._handle: Any = None
+        self._next_line = self._next_plot = 0.0
+        self._picture: list[Block] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._handle is not None:
+            self._handle.update(Page([], run_dir=str(self._run.path)))
+
+    def tick(self, history: History) -> bool:
+        """Show where the run stands; always False, to be put into a condition."""
+        now = time.monotonic()
+        if history.closed is None and now >= self._next_line:
+            self._next_line = now + _LINE_SECONDS
+            self._show(Page([self._banner(history, now), *self._plotted(history, now)]))
+        return False
+
+    def _banner(self, history: History, now: float) -> Banner:
+        kind = "warn" if history.state in (State.HOLDING, State.ROLLING_BACK) else "info"
+        told = progress_sentence(history, mono=now)
+        if history.state is State.HOLDING:
+            told += (
+                f". HOLDING: {history.transitions[-1].reason}. Decide in a terminal: `ctp-runbook "
+                f"resume|rollback --run {self._run.path}`"
+            )
+        # A page that was reloaded keeps what it showed last: let it say when that was.
+        return Banner(kind, f"{history.state.value} at {datetime.now(UTC):%H:%M:%S}Z …", told)
+
+    def _plotted(self, history: History, now: float) -> list[Block]:
+        if not self._plot or history.watch_started is None:
+            return []
+        if now >= self._next_plot:
+            from ctp_runbook.plots import watch_picture
+            from ctp_runbook.verify_watch import rejudge
+
+            try:
+                judged, _ = rejudge(self._run, history, so_far_mono=now)
+            except RunbookError:  # a sample is being written; the next look will do
+                return self._picture
+            self._picture = [watch_picture(history, judged, dpi=80)]
+            self._next_plot = time.monotonic() + _PLOT_SECONDS
+        return self._picture
+
+    def _show(self, page: Page) -> None:
+        if self._handle is None:
+            self._handle = show(page)
+        else:
+            self._handle.update(page)

@@ -1,0 +1,184 @@
+"""The vocabulary: what runs, what is done to it, and how it may end. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum, StrEnum
+
+__all__ = [
+    "Generation",
+    "Identity",
+    "Member",
+    "Outcome",
+    "Phase",
+    "Role",
+    "State",
+    "Step",
+    "StepKind",
+    "StepStatus",
+    "Verdict",
+    "worst",
+]
+
+
+class Verdict(IntEnum):
+    """What a judgement can be, in order: the worst wins."""
+
+    PASSED = 0
+    INCONCLUSIVE = 1
+    ERROR = 2
+    FAILED = 3
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
+    return max(verdicts, default=Verdict.INCONCLUSIVE)
+
+
+class Generation(StrEnum):
+    """An engine with its strategy runner: both can send orders, so they switch together."""
+
+    OLD = "old"
+    NEW = "new"
+
+
+class Role(StrEnum):
+    """A part of a generation."""
+
+    CORE_ENGINE = "core_engine"
+    STRATEGY_RUNNER = "strategy_runner"
+
+
+class Phase(StrEnum):
+    """Where in the runbook a step stands."""
+
+    GATE = "gate"
+    SWITCH = "switch"
+    ROLLBACK = "rollback"
+
+
+class StepKind(StrEnum):
+    """What a step does to the world, which decides how its effect is proved."""
+
+    GATE = "gate"
+    STOP = "stop"
+    START = "start"
+    CHECK = "check"
+    RESTORE = "restore"
+
+
+class StepStatus(StrEnum):
+    """How a step ended. ``unknown``: started, and nobody saw it end."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+    NOT_RUN = "not_run"
+    UNKNOWN = "unknown"
+    SIMULATED_OK = "simulated_ok"
+
+
+class State(StrEnum):
+    """The states of a run that is not over; an over one has an Outcome instead."""
+
+    PLANNED = "PLANNED"
+    GATING = "GATING"
+    READY = "READY"
+    SWITCHING = "SWITCHING"
+    WATCHING = "WATCHING"
+    HOLDING = "HOLDING"
+    ROLLING_BACK = "ROLLING_BACK"
+    CLOSED = "CLOSED"
+
+    @property
+    def is_before_switch(self) -> bool:
+        """True while the old stack has not been touched."""
+        return self in (State.PLANNED, State.GATING, State.READY)
+
+
+class Outcome(Enum):
+    """How a run may end, each with its exit code (CONTRACT §5)."""
+
+    COMPLETED = "COMPLETED"
+    DRY_RUN_OK = "DRY_RUN_OK"
+    REFUSED = "REFUSED"
+    ABORTED_BEFORE_SWITCH = "ABORTED_BEFORE_SWITCH"
+    ROLLED_BACK_IN_BUDGET = "ROLLED_BACK_IN_BUDGET"
+    ROLLED_BACK_LATE = "ROLLED_BACK_LATE"
+    ROLLED_BACK_UNVALIDATED = "ROLLED_BACK_UNVALIDATED"
+    ROLLBACK_FAILED = "ROLLBACK_FAILED"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code a command ends with when its run ends so."""
+        return _EXIT_CODES[self.value]
+
+
+_EXIT_CODES = {
+    "COMPLETED": 0,
+    "DRY_RUN_OK": 0,
+    "REFUSED": 2,
+    "ABORTED_BEFORE_SWITCH": 3,
+    "ROLLED_BACK_IN_BUDGET": 4,
+    "ROLLED_BACK_LATE": 5,
+    "ROLLED_BACK_UNVALIDATED": 5,
+    "ROLLBACK_FAILED": 6,
+}
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A process that cannot be mistaken for another that got its pid later.
+
+    ``start_ticks`` is field 22 of /proc/PID/stat (clock ticks after boot).
+    """
+
+    pid: int
+    start_ticks: int
+    boot_id: str = ""
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} (started at tick {self.start_ticks})"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One part of one generation, and how to tell whether it lives (CONTRACT §1).
+
+    Blank fields were not given; a real run refuses a member without ``alive_command``
+    or without both ``pid_file`` and ``unit``.
+    """
+
+    generation: Generation
+    role: Role
+    alive_command: str = ""
+    pid_file: str = ""
+    unit: str = ""
+    metrics_url: str = ""
+
+    @property
+    def name(self) -> str:
+        """``old_core_engine`` and the like."""
+        return f"{self.generation}_{self.role}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the runbook: what it is, how long it may take, how it is undone.
+
+    ``key`` is the template key the command came from; ``acts_on`` the member it starts or
+    stops; ``effect`` the proof that it worked, in words; ``undo`` the rollback steps that
+    take it back, empty for a step that changes nothing of the old stack.
+    """
+
+    name: str
+    phase: Phase
+    kind: StepKind
+    key: str
+    command: str
+    timeout_seconds: float
+    effect: str
+    undo: tuple[str, ...] = ()
+    acts_on: tuple[Generation, Role] | None = None

@@ -1,0 +1,309 @@
+"""The orchestrator: the one process that acts. Gates, READY, switch, watch, verdict, rollback.
+
+It is detached from whoever asked for the run and owns the journal. Started again by the
+guardian after a crash, it reads the journal, looks at the world, and goes on or rolls back;
+there is no moment between the first stop and the last record that it leaves undecided.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ctp_runbook.control import Inbox, Request
+from ctp_runbook.errors import JournalError, RunbookError
+from ctp_runbook.finish import finalise
+from ctp_runbook.journal import Journal
+from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
+from ctp_runbook.plan import Plan, plan_digest, window_refusals
+from ctp_runbook.private import load_private_plan
+from ctp_runbook.proofs import observe
+from ctp_runbook.rollback import RollbackEnd, roll_back
+from ctp_runbook.rundir import RunDir
+from ctp_runbook.steps import RunContext
+from ctp_runbook.switch import ready_gaps, run_gates, run_switch
+from ctp_runbook.watch import Trouble, Watch
+
+__all__ = ["GuardianWatch", "Orchestrator", "main"]
+
+_READY_POLL_SECONDS = 0.1
+_GUARDIAN_LOOK_SECONDS = 0.5
+
+
+class Orchestrator:
+    """One run, conducted from wherever its journal says it stands."""
+
+    def __init__(
+        self, run: RunDir, plan: Plan, *, cwd: Path, guardian_pid: int, lock_fd: int
+    ) -> None:
+        self.run = run
+        self.journal = Journal(run.journal)
+        self.context = RunContext(
+            run=run,
+            plan=plan,
+            journal=self.journal,
+            cwd=cwd,
+            environ=dict(os.environ),
+            interrupt=self.interrupt,
+        )
+        self._inbox = Inbox(run, taken=self.journal.records)
+        self._pending: list[Request] = []
+        self._probed = 0.0
+        self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd)
+
+    # --- requests ----------------------------------------------------------------
+
+    def interrupt(self) -> str:
+        """Take requests in; a sentence when one of them ends what is being done."""
+        self._guardian.look(self.context)
+        for request in self._inbox.poll():
+            self.context.record("control", **request.__dict__)
+            self._pending.append(request)
+        if self.context.history.state is State.ROLLING_BACK:
+            return ""
+        stops = [one for one in self._pending if one.request in ("abort", "rollback")]
+        return stops[0].sentence if stops else ""
+
+    def _take_requests(self) -> list[Request]:
+        self.interrupt()
+        taken, self._pending = self._pending, []
+        return taken
+
+    # --- the run, top to bottom --------------------------------------------------
+
+    def conduct(self, *, resumed: str, must_roll_back: bool) -> Outcome:
+        """Take the run to its end and close it."""
+        history = self.context.history
+        if history.outcome is not None:
+            return history.outcome
+        # Once the old stack was touched, going on matters more than a record of it.
+        self.journal.tolerant = self._is_touched
+        self.context.record(
+            "orchestrator_started",
+            resumed=bool(resumed),
+            reason=resumed,
+            guardian=self._guardian.described,
+        )
+        if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
+            return self._undo(trouble)
+        try:
+            ended = self._before_watch() if history.watch_started is None else None
+            if isinstance(ended, Outcome):
+                return ended
+            trouble = ended or Watch(self.context, requests=self._take_requests).run()
+        except (JournalError, OSError) as error:
+            if not self._is_touched:
+                raise
+            trouble = Trouble.now("step_failed", f"the run cannot be recorded: {error}")
+        if trouble:
+            return self._undo(trouble)
+        return self._close(Outcome.COMPLETED, "the new generation trades; the watch window passed")
+
+    @property
+    def _is_touched(self) -> bool:
+        """True once a step of the switch was begun."""
+        history = self.context.history
+        return any(history.step(step.name).attempt for step in self.context.plan.switch)
+
+    def _before_watch(self) -> Outcome | Trouble | None:
+        """Gates, READY, switch. An Outcome when the run is over with the old stack untouched."""
+        self._enter(State.GATING, "the gates begin")
+        self._probed = time.monotonic()
+        if gaps := ready_gaps(self.context):
+            return self._close(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
+        if refused := self._gate() or self._wait_until_go():
+            return self._close(Outcome.ABORTED_BEFORE_SWITCH, refused)
+        self._enter(State.SWITCHING, "go")
+        failed = run_switch(self.context)
+        if failed is None:
+            return None
+        return Trouble.now("step_failed", failed.sentence)
+
+    def _gate(self) -> str:
+        failed = run_gates(self.context)
+        return failed.sentence if failed else ""
+
+    def _wait_until_go(self) -> str:
+        """READY until somebody says go; why not, or nothing. Looks again right before the stop."""
+        self._enter(State.READY, "all gates passed")
+        while not (stop := self.interrupt()) and self.context.history.go is None:
+            time.sleep(_READY_POLL_SECONDS)
+        if stop:
+            return stop
+        plan, reviewed = self.context.plan, self.context.history.created["plan_sha256"]
+        try:
+            self.journal.reserve(plan.limits.journal_reserve_bytes)
+        except JournalError as error:
+            return str(error)
+        if self._digest_now() != reviewed:
+            return (
+                f"a template, limits, watch rules, the CTP configuration or an executable changed "
+                f"since the plan {reviewed[:12]}… was made; plan again"
+            )
+        reasons = [*window_refusals(plan, now=datetime.now(UTC))]
+        if time.monotonic() - self._probed > plan.limits.ready_probe_max_age_seconds:
+            reasons += ready_gaps(self.context)
+        return "; ".join(reasons)
+
+    def _digest_now(self) -> str:
+        files = self.context.history.created["files"]
+        plan = replace(
+            self.context.plan,
+            cutover_template=Path(files["cutover_template"]),
+            rollback_template=Path(files["rollback_template"]),
+            limits_file=Path(files["limits_file"]),
+            watch_file=Path(files["watch_file"]),
+        )
+        return plan_digest(plan, base=self.context.cwd, environ=os.environ)
+
+    def _undo(self, trouble: Trouble) -> Outcome:
+        end: RollbackEnd = roll_back(self.context, trouble)
+        return self._close(end.outcome, end.sentence, failed_step=end.failed_step)
+
+    # --- coming back -------------------------------------------------------------
+
+    def _trouble_of_resuming(self, reason: str, must_roll_back: bool) -> Trouble | None:
+        """What an interrupted run is to be rolled back for; None when it may go on."""
+        history = self.context.history
+        touched = self._is_touched
+        if history.state is State.ROLLING_BACK or history.trigger is not None:
+            return Trouble.now("resume", f"the rollback goes on: {reason}")
+        if touched and history.watch_started is None:
+            return Trouble.now("resume", f"interrupted in the middle of the switch: {reason}")
+        if touched and must_roll_back:
+            return Trouble.now("resume", f"interrupted too often: {reason}")
+        if history.watch_started is not None:
+            return self._lost_while_away(reason)
+        return None
+
+    def _lost_while_away(self, reason: str) -> Trouble | None:
+        boots = {record.boot_id for record in self.journal.records}
+        if len(boots) > 1:
+            return Trouble.now("resume", f"the host was rebooted during the watch: {reason}")
+        for role in Role:
+            seen = observe(
+                self.context, self.context.plan.member(Generation.NEW, role), question="alive"
+            )
+            if not seen.is_alive:
+                return Trouble.now("member_died", seen.sentence)
+        return None
+
+    # --- the record --------------------------------------------------------------
+
+    def _enter(self, state: State, reason: str) -> None:
+        if self.context.history.state is not state:
+            self.context.record("state", to=state.value, reason=reason)
+
+    def _close(self, outcome: Outcome, sentence: str, *, failed_step: str = "") -> Outcome:
+        running = {}
+        for name, member in self.context.plan.members.items():
+            seen = observe(self.context, member, question="alive")
+            word = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
+            running[name] = word
+        _mark_not_run(self.context)
+        runs = ", ".join(f"{name} {word}" for name, word in running.items())
+        old_lives = all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role)
+        told = sentence
+        if outcome is Outcome.ROLLBACK_FAILED:
+            told = f"{sentence}. What runs now: {runs}. An operator must act now."
+        elif outcome is Outcome.ABORTED_BEFORE_SWITCH and old_lives:
+            told = f"{sentence}; the old stack still trades, untouched"
+        elif outcome is Outcome.ABORTED_BEFORE_SWITCH:
+            told = f"{sentence}; this run did not touch the old stack, but what runs now is: {runs}"
+        self.context.record(
+            "closed",
+            outcome=outcome.value,
+            exit_code=outcome.exit_code,
+            sentence=told,
+            failed_step=failed_step,
+            running=running,
+        )
+        return outcome
+
+
+def _mark_not_run(context: RunContext) -> None:
+    """Steps nobody reached are written down as such; an empty status proves nothing."""
+    history = context.history
+    steps = context.plan.gates + context.plan.switch
+    for step in steps:
+        if history.step(step.name).status is StepStatus.NOT_RUN and step.name not in history.steps:
+            context.record(
+                "step_not_done",
+                step=step.name,
+                phase=step.phase.value,
+                status=StepStatus.NOT_RUN.value,
+                reason="the run ended before it",
+                command=step.command,
+            )
+
+
+class GuardianWatch:
+    """The orchestrator's eye on its guardian: a dead one is replaced."""
+
+    def __init__(self, run: RunDir, *, pid: int, lock_fd: int) -> None:
+        from ctp_runbook.process import identity_of
+
+        self._run, self._lock_fd = run, lock_fd
+        self._identity = identity_of(pid) if pid else None
+        self._next_look = 0.0
+
+    @property
+    def described(self) -> dict[str, int]:
+        """Who it is, for the record; empty when there is none."""
+        known = self._identity
+        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else {}
+
+    def look(self, context: RunContext) -> None:
+        """Look at most twice a second; start a new guardian when the old one is gone."""
+        from ctp_runbook.process import is_running
+
+        now = time.monotonic()
+        if self._lock_fd < 0 or now < self._next_look:
+            return
+        self._next_look = now + _GUARDIAN_LOOK_SECONDS
+        if self._identity is None or is_running(self._identity):
+            return
+        from ctp_runbook.guardian import spawn_guardian
+
+        self._identity = spawn_guardian(self._run, lock_fd=self._lock_fd, adopt=os.getpid())
+        context.record(
+            "guardian_started",
+            pid=self._identity.pid,
+            start_ticks=self._identity.start_ticks,
+            reason="the one before it died",
+        )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m ctp_runbook.orchestrator RUN_DIR``: what the guardian starts."""
+    parser = argparse.ArgumentParser(prog="ctp_runbook.orchestrator")
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--resume", default="", help="why the run is taken up again")
+    parser.add_argument("--roll-back", action="store_true")
+    parser.add_argument("--guardian-pid", type=int, default=0)
+    parser.add_argument("--lock-fd", type=int, default=-1)
+    options = parser.parse_args(argv)
+    run = RunDir(options.run_dir)
+    if options.lock_fd >= 0:
+        os.set_inheritable(options.lock_fd, False)
+    try:
+        plan, cwd = load_private_plan(run)
+        orchestrator = Orchestrator(
+            run, plan, cwd=cwd, guardian_pid=options.guardian_pid, lock_fd=options.lock_fd
+        )
+        orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
+        orchestrator.journal.close()
+        finalise(run)
+    except RunbookError as error:
+        print(f"orchestrator: {error}", file=sys.stderr, flush=True)
+        return 70
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

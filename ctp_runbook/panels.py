@@ -1,0 +1,273 @@
+"""What a page is made of: banners, facts, tables, pictures; each knows its HTML and its text.
+
+Meaning never rests on colour: a symbol and a word say the same. Colours are JupyterLab's own
+variables with fallbacks, so that a page reads on light and dark; the report defines them too.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark"]
+
+_INK = "var(--jp-ui-font-color1, inherit)"
+_FAINT = "var(--jp-ui-font-color2, inherit)"
+_LINE = "var(--jp-border-color2, rgba(127,127,127,.4))"
+_TINT = "var(--jp-layout-color2, rgba(127,127,127,.1))"
+# Okabe–Ito: told apart by people with any colour vision, and dark enough beside either theme.
+_EDGES = {"good": "#009E73", "bad": "#D55E00", "warn": "#E69F00", "info": "#0072B2"}
+_SYMBOLS = {"good": "✓", "bad": "✗", "warn": "!", "info": "ℹ"}
+_MARKS: Mapping[str, str] = {
+    "ok": "✓",
+    "simulated_ok": "○",
+    "failed": "✗",
+    "timed_out": "✗",
+    "unknown": "?",
+    "skipped": "–",
+    "not_run": "–",
+    "PASSED": "✓",
+    "INCONCLUSIVE": "?",
+    "ERROR": "!",
+    "FAILED": "✗",
+    "alive": "✓",
+    "gone": "–",
+    "True": "✓",
+    "False": "✗",
+}
+# JupyterLab's theme is its own affair, not the system's. Turned inside out with its hues kept, a
+# light plot is a dark one.
+_DARK_JUPYTERLAB = (
+    "<style>[data-jp-theme-light='false'] .ctp-light"
+    "{filter:invert(.93) hue-rotate(180deg) brightness(1.15)}</style>"
+)
+# Columns whose cells may take several lines; every other cell stays in one piece.
+_PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "undone by"})
+
+
+def mark(word: object) -> str:
+    """A status or verdict with its symbol in front: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
+    text = str(word)
+    symbol = _MARKS.get(text, "")
+    return f"{symbol} {text}".strip() if text not in ("True", "False") else symbol
+
+
+class Block(Protocol):
+    """A part of a page."""
+
+    @property
+    def html(self) -> str:
+        """For a notebook or the report; safe to paste anywhere."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The same for a terminal."""
+        ...
+
+
+@dataclass(frozen=True)
+class Banner:
+    """The one thing to know. ``kind`` is good, bad, warn or info."""
+
+    kind: str
+    title: str
+    sentence: str = ""
+
+    @property
+    def html(self) -> str:
+        """A box with a coloured edge."""
+        told = (
+            f"<div style='margin-top:2px'>{_escaped(self.sentence)}</div>" if self.sentence else ""
+        )
+        return (
+            f"<div class='ctp-banner' style='border-left:6px solid {_EDGES[self.kind]};"
+            f"background:{_TINT};color:{_INK};padding:8px 12px;margin:6px 0'>"
+            f"<strong>{_SYMBOLS[self.kind]} {_escaped(self.title)}</strong>{told}</div>"
+        )
+
+    @property
+    def text(self) -> str:
+        """Symbol, title, sentence."""
+        told = f": {self.sentence}" if self.sentence else ""
+        return f"{_SYMBOLS[self.kind]} {self.title}{told}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names and what they are."""
+
+    pairs: Sequence[tuple[str, object]]
+
+    @property
+    def html(self) -> str:
+        """A table of two columns."""
+        rows = "".join(
+            f"<tr><th style='text-align:left;color:{_FAINT};font-weight:normal;padding:2px 14px 2px 0;"
+            f"vertical-align:top;white-space:nowrap'>{_escaped(name)}</th>"
+            f"<td style='text-align:left;padding:2px 0'>{_escaped(value)}</td></tr>"
+            for name, value in self.pairs
+        )
+        return f"<table class='ctp-facts' style='color:{_INK};border:none'>{rows}</table>"
+
+    @property
+    def text(self) -> str:
+        """``name: value`` lines."""
+        return "\n".join(f"{name}: {value}" for name, value in self.pairs)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; ``code`` names columns that hold commands, ``numbers`` those set to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    title: str = ""
+    code: frozenset[str] = frozenset()
+    numbers: frozenset[str] = frozenset()
+    folded: bool = False
+
+    @property
+    def html(self) -> str:
+        """A table with rules; ``folded`` shows its title only until it is opened."""
+        head = "".join(self._cell("th", name, name) for name in self.columns)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                self._cell("td", name, value) for name, value in zip(self.columns, row, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        table = (
+            f"<table class='ctp-table' style='color:{_INK};border-collapse:collapse;margin:4px 0'>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+        if self.folded:
+            return f"<details><summary>{_escaped(self.title)}</summary>{table}</details>"
+        title = f"<div style='margin-top:10px'><strong>{_escaped(self.title)}</strong></div>"
+        return (title if self.title else "") + table
+
+    def _cell(self, tag: str, column: str, value: object) -> str:
+        align = "right" if column in self.numbers else "left"
+        wrap = "normal;overflow-wrap:anywhere" if column in self.code | _PROSE else "nowrap"
+        style = (
+            f"text-align:{align};padding:3px 14px 3px 0;border-bottom:1px solid {_LINE};"
+            f"vertical-align:top;white-space:{wrap}"
+        )
+        shown = _escaped(value)
+        if tag == "td" and column in self.code and shown:
+            shown = f"<code style='white-space:pre-wrap;word-break:break-word'>{shown}</code>"
+        return f"<{tag} style='{style}'>{shown}</{tag}>"
+
+    @property
+    def text(self) -> str:
+        """Columns set apart by two blanks."""
+        cells = [list(map(str, row)) for row in (self.columns, *self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        lines = [
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join([self.title, *lines] if self.title else lines)
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Sentences one below the other, each with its symbol; nothing at all when there are none."""
+
+    kind: str
+    sentences: Sequence[str]
+    title: str = ""
+
+    @property
+    def html(self) -> str:
+        """A list."""
+        if not self.sentences:
+            return ""
+        items = "".join(
+            f"<li style='list-style:none'>{_SYMBOLS[self.kind]} {_escaped(one)}</li>"
+            for one in self.sentences
+        )
+        title = f"<strong>{_escaped(self.title)}</strong>" if self.title else ""
+        return (
+            f"<div class='ctp-notes' style='color:{_INK};margin:6px 0'>{title}"
+            f"<ul style='margin:2px 0;padding-left:4px'>{items}</ul></div>"
+        )
+
+    @property
+    def text(self) -> str:
+        """A line each."""
+        lines = [f"{_SYMBOLS[self.kind]} {one}" for one in self.sentences]
+        return "\n".join([self.title, *lines] if self.title and lines else lines)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A plot as PNG, ``alt`` what it shows in words; ``dark`` the same for a dark page."""
+
+    png: bytes = field(repr=False)
+    alt: str
+    dark: bytes = field(default=b"", repr=False)
+
+    @property
+    def html(self) -> str:
+        """The picture in place; a page that follows the reader's theme takes ``dark`` there."""
+        look = f"alt='{_escaped(self.alt)}' style='max-width:100%' src='{_data(self.png)}'"
+        if not self.dark:
+            return f"{_DARK_JUPYTERLAB}<img class='ctp-light' {look}>"
+        light = f"<img {look}>"
+        source = (
+            f"<source media='screen and (prefers-color-scheme: dark)' srcset='{_data(self.dark)}'>"
+        )
+        return f"<picture class='ctp-picture'>{source}{light}</picture>"
+
+    @property
+    def text(self) -> str:
+        """What it shows."""
+        return f"[picture: {self.alt}]"
+
+
+def _data(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _escaped(value: object) -> str:
+    return html.escape(str(value))
+
+
+@dataclass(frozen=True)
+class Page:
+    """Blocks below each other; a notebook shows it as HTML, a terminal as text.
+
+    ``run_dir`` tells the runner which run an output shows.
+    """
+
+    blocks: Sequence[Block]
+    run_dir: str = ""
+
+    @property
+    def html(self) -> str:
+        """The page as a fragment."""
+        return "".join(block.html for block in self.blocks)
+
+    @property
+    def text(self) -> str:
+        """The page for a terminal."""
+        return "\n\n".join(text for block in self.blocks if (text := block.text))
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_mimebundle_(
+        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        """IPython's hook: the data, and as metadata which run it shows."""
+        told = {"ctp_runbook": {"run_dir": self.run_dir}} if self.run_dir else {}
+        return {"text/html": self.html, "text/plain": self.text}, told

@@ -1,0 +1,391 @@
+"""What a notebook cell calls: attach to the run, wait for its room to be done, show it.
+
+Nothing here acts on the outside world but through ``launch``: a phase starts the detached
+orchestrator, leaves it a request, or reads its journal. Calling one twice, or out of order, shows
+the same run again. ``run_dir`` blank means the newest run under ``outputs/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook import launch, pages
+from ctp_runbook.errors import EvidenceInvalid, RunbookError, RunEnded, RunRefused
+from ctp_runbook.history import History
+from ctp_runbook.live import LiveView, show
+from ctp_runbook.locate import find_config
+from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.panels import Banner, Block, Facts, Notes, Page, Table, mark
+from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.rundir import RunDir, newest_run
+from ctp_runbook.step_plots import pictures_of
+
+__all__ = [
+    "HOME_VARIABLE",
+    "OUTPUTS_VARIABLE",
+    "PhaseResult",
+    "infra_gates",
+    "plan",
+    "readiness",
+    "rollback",
+    "switch",
+    "verify",
+    "watch",
+]
+
+HOME_VARIABLE = "CTP_RUNBOOK_HOME"
+OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
+_DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
+_SWITCH_STEPS = (
+    "stop_old_strategy_runner",
+    "stop_old_core_engine",
+    "start_new_core_engine",
+    "start_new_strategy_runner",
+    "warmup_query",
+)
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """A room of the runbook as it went: shown as a page, an error only when asked for."""
+
+    page: Page
+    failure: RunbookError | None = None
+
+    def raise_if_failed(self) -> None:
+        """Raise what went wrong as one sentence; a notebook stops there."""
+        if self.failure is not None:
+            raise self.failure
+
+    def __repr__(self) -> str:
+        return self.page.text
+
+    def _repr_mimebundle_(
+        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        return self.page._repr_mimebundle_(include, exclude)
+
+
+# --- the rooms --------------------------------------------------------------------
+
+
+def plan(
+    cutover_template: str, rollback_template: str, *, execute: bool = False, run_dir: str = ""
+) -> PhaseResult:
+    """01: check both templates, make the run (or join the one in ``run_dir``), show its plan.
+
+    A dry run is simulated to its end here. Raises TemplateError, ConfigError, PlanRefused or
+    RunRefused with every reason; nothing was touched then.
+    """
+    _go_home()
+    known = _known_run(run_dir)
+    if known is None:
+        made = _load(cutover_template, rollback_template, {})
+        asked = Path(run_dir) if run_dir else None
+        options = launch.RunOptions(execute=execute, run_dir=asked, outputs=_outputs())
+        run = launch.create_run(made, options)
+    else:
+        run, history = known, launch.read_history(known)
+        made = _load(cutover_template, rollback_template, history.created["files"])
+        _refuse_other_plan(history, made, execute=execute)
+    if not execute:
+        launch.start(run, plan=made)
+    history = launch.read_history(run)
+    return PhaseResult(_page(run, history, _plan_blocks(run, history, made)))
+
+
+def infra_gates(run_dir: str = "") -> PhaseResult:
+    """02: start the gates unless they run already, and show what each infra gate observed."""
+    run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
+    blocks = [
+        pages.step_table(history, pages.GATE_STEPS, title="Infra gates"),
+        *pages.observed_tables(run),
+    ]
+    return _result(run, history, blocks, due=pages.GATE_STEPS)
+
+
+def readiness(run_dir: str = "") -> PhaseResult:
+    """03: wait for the readiness gate and show every SLI with its target."""
+    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
+    blocks: list[Block] = [pages.step_table(history, ["precheck"], title="Readiness gate")]
+    report = run.evidence / "ctp_readiness_precheck.json"
+    if report.is_file():
+        told = json.loads(report.read_bytes())
+        blocks.append(pages.readiness_table(told, title="Service levels"))
+    return _result(run, history, blocks, due=("precheck",))
+
+
+def switch(run_dir: str = "", *, go: bool = False) -> PhaseResult:
+    """04: with ``go``, or the environment's name typed in, let the switch begin; show its steps.
+
+    Raises RunRefused when nobody confirms; the run stays READY then.
+    """
+    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
+    if history.closed is None and history.go is None and history.state is State.READY:
+        _confirm(run, history, go=go)
+    run, history = _follow(run_dir, until=lambda h: not _is_switching(h))
+    blocks: list[Block] = [
+        pages.step_table(history, _SWITCH_STEPS, title="Switch"),
+        *pictures_of(history, "switch"),
+        Facts([("trading downtime", pages.downtime_figure(history))]),
+    ]
+    return _result(run, history, blocks, due=_SWITCH_STEPS)
+
+
+def watch(run_dir: str = "") -> PhaseResult:
+    """05: follow the watch window live, then show its plot and every metric's verdict."""
+    run, history = _follow(run_dir, until=_watch_is_over, plot=True)
+    if history.is_dry_run:
+        none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
+        return PhaseResult(_page(run, history, [none, pages.rule_table(history)]))
+    if history.watch_started is None:
+        blocks: list[Block] = [Banner("bad", "No watch window", pages.outcome_sentence(history))]
+        return PhaseResult(_page(run, history, blocks), _ended(history))
+    from ctp_runbook.plots import watch_picture
+    from ctp_runbook.verify_watch import rejudge
+
+    judged, _ = rejudge(run, history)
+    blocks = [
+        pages.watch_banner(history, judged),
+        watch_picture(history, judged),
+        pages.verdict_table(history, judged),
+    ]
+    return PhaseResult(_page(run, history, blocks), _watch_failure(history))
+
+
+def rollback(run_dir: str = "") -> PhaseResult:
+    """06: wait for the run to end and show the rollback with its budget, or that there was none."""
+    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
+    blocks: list[Block] = [*pages.rollback_blocks(history)]
+    blocks[1:1] = pictures_of(history, "rollback")
+    unrestored = history.rollback_started is not None and (
+        history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
+    )
+    return PhaseResult(_page(run, history, blocks), _ended(history) if unrestored else None)
+
+
+def verify(run_dir: str = "") -> PhaseResult:
+    """07: recompute everything from the journal and the raw samples.
+
+    The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
+    """
+    from ctp_runbook.verify import verify_run
+
+    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
+    report = verify_run(
+        run,
+        allow_cutover_rollback=bool(history.created.get("force_rollback")),
+        require_manifest=False,
+    )
+    checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
+    bad = [
+        c for c in report.checks if not c.ok and not (history.is_dry_run and c.name == "outcome")
+    ]
+    if history.is_dry_run and not bad:
+        sentence = "dry run consistent; a dry run never verifies as a real run"
+        verdict = Banner("info", "verification of a dry run", sentence)
+    else:
+        verdict = Banner("good" if report.ok else "bad", report.sentence)
+    table = Table(("check", "", "what"), checks)
+    blocks: list[Block] = [verdict, pages.outcome_banner(history), table]
+    failure = EvidenceInvalid(report.findings) if bad else None
+    return PhaseResult(_page(run, history, blocks), failure)
+
+
+# --- attaching --------------------------------------------------------------------
+
+
+def _go_home() -> None:
+    """Work where the operator started, not where the notebook lies: commands run there."""
+    named = os.environ.get(HOME_VARIABLE)
+    here = Path.cwd()
+    roots = [Path(named)] if named else [here, *here.parents]
+    for root in roots:
+        if (root / "configs").is_dir():
+            os.chdir(root)
+            return
+
+
+def _run(run_dir: str) -> RunDir:
+    return RunDir(Path(run_dir).absolute()) if run_dir else newest_run(_outputs())
+
+
+def _outputs() -> Path:
+    return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
+
+
+def _known_run(run_dir: str) -> RunDir | None:
+    """The run that ``run_dir`` holds already, if it does."""
+    found = RunDir(Path(run_dir).absolute()) if run_dir else None
+    return found if found is not None and found.journal.exists() else None
+
+
+def _load(cutover_template: str, rollback_template: str, files: dict[str, str]) -> Plan:
+    return load_plan(
+        Path(cutover_template),
+        Path(rollback_template),
+        limits=Path(
+            files.get("limits_file") or find_config("limits.toml", template=Path(cutover_template))
+        ),
+        watch=Path(
+            files.get("watch_file") or find_config("watch.toml", template=Path(cutover_template))
+        ),
+        environ=os.environ,
+        base=Path.cwd(),
+    )
+
+
+def _refuse_other_plan(history: History, made: Plan, *, execute: bool) -> None:
+    recorded = history.created["plan_sha256"]
+    if recorded != made.sha256:
+        raise RunRefused(
+            f"run {history.run_id} was made from a plan with sha256 {recorded[:12]}…; these "
+            f"templates give {made.sha256[:12]}…; name the run's own templates, or start a new run"
+        )
+    if history.is_dry_run is execute:
+        kind = "a dry run" if history.is_dry_run else "a real run"
+        raise RunRefused(
+            f"run {history.run_id} is {kind}; execute = {execute} does not fit; set it to "
+            f"{not execute}, or start a new run"
+        )
+
+
+def _follow(
+    run_dir: str, *, until: Callable[[History], bool], plot: bool = False
+) -> tuple[RunDir, History]:
+    """Start the run if nobody has, and follow it until ``until`` holds or it is over."""
+    _go_home()
+    run = _run(run_dir)
+    if launch.read_history(run).state is State.PLANNED:
+        launch.start(run)
+    with LiveView(run, plot=plot) as view:
+        try:
+            history = launch.follow(run, until=lambda h: view.tick(h) or until(h))
+        except KeyboardInterrupt as error:
+            raise RunRefused(
+                f"detached; run {run.run_id} goes on. Run this cell again to come back, or end it "
+                f"with `ctp-runbook abort --run {run.path}`"
+            ) from error
+    return run, history
+
+
+def _confirm(run: RunDir, history: History, *, go: bool) -> None:
+    """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
+    environment = str(history.plan["environment"])
+    reason = "parameter go of 04_switch"
+    if not go:
+        show(_page(run, history, _question(history)))
+        typed = _ask(f"Type {environment} to stop the old stack and switch: ").strip()
+        if typed != environment:
+            raise RunRefused(
+                f"typed {typed!r}; expected {environment!r}: nothing was touched and the run stays "
+                "READY. Run this cell again to switch"
+            )
+        reason = "typed confirmation in 04_switch"
+    launch.request(run, "go", by=launch.operator_name(), reason=reason)
+
+
+def _question(history: History) -> list[Block]:
+    """What is about to be confirmed, for whoever types."""
+    told = (
+        "Every gate passed and the old stack trades. Once confirmed, it is stopped and proved gone, "
+        "then the new one is started; any failure rolls back by itself."
+    )
+    return [Banner("warn", "READY for the switch", told), pages.facts_of_plan(history)]
+
+
+def _ask(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except KeyboardInterrupt as error:
+        raise RunRefused(
+            "interrupted before anything was typed: nothing was touched and the run stays READY. "
+            "Run this cell again to switch"
+        ) from error
+    except (EOFError, RuntimeError) as error:  # ipykernel's StdinNotImplementedError is one
+        raise RunRefused(
+            "the switch waits for a go and nobody can be asked here; pass -p go True, or open "
+            "04_switch in JupyterLab"
+        ) from error
+
+
+# --- where the run stands ---------------------------------------------------------
+
+
+def _is_gating(history: History) -> bool:
+    return history.closed is None and history.state in (State.PLANNED, State.GATING)
+
+
+def _gates_done(history: History) -> bool:
+    return all(history.step(name).ended_utc for name in pages.GATE_STEPS)
+
+
+def _is_switching(history: History) -> bool:
+    before = history.state.is_before_switch or history.state is State.SWITCHING
+    return history.closed is None and before
+
+
+def _watch_is_over(history: History) -> bool:
+    return (
+        history.closed is not None
+        or history.watch_ended is not None
+        or history.state is State.ROLLING_BACK
+    )
+
+
+def _watch_failure(history: History) -> RunEnded | None:
+    """A watch is good when it lasted, passed and triggered nothing; a drill's is cut short."""
+    if history.trigger is not None:
+        drill = history.trigger.payload["cause"] == "forced_drill"
+        return None if drill else RunEnded(str(history.trigger.payload["sentence"]), exit_code=4)
+    ended = history.watch_ended
+    passed = ended is not None and ended.payload["verdict"] == "PASSED"
+    return None if passed else _ended(history)
+
+
+def _ended(history: History) -> RunEnded:
+    """The run's own end as an error; its exit code where it has one already."""
+    code = history.outcome.exit_code if history.outcome else 3
+    return RunEnded(pages.outcome_sentence(history), exit_code=code)
+
+
+# --- pages ------------------------------------------------------------------------
+
+
+def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
+    return Page([pages.mode_banner(history), *blocks], run_dir=str(run.path))
+
+
+def _result(
+    run: RunDir, history: History, blocks: Sequence[Block], *, due: Sequence[str]
+) -> PhaseResult:
+    """A room that is good when every step that is ``due`` was done."""
+    missing = [name for name in due if history.step(name).status not in _DONE]
+    refused = history.outcome is Outcome.REFUSED and "warmup_query" in due
+    if not missing and not refused:
+        return PhaseResult(_page(run, history, blocks))
+    banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
+    told = [banner, *blocks, pages.outcome_banner(history)]
+    return PhaseResult(_page(run, history, told), _ended(history))
+
+
+def _plan_blocks(run: RunDir, history: History, made: Plan) -> list[Block]:
+    rows = [
+        (n, s.phase.value, s.name, f"{s.timeout_seconds:g} s", s.effect, ", ".join(s.undo))
+        for n, s in enumerate(made.steps, start=1)
+    ]
+    commands = [(s["name"], s["command"]) for s in history.plan["steps"]]
+    columns = ("#", "phase", "step", "at most", "done when", "undone by")
+    return [
+        pages.facts_of_plan(history),
+        Notes("warn", made.warnings, "Warnings"),
+        Notes("bad", made.execute_refusals, "--execute would refuse"),
+        Table(columns, rows, "Steps", numbers=frozenset({"#", "at most"})),
+        Table(("step", "command"), commands, "Commands", frozenset({"command"}), folded=True),
+        Facts([("checklist", run.plan / "ctp_one_shot_cutover_checklist.md")]),
+    ]

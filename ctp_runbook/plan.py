@@ -1,0 +1,390 @@
+"""The plan: both templates and both config files, checked and typed, with their digest.
+
+The clock is never read here. A plan is the same whenever it is made; only a real run asks
+``window_refusals`` whether now is the time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.config import Limits, MetricRule, WatchRules, load_limits, load_watch
+from ctp_runbook.env_template import TemplateText, read_template
+from ctp_runbook.errors import ConfigError, Problem, TemplateError
+from ctp_runbook.model import Generation, Member, Phase, Role, Step
+from ctp_runbook.preflight import inspect_plan
+from ctp_runbook.redact import Redactor, is_secret_name
+from ctp_runbook.shell_words import executables, resolve
+from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.template_keys import READINESS_KEYS, TemplateValues, read_keys
+from ctp_runbook.template_rules import cross_problems, monitor_keys, trigger_of
+from ctp_runbook.triggers import Trigger
+
+__all__ = ["Plan", "load_plan", "plan_digest", "window_refusals"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run needs to know, fixed before it starts. Times are minutes or seconds
+    as named; ``sha256`` binds a real run to what was reviewed."""
+
+    environment: str
+    window_local: datetime
+    window_text: str
+    ctp_config_path: str
+    gates: tuple[Step, ...]
+    switch: tuple[Step, ...]
+    rollback: tuple[Step, ...]
+    members: Mapping[str, Member]
+    monitor_minutes: float
+    monitor_keys: tuple[str, ...]
+    trigger: Trigger
+    watch: WatchRules
+    limits: Limits
+    max_rollback_seconds: float
+    lead_minutes: float
+    window_minutes: float
+    session_policy: str
+    hold_seconds: float
+    hold_expiry: str
+    forced_rollback_after_seconds: float
+    trading_state_command: str
+    working_orders_policy: str
+    cancel_working_orders_command: str
+    rollback_cancel_seconds: float
+    redis_compat: str
+    readiness_commands: Mapping[str, str]
+    cutover_evidence_output: str
+    rollback_evidence_output: str
+    cutover_template: Path
+    rollback_template: Path
+    limits_file: Path
+    watch_file: Path
+    warnings: tuple[str, ...]
+    execute_refusals: tuple[str, ...]
+    redactor: Redactor = field(repr=False)
+    sha256: str = ""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps in the order of CONTRACT §2: gates, switch, rollback."""
+        return self.gates + self.switch + self.rollback
+
+    @property
+    def minutes_needed(self) -> float:
+        """The longest that switch, watch and rollback may take together."""
+        switch = sum(step.timeout_seconds for step in self.switch)
+        return (switch + self.max_rollback_seconds) / 60 + self.monitor_minutes
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """True for an environment called ``rehearsal`` or ``rehearsal-…``: the twin's."""
+        return self.environment.partition("-")[0] == "rehearsal"
+
+    def step(self, name: str) -> Step:
+        """The step called ``name``; KeyError for a name that is none of the seventeen."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def member(self, generation: Generation, role: Role) -> Member:
+        """One of the four members."""
+        return self.members[f"{generation}_{role}"]
+
+    @property
+    def watched(self) -> tuple[MetricRule, ...]:
+        """The rules of MONITOR_KEYS, in that order."""
+        return tuple(self.watch.metrics[key] for key in self.monitor_keys)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What was read from the disk, with nothing wrong in it."""
+
+    values: TemplateValues
+    watch: WatchRules
+    limits: Limits
+    redactor: Redactor
+
+
+def load_plan(
+    cutover_template: Path,
+    rollback_template: Path,
+    *,
+    limits: Path,
+    watch: Path,
+    environ: Mapping[str, str],
+    base: Path,
+) -> Plan:
+    """Read, check and type everything; ``base`` is the directory commands will run in.
+
+    Raises:
+        ConfigError: when limits.toml or watch.toml has a problem (template problems included).
+        TemplateError: with every problem of both templates.
+    """
+    inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base)
+    values = inputs.values
+    steps = _steps(values, inputs.limits)
+    members = _members(values)
+    found = inspect_plan(
+        values, steps=steps, members=members, limits=inputs.limits, base=base, environ=environ
+    )
+    redactor = inputs.redactor
+    plan = Plan(
+        **_facts(values, inputs.limits),
+        gates=tuple(step for step in steps if step.phase is Phase.GATE),
+        switch=tuple(step for step in steps if step.phase is Phase.SWITCH),
+        rollback=tuple(step for step in steps if step.phase is Phase.ROLLBACK),
+        members=members,
+        monitor_keys=monitor_keys(values),
+        trigger=trigger_of(values, inputs.watch),
+        watch=inputs.watch,
+        limits=inputs.limits,
+        cutover_template=cutover_template,
+        rollback_template=rollback_template,
+        limits_file=limits,
+        watch_file=watch,
+        warnings=tuple(map(redactor, found.warnings)),
+        execute_refusals=tuple(map(redactor, found.refusals)),
+        redactor=redactor,
+    )
+    return replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
+
+
+def _facts(values: TemplateValues, limits: Limits) -> dict[str, Any]:
+    """The fields of a Plan that are one template value each."""
+    return {
+        "environment": values.text("CUTOVER_ENV_NAME"),
+        "window_local": values.window(),
+        "window_text": values.text("CUTOVER_WINDOW_LOCAL"),
+        "ctp_config_path": values.text("CTP_CONFIG_PATH"),
+        "monitor_minutes": values.number("POST_SWITCH_MONITOR_MINUTES"),
+        "max_rollback_seconds": values.number("MAX_ROLLBACK_SECONDS"),
+        "lead_minutes": values.number("CUTOVER_LEAD_MINUTES"),
+        "window_minutes": values.number("CUTOVER_WINDOW_MINUTES"),
+        "session_policy": values.text("SESSION_POLICY"),
+        "hold_seconds": values.number("HOLD_SECONDS", default=limits.hold_seconds),
+        "hold_expiry": values.text("HOLD_EXPIRY") or limits.hold_expiry,
+        "forced_rollback_after_seconds": values.number("FORCED_ROLLBACK_AFTER_SECONDS"),
+        "trading_state_command": values.text("TRADING_STATE_CMD"),
+        "working_orders_policy": values.text("WORKING_ORDERS_POLICY"),
+        "cancel_working_orders_command": values.text("CANCEL_WORKING_ORDERS_CMD"),
+        "rollback_cancel_seconds": values.number("ROLLBACK_CANCEL_SECONDS"),
+        "redis_compat": values.text("RESTORE_REDIS_BRIDGE_COMPAT"),
+        "readiness_commands": {
+            sli: values.text(key) for key, sli in READINESS_KEYS.items() if values.text(key)
+        },
+        "cutover_evidence_output": values.text("CUTOVER_EVIDENCE_OUTPUT"),
+        "rollback_evidence_output": values.text("ROLLBACK_EVIDENCE_OUTPUT"),
+    }
+
+
+def _read_inputs(
+    cutover_template: Path,
+    rollback_template: Path,
+    limits: Path,
+    watch: Path,
+    environ: Mapping[str, str],
+    base: Path,
+) -> _Inputs:
+    """Read all four files and raise every problem of all of them, secrets masked."""
+    cutover = read_template(cutover_template, flag="--cutover-template")
+    rollback = read_template(rollback_template, flag="--rollback-template")
+    values = read_keys(cutover, rollback)
+    config: list[Problem] = []
+    rules: WatchRules | None = None
+    policies: Limits | None = None
+    try:
+        rules = load_watch(watch)
+    except ConfigError as error:
+        config += error.problems
+    try:
+        policies = load_limits(limits)
+    except ConfigError as error:
+        config += error.problems
+    problems = (*config, *values.problems, *cross_problems(values, rules))
+    redact = policies.redact if policies else ()
+    redactor = _redactor(cutover, rollback, environ, _env_files(base), redact)
+    masked = [
+        _masked(problem, redactor)
+        for problem in sorted(problems, key=_reading_order([cutover.file, rollback.file]))
+    ]
+    if rules is None or policies is None:
+        raise ConfigError(masked)
+    if masked:
+        raise TemplateError(masked)
+    return _Inputs(values, rules, policies, redactor)
+
+
+def _masked(problem: Problem, redactor: Redactor) -> Problem:
+    return replace(
+        problem,
+        key=redactor(problem.key),
+        found=redactor(problem.found),
+        expected=redactor(problem.expected),
+    )
+
+
+def _reading_order(files: list[str]) -> Callable[[Problem], tuple[int, bool, int]]:
+    """Sorts problems as a reader meets them: config first, then by line, missing keys last."""
+
+    def position(problem: Problem) -> tuple[int, bool, int]:
+        file = files.index(problem.file) if problem.file in files else -1
+        return file, problem.line == 0, problem.line
+
+    return position
+
+
+def _redactor(
+    cutover: TemplateText,
+    rollback: TemplateText,
+    environ: Mapping[str, str],
+    env_files: Iterable[Path],
+    extra: tuple[str, ...],
+) -> Redactor:
+    """What must not be shown: of the environment, of the templates, of ``infra/env/``."""
+    entries = (*cutover.entries, *rollback.entries)
+    named = {entry.key: entry.value for entry in entries if is_secret_name(entry.key)}
+    return Redactor.gather(
+        environ={**environ, **named},
+        extra=extra,
+        env_files=env_files,
+        texts=[entry.value for entry in entries],
+    )
+
+
+def _env_files(base: Path) -> tuple[Path, ...]:
+    try:
+        return tuple(sorted((base / "infra" / "env").iterdir()))
+    except OSError:
+        return ()
+
+
+def _steps(values: TemplateValues, limits: Limits) -> tuple[Step, ...]:
+    return tuple(
+        Step(
+            name=spec.name,
+            phase=spec.phase,
+            kind=spec.kind,
+            key=spec.command_key,
+            command=values.text(spec.command_key),
+            timeout_seconds=values.number(
+                spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
+            ),
+            effect=spec.effect,
+            undo=spec.undo,
+            acts_on=spec.acts_on,
+        )
+        for spec in STEP_TABLE
+    )
+
+
+def _members(values: TemplateValues) -> dict[str, Member]:
+    members = (_member(values, generation, role) for generation in Generation for role in Role)
+    return {member.name: member for member in members}
+
+
+def _member(values: TemplateValues, generation: Generation, role: Role) -> Member:
+    stem = f"{generation}_{role}".upper()
+    return Member(
+        generation=generation,
+        role=role,
+        alive_command=values.text(f"{stem}_ALIVE_CMD"),
+        pid_file=values.text(f"{stem}_PID_FILE"),
+        unit=values.text(f"{stem}_UNIT"),
+        metrics_url=values.text(f"{stem}_METRICS_URL") if role is Role.CORE_ENGINE else "",
+    )
+
+
+def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
+    """SHA-256 over the bytes of everything the plan stands on, as they are on disk now.
+
+    Each part goes in with its name as the template writes it and its length, so that the
+    digest is the same in another checkout and no two sets of files share one. A file that is
+    not there counts as such.
+    """
+    digest = hashlib.sha256()
+    parts: dict[str, Path | None] = {
+        "cutover_template": plan.cutover_template,
+        "rollback_template": plan.rollback_template,
+        "limits": plan.limits_file,
+        "watch": plan.watch_file,
+        "ctp_config": base / plan.ctp_config_path,
+    }
+    for command in _all_commands(plan):
+        for executable in executables(command):
+            name = f"executable {executable.folder} {executable.word} {executable.is_script}"
+            parts[name] = resolve(executable, base=base, environ=environ)
+    for name in sorted(parts):
+        content = _content(parts[name])
+        size = "missing" if content is None else str(len(content))
+        digest.update(f"{len(name)}:{name}:{size}:".encode())
+        digest.update(content or b"")
+    return digest.hexdigest()
+
+
+def _all_commands(plan: Plan) -> Iterator[str]:
+    yield from (step.command for step in plan.steps)
+    yield from (member.alive_command for member in plan.members.values())
+    yield from (plan.trading_state_command, plan.cancel_working_orders_command)
+    yield from plan.readiness_commands.values()
+
+
+def _content(path: Path | None) -> bytes | None:
+    try:
+        return None if path is None else path.read_bytes()
+    except (OSError, ValueError):
+        return None
+
+
+def window_refusals(plan: Plan, *, now: datetime) -> tuple[str, ...]:
+    """Why a real run may not start, or switch, at ``now`` (aware); empty where it may."""
+    return (*_outside_window(plan, now), *_against_session_policy(plan, now))
+
+
+def _outside_window(plan: Plan, now: datetime) -> Iterator[str]:
+    opens = plan.window_local - timedelta(minutes=plan.lead_minutes)
+    closes = plan.window_local + timedelta(minutes=plan.window_minutes)
+    shown = _shown(now, plan)
+    if now < opens:
+        yield (
+            f"it is {shown}, before {_shown(opens, plan)} (CUTOVER_WINDOW_LOCAL -"
+            f" CUTOVER_LEAD_MINUTES {plan.lead_minutes:g}); start later or correct the template"
+        )
+    if now > closes:
+        yield (
+            f"it is {shown}, after {_shown(closes, plan)} (CUTOVER_WINDOW_LOCAL +"
+            f" CUTOVER_WINDOW_MINUTES {plan.window_minutes:g}); plan a new window"
+        )
+
+
+def _against_session_policy(plan: Plan, now: datetime) -> Iterator[str]:
+    """``in_session`` also wants all that may follow done before the close."""
+    policy, sessions = plan.session_policy, plan.limits.sessions
+    if policy == "any":
+        return
+    if not sessions.are_known:
+        yield f"SESSION_POLICY is {policy}, but limits.toml has no [sessions]; add them"
+        return
+    close = sessions.close_after(now)
+    if policy == "outside_trading" and close is not None:
+        yield f"it is {_shown(now, plan)}, in a trading session; SESSION_POLICY is {policy}; wait"
+    if policy == "in_session" and close is None:
+        yield f"it is {_shown(now, plan)}, outside sessions; SESSION_POLICY is {policy}; wait"
+    needed = timedelta(minutes=plan.minutes_needed)
+    if policy == "in_session" and close is not None and now + needed > close:
+        yield (
+            f"it is {_shown(now, plan)}; switch, watch and rollback may take"
+            f" {plan.minutes_needed:.0f} minutes, but trading closes at {_shown(close, plan)};"
+            " start in the next session"
+        )
+
+
+def _shown(moment: datetime, plan: Plan) -> str:
+    return moment.astimezone(plan.window_local.tzinfo).isoformat(timespec="seconds")

@@ -1,0 +1,214 @@
+"""What can be told about a plan without running anything: the static preflight.
+
+Every finding is a warning of the plan and of a dry run. Those that make a real run unsafe are
+also reasons why ``--execute`` refuses; it prints all of them at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctp_runbook.config import Limits
+from ctp_runbook.env_template import placeholders, quoted
+from ctp_runbook.model import Generation, Member, Role, Step, StepKind
+from ctp_runbook.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.template_keys import KEYS, READINESS_KEYS, TemplateValues
+
+__all__ = ["Preflight", "inspect_plan"]
+
+_PROC_PID_FILE = re.compile(
+    r"""\bproc\s+(?:start|stop)\b.*?--pid-file[= ]\s*((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
+)
+_WORLD_CHANGING = frozenset({StepKind.GATE, StepKind.STOP, StepKind.START})
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """The findings: ``refusals`` stop a real run, ``remarks`` are only shown."""
+
+    refusals: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything, as the plan and a dry run show it."""
+        return self.refusals + self.remarks
+
+
+def inspect_plan(
+    values: TemplateValues,
+    *,
+    steps: Iterable[Step],
+    members: Mapping[str, Member],
+    limits: Limits,
+    base: Path,
+    environ: Mapping[str, str],
+) -> Preflight:
+    """Look at everything a template says, from outside; reads files, runs nothing."""
+    steps = tuple(steps)
+    refusals = [
+        *_placeholders(values),
+        *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
+        *_config_missing(values, base),
+        *_executables_missing(values, base, environ),
+        *_proves_nothing(steps),
+        *_shared_between_generations(steps, members),
+    ]
+    remarks = [
+        *_swallowed(steps),
+        *_short_watch(values, limits),
+        *_orders(values),
+        *_holidays(values),
+    ]
+    return Preflight(tuple(dict.fromkeys(refusals)), tuple(dict.fromkeys(remarks)))
+
+
+def _at(values: TemplateValues, key: str) -> str:
+    entry = values.entries[key]
+    return f"{entry.file}:{entry.line}: {key}"
+
+
+def _commands(values: TemplateValues) -> Iterator[tuple[str, str]]:
+    for key, entry in values.entries.items():
+        if KEYS[key].kind == "command" and entry.value:
+            yield key, entry.value
+
+
+def _placeholders(values: TemplateValues) -> Iterator[str]:
+    for key, command in _commands(values):
+        left = placeholders(command)
+        if left:
+            yield f"{_at(values, key)} still has {', '.join(left)}; replace what is in <…>"
+
+
+def _has_readiness_commands(values: TemplateValues) -> bool:
+    return any(values.entries[key].value for key in READINESS_KEYS if key in values.entries)
+
+
+def _unidentified(members: Mapping[str, Member], *, measured_by_command: bool) -> Iterator[str]:
+    """What a real run needs to know of each member, and was not told."""
+    for member in members.values():
+        stem = member.name.upper()
+        if not member.alive_command:
+            yield (
+                f"{stem}_ALIVE_CMD is not given: {member.name} could not be proved alive or"
+                f" gone; add it, e.g. ctp-runbook proc alive --pid-file FILE"
+            )
+        if not member.pid_file and not member.unit:
+            yield (
+                f"neither {stem}_PID_FILE nor {stem}_UNIT is given: {member.name} has no"
+                " identity; add one of them"
+            )
+        optional = member.generation is Generation.OLD and measured_by_command
+        if member.role is Role.CORE_ENGINE and not member.metrics_url and not optional:
+            yield (
+                f"{stem}_METRICS_URL is not given: the session of {member.name} could not be"
+                " verified; add it, e.g. http://127.0.0.1:18080/metrics"
+            )
+
+
+def _config_missing(values: TemplateValues, base: Path) -> Iterator[str]:
+    path = values.text("CTP_CONFIG_PATH")
+    try:
+        missing = not (base / path).is_file()
+    except (OSError, ValueError):
+        missing = True
+    if missing:
+        where = _at(values, "CTP_CONFIG_PATH")
+        yield f"{where}: there is no file {quoted(path)}; create it or correct the path"
+
+
+def _executables_missing(
+    values: TemplateValues, base: Path, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """One sentence for each executable that is not there, with every key that names it."""
+    named: dict[Executable, list[str]] = {}
+    for key, command in _commands(values):
+        for executable in executables(command):
+            named.setdefault(executable, []).append(key)
+    for executable, keys in named.items():
+        if resolve(executable, base=base, environ=environ) is None:
+            on_path = "/" not in executable.word and not executable.is_script
+            what = "not on PATH" if on_path else "no file that can be run here"
+            others = f" and {len(keys) - 1} more" if keys[1:] else ""
+            yield (
+                f"{_at(values, keys[0])}{others}: {quoted(executable.word)} is {what};"
+                " install it or correct the command"
+            )
+
+
+def _proves_nothing(steps: Iterable[Step]) -> Iterator[str]:
+    for step in steps:
+        if step.kind is StepKind.STOP and swallows_failure(step.command):
+            yield (
+                f"{step.key} hides its own failure (|| true): a stop must fail when it did not"
+                " stop; use ctp-runbook proc stop"
+            )
+        if step.kind in _WORLD_CHANGING and is_idle(step.command):
+            yield (
+                f"{step.key} only prints or succeeds, it does nothing: {quoted(step.command)};"
+                " write the command that does the step"
+            )
+
+
+def _shared_between_generations(
+    steps: Iterable[Step], members: Mapping[str, Member]
+) -> Iterator[str]:
+    """What would make one generation look like the other."""
+    owners: dict[str, Step] = {}
+    for step in steps:
+        match = _PROC_PID_FILE.search(step.command)
+        if match is None or step.acts_on is None:
+            continue
+        first = owners.setdefault(match.group(1), step)
+        if first.acts_on != step.acts_on:
+            yield (
+                f"{step.key} and {first.key} use one pid file {quoted(match.group(1))} for"
+                " different processes; give each its own"
+            )
+    for role in Role:
+        old, new = members[f"{Generation.OLD}_{role}"], members[f"{Generation.NEW}_{role}"]
+        for what, first_value, second_value in (
+            ("ALIVE_CMD", old.alive_command, new.alive_command),
+            ("UNIT", old.unit, new.unit),
+        ):
+            if first_value and first_value == second_value:
+                yield (
+                    f"OLD_{role.upper()}_{what} and NEW_{role.upper()}_{what} are the same:"
+                    " the generations could not be told apart; give each its own"
+                )
+
+
+def _swallowed(steps: Iterable[Step]) -> Iterator[str]:
+    for step in steps:
+        if step.kind is not StepKind.STOP and swallows_failure(step.command):
+            yield f"{step.key} hides its own failure (|| true): its exit code proves nothing"
+        if step.kind not in _WORLD_CHANGING and is_idle(step.command):
+            yield f"{step.key} only prints or succeeds: it checks or restores nothing"
+
+
+def _short_watch(values: TemplateValues, limits: Limits) -> Iterator[str]:
+    minutes = values.number("POST_SWITCH_MONITOR_MINUTES")
+    if minutes < limits.min_watch_minutes:
+        yield (
+            f"{_at(values, 'POST_SWITCH_MONITOR_MINUTES')}: {minutes:g} minutes <"
+            f" limits.min_watch_minutes {limits.min_watch_minutes:g}; a real run needs"
+            " --short-watch REASON"
+        )
+
+
+def _orders(values: TemplateValues) -> Iterator[str]:
+    if not values.text("TRADING_STATE_CMD"):
+        yield (
+            "TRADING_STATE_CMD is not given: working orders and positions are not compared"
+            " across the switch; add it where the engine can report them"
+        )
+
+
+def _holidays(values: TemplateValues) -> Iterator[str]:
+    policy = values.text("SESSION_POLICY")
+    if policy != "any":
+        yield f"SESSION_POLICY is {policy}: weekends are known, holidays are not; check the day"

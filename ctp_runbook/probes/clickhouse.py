@@ -1,0 +1,103 @@
+"""Ask ClickHouse over its HTTP interface; user and password go in headers, never in the URL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from ctp_runbook.errors import ProbeError
+
+__all__ = ["ClickHouseDoor", "ingest_delay_ms", "quoted"]
+
+_LARGEST_ANSWER = 64 << 20
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class ClickHouseDoor:
+    """An address and a login. Every question has a deadline of its own."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The address without user and password."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or 8123}"
+
+    def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
+        """The rows of a SELECT; 64-bit integers come as numbers."""
+        raw = self._send(query, seconds)
+        try:
+            rows: list[list[Any]] = json.loads(raw)["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            shown = raw[:60].decode("utf-8", "replace")
+            raise ProbeError(
+                f"ClickHouse at {self.shown}: answered {shown!r}, expected rows in JSON; is this "
+                "its HTTP interface (--clickhouse-url)?"
+            ) from error
+        return rows
+
+    def run(self, statement: str, *, seconds: float) -> None:
+        """Run a statement that gives nothing back."""
+        self._send(statement, seconds)
+
+    def _send(self, query: str, seconds: float) -> bytes:
+        parts = urlsplit(self.url)
+        settings = {"default_format": "JSONCompact", "output_format_json_quote_64bit_integers": "0"}
+        # The server gives up too, so that no question outlives the gate that asked it.
+        settings |= {"max_execution_time": str(max(1, int(seconds)))}
+        headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
+        connection = HTTPConnection(parts.hostname or "", parts.port or 8123, timeout=seconds)
+        try:
+            connection.request("POST", f"/?{urlencode(settings)}", query.encode(), headers)
+            response = connection.getresponse()
+            raw = response.read(_LARGEST_ANSWER)
+        except (OSError, HTTPException) as error:
+            told = str(error) or type(error).__name__
+            raise ProbeError(
+                f"ClickHouse at {self.shown}: {told}; is the service up "
+                "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
+            ) from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ProbeError(self._refusal(response.status, raw.decode("utf-8", "replace")))
+        return raw
+
+    def _refusal(self, status: int, text: str) -> str:
+        told = " ".join(text.split())[:_SHOWN]
+        remedy = ""
+        if "Code: 516" in text or "Code: 193" in text:
+            remedy = (
+                f"; user {self.user} and its password are taken from CLICKHOUSE_USER and "
+                "CLICKHOUSE_PASSWORD of the environment or the env file: correct them there"
+            )
+        elif "NOT_ENOUGH_SPACE" in text or "No space left" in text:
+            remedy = "; make room on the disk of its data directory"
+        return f"ClickHouse at {self.shown}: HTTP {status}: {told}{remedy}"
+
+
+def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> float | None:
+    """The delay a query tells, ``value, events`` in one row; None where no event made it.
+
+    What came in long ago says nothing about now: the query bounds its own window.
+    """
+    rows = door.rows(query, seconds=seconds)
+    if len(rows) != 1 or len(rows[0]) != 2:
+        raise ProbeError(
+            f"ClickHouse at {door.shown}: {len(rows)} rows, expected one of value and events; "
+            "correct the query in watch.toml"
+        )
+    value, events = rows[0]
+    return float(value) if events and value is not None else None
+
+
+def quoted(text: str) -> str:
+    """A text as a ClickHouse string literal."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,130 @@
+"""Ask Kafka Connect over its REST interface, and take any answer for what it is.
+
+Connect answers 409 while its workers rebalance, 404 for what it does not know yet, 500 with a
+message, and a proxy in front of it anything at all: the status is data, and only what is no
+answer, or no JSON, is a ProbeError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from ctp_runbook.errors import ProbeError
+
+__all__ = ["Answer", "ConnectorLook", "TaskLook", "ask_connect", "read_status"]
+
+_LARGEST_ANSWER = 4 << 20
+_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A status and the JSON that came with it (None for an empty body)."""
+
+    status: int
+    data: Any
+
+    @property
+    def message(self) -> str:
+        """What Connect says of an error, cut to a line."""
+        text = self.data.get("message", "") if isinstance(self.data, dict) else self.data
+        return " ".join(str(text or "no message").split())[:_SHOWN]
+
+
+@dataclass(frozen=True)
+class TaskLook:
+    """One task's state, and the first line of its trace."""
+
+    number: int
+    state: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class ConnectorLook:
+    """A connector's own state and that of every task: one may fail while the other runs."""
+
+    name: str
+    state: str
+    tasks: tuple[TaskLook, ...]
+    trace: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """True when the connector and at least one task run, and no task does anything else."""
+        return (
+            self.state == "RUNNING"
+            and bool(self.tasks)
+            and all(task.state == "RUNNING" for task in self.tasks)
+        )
+
+    @property
+    def sentence(self) -> str:
+        """``connector RUNNING, task 0 FAILED``."""
+        tasks = ", ".join(f"task {task.number} {task.state}" for task in self.tasks)
+        return f"connector {self.state}, {tasks or 'no task'}"
+
+
+def ask_connect(
+    base: str,
+    method: str,
+    path: str,
+    *,
+    seconds: float,
+    body: Mapping[str, Any] | None = None,
+) -> Answer:
+    """One call; ``path`` is quoted here. Raises ProbeError for no answer, or no JSON in it."""
+    parts = urlsplit(base)
+    where = f"{method} {parts.scheme}://{parts.hostname}:{parts.port or 80}{path}"
+    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=seconds)
+    try:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        connection.request(method, parts.path.rstrip("/") + quote(path), data, headers)
+        response = connection.getresponse()
+        raw = response.read(_LARGEST_ANSWER)
+    except (OSError, HTTPException) as error:
+        told = str(error) or type(error).__name__
+        raise ProbeError(f"Kafka Connect: {where}: {told}; is the service up?") from error
+    finally:
+        connection.close()
+    try:
+        return Answer(response.status, json.loads(raw) if raw.strip() else None)
+    except ValueError as error:
+        shown = raw[:60].decode("utf-8", "replace")
+        raise ProbeError(
+            f"Kafka Connect: {where}: answered HTTP {response.status} with {shown!r}, expected "
+            "JSON; is this address Connect's REST interface (--connect-url)?"
+        ) from error
+
+
+def read_status(name: str, data: Any) -> ConnectorLook:
+    """A ``…/status`` answer. Raises ProbeError for one that is not of that form."""
+    try:
+        return ConnectorLook(
+            name,
+            str(data["connector"]["state"]),
+            tuple(
+                TaskLook(int(task["id"]), str(task["state"]), _first_line(task.get("trace", "")))
+                for task in data["tasks"]
+            ),
+            _first_line(data["connector"].get("trace", "")),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        shown = str(data)[:60]
+        raise ProbeError(
+            f"Kafka Connect: the status of {name} is {shown!r}, expected connector and tasks with "
+            "their states; is this address Connect's REST interface (--connect-url)?"
+        ) from error
+
+
+def _first_line(trace: str) -> str:
+    """The first line, and the deepest cause where there is one."""
+    lines = [line.strip() for line in str(trace).splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith("Caused by:")]
+    return " / ".join([*lines[:1], *causes[-1:]])[: 2 * _SHOWN]

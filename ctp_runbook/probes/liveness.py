@@ -1,0 +1,312 @@
+"""Is a member of a generation alive, or proved gone? Three witnesses, and they must agree.
+
+The alive command of the template, the recorded identity (pid and start time, or a systemd
+unit's main process), and for an engine its metrics port. Gone is proved only when no witness
+speaks against it and at least the alive command says so; alive likewise. A witness that could
+not be asked leaves it undecided.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.model import Identity, Member
+from ctp_runbook.probes.metrics import is_port_open
+from ctp_runbook.process import HeldCommand, boot_id, identity_of, is_running
+
+__all__ = [
+    "Liveness",
+    "observe_member",
+    "processes_of_step",
+    "recorded_identity",
+    "run_probe",
+    "run_probe_apart",
+    "shows_life",
+]
+
+_ALIVE, _GONE = 0, 1
+# As `proc` reads it; pid 1 is init, which always runs and is nobody's member.
+_PID_FILE = re.compile(rb"\s*(?!1(?:\s|\Z))([1-9]\d{0,9})(?:\s+([1-9]\d{0,17}))?\s*")
+_QUOTED_CHARACTERS = 400
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """What the witnesses said of one member. ``command`` is the alive command's exit code,
+    None when it could not be had; ``identity`` the process found running, if any.
+
+    ``by_pid`` is who runs under the pid of a pid file without a start time. It may be a stranger
+    who got that pid later: it counts as a witness here, and is nobody to send a signal to.
+    ``unasked`` names the witnesses that could not be asked, with the reason.
+    """
+
+    member: str
+    command: int | None
+    identity: Identity | None
+    identity_known: bool
+    port_open: bool | None
+    leftovers: tuple[int, ...] = ()
+    by_pid: Identity | None = None
+    unasked: tuple[str, ...] = ()
+
+    @property
+    def is_alive(self) -> bool:
+        """Proved alive: the command says so, its process runs, and every witness was asked."""
+        runs = self.identity is not None or self.by_pid is not None
+        return self.command == _ALIVE and runs and not self.unasked
+
+    @property
+    def is_gone(self) -> bool:
+        """Proved gone: the command says so, no process runs, no port answers, all were asked."""
+        return (
+            self.command == _GONE
+            and self.identity is None
+            and self.by_pid is None
+            and not self.port_open
+            and not self.leftovers
+            and not self.unasked
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What was observed, witness by witness."""
+        says = {_ALIVE: "alive", _GONE: "gone", None: "no answer"}.get(
+            self.command, f"could not tell (exit {self.command})"
+        )
+        port = {None: "", True: ", its metrics port answers", False: ", its metrics port is closed"}
+        left = f", started processes still run: {self.leftovers}" if self.leftovers else ""
+        asked = f"; could not be asked: {', '.join(self.unasked)}" if self.unasked else ""
+        verdict = "alive" if self.is_alive else "gone" if self.is_gone else "undecided"
+        return (
+            f"{self.member} {verdict}: alive command says {says}, {self._process}"
+            f"{port[self.port_open]}{left}{asked}"
+        )
+
+    @property
+    def _process(self) -> str:
+        if self.identity:
+            return f"{self.identity} runs"
+        if self.by_pid:
+            return f"pid {self.by_pid.pid} runs (its pid file has no start time)"
+        return "no process of its identity runs"
+
+
+# --- commands ---------------------------------------------------------------------
+
+
+def shows_life(member: Member, *, cwd: Path) -> bool:
+    """A glance without the alive command: its metrics port answers, or its recorded process runs.
+
+    Cheap enough to be taken every second; what it says is a suspicion, not a proof.
+    """
+    recorded = recorded_identity(member, cwd=cwd)
+    if recorded is not None and is_running(recorded):
+        return True
+    if not member.metrics_url:
+        return False
+    try:
+        return is_port_open(member.metrics_url, seconds=0.2)
+    except ProbeError:
+        return True
+
+
+def run_probe(
+    command: str, *, cwd: Path, env: Mapping[str, str], seconds: float
+) -> tuple[int | None, bytes]:
+    """Exit code and output of a read-only command; None when it did not end in time.
+
+    Raises ProbeError when it cannot be run at all.
+    """
+    with _room() as room:
+        return _run(command, output=room / "out", cwd=cwd, env=env, seconds=seconds)
+
+
+def run_probe_apart(
+    command: str, *, cwd: Path, env: Mapping[str, str], seconds: float
+) -> tuple[int | None, bytes, str]:
+    """Like ``run_probe``, but the output is stdout alone; third is the last line of stderr.
+
+    A longer line is left out: cut, it could show half a secret, which nobody masks.
+    """
+    with _room() as room:
+        errors = room / "err"
+        apart = f"exec 2>{shlex.quote(str(errors))}\n{command}"
+        code, output = _run(apart, output=room / "out", cwd=cwd, env=env, seconds=seconds)
+        lines = errors.read_text(errors="replace").split("\n") if errors.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[Path]:
+    """A folder in memory for what a command prints."""
+    try:
+        folder = tempfile.TemporaryDirectory(dir=_scratch(), ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ProbeError(f"no room for the output of a probe: {error}") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _run(
+    command: str, *, output: Path, cwd: Path, env: Mapping[str, str], seconds: float
+) -> tuple[int | None, bytes]:
+    try:
+        held = HeldCommand(command, cwd=cwd, env=env, output=output)
+    except OSError as error:
+        raise ProbeError(f"cannot be run in {cwd}: {error}") from error
+    try:
+        held.release()
+        end = held.wait(deadline=time.monotonic() + seconds, interrupt=lambda: "")
+        held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
+        return end.exit_code, output.read_bytes()
+    finally:
+        held.close()
+
+
+# --- identities -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Named:
+    """Who a pid file or unit names: nobody, a process, or (``by_pid``) whoever has a pid now.
+
+    ``unasked`` says why it could not be told.
+    """
+
+    identity: Identity | None = None
+    by_pid: Identity | None = None
+    unasked: str = ""
+
+
+def recorded_identity(member: Member, *, cwd: Path = Path()) -> Identity | None:
+    """The process the member's pid file or unit names, whether it runs or not.
+
+    A pid file names a process by its pid and, on the second line as `proc start` writes it, its
+    start time. With a pid alone it names nobody here: the pid may be a stranger's by now.
+    ``cwd`` is where a relative pid file lies.
+    """
+    return _named(member, cwd=cwd).identity
+
+
+def _named(member: Member, *, cwd: Path) -> _Named:
+    if member.pid_file:
+        return _named_by_file(cwd / member.pid_file)
+    return _named_by_unit(member.unit) if member.unit else _Named()
+
+
+def _named_by_file(path: Path) -> _Named:
+    try:
+        found = _PID_FILE.fullmatch(path.read_bytes())
+    except FileNotFoundError:
+        return _Named()
+    except OSError as error:
+        return _Named(unasked=f"pid file {path} ({error.strerror})")
+    if found is None:
+        return _Named(unasked=f"pid file {path} (it holds no pid)")
+    pid, ticks = found.groups()
+    if ticks is None:
+        return _Named(by_pid=identity_of(int(pid)))
+    return _Named(identity=Identity(int(pid), int(ticks), boot_id()))
+
+
+def _named_by_unit(unit: str) -> _Named:
+    """The unit's main process; a unit that is up, or half up, without one is not told."""
+    asking = ["systemctl", "show", "--property=MainPID", "--property=ActiveState", "--", unit]
+    try:
+        shown = subprocess.run(asking, capture_output=True, text=True, timeout=5, check=True)
+        facts = dict(line.split("=", 1) for line in shown.stdout.splitlines())
+        pid, state = int(facts["MainPID"]), facts["ActiveState"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        return _Named(unasked=f"unit {unit} ({error})")
+    if pid:
+        return _Named(identity=identity_of(pid))
+    if state in ("inactive", "failed"):
+        return _Named()
+    return _Named(unasked=f"unit {unit} (it is {state} without a main process)")
+
+
+# --- all witnesses ----------------------------------------------------------------
+
+
+def observe_member(
+    member: Member,
+    *,
+    known: Identity | None,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    leftovers: tuple[int, ...] = (),
+) -> Liveness:
+    """Ask every witness once. ``known`` is the identity the journal has; ``leftovers`` pids of
+    processes that an unfinished start of this member left running."""
+    code, silent = _ask_command(member, cwd=cwd, env=env, seconds=seconds)
+    named = _named(member, cwd=cwd)
+    is_open, held = _ask_port(member)
+    found = [one for one in (named.identity, known) if one is not None]
+    return Liveness(
+        member=member.name,
+        command=code,
+        identity=next((one for one in found if is_running(one)), None),
+        identity_known=bool(found),
+        port_open=is_open,
+        leftovers=leftovers,
+        by_pid=named.by_pid,
+        unasked=tuple(filter(None, (silent, named.unasked, held))),
+    )
+
+
+def _ask_command(
+    member: Member, *, cwd: Path, env: Mapping[str, str], seconds: float
+) -> tuple[int | None, str]:
+    """Its exit code, or why there is none. A blank one would exit 0, and prove nothing."""
+    if not member.alive_command:
+        return None, ""
+    try:
+        return run_probe(member.alive_command, cwd=cwd, env=env, seconds=seconds)[0], ""
+    except ProbeError as error:
+        return None, f"alive command ({error})"
+
+
+def _ask_port(member: Member) -> tuple[bool | None, str]:
+    """Whether the metrics port is open, or why that is not known."""
+    if not member.metrics_url:
+        return None, ""
+    try:
+        return is_port_open(member.metrics_url, seconds=1.0), ""
+    except ProbeError as error:
+        return None, f"metrics port ({error})"
+
+
+def processes_of_step(run_id: str, steps: tuple[str, ...]) -> tuple[int, ...]:
+    """Live processes that carry this run's id and one of ``steps`` in their environment.
+
+    Whatever a step starts inherits them; the tool's own processes do not carry CTP_STEP.
+    """
+    wanted = {f"CTP_STEP={step}".encode() for step in steps}
+    mark = f"CTP_RUN_ID={run_id}".encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            variables = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark in variables and wanted.intersection(variables) and identity_of(int(name)):
+            found.append(int(name))
+    return tuple(found)
+
+
+def _scratch() -> str | None:
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None

@@ -1,0 +1,132 @@
+"""Scrape a Prometheus text page (text exposition format 0.0.4) into named series."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from collections.abc import Collection
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.samples import series_key
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["fetch", "is_port_open", "parse_page", "scrape"]
+
+# Nobody can listen where the host has no such address (``::1`` of localhost without IPv6).
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class _TimedSocket(socket.socket):
+    """A socket all of whose reads end by one deadline (monotonic seconds): an answer that drips
+    in, header or body, takes no longer than one that never comes."""
+
+    deadline = 0.0
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        self.settimeout(_left(self.deadline))
+        return super().recv_into(buffer, nbytes, flags)
+
+
+def _left(deadline: float) -> float:
+    if (left := deadline - time.monotonic()) <= 0:
+        raise TimeoutError
+    return left
+
+
+def _connect(host: str, port: int, *, deadline: float) -> _TimedSocket:
+    plain = socket.create_connection((host, port), timeout=_left(deadline))
+    timed = _TimedSocket(fileno=plain.detach())
+    timed.deadline = deadline
+    timed.settimeout(_left(deadline))
+    return timed
+
+
+def fetch(url: str, *, seconds: float) -> bytes:
+    """The body of ``url`` by GET, whole within ``seconds``. Raises ProbeError.
+
+    Follows no redirect and uses no proxy: what is asked is a process of this host.
+    """
+    try:
+        status, body = _get(url, deadline=time.monotonic() + seconds)
+    except TimeoutError as error:
+        raise ProbeError(f"{url}: no whole answer within {seconds:g} s") from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from error
+    if status != 200:
+        raise ProbeError(f"{url}: answered HTTP {status}, expected 200")
+    return body
+
+
+def _get(url: str, *, deadline: float) -> tuple[int, bytes]:
+    """Status and whole body. Raises TimeoutError, OSError, HTTPException or ValueError."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or 80
+    connection = HTTPConnection(host, port)
+    connection.sock = _connect(host, port, deadline=deadline)
+    try:
+        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        with connection.getresponse() as response:
+            body = b"".join(iter(lambda: response.read1(65536), b""))
+            if response.length:
+                raise ProbeError(f"{url}: the answer ended {response.length} bytes early")
+            return response.status, body
+    finally:
+        connection.close()
+
+
+def parse_page(text: str, *, families: Collection[str]) -> dict[str, float]:
+    """Series of the page whose family is one of ``families`` (histogram parts included).
+
+    Raises ProbeError when the page is not in the exposition format.
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    wanted = tuple(families)
+    prefixes = (*wanted, *(f"# {word} {name}" for word in ("HELP", "TYPE") for name in wanted))
+    lines = [line for line in text.splitlines() if line.startswith(prefixes)]
+    try:
+        return {
+            series_key(sample.name, sample.labels): float(sample.value)
+            for family in text_string_to_metric_families("\n".join(lines) + "\n")
+            for sample in family.samples
+        }
+    except (ValueError, KeyError, IndexError) as error:
+        raise ProbeError(f"not a metrics page: {error}") from error
+
+
+def scrape(url: str, *, families: Collection[str], seconds: float) -> dict[str, float]:
+    """The wanted series of a metrics page, fetched now. Raises ProbeError."""
+    try:
+        text = fetch(url, seconds=seconds).decode()
+    except UnicodeDecodeError as error:
+        raise ProbeError(f"{url}: not text") from error
+    return parse_page(text, families=families)
+
+
+def is_port_open(url: str, *, seconds: float) -> bool:
+    """True when somebody accepts connections at the URL's host and port, False when they are
+    refused. Raises ProbeError for anything else: a port that does not answer may be held.
+    """
+    try:
+        parts = urlsplit(url)
+        address = parts.hostname or "", parts.port or 80
+        with socket.create_connection(address, timeout=seconds, all_errors=True):
+            return True
+    except ExceptionGroup as group:
+        reasons = [one for one in group.exceptions if isinstance(one, OSError)]
+    except (OSError, ValueError) as error:  # an unknown host, a port that is no number
+        raise ProbeError(f"{url}: {error}") from error
+    open_questions = [one for one in reasons if not _is_nobody(one)]
+    if open_questions or not any(isinstance(one, ConnectionRefusedError) for one in reasons):
+        raise ProbeError(f"{url}: {(open_questions or reasons)[0]}")
+    return False
+
+
+def _is_nobody(reason: OSError) -> bool:
+    return isinstance(reason, ConnectionRefusedError) or reason.errno in _NO_SUCH_ADDRESS

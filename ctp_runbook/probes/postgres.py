@@ -1,0 +1,117 @@
+"""Ask PostgreSQL: one connection with a deadline, and the views that say how it stands."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ctp_runbook.errors import ProbeError
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["PostgresDoor", "SlotLook", "look_at_slot", "published_tables"]
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class PostgresDoor:
+    """How to get in: a DSN without its password, and the password beside it.
+
+    ``password_name`` is the variable the password is read from, for sentences.
+    """
+
+    dsn: str
+    password: str
+    password_name: str = "PGPASSWORD"
+
+    def __repr__(self) -> str:
+        return f"PostgresDoor({self.shown})"
+
+    @property
+    def shown(self) -> str:
+        """``postgresql://host:port/dbname`` for sentences."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        have = conninfo_to_dict(self.dsn)
+        place = f"{have.get('host', 'localhost')}:{have.get('port', 5432)}"
+        return f"postgresql://{place}/{have.get('dbname', '')}"
+
+    @property
+    def user(self) -> str:
+        """Who goes in."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        return str(conninfo_to_dict(self.dsn).get("user", ""))
+
+    @contextlib.contextmanager
+    def open(self, *, seconds: float) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """A connection in autocommit whose every statement has ``seconds``. Raises ProbeError."""
+        import psycopg
+
+        try:
+            with psycopg.connect(
+                self.dsn,
+                autocommit=True,
+                connect_timeout=max(2, int(seconds)),  # libpq takes no less
+                options=f"-c statement_timeout={max(1, int(seconds * 1000))}",
+                application_name="ctp-runbook",
+                password=self.password or None,
+            ) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise ProbeError(f"PostgreSQL at {self.shown}: {self._told(error)}") from error
+
+    def _told(self, error: Exception) -> str:
+        text = " ".join(str(error).split()) or type(error).__name__
+        if "password" not in text:
+            return text
+        return (
+            f"{text}; the password of {self.user or 'the user'} is taken from PGPASSWORD, else "
+            f"from {self.password_name} of the environment or the env file: correct it there"
+        )
+
+
+@dataclass(frozen=True)
+class SlotLook:
+    """A replication slot: whether somebody reads it, and how much WAL it keeps."""
+
+    name: str
+    active: bool
+    wal_status: str
+    retained_bytes: int
+    unconfirmed_bytes: int
+
+    @property
+    def retained_mib(self) -> float:
+        """Write-ahead log that cannot be removed because of it."""
+        return self.retained_bytes / _MIB
+
+
+def look_at_slot(connection: Any, name: str) -> SlotLook | None:
+    """The slot of that name, None where there is none."""
+    row = connection.execute(
+        "SELECT active, coalesce(wal_status, 'unknown'),"
+        " coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,"
+        " coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint"
+        " FROM pg_replication_slots WHERE slot_name = %s",
+        (name,),
+    ).fetchone()
+    return None if row is None else SlotLook(name, row[0], row[1], row[2], row[3])
+
+
+def published_tables(connection: Any, publication: str) -> tuple[str, ...] | None:
+    """``schema.table`` of a publication, sorted; None where there is no such publication."""
+    known = connection.execute(
+        "SELECT puballtables FROM pg_publication WHERE pubname = %s", (publication,)
+    ).fetchone()
+    if known is None:
+        return None
+    rows = connection.execute(
+        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s",
+        (publication,),
+    ).fetchall()
+    return tuple(sorted(row[0] for row in rows))

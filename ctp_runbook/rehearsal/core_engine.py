@@ -1,0 +1,396 @@
+"""A trading engine of the twin, old or new: sessions, orders, breakers, metrics, state.
+
+Run as ``python -m ctp_runbook.rehearsal.core_engine --config FILE [--generation old|new]``.
+TERM logs out and exits 0 within a second. ``Behaviour`` names what it can be made to do wrong.
+
+HTTP on its metrics port: ``GET /metrics``, ``/state`` (TRADING_STATE_CMD's object), ``/warmup``
+(a real instrument query), ``POST /flood`` and ``POST /cancel_working_orders``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.rehearsal.breaker import Breaker
+from ctp_runbook.rehearsal.bridge import serve_bridge
+from ctp_runbook.rehearsal.engine_account import Account
+from ctp_runbook.rehearsal.engine_metrics import EngineMetrics
+from ctp_runbook.rehearsal.engine_records import Records
+from ctp_runbook.rehearsal.front_book import INSTRUMENTS
+from ctp_runbook.rehearsal.http_door import Answer, open_door
+from ctp_runbook.rehearsal.order_flow import OrderFlow
+from ctp_runbook.rehearsal.protocol import (
+    PASSWORD,
+    Login,
+    Message,
+    ProtocolError,
+    SessionState,
+    utc_text,
+    write_atomically,
+)
+from ctp_runbook.rehearsal.session import FrontRefused, LinkSettings, MarketLink, TradingLink
+from ctp_runbook.rehearsal.settings_file import load_settings
+
+__all__ = ["Engine", "EngineSettings", "main"]
+
+_SESSION_WORDS = ("disconnected", "connected", "logged_in", "settlement_confirmed", "ready")
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """An engine's configuration, and below it what it can be made to do wrong.
+
+    ``valkey_dir`` given: orders come through the Redis bridge. ``plane_dir`` given: what it sees and
+    does is written there. ``quotes_per_second``: its own
+    hedging quotes, which never fill (immediate or cancel) and so leave positions alone.
+    ``behaviour_file`` is read at the start, after the configuration, and wins.
+    """
+
+    generation: str
+    front_dir: str
+    metrics_port: int = 0
+    port_file: str = ""
+    valkey_dir: str = ""
+    plane_dir: str = ""
+    behaviour_file: str = ""
+    quotes_per_second: float = 0.0
+    order_ttl_seconds: float = 0.1
+    order_timeout_seconds: float = 2.0
+    query_every_seconds: float = 5.0
+    login_attempts: int = 8
+    password: str = PASSWORD
+
+    ignore_term: bool = False
+    hang_at_login: bool = False
+    die_after_seconds: float = 0.0
+    die_after_login_seconds: float | None = None
+    flood_after_login_seconds: float | None = None
+    flood_seconds: float = 5.0
+    leave_working_orders: int = 0
+    first_order_ref: int = 0
+
+    @property
+    def link(self) -> LinkSettings:
+        """How its sessions log in."""
+        login = Login(self.generation, "core_engine", password=self.password)
+        return LinkSettings(
+            Path(self.front_dir), login, attempts=self.login_attempts, instruments=INSTRUMENTS
+        )
+
+
+class Engine:
+    """One engine: two links, one account, its breakers, its metrics."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self.settings = settings
+        self.metrics, self.account = EngineMetrics(), Account()
+        self._order, self._query, self._login = map(Breaker, ("order", "query", "login"))
+        for breaker in (self._order, self._query, self._login):
+            self.metrics.watch_breaker(breaker)
+        self._records = Records(settings.plane_dir, self.trading_state, say=_say)
+        self._kept_back = self.metrics.risk_rejects.labels("breaker_open")  # on the page from now
+        if self._records:
+            self.metrics.watch_records(self._records)
+        self._td = TradingLink(
+            settings.link,
+            _say,
+            on_state=self._note_state,
+            on_reconnected=self._note_reconnect,
+            on_login=self._note_login,
+            on_order=self._take_order,
+            on_trade=self._take_trade,
+            on_replay=self.account.clear,
+            on_query=self.metrics.query_latency.observe,
+        )
+        tick = self._records.tick
+        self._md = MarketLink(settings.link, _say, on_state=self._note_state, on_tick=tick)
+        self._flow = OrderFlow(
+            self._td,
+            self._order,
+            ttl_seconds=settings.order_ttl_seconds,
+            timeout_seconds=settings.order_timeout_seconds,
+            on_answer=self.metrics.order_latency.observe,
+            on_kept_back=self._note_kept_back,
+        )
+        self._stopped, self._ready = asyncio.Event(), asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- what the links report --------------------------------------------------------------
+
+    def _note_state(self, channel: str, state: SessionState) -> None:
+        self.metrics.session(channel, state)
+        if channel == "td" and state == SessionState.READY:
+            replay = f"{self._td.replayed} returns replayed in {self._td.drain_seconds:.3f} s"
+            _say(f"td: ready; {replay}; next OrderRef {self._td.next_order_ref}")
+            self._ready.set()
+
+    def _note_reconnect(self, seconds: float) -> None:
+        self.metrics.reconnects.inc()
+        self.metrics.reconnect_seconds.observe(seconds)
+
+    def _note_login(self, succeeded: bool) -> None:
+        if succeeded:
+            self._login.close()
+            if self.settings.first_order_ref:
+                self._td.next_order_ref = self.settings.first_order_ref
+        else:
+            self._login.failed()
+
+    def _take_order(self, message: Message) -> None:
+        if message["status"] != "rejected":
+            self.account.take_order(message)
+        self._records.order(message)
+        self._flow.take(message)
+
+    def _take_trade(self, message: Message) -> None:
+        self.account.take_trade(message)
+        self._records.trade(message)
+
+    def _note_kept_back(self) -> None:
+        self._kept_back.inc()
+        self._records.risk("breaker_open", "an order was kept back", level=2)
+
+    # -- work -------------------------------------------------------------------------------
+
+    async def _quote(self) -> None:
+        """Its own quotes: immediate or cancel, so the front answers and nothing is left."""
+        await self._ready.wait()
+        while True:
+            await asyncio.sleep(1 / self.settings.quotes_per_second)
+            if self._td.state == SessionState.READY:
+                self._flow.place(
+                    instrument="rb2601",
+                    direction="buy",
+                    offset="open",
+                    price=1.0,
+                    immediate=True,
+                )
+
+    def _place_intent(self, intent: dict[str, Any]) -> bool:
+        names = ("instrument", "direction", "offset", "price")
+        return self._flow.place(**{name: intent[name] for name in names}, immediate=False)
+
+    async def _ask_regularly(self) -> None:
+        """A paced query now and then: measures query latency, and closes a half-open breaker."""
+        await self._ready.wait()
+        while True:
+            await asyncio.sleep(self.settings.query_every_seconds)
+            if self._td.state == SessionState.READY and self._query.allows():
+                await self._ask("positions")
+
+    async def _ask(self, what: str, *, paced: bool = True) -> str:
+        """Ask the front; what went wrong, in words, or nothing."""
+        try:
+            await (self._td.query(what) if paced else self._td.query_at_once(what))
+        except (FrontRefused, ProtocolError, TimeoutError) as error:
+            if isinstance(error, FrontRefused) and error.return_code:
+                self.metrics.rate_violations.inc()
+            self._query.failed()
+            return str(error) or repr(error)
+        self._query.succeeded()
+        return ""
+
+    async def _flood(self) -> None:
+        """Query without pacing, as a broken engine would; the front refuses nearly all."""
+        _say(f"flooding the front with queries for {self.settings.flood_seconds} s")
+        end = time.monotonic() + self.settings.flood_seconds
+        while time.monotonic() < end:
+            await self._ask("instruments", paced=False)
+            await asyncio.sleep(0.05)
+
+    async def _misbehave(self) -> None:
+        """What was asked for after the login: resting orders, a flood, death."""
+        await self._ready.wait()
+        for number in range(self.settings.leave_working_orders):
+            self._td.insert(
+                instrument="IF2512", direction="buy", offset="open", volume=1, price=1.0 + number
+            )
+        if self.settings.flood_after_login_seconds is not None:
+            await asyncio.sleep(self.settings.flood_after_login_seconds)
+            await self._flood()
+        if self.settings.die_after_login_seconds is not None:
+            await asyncio.sleep(self.settings.die_after_login_seconds)
+            _die()
+
+    async def _die_later(self) -> None:
+        await asyncio.sleep(self.settings.die_after_seconds)
+        _die()
+
+    # -- the HTTP door ----------------------------------------------------------------------
+
+    async def _page(self) -> Answer:
+        kind = "text/plain; version=0.0.4; charset=utf-8"
+        return Answer(self.metrics.page(), content_type=kind)
+
+    async def _state(self) -> Answer:
+        return Answer.of(self.trading_state())
+
+    async def _warm_up(self) -> Answer:
+        problem = await self._ask("instruments")
+        if problem:
+            return Answer.of({"ok": False, "error": problem}, status=503)
+        return Answer.of({"ok": True, "instruments": list(INSTRUMENTS)})
+
+    async def _start_flood(self) -> Answer:
+        self._begin(self._flood())
+        return Answer.of({"ok": True})
+
+    async def _cancel_working(self) -> Answer:
+        problems = []
+        for session_id, ref in list(self.account.working):
+            try:
+                await self._td.cancel(session_id=session_id, order_ref=ref)
+            except (FrontRefused, ProtocolError, TimeoutError) as error:
+                problems.append(f"order {session_id}/{ref}: {error!r}")
+        done = {"ok": not problems, "problems": problems}
+        return Answer.of(done, status=503 if problems else 200)
+
+    def trading_state(self) -> dict[str, Any]:
+        """DOMAIN.md's trading state, of what this engine knows now."""
+        td, md = self._td, self._md
+        return {
+            "generation": self.settings.generation,
+            "td_session": _SESSION_WORDS[td.state],
+            "md_session": _SESSION_WORDS[md.state],
+            "settlement_confirmed": td.state >= SessionState.SETTLEMENT_CONFIRMED,
+            "stream_drained": td.state == SessionState.READY,
+            "trading_day": td.trading_day,
+            "front_id": td.front_id,
+            "session_id": td.session_id,
+            "max_order_ref": td.max_order_ref,
+            "next_order_ref": td.next_order_ref,
+            "login_attempts_left": td.attempts_left,
+            "gave_up": td.gave_up,
+            "replayed": td.replayed,
+            "drain_seconds": round(td.drain_seconds, 3),
+            "orders_answered": self._flow.answered,
+            "working_orders": self.account.working_orders(),
+            "positions": self.account.positions(),
+            "funds": self.account.funds(td.account),
+            "as_of": utc_text(),
+        }
+
+    # -- the process ------------------------------------------------------------------------
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(_tell_failure)
+        self._tasks.append(task)
+
+    async def run(self) -> None:
+        """Serve until TERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        door = await open_door(self.settings.metrics_port, self._routes())
+        if self.settings.port_file:
+            port = door.sockets[0].getsockname()[1]
+            write_atomically(Path(self.settings.port_file), f"{port}\n")
+        for work in self._work():
+            self._begin(work)
+        await self._stopped.wait()
+        began = time.monotonic()
+        for task in self._tasks[2:]:  # the two links go on until they are logged out
+            task.cancel()
+        await asyncio.gather(self._td.log_out(), self._md.log_out(), self._records.close())
+        door.close()
+        _say(f"logged out and ended in {time.monotonic() - began:.3f} s")
+
+    def _routes(self) -> dict[str, Any]:
+        return {
+            "GET /metrics": self._page,
+            "GET /state": self._state,
+            "GET /warmup": self._warm_up,
+            "POST /flood": self._start_flood,
+            "POST /cancel_working_orders": self._cancel_working,
+        }
+
+    def _work(self) -> list[Coroutine[Any, Any, None]]:
+        settings = self.settings
+        if settings.hang_at_login:
+            return [_hang("td"), _hang("md")]
+        work = [self._td.run(), self._md.run(), self._flow.sweep(), self._ask_regularly()]
+        work.append(self._misbehave())
+        if self._records:
+            work.append(self._records.run())
+        if settings.quotes_per_second:
+            work.append(self._quote())
+        if settings.die_after_seconds:
+            work.append(self._die_later())
+        if settings.valkey_dir:
+            name = f"{settings.generation}_core_engine"
+            bridge = serve_bridge(
+                Path(settings.valkey_dir), name=name, place=self._place_intent, say=_say
+            )
+            work.append(bridge)
+        return work
+
+    def _stop(self) -> None:
+        if self.settings.ignore_term:
+            _say("TERM ignored, as configured")
+        else:
+            self._stopped.set()
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        _say(f"a part of the engine failed: {error!r}")
+
+
+async def _hang(channel: str) -> None:
+    _say(f"{channel}: hanging before the login, as configured")
+
+
+def _die() -> None:
+    """End as a crash does: no logout, no exit handler."""
+    _say("ending by SIGKILL, as configured")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _say(sentence: str) -> None:
+    print(utc_text(), sentence, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the engine; 0 after TERM, 2 for a configuration that does not fit."""
+    parser = argparse.ArgumentParser(prog="core_engine")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--generation", choices=("old", "new"))
+    options = parser.parse_args(argv)
+    try:
+        settings = _load(options.config, options.generation)
+    except RunbookError as error:
+        _say(f"refused to start: {error}")
+        return error.exit_code
+    return asyncio.run(_serve(settings))
+
+
+def _load(config: Path, generation: str | None) -> EngineSettings:
+    settings = load_settings(EngineSettings, config)
+    if settings.behaviour_file:
+        settings = load_settings(EngineSettings, config, Path(settings.behaviour_file))
+    if generation not in (None, settings.generation):
+        raise RunbookError(
+            f"{config} is of the {settings.generation} generation, started as {generation}; "
+            "restore the right release"
+        )
+    return settings
+
+
+async def _serve(settings: EngineSettings) -> int:
+    await Engine(settings).run()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

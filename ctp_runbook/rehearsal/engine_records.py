@@ -1,0 +1,214 @@
+"""What an engine writes down beside trading: ticks to Kafka, orders and all else to PostgreSQL.
+
+Records come to the data plane whenever it can be reached; the engine waits for none of it. Until
+the plane serves they are kept, the newest ``_KEPT`` of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.rehearsal.protocol import USER, Message, trading_day
+
+if TYPE_CHECKING:
+    from ctp_runbook.rehearsal.plane.publisher import Publisher
+
+__all__ = ["Records", "account_rows", "order_row", "trade_row"]
+
+_RETRY_SECONDS = 0.2
+_ACCOUNT_SECONDS = 0.5
+_CLOSE_SECONDS = 0.4  # an engine ends within a second of TERM
+_KEPT = 10_000
+_EXCHANGES = {"rb": "SHFE", "au": "SHFE", "IF": "CFFEX"}
+_Row = tuple[str, dict[str, Any]]
+
+
+def _order_id(message: Message) -> str:
+    """Front, session and ref name an order for the whole day."""
+    return f"{message.get('front_id', 1)}-{message['session_id']}-{message['order_ref']}"
+
+
+def order_row(message: Message, *, day: str) -> _Row:
+    """An order return as a row of ``orders``."""
+    filled = message["volume"] if message["status"] == "filled" else 0
+    return "orders", {
+        "order_id": _order_id(message),
+        "order_ref": str(message["order_ref"]),
+        "account_id": USER,
+        "instrument_id": message["instrument"],
+        "direction": message["direction"],
+        "offset_flag": message["offset"],
+        "order_status": message["status"],
+        "limit_price": message["price"],
+        "volume_original": message["volume"],
+        "volume_traded": filled,
+        "trading_day": day,
+        "updated_at": datetime.now(UTC),
+    }
+
+
+def trade_row(message: Message, *, day: str) -> _Row:
+    """A trade return as a row of ``trades``."""
+    return "trades", {
+        "trade_id": str(message["trade_id"]),
+        "order_id": _order_id(message),
+        "order_ref": str(message["order_ref"]),
+        "account_id": USER,
+        "instrument_id": message["instrument"],
+        "direction": message["direction"],
+        "offset_flag": message["offset"],
+        "volume": message["volume"],
+        "price": message["price"],
+        "commission": message["commission"],
+        "close_profit": message["close_profit"],
+        "trading_day": day,
+        "traded_at": datetime.now(UTC),
+    }
+
+
+def account_rows(state: Mapping[str, Any]) -> Iterator[_Row]:
+    """Positions and funds of a trading state."""
+    now, day = datetime.now(UTC), state["trading_day"]
+    for one in state["positions"]:
+        yield (
+            "position_detail",
+            {
+                "account_id": USER,
+                "instrument_id": one["instrument"],
+                "direction": one["direction"],
+                "hedge_flag": one["hedge_flag"],
+                "volume": one["volume"],
+                "trading_day": day,
+                "updated_at": now,
+            },
+        )
+    funds = state["funds"]
+    yield (
+        "account_funds",
+        {
+            "account_id": USER,
+            "trading_day": day,
+            "pre_balance": funds["PreBalance"],
+            "deposit": funds["Deposit"],
+            "withdraw": funds["Withdraw"],
+            "close_profit": funds["CloseProfit"],
+            "commission": funds["Commission"],
+            "updated_at": now,
+        },
+    )
+
+
+class Records:
+    """The data plane in ``plane_dir`` as an engine's log book; without one, nothing happens.
+
+    ``state`` gives the engine's trading state.
+    """
+
+    def __init__(
+        self, plane_dir: str, state: Callable[[], Mapping[str, Any]], *, say: Callable[[str], None]
+    ) -> None:
+        self._plane_dir, self._state, self._say = plane_dir, state, say
+        self._publisher: Publisher | None = None
+        self._kept: deque[Callable[[Publisher], None]] = deque(maxlen=_KEPT)
+
+    def __bool__(self) -> bool:
+        return bool(self._plane_dir)
+
+    @property
+    def published(self) -> int:
+        """Ticks the broker has acknowledged."""
+        return self._publisher.published if self._publisher else 0
+
+    @property
+    def failed(self) -> int:
+        """Ticks given up."""
+        return self._publisher.failed if self._publisher else 0
+
+    @property
+    def spooled(self) -> int:
+        """Ticks and rows that have waited for longer than a second."""
+        return self._publisher.spooled if self._publisher else len(self._kept)
+
+    def tick(self, message: Message) -> None:
+        """Publish a tick."""
+        name, price = str(message["instrument"]), float(message["price"])
+        fields = {"exchange_id": _EXCHANGES.get(name[:2], ""), "volume": 1}
+        fields["trading_day"] = trading_day()
+        self._give(lambda publisher: publisher.tick(name, last_price=price, **fields))
+
+    def order(self, message: Message) -> None:
+        """Write an order as it is now, or that the front refused it."""
+        if message["status"] == "rejected":
+            self.risk("order_rejected", f"order {message['order_ref']} was refused by the front")
+        else:
+            self.row(*order_row(message, day=trading_day()))
+
+    def trade(self, message: Message) -> None:
+        """Write a trade."""
+        self.row(*trade_row(message, day=trading_day()))
+
+    def row(self, table: str, values: Mapping[str, Any]) -> None:
+        """Write a row."""
+        self._give(lambda publisher: publisher.row(table, values))
+
+    def risk(self, kind: str, told: str, *, level: int = 1) -> None:
+        """Write a risk event."""
+        event = {"event_type": kind, "event_level": level, "event_desc": told}
+        self.row("risk_events", {"account_id": USER, "occurred_at": datetime.now(UTC), **event})
+
+    def _give(self, record: Callable[[Publisher], None]) -> None:
+        if self._publisher is not None:
+            record(self._publisher)
+        elif self:
+            self._kept.append(record)
+
+    async def run(self) -> None:
+        """Reach the plane, then write positions and funds whenever they have changed."""
+        await self._open()
+        written: dict[str, Any] = {}
+        while True:
+            state = self._state()
+            found = {name: state[name] for name in ("trading_day", "positions", "funds")}
+            if found != written and found["trading_day"]:
+                written = found
+                for row in account_rows(found):
+                    self.row(*row)
+            await asyncio.sleep(_ACCOUNT_SECONDS)
+
+    async def _open(self) -> None:
+        """However long that takes; what was kept goes first."""
+        said = ""
+        while self and self._publisher is None:
+            try:
+                self._publisher = await asyncio.to_thread(self._reach)
+            except RunbookError as error:
+                if said != str(error):
+                    said = str(error)
+                    self._say(f"data plane: {said}; trying again")
+                await asyncio.sleep(_RETRY_SECONDS)
+        while self._publisher is not None and self._kept:
+            self._kept.popleft()(self._publisher)
+
+    def _reach(self) -> Publisher:
+        """Imports Kafka's client and PostgreSQL's (0.2 s), hence late."""
+        from ctp_runbook.rehearsal.plane.layout import Plane
+        from ctp_runbook.rehearsal.plane.publisher import Publisher
+
+        plane = Plane(Path(self._plane_dir))
+        kafka = plane.state().get("parts", {}).get("kafka", {})
+        if kafka.get("state") != "serving":
+            raise RunbookError(f"broker of {plane.dir} is {kafka.get('state', 'not there')}")
+        return Publisher(plane, name=f"{self._state()['generation']}_core_engine")
+
+    async def close(self) -> None:
+        """Deliver what is left, as far as that is done at once."""
+        if (publisher := self._publisher) is not None:
+            left = await asyncio.to_thread(publisher.close, seconds=_CLOSE_SECONDS)
+            told = f"{publisher.published} ticks published, {left} records not delivered"
+            self._say(f"data plane: {told}, {publisher.dropped} dropped {publisher.refused}")

@@ -1,0 +1,367 @@
+"""Kafka Connect's REST calls in front of Debezium workers, with Connect's shapes and refusals.
+
+What the connectors do is real (validation, snapshot, streaming, offsets, traces); only the
+server is ours, because the wheels' Jetty jars do not fit each other. Connector configurations
+are kept in ``connect/connectors.json`` (mode 0600) and started again with the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.rehearsal.plane.connect_tasks import Task
+from ctp_runbook.rehearsal.plane.connectors import resolved
+from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane, write_private
+from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
+
+__all__ = ["Cluster", "ConnectError", "answer", "main"]
+
+_VERSION = {"version": "3.9.0", "commit": "a60e31147e6b01ee", "kafka_cluster_id": "tansu_cluster"}
+_POSTGRES = "io.debezium.connector.postgresql.PostgresConnector"
+_BUSY = "Cannot complete request because of a conflicting operation (e.g. worker rebalance)"
+
+
+class ConnectError(Exception):
+    """A refusal with Connect's status and words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status, self.message = status, message
+        super().__init__(message)
+
+
+@dataclass
+class _Connector:
+    config: dict[str, str]
+    task: Task | None = None
+    state: str = "RUNNING"
+    busy: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Cluster:
+    """The connectors of one plane. Methods are called from any thread."""
+
+    def __init__(self, plane: Plane, *, spares: int = 0) -> None:
+        self._plane = plane
+        self._lock = threading.Lock()
+        self._connectors: dict[str, _Connector] = {}
+        self._spares: dict[str, Task] = {}
+        plane.home("connect").mkdir(parents=True, exist_ok=True)
+        known = self._load()
+        for name in (*known, *[each for each in CONNECTORS if each not in known])[:spares]:
+            self._spares[name] = self._worker(name)  # JVMs start while nobody waits for them
+        for name, config in known.items():
+            self._connectors[name] = _Connector(config)
+            threading.Thread(target=self._start, args=(name,), daemon=True).start()
+
+    @property
+    def worker_id(self) -> str:
+        """Host and port of this worker, as Connect names it."""
+        return f"127.0.0.1:{self._plane.port('connect')}"
+
+    def _file(self) -> Path:
+        return self._plane.home("connect") / "connectors.json"
+
+    def _load(self) -> dict[str, dict[str, str]]:
+        path = self._file()
+        found: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    def _save(self) -> None:
+        write_private(
+            self._file(), json.dumps({name: each.config for name, each in self._connectors.items()})
+        )
+
+    def _worker(self, name: str) -> Task:
+        offsets = self._plane.home("connect") / f"{name}.offsets"
+        log = self._plane.log(f"connector-{name}")
+        return Task(bootstrap=self._plane.bootstrap, offsets=offsets, log=log)
+
+    def names(self) -> list[str]:
+        """Connectors that exist."""
+        return sorted(self._connectors)
+
+    def _get(self, name: str, missing: str = "Connector {} not found") -> _Connector:
+        if name not in self._connectors:
+            raise ConnectError(404, missing.format(name))
+        return self._connectors[name]
+
+    def config(self, name: str) -> dict[str, str]:
+        """A connector's configuration, references unresolved, as Connect answers it."""
+        return dict(self._get(name).config)
+
+    def info(self, name: str) -> dict[str, Any]:
+        """Name, configuration, tasks, type."""
+        found = self._get(name)
+        runs = found.task is not None and found.task.state != "UNASSIGNED"
+        tasks = [{"connector": name, "task": 0}] if runs else []
+        return {"name": name, "config": found.config, "tasks": tasks, "type": "source"}
+
+    def status(self, name: str) -> dict[str, Any]:
+        """States of connector and task; a dead engine leaves its connector RUNNING."""
+        found = self._get(name, "No status found for connector {}")
+        tasks = []
+        if (task := found.task) is not None and task.state != "UNASSIGNED":
+            state = task.state if found.state == "RUNNING" else found.state
+            tasks = [{"id": 0, "state": state, "worker_id": self.worker_id, "pid": task.pid}]
+            if task.state == "FAILED":
+                tasks[0]["trace"] = task.trace
+            del tasks[0]["pid"]
+        connector = {"state": found.state, "worker_id": self.worker_id}
+        return {"name": name, "connector": connector, "tasks": tasks, "type": "source"}
+
+    def pids(self) -> dict[str, int]:
+        """The worker process of each connector: not Connect's, for the supervisor."""
+        return {name: each.task.pid for name, each in self._connectors.items() if each.task}
+
+    def put(self, name: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Create or change a connector; its information, and whether it is new."""
+        wanted = _checked(name, config)
+        with self._lock:
+            created = name not in self._connectors
+            found = self._connectors.get(name) or _Connector({})
+        with _alone(found):
+            if not created and found.config == wanted and found.task is not None:
+                return self.info(name), False
+            task = self._taken(name)
+            if errors := task.validate(resolved(self._plane, wanted)):
+                task.stop()
+                raise ConnectError(400, _invalid(errors))
+            if found.task is not None:
+                found.task.stop()
+            found.config, found.task = wanted, task
+            with self._lock:
+                self._connectors[name] = found
+                self._save()
+            task.run(resolved(self._plane, wanted))
+        return self.info(name), created
+
+    def _taken(self, name: str) -> Task:
+        with self._lock:
+            spare = self._spares.pop(name, None)
+        return spare if spare is not None and spare.state != "FAILED" else self._worker(name)
+
+    def _start(self, name: str) -> None:
+        found = self._connectors[name]
+        with found.busy:
+            found.task = self._taken(name)
+            found.task.run(resolved(self._plane, found.config))
+
+    def restart(self, name: str, *, include_tasks: bool, only_failed: bool) -> Reply:
+        """Restart; without ``includeTasks`` the task is left as it is, as in Connect."""
+        found = self._get(name, "Unknown connector: {}")
+        if not include_tasks and not only_failed:
+            return Reply(204)
+        failed = found.task is not None and found.task.state == "FAILED"
+        if include_tasks and (failed or not only_failed):
+            self.restart_task(name, 0)
+        return Reply.of(self.status(name), status=202)
+
+    def restart_task(self, name: str, number: int) -> None:
+        """A new engine for the task."""
+        found = self._get(name, "Unknown connector: {}")
+        if number != 0 or found.task is None:
+            raise ConnectError(404, f"Unknown task: {name}-{number}")
+        with _alone(found):
+            found.task.stop()
+            found.task = self._worker(name)
+            found.task.run(resolved(self._plane, found.config))
+
+    def delete(self, name: str) -> None:
+        """Stop and forget a connector; its slot stays, as with Connect."""
+        found = self._get(name)
+        with _alone(found):
+            if found.task is not None:
+                found.task.stop()
+            with self._lock:
+                del self._connectors[name]
+                self._save()
+
+    def set_state(self, name: str, state: str) -> None:
+        """PAUSED or STOPPED ends the engine, RUNNING starts it again."""
+        found = self._get(name)
+        with _alone(found):
+            if state == found.state:
+                return
+            if state == "RUNNING":
+                found.task = self._worker(name)
+                found.task.run(resolved(self._plane, found.config))
+            elif found.task is not None:
+                found.task.stop()
+                found.task = found.task if state == "PAUSED" else None
+            found.state = state
+
+    def close(self) -> None:
+        """End every worker, all at once."""
+        tasks = [each.task for each in self._connectors.values() if each.task]
+        threads = [threading.Thread(target=task.stop) for task in (*tasks, *self._spares.values())]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+
+@contextmanager
+def _alone(found: _Connector) -> Iterator[None]:
+    if not found.busy.acquire(timeout=0.5):
+        raise ConnectError(409, _BUSY)
+    try:
+        yield
+    finally:
+        found.busy.release()
+
+
+def _checked(name: str, config: Mapping[str, Any]) -> dict[str, str]:
+    wanted = {key: str(value) for key, value in config.items() if value is not None}
+    if wanted.setdefault("name", name) != name:
+        given = wanted["name"]
+        raise ConnectError(
+            400,
+            f"Connector name configuration ({given}) doesn't match connector name in the URL "
+            f"({name})",
+        )
+    if not (kind := wanted.get("connector.class")):
+        raise ConnectError(400, f"Connector config {sorted(wanted)} contains no connector type")
+    if kind not in (_POSTGRES, "PostgresConnector", "Postgres"):
+        raise ConnectError(
+            500,
+            f"Failed to find any class that implements Connector and which name matches {kind}, "
+            f"available connectors are: PluginDesc{{klass=class {_POSTGRES}, "
+            "name='io.debezium.connector.postgresql.PostgresConnector', version='3.1.1.Final'}",
+        )
+    return {**wanted, "connector.class": _POSTGRES}
+
+
+def _invalid(errors: list[str]) -> str:
+    lines = "\n".join(errors)
+    return (
+        f"Connector configuration is invalid and contains the following {len(errors)} error(s):\n"
+        f"{lines}\nYou can also find the above list of errors at the endpoint "
+        "`/connector-plugins/{connectorType}/config/validate`"
+    )
+
+
+_NAME = r"/connectors/(?P<name>[^/]+)"
+_Handler = Callable[..., Reply]
+
+
+def _routes(  # noqa: C901  # a table of small functions
+    cluster: Cluster,
+) -> tuple[tuple[str, re.Pattern[str], _Handler], ...]:
+    def put(request: Request, name: str) -> Reply:
+        info, created = cluster.put(name, _json(request))
+        return Reply.of(info, status=201 if created else 200)
+
+    def post(request: Request) -> Reply:
+        data = _json(request)
+        if not isinstance(data.get("config"), dict) or not data.get("name"):
+            raise ConnectError(400, "Connector config is missing a name or its configuration")
+        if data["name"] in cluster.names():
+            raise ConnectError(409, f"Connector {data['name']} already exists")
+        return Reply.of(cluster.put(data["name"], data["config"])[0], status=201)
+
+    def listing(request: Request) -> Reply:
+        if "expand" not in request.query:
+            return Reply.of(cluster.names())
+        kinds = {"status": cluster.status, "info": cluster.info}
+        wanted = request.query["expand"]
+        return Reply.of({name: {wanted: kinds[wanted](name)} for name in cluster.names()})
+
+    def restart(request: Request, name: str) -> Reply:
+        flags = {key: value == "true" for key, value in request.query.items()}
+        return cluster.restart(
+            name,
+            include_tasks=flags.get("includeTasks", False),
+            only_failed=flags.get("onlyFailed", False),
+        )
+
+    def restart_task(_: Request, name: str, number: str) -> Reply:
+        cluster.restart_task(name, int(number))
+        return Reply(204)
+
+    def delete(_: Request, name: str) -> Reply:
+        cluster.delete(name)
+        return Reply(204)
+
+    def change(_: Request, name: str, verb: str) -> Reply:
+        states = {"pause": "PAUSED", "resume": "RUNNING", "stop": "STOPPED"}
+        cluster.set_state(name, states[verb])
+        return Reply(202)
+
+    plugin = {"class": _POSTGRES, "type": "source", "version": "3.1.1.Final"}
+    table: tuple[tuple[str, str, _Handler], ...] = (
+        ("GET", "/", lambda _: Reply.of(_VERSION)),
+        ("GET", "/connector-plugins", lambda _: Reply.of([plugin])),
+        ("GET", "/twin/workers", lambda _: Reply.of(cluster.pids())),
+        ("GET", "/connectors", listing),
+        ("POST", "/connectors", post),
+        ("GET", _NAME, lambda _, name: Reply.of(cluster.info(name))),
+        ("DELETE", _NAME, delete),
+        ("GET", f"{_NAME}/config", lambda _, name: Reply.of(cluster.config(name))),
+        ("PUT", f"{_NAME}/config", put),
+        ("GET", f"{_NAME}/status", lambda _, name: Reply.of(cluster.status(name))),
+        ("POST", f"{_NAME}/restart", restart),
+        ("POST", rf"{_NAME}/tasks/(?P<number>\d+)/restart", restart_task),
+        ("PUT", f"{_NAME}/(?P<verb>pause|resume|stop)", change),
+    )
+    return tuple((method, re.compile(path + "/?"), act) for method, path, act in table)
+
+
+def _json(request: Request) -> dict[str, Any]:
+    try:
+        data = json.loads(request.body)
+    except ValueError as error:
+        raise ConnectError(500, f"Unexpected character in the request: {error}") from error
+    if not isinstance(data, dict):
+        raise ConnectError(500, "Cannot deserialize the request: an object was expected")
+    return data
+
+
+def answer(routes: tuple[tuple[str, re.Pattern[str], _Handler], ...], request: Request) -> Reply:
+    """Answer as Connect does; every refusal is ``{"error_code": …, "message": …}``."""
+    try:
+        return _dispatch(routes, request)
+    except ConnectError as error:
+        status, message = error.status, error.message
+    except ProbeError as error:
+        status, message = 500, str(error)
+    return Reply.of({"error_code": status, "message": message}, status=status)
+
+
+def _dispatch(routes: tuple[tuple[str, re.Pattern[str], _Handler], ...], request: Request) -> Reply:
+    known = False
+    for method, path, act in routes:
+        if found := path.fullmatch(request.path):
+            if method == request.method:
+                return act(request, **found.groupdict())
+            known = True
+    words = "HTTP 405 Method Not Allowed" if known else "HTTP 404 Not Found"
+    raise ConnectError(405 if known else 404, words)
+
+
+def main() -> None:
+    """Serve a plane's Connect until TERM."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--plane", type=Path, required=True)
+    plane = Plane(parser.parse_args().plane)
+    cluster = Cluster(plane, spares=len(CONNECTORS))
+    routes = _routes(cluster)
+    server = serve(plane.port("connect"), lambda request: answer(routes, request), name="Connect")
+    signal.signal(
+        signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start()
+    )
+    server.serve_forever(poll_interval=0.1)
+    cluster.close()
+
+
+if __name__ == "__main__":
+    main()

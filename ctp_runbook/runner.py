@@ -1,0 +1,234 @@
+"""The seven notebooks, headless: a run is made and started, and each notebook looks at it in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctp_runbook.errors import NotebookError
+from ctp_runbook.kernel_fork import ForkServerLost, fork_server
+from ctp_runbook.model import State
+from ctp_runbook.papermill_engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.redact import Redactor
+
+if TYPE_CHECKING:
+    from ctp_runbook.history import History
+    from ctp_runbook.kernels import EventLoopThread, ReadyKernel
+    from ctp_runbook.launch import RunOptions
+    from ctp_runbook.plan import Plan
+    from ctp_runbook.rundir import RunDir
+
+__all__ = ["NOTEBOOKS", "NotebookResult", "run_all"]
+
+NOTEBOOKS = (
+    "01_plan",
+    "02_infra_gate",
+    "03_readiness_gate",
+    "04_switch",
+    "05_watch",
+    "06_rollback",
+    "07_verify",
+)
+# A reviewer needs these whatever came before.
+_ALWAYS = ("06_rollback", "07_verify")
+_LEFT = 130
+_LEFT_HOLDING = 7
+
+
+@dataclass(frozen=True)
+class NotebookResult:
+    """How one notebook of a run ended: completed, failed, lost or not_run, and why."""
+
+    name: str
+    status: str
+    sentence: str
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """``✓ 05_watch completed in 1.2 s`` or ``✗ 05_watch failed: …``."""
+        symbol = {"completed": "✓", "failed": "✗", "lost": "!"}.get(self.status, "–")
+        if self.status == "completed":
+            return f"{symbol} {self.name} completed in {self.seconds:.1f} s"
+        return f"{symbol} {self.name} {self.status.replace('_', ' ')}: {self.sentence}"
+
+
+def run_all(
+    *,
+    cutover_template: Path,
+    rollback_template: Path,
+    options: RunOptions,
+    limits: Path | None = None,
+    watch: Path | None = None,
+    notebooks_dir: Path | None = None,
+    on_progress: Callable[[str], None] = lambda line: None,
+) -> int:
+    """Make a run, start it, and execute the seven notebooks on it; the run's exit code.
+
+    Notebooks only look: when one fails or is lost the run goes on, and so do those after it that
+    a reviewer needs. Raises InputError, PlanRefused or RunRefused when nothing was started.
+    """
+    with contextlib.suppress(ForkServerLost):
+        fork_server()
+    from ctp_runbook import launch
+    from ctp_runbook.evidence import write_manifest
+    from ctp_runbook.locate import find_config, find_notebooks
+    from ctp_runbook.plan import load_plan
+    from ctp_runbook.report import write_report
+
+    sources = notebooks_dir or find_notebooks()
+    plan = load_plan(
+        cutover_template,
+        rollback_template,
+        limits=limits or find_config("limits.toml", template=cutover_template),
+        watch=watch or find_config("watch.toml", template=cutover_template),
+        environ=os.environ,
+        base=Path.cwd(),
+    )
+    run = _begin(plan, options, on_progress)
+    series = _Series(run, sources, _given(run, plan, options), plan.redactor, on_progress)
+    try:
+        series.run()
+    except KeyboardInterrupt:
+        return _leave(run, on_progress)
+    write_report(run)
+    write_manifest(run, sealed=True)
+    return _exit_code(launch.read_history(run), series.results)
+
+
+def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) -> RunDir:
+    """Make the run and start it; with ``execute`` its go is given with it."""
+    from ctp_runbook import launch
+
+    run = launch.create_run(plan, options)
+    on_progress(f"run {run.run_id}: {run.path}")
+    if options.execute:
+        by = options.by or launch.operator_name()
+        launch.request(run, "go", by=by, reason="run --execute")
+    launch.start(run, plan=plan)
+    return run
+
+
+def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+    """All that any of the notebooks is told."""
+    return {
+        "run_dir": str(run.path),
+        "cutover_template": str(plan.cutover_template),
+        "rollback_template": str(plan.rollback_template),
+        "execute": options.execute,
+        "go": options.execute,
+    }
+
+
+def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
+    """Say how to come back to a run that goes on without this viewer."""
+    from ctp_runbook import launch
+
+    state = launch.read_history(run).state
+    on_progress(
+        f"left; run {run.run_id} goes on ({state.value}). Come back with `ctp-runbook status "
+        f"--run {run.path}`, end it with `ctp-runbook abort --run {run.path}`"
+    )
+    return _LEFT_HOLDING if state is State.HOLDING else _LEFT
+
+
+def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
+    """The run's own; 2 where it says 0 and a notebook found something wrong."""
+    code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
+    return 2 if code == 0 and any(one.status == "failed" for one in results) else code
+
+
+class _Series:
+    """The seven notebooks one after the other, the next one's kernel starting meanwhile."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        sources: Path,
+        given: Mapping[str, Any],
+        redactor: Redactor,
+        on_progress: Callable[[str], None],
+    ) -> None:
+        self._run, self._sources, self._given = run, sources, given
+        self._redactor, self._on_progress = redactor, on_progress
+        self._blocked = ""
+        self.results: list[NotebookResult] = []
+
+    def run(self) -> None:
+        """Execute all; one that may not run is written as a copy that says NOT RUN."""
+        from ctp_runbook.kernels import event_loop_thread
+
+        with event_loop_thread() as loop:
+            starting: Future[ReadyKernel] | None = self._order_kernel(loop)
+            try:
+                for name in NOTEBOOKS:
+                    if self._blocked and name not in _ALWAYS:
+                        self._leave_out(name)
+                        continue
+                    current, starting = starting, None
+                    if name != NOTEBOOKS[-1]:
+                        starting = self._order_kernel(loop)
+                    self._execute(name, Setting(loop, self._redactor, current))
+            except (KeyboardInterrupt, SystemExit):
+                self._blocked = "the runner was told to end"
+                for name in NOTEBOOKS[len(self.results) + 1 :]:
+                    self._leave_out(name)
+                raise
+            finally:
+                if starting is not None:
+                    end_kernel(starting, loop)
+
+    def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
+        from ctp_runbook.kernels import start_kernel
+        from ctp_runbook.live import HEADLESS_VARIABLE
+
+        cwd = str(Path.cwd())
+        env = {**os.environ, HEADLESS_VARIABLE: "1", "CTP_RUNBOOK_HOME": cwd}
+        return loop.submit(start_kernel(env=env, cwd=cwd))
+
+    def _execute(self, name: str, setting: Setting) -> None:
+        began = time.monotonic()
+        status, sentence = "completed", ""
+        try:
+            execute_notebook(
+                self._sources / f"{name}.ipynb",
+                self._run.notebooks / f"{name}.ipynb",
+                parameters=self._parameters_of(name),
+                setting=setting,
+            )
+        except KernelLost as error:
+            status, sentence = "lost", str(error)
+        except NotebookError as error:
+            status, sentence = "failed", str(error)
+            self._blocked = self._blocked or f"{name} failed"
+        self._note(NotebookResult(name, status, sentence, time.monotonic() - began))
+
+    def _parameters_of(self, name: str) -> dict[str, Any]:
+        """What the contract gives this notebook of all that is known."""
+        names = {
+            "01_plan": ("cutover_template", "rollback_template", "execute"),
+            "04_switch": ("go",),
+        }
+        return {key: self._given[key] for key in ("run_dir", *names.get(name, ()))}
+
+    def _leave_out(self, name: str) -> None:
+        import nbformat
+
+        from ctp_runbook.notebook_document import Document, Ending, NotebookStatus, Stamp
+
+        source = (self._sources / f"{name}.ipynb").read_text(encoding="utf-8")
+        nb = nbformat.reads(source, as_version=4)  # type: ignore[no-untyped-call]
+        path, stamp = self._run.notebooks / f"{name}.ipynb", Stamp.of(self._run.path)
+        document = Document(nb, path, redactor=self._redactor, stamp=stamp)
+        document.finish(Ending(NotebookStatus.NOT_RUN, self._blocked), stamp)
+        self._note(NotebookResult(name, "not_run", self._blocked, 0.0))
+
+    def _note(self, result: NotebookResult) -> None:
+        self.results.append(result)
+        self._on_progress(result.line)

@@ -1,0 +1,80 @@
+"""Raw samples of the watch: one line a scrape, kept whole, read back the same. Pure but for reading."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ctp_runbook.errors import JournalError
+
+__all__ = ["Sample", "parse_sample", "read_samples", "series_key", "split_series"]
+
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at one source. ``series`` maps ``name{label="v"}`` to its value, NaN included.
+
+    ``wall`` is seconds since the epoch, ``mono`` seconds of the host's monotonic clock, both
+    taken when the answer was complete; ``took_ms`` how long it took.
+    """
+
+    seq: int
+    wall: float
+    mono: float
+    source: str
+    target: str
+    ok: bool
+    error: str
+    took_ms: float
+    series: Mapping[str, float]
+
+    def to_line(self) -> bytes:
+        """The sample as one line of JSON; what is not finite stands as a string."""
+        series = {k: v if math.isfinite(v) else str(v) for k, v in sorted(self.series.items())}
+        return (
+            json.dumps({**self.__dict__, "series": series}, separators=(",", ":"), allow_nan=False)
+            + "\n"
+        ).encode()
+
+
+def parse_sample(line: bytes | str) -> Sample:
+    """The sample a line says. Raises ValueError, KeyError or TypeError for anything else."""
+    raw = json.loads(line)
+    sample = Sample(**{**raw, "series": {k: float(v) for k, v in raw["series"].items()}})
+    if not (math.isfinite(sample.wall) and math.isfinite(sample.mono)):
+        raise ValueError("a sample without a time")
+    return sample
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """All samples of a file, none when it does not exist. Raises JournalError naming the line."""
+    if not path.exists():
+        return ()
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            found.append(parse_sample(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise JournalError(f"{path}:{number}: not a sample: {error}") from error
+    return tuple(found)
+
+
+def series_key(name: str, labels: Mapping[str, str]) -> str:
+    """``name{a="1",b="2"}`` with the labels in order."""
+    quoted = {key: re.sub(r'(["\\])', r"\\\1", labels[key]) for key in sorted(labels)}
+    inner = ",".join(f'{key}="{value}"' for key, value in quoted.items())
+    return f"{name}{{{inner}}}" if inner else name
+
+
+@lru_cache(maxsize=65536)
+def split_series(key: str) -> tuple[str, Mapping[str, str]]:
+    """Name and labels of a series key."""
+    name, _, rest = key.partition("{")
+    return name, {k: re.sub(r"\\(.)", r"\1", value) for k, value in _LABEL.findall(rest)}

@@ -1,0 +1,32 @@
+"""A dry run: the same journal and evidence, every step simulated, no command of the plan run."""
+
+from __future__ import annotations
+
+from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.steps import RunContext, skip_step
+
+__all__ = ["simulate"]
+
+_PATH = (State.GATING, State.READY, State.SWITCHING)
+
+
+def simulate(context: RunContext, *, gaps: tuple[str, ...] = ()) -> Outcome:
+    """Write the dry run down and close it; ``gaps`` is what its probes found in the way."""
+    plan = context.plan
+    for state, steps in zip(_PATH, (plan.gates, (), plan.switch), strict=True):
+        context.record("state", to=state.value, reason="dry run")
+        for step in steps:
+            skip_step(context, step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
+    for warning in plan.warnings:
+        context.record("finding", severity="warning", sentence=warning)
+    outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
+    sentence = "; ".join(gaps) if gaps else "dry run: nothing stands in the way; nothing was done"
+    context.record(
+        "closed",
+        outcome=outcome.value,
+        exit_code=outcome.exit_code,
+        sentence=sentence,
+        failed_step="preflight" if gaps else "",
+        running={},
+    )
+    return outcome

@@ -1,0 +1,112 @@
+"""Gates, READY and the switch: what happens before the watch, in the runbook's order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from ctp_runbook.handover import settle_before_stop, unproved_handover
+from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
+from ctp_runbook.proofs import observe, prove_for, record_identity, session_gap
+from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
+
+__all__ = ["probe_gaps", "ready_gaps", "run_gates", "run_switch", "unproved_gone"]
+
+
+def run_gates(context: RunContext) -> StepResult | None:
+    """Run the gates in order; the first that fails, or None. The old stack is not touched."""
+    for step in context.plan.gates:
+        prove = _judge_precheck(context) if step.name == "precheck" else None
+        result = run_step(
+            context, step, deadline=time.monotonic() + step.timeout_seconds, prove=prove
+        )
+        if not result.is_ok:
+            return result
+    return None
+
+
+def _judge_precheck(context: RunContext) -> Callable[[float], str]:
+    """The precheck's own exit code is not enough: the file it wrote is judged here."""
+    began = time.time()
+
+    def prove(deadline: float) -> str:
+        from ctp_runbook.readiness import judge_readiness_file
+
+        path = context.run.evidence / "ctp_readiness_precheck.json"
+        return "; ".join(
+            judge_readiness_file(path, real=True, since=began, rehearsal=context.plan.is_rehearsal)
+        )
+
+    return prove
+
+
+def ready_gaps(context: RunContext) -> list[str]:
+    """What speaks against touching the old stack now: it must live, and the new one be gone.
+
+    Who the old generation is gets written down, while it is known to be well.
+    """
+    gaps = []
+    for role in Role:
+        member = context.plan.member(Generation.OLD, role)
+        seen = observe(context, member, question="alive")
+        if seen.is_alive:
+            record_identity(context, member, seen.identity)
+        else:
+            gaps.append(f"expected alive: {seen.sentence}")
+    gone = unproved_gone(context, Generation.NEW)
+    return [*gaps, f"expected gone: {gone}"] if gone else gaps
+
+
+def probe_gaps(context: RunContext) -> list[str]:
+    """Every read-only probe, for real: who lives, whose session is usable, who answers."""
+    from ctp_runbook.errors import ProbeError
+    from ctp_runbook.probes.metrics import fetch
+
+    gaps = ready_gaps(context)
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    if why := session_gap(context, engine):
+        gaps.append(f"expected a verified session of {engine.name}: {why}")
+    if engine.metrics_url:
+        try:
+            fetch(engine.metrics_url, seconds=context.plan.limits.alive_timeout_seconds)
+        except ProbeError as error:
+            gaps.append(f"expected the old engine's metrics page: {error}")
+    return gaps
+
+
+def unproved_gone(context: RunContext, generation: Generation) -> str:
+    """Why a part of ``generation`` is not proved gone, or nothing (invariant 1)."""
+    for role in Role:
+        seen = observe(context, context.plan.member(generation, role), question="gone")
+        if not seen.is_gone:
+            return seen.sentence
+    return ""
+
+
+def run_switch(context: RunContext) -> StepResult | None:
+    """Old generation out, new generation in; the first step that failed, or None."""
+    for step in context.plan.switch:
+        deadline = time.monotonic() + step.timeout_seconds
+        if gap := _forbidden(context, step, deadline=deadline):
+            return skip_step(context, step, reason=gap, status=StepStatus.FAILED)
+        result = run_step(context, step, deadline=deadline, prove=_proof(context, step))
+        if not result.is_ok:
+            return result
+    return None
+
+
+def _forbidden(context: RunContext, step: Step, *, deadline: float) -> str:
+    """Why the step must not be begun, or nothing."""
+    if step.kind is StepKind.START and (gap := unproved_gone(context, Generation.OLD)):
+        return f"not started, for the old generation is not proved gone: {gap}"
+    if step.acts_on == (Generation.OLD, Role.CORE_ENGINE):
+        return settle_before_stop(context, deadline=deadline)
+    return ""
+
+
+def _proof(context: RunContext, step: Step) -> Callable[[float], str] | None:
+    """The new engine must also continue what the old one left."""
+    prove = prove_for(context, step)
+    if prove is None or step.acts_on != (Generation.NEW, Role.CORE_ENGINE):
+        return prove
+    return lambda deadline: prove(deadline) or unproved_handover(context)

@@ -1,0 +1,58 @@
+"""What a verification came to: every check by name, each wrong thing as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ctp_runbook.errors import EvidenceInvalid
+
+__all__ = ["Check", "VerificationReport", "checked"]
+
+
+class Check(NamedTuple):
+    """One check. ``sentence`` says what was checked, or what is wrong (one finding a line)."""
+
+    name: str
+    ok: bool
+    sentence: str
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """All checks made of ``subject``; data first, an exception only when asked."""
+
+    subject: str
+    checks: tuple[Check, ...]
+    contract_only: bool = False
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Every wrong thing, in the order of the checks."""
+        wrong = (check for check in self.checks if not check.ok)
+        return tuple(line for check in wrong for line in check.sentence.splitlines())
+
+    @property
+    def ok(self) -> bool:
+        """True when there was something to check and nothing is wrong with it."""
+        return bool(self.checks) and not self.findings
+
+    @property
+    def sentence(self) -> str:
+        """``verification passed: …`` or ``verification failed: …``, with the number of checks."""
+        kind = " (contract only)" if self.contract_only else ""
+        if self.ok:
+            return f"verification passed{kind}: {self.subject}; {len(self.checks)} checks"
+        return f"verification failed{kind}: {self.subject}; {len(self.findings)} findings"
+
+    def raise_if_failed(self) -> None:
+        """Raise EvidenceInvalid with every finding, if there are any."""
+        if not self.ok:
+            raise EvidenceInvalid(self.findings or (self.sentence,))
+
+
+def checked(name: str, passed: str, findings: Iterable[str]) -> Check:
+    """A check that is ok when there are no findings, and says ``passed`` then."""
+    found = [" ".join(one.splitlines()) for one in findings]
+    return Check(name, not found, "\n".join(found) or passed)

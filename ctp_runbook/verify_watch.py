@@ -1,0 +1,264 @@
+"""The watch again, from its raw samples: were they taken then, and do they say what was said?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from ctp_runbook.config import MetricRule, WatchRules
+from ctp_runbook.errors import JournalError, TriggerError
+from ctp_runbook.history import History
+from ctp_runbook.journal import Record, digest_of, utc_text
+from ctp_runbook.judge import Firing, WindowJudgement, judge_window
+from ctp_runbook.model import Outcome, State
+from ctp_runbook.record_forms import is_number
+from ctp_runbook.rundir import RunDir
+from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
+
+__all__ = ["WATCH_MINUTES", "rejudge", "sample_findings", "verdict_findings", "window_findings"]
+
+# RUNBOOK §5: the watch is thirty minutes; less needs a reason.
+WATCH_MINUTES = 30.0
+# A sample under way when the window begins or ends may be stamped this much outside of it.
+_EDGE_SECONDS = 3.0
+_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence")
+
+
+def window_findings(history: History) -> Iterator[str]:
+    """Did the watch last as long as asked, and was it asked to last long enough?"""
+    started, ended = history.watch_started, history.watch_ended
+    asked = float(history.plan["monitor_minutes"])
+    completed = history.outcome is Outcome.COMPLETED
+    if started is None or ended is None:
+        if completed:
+            yield "the journal has no whole watch window; a run without one is never COMPLETED"
+        return
+    if started.payload["minutes"] != asked:
+        yield (
+            f"watch_started says {started.payload['minutes']} minutes; "
+            f"POST_SWITCH_MONITOR_MINUTES is {asked:g}"
+        )
+    if started.payload.get("metrics") != history.plan["monitor_keys"]:
+        yield (
+            f"watch_started watches {started.payload.get('metrics')}; MONITOR_KEYS is "
+            f"{history.plan['monitor_keys']}"
+        )
+    watched = _seconds_between(started, ended)
+    if completed and watched < asked * 60:
+        yield (
+            f"the watch lasted {watched:.1f} s; POST_SWITCH_MONITOR_MINUTES {asked:g} asks for "
+            f"{asked * 60:g} s: stopped early is never PASSED"
+        )
+    if ended.payload["stopped_early"] is completed:
+        yield (
+            f"watch_ended says stopped_early {str(ended.payload['stopped_early']).lower()} in a "
+            f"run that ended {history.outcome.value if history.outcome else 'not at all'}"
+        )
+    judged = ended.payload["judged_mono"] - started.mono_ns / 1e9
+    if abs(judged - ended.payload["watched_seconds"]) > 0.01 or judged > watched + 0.01:
+        yield (
+            f"watch_ended says {ended.payload['watched_seconds']} s were watched; it was judged "
+            f"{judged:.3f} s after the start and written {watched:.3f} s after it"
+        )
+    excused = history.created["rehearsal"] or history.created["short_watch_reason"].strip()
+    if asked < WATCH_MINUTES and not excused:
+        yield (
+            f"a watch of {asked:g} minutes without --short-watch REASON; RUNBOOK §5 wants "
+            f"{WATCH_MINUTES:g}"
+        )
+
+
+def sample_findings(run: RunDir, history: History) -> Iterator[str]:
+    """The samples file: the one the journal digested, whole, in order, taken in the window."""
+    ended = history.watch_ended
+    if ended is None:
+        return
+    name = run.samples.relative_to(run.path).as_posix()
+    try:
+        data = run.samples.read_bytes()
+        samples = read_samples(run.samples)
+    except OSError as error:
+        yield f"{name}: cannot be read: {error.strerror}; the journal counts samples"
+        return
+    except JournalError as error:
+        yield str(error)
+        return
+    if digest_of(data) != ended.payload["samples_sha256"]:
+        yield (
+            f"{name}: sha256 {digest_of(data)[:12]}…; watch_ended says "
+            f"{ended.payload['samples_sha256'][:12]}…"
+        )
+    if len(samples) != ended.payload["samples"]:
+        yield f"{name}: {len(samples)} samples; watch_ended counts {ended.payload['samples']}"
+    if data and not data.endswith(b"\n"):
+        yield f"{name}: its last line is torn"
+    yield from _order_findings(name, samples, history)
+
+
+def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
+    """The verdict judged again from the samples, compared with the one that was written."""
+    ended = history.watch_ended
+    if ended is None or history.watch_started is None:
+        return
+    try:
+        judged, firing = rejudge(run, history)
+    except (JournalError, TriggerError, KeyError, TypeError, ValueError) as error:
+        yield f"the watch cannot be judged again: {error!r}"
+        return
+    if judged.overall.name != ended.payload["verdict"]:
+        yield (
+            f"the samples judge to {judged.overall.name} ({judged.sentence}); watch_ended says "
+            f"{ended.payload['verdict']}"
+        )
+    if judged.sentence != ended.payload["sentence"]:
+        yield f"the samples say: {judged.sentence}; watch_ended: {ended.payload['sentence']}"
+    yield from _metric_findings(judged, ended.payload["metrics"])
+    yield from _firing_findings(firing, history.trigger)
+    if history.outcome is Outcome.COMPLETED and judged.overall.name != "PASSED":
+        yield f"COMPLETED, but the samples judge to {judged.overall.name}: {judged.sentence}"
+
+
+def rejudge(
+    run: RunDir, history: History, *, so_far_mono: float | None = None
+) -> tuple[WindowJudgement, Firing | None]:
+    """Judge the window again by the rules in the journal's header.
+
+    With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
+    Raises JournalError for unreadable samples, KeyError, TypeError or ValueError for rules that
+    are none, TriggerError for a trigger that does not parse.
+    """
+    started, ended = history.watch_started, history.watch_ended
+    if started is None:
+        raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
+    begins = started.mono_ns / 1e9
+    ends = begins + float(started.payload["minutes"]) * 60
+    rules = _rules(history.plan["watch"])
+    judged_mono = float(ended.payload["judged_mono"]) if ended else ends
+    resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
+    return judge_window(
+        read_samples(run.samples),
+        rules=rules,
+        keys=tuple(history.plan["monitor_keys"]),
+        trigger=_trigger(history.plan, rules),
+        started_mono=begins,
+        ends_mono=ends,
+        accepted_mono=resumed,
+        judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
+        final=so_far_mono is None,
+    )
+
+
+def _rules(given: Mapping[str, Any]) -> WatchRules:
+    known = {field.name for field in fields(MetricRule)}
+    metrics = given["metrics"]
+    misnamed = [name for name, rule in metrics.items() if rule.get("name", name) != name]
+    if misnamed:
+        raise ValueError(f"rules under another name than their own: {misnamed}")
+    return WatchRules(
+        metrics={
+            name: MetricRule(**{k: v for k, v in {"name": name, **rule}.items() if k in known})
+            for name, rule in metrics.items()
+        },
+        tolerance_inconclusive_seconds=float(given["tolerance_inconclusive_seconds"]),
+        tolerance_error_seconds=float(given["tolerance_error_seconds"]),
+        recovery_seconds=float(given["recovery_seconds"]),
+    )
+
+
+def _trigger(plan: Mapping[str, Any], rules: WatchRules) -> Trigger:
+    units = {key: rules.metrics[key].unit for key in plan["monitor_keys"]}
+    return parse_trigger(plan["trigger_text"], units=units, file="run.json", line=0)
+
+
+def _seconds_between(start: Record, end: Record) -> float:
+    if start.boot_id == end.boot_id:
+        return (end.mono_ns - start.mono_ns) / 1e9
+    return (end.wall - start.wall).total_seconds()
+
+
+def _order_findings(name: str, samples: tuple[Sample, ...], history: History) -> Iterator[str]:
+    started, ended = history.watch_started, history.watch_ended
+    if started is None or ended is None:
+        return
+    one_boot = len({record.boot_id for record in history.records}) == 1
+    last_wall = started.wall.timestamp() - _EDGE_SECONDS
+    last_mono = started.mono_ns / 1e9 - _EDGE_SECONDS
+    for number, sample in enumerate(samples):
+        where = f"{name}:{number + 1}"
+        if sample.seq != number or isinstance(sample.seq, bool):
+            yield f"{where}: sample {sample.seq!r} stands where {number} is due"
+        yield from (f"{where}: {wrong}" for wrong in _form_findings(sample))
+        if sample.wall < last_wall - CLOCK_SLACK_SECONDS:
+            yield f"{where}: taken at {utc_text(sample.wall)}, before the window or sample before"
+        if one_boot and sample.mono < last_mono - _EDGE_SECONDS:
+            yield f"{where}: its monotonic clock is before that of the window or sample before"
+        last_wall, last_mono = max(last_wall, sample.wall), max(last_mono, sample.mono)
+        if one_boot:
+            apart = (sample.wall - started.wall.timestamp()) - (sample.mono - started.mono_ns / 1e9)
+            if abs(apart) > CLOCK_SLACK_SECONDS + 0.001 * (sample.mono - started.mono_ns / 1e9):
+                yield f"{where}: wall and monotonic clock are {abs(apart):.1f} s apart"
+    if last_wall > ended.wall.timestamp() + _EDGE_SECONDS:
+        yield f"{name}: a sample is from {utc_text(last_wall)}, after the watch ended"
+    if one_boot and last_mono > ended.mono_ns / 1e9 + _EDGE_SECONDS:
+        yield f"{name}: a sample's monotonic clock is after the end of the watch"
+
+
+def _form_findings(sample: Sample) -> Iterator[str]:
+    given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
+    if not is_number(given["took_ms"]) or given["took_ms"] < 0:
+        yield f"took_ms {given['took_ms']!r} is not a duration"
+    if not isinstance(given["ok"], bool) or not isinstance(given["error"], str):
+        yield "ok must be true or false and error a text"
+    elif given["ok"] == bool(given["error"]):
+        yield f"ok is {str(given['ok']).lower()} with the error {given['error']!r}"
+    if not isinstance(given["source"], str) or not isinstance(given["target"], str):
+        yield "source and target must be texts"
+
+
+def _metric_findings(judged: WindowJudgement, written: Mapping[str, Any]) -> Iterator[str]:
+    if set(judged.metrics) != set(written):
+        yield (
+            f"watch_ended judges {', '.join(sorted(written))}; MONITOR_KEYS asks for "
+            f"{', '.join(sorted(judged.metrics))}"
+        )
+    for name, one in judged.metrics.items():
+        given = written.get(name)
+        if not isinstance(given, dict):
+            continue
+        if given.get("verdict") != one.verdict.name:
+            yield f"{name}: judged again {one.verdict.name}; watch_ended: {given.get('verdict')}"
+        for key in _SUMMARY:
+            found, due = given.get(key, "nothing"), getattr(one, key)
+            if found != due or isinstance(found, bool):
+                yield f"{name}: {key} judged again is {due!r}; watch_ended says {found!r}"
+
+
+def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[str]:
+    """A trigger that the samples made true was acted on, and one acted on was made true."""
+    given = trigger.payload if trigger else {}
+    by_metric = given.get("cause") == "metric"
+    named = (given.get("metric"), given.get("value"), given.get("limit"))
+    if trigger and not by_metric and named != ("", None, None):
+        yield f"the trigger names a metric, and its cause is {given['cause']}"
+    if firing is None:
+        if by_metric:
+            yield f"the trigger on {given.get('metric')} is not in the samples"
+        return
+    if not by_metric:
+        acted = given.get("cause", "nothing")
+        yield f"the samples fire the trigger ({firing.sentence}); the run acted on {acted}"
+        return
+    observed = (given.get("metric"), given.get("value"), given.get("limit"))
+    if observed != (firing.metric, firing.value, firing.limit):
+        yield (
+            f"the trigger was {observed}; the samples fire "
+            f"{(firing.metric, firing.value, firing.limit)}"
+        )
+    if given.get("sample_utc") != utc_text(firing.wall):
+        yield (
+            f"the trigger's sample is from {given.get('sample_utc')}; the samples fire at "
+            f"{utc_text(firing.wall)}"
+        )

@@ -1,0 +1,329 @@
+"""The watch window: sample, keep, judge, and say how it ended. Decides; undoes nothing itself.
+
+WATCHING and HOLDING are both here: sampling goes on while holding, and holding ends by resume,
+by rollback, by recovery for long enough, or by expiry.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ctp_runbook.control import Request
+from ctp_runbook.history import History
+from ctp_runbook.journal import digest_of, utc_text
+from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.model import Generation, Member, Role, State, Verdict
+from ctp_runbook.probes.liveness import shows_life
+from ctp_runbook.process import is_running
+from ctp_runbook.proofs import observe, record_identity
+from ctp_runbook.sampler import Sampler
+from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.steps import RunContext
+from ctp_runbook.watch_sources import watch_targets
+
+__all__ = ["Trouble", "Watch"]
+
+_TICK_SECONDS = 0.1
+_LOOK_SECONDS = 0.4
+_ASK_SECONDS = 5.0
+_GLANCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the switch is to be undone, and the moment that started the rollback's clock."""
+
+    cause: str
+    sentence: str
+    wall: float
+    mono: float
+    metric: str = ""
+    value: float | None = None
+    limit: float | None = None
+
+    @classmethod
+    def now(cls, cause: str, sentence: str) -> Trouble:
+        """Trouble noticed this very moment."""
+        return cls(cause, sentence, time.time(), time.monotonic())
+
+    @classmethod
+    def fired(cls, firing: Firing) -> Trouble:
+        """The rollback trigger became true at a sample."""
+        return cls(
+            "metric",
+            firing.sentence,
+            firing.wall,
+            firing.mono,
+            metric=firing.metric,
+            value=firing.value,
+            limit=firing.limit,
+        )
+
+
+class Watch:
+    """One watch window, from its start (or a resumption) to its end."""
+
+    def __init__(self, context: RunContext, *, requests: Callable[[], Iterable[Request]]) -> None:
+        self._context = context
+        self._requests = requests
+        self._plan = context.plan
+        history = context.history
+        self._minutes = self._plan.monitor_minutes
+        started = history.watch_started
+        self._started = started.mono_ns / 1e9 if started else self._begin()
+        self._ends = self._started + self._minutes * 60
+        self._judge = WindowJudge(
+            rules=self._plan.watch,
+            keys=self._plan.monitor_keys,
+            trigger=self._plan.trigger,
+            started_mono=self._started,
+            ends_mono=self._ends,
+        )
+        self._next_seq = self._replay(history) if started else 0
+        self._blind_since: float | None = None
+        self._good_since: float | None = None
+        self._told: tuple[str, ...] = ()
+        self._next_ask: dict[str, float] = {}
+        self._next_glance = 0.0
+        held = history.entered(State.HOLDING) if history.state is State.HOLDING else None
+        self._holding_since = held.mono_ns / 1e9 if held else None
+
+    def run(self) -> Trouble | None:
+        """Watch until the window ends with a pass (None) or there is trouble."""
+        sampler = Sampler(watch_targets(self._context))
+        sampler.start()
+        try:
+            with self._open_samples() as sink:
+                trouble = self._loop(sampler, sink)
+        finally:
+            sampler.stop()
+        self._close(trouble)
+        return trouble
+
+    # --- the loop ----------------------------------------------------------------
+
+    def _loop(self, sampler: Sampler, sink: BinaryIO) -> Trouble | None:
+        if self._judge.firing is not None:  # before the interruption, and not acted on yet
+            return Trouble.fired(self._judge.firing)
+        next_look = 0.0
+        while True:
+            if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
+                firing = self._keep(sample, sink)
+                if firing is not None:
+                    return Trouble.fired(firing)
+            if trouble := self._noticed():
+                return trouble
+            if time.monotonic() < next_look:
+                continue
+            next_look = time.monotonic() + _LOOK_SECONDS
+            judged = self._judge.at(time.monotonic())
+            self._tell(judged)
+            if trouble := self._hold_or_go_on(judged):
+                return trouble
+            if self._holding_since is None and time.monotonic() >= self._ends:
+                judged = self._judge.at(self._ends, final=True)
+                if judged.overall is Verdict.PASSED:
+                    return None
+                self._hold(f"the window ended without proof: {judged.sentence}")
+
+    def _noticed(self) -> Trouble | None:
+        """What no metric says: requests, deaths, revivals, the drill's time."""
+        return self._asked() or self._member_died() or self._old_revived() or self._forced()
+
+    def _keep(self, sample: Sample, sink: BinaryIO) -> Firing | None:
+        if self._holding_since is None and sample.mono > self._ends:
+            return None
+        sample = replace(sample, seq=self._next_seq, error=self._plan.redactor(sample.error))
+        self._next_seq += 1
+        sink.write(sample.to_line())
+        sink.flush()
+        return self._judge.add(sample)
+
+    def _asked(self) -> Trouble | None:
+        self._context.interrupt()  # keeps an eye on the guardian
+        for request in self._requests():
+            if request.request in ("rollback", "abort"):
+                return Trouble.now("operator", request.sentence)
+            if request.request == "hold" and self._holding_since is None:
+                self._hold(request.sentence)
+            if request.request == "resume" and self._holding_since is not None:
+                self._go_on(request.sentence)
+        return None
+
+    def _member_died(self) -> Trouble | None:
+        identities = self._context.history.identities
+        for role in Role:
+            member = self._plan.member(Generation.NEW, role)
+            identity = identities.get(member.name)
+            if identity is None:
+                if self._is_nameless_gone(member):
+                    return Trouble.now("member_died", f"{member.name} is gone")
+                continue
+            if is_running(identity):
+                continue
+            seen = observe(self._context, member, question="alive")
+            if not seen.is_alive:
+                return Trouble.now("member_died", seen.sentence)
+            record_identity(self._context, member, seen.identity)
+            self._hold(f"{member.name} was restarted by somebody: {seen.sentence}")
+        return None
+
+    def _is_nameless_gone(self, member: Member) -> bool:
+        """A member known by a pid alone is asked for by its alive command, now and then."""
+        now = time.monotonic()
+        if now < self._next_ask.setdefault(member.name, now + _ASK_SECONDS):
+            return False
+        self._next_ask[member.name] = now + _ASK_SECONDS
+        return observe(self._context, member, question="alive").is_gone
+
+    def _old_revived(self) -> Trouble | None:
+        """Somebody (a supervisor, say) brought the old generation back: two must not trade."""
+        now = time.monotonic()
+        if now < self._next_glance:
+            return None
+        self._next_glance = now + _GLANCE_SECONDS
+        for role in Role:
+            member = self._plan.member(Generation.OLD, role)
+            if not shows_life(member, cwd=self._context.cwd):
+                continue
+            seen = observe(self._context, member, question="gone")
+            if not seen.is_gone:
+                return Trouble.now("judge", f"the old generation lives again: {seen.sentence}")
+        return None
+
+    def _forced(self) -> Trouble | None:
+        created = self._context.history.created
+        after = float(created.get("forced_after_seconds", 0.0))
+        if created.get("force_rollback") and time.monotonic() >= self._started + after:
+            return Trouble.now("forced_drill", f"--force-rollback after {after:g} s of watch")
+        return None
+
+    # --- holding -----------------------------------------------------------------
+
+    def _hold_or_go_on(self, judged: WindowJudgement) -> Trouble | None:
+        now = time.monotonic()
+        if self._holding_since is not None:
+            return self._while_holding(judged, now)
+        if judged.overall is Verdict.FAILED:
+            self._hold(judged.sentence)
+            return None
+        self._blind_since = (self._blind_since or now) if judged.blind else None
+        if self._blind_since is not None and now - self._blind_since > self._tolerance(judged):
+            self._hold(judged.sentence)
+        return None
+
+    def _tolerance(self, judged: WindowJudgement) -> float:
+        if judged.overall is Verdict.ERROR:
+            return self._plan.watch.tolerance_error_seconds
+        return self._plan.watch.tolerance_inconclusive_seconds
+
+    def _while_holding(self, judged: WindowJudgement, now: float) -> Trouble | None:
+        assert self._holding_since is not None
+        good = not judged.blind and not judged.breaching
+        self._good_since = (self._good_since or now) if good else None
+        recovered = self._good_since is not None and (
+            now - self._good_since >= self._plan.watch.recovery_seconds
+        )
+        if recovered and now < self._ends:
+            self._go_on(f"recovered for {self._plan.watch.recovery_seconds:g} s")
+            return None
+        expired = now - self._holding_since >= self._plan.hold_seconds
+        if expired and self._plan.hold_expiry == "rollback":
+            held = f"held for {self._plan.hold_seconds:g} s (HOLD_SECONDS): {judged.sentence}"
+            return Trouble.now("hold_expired", held)
+        return None
+
+    def _hold(self, reason: str) -> None:
+        self._holding_since = time.monotonic()
+        self._good_since = None
+        self._context.record("state", to=State.HOLDING.value, reason=reason)
+
+    def _go_on(self, reason: str) -> None:
+        self._holding_since = self._blind_since = None
+        self._judge.accept()
+        self._context.record("state", to=State.WATCHING.value, reason=reason)
+
+    # --- what is written ---------------------------------------------------------
+
+    def _begin(self) -> float:
+        plan = self._plan
+        self._context.record("state", to=State.WATCHING.value, reason="the switch is verified")
+        record = self._context.journal.append(
+            "watch_started",
+            {"minutes": self._minutes, "metrics": list(plan.monitor_keys)},
+        )
+        return record.mono_ns / 1e9
+
+    def _replay(self, history: History) -> int:
+        """Take the samples of before the interruption in; returns the next sequence number."""
+        _cut_torn_line(self._context)
+        known = read_samples(self._context.run.samples)
+        accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
+        for sample in known:
+            while accepted and accepted[0] <= sample.mono:
+                self._judge.accept()
+                accepted.pop(0)
+            self._judge.add(sample)
+        if accepted:
+            self._judge.accept()
+        begun = history.watch_started or history.records[0]
+        since = utc_text(known[-1].wall) if known else begun.wall_utc
+        self._context.record("watch_gap", from_utc=since, to_utc=utc_text(), reason="resumed")
+        return len(known)
+
+    def _open_samples(self) -> BinaryIO:
+        return self._context.run.samples.open("ab")
+
+    def _tell(self, judged: WindowJudgement) -> None:
+        """Write verdicts down when one changes."""
+        told = (judged.overall.name, *(one.verdict.name for one in judged.metrics.values()))
+        if told != self._told:
+            self._told = told
+            self._context.record(
+                "judgement",
+                overall=judged.overall.name,
+                metrics={
+                    name: {"verdict": one.verdict.name, "sentence": one.sentence}
+                    for name, one in judged.metrics.items()
+                },
+            )
+
+    def _close(self, trouble: Trouble | None) -> None:
+        at = min(time.monotonic(), self._ends)
+        judged = self._judge.at(at, final=True)
+        data = self._context.run.samples.read_bytes()
+        self._context.record(
+            "watch_ended",
+            samples=data.count(b"\n"),
+            samples_sha256=digest_of(data),
+            verdict=judged.overall.name,
+            sentence=judged.sentence,
+            judged_mono=at,
+            watched_seconds=round(at - self._started, 3),
+            stopped_early=trouble is not None,
+            metrics={name: _summary(one) for name, one in judged.metrics.items()},
+        )
+
+
+def _summary(one: Any) -> dict[str, Any]:
+    fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
+    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}}
+
+
+def _cut_torn_line(context: RunContext) -> None:
+    """Drop a sample that a crash tore; its digest goes into the journal."""
+    path: Path = context.run.samples
+    data = path.read_bytes() if path.exists() else b""
+    whole, _, torn = data.rpartition(b"\n")
+    if torn:
+        os.truncate(path, len(whole) + (1 if whole else 0))
+        context.record(
+            "finding",
+            severity="warning",
+            sentence=f"a torn sample of {len(torn)} bytes was cut, sha256 {digest_of(torn)}",
+        )

@@ -1,0 +1,372 @@
+"""One metric of the watch as a panel: value, limit, level that rolls back, events, coverage.
+
+A line is drawn only between neighbouring samples that measured something: a gap stays a gap.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ctp_runbook.history import History
+from ctp_runbook.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.measure import Point
+from ctp_runbook.model import State, Verdict
+from ctp_runbook.panels import mark
+from ctp_runbook.plot_style import Theme, bare_axes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "NEIGHBOURS",
+    "SAMPLE_WORDS",
+    "Clock",
+    "clock_of",
+    "draw_panel",
+    "label_start",
+    "rule_of",
+    "verdict_colour",
+]
+
+NEIGHBOURS = 2.5  # samples further apart than this many intervals have a gap between them
+_BREAKER = {0: "closed", 1: "half-open", 2: "open"}
+SAMPLE_WORDS = {
+    "good": "measured",
+    "breach": "measured",
+    "zero_events": "no event",
+    "few_events": "too few events",
+    "warm_up": "warming up",
+    "no_data": "missing",
+    "error": "missing",
+}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Monotonic seconds of the run as the figure's x: seconds or minutes after the watch began."""
+
+    zero: float
+    first: float
+    last: float
+    unit: str
+    per_unit: float
+
+    def at(self, mono: float) -> float:
+        """Where a moment of the monotonic clock stands on the axis."""
+        return (mono - self.zero) / self.per_unit
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A stretch of time with a name: a hold, a gap, the time before the watch."""
+
+    name: str
+    first: float
+    last: float
+
+
+# --- when -------------------------------------------------------------------------
+
+
+def clock_of(history: History, judged: WindowJudgement) -> Clock:
+    """From the new runner's start, when that is near, to the end of what was watched."""
+    assert history.watch_started is not None
+    zero = history.watch_started.mono_ns / 1e9
+    planned = float(history.watch_started.payload["minutes"]) * 60
+    points = [p.mono for one in judged.metrics.values() for p in one.points]
+    watched = max(points, default=zero) - zero
+    ended = history.watch_ended
+    stopped = ended is not None and ended.payload.get("stopped_early")
+    length = max(watched * 1.1, 5.0) if stopped else max(planned, watched)
+    before = zero - _runner_started(history)
+    first = zero - before * 1.1 if 0 < before <= 0.15 * length else zero - 0.01 * length
+    unit, per_unit = ("s", 1.0) if length <= 240 else ("min", 60.0)
+    return Clock(zero, first, zero + length, unit, per_unit)
+
+
+def _runner_started(history: History) -> float:
+    """When the new runner's start step ended; infinitely late when it never did."""
+    for record in history.records:
+        if record.kind == "step_ended" and record.payload["step"] == "start_new_strategy_runner":
+            return record.mono_ns / 1e9
+    return math.inf
+
+
+def _spans(history: History, clock: Clock) -> Iterator[_Span]:
+    """Holds and gaps, as the journal has them."""
+    held: float | None = None
+    for entry in history.transitions:
+        moment = entry.mono_ns / 1e9
+        if entry.state is State.HOLDING:
+            held = moment
+        elif held is not None:
+            yield _Span("hold", held, moment)
+            held = None
+    if held is not None:
+        yield _Span("hold", held, clock.last)
+    for record in history.records:
+        if record.kind == "watch_gap":
+            length = (
+                datetime.fromisoformat(record.payload["to_utc"])
+                - datetime.fromisoformat(record.payload["from_utc"])
+            ).total_seconds()
+            last = record.mono_ns / 1e9
+            yield _Span("gap", last - length, last)
+
+
+# --- one panel --------------------------------------------------------------------
+
+
+def draw_panel(
+    axes: Axes, one: MetricJudgement, history: History, clock: Clock, theme: Theme
+) -> None:
+    """Draw all of a metric but its coverage."""
+    rule = rule_of(history, one.name)
+    bare_axes(axes, theme)
+    axes.set_xlim(clock.at(clock.first), clock.at(clock.last))
+    axes.tick_params(labelbottom=False, bottom=False)
+    axes.spines["bottom"].set_visible(False)
+    for span in _spans(history, clock):
+        _draw_span(axes, span, clock, theme)
+    _draw_start(axes, history, clock, theme)
+    _draw_line(axes, one, rule, clock, theme)
+    _scale(axes, one, rule, history)
+    _draw_levels(axes, one, rule, history, theme)
+    _draw_trigger(axes, one, rule, history, clock, theme)
+    if not any(p.value is not None for p in one.points):
+        axes.text(
+            *(0.5, 0.55),
+            _why_empty(one),
+            transform=axes.transAxes,
+            ha="center",
+            color=theme.faint,
+            fontsize=9,
+        )
+    _panel_title(axes, one, rule, history, theme)
+
+
+def rule_of(history: History, name: str) -> dict[str, Any]:
+    """The metric's rule as the run's plan has it (config.MetricRule's fields)."""
+    rule: dict[str, Any] = history.plan["watch"]["metrics"][name]
+    return rule
+
+
+def _why_empty(one: MetricJudgement) -> str:
+    seen = {SAMPLE_WORDS[p.status] for p in one.points}
+    if "too few events" in seen:
+        return "too few events to judge"
+    return "no event in any scrape" if "no event" in seen else "nothing was measured"
+
+
+def _draw_span(axes: Axes, span: _Span, clock: Clock, theme: Theme) -> None:
+    hatch = "////" if span.name == "gap" else "...."
+    first, last = clock.at(max(span.first, clock.first)), clock.at(min(span.last, clock.last))
+    axes.axvspan(first, last, facecolor=theme.shade, edgecolor=theme.grid, hatch=hatch, linewidth=0)
+    axes.text(
+        (first + last) / 2,
+        0.97,
+        span.name,
+        transform=axes.get_xaxis_transform(),
+        ha="center",
+        va="top",
+        fontsize=7.5,
+        color=theme.faint,
+    )
+
+
+def label_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> None:
+    """Say what the dotted line at the left is."""
+    near = clock.first <= _runner_started(history) <= clock.last
+    axes.annotate(
+        "new runner started" if near else "watch begins",
+        (clock.at(_runner_started(history)) if near else 0.0, 1),
+        xycoords=axes.get_xaxis_transform(),
+        xytext=(3, -2),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=theme.faint,
+        va="top",
+    )
+
+
+def _draw_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> None:
+    """The new runner's start where it is in sight, else the beginning of the watch."""
+    started = _runner_started(history)
+    x = clock.at(started) if clock.first <= started <= clock.last else 0.0
+    axes.axvline(x, color=theme.faint, linewidth=0.9, linestyle=(0, (1, 2)))
+
+
+def _draw_line(
+    axes: Axes, one: MetricJudgement, rule: dict[str, Any], clock: Clock, theme: Theme
+) -> None:
+    steps = "steps-post" if rule["kind"] in ("state", "counter") else "default"
+    for run in _unbroken(one.points, rule["interval_seconds"]):
+        xs = [clock.at(p.mono) for p in run]
+        ys = [p.value for p in run if p.value is not None]
+        dot = "o" if len(run) == 1 else ""
+        axes.plot(
+            *(xs, ys),
+            color=theme.value,
+            linewidth=1.5,
+            drawstyle=steps,
+            marker=dot,
+            markersize=3,
+        )
+
+
+def _unbroken(points: Sequence[Point], interval: float) -> Iterator[list[Point]]:
+    """Stretches of neighbouring points that have a value."""
+    run: list[Point] = []
+    for point in points:
+        far = bool(run) and point.mono - run[-1].mono > NEIGHBOURS * interval
+        if run and (far or point.value is None):
+            yield run
+            run = []
+        if point.value is not None:
+            run.append(point)
+    if run:
+        yield run
+
+
+def _draw_levels(
+    axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History, theme: Theme
+) -> None:
+    """The limit, with a tint over all that is beyond it, and the level that rolls back."""
+    others = [level for level in _rollback_levels(history, one.name) if level != one.limit]
+    text = f"limit {_amount(one.limit, rule)}"
+    if one.limit in _rollback_levels(history, one.name):
+        text += " = rollback"
+    floor, top = axes.get_ylim()
+    beyond = (one.limit, top if rule["direction"] == "max" else floor)
+    axes.axhspan(*beyond, color=theme.limit, alpha=0.06, linewidth=0)
+    axes.axhline(one.limit, color=theme.limit, linewidth=1.2, linestyle=(0, (6, 3)))
+    # A triggered watch ends at the right: there the trigger has its line and its label.
+    left = history.trigger is not None
+    _level_label(axes, one.limit, text, theme.limit, x=0.012 if left else 0.988, left=left)
+    for level in others:
+        axes.axhline(level, color=theme.rollback, linewidth=1.2, linestyle=(0, (6, 2, 1, 2)))
+        close = abs(level - one.limit) < 0.13 * (top - floor)
+        aside = 0.22 if close else 0.0
+        x = 0.012 + aside if left else 0.988 - aside
+        _level_label(
+            axes, level, f"rollback {_amount(level, rule)}", theme.rollback, x=x, left=left
+        )
+
+
+def _level_label(axes: Axes, level: float, text: str, colour: str, *, x: float, left: bool) -> None:
+    axes.annotate(
+        text,
+        (x, level),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="left" if left else "right",
+        va="bottom",
+        fontsize=8,
+        color=colour,
+    )
+
+
+def _rollback_levels(history: History, name: str) -> list[float]:
+    """The values at which the rollback trigger's conditions on this metric stand."""
+    from ctp_runbook.errors import TriggerError
+    from ctp_runbook.triggers import parse_trigger
+
+    units = {key: rule["unit"] for key, rule in history.plan["watch"]["metrics"].items()}
+    try:
+        trigger = parse_trigger(history.plan["trigger_text"], units=units, file="journal", line=0)
+    except TriggerError:  # the plan was accepted once; a figure is no place to refuse it
+        return []
+    return [c.value for clause in trigger.any_of for c in clause if c.metric == name]
+
+
+def _scale(axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History) -> None:
+    """From zero to above everything that is shown; a value far off the limit bends the scale."""
+    values = [p.value for p in one.points if p.value is not None]
+    marks = [one.limit, *_rollback_levels(history, one.name)]
+    top = max([*values, *marks, 0.0])
+    if one.limit > 0 and max(values, default=0.0) > 12 * one.limit:
+        axes.set_yscale("symlog", linthresh=one.limit)
+    axes.set_ylim(min([0.0, *values]) - 0.03 * (top or 1.0), (top or 0.8) * 1.28)
+    if rule["kind"] == "state" and one.name == "breaker_state":
+        axes.set_ylim(-0.1, max(2.0, top) * 1.2)
+        axes.set_yticks(list(_BREAKER), list(_BREAKER.values()))
+    elif rule["kind"] in ("counter", "state"):
+        from matplotlib.ticker import MaxNLocator
+
+        axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _draw_trigger(
+    axes: Axes,
+    one: MetricJudgement,
+    rule: dict[str, Any],
+    history: History,
+    clock: Clock,
+    theme: Theme,
+) -> None:
+    """The sample that triggered the rollback, on its own panel; its moment on all the others."""
+    if history.trigger is None:
+        return
+    given = history.trigger.payload
+    x = clock.at(float(given["sample_mono_ns"]) / 1e9)
+    axes.axvline(x, color=theme.bad, linewidth=1)
+    if given.get("metric") != one.name or given.get("value") is None:
+        return
+    axes.plot([x], [given["value"]], marker="X", markersize=9, color=theme.bad, zorder=5)
+    axes.annotate(
+        f"trigger: {_amount(given['value'], rule)}",
+        (x, given["value"]),
+        xytext=(-8, 6),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8.5,
+        fontweight="bold",
+        color=theme.bad,
+    )
+
+
+def _panel_title(
+    axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History, theme: Theme
+) -> None:
+    """The metric's name, and below it the verdict with the worst value and its margin."""
+    counted = rule["unit"] in ("state", "count")
+    name = str(rule["label"]) + ("" if counted else f" ({rule['unit']})")
+    fired = history.trigger is not None and history.trigger.payload.get("metric") == one.name
+    said = "✗ ROLLBACK TRIGGERED" if fired else mark(one.verdict.name)
+    if one.worst is not None and one.margin is not None:
+        said += f" · worst {_amount(one.worst, rule)}"
+        said += "" if counted else f" · margin {_amount(one.margin, rule)}"
+    lines = (
+        (16, name, theme.ink, "bold", 10),
+        (4, said, theme.bad if fired else verdict_colour(one.verdict, theme), "normal", 8.5),
+    )
+    for offset, text, colour, weight, size in lines:
+        axes.annotate(
+            text,
+            (0, 1),
+            xycoords="axes fraction",
+            xytext=(0, offset),
+            textcoords="offset points",
+            color=colour,
+            fontweight=weight,
+            fontsize=size,
+            annotation_clip=False,
+        )
+
+
+def verdict_colour(verdict: Verdict, theme: Theme) -> str:
+    """Good, bad, or in between for what proves nothing either way."""
+    return {Verdict.PASSED: theme.good, Verdict.FAILED: theme.bad}.get(verdict, theme.warn)
+
+
+def _amount(value: float, rule: dict[str, Any]) -> str:
+    """The value with its unit, as a person writes it: ``2.87 ms``, ``1,250 ms``, ``half-open``."""
+    if rule["name"] == "breaker_state" and value in _BREAKER:
+        return _BREAKER[int(value)]
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"
+    return shown + ("" if rule["unit"] in ("state", "count") else f" {rule['unit']}")

@@ -1,0 +1,48 @@
+"""The data plane: time to serve, per part and in all, and resident memory; medians of five.
+
+The first start is not counted: it fills the page cache and writes bytecode.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from ctp_runbook.rehearsal.plane import control
+
+__all__ = ["main"]
+
+_TURNS = 5
+_SERVE_SECONDS, _RESIDENT_MB = 8.0, 1536.0
+
+
+def _one(folder: Path) -> control.PlaneStatus:
+    control.up(folder)
+    try:
+        return control.status(folder)
+    finally:
+        control.down(folder)
+
+
+def main() -> None:
+    """Print the table and what is asked of it."""
+    with tempfile.TemporaryDirectory(prefix="bench stack ") as base:
+        turns = [_one(Path(base) / str(turn)) for turn in range(_TURNS + 1)][1:]
+    print(f"{'part':24}{'serving after':>15}{'resident':>12}")
+    for name in turns[0].parts:
+        took = statistics.median(turn.parts[name].serving_seconds or 0.0 for turn in turns)
+        resident = statistics.median(turn.parts[name].resident_mb for turn in turns)
+        print(f"{name:24}{took:13.2f} s{resident:9.0f} MB")
+    whole = statistics.median(turn.serving_after_seconds or 0.0 for turn in turns)
+    memory = statistics.median(turn.resident_mb for turn in turns)
+    print(f"{'everything':24}{whole:13.2f} s{memory:9.0f} MB")
+    print(f"{'within' if whole <= _SERVE_SECONDS else 'OVER'} {_SERVE_SECONDS:g} s")
+    print(f"{'within' if memory <= _RESIDENT_MB else 'OVER'} {_RESIDENT_MB:g} MB")
+
+
+if __name__ == "__main__":
+    main()

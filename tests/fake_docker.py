@@ -1,0 +1,95 @@
+"""A ``docker`` on PATH that plays a compose project out of a JSON file: a shipped fake.
+
+It answers what the bootstrap gate asks: ``compose version``, ``config``, ``up``, ``logs``, and
+``ps`` and ``inspect`` of the containers. ``up`` starts what is not running, and never anything
+else; each call is written down.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FakeDocker"]
+
+_SCRIPT = """#!{python}
+import json, sys
+from pathlib import Path
+
+state_file = Path({state!r})
+state = json.loads(state_file.read_text())
+words = sys.argv[1:]
+with Path({calls!r}).open("a") as sink:
+    sink.write(" ".join(words) + "\\n")
+
+
+def services():
+    return state["services"].items()
+
+
+def inspected(name, one):
+    health = {{"Health": {{"Status": one["health"]}}}} if one["health"] else {{}}
+    labels = {{"com.docker.compose.service": name, "com.docker.compose.config-hash": one["runs"]}}
+    return {{"Id": name, "Name": name, "RestartCount": 0, "Config": {{"Labels": labels}},
+            "State": {{"Status": one["status"], **health}}}}
+
+
+if words[:1] == ["ps"]:
+    print("\\n".join(name for name, one in services() if one["status"] != "absent"))
+elif words[:1] == ["inspect"]:
+    print(json.dumps([inspected(name, state["services"][name]) for name in words[1:]]))
+elif "--hash" in words:
+    if state["refuses"]:
+        sys.exit(state["refuses"])
+    print("\\n".join(name + " " + one["hash"] for name, one in services()))
+elif "--format" in words:
+    ports = {{n: {{"ports": [{{"published": str(p)}} for p in o["ports"]]}} for n, o in services()}}
+    print(json.dumps({{"services": ports}}))
+elif "up" in words:
+    if state["up_fails"]:
+        sys.exit(state["up_fails"])
+    for name, one in services():
+        if one["status"] in ("absent", "created", "exited"):
+            one.update(status="running", runs=one["hash"], health=one["becomes"])
+    state_file.write_text(json.dumps(state))
+elif "logs" in words:
+    print(words[-1] + "  | FATAL: could not map memory")
+"""
+
+
+class FakeDocker:
+    """The script in ``folder``/bin, and the project it plays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state_file, self.calls = folder / "docker.json", folder / "docker.calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        script = self.bin / "docker"
+        text = _SCRIPT.format(
+            python=sys.executable, state=str(self.state_file), calls=str(self.calls)
+        )
+        script.write_text(text)
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        self._state: dict[str, Any] = {"services": {}, "refuses": "", "up_fails": ""}
+        self.calls.touch()
+
+    def service(self, name: str, **given: Any) -> None:
+        """A service, running and healthy as its file says unless ``given`` otherwise."""
+        plain = {"status": "running", "health": "healthy", "hash": "h1", "runs": "h1", "ports": []}
+        self._state["services"][name] = {**plain, "becomes": "healthy", **given}
+        self._write()
+
+    def set(self, **given: str) -> None:
+        """``refuses``: what config fails with; ``up_fails``: what up fails with."""
+        self._state.update(given)
+        self._write()
+
+    def asked(self) -> str:
+        """Every call so far."""
+        return self.calls.read_text()
+
+    def _write(self) -> None:
+        self.state_file.write_text(json.dumps(self._state))

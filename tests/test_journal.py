@@ -1,0 +1,429 @@
+"""Facts about journal.py: what is written stays readable, and what was touched is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctp_runbook.errors import JournalError
+from ctp_runbook.journal import (
+    FIRST_PREV,
+    Journal,
+    JournalFile,
+    digest_of,
+    read_journal,
+    utc_text,
+)
+from ctp_runbook.process import boot_id, own_identity
+
+KEYS = ["seq", "wall_utc", "mono_ns", "boot_id", "writer", "kind", "payload", "prev"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the journal is."""
+    return tmp_path / "journal.jsonl"
+
+
+@pytest.fixture
+def lines(path: Path) -> list[bytes]:
+    """The four lines of a journal that is on disk."""
+    write(path, "run_created", "state", "step_started", "step_ended")
+    return path.read_bytes().splitlines()
+
+
+def write(path: Path, *kinds: str) -> None:
+    """Append a record of each kind, by a writer of its own."""
+    journal = Journal(path, durable=False)
+    for kind in kinds:
+        journal.append(kind, {"name": "Größe", "value": 1.5})
+    journal.close()
+
+
+def refusal(path: Path) -> str:
+    """What reading the journal is refused with."""
+    with pytest.raises(JournalError) as caught:
+        read_journal(path)
+    return str(caught.value)
+
+
+# --- what a record is -------------------------------------------------------------
+
+
+def test_a_record_says_when_who_and_after_what(path: Path) -> None:
+    """One compact line with the eight keys in order, by this process, in this boot."""
+    before = datetime.now(UTC)
+    journal = Journal(path)
+    first = journal.append("run_created", {"run_id": "r1"})
+    second = journal.append("state", {"to": "GATING"})
+    journal.close()
+    raw = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [list(one) for one in raw] == [KEYS, KEYS]
+    assert [one["seq"] for one in raw] == [0, 1]
+    assert [one["prev"] for one in raw] == [FIRST_PREV, digest_of(first.line)]
+    own = own_identity()
+    assert raw[1]["writer"] == {"pid": own.pid, "start_ticks": own.start_ticks}
+    assert raw[1]["boot_id"] == boot_id()
+    assert before <= first.wall <= second.wall <= datetime.now(UTC)
+    assert 0 < first.mono_ns <= second.mono_ns
+    assert path.read_bytes() == first.line + b"\n" + second.line + b"\n"
+
+
+def test_what_was_appended_is_what_is_read(path: Path) -> None:
+    """The records handed out, those remembered and those read are the same."""
+    journal = Journal(path)
+    appended = (journal.append("a", {"x": None}), journal.append("b", {"y": ["é", {"z": 1e-9}]}))
+    assert journal.records == appended
+    assert read_journal(path) == JournalFile(appended)
+    journal.close()
+
+
+def test_another_writer_goes_on_with_the_chain(path: Path) -> None:
+    """Closing and opening again is no break."""
+    write(path, "a", "b")
+    write(path, "c")
+    assert [record.kind for record in read_journal(path).records] == ["a", "b", "c"]
+
+
+def test_the_clock_is_utc_with_microseconds() -> None:
+    """Instants are written one way."""
+    assert utc_text(0) == "1970-01-01T00:00:00.000000+00:00"
+    assert datetime.fromisoformat(utc_text()).utcoffset() is not None
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(payload=st.dictionaries(texts, values, max_size=4))
+def test_any_payload_comes_back(payload: dict[str, object]) -> None:
+    """Whatever JSON can say: line breaks, NUL, numbers of any size; one line, and equal."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "journal.jsonl"
+        journal = Journal(path, durable=False)
+        journal.append("any", payload)
+        journal.append("next", {})
+        journal.close()
+        assert read_journal(path).records[0].payload == payload
+        assert path.read_bytes().count(b"\n") == 2
+
+
+UNSAYABLE = {"inf": float("inf"), "nan": float("nan"), "half a character": "\udcff"}
+
+
+@pytest.mark.parametrize("value", UNSAYABLE.values(), ids=UNSAYABLE)
+def test_what_json_cannot_say_stops_no_rollback(value: object, path: Path) -> None:
+    """A trigger value of +Inf, or a reason in broken UTF-8, is written somehow, not a crash."""
+    journal = Journal(path)
+    journal.tolerant = True
+    try:
+        journal.append("trigger", {"value": value})
+    finally:
+        journal.close()
+    assert len(read_journal(path).records) == 1
+
+
+# --- damage -----------------------------------------------------------------------
+
+
+def _swapped(lines: list[bytes], at: int) -> list[bytes]:
+    return [*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]
+
+
+DAMAGE: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int, str]] = {
+    "first record deleted": (lambda x: x[1:], 1, "record 1 stands where 0 is due"),
+    "record deleted": (lambda x: [x[0], *x[2:]], 2, "record 2 stands where 1 is due"),
+    "records swapped": (lambda x: _swapped(x, 1), 2, "record 2 stands where 1 is due"),
+    "record twice": (lambda x: [*x[:2], *x[1:]], 3, "record 1 stands where 2 is due"),
+    "value edited": (
+        lambda x: [x[0], x[1].replace(b"1.5", b"1.6"), *x[2:]],
+        3,
+        "record 2 does not continue the record before it",
+    ),
+    "prev edited": (
+        lambda x: [*x[:3], x[3].replace(b'"prev":"', b'"prev":"0')],
+        4,
+        "record 3 does not continue",
+    ),
+    "space added": (lambda x: [x[0], x[1] + b" ", *x[2:]], 3, "record 2 stands where 1 is due"),
+    "NUL in it": (lambda x: [x[0], x[1][:9] + b"\0" + x[1][9:], *x[2:]], 3, "record 2 stands"),
+    "not UTF-8": (lambda x: [x[0], x[1].replace(b"\xc3", b"\xff"), *x[2:]], 3, "record 2 stands"),
+    "carriage returns": (lambda x: [one + b"\r" for one in x], 2, "two torn lines in a row"),
+    "byte order mark": (lambda x: [b"\xef\xbb\xbf" + x[0], *x[1:]], 2, "record 1 stands where 0"),
+    "blank line": (lambda x: [x[0], b"", *x[1:]], 2, "does not quote it as torn"),
+    "key twice": (
+        lambda x: [x[0], x[1].replace(b'{"seq":1', b'{"seq":1,"seq":1'), *x[2:]],
+        3,
+        "record 2 stands where 1 is due",
+    ),
+    "key missing": (lambda x: [x[0], x[1].replace(b'"seq":1,', b""), *x[2:]], 3, "record 2 stands"),
+    "keys in another order": (
+        lambda x: [_reordered(x[0]), *x[1:]],
+        2,
+        "record 1 stands where 0 is due",
+    ),
+    "last record not one": (lambda x: [*x, b"{}"], 5, "the last whole line is not a record"),
+    "two lines of rubbish": (lambda x: [*x, b"{", b"}"], 6, "two torn lines in a row"),
+    "deep nesting": (lambda x: [*x, b"[" * 100_000], 5, "the last whole line is not a record"),
+    "endless number": (lambda x: [*x, b"1" * 5000], 5, "the last whole line is not a record"),
+    "a list": (lambda x: [*x, b"[1]"], 5, "the last whole line is not a record"),
+    "a NaN": (
+        lambda x: [*x, x[3].replace(b"1.5", b"NaN")],
+        5,
+        "the last whole line is not a record",
+    ),
+}
+
+
+def _reordered(line: bytes) -> bytes:
+    raw = json.loads(line)
+    return json.dumps(dict(reversed(raw.items())), separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(("damage", "line", "said"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_refused_with_its_place(
+    damage: Callable[[list[bytes]], list[bytes]],
+    line: int,
+    said: str,
+    path: Path,
+    lines: list[bytes],
+) -> None:
+    """Whatever was done to the file, reading it names file, line and what the chain demands."""
+    path.write_bytes(b"".join(one + b"\n" for one in damage(lines)))
+    told = refusal(path)
+    assert said in told
+    assert told.startswith(f"{path}:{line}: ")
+
+
+def test_no_byte_can_be_edited(path: Path, lines: list[bytes]) -> None:
+    """Any byte of any record that has one after it is under that one's digest."""
+    data = path.read_bytes()
+    for at in range(0, len(data) - len(lines[-1]) - 1, 3):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(JournalError):
+            read_journal(path)
+
+
+def test_a_missing_journal_is_told(tmp_path: Path) -> None:
+    """The reason is the system's own."""
+    assert refusal(tmp_path / "no.jsonl").endswith("cannot be read: No such file or directory")
+
+
+def test_an_empty_journal_has_no_records(path: Path) -> None:
+    """Created and not yet written to is not damage."""
+    path.touch()
+    assert read_journal(path) == JournalFile(())
+
+
+# --- a torn last line -------------------------------------------------------------
+
+
+def torn_at(path: Path, cut: int) -> bytes:
+    """Cut the last line after ``cut`` bytes, as a crash would; what is left of it."""
+    data = path.read_bytes()
+    start = data.rindex(b"\n", 0, -1) + 1
+    path.write_bytes(data[: start + cut])
+    return data[start : start + cut]
+
+
+def test_a_torn_line_is_seen_and_not_a_record(path: Path, lines: list[bytes]) -> None:
+    """Half a record is handed out as bytes beside the whole ones."""
+    torn = torn_at(path, 40)
+    found = read_journal(path)
+    assert (len(found.records), found.torn) == (len(lines) - 1, torn)
+
+
+def test_a_torn_line_is_quoted_wherever_it_was_torn(path: Path, lines: list[bytes]) -> None:
+    """The next writer leaves it as it is and names its digest, and the journal reads on."""
+    data = path.read_bytes()
+    for cut in {*range(1, len(lines[-1]), 5), len(lines[-1]) - 1}:
+        path.write_bytes(data)
+        torn = torn_at(path, cut)
+        journal = Journal(path, durable=False)
+        assert journal.torn_line_sha256 == digest_of(torn)
+        journal.append("orchestrator_started", {})
+        journal.append("state", {})
+        journal.close()
+        found = read_journal(path)
+        assert [one.seq for one in found.records] == [0, 1, 2, 3, 4]
+        assert found.records[3].payload == {"torn_line_sha256": digest_of(torn)}
+        assert found.records[4].payload == {}
+        assert torn in path.read_bytes()
+
+
+def test_a_line_that_lost_only_its_newline_is_no_damage(path: Path, lines: list[bytes]) -> None:
+    """The one cut that leaves a whole record must not make the journal unreadable."""
+    torn_at(path, len(lines[-1]))
+    write(path, "orchestrator_started")
+    assert read_journal(path).records[-1].kind == "orchestrator_started"
+
+
+def test_torn_twice_is_quoted_twice(path: Path) -> None:
+    """Two crashes with records between them are both told."""
+    for _ in range(2):
+        write(path, "a", "b")
+        torn_at(path, 30)
+    write(path, "c")
+    quoted = ["torn_line_sha256" in one.payload for one in read_journal(path).records]
+    assert quoted == [False, True, True]
+
+
+@pytest.mark.parametrize("quote", ["", "0" * 64])
+def test_a_torn_line_that_is_not_quoted_is_refused(
+    quote: str, path: Path, lines: list[bytes]
+) -> None:
+    """A record after it must name its digest; else somebody cut the line out of a whole one."""
+    last = json.loads(lines[3])
+    if quote:
+        last["payload"]["torn_line_sha256"] = quote
+    end = json.dumps(last, ensure_ascii=False, separators=(",", ":")).encode()
+    path.write_bytes(b"\n".join([*lines[:3], lines[3][:30], end, b""]))
+    told = refusal(path)
+    assert told.startswith(f"{path}:4: not a record, and the record after it does not quote it")
+
+
+# --- a full disk ------------------------------------------------------------------
+
+
+SMALL_DISK = """
+import os, sys
+from pathlib import Path
+from ctp_runbook.errors import JournalError
+from ctp_runbook.journal import Journal, read_journal
+disk = Path(sys.argv[1])
+path = disk / "journal.jsonl"
+journal = Journal(path)
+journal.append("run_created", {})
+if sys.argv[2] == "reserve":
+    journal.reserve(16384)
+    assert path.with_suffix(".reserve").stat().st_size == 16384
+with (disk / "rubbish").open("wb", buffering=0) as rubbish:
+    try:
+        while rubbish.write(bytes(1024)):
+            pass
+    except OSError:
+        pass
+written = 0
+try:
+    for _ in range(100):
+        journal.append("probe", {"observed": "x" * 400})
+        written += 1
+except JournalError as error:
+    print(str(error).rpartition(": ")[2])
+print("reserve left:", path.with_suffix(".reserve").exists())
+print("written:", written, "read:", len(read_journal(path).records) - 1)
+"""
+
+
+@pytest.mark.parametrize("reserve", ["reserve", "none"])
+def test_the_reserve_saves_the_next_records(reserve: str, tmp_path: Path) -> None:
+    """On a disk that fills up, space set aside is given back, and nothing written is lost."""
+    script = f'mount -t tmpfs -o size=64k none {tmp_path} && exec {sys.executable} -c "$0" {tmp_path} {reserve}'
+    inside = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here, and so no small disk")
+    told = subprocess.run(
+        [*inside, script, SMALL_DISK], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    written, read = (int(word) for word in told[-1].split() if word.isdigit())
+    assert told[:2] == ["No space left on device", "reserve left: False"]
+    assert written == read
+    assert (written > 20) == (reserve == "reserve")
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from ctp_runbook.errors import JournalError
+from ctp_runbook.journal import Journal, read_journal
+path = Path(sys.argv[1])
+journal = Journal(path)
+journal.append("run_created", {})
+size = path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
+journal.tolerant = sys.argv[2] == "tolerant"
+try:
+    journal.append("lost", {"step": "start_previous_core_engine"})
+except JournalError as error:
+    print("JournalError", error, file=sys.stderr)
+print("kept:", [record.kind for record in journal.records])
+assert path.stat().st_size == size, "a short write was left behind"
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+journal.append("later", {})
+journal.close()
+"""
+
+
+def on_limited_disk(path: Path, mode: str) -> subprocess.CompletedProcess[str]:
+    """A journal that has room for its first record, then not for the second, then again."""
+    command = [sys.executable, "-c", LIMITED, str(path), mode]
+    return subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_no_room_is_a_journal_error(path: Path) -> None:
+    """The act that a record announces must not begin; half a record is taken back."""
+    done = on_limited_disk(path, "strict")
+    assert done.stderr == f"JournalError {path}: cannot be written: No space left on device\n"
+    assert done.stdout == "kept: ['run_created']\n"
+    assert [record.kind for record in read_journal(path).records] == ["run_created", "later"]
+
+
+def test_a_tolerant_journal_goes_on(path: Path) -> None:
+    """In a rollback the record is kept in memory and cried out, and the work goes on."""
+    done = on_limited_disk(path, "tolerant")
+    assert done.stdout == "kept: ['run_created', 'lost']\n"
+    assert "No space left on device; going on without it: " in done.stderr
+    assert "start_previous_core_engine" in done.stderr
+
+
+def test_a_record_lost_in_a_rollback_leaves_a_readable_journal(path: Path) -> None:
+    """After the disk has room again, the rest of the rollback is on record and can be read."""
+    on_limited_disk(path, "tolerant")
+    assert [record.kind for record in read_journal(path).records] == ["run_created", "later"]
+
+
+def test_a_durable_record_is_synced(tmp_path: Path) -> None:
+    """A device that takes the bytes but cannot sync them is an error, unless it is a dry run."""
+    (tmp_path / "null").symlink_to("/dev/null")
+    durable = Journal(tmp_path / "null")
+    with pytest.raises(JournalError, match="Invalid argument"):
+        durable.append("a", {})
+    durable.close()
+    dry = Journal(tmp_path / "null", durable=False)
+    assert dry.append("a", {}).seq == 0
+    dry.close()
+
+
+def test_a_reserve_that_cannot_be_had_is_refused(path: Path) -> None:
+    """Before the switch, a disk without that room is a reason not to begin, in words."""
+    journal = Journal(path)
+    with pytest.raises(JournalError, match="free disk space in outputs/ before the switch"):
+        journal.reserve(1 << 62)
+    journal.close()
+
+
+@pytest.mark.parametrize("size", [0, 4096])
+def test_a_reserve_is_gone_when_the_journal_closes(size: int, path: Path) -> None:
+    """It takes its room while the run goes on (none at all may be asked for), and then no more."""
+    journal = Journal(path)
+    journal.reserve(size)
+    assert path.with_suffix(".reserve").stat().st_size >= size
+    journal.close()
+    assert [one.name for one in path.parent.iterdir()] == ["journal.jsonl"]

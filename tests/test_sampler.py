@@ -1,0 +1,125 @@
+"""Facts about sampler.py: it keeps time, and nobody waits for anybody."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.sampler import Sampler, Target, read_once
+from ctp_runbook.samples import Sample
+
+
+@pytest.fixture
+def begin() -> Iterator[Callable[..., Sampler]]:
+    """Starts a sampler, which is stopped at the end."""
+    made: list[Sampler] = []
+
+    def start(*targets: Target) -> Sampler:
+        made.append(Sampler(targets))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for sampler in made:
+        sampler.stop()
+
+
+def steady(name: str, *, interval: float, takes: float = 0.0) -> Target:
+    """A target that answers after ``takes`` seconds."""
+
+    def read() -> Mapping[str, float]:
+        time.sleep(takes)
+        return {name: 1.0}
+
+    return Target("engine", name, read, interval)
+
+
+def failing() -> Mapping[str, float]:
+    """A source that answers nothing."""
+    raise ProbeError("http://x: connection refused")
+
+
+def taken(sampler: Sampler, *, seconds: float) -> list[Sample]:
+    """What comes within this time."""
+    found, until = [], time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if (sample := sampler.take(seconds=left)) is not None:
+            found.append(sample)
+    return found
+
+
+def test_a_sample_is_what_the_source_said_and_when() -> None:
+    """Both clocks are read when the answer is complete."""
+    before = time.time(), time.monotonic()
+    sample = read_once(steady("up", interval=1, takes=0.05))
+    assert (sample.source, sample.target, sample.series) == ("engine", "up", {"up": 1.0})
+    assert (sample.ok, sample.error, sample.seq) == (True, "", 0)
+    assert before[0] + 0.05 <= sample.wall <= time.time()
+    assert before[1] + 0.05 <= sample.mono <= time.monotonic()
+    assert 50 <= sample.took_ms < 5000
+
+
+def test_a_source_that_fails_makes_a_sample_too() -> None:
+    """It says that nothing was measured, and why."""
+    sample = read_once(Target("engine", "url", failing, 1.0))
+    assert (sample.ok, sample.error) == (False, "http://x: connection refused")
+    assert sample.series == {}
+
+
+def test_sampling_keeps_time(begin: Callable[..., Sampler]) -> None:
+    """The first sample is taken at once, the others on a schedule that does not drift."""
+    found = taken(begin(steady("a", interval=0.1, takes=0.04)), seconds=0.97)
+    assert 8 <= len(found) <= 10
+    turns = [(sample.mono - found[0].mono) / 0.1 for sample in found]
+    # However late one sample came, the next ones are due when they always were.
+    assert min(turn - round(turn) for turn in turns) > -0.3
+    assert abs(turns[-1] - round(turns[-1])) < 0.3
+
+
+def test_a_dead_target_delays_nobody(begin: Callable[..., Sampler]) -> None:
+    """One that hangs and one that fails leave the good one its own time."""
+    release = threading.Event()
+
+    def hanging() -> Mapping[str, float]:
+        release.wait(10)
+        return {}
+
+    sampler = begin(
+        Target("kafka", "hangs", hanging, 0.05),
+        Target("engine", "fails", failing, 0.05),
+        steady("good", interval=0.05),
+    )
+    found = [sample.target for sample in taken(sampler, seconds=0.52)]
+    release.set()
+    assert found.count("good") >= 9
+    assert found.count("fails") >= 9
+    assert "hangs" not in found
+
+
+def test_a_slow_target_misses_turns_and_piles_up_none(begin: Callable[..., Sampler]) -> None:
+    """Slower than its interval, it is sampled when it can, never twice in a row to catch up."""
+    found = taken(begin(steady("slow", interval=0.05, takes=0.12)), seconds=0.8)
+    assert 4 <= len(found) <= 6
+    gaps = [b.mono - a.mono for a, b in itertools.pairwise(found)]
+    assert min(gaps) > 0.1
+
+
+def test_nothing_is_sampled_after_the_stop(begin: Callable[..., Sampler]) -> None:
+    """What was under way may still come, and then no more."""
+    sampler = begin(steady("a", interval=0.02))
+    assert len(taken(sampler, seconds=0.1)) > 2
+    sampler.stop()
+    taken(sampler, seconds=0.05)
+    assert sampler.take(seconds=0.1) is None
+
+
+def test_taking_waits_no_longer_than_asked(begin: Callable[..., Sampler]) -> None:
+    """No target, no sample, and the loop goes on."""
+    began = time.monotonic()
+    assert begin().take(seconds=0.05) is None
+    assert 0.05 <= time.monotonic() - began < 1

@@ -1,0 +1,125 @@
+"""Facts about samples.py: a sample is kept whole, and read back as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctp_runbook.errors import JournalError
+from ctp_runbook.samples import Sample, parse_sample, read_samples, series_key, split_series
+
+GOOD = Sample(
+    seq=3,
+    wall=1.7e9,
+    mono=12.25,
+    source="engine",
+    target="http://127.0.0.1:18081/metrics",
+    ok=True,
+    error="",
+    took_ms=1.5,
+    series={"b": 2.0, 'a{le="+Inf"}': 1.0},
+)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def same(one: float, other: float) -> bool:
+    """Equal, NaN being equal to NaN."""
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+@given(
+    seq=st.integers(),
+    wall=numbers,
+    mono=numbers,
+    words=st.tuples(texts, texts, texts),
+    ok=st.booleans(),
+    series=st.dictionaries(texts, st.floats(), max_size=5),
+)
+def test_any_sample_comes_back(
+    seq: int,
+    wall: float,
+    mono: float,
+    words: tuple[str, str, str],
+    ok: bool,
+    series: dict[str, float],
+) -> None:
+    """One line of strict JSON and back: every value, NaN and infinities included."""
+    source, target, error = words
+    sample = Sample(seq, wall, mono, source, target, ok, error, 0.5, series)
+    line = sample.to_line()
+    assert line.count(b"\n") == 1
+    json.loads(line, parse_constant=lambda name: pytest.fail(f"not strict JSON: {name}"))
+    back = parse_sample(line)
+    assert back.series.keys() == series.keys()
+    assert all(same(back.series[key], value) for key, value in series.items())
+    assert {**back.__dict__, "series": 0} == {**sample.__dict__, "series": 0}
+
+
+def test_a_sample_reads_the_same_however_it_was_put_together() -> None:
+    """Series stand in order, so that equal samples are equal bytes."""
+    other = Sample(**{**GOOD.__dict__, "series": dict(sorted(GOOD.series.items()))})
+    assert other.to_line() == GOOD.to_line()
+
+
+def test_samples_are_read_in_order(tmp_path: Path) -> None:
+    """One a line; no file is no sample."""
+    path = tmp_path / "samples.jsonl"
+    assert read_samples(path) == ()
+    path.write_bytes(GOOD.to_line() * 2)
+    assert read_samples(path) == (GOOD, GOOD)
+
+
+def edited(**changes: object) -> bytes:
+    """The good line with some fields changed; a field set to ``...`` is left out."""
+    raw = {**json.loads(GOOD.to_line()), **changes}
+    return json.dumps({key: value for key, value in raw.items() if value is not ...}).encode()
+
+
+BROKEN = {
+    "blank": b"",
+    "no JSON": b"{",
+    "a list": b"[]",
+    "a number": b"7",
+    "half a line": GOOD.to_line()[:40],
+    "a field too few": edited(seq=...),
+    "a field too many": edited(extra=1),
+    "no series": edited(series=...),
+    "series no table": edited(series=[1]),
+    "a value no number": edited(series={"a": "fast"}),
+    "a value missing": edited(series={"a": None}),
+    "no time": edited(mono=float("nan")),
+    "time without end": edited(wall=float("inf")),
+    "time as a text": edited(mono="12"),
+}
+
+
+@pytest.mark.parametrize("line", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_sample_is_refused_with_its_line(line: bytes, tmp_path: Path) -> None:
+    """The second line of the file is named."""
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(GOOD.to_line() + line + b"\n" + GOOD.to_line())
+    with pytest.raises(JournalError) as caught:
+        read_samples(path)
+    assert str(caught.value).startswith(f"{path}:2: not a sample: ")
+
+
+def test_a_series_is_named_as_prometheus_does() -> None:
+    """Labels in order, none at all without braces."""
+    assert series_key("up", {}) == "up"
+    assert series_key("m", {"le": "+Inf", "a": "1"}) == 'm{a="1",le="+Inf"}'
+    assert split_series('m{a="1",le="+Inf"}') == ("m", {"a": "1", "le": "+Inf"})
+
+
+label_names = st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True)
+
+
+@given(labels=st.dictionaries(label_names, st.text(max_size=8), max_size=4))
+def test_any_label_comes_back(labels: dict[str, str]) -> None:
+    """Quotes, commas and braces in a value make no other label out of it."""
+    assert split_series(series_key("family", labels)) == ("family", labels)

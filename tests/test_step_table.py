@@ -1,0 +1,43 @@
+"""The seventeen steps against the names the contract fixes."""
+
+from __future__ import annotations
+
+from ctp_runbook.model import Generation, Phase, Role, StepKind
+from ctp_runbook.step_table import STEP_TABLE
+
+
+def test_keys_are_the_templates_own_words() -> None:
+    """``stop_old_core_engine`` is OLD_CORE_ENGINE_STOP_CMD: the key leads with the member."""
+    keys = {step.name: step.command_key for step in STEP_TABLE}
+    assert len(keys) == 17
+    assert keys["stop_old_core_engine"] == "OLD_CORE_ENGINE_STOP_CMD"
+    assert keys["start_previous_strategy_runner"] == "PREVIOUS_STRATEGY_RUNNER_START_CMD"
+    assert keys["init_kafka_topic"] == "INIT_KAFKA_TOPIC_CMD"
+    timeouts = {step.name: step.timeout_key for step in STEP_TABLE}
+    assert timeouts["precheck"] == "PRECHECK_TIMEOUT_SECONDS"
+
+
+def test_stops_and_starts_say_whom_they_act_on() -> None:
+    """Without it, nothing could be proved; and the runner always stops first and starts last."""
+    acting = [step for step in STEP_TABLE if step.kind in (StepKind.STOP, StepKind.START)]
+    assert all(step.acts_on for step in acting)
+    order = [(step.phase, step.kind, step.acts_on and step.acts_on[1]) for step in acting]
+    for phase in (Phase.SWITCH, Phase.ROLLBACK):
+        roles = [role for in_phase, _, role in order if in_phase is phase]
+        assert roles == [
+            Role.STRATEGY_RUNNER,
+            Role.CORE_ENGINE,
+            Role.CORE_ENGINE,
+            Role.STRATEGY_RUNNER,
+        ]
+
+
+def test_generations_never_mix_within_a_direction() -> None:
+    """The switch stops old and starts new; the rollback stops new and starts old."""
+    seen = {(step.phase, step.kind, step.acts_on[0]) for step in STEP_TABLE if step.acts_on}
+    assert seen == {
+        (Phase.SWITCH, StepKind.STOP, Generation.OLD),
+        (Phase.SWITCH, StepKind.START, Generation.NEW),
+        (Phase.ROLLBACK, StepKind.STOP, Generation.NEW),
+        (Phase.ROLLBACK, StepKind.START, Generation.OLD),
+    }
