@@ -22,11 +22,13 @@ from tests.synthetic_runs import completed_run
 
 pytestmark = pytest.mark.twin
 
+# SIGINT as a terminal gives it: what a script starts in its background is born ignoring it.
 RUNNER = """
-import sys
+import signal, sys
 from pathlib import Path
 from ctp_runbook.papermill_engine import execute_notebook
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 execute_notebook(Path(sys.argv[1]), Path(sys.argv[2]), parameters={})
 """
 SLEEPER = "import os, time; print('kernel', os.getpid(), flush=True); time.sleep(300)"

@@ -135,6 +135,13 @@ class Lab:
         """Until every cell has a number."""
         expect(self._prompts.filter(has_text=_UNFINISHED)).to_have_count(0, timeout=_SLOW_MS)
 
+    def save(self) -> None:
+        """File ▸ Save, between two autosaves: JupyterLab takes one of its own saves for a stranger's
+        when a second begins before it is done, and asks who is right."""
+        changed = self.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty")
+        changed.wait_for(state="detached")
+        self.choose("File", "docmanager:save")
+
     def answer(self, word: str) -> None:
         """Type an answer where one is asked for."""
         self.question.fill(word)
