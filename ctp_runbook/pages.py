@@ -17,6 +17,8 @@ from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.result_env import parse_env
 from ctp_runbook.rundir import RunDir
+from ctp_runbook.topology import drift_rows, gate_topology
+from ctp_runbook.topology_plot import topology_picture
 
 __all__ = [
     "GATE_STEPS",
@@ -35,6 +37,7 @@ __all__ = [
     "rule_table",
     "step_table",
     "timeline_table",
+    "topology_blocks",
     "verdict_table",
     "watch_banner",
 ]
@@ -308,6 +311,15 @@ def downtime_figure(history: History) -> str:
     return f"{trading_downtime_seconds(history):.1f} s"
 
 
+def topology_blocks(run: RunDir, *, both: bool = False) -> Iterator[Block]:
+    """The host as the infra gates saw it, and what is not as wanted; nothing before any has ended."""
+    if (seen := gate_topology(run)) is None:
+        return
+    yield topology_picture(seen, both=both)
+    if rows := drift_rows(run):
+        yield Table(("gate", "step", "why"), rows, "Not as wanted")
+
+
 def observed_tables(run: RunDir) -> list[Block]:
     """What the evidence of each infra gate says it saw."""
     rows = []
@@ -319,4 +331,5 @@ def observed_tables(run: RunDir) -> list[Block]:
         seen = {key.removeprefix(start): v for key, v in values.items() if key.startswith(start)}
         rows += [(gate.step, key.lower(), value) for key, value in seen.items()]
         rows += [(gate.step, "problem", problem) for problem in problems]
-    return [Table(("gate", "observed", "seen"), rows, "Observed")] if rows else []
+    columns = ("gate", "observed", "seen")
+    return [Table(columns, rows, f"All {len(rows)} observations", folded=True)] if rows else []

@@ -24,6 +24,8 @@ from ctp_runbook.panels import Banner, Block, Facts, Notes, Page, Table, mark
 from ctp_runbook.plan import Plan, load_plan
 from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.step_plots import pictures_of
+from ctp_runbook.topology import sli_topology
+from ctp_runbook.topology_plot import topology_picture
 
 __all__ = [
     "HOME_VARIABLE",
@@ -103,6 +105,7 @@ def infra_gates(run_dir: str = "") -> PhaseResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
     run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
+        *pages.topology_blocks(run),
         pages.step_table(history, pages.GATE_STEPS, title="Infra gates"),
         *pages.observed_tables(run),
     ]
@@ -116,6 +119,7 @@ def readiness(run_dir: str = "") -> PhaseResult:
     report = run.evidence / "ctp_readiness_precheck.json"
     if report.is_file():
         told = json.loads(report.read_bytes())
+        blocks[:0] = [topology_picture(sli_topology(told))]
         blocks.append(pages.readiness_table(told, title="Service levels"))
     return _result(run, history, blocks, due=("precheck",))
 

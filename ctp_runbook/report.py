@@ -155,6 +155,7 @@ def _rollback(history: History) -> Iterator[Block]:
 
 
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
+    yield from pages.topology_blocks(run, both=True)
     yield pages.step_table(history, _steps_of(history, "gate"))
     yield from pages.observed_tables(run)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):

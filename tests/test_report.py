@@ -74,10 +74,10 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_figures_are_there_for_light_and_dark(tmp_path: Path) -> None:
-    """Watch, switch and rollback, each twice, the dark one for dark screens only."""
+    """Watch, switch, rollback and the host, each twice, the dark one for dark screens only."""
     page = write_report(make_run("rolled_back", tmp_path)).read_text()
-    assert page.count("<img") == 3
-    assert page.count("screen and (prefers-color-scheme: dark)") == 3
+    assert page.count("<img") == 4
+    assert page.count("screen and (prefers-color-scheme: dark)") == 4
 
 
 def test_evidence_is_listed_with_digests_anybody_can_compute(tmp_path: Path) -> None:

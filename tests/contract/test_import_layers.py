@@ -26,7 +26,7 @@ LAYERS = (
     "judge result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources watch rollback",
     "evidence finish guardian orchestrator launch",
     "verification verify_journal verify_watch verify_files verify_pair verify narrate",
-    "panels plot_style watch_panel watch_strip plots step_plots pages locate live phases report",
+    "panels plot_style watch_panel watch_strip plots step_plots topology topology_plot pages locate live phases report",
     "kernel_forkserver kernel_fork kernels notebook_document notebook_parameters",
     "engine papermill_engine runner",
     "rehearsal",
