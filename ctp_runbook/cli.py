@@ -74,6 +74,7 @@ _ELSEWHERE = {
     "abort": "cli_runs",
     "rollback": "cli_runs",
     "report": "cli_runs",
+    "rejudge": "cli_runs",
     "rehearse": "cli_twin",
     "stack": "cli_twin",
     "lab": "cli_twin",

@@ -73,7 +73,7 @@ running = flags(
     click.option("--by", default="", help="Who asks, for the record."),
 )
 which_run = flags(
-    click.option("--run", "run_dir", type=PATH, help="Run directory  [default: the newest]"),
+    click.option("--run", "run_dir", type=PATH, help="Directory or id  [default: the newest]"),
     outputs_option,
 )
 why = flags(
@@ -129,10 +129,16 @@ def options_of(given: dict[str, Any]) -> Any:
 
 
 def find_run(run_dir: Path | None, outputs: Path) -> Any:
-    """The run named by ``--run``, else the newest; raises RunRefused when there is none."""
+    """The run named by ``--run``, a directory or an id in ``--outputs``, else the newest.
+
+    Raises RunRefused when there is none.
+    """
     from ctp_runbook.rundir import RunDir, newest_run
 
-    return RunDir(run_dir.absolute()) if run_dir else newest_run(outputs.absolute())
+    if run_dir is None:
+        return newest_run(outputs.absolute())
+    by_id = outputs / run_dir
+    return RunDir((by_id if by_id.is_dir() and not run_dir.is_dir() else run_dir).absolute())
 
 
 def follow_to_end(run: Any, *, quiet: bool) -> int:

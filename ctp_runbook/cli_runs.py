@@ -1,4 +1,4 @@
-"""Commands for a run from any terminal: status, hold, resume, abort, rollback, report."""
+"""Commands for a run from any terminal: status, hold, resume, abort, rollback, report, rejudge."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ctp_runbook.cli_options import find_run, which_run, why
+from ctp_runbook.cli_options import PATH, find_run, which_run, why
 
-__all__ = ["abort", "hold", "report", "resume", "rollback", "status"]
+__all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
 
 @click.command()
@@ -62,3 +62,20 @@ def report(run_dir: Path | None, outputs: Path) -> None:
     from ctp_runbook.report import write_report
 
     click.echo(str(write_report(find_run(run_dir, outputs))))
+
+
+@click.command()
+@which_run
+@click.option("--watch", type=PATH, help="Other rules: what would they have changed?")
+@click.option("--output-json", type=PATH, help="The same for a program.")
+def rejudge(
+    run_dir: Path | None, outputs: Path, watch: Path | None, output_json: Path | None
+) -> None:
+    """Judge a finished watch again from its raw samples, offline."""
+    from ctp_runbook.rejudge import rejudge_run
+    from ctp_runbook.rundir import write_atomic
+
+    found = rejudge_run(find_run(run_dir, outputs), watch=watch)
+    if output_json:
+        write_atomic(output_json, found.json)
+    click.echo(found.text, nl=False)

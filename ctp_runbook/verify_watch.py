@@ -122,9 +122,13 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
 
 
 def rejudge(
-    run: RunDir, history: History, *, so_far_mono: float | None = None
+    run: RunDir,
+    history: History,
+    *,
+    so_far_mono: float | None = None,
+    rules: WatchRules | None = None,
 ) -> tuple[WindowJudgement, Firing | None]:
-    """Judge the window again by the rules in the journal's header.
+    """Judge the window again by the rules in the journal's header, or by other ``rules``.
 
     With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
     Raises JournalError for unreadable samples, KeyError, TypeError or ValueError for rules that
@@ -135,7 +139,7 @@ def rejudge(
         raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
     begins = started.mono_ns / 1e9
     ends = begins + float(started.payload["minutes"]) * 60
-    rules = _rules(history.plan["watch"])
+    rules = rules or _rules(history.plan["watch"])
     judged_mono = float(ended.payload["judged_mono"]) if ended else ends
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
     return judge_window(

@@ -25,7 +25,7 @@ LAYERS = (
     "process daemon proc lock rundir journal record_forms history control private samples measure sampler probes",
     "judge result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources watch rollback",
     "evidence finish guardian orchestrator launch",
-    "verification verify_journal verify_watch verify_files verify_pair verify narrate",
+    "verification verify_journal verify_watch verify_files verify_pair verify rejudge narrate",
     "panels plot_style watch_panel watch_strip plots step_plots topology topology_plot pages locate live phases report",
     "kernel_forkserver kernel_fork kernels notebook_document notebook_parameters",
     "engine papermill_engine runner",
