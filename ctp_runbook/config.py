@@ -28,8 +28,9 @@ __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 class MetricRule:
     """How one metric of the watch is measured and judged.
 
-    ``query`` is the metric family for source ``engine`` and the query text for the others;
-    ``scale`` turns what was measured into ``unit`` (1000: seconds into ms).
+    ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
+    the others; ``url`` is a metrics page beside the new engine's own. ``scale`` turns what was
+    measured into ``unit`` (1000: seconds into ms).
     """
 
     name: str
@@ -40,6 +41,7 @@ class MetricRule:
     query: str
     limit: float
     direction: str
+    url: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     quantile: float = 0.99
     scale: float = 1.0
@@ -107,7 +109,7 @@ _WATCH_FIELDS: Mapping[str, Field] = {
 }
 _SOURCE_NAMES = (
     *("kafka_bootstrap", "clickhouse_url", "clickhouse_user"),
-    *("clickhouse_key_env", "env_file"),
+    *("clickhouse_key_env", "env_file", "prometheus_url", "replay_file"),
 )
 _SOURCE_FIELDS: Mapping[str, Field] = {name: _text(required=False) for name in _SOURCE_NAMES}
 _METRIC_FIELDS: Mapping[str, Field] = {
@@ -118,6 +120,7 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "query": _text(),
     "limit": Field("number", low=-1e12, high=1e12),
     "direction": _text("max", "min"),
+    "url": _text(required=False),
     "labels": Field("strings", required=False),
     "quantile": Field("number", high=0.999999, low_allowed=False, required=False),
     "scale": Field("number", high=1e9, low_allowed=False, required=False),

@@ -7,13 +7,13 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from ctp_runbook.config import MetricRule, WatchRules
-from ctp_runbook.measure import MetricSeries, Point, badness, counts_events
+from ctp_runbook.measure import MetricSeries, Point, badness, counts_events, is_page
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Condition, Trigger
@@ -147,6 +147,7 @@ class WindowJudge:
             for key in keys
             for rule in [rules.metrics[key]]
         }
+        self._pages = frozenset(one.rule.url for one in self._watched.values() if one.rule.url)
         self.firing: Firing | None = None
 
     def add(self, sample: Sample) -> Firing | None:
@@ -154,7 +155,7 @@ class WindowJudge:
         touched = {
             key: watched.add(sample)
             for key, watched in self._watched.items()
-            if _concerns(sample, watched.rule)
+            if _concerns(sample, watched.rule, pages=self._pages)
         }
         if self.firing or not touched:
             return None
@@ -259,10 +260,13 @@ def judge_window(
     return judge.at(at, final=final), judge.firing
 
 
-def _concerns(sample: Sample, rule: MetricRule) -> bool:
-    return (sample.source == rule.source and sample.target in ("", rule.source, rule.name)) or (
-        sample.source == rule.source == "engine"
-    )
+def _concerns(sample: Sample, rule: MetricRule, *, pages: Collection[str]) -> bool:
+    """Every sample but a page goes by the metric's name; ``pages`` are those that rules name."""
+    if sample.source != rule.source:
+        return False
+    if not is_page(rule):
+        return sample.target in ("", rule.name)
+    return sample.target == rule.url if rule.url else sample.target not in pages
 
 
 def _judge_metric(watched: _Watched, moment: _Moment) -> MetricJudgement:

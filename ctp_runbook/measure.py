@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ctp_runbook.config import MetricRule
 from ctp_runbook.samples import Sample, split_series
 
-__all__ = ["MetricSeries", "Point", "badness", "bucket_quantile", "counts_events"]
+__all__ = ["MetricSeries", "Point", "badness", "bucket_quantile", "counts_events", "is_page"]
 
 _MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up")
 
@@ -48,8 +48,16 @@ def badness(rule: MetricRule, value: float) -> float:
 
 
 def counts_events(rule: MetricRule) -> bool:
-    """True for metrics made of events (a histogram, a counter), whose number matters."""
-    return rule.kind in ("latency_quantile", "counter")
+    """True for metrics made of events (a histogram, a counter), whose number matters.
+
+    Where another source has counted them already, its answer is a value like any other.
+    """
+    return is_page(rule) and rule.kind in ("latency_quantile", "counter")
+
+
+def is_page(rule: MetricRule) -> bool:
+    """True where samples are metrics pages, of an engine now or then."""
+    return rule.source in ("engine", "replay")
 
 
 def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> float:
@@ -119,12 +127,12 @@ class MetricSeries:
 
     @property
     def _asked(self) -> str:
-        return self._rule.query if self._rule.source == "engine" else self._rule.name
+        return self._rule.query if is_page(self._rule) else self._rule.name
 
     @property
     def _family(self) -> str:
         """The engine's own name for it; what is asked of other sources is kept by metric name."""
-        if self._rule.source != "engine":
+        if not is_page(self._rule):
             return self._rule.name
         histogram = self._rule.kind == "latency_quantile"
         return f"{self._rule.query}_bucket" if histogram else self._rule.query

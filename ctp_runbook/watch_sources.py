@@ -1,9 +1,10 @@
-"""What the watch samples: the new engine's page, and each metric that another source knows."""
+"""What the watch samples: engines' pages, and each metric that another source knows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.config import MetricRule
 from ctp_runbook.env_template import read_variables
@@ -13,38 +14,66 @@ from ctp_runbook.sampler import Reading, Target
 from ctp_runbook.samples import series_key
 from ctp_runbook.steps import RunContext
 
+if TYPE_CHECKING:
+    # A recording is not needed, and so not paid for, in most watches.
+    from ctp_runbook.probes.recorded import Recording
+
 __all__ = ["watch_targets"]
 
 _SCRAPE_SECONDS = 2.0
 _STATE_FAMILY = "quant_hft_ctp_session_state"
+_LACKS = "watch.toml lacks sources."
 
 
 def watch_targets(context: RunContext) -> list[Target]:
-    """The engine's page, then a target a metric of Kafka or ClickHouse, named as the metric.
-
-    A metric whose source this build cannot read stays without data.
-    """
-    return [*_engine(context), *_others(context)]
+    """A target an engine's page, whatever is watched on it; then one a metric of another source,
+    named as the metric."""
+    return [*_engines(context), *_recording(context), *_others(context)]
 
 
 def _rules(context: RunContext) -> list[MetricRule]:
     return [context.plan.watch.metrics[key] for key in context.plan.monitor_keys]
 
 
-def _engine(context: RunContext) -> Iterator[Target]:
+def _engines(context: RunContext) -> Iterator[Target]:
+    """The new engine's page goes by ``engine``, a page that a rule names by its url."""
+    own = context.plan.member(Generation.NEW, Role.CORE_ENGINE).metrics_url
+    pages: dict[str, list[MetricRule]] = {}
+    for rule in _rules(context):
+        if rule.source == "engine":
+            pages.setdefault(rule.url, []).append(rule)
+    for url, rules in pages.items():
+        families = {rule.query for rule in rules} | (set() if url else {_STATE_FAMILY})
+        interval = min(rule.interval_seconds for rule in rules)
+        read = _page_reading(url or own, sorted(families), seconds=_patience(interval))
+        yield Target("engine", url or "engine", read, interval)
+
+
+def _page_reading(url: str, families: list[str], *, seconds: float) -> Reading:
     from ctp_runbook.probes.metrics import scrape
 
-    engine = [rule for rule in _rules(context) if rule.source == "engine"]
-    if not engine:
+    return lambda: scrape(url, families=families, seconds=seconds)
+
+
+def _recording(context: RunContext) -> Iterator[Target]:
+    """One recording for all that is replayed; the file is opened at the first look."""
+    rules = [rule for rule in _rules(context) if rule.source == "replay"]
+    if not rules:
         return
-    url = context.plan.member(Generation.NEW, Role.CORE_ENGINE).metrics_url
-    families = sorted({rule.query for rule in engine} | {_STATE_FAMILY})
-    interval = min(rule.interval_seconds for rule in engine)
+    interval = min(rule.interval_seconds for rule in rules)
+    file = context.plan.watch.sources.get("replay_file", "")
+    opened: list[Recording] = []
 
-    def read() -> dict[str, float]:
-        return scrape(url, families=families, seconds=_patience(interval))
+    def read() -> Mapping[str, float]:
+        if not file:
+            raise ProbeError(f"{rules[0].name} is replayed from nothing: {_LACKS}replay_file")
+        from ctp_runbook.probes.recorded import Recording
 
-    yield Target("engine", url, read, interval)
+        if not opened:
+            opened.append(Recording(context.cwd / file))
+        return opened[0].read()
+
+    yield Target("replay", "replay", read, interval)
 
 
 def _patience(interval: float) -> float:
@@ -55,7 +84,7 @@ def _others(context: RunContext) -> Iterator[Target]:
     """Each sample is one series: the metric's name with the labels of its rule."""
     for rule in _rules(context):
         if make := _READERS.get(rule.source):
-            measure = make(rule, context.plan.watch.sources, context.environ)
+            measure = make(rule, context)
             yield Target(rule.source, rule.name, _reading(rule, measure), rule.interval_seconds)
 
 
@@ -72,23 +101,23 @@ def _reading(rule: MetricRule, measure: _Measure) -> Reading:
     return read
 
 
-def _kafka(rule: MetricRule, sources: Mapping[str, str], environ: Mapping[str, str]) -> _Measure:
+def _kafka(rule: MetricRule, context: RunContext) -> _Measure:
     from ctp_runbook.probes.kafka import LagReader
 
+    sources = context.plan.watch.sources
     servers, group = sources.get("kafka_bootstrap", ""), rule.labels.get("group", "")
     if not (servers and group):
-        return _unasked(rule, "sources.kafka_bootstrap and the label group")
+        return _unasked(rule, "kafka_bootstrap and the label group")
     reader = LagReader(servers, group=group, topic=rule.query)
     return lambda: reader.read(seconds=_patience(rule.interval_seconds))
 
 
-def _clickhouse(
-    rule: MetricRule, sources: Mapping[str, str], environ: Mapping[str, str]
-) -> _Measure:
+def _clickhouse(rule: MetricRule, context: RunContext) -> _Measure:
     from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 
+    sources, environ = context.plan.watch.sources, context.environ
     if not (url := sources.get("clickhouse_url", "")):
-        return _unasked(rule, "sources.clickhouse_url")
+        return _unasked(rule, "clickhouse_url")
 
     def measure() -> float | None:
         password = _secret(sources, environ)
@@ -96,6 +125,23 @@ def _clickhouse(
         return ingest_delay_ms(door, rule.query, seconds=_patience(rule.interval_seconds))
 
     return measure
+
+
+def _prometheus(rule: MetricRule, context: RunContext) -> _Measure:
+    from ctp_runbook.probes.prometheus import PrometheusDoor
+
+    if not (url := context.plan.watch.sources.get("prometheus_url", "")):
+        return _unasked(rule, "prometheus_url")
+    door, seconds = PrometheusDoor(url), _patience(rule.interval_seconds)
+    fresh = rule.fresh_seconds
+    return lambda: door.value(rule.query, seconds=seconds, fresh_seconds=fresh)
+
+
+def _command(rule: MetricRule, context: RunContext) -> _Measure:
+    from ctp_runbook.probes.spoken import spoken_value
+
+    env, seconds = context.environment_of(), _patience(rule.interval_seconds)
+    return lambda: spoken_value(rule.query, cwd=context.cwd, env=env, seconds=seconds)
 
 
 def _secret(sources: Mapping[str, str], environ: Mapping[str, str]) -> str:
@@ -106,17 +152,19 @@ def _secret(sources: Mapping[str, str], environ: Mapping[str, str]) -> str:
     try:
         return read_variables(Path(file)).get(name, "")
     except (OSError, ValueError) as error:
-        raise ProbeError(f"sources.env_file {file} cannot be read: {error}") from error
+        raise ProbeError(f"env_file {file} cannot be read: {error}") from error
 
 
 def _unasked(rule: MetricRule, wanted: str) -> _Measure:
     def measure() -> float | None:
-        raise ProbeError(f"{rule.name} is asked of nobody: watch.toml lacks {wanted}")
+        raise ProbeError(f"{rule.name} is asked of nobody: {_LACKS}{wanted}")
 
     return measure
 
 
-_READERS: Mapping[str, Callable[[MetricRule, Mapping[str, str], Mapping[str, str]], _Measure]] = {
+_READERS: Mapping[str, Callable[[MetricRule, RunContext], _Measure]] = {
+    "prometheus": _prometheus,
     "kafka": _kafka,
     "clickhouse": _clickhouse,
+    "command": _command,
 }

@@ -560,7 +560,7 @@ def _watch_toml() -> str:
         lines += [
             f"{key} = {json.dumps(value)}"
             for key, value in vars(rule).items()
-            if key not in ("name", "labels")
+            if key not in ("name", "labels") and value != ""
         ]
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ from ctp_runbook.samples import series_key
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-__all__ = ["fetch", "is_port_open", "parse_page", "scrape"]
+__all__ = ["ask", "fetch", "is_port_open", "parse_page", "scrape"]
 
 # Nobody can listen where the host has no such address (``::1`` of localhost without IPv6).
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -52,15 +52,20 @@ def fetch(url: str, *, seconds: float) -> bytes:
 
     Follows no redirect and uses no proxy: what is asked is a process of this host.
     """
+    status, body = ask(url, seconds=seconds)
+    if status != 200:
+        raise ProbeError(f"{url}: answered HTTP {status}, expected 200")
+    return body
+
+
+def ask(url: str, *, seconds: float) -> tuple[int, bytes]:
+    """``fetch`` for whoever reads what a refusal says: the status, and the body whatever it is."""
     try:
-        status, body = _get(url, deadline=time.monotonic() + seconds)
+        return _get(url, deadline=time.monotonic() + seconds)
     except TimeoutError as error:
         raise ProbeError(f"{url}: no whole answer within {seconds:g} s") from error
     except (OSError, HTTPException, ValueError) as error:
         raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from error
-    if status != 200:
-        raise ProbeError(f"{url}: answered HTTP {status}, expected 200")
-    return body
 
 
 def _get(url: str, *, deadline: float) -> tuple[int, bytes]:

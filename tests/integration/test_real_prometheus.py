@@ -23,8 +23,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 from ctp_runbook.config import load_watch
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.measure import MetricSeries
 from ctp_runbook.probes.metrics import fetch, parse_page
+from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.samples import Sample
 from tests.small_servers import free_port
 
@@ -134,7 +136,8 @@ class Prometheus:
     """A running one, by its HTTP interface."""
 
     def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}/api/v1"
+        self.door = PrometheusDoor(f"http://127.0.0.1:{port}")
+        self._base = f"{self.door.url}/api/v1"
 
     def get(self, path: str, **given: str) -> Any:
         """``data`` of an answer."""
@@ -256,3 +259,21 @@ def test_prometheus_and_the_watch_take_the_same_quantile(hosts: Hosts, name: str
     assert point.value is not None
     found = hosts["wrong"].value(f'{name}{{generation="new"}}')
     assert found == pytest.approx(point.value, rel=0.01)
+
+
+def test_the_watch_may_ask_prometheus(hosts: Hosts) -> None:
+    """The value of now and of the last seconds; no series is no data; a wrong query is quoted."""
+    door = hosts["wrong"].door
+    ask = functools.partial(door.value, seconds=2, fresh_seconds=10)
+    assert ask('quant_hft_clickhouse_ingest_delay_ms{job="clickhouse_ingest"}') == 9000
+    assert ask("quant_hft_of_nobody") is None
+    with pytest.raises(ProbeError, match="2 series, expected one"):
+        ask("order_latency_p99_ms")
+    with pytest.raises(ProbeError, match=r"HTTP 400.*parse error"):
+        ask("sum(")
+    now = time.time()
+    query = 'sum(quant_hft_query_rate_violation_total{generation="new"})'
+    taken = door.values(query, start=now - 5, end=now, step_seconds=1, seconds=2)
+    values = [value for _, value in taken]
+    assert len(values) >= 5
+    assert values == sorted(values)

@@ -1,0 +1,43 @@
+"""A window that was recorded, played again: each sample as long after the start as it was then."""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ctp_runbook.errors import JournalError, ProbeError
+from ctp_runbook.samples import read_samples
+
+__all__ = ["Recording"]
+
+
+class Recording:
+    """The samples of an engine in a file; ``clock`` says how far the replay is, in seconds."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        try:
+            known = [one for one in read_samples(path) if one.source == "engine"]
+        except (JournalError, OSError) as error:
+            raise ProbeError(f"sources.replay_file {path}: cannot be read: {error}") from error
+        if not known:
+            raise ProbeError(f"sources.replay_file {path}: no sample of an engine is in it")
+        self._path, self._clock, self._began = path, clock, clock()
+        self._samples = known
+        self._times = [one.mono - known[0].mono for one in known]
+
+    def read(self) -> Mapping[str, float]:
+        """The series of the last sample that was taken by now; raises ProbeError as it did then,
+        and once the recording is over."""
+        played = self._clock() - self._began
+        number = bisect.bisect_right(self._times, played) - 1
+        after = self._times[-1] - self._times[-2] if len(self._times) > 1 else 0.0
+        if played > self._times[-1] + after:
+            raise ProbeError(
+                f"sources.replay_file {self._path}: it ends after {self._times[-1]:g} s"
+            )
+        sample = self._samples[max(0, number)]
+        if not sample.ok:
+            raise ProbeError(sample.error)
+        return sample.series
