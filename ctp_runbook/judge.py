@@ -7,10 +7,11 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.measure import MetricSeries, Point, badness, counts_events, is_page
@@ -80,24 +81,62 @@ class WindowJudgement:
 
 @dataclass
 class _Watched:
-    """One metric under watch: its measured points, and since when it is beyond its limit."""
+    """One metric under watch, and what is asked of its points: kept as they come, for a verdict
+    must not cost more the longer it is watched."""
 
     rule: MetricRule
     series: MetricSeries
+    keeps_points: bool = True
     breach_since: float | None = None
     failed_at: Point | None = None
     points: list[Point] = field(default_factory=list)
+    last: Point | None = None
+    fresh: Point | None = None
+    valued: Point | None = None
+    extreme: Point | None = None
+    # Of each point that counts: when, and how much of the time until then is covered, in seconds.
+    times: array[float] = field(default_factory=lambda: array("d"))
+    covered: array[float] = field(default_factory=lambda: array("d"))
 
     def add(self, sample: Sample) -> Point:
         point = self.series.add(sample)
-        self.points.append(point)
+        self.last = point
+        if self.keeps_points:
+            self.points.append(point)
         if point.status == "breach":
             self.breach_since = point.mono if self.breach_since is None else self.breach_since
             if point.mono - self.breach_since >= self.rule.for_seconds - _SLACK_SECONDS:
                 self.failed_at = self.failed_at or point
         elif point.measured:
             self.breach_since = None
+        self._count(point)
         return point
+
+    def _count(self, point: Point) -> None:
+        if not point.measured:
+            return
+        self.fresh = point
+        if not point.judged:
+            return
+        interval = self.rule.interval_seconds
+        before = self.covered[-1] if self.covered else interval
+        gap = _covered(point.mono - self.times[-1], interval) if self.times else 0.0
+        self.times.append(point.mono)
+        self.covered.append(before + gap)
+        if point.value is not None:
+            self.valued = point
+            how_bad = badness(self.rule, point.value)
+            if self.extreme is None or how_bad > badness(self.rule, self.extreme.value or 0.0):
+                self.extreme = point
+
+    def coverage(self, *, started: float, until: float) -> float:
+        """Share of the due intervals that measurements speak for, however many came in one."""
+        interval = self.rule.interval_seconds
+        due = int((until - started - self.rule.warm_up_seconds) / interval)
+        number = bisect_right(self.times, until + _SLACK_SECONDS)
+        if due <= 0 or not number:
+            return 0.0
+        return min(1.0, self.covered[number - 1] / (due * interval))
 
 
 @dataclass(frozen=True)
@@ -127,7 +166,8 @@ class _Moment:
 class WindowJudge:
     """Judges a window as its samples come in.
 
-    ``started_mono`` and ``ends_mono`` are seconds of the host's monotonic clock.
+    ``started_mono`` and ``ends_mono`` are seconds of the host's monotonic clock. Without
+    ``keeps_points``, which is for drawing, the memory of a long watch stays flat.
     """
 
     def __init__(
@@ -138,12 +178,13 @@ class WindowJudge:
         trigger: Trigger,
         started_mono: float,
         ends_mono: float,
+        keeps_points: bool = True,
     ) -> None:
         self._started, self._ends = started_mono, ends_mono
         self._trigger = trigger
         self._held: dict[Condition, _Held] = {}
         self._watched = {
-            key: _Watched(rule, MetricSeries(rule, started_mono=started_mono))
+            key: _Watched(rule, MetricSeries(rule, started_mono=started_mono), keeps_points)
             for key in keys
             for rule in [rules.metrics[key]]
         }
@@ -210,9 +251,8 @@ class WindowJudge:
 
     def _fire(self, condition: Condition, sample: Sample) -> Firing:
         watched = self._watched[condition.metric]
-        value = watched.points[-1].value
+        unit, value = watched.rule.unit, watched.last.value if watched.last else None
         assert value is not None  # it held
-        unit = watched.rule.unit
         return Firing(
             metric=condition.metric,
             value=value,
@@ -265,22 +305,21 @@ def _concerns(sample: Sample, rule: MetricRule, *, pages: Collection[str]) -> bo
     if sample.source != rule.source:
         return False
     if not is_page(rule):
-        return sample.target in ("", rule.name)
+        return sample.target in ("", rule.source, rule.name)
     return sample.target == rule.url if rule.url else sample.target not in pages
 
 
 def _judge_metric(watched: _Watched, moment: _Moment) -> MetricJudgement:
-    rule, points = watched.rule, tuple(watched.points)
-    valued = [p for p in points if p.judged and p.value is not None]
-    extreme = max(valued, key=lambda p: badness(rule, p.value or 0.0), default=None)
+    rule, extreme = watched.rule, watched.extreme
     worst_value = extreme.value if extreme else None
-    coverage = _coverage(rule, points, moment)
-    verdict, sentence, blind = _verdict(watched, extreme, coverage=coverage, moment=moment)
+    until = min(moment.mono, moment.ends)
+    coverage = watched.coverage(started=moment.started, until=until)
+    verdict, sentence, blind = _verdict(watched, coverage=coverage, moment=moment)
     return MetricJudgement(
         name=rule.name,
         verdict=verdict,
         sentence=f"{rule.name} {verdict.name}: {sentence}",
-        value=valued[-1].value if valued else None,
+        value=watched.valued.value if watched.valued else None,
         limit=rule.limit,
         margin=None if worst_value is None else 0.0 - badness(rule, worst_value),
         worst=worst_value,
@@ -288,32 +327,19 @@ def _judge_metric(watched: _Watched, moment: _Moment) -> MetricJudgement:
         coverage=coverage,
         blind=blind,
         breaching=watched.breach_since is not None,
-        points=points,
+        points=tuple(watched.points),
     )
 
 
-def _coverage(rule: MetricRule, points: tuple[Point, ...], moment: _Moment) -> float:
-    """Share of the due intervals that measurements speak for, however many came in one of them."""
-    until, interval = min(moment.mono, moment.ends), rule.interval_seconds
-    due = int((until - moment.started - rule.warm_up_seconds) / interval)
-    times = [p.mono for p in points if p.judged and p.mono <= until + _SLACK_SECONDS]
-    if due <= 0 or not times:
-        return 0.0
-    covered = interval + sum(_covered(b - a, interval) for a, b in pairwise(times))
-    return min(1.0, covered / (due * interval))
-
-
 def _covered(gap: float, interval: float) -> float:
-    """Of the time between two measurements, what is covered. A schedule may be half an interval
-    off; beyond that a sample is missing. Fixed slots would make much of where they begin."""
+    """Of the time between two measurements, what is covered: a schedule may be half an interval
+    off. Fixed slots would make much of where they begin."""
     return max(0.0, gap if gap <= 1.5 * interval else interval)
 
 
-def _verdict(
-    watched: _Watched, extreme: Point | None, *, coverage: float, moment: _Moment
-) -> tuple[Verdict, str, bool]:
+def _verdict(watched: _Watched, *, coverage: float, moment: _Moment) -> tuple[Verdict, str, bool]:
     """Verdict, sentence, and whether there is no fresh measurement. Hard limits come first."""
-    rule, points = watched.rule, watched.points
+    rule, last = watched.rule, watched.last
     where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
     if (bad := watched.failed_at) and bad.value is not None:
         sign = ">" if rule.direction == "max" else "<"
@@ -323,10 +349,9 @@ def _verdict(
         return Verdict.FAILED, moment.firing.sentence, False
     if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
         return Verdict.INCONCLUSIVE, "warming up", False
-    fresh = next((p for p in reversed(points) if p.measured), None)
+    fresh = watched.fresh
     age = moment.mono - (fresh.mono if fresh else moment.started)
     if age > rule.fresh_seconds:
-        last = points[-1] if points else None
         why = last.reason if last and not last.measured else "no sample came"
         text = f"no fresh measurement for {age:.0f} s (fresh_seconds {rule.fresh_seconds:g}): {why}"
         verdict = Verdict.ERROR if last and last.status == "error" else Verdict.INCONCLUSIVE
@@ -336,7 +361,7 @@ def _verdict(
         return Verdict.INCONCLUSIVE, text, True
     if moment.is_early:
         return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
-    return _proof(watched, extreme, where=where)
+    return _proof(watched, where=where)
 
 
 def _early(watched: _Watched, moment: _Moment, *, where: str) -> str:
@@ -346,8 +371,8 @@ def _early(watched: _Watched, moment: _Moment, *, where: str) -> str:
     return f"the watch was stopped after {lasted:.0f} s of {due:.0f} s{beyond}"
 
 
-def _proof(watched: _Watched, extreme: Point | None, *, where: str) -> tuple[Verdict, str, bool]:
-    rule, events = watched.rule, watched.series.events
+def _proof(watched: _Watched, *, where: str) -> tuple[Verdict, str, bool]:
+    rule, events, extreme = watched.rule, watched.series.events, watched.extreme
     if missed := watched.series.unjudged:
         text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
         return Verdict.INCONCLUSIVE, text, False

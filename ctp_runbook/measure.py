@@ -19,7 +19,7 @@ __all__ = ["MetricSeries", "Point", "badness", "bucket_quantile", "counts_events
 _MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Point:
     """One metric at one moment. ``status`` is one of good, breach, few_events, zero_events,
     warm_up (all measured), no_data, error (could not measure)."""

@@ -57,16 +57,16 @@ class Sampler:
             return None
 
     def _sample(self, target: Target) -> None:
-        due = time.monotonic()
+        due, missed = time.monotonic(), 0
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            self._queue.put(read_once(target))
+            self._queue.put(read_once(target, due=due, missed=missed))
             # A target slower than its interval misses turns; it does not pile them up.
             missed = int((time.monotonic() - due) / target.interval_seconds)
             due += (missed + 1) * target.interval_seconds
 
 
-def read_once(target: Target) -> Sample:
-    """One sample of ``target``, good or not."""
+def read_once(target: Target, *, due: float = 0.0, missed: int = 0) -> Sample:
+    """One sample of ``target``, good or not; it was ``due`` then, after ``missed`` lost turns."""
     began = time.monotonic()
     series: Mapping[str, float] = {}
     error = ""
@@ -85,4 +85,6 @@ def read_once(target: Target) -> Sample:
         error=error,
         took_ms=round((mono - began) * 1000, 3),
         series=series,
+        due=round(due, 6),
+        missed=missed,
     )

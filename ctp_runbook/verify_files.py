@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.config import load_watch
+from ctp_runbook.config import MetricRule, load_watch
 from ctp_runbook.errors import ConfigError
 from ctp_runbook.evidence import (
     CHECKLISTS,
@@ -50,6 +51,9 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
     yield from _rule_findings(run, history)
 
 
+_RULE_DEFAULTS = {one.name: one.default for one in fields(MetricRule) if one.default is not MISSING}
+
+
 def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     """The watch rules in the header are those of the watch.toml kept with the plan."""
     path = run.plan / "watch.toml"
@@ -65,7 +69,8 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     for name, found in given["metrics"].items():
         rule = rules.metrics.get(name)
         due = {**vars(rule), "labels": dict(rule.labels)} if rule else None
-        if found != due:
+        # What a rule may say since this run was made is left at its default there.
+        if {**_RULE_DEFAULTS, **found} != due:
             yield f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"
     for key in ("tolerance_inconclusive_seconds", "tolerance_error_seconds", "recovery_seconds"):
         if given[key] != getattr(rules, key):

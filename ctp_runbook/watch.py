@@ -83,6 +83,7 @@ class Watch:
             trigger=self._plan.trigger,
             started_mono=self._started,
             ends_mono=self._ends,
+            keeps_points=False,
         )
         self._next_seq = self._replay(history) if started else 0
         self._blind_since: float | None = None
