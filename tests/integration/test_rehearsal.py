@@ -14,11 +14,13 @@ import pytest
 
 from ctp_runbook.launch import read_history
 from ctp_runbook.model import Outcome
+from ctp_runbook.rehearsal.stack import down
 from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.verify import verify_run
 from tests.cutover_tools import ROOT
 from tests.run_mutants import file_mutants, sampled, survivors
 
+pytestmark = pytest.mark.timeout(300)
 NOTEBOOKS = (
     "01_plan",
     "02_infra_gate",
@@ -34,7 +36,7 @@ _SECRET = "correct-horse-battery-staple"
 def command(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """`ctp-runbook WORDS`, with its output."""
     argv = [sys.executable, "-m", "ctp_runbook", *words]
-    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=110)
+    return subprocess.run(argv, cwd=cwd, capture_output=True, text=True, timeout=240)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +45,13 @@ def rehearsal(
 ) -> tuple[RunDir, subprocess.CompletedProcess[str]]:
     """A rehearsal with a watch of 10 s, and what it said; a secret stands in its environment."""
     outputs = tmp_path_factory.mktemp("rehearsal")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REHEARSAL_PASSWORD", _SECRET)
-        said = command("rehearse", "--watch-seconds", "10", "--outputs", str(outputs))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REHEARSAL_PASSWORD", _SECRET)
+            said = command("rehearse", "--watch-seconds", "10", "--outputs", str(outputs))
+    finally:  # one that did not end in time leaves its twin
+        for twin in (outputs / "twins").glob("*"):
+            down(twin)
     return newest_run(outputs), said
 
 
