@@ -40,6 +40,7 @@ class StepHistory:
     start_ticks: int = 0
     started_utc: str = ""
     started_mono_ns: int = 0
+    due_mono_ns: int = 0
     ended_utc: str = ""
 
 
@@ -136,6 +137,7 @@ def _step_started(history: History, record: Record) -> History:
         start_ticks=given["start_ticks"],
         started_utc=record.wall_utc,
         started_mono_ns=record.mono_ns,
+        due_mono_ns=given.get("due_mono_ns", 0),
         reason="started; its end was not seen",
     )
     return _with_step(history, step)

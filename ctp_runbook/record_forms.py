@@ -150,6 +150,7 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "pid": _is_count,
         "start_ticks": _is_count,
         "command": _is_name,
+        "due_mono_ns": _is_count,
     },
     "step_ended": {
         "step": _is_name,
@@ -197,6 +198,7 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "budget_seconds": _is_duration,
         "started_utc": is_instant,
         "started_mono_ns": _is_count,
+        "shares": _is_table,
     },
     "finding": {"severity": _one_of("info", "warning", "critical"), "sentence": _is_text},
     "closed": {

@@ -117,7 +117,7 @@ def run_step(
         step.command, cwd=context.cwd, env=context.environment_of(step.name), output=raw
     )
     try:
-        _record_start(context, step, held.identity)
+        _record_start(context, step, held.identity, due=deadline)
         held.release()
         graces = _graces(context, step, deadline=deadline)
         end = held.wait(deadline=deadline - graces.room, interrupt=_bounded(context, raw))
@@ -153,7 +153,7 @@ def skip_step(
     return StepResult(step, status, None, 0.0, reason)
 
 
-def _record_start(context: RunContext, step: Step, identity: Identity) -> None:
+def _record_start(context: RunContext, step: Step, identity: Identity, *, due: float) -> None:
     attempts = sum(
         1
         for record in context.journal.records
@@ -168,6 +168,7 @@ def _record_start(context: RunContext, step: Step, identity: Identity) -> None:
         start_ticks=identity.start_ticks,
         command=step.command,
         timeout_seconds=step.timeout_seconds,
+        due_mono_ns=int(due * 1e9),
     )
 
 

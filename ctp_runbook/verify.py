@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctp_runbook.budget import budget_shares
 from ctp_runbook.errors import JournalError
 from ctp_runbook.evidence import rollback_seconds
 from ctp_runbook.history import History
@@ -217,6 +218,8 @@ def _rollback(case: _Case) -> Iterator[str]:
             f"the rollback had {begun.payload['budget_seconds']} s; MAX_ROLLBACK_SECONDS is "
             f"{history.plan['max_rollback_seconds']}"
         )
+    if begun.payload["shares"] != budget_shares(begun.payload["budget_seconds"]):
+        yield "rollback_started splits the budget over the steps in another way than this version"
     forced = trigger.payload["cause"] == "forced_drill"
     if forced and not history.created["force_rollback"]:
         yield "a forced drill in a run that was not started with --force-rollback"

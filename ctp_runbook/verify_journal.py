@@ -189,6 +189,8 @@ class _Walk:
             yield f"{name} started while {self.open_step.payload['step']} had no end"
         if given["attempt"] != self.started.get(name, 0) + 1:
             yield f"{name}: attempt {given['attempt']} follows {self.started.get(name, 0)}"
+        if given["due_mono_ns"] > record.mono_ns + given.get("timeout_seconds", 0.0) * 1e9:
+            yield f"{name} is due later than its timeout of {given.get('timeout_seconds')} s allows"
         yield from self._in_place(name, given["phase"])
         yield from self._alone(name)
         self.open_step = record

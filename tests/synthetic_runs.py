@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import ctp_runbook.journal as journal_module
+from ctp_runbook.budget import budget_shares
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.evidence import CHECKLISTS, write_evidence, write_manifest
 from ctp_runbook.history import History
@@ -184,6 +185,7 @@ class Story:
             start_ticks=9000 + number,
             command=_command(spec),
             timeout_seconds=30.0,
+            due_mono_ns=self.clock.mono_ns + 20_000_000_000,
         )
         self.clock.advance(0.25)
         fails = spec.name == self.failing
@@ -332,6 +334,7 @@ class Story:
         self.say(
             "rollback_started",
             budget_seconds=BUDGET_SECONDS,
+            shares=budget_shares(BUDGET_SECONDS),
             started_utc=utc_text(wall),
             started_mono_ns=int(mono * 1e9),
         )

@@ -19,7 +19,7 @@ PACKAGE = "ctp_runbook"
 
 # Earlier may not know later. A new module goes on the first line on which all it imports is above.
 LAYERS = (
-    "errors model step_table",
+    "errors model step_table budget",
     "redact env_template sessions template_keys checked_toml config triggers template_rules shell_words preflight",
     "plan checklist",
     "process daemon proc lock rundir journal record_forms history control private samples measure sampler probes",
