@@ -29,7 +29,7 @@ __all__ = [
     "session_gap",
 ]
 
-_LEAST_ASK_SECONDS = 0.5
+_LEAST_ASK_SECONDS = 0.15
 _START_STEPS = {
     Generation.NEW: {
         Role.CORE_ENGINE: ("start_new_core_engine",),
@@ -58,6 +58,7 @@ def observe(
         env=context.environment_of(),
         seconds=_seconds_to_ask(context, deadline),
         leftovers=_started_processes(context, member),
+        interrupt=context.interrupt,
     )
     context.record(
         "probe",
@@ -79,12 +80,16 @@ def _seconds_to_ask(context: RunContext, deadline: float | None) -> float:
 
 
 def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
-    """What this run's start of the member left running; nothing where it was never begun."""
+    """What the start of the member left running; nothing where it was never begun."""
     from ctp_runbook.probes.liveness import processes_of_step
 
     steps = _START_STEPS[member.generation][member.role]
     begun = tuple(name for name in steps if context.history.step(name).attempt)
-    return processes_of_step(context.run.run_id, begun) if begun else ()
+    found = processes_of_step(context.run.run_id, begun) if begun else ()
+    # What a completed run started carries that run's id, and is this one's to undo.
+    if parent := context.history.parent:
+        found += processes_of_step(str(parent.payload["run_id"]), steps)
+    return found
 
 
 def prove_gone(context: RunContext, member: Member, *, deadline: float) -> str:
@@ -149,6 +154,7 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
             cwd=context.cwd,
             env=context.environment_of(),
             seconds=_seconds_to_ask(context, deadline),
+            interrupt=context.interrupt,
         )
     except ProbeError as error:
         observed, ok = str(error), False
@@ -183,6 +189,7 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
         running,
         term_grace=min(limits.term_grace_seconds, available),
         kill_grace=min(limits.kill_grace_seconds, available),
+        meanwhile=context.interrupt,
     )
     for identity in running:
         told = "still running" if identity in stuck else "gone"

@@ -115,6 +115,7 @@ def _begin(context: RunContext) -> float:
     if history.state is not State.ROLLING_BACK:
         reason = str(trigger.payload["sentence"])
         context.record("state", to=State.ROLLING_BACK.value, reason=reason)
+        context.alert("rolling_back", reason)
     if history.rollback_started is None:
         context.record(
             "rollback_started",
@@ -145,7 +146,8 @@ def _remove_new(work: _Rollback) -> str:
 def _stop(work: _Rollback, step: Step, role: Role) -> str:
     context = work.context
     member = context.plan.member(Generation.NEW, role)
-    if not context.history.step(f"start_new_{role.value}").attempt:
+    begun = context.history.step(f"start_new_{role.value}").attempt or context.history.parent
+    if not begun:
         seen = observe(context, member, question="gone", deadline=work.step_deadline(step))
         if seen.is_gone:
             _skip(work, step, f"it was never started: {seen.sentence}")
@@ -169,7 +171,8 @@ def _cancel_new_orders(context: RunContext, member: Member, *, deadline: float) 
         return
     if not observe(context, member, question="alive", deadline=deadline).is_alive:
         return
-    until = min(deadline, time.monotonic() + (plan.rollback_cancel_seconds or _CANCEL_SECONDS))
+    now = time.monotonic()
+    until = now + min((deadline - now) / 2, plan.rollback_cancel_seconds or _CANCEL_SECONDS)
     try:
         cancel_working_orders(context, member, deadline=until)
     except ProbeError as error:

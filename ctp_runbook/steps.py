@@ -42,7 +42,8 @@ class RunContext:
     """What everything in one run shares.
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
-    (an abort, say) ends the step. ``environ`` is what steps and probes get.
+    (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
+    a person, by an occasion and a sentence; it neither waits nor fails.
     """
 
     run: RunDir
@@ -51,6 +52,7 @@ class RunContext:
     cwd: Path
     environ: Mapping[str, str]
     interrupt: Callable[[], str] = field(default=lambda: "")
+    alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
     def record(self, kind: str, **payload: Any) -> None:
@@ -121,7 +123,9 @@ def run_step(
         held.release()
         graces = _graces(context, step, deadline=deadline)
         end = held.wait(deadline=deadline - graces.room, interrupt=_bounded(context, raw))
-        left = () if end.exit_code == 0 else held.end(**graces.words).left
+        left = (
+            () if end.exit_code == 0 else held.end(**graces.words, meanwhile=context.interrupt).left
+        )
         left = (*left, *_end_strays(context, step, end, known=left))
     finally:
         held.close()
@@ -210,6 +214,7 @@ def _end_strays(
         [one for one in strays if one is not None and one.pid not in known],
         term_grace=limits.term_grace_seconds,
         kill_grace=limits.kill_grace_seconds,
+        meanwhile=context.interrupt,
     )
     return tuple(one.pid for one in left)
 

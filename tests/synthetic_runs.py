@@ -23,6 +23,7 @@ from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.journal import Journal, Record, digest_of, read_journal, utc_text
 from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.measured import Measured
 from ctp_runbook.model import Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.rundir import RunDir
@@ -520,6 +521,8 @@ def _header(run: RunDir, given: Mapping[str, Any]) -> dict[str, Any]:
         "forced_after_seconds": 0.0,
         "short_watch_reason": "",
         "parent_run": "",
+        "measured": vars(Measured(4.5, 3, 8.5, 2)),
+        "overrides": {},
         "cwd": str(run.path.parent),
         "copies": {},
         **given,
