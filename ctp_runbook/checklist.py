@@ -1,7 +1,8 @@
 """The plan as a person follows it: a checklist in Markdown, and the same facts as JSON.
 
 Both come from one set of facts, redacted once. Neither reads the clock or the machine: the same
-inputs give the same bytes, so that two checklists can be compared with ``diff``.
+inputs give the same bytes, so that two checklists can be compared with ``diff``. What earlier
+runs measured is such an input; without any, cutover and rollback are UNMEASURED.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ctp_runbook.config import MetricRule
+from ctp_runbook.measured import Measured
 from ctp_runbook.model import Member, Phase, Step, StepKind
 from ctp_runbook.plan import Plan
 
@@ -59,14 +61,14 @@ _WHEN_IT_FAILS = {
 _COMPARISON = {"max": "<=", "min": ">="}
 
 
-def checklist_json(plan: Plan) -> str:
+def checklist_json(plan: Plan, measured: Measured | None = None) -> str:
     """Every fact of the checklist, for machines; ends with a newline."""
-    return json.dumps(_facts(plan), ensure_ascii=False, indent=2) + "\n"
+    return json.dumps(_facts(plan, measured or Measured()), ensure_ascii=False, indent=2) + "\n"
 
 
-def checklist_markdown(plan: Plan) -> str:
+def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:
     """The checklist a person follows, with a box for every step; ends with a newline."""
-    facts = _facts(plan)
+    facts = _facts(plan, measured or Measured())
     lines = [
         *_head(facts),
         *_findings(facts),
@@ -80,7 +82,7 @@ def checklist_markdown(plan: Plan) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
     """All that is shown, in JSON's types, with secrets masked."""
     facts = {
         "schema": 1,
@@ -108,6 +110,11 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "redis_compat": plan.redis_compat,
         "forced_rollback_after_seconds": plan.forced_rollback_after_seconds,
         "rollback": [_step_facts(step) for step in plan.rollback],
+        "measured": {
+            "cutover": measured.cutover,
+            "rollback": measured.rollback,
+            **vars(measured),
+        },
         "evidence_files": list(EVIDENCE_FILES),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
         "warnings": list(plan.warnings),
@@ -183,6 +190,8 @@ def _head(facts: Mapping[str, Any]) -> Iterator[str]:
             ("gates may start", f"{facts['lead_minutes']:g} minutes before the window"),
             ("switch may start", f"until {facts['window_minutes']:g} minutes after it"),
             ("session policy", facts["session_policy"]),
+            ("earlier cutovers took", facts["measured"]["cutover"]),
+            ("earlier rollbacks took", facts["measured"]["rollback"]),
             ("CTP configuration", _code(facts["ctp_config_path"])),
             ("working orders", facts["working_orders_policy"]),
             ("templates", ", ".join(map(_code, facts["templates"]))),

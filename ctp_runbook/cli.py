@@ -13,6 +13,7 @@ from ctp_runbook.cli_options import (
     PATH,
     follow_to_end,
     options_of,
+    outputs_option,
     plan_of,
     running,
     template_files,
@@ -114,21 +115,27 @@ def cli() -> None:
 @template_options
 @click.option("--output-md", type=PATH)
 @click.option("--output-json", type=PATH)
-def plan(output_md: Path | None, output_json: Path | None, **files: Path | None) -> None:
+@outputs_option
+def plan(
+    output_md: Path | None, output_json: Path | None, outputs: Path, **files: Path | None
+) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
     from ctp_runbook.checklist import checklist_json, checklist_markdown
+    from ctp_runbook.durations import measured_durations
     from ctp_runbook.rundir import write_atomic
 
     made = plan_of(**files)
-    markdown = checklist_markdown(made)
+    measured = measured_durations(made.environment, [outputs])
+    markdown = checklist_markdown(made, measured)
     if output_md:
         write_atomic(output_md, markdown.encode())
     if output_json:
-        write_atomic(output_json, checklist_json(made).encode())
+        write_atomic(output_json, checklist_json(made, measured).encode())
     if not (output_md or output_json):
         click.echo(markdown)
     for warning in made.warnings:
         click.secho(f"warning: {warning}", err=True, fg="yellow")
+    click.echo(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
     click.echo(f"plan {made.environment}: {len(made.steps)} steps, sha256 {made.sha256}")
 
 

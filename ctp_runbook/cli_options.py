@@ -66,6 +66,18 @@ running = flags(
     click.option(
         "--short-watch", default="", metavar="REASON", help="Allow a watch below 30 minutes."
     ),
+    click.option(
+        "--accept-unmeasured",
+        default="",
+        metavar="REASON",
+        help="Act although no earlier run measured how long cutover and rollback take here.",
+    ),
+    click.option(
+        "--accept-late",
+        default="",
+        metavar="REASON",
+        help="Act although a rollback may not end in time.",
+    ),
     outputs_option,
     click.option(
         "--run-dir", type=PATH, help="The run's own directory  [default: a new one in --outputs]"
@@ -120,6 +132,8 @@ def options_of(given: dict[str, Any]) -> Any:
         force_rollback=given["force_rollback"],
         plan_sha256=given["plan_sha256"],
         short_watch_reason=given["short_watch"],
+        accept_unmeasured=given["accept_unmeasured"],
+        accept_late=given["accept_late"],
         outputs=given["outputs"],
         run_dir=given["run_dir"],
         by=given["by"],
@@ -153,7 +167,7 @@ def follow_to_end(run: Any, *, quiet: bool) -> int:
             from ctp_runbook.narrate import Narrator
 
             with Narrator().on_terminal() as narrator:
-                history = launch.follow(run, until=lambda _: False, on_change=narrator)
+                history = launch.follow(run, until=narrator.tick, on_change=narrator)
     except KeyboardInterrupt:
         state = launch.read_history(run).state
         click.echo(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import click
 
-from ctp_runbook.cli_options import PATH, find_run, which_run, why
+from ctp_runbook.cli_options import PATH, find_run, follow_to_end, which_run, why
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
@@ -16,6 +17,7 @@ __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook import launch
+    from ctp_runbook.countdown import countdown
     from ctp_runbook.narrate import sentence_of
 
     found = find_run(run_dir, outputs)
@@ -25,34 +27,28 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     click.echo(f"run {found.run_id}: {ended}; {attended}; {found.path}")
     for line in [line for record in history.records if (line := sentence_of(record))][-8:]:
         click.echo(line)
+    if runs_out := countdown(history, mono=time.monotonic()):
+        click.secho(runs_out.sentence, fg="red", bold=True)
     return history.outcome.exit_code if history.outcome else 0
 
 
 def _steer(name: str, text: str) -> click.Command:
     @which_run
     @why
-    def steer(run_dir: Path | None, outputs: Path, reason: str, by: str) -> None:
-        from ctp_runbook import launch
-        from ctp_runbook.errors import RunRefused
+    def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
+        from ctp_runbook.steer import steer
 
-        found = find_run(run_dir, outputs)
-        history = launch.read_history(found)
-        if history.outcome is not None:
-            raise RunRefused(
-                f"run {found.run_id} is over ({history.outcome.value}); there is nothing to {name}"
-            )
-        launch.request(found, name, by=by or launch.operator_name(), reason=reason)
-        if not launch.is_attended(found):
-            launch.start(found, resume=f"taken up again by {by or launch.operator_name()}")
-        click.echo(f"{name} asked of run {found.run_id}; follow it with `ctp-runbook status`")
+        steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
+        click.echo(steered.sentence)
+        return follow_to_end(steered.run, quiet=False) if steered.is_new else 0
 
-    return click.command(name=name, help=text)(steer)
+    return click.command(name=name, help=text)(ask)
 
 
 hold = _steer("hold", "Hold the watch for a decision.")
 resume = _steer("resume", "Go on watching; or take up a run that nobody conducts.")
 abort = _steer("abort", "Before the switch: end the run. After it: roll back.")
-rollback = _steer("rollback", "Roll back now.")
+rollback = _steer("rollback", "Roll back now; a COMPLETED run by a new run, which is followed.")
 
 
 @click.command()

@@ -89,6 +89,7 @@ class Limits:
     require_plan_sha256: bool
     journal_reserve_bytes: int
     restarts_max: int
+    alert_timeout_seconds: float = 5.0
     redact: tuple[str, ...] = field(default=(), repr=False)
     sessions: TradingSessions = field(default_factory=TradingSessions)
 
@@ -148,6 +149,7 @@ _LIMIT_FIELDS: Mapping[str, Field] = {
     "require_plan_sha256": Field("boolean"),
     "journal_reserve_bytes": Field("integer", high=1 << 40),
     "restarts_max": Field("integer", high=100),
+    "alert_timeout_seconds": Field("number", high=60, low_allowed=False, required=False),
     "redact": Field("texts", required=False),
 }
 _LIMIT_TABLES = ("step_timeout_seconds", "sessions")

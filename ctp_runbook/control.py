@@ -13,11 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.history import History
 from ctp_runbook.journal import Record, utc_text
+from ctp_runbook.model import State
 from ctp_runbook.rundir import RunDir, write_atomic
 
-__all__ = ["REQUESTS", "Inbox", "Request", "send_request"]
+__all__ = ["REQUESTS", "Answer", "Inbox", "Request", "answer_to", "send_request"]
 
+_STOPS = ("abort", "rollback")
 REQUESTS = ("go", "abort", "hold", "resume", "rollback")
 
 
@@ -38,13 +41,76 @@ class Request:
         return f"{self.request} asked for by {self.by}{why}"
 
 
-def send_request(run: RunDir, request: str, *, by: str, reason: str = "") -> None:
-    """Leave a request for the run's orchestrator. Raises RunRefused for an unknown one."""
+@dataclass(frozen=True)
+class Answer:
+    """What the orchestrator says to a request: whether it obeys, and what happens now."""
+
+    obeyed: bool
+    sentence: str
+
+
+def answer_to(request: str, history: History) -> Answer:
+    """What a request comes to where the run stands; ``history`` is that of before it. Pure."""
+    state = history.state
+    if state is State.ROLLING_BACK:
+        return _while_rolling_back(request, history)
+    if request in _STOPS:
+        return _to_a_stop(state)
+    if request == "go":
+        if not state.is_before_switch:
+            return Answer(False, "the switch was begun already")
+        waits = "once nobody holds it and " if history.held else "as soon as "
+        return Answer(True, f"the switch begins {waits}every gate passed")
+    if request == "hold":
+        return _to_a_hold(state, history)
+    if state is not State.HOLDING and history.held is None:
+        return Answer(False, f"nothing is held; the run is {state.value}")
+    then = "the watch goes on" if state is State.HOLDING else "nothing is held any more"
+    return Answer(True, then)
+
+
+def _while_rolling_back(request: str, history: History) -> Answer:
+    begun = history.rollback_started
+    budget = f" of {begun.payload['budget_seconds']:g} s" if begun else ""
+    if request == "rollback":
+        return Answer(True, f"the rollback is under way, within its budget{budget}")
+    return Answer(
+        False,
+        f"the rollback is under way and is not stopped half way: it ends by itself within its "
+        f"budget{budget}, with the previous stack trading or saying what runs",
+    )
+
+
+def _to_a_stop(state: State) -> Answer:
+    if state.is_before_switch:
+        return Answer(True, "the run ends now; the old stack is not touched")
+    if state is State.SWITCHING:
+        return Answer(True, "the step under way is ended, and the switch is undone")
+    return Answer(True, "the rollback begins")
+
+
+def _to_a_hold(state: State, history: History) -> Answer:
+    if state is State.HOLDING:
+        return Answer(True, "it holds already, and no recovery ends that now: resume or rollback")
+    if state is State.WATCHING:
+        return Answer(True, "the watch holds until resume, rollback, or expiry")
+    if state is State.SWITCHING:
+        return Answer(
+            True,
+            "the switch is not stopped half way, for nothing trades meanwhile; the watch begins "
+            "HOLDING. To undo it now: abort",
+        )
+    return Answer(True, "the gates go on, but the switch does not begin before a resume")
+
+
+def send_request(run: RunDir, request: str, *, by: str, reason: str = "") -> str:
+    """Leave a request for the run's orchestrator; its name. Raises RunRefused for an unknown one."""
     if request not in REQUESTS:
         raise RunRefused(f"request {request!r}: expected one of {', '.join(REQUESTS)}")
     name = f"{time.time_ns():020d}-{os.getpid()}-{request}.json"
     body = {"request": request, "by": by, "reason": reason, "requested_utc": utc_text()}
     write_atomic(run.control / name, json.dumps(body).encode())
+    return name
 
 
 class Inbox:

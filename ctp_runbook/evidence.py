@@ -78,6 +78,10 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
         "CUTOVER_RUN_ID": history.run_id,
         "CUTOVER_PLAN_SHA256": history.created.get("plan_sha256", ""),
         "CUTOVER_JOURNAL_SHA256": journal_sha256 or _records_digest(history),
+        "CUTOVER_PARENT_RUN": history.created.get("parent_run", ""),
+        "CUTOVER_OVERRIDES": "; ".join(
+            f"{name}: {reason}" for name, reason in history.created.get("overrides", {}).items()
+        ),
         "CUTOVER_OUTCOME": history.outcome.value if history.outcome else "",
         "CUTOVER_TRADING_DOWNTIME_SECONDS": _seconds(trading_downtime_seconds(history)),
         "CUTOVER_WATCH_VERDICT": _watch_verdict(history),

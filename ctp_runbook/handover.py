@@ -129,6 +129,7 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
         "CTP_METRICS_URL": engine.metrics_url,
     }
     output = private_dir(context.run) / "cancel_working_orders.out"
+    limits, room = context.plan.limits, max(0.2, (deadline - time.monotonic()) * 0.15)
     held = HeldCommand(command, cwd=context.cwd, env=env, output=output)
     try:
         context.record(
@@ -139,11 +140,12 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
             command=command,
         )
         held.release()
-        end = held.wait(deadline=deadline, interrupt=lambda: "")
+        end = held.wait(deadline=deadline - 2 * room, interrupt=context.interrupt)
         if end.exit_code != 0:
             held.end(
-                term_grace=context.plan.limits.term_grace_seconds,
-                kill_grace=context.plan.limits.kill_grace_seconds,
+                term_grace=min(limits.term_grace_seconds, room),
+                kill_grace=min(limits.kill_grace_seconds, room),
+                meanwhile=context.interrupt,
             )
         context.record(
             "act_ended", act="cancel_working_orders", member=engine.name, exit_code=end.exit_code
@@ -159,7 +161,8 @@ def _read_until_none_works(
 ) -> dict[str, Any]:
     while True:
         state = _read(context, engine)
-        if not state.get("working_orders") or time.monotonic() >= deadline:
+        is_over = time.monotonic() >= deadline or context.interrupt()
+        if not state.get("working_orders") or is_over:
             return state
         time.sleep(context.plan.limits.effect_poll_seconds)
 
@@ -173,6 +176,7 @@ def _read(context: RunContext, engine: Member) -> dict[str, Any]:
         cwd=context.cwd,
         env=context.environment_of(),
         seconds=context.plan.limits.alive_timeout_seconds,
+        interrupt=context.interrupt,
     )
 
 

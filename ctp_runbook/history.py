@@ -40,6 +40,7 @@ class StepHistory:
     start_ticks: int = 0
     started_utc: str = ""
     started_mono_ns: int = 0
+    due_mono_ns: int = 0
     ended_utc: str = ""
 
 
@@ -53,7 +54,10 @@ class History:
     steps: Mapping[str, StepHistory] = field(default_factory=dict)
     transitions: tuple[Transition, ...] = ()
     identities: Mapping[str, Identity] = field(default_factory=dict)
+    parent: Record | None = None
     go: Record | None = None
+    held: Record | None = None
+    stop_asked: Record | None = None
     watch_started: Record | None = None
     watch_ended: Record | None = None
     judgement: Record | None = None
@@ -136,6 +140,7 @@ def _step_started(history: History, record: Record) -> History:
         start_ticks=given["start_ticks"],
         started_utc=record.wall_utc,
         started_mono_ns=record.mono_ns,
+        due_mono_ns=given.get("due_mono_ns", 0),
         reason="started; its end was not seen",
     )
     return _with_step(history, step)
@@ -181,7 +186,13 @@ def _identity(history: History, record: Record) -> History:
 
 
 def _control(history: History, record: Record) -> History:
-    return replace(history, go=record) if record.payload["request"] == "go" else history
+    """``held``: a hold that nobody has ended by resume; ``stop_asked``: the last wish to stop."""
+    request = record.payload["request"]
+    if request == "go":
+        return replace(history, go=record)
+    if request in ("hold", "resume"):
+        return replace(history, held=record if request == "hold" else None)
+    return replace(history, stop_asked=record)
 
 
 def _orchestrator_started(history: History, record: Record) -> History:
@@ -203,6 +214,7 @@ _FOLDS = {
     "step_started": _step_started,
     "step_ended": _step_ended,
     "step_not_done": _step_not_done,
+    "parent": lambda h, r: replace(h, parent=r),
     "identity": _identity,
     "control": _control,
     "orchestrator_started": _orchestrator_started,

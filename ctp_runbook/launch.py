@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.checklist import checklist_json, checklist_markdown
+from ctp_runbook import run_header
 from ctp_runbook.control import send_request
 from ctp_runbook.errors import JournalError, PlanRefused, RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import Journal, Record, digest_of, read_journal
 from ctp_runbook.lock import take_environment_lock
+from ctp_runbook.measured import undo_refusals
 from ctp_runbook.model import Identity
 from ctp_runbook.plan import Plan, window_refusals
 from ctp_runbook.private import keep_private, load_private_plan
 from ctp_runbook.process import is_running
+from ctp_runbook.run_header import header_of, overrides_of, write_plan
 from ctp_runbook.rundir import RunDir, write_atomic
 
 __all__ = [
@@ -36,41 +37,18 @@ __all__ = [
     "new_run_dir",
     "operator_name",
     "read_history",
+    "read_whole",
     "request",
     "start",
     "take_lock",
+    "write_run",
 ]
 
+RunOptions = run_header.RunOptions
+operator_name = run_header.operator_name
 request = send_request
 take_lock = take_environment_lock
 _START_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is asked of a run. Nothing of the plan is executed unless ``execute`` is set."""
-
-    execute: bool = False
-    probe: bool = False
-    force_rollback: bool = False
-    plan_sha256: str = ""
-    short_watch_reason: str = ""
-    outputs: Path = Path("outputs")
-    run_dir: Path | None = None
-    by: str = ""
-    cutover_output: Path | None = None
-    rollback_output: Path | None = None
-    parent_run: str = ""
-
-
-def operator_name() -> str:
-    """The user who asks, for the record."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
 
 
 def new_run_dir(environment: str, *, outputs: Path) -> Path:
@@ -92,6 +70,14 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     if not options.execute:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]
+    if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
+        reasons += undo_refusals(
+            plan,
+            options.measured(plan.environment),
+            now=now,
+            accept_unmeasured=options.accept_unmeasured,
+            accept_late=options.accept_late,
+        )
     if plan.limits.require_plan_sha256 and not asked:
         reasons.append(
             "limits.toml require_plan_sha256 is true and --plan-sha256 was not given; "
@@ -117,21 +103,62 @@ def create_run(plan: Plan, options: RunOptions) -> RunDir:
     if options.execute:
         # Refuse before anything is made; the lock is taken for good when the run starts.
         os.close(take_lock(plan.environment, run_id="being prepared"))
+    return write_run(plan, options)
+
+
+def write_run(
+    plan: Plan,
+    options: RunOptions,
+    *,
+    more: Mapping[str, Any] | None = None,
+    plan_files: Mapping[str, bytes] | None = None,
+    records: Iterable[tuple[str, Mapping[str, Any]]] = (),
+) -> RunDir:
+    """Make the directory of a run that was let through, with its plan and its header.
+
+    ``more`` goes into the header, ``plan_files`` into plan/, ``records`` after the header. Raises
+    RunRefused when the run id is taken.
+    """
     path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
     run = RunDir(path.absolute())
     run.make()
+    measured = options.measured(plan.environment)
+    overrides = {} if options.parent_run else overrides_of(plan, options, measured)
     digests = {
-        "plan_files": _write_plan(run, plan),
+        "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files or {})},
         "kept_files": keep_private(run, plan) if options.execute else {},
     }
-    header = {**plan.redactor.data(_header(run, plan, options)), **digests}
-    write_atomic(run.run_json, _run_json(header))
+    facts = {
+        **header_of(run, plan, options),
+        "measured": vars(measured),
+        "overrides": {name: reason for name, (reason, _) in overrides.items()},
+        **(more or {}),
+    }
+    header = {**plan.redactor.data(facts), **digests}
+    write_atomic(run.run_json, _json(header))
     journal = Journal(run.journal, durable=options.execute)
     journal.append("run_created", header)
+    for kind, payload in records:
+        journal.append(kind, payload)
+    for name, (reason, refused) in overrides.items():
+        told = f"OVERRIDE --{name.replace('_', '-')} by {facts['created_by']}: {reason} ({refused})"
+        journal.append("finding", {"severity": "critical", "sentence": plan.redactor(told)})
     if options.execute:
         _warn_of_shared_group(journal)
     journal.close()
     return run
+
+
+def _json(header: Mapping[str, Any]) -> bytes:
+    import json
+
+    return (json.dumps(header, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _write_more(run: RunDir, files: Mapping[str, bytes]) -> dict[str, str]:
+    for name, data in files.items():
+        (run.plan / name).write_bytes(data)
+    return {name: digest_of(data) for name, data in files.items()}
 
 
 def _warn_of_shared_group(journal: Journal) -> None:
@@ -139,99 +166,6 @@ def _warn_of_shared_group(journal: Journal) -> None:
 
     if warning := shares_control_group():
         journal.append("finding", {"severity": "warning", "sentence": warning})
-
-
-def _run_json(header: Mapping[str, Any]) -> bytes:
-    import json
-
-    return (json.dumps(header, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _write_plan(run: RunDir, plan: Plan) -> dict[str, str]:
-    """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
-    files = {
-        "ctp_cutover.template.env": plan.cutover_template,
-        "ctp_rollback_drill.template.env": plan.rollback_template,
-        "limits.toml": plan.limits_file,
-        "watch.toml": plan.watch_file,
-    }
-    texts = {
-        name: plan.redactor(path.read_bytes().decode("utf-8", errors="replace"))
-        for name, path in files.items()
-    }
-    texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan)
-    texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan)
-    for name, text in texts.items():
-        (run.plan / name).write_bytes(text.encode())
-    return {name: digest_of(text.encode()) for name, text in texts.items()}
-
-
-def _header(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
-    files = ("cutover_template", "rollback_template", "limits_file", "watch_file")
-    copies = {
-        name: str(Path(path).absolute())
-        for name in ("cutover_output", "rollback_output")
-        if (path := getattr(options, name)) is not None
-    }
-    return {
-        "run_id": run.run_id,
-        "environment": plan.environment,
-        "dry_run": not options.execute,
-        "rehearsal": plan.is_rehearsal,
-        "plan_sha256": plan.sha256,
-        "created_by": options.by or operator_name(),
-        "host": os.uname().nodename,
-        "probe": options.probe,
-        "force_rollback": options.force_rollback,
-        "forced_after_seconds": plan.forced_rollback_after_seconds,
-        "restarts_max": plan.limits.restarts_max,
-        "short_watch_reason": options.short_watch_reason,
-        "parent_run": options.parent_run,
-        "cwd": str(Path.cwd()),
-        "files": {name: str(getattr(plan, name).absolute()) for name in files},
-        "copies": copies,
-        "plan": _plan_data(plan),
-    }
-
-
-def _plan_data(plan: Plan) -> dict[str, Any]:
-    """What evidence, verification and pictures need of the plan."""
-    return {
-        "environment": plan.environment,
-        "window_local": plan.window_text,
-        "ctp_config_path": plan.ctp_config_path,
-        "monitor_minutes": plan.monitor_minutes,
-        "monitor_keys": list(plan.monitor_keys),
-        "trigger_text": plan.trigger.text,
-        "max_rollback_seconds": plan.max_rollback_seconds,
-        "hold_seconds": plan.hold_seconds,
-        "hold_expiry": plan.hold_expiry,
-        "session_policy": plan.session_policy,
-        "cutover_evidence_output": plan.cutover_evidence_output,
-        "rollback_evidence_output": plan.rollback_evidence_output,
-        "warnings": list(plan.warnings),
-        "steps": [
-            {
-                "name": step.name,
-                "phase": step.phase.value,
-                "kind": step.kind.value,
-                "command": step.command,
-                "timeout_seconds": step.timeout_seconds,
-            }
-            for step in plan.steps
-        ],
-        "watch": {
-            "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
-            "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
-            "recovery_seconds": plan.watch.recovery_seconds,
-            "metrics": {rule.name: _rule_data(rule) for rule in plan.watched},
-        },
-    }
-
-
-def _rule_data(rule: Any) -> dict[str, Any]:
-    data = {field.name: getattr(rule, field.name) for field in fields(rule)}
-    return {**data, "labels": dict(rule.labels)}
 
 
 # --- starting ---------------------------------------------------------------------
@@ -258,7 +192,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
     finally:
         os.close(lock_fd)
     deadline = time.monotonic() + _START_SECONDS
-    while len(_read_whole(run).records) <= records:
+    while len(read_whole(run).records) <= records:
         if not is_running(guardian):
             raise RunRefused(f"the orchestrator did not start; see {run.logs}/orchestrator.log")
         if time.monotonic() > deadline:
@@ -339,7 +273,7 @@ def follow(
     seen = -1
     unattended_since: float | None = None
     while True:
-        history = _read_whole(run)
+        history = read_whole(run)
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
@@ -359,7 +293,7 @@ def follow(
         time.sleep(poll_seconds)
 
 
-def _read_whole(run: RunDir) -> History:
+def read_whole(run: RunDir) -> History:
     """The history; a record caught in the middle of its write is read a moment later."""
     for _ in range(20):
         try:

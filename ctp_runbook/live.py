@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from ctp_runbook.countdown import countdown
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.history import History
 from ctp_runbook.model import State
@@ -23,6 +24,8 @@ _PLOT_SECONDS = 5.0
 
 def progress_sentence(history: History, *, mono: float) -> str:
     """What the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
+    if runs_out := countdown(history, mono=mono):
+        return runs_out.sentence
     if history.unfinished:
         step = history.unfinished[-1]
         return f"{step.name} for {mono - step.started_mono_ns / 1e9:.0f} s"
@@ -87,8 +90,8 @@ class LiveView:
         told = progress_sentence(history, mono=now)
         if history.state is State.HOLDING:
             told += (
-                f". HOLDING: {history.transitions[-1].reason}. Decide in a terminal: `ctp-runbook "
-                f"resume|rollback --run {self._run.path}`"
+                f". {_judged(history)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
+                f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
             )
         # A page that was reloaded keeps what it showed last: let it say when that was.
         return Banner(kind, f"{history.state.value} at {datetime.now(UTC):%H:%M:%S}Z …", told)

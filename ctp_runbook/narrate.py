@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ctp_runbook.countdown import countdown
 from ctp_runbook.history import History
 from ctp_runbook.journal import Record
 from ctp_runbook.model import State
@@ -42,6 +43,24 @@ def _step_started(given: Any) -> str:
     return f"  … {given['step']} (at most {given['timeout_seconds']:g} s)"
 
 
+def _rollback_started(given: Any) -> str:
+    shares = ", ".join(f"{name} {seconds:g} s" for name, seconds in given["shares"].items())
+    return f"  budget {given['budget_seconds']:g} s from the trigger: {shares}"
+
+
+def _answer(given: Any) -> str:
+    return f"  {'»' if given['obeyed'] else '!'} {given['request']}: {given['sentence']}"
+
+
+def _alert(given: Any) -> str:
+    return f"! alert ({', '.join(given['hooks'])}): {given['sentence']}"
+
+
+def _alert_ended(given: Any) -> str:
+    told = "delivered" if given["ok"] else f"NOT delivered: {given['sentence']}"
+    return f"  · alert by {given['hook']} {told} after {given['took_ms'] / 1000:.1f} s"
+
+
 def _step_ended(given: Any) -> str:
     took = given["duration_ms"] / 1000
     return f"  {_MARKS[given['status']]} {given['step']} {given['status']} in {took:.1f} s: {given['reason']}"
@@ -65,9 +84,14 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "step_not_done": _step_not_done,
     "judgement": _judgement,
     "trigger": lambda given: f"✗ {given['sentence']}",
-    "finding": lambda given: f"! {given['sentence']}",
+    "finding": lambda g: f"{'✗' if g['severity'] == 'critical' else '!'} {g['sentence']}",
     "watch_gap": lambda given: f"! the watch has a gap since {given['from_utc']}",
     "control": lambda given: f"» {given['request']} by {given['by']} {given['reason']}".rstrip(),
+    "answer": _answer,
+    "alert": _alert,
+    "alert_ended": _alert_ended,
+    "rollback_started": _rollback_started,
+    "parent": lambda given: f"» rolls back run {given['run_id']} ({given['outcome']})",
     "closed": lambda given: f"» {given['outcome']}: {given['sentence']}",
 }
 
@@ -78,6 +102,12 @@ class Narrator:
     def __init__(self) -> None:
         self._told = 0
         self._status: Any = None
+
+    def tick(self, history: History) -> bool:
+        """Move the clock of the status line; always False, to be put into a condition."""
+        if self._status is not None:
+            self._status.update(_waiting_for(history))
+        return False
 
     def __call__(self, history: History) -> None:
         """Print the records that came since the last call."""
@@ -103,6 +133,11 @@ class Narrator:
 
 
 def _waiting_for(history: History) -> str:
+    from rich.markup import escape
+
+    if runs_out := countdown(history, mono=time.monotonic()):
+        colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
+        return f"[{colour}]{escape(runs_out.sentence)}[/]; Ctrl-C leaves the run going"
     if history.state is State.WATCHING and history.watch_started is not None:
         minutes = history.watch_started.payload["minutes"]
         left = minutes * 60 - (time.monotonic() - history.watch_started.mono_ns / 1e9)

@@ -15,10 +15,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook.control import Inbox, Request
+from ctp_runbook.alerts import AlertDesk
+from ctp_runbook.control import Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.finish import finalise
 from ctp_runbook.journal import Journal
+from ctp_runbook.measured import Measured, undo_refusals
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.private import load_private_plan
@@ -33,6 +35,8 @@ __all__ = ["GuardianWatch", "Orchestrator", "main"]
 
 _READY_POLL_SECONDS = 0.1
 _GUARDIAN_LOOK_SECONDS = 0.5
+# All four members are looked at within this after a rollback's budget is used up.
+_LAST_LOOK_SECONDS = 0.6
 
 
 class Orchestrator:
@@ -50,24 +54,56 @@ class Orchestrator:
             cwd=cwd,
             environ=dict(os.environ),
             interrupt=self.interrupt,
+            alert=lambda occasion, sentence: self._alerts.call(self.context, occasion, sentence),
         )
+        self._alerts = AlertDesk()
         self._inbox = Inbox(run, taken=self.journal.records)
-        self._pending: list[Request] = []
+        self._pending: list[Request] = self._unanswered()
+        self._is_closing = False
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd)
 
     # --- requests ----------------------------------------------------------------
 
     def interrupt(self) -> str:
-        """Take requests in; a sentence when one of them ends what is being done."""
+        """Take requests in and answer them; a sentence when one ends what is being done."""
         self._guardian.look(self.context)
+        self._alerts.collect(self.context)
         for request in self._inbox.poll():
-            self.context.record("control", **request.__dict__)
-            self._pending.append(request)
-        if self.context.history.state is State.ROLLING_BACK:
+            self._take(request)
+        state = self.context.history.state
+        if state is State.ROLLING_BACK or self._is_closing:
             return ""
-        stops = [one for one in self._pending if one.request in ("abort", "rollback")]
+        # While watching, any request is more urgent than a look that may take seconds.
+        urgent: tuple[str, ...] = ("abort", "rollback")
+        if state in (State.WATCHING, State.HOLDING):
+            urgent = ("abort", "rollback", "hold", "resume")
+        stops = [one for one in self._pending if one.request in urgent]
         return stops[0].sentence if stops else ""
+
+    def _take(self, request: Request) -> None:
+        """Write a request down, with what it comes to where the run stands."""
+        history = self.context.history
+        answer = answer_to(request.request, history)
+        self.context.record("control", **request.__dict__)
+        self.context.record(
+            "answer",
+            request=request.request,
+            file=request.file,
+            obeyed=answer.obeyed,
+            sentence=answer.sentence,
+        )
+        if answer.obeyed and history.state is not State.ROLLING_BACK:
+            self._pending.append(request)
+
+    def _unanswered(self) -> list[Request]:
+        """A stop that the orchestrator before this one took in and did not live to act on."""
+        history = self.context.history
+        asked = history.stop_asked
+        if asked is None or history.state is State.ROLLING_BACK or history.closed:
+            return []
+        keys = ("request", "by", "reason", "requested_utc", "file")
+        return [Request(**{key: str(asked.payload.get(key, "")) for key in keys})]
 
     def _take_requests(self) -> list[Request]:
         self.interrupt()
@@ -89,6 +125,8 @@ class Orchestrator:
             reason=resumed,
             guardian=self._guardian.described,
         )
+        if history.parent is not None:
+            return self._undo_parent(resumed)
         if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
             return self._undo(trouble)
         try:
@@ -104,11 +142,16 @@ class Orchestrator:
             return self._undo(trouble)
         return self._close(Outcome.COMPLETED, "the new generation trades; the watch window passed")
 
+    def let_alerts_end(self) -> None:
+        """Give alerts under way their time; the run is over and its evidence is written."""
+        self._alerts.drain(seconds=self.context.plan.limits.alert_timeout_seconds)
+
     @property
     def _is_touched(self) -> bool:
         """True once a step of the switch was begun."""
         history = self.context.history
-        return any(history.step(step.name).attempt for step in self.context.plan.switch)
+        switched = any(history.step(step.name).attempt for step in self.context.plan.switch)
+        return switched or history.parent is not None
 
     def _before_watch(self) -> Outcome | Trouble | None:
         """Gates, READY, switch. An Outcome when the run is over with the old stack untouched."""
@@ -131,7 +174,7 @@ class Orchestrator:
     def _wait_until_go(self) -> str:
         """READY until somebody says go; why not, or nothing. Looks again right before the stop."""
         self._enter(State.READY, "all gates passed")
-        while not (stop := self.interrupt()) and self.context.history.go is None:
+        while not (stop := self.interrupt()) and self._is_waiting:
             time.sleep(_READY_POLL_SECONDS)
         if stop:
             return stop
@@ -145,10 +188,28 @@ class Orchestrator:
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
                 f"since the plan {reviewed[:12]}… was made; plan again"
             )
-        reasons = [*window_refusals(plan, now=datetime.now(UTC))]
+        reasons = [*window_refusals(plan, now=datetime.now(UTC)), *self._undo_refusals()]
         if time.monotonic() - self._probed > plan.limits.ready_probe_max_age_seconds:
             reasons += ready_gaps(self.context)
-        return "; ".join(reasons)
+        return self.interrupt() or "; ".join(reasons)
+
+    @property
+    def _is_waiting(self) -> bool:
+        """True in READY until somebody gave the go, and while somebody holds the run."""
+        history = self.context.history
+        return history.go is None or history.held is not None
+
+    def _undo_refusals(self) -> tuple[str, ...]:
+        """Why what is switched now could not be undone in time any more (waiting took long)."""
+        created = self.context.history.created
+        overrides = created.get("overrides", {})
+        return undo_refusals(
+            self.context.plan,
+            Measured.of(created.get("measured", {})),
+            now=datetime.now(UTC),
+            accept_unmeasured=str(overrides.get("accept_unmeasured", "")),
+            accept_late=str(overrides.get("accept_late", "")),
+        )
 
     def _digest_now(self) -> str:
         files = self.context.history.created["files"]
@@ -160,6 +221,20 @@ class Orchestrator:
             watch_file=Path(files["watch_file"]),
         )
         return plan_digest(plan, base=self.context.cwd, environ=os.environ)
+
+    def _undo_parent(self, resumed: str) -> Outcome:
+        """Roll back what a completed run switched; the clock runs since it was asked for."""
+        self.interrupt()  # who asked, and why
+        created = self.journal.records[0]
+        parent, by = created.payload["parent_run"], created.payload["created_by"]
+        why = f": {created.payload['reason']}" if created.payload.get("reason") else ""
+        told = f"rollback of run {parent} asked for by {by}{why}"
+        if resumed:
+            told = f"{told}; taken up again: {resumed}"
+        wall, mono = created.wall.timestamp(), created.mono_ns / 1e9
+        if created.boot_id != self.journal.records[-1].boot_id:
+            wall, mono = time.time(), time.monotonic()
+        return self._undo(Trouble("operator", told, wall, mono))
 
     def _undo(self, trouble: Trouble) -> Outcome:
         end: RollbackEnd = roll_back(self.context, trouble)
@@ -200,11 +275,8 @@ class Orchestrator:
             self.context.record("state", to=state.value, reason=reason)
 
     def _close(self, outcome: Outcome, sentence: str, *, failed_step: str = "") -> Outcome:
-        running = {}
-        for name, member in self.context.plan.members.items():
-            seen = observe(self.context, member, question="alive")
-            word = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
-            running[name] = word
+        self._is_closing = True
+        running = self._what_runs()
         _mark_not_run(self.context)
         runs = ", ".join(f"{name} {word}" for name, word in running.items())
         old_lives = all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role)
@@ -215,6 +287,9 @@ class Orchestrator:
             told = f"{sentence}; the old stack still trades, untouched"
         elif outcome is Outcome.ABORTED_BEFORE_SWITCH:
             told = f"{sentence}; this run did not touch the old stack, but what runs now is: {runs}"
+        if outcome is not Outcome.COMPLETED:
+            self.context.alert("ended", f"{outcome.value}: {told}")
+        self._alerts.leave(self.context)
         self.context.record(
             "closed",
             outcome=outcome.value,
@@ -224,6 +299,20 @@ class Orchestrator:
             running=running,
         )
         return outcome
+
+    def _what_runs(self) -> dict[str, str]:
+        """Each member: alive, gone or undecided; after a rollback soon after its budget's end."""
+        begun = self.context.history.rollback_started
+        until: float | None = None
+        if begun is not None:
+            budget = float(begun.payload["budget_seconds"])
+            ends = float(begun.payload["started_mono_ns"]) / 1e9 + budget
+            until = max(ends, time.monotonic()) + _LAST_LOOK_SECONDS
+        running = {}
+        for name, member in self.context.plan.members.items():
+            seen = observe(self.context, member, question="alive", deadline=until)
+            running[name] = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
+        return running
 
 
 def _mark_not_run(context: RunContext) -> None:
@@ -299,6 +388,7 @@ def main(argv: list[str] | None = None) -> int:
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
         finalise(run)
+        orchestrator.let_alerts_end()
     except RunbookError as error:
         print(f"orchestrator: {error}", file=sys.stderr, flush=True)
         return 70

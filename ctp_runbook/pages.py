@@ -13,6 +13,7 @@ from ctp_runbook.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES
 from ctp_runbook.judge import WindowJudgement
+from ctp_runbook.measured import Measured
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.result_env import parse_env
@@ -32,6 +33,7 @@ __all__ = [
     "observed_tables",
     "outcome_banner",
     "outcome_sentence",
+    "override_banners",
     "readiness_table",
     "rollback_blocks",
     "rule_table",
@@ -98,6 +100,15 @@ def mode_banner(history: History) -> Banner:
     return Banner("warn", "REAL RUN", f"environment {environment}")
 
 
+def override_banners(history: History) -> list[Banner]:
+    """Every override with its reason, in red; nothing where nothing was overridden."""
+    overrides = history.created.get("overrides", {})
+    return [
+        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", str(reason))
+        for name, reason in overrides.items()
+    ]
+
+
 def outcome_banner(history: History) -> Banner:
     """How the run ended, with the orchestrator's own sentence."""
     kind, title = headline(history)
@@ -135,6 +146,12 @@ def facts_of_plan(history: History) -> Facts:
         ("plan sha256", created.get("plan_sha256", "")),
         ("created", f"by {created.get('created_by', '')} on {created.get('host', '')}"),
     ]
+    if "measured" in created:
+        known = Measured.of(created["measured"])
+        pairs.append(("earlier cutovers took", known.cutover))
+        pairs.append(("earlier rollbacks took", known.rollback))
+    if created.get("parent_run"):
+        pairs.append(("rolls back run", created["parent_run"]))
     if created.get("force_rollback"):
         pairs.append(("drill", "rolls back after a verified switch (--force-rollback)"))
     if created.get("short_watch_reason"):
@@ -264,6 +281,8 @@ def rollback_blocks(history: History) -> Iterator[Block]:
         pairs.append(
             ("observed", f"{given['metric']} = {given['value']:.4g}, limit {given['limit']:g}")
         )
+    shares = begun.payload.get("shares", {})
+    pairs.append(("split", ", ".join(f"{name} {part:.3g} s" for name, part in shares.items())))
     if history.closed is not None:
         spent = f"{seconds:.1f} s of {budget:g} s ({'kept' if seconds <= budget else 'EXCEEDED'})"
         pairs.append(("budget", spent))

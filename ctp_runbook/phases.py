@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook import launch, pages
 from ctp_runbook.errors import EvidenceInvalid, RunbookError, RunEnded, RunRefused
+from ctp_runbook.evidence import CHECKLISTS
 from ctp_runbook.history import History
 from ctp_runbook.live import LiveView, show
 from ctp_runbook.locate import find_config
 from ctp_runbook.model import Outcome, State, StepStatus
-from ctp_runbook.panels import Banner, Block, Facts, Notes, Page, Table, mark
+from ctp_runbook.panels import Banner, Block, Facts, Page, Table, mark
 from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan_page import plan_blocks, refuse_other_plan
 from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.step_plots import pictures_of
 from ctp_runbook.topology import sli_topology
@@ -35,6 +37,7 @@ __all__ = [
     "plan",
     "readiness",
     "rollback",
+    "steer",
     "switch",
     "verify",
     "watch",
@@ -77,11 +80,16 @@ class PhaseResult:
 
 
 def plan(
-    cutover_template: str, rollback_template: str, *, execute: bool = False, run_dir: str = ""
+    cutover_template: str,
+    rollback_template: str,
+    *,
+    execute: bool = False,
+    run_dir: str = "",
+    reasons: Mapping[str, str] | None = None,
 ) -> PhaseResult:
     """01: check both templates, make the run (or join the one in ``run_dir``), show its plan.
 
-    A dry run is simulated to its end here. Raises TemplateError, ConfigError, PlanRefused or
+    ``reasons`` are those for ``accept_unmeasured`` and ``accept_late``, blank for none. A dry run is simulated to its end here. Raises TemplateError, ConfigError, PlanRefused or
     RunRefused with every reason; nothing was touched then.
     """
     _go_home()
@@ -89,16 +97,24 @@ def plan(
     if known is None:
         made = _load(cutover_template, rollback_template, {})
         asked = Path(run_dir) if run_dir else None
-        options = launch.RunOptions(execute=execute, run_dir=asked, outputs=_outputs())
+        options = launch.RunOptions(
+            execute=execute,
+            run_dir=asked,
+            outputs=_outputs(),
+            accept_unmeasured=(reasons or {}).get("accept_unmeasured", ""),
+            accept_late=(reasons or {}).get("accept_late", ""),
+        )
         run = launch.create_run(made, options)
     else:
         run, history = known, launch.read_history(known)
         made = _load(cutover_template, rollback_template, history.created["files"])
-        _refuse_other_plan(history, made, execute=execute)
+        refuse_other_plan(history, made, execute=execute)
     if not execute:
         launch.start(run, plan=made)
     history = launch.read_history(run)
-    return PhaseResult(_page(run, history, _plan_blocks(run, history, made)))
+    return PhaseResult(
+        _page(run, history, plan_blocks(history, made, checklist=run.plan / CHECKLISTS[0]))
+    )
 
 
 def infra_gates(run_dir: str = "") -> PhaseResult:
@@ -173,6 +189,18 @@ def rollback(run_dir: str = "") -> PhaseResult:
     return PhaseResult(_page(run, history, blocks), _ended(history) if unrestored else None)
 
 
+def steer(request: str, *, reason: str, by: str = "", run_dir: str = "") -> PhaseResult:
+    """Ask for ``hold``, ``resume``, ``abort`` or ``rollback`` in another notebook than the one that
+    follows the run, which is busy. Raises RunRefused where nothing can come of it."""
+    from ctp_runbook import steer as asking
+
+    _go_home()
+    steered = asking.steer(_run(run_dir), request, by=by, reason=reason)
+    history = launch.read_history(steered.run)
+    banner = Banner("info", f"{request} asked", steered.sentence)
+    return PhaseResult(_page(steered.run, history, [banner]))
+
+
 def verify(run_dir: str = "") -> PhaseResult:
     """07: recompute everything from the journal and the raw samples.
 
@@ -242,21 +270,6 @@ def _load(cutover_template: str, rollback_template: str, files: dict[str, str]) 
         environ=os.environ,
         base=Path.cwd(),
     )
-
-
-def _refuse_other_plan(history: History, made: Plan, *, execute: bool) -> None:
-    recorded = history.created["plan_sha256"]
-    if recorded != made.sha256:
-        raise RunRefused(
-            f"run {history.run_id} was made from a plan with sha256 {recorded[:12]}…; these "
-            f"templates give {made.sha256[:12]}…; name the run's own templates, or start a new run"
-        )
-    if history.is_dry_run is execute:
-        kind = "a dry run" if history.is_dry_run else "a real run"
-        raise RunRefused(
-            f"run {history.run_id} is {kind}; execute = {execute} does not fit; set it to "
-            f"{not execute}, or start a new run"
-        )
 
 
 def _follow(
@@ -362,7 +375,8 @@ def _ended(history: History) -> RunEnded:
 
 
 def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
-    return Page([pages.mode_banner(history), *blocks], run_dir=str(run.path))
+    top = [pages.mode_banner(history), *pages.override_banners(history)]
+    return Page([*top, *blocks], run_dir=str(run.path))
 
 
 def _result(
@@ -376,20 +390,3 @@ def _result(
     banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
     told = [banner, *blocks, pages.outcome_banner(history)]
     return PhaseResult(_page(run, history, told), _ended(history))
-
-
-def _plan_blocks(run: RunDir, history: History, made: Plan) -> list[Block]:
-    rows = [
-        (n, s.phase.value, s.name, f"{s.timeout_seconds:g} s", s.effect, ", ".join(s.undo))
-        for n, s in enumerate(made.steps, start=1)
-    ]
-    commands = [(s["name"], s["command"]) for s in history.plan["steps"]]
-    columns = ("#", "phase", "step", "at most", "done when", "undone by")
-    return [
-        pages.facts_of_plan(history),
-        Notes("warn", made.warnings, "Warnings"),
-        Notes("bad", made.execute_refusals, "--execute would refuse"),
-        Table(columns, rows, "Steps", numbers=frozenset({"#", "at most"})),
-        Table(("step", "command"), commands, "Commands", frozenset({"command"}), folded=True),
-        Facts([("checklist", run.plan / "ctp_one_shot_cutover_checklist.md")]),
-    ]

@@ -58,6 +58,8 @@ class Plan:
     cancel_working_orders_command: str
     rollback_cancel_seconds: float
     redis_compat: str
+    alert_command: str
+    alert_webhook_url: str = field(repr=False)
     readiness_commands: Mapping[str, str]
     cutover_evidence_output: str
     rollback_evidence_output: str
@@ -177,6 +179,8 @@ def _facts(values: TemplateValues, limits: Limits) -> dict[str, Any]:
         "cancel_working_orders_command": values.text("CANCEL_WORKING_ORDERS_CMD"),
         "rollback_cancel_seconds": values.number("ROLLBACK_CANCEL_SECONDS"),
         "redis_compat": values.text("RESTORE_REDIS_BRIDGE_COMPAT"),
+        "alert_command": values.text("ALERT_CMD"),
+        "alert_webhook_url": values.text("ALERT_WEBHOOK_URL"),
         "readiness_commands": {
             sli: values.text(key) for key, sli in READINESS_KEYS.items() if values.text(key)
         },
@@ -250,10 +254,16 @@ def _redactor(
 ) -> Redactor:
     """What must not be shown: of the environment, of the templates, of ``infra/env/``."""
     entries = (*cutover.entries, *rollback.entries)
-    named = {entry.key: entry.value for entry in entries if is_secret_name(entry.key)}
+    # A webhook's address is all it takes to use it.
+    named = {
+        entry.key: entry.value
+        for entry in entries
+        if is_secret_name(entry.key) or entry.key == "ALERT_WEBHOOK_URL"
+    }
+    webhook = named.pop("ALERT_WEBHOOK_URL", "")
     return Redactor.gather(
         environ={**environ, **named},
-        extra=extra,
+        extra=(*extra, webhook) if webhook else extra,
         env_files=env_files,
         texts=[entry.value for entry in entries],
     )
@@ -332,7 +342,7 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
 def _all_commands(plan: Plan) -> Iterator[str]:
     yield from (step.command for step in plan.steps)
     yield from (member.alive_command for member in plan.members.values())
-    yield from (plan.trading_state_command, plan.cancel_working_orders_command)
+    yield from (plan.trading_state_command, plan.cancel_working_orders_command, plan.alert_command)
     yield from plan.readiness_commands.values()
 
 

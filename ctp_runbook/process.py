@@ -138,21 +138,48 @@ def end_process(identity: Identity, *, term_grace: float, kill_grace: float) -> 
 
 
 def end_processes(
-    identities: Iterable[Identity], *, term_grace: float, kill_grace: float
+    identities: Iterable[Identity],
+    *,
+    term_grace: float,
+    kill_grace: float,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> tuple[Identity, ...]:
-    """TERM, wait, KILL, wait for several at once, in one grace each; those still running."""
+    """TERM, wait, KILL, wait for several at once, in one grace each; those still running.
+
+    ``meanwhile`` is called about ten times a second, so that requests are heard while waiting.
+    """
     left = tuple(one for one in identities if is_running(one))
     for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):
         for identity in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(identity.pid, sign)
-        deadline = time.monotonic() + grace
-        left = tuple(one for one in left if not wait_gone(one, seconds=deadline - time.monotonic()))
+        left = _wait_all_gone(left, seconds=grace, meanwhile=meanwhile)
     return left
 
 
-def end_group(pgid: int, *, term_grace: float, kill_grace: float) -> GroupEnd:
-    """TERM, wait, KILL, wait for a whole process group, until it is proved empty."""
+def _wait_all_gone(
+    left: tuple[Identity, ...], *, seconds: float, meanwhile: Callable[[], object]
+) -> tuple[Identity, ...]:
+    deadline = time.monotonic() + seconds
+    while True:
+        until = min(deadline, time.monotonic() + 0.1)
+        left = tuple(one for one in left if not wait_gone(one, seconds=until - time.monotonic()))
+        if not left or time.monotonic() >= deadline:
+            return left
+        meanwhile()
+
+
+def end_group(
+    pgid: int,
+    *,
+    term_grace: float,
+    kill_grace: float,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> GroupEnd:
+    """TERM, wait, KILL, wait for a whole process group, until it is proved empty.
+
+    ``meanwhile`` is called again and again while it is waited for.
+    """
     killed = False
     left = group_members(pgid)
     for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):
@@ -161,16 +188,19 @@ def end_group(pgid: int, *, term_grace: float, kill_grace: float) -> GroupEnd:
         killed = sign == signal.SIGKILL
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pgid, sign)
-        left = _wait_group_empty(pgid, seconds=grace)
+        left = _wait_group_empty(pgid, seconds=grace, meanwhile=meanwhile)
     return GroupEnd(left=left, killed=killed)
 
 
-def _wait_group_empty(pgid: int, *, seconds: float) -> tuple[int, ...]:
+def _wait_group_empty(
+    pgid: int, *, seconds: float, meanwhile: Callable[[], object]
+) -> tuple[int, ...]:
     deadline = time.monotonic() + seconds
     while True:
         left = group_members(pgid)
         if not left or time.monotonic() >= deadline:
             return left
+        meanwhile()
         time.sleep(0.02)
 
 
@@ -235,9 +265,17 @@ class HeldCommand:
             if reason := interrupt():
                 return CommandEnd(exit_code=None, interrupted=reason)
 
-    def end(self, *, term_grace: float, kill_grace: float) -> GroupEnd:
+    def end(
+        self,
+        *,
+        term_grace: float,
+        kill_grace: float,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> GroupEnd:
         """End the whole group, reap the shell, and say what is left (nothing, it is hoped)."""
-        result = end_group(self.pgid, term_grace=term_grace, kill_grace=kill_grace)
+        result = end_group(
+            self.pgid, term_grace=term_grace, kill_grace=kill_grace, meanwhile=meanwhile
+        )
         self._child.poll()
         return result
 

@@ -29,6 +29,7 @@ __all__ = [
     "session_gap",
 ]
 
+_LEAST_ASK_SECONDS = 0.15
 _START_STEPS = {
     Generation.NEW: {
         Role.CORE_ENGINE: ("start_new_core_engine",),
@@ -48,9 +49,6 @@ def observe(
 
     The alive command is given ``alive_timeout_seconds``, less where ``deadline`` comes first.
     """
-    seconds = context.plan.limits.alive_timeout_seconds
-    if deadline is not None:
-        seconds = min(seconds, max(0.5, deadline - time.monotonic()))
     from ctp_runbook.probes.liveness import observe_member
 
     seen = observe_member(
@@ -58,8 +56,9 @@ def observe(
         known=context.history.identities.get(member.name),
         cwd=context.cwd,
         env=context.environment_of(),
-        seconds=seconds,
+        seconds=_seconds_to_ask(context, deadline),
         leftovers=_started_processes(context, member),
+        interrupt=context.interrupt,
     )
     context.record(
         "probe",
@@ -72,13 +71,25 @@ def observe(
     return seen
 
 
+def _seconds_to_ask(context: RunContext, deadline: float | None) -> float:
+    """How long a probe's command may take; a little even past the deadline, to ask at all."""
+    seconds = context.plan.limits.alive_timeout_seconds
+    if deadline is None:
+        return seconds
+    return min(seconds, max(_LEAST_ASK_SECONDS, deadline - time.monotonic()))
+
+
 def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
-    """What this run's start of the member left running; nothing where it was never begun."""
+    """What the start of the member left running; nothing where it was never begun."""
     from ctp_runbook.probes.liveness import processes_of_step
 
     steps = _START_STEPS[member.generation][member.role]
     begun = tuple(name for name in steps if context.history.step(name).attempt)
-    return processes_of_step(context.run.run_id, begun) if begun else ()
+    found = processes_of_step(context.run.run_id, begun) if begun else ()
+    # What a completed run started carries that run's id, and is this one's to undo.
+    if parent := context.history.parent:
+        found += processes_of_step(str(parent.payload["run_id"]), steps)
+    return found
 
 
 def prove_gone(context: RunContext, member: Member, *, deadline: float) -> str:
@@ -105,7 +116,7 @@ def prove_started(context: RunContext, member: Member, *, deadline: float) -> st
         why = seen.sentence
         if seen.is_alive:
             record_identity(context, member, seen.identity)
-            why = session_gap(context, member)
+            why = session_gap(context, member, deadline=deadline)
             if not why:
                 return ""
         elif seen.is_gone and time.monotonic() - began > limits.proof_grace_seconds:
@@ -130,7 +141,7 @@ def record_identity(context: RunContext, member: Member, identity: Identity | No
         )
 
 
-def session_gap(context: RunContext, member: Member) -> str:
+def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
     """Why an engine's session is not verified, or nothing (always for a runner)."""
     if member.role is not Role.CORE_ENGINE:
         return ""
@@ -142,7 +153,8 @@ def session_gap(context: RunContext, member: Member) -> str:
             command=context.plan.trading_state_command,
             cwd=context.cwd,
             env=context.environment_of(),
-            seconds=context.plan.limits.alive_timeout_seconds,
+            seconds=_seconds_to_ask(context, deadline),
+            interrupt=context.interrupt,
         )
     except ProbeError as error:
         observed, ok = str(error), False
@@ -177,6 +189,7 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
         running,
         term_grace=min(limits.term_grace_seconds, available),
         kill_grace=min(limits.kill_grace_seconds, available),
+        meanwhile=context.interrupt,
     )
     for identity in running:
         told = "still running" if identity in stuck else "gone"

@@ -124,6 +124,8 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "host": _is_text,
         "force_rollback": _is_flag,
         "short_watch_reason": _is_text,
+        "measured": _is_table,
+        "overrides": _is_table,
         "plan": _PLAN,
     },
     "state": {"to": _one_of(*(state.value for state in State)), "reason": _is_text},
@@ -143,6 +145,21 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "by": _is_text,
         "reason": _is_text,
     },
+    "answer": {
+        "request": _one_of("go", "abort", "hold", "resume", "rollback"),
+        "file": _is_name,
+        "obeyed": _is_flag,
+        "sentence": _is_name,
+    },
+    "alert": {"occasion": _is_name, "sentence": _is_name, "hooks": _list_of(_is_name)},
+    "alert_ended": {
+        "occasion": _is_name,
+        "hook": _is_name,
+        "ok": _is_flag,
+        "sentence": _is_name,
+        "took_ms": _is_duration,
+    },
+    "parent": {"run_id": _is_name, "journal_sha256": _is_sha256, "outcome": _one_of("COMPLETED")},
     "step_started": {
         "step": _is_name,
         "phase": _PHASE,
@@ -150,6 +167,7 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "pid": _is_count,
         "start_ticks": _is_count,
         "command": _is_name,
+        "due_mono_ns": _is_count,
     },
     "step_ended": {
         "step": _is_name,
@@ -197,6 +215,7 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "budget_seconds": _is_duration,
         "started_utc": is_instant,
         "started_mono_ns": _is_count,
+        "shares": _is_table,
     },
     "finding": {"severity": _one_of("info", "warning", "critical"), "sentence": _is_text},
     "closed": {

@@ -89,13 +89,17 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{html.escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
-        f"<body>{pages.mode_banner(history).html}<h1>{html.escape(title)}</h1>"
+        f"<body>{pages.mode_banner(history).html}{_overridden(history)}<h1>{html.escape(title)}</h1>"
         f"{pages.outcome_banner(history).html}{_key_figures(history, judged)}"
         f"<nav>{navigation}</nav>{''.join(n.html for n in pages.findings(history))}{sections}"
         f"<footer>run {html.escape(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
         f"{html.escape(run.run_id)}</code></footer></body></html>\n"
     )
+
+
+def _overridden(history: History) -> str:
+    return "".join(banner.html for banner in pages.override_banners(history))
 
 
 def _anchor(name: str) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ctp_runbook.budget import budget_shares, step_due
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.handover import cancel_working_orders
 from ctp_runbook.journal import utc_text
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
 from ctp_runbook.proofs import end_member, observe, prove_for, prove_gone, prove_started
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
-from ctp_runbook.switch import unproved_gone
+from ctp_runbook.switch import readiness_proof, unproved_gone
 from ctp_runbook.watch import Trouble
 
 if TYPE_CHECKING:
@@ -26,17 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RollbackEnd", "roll_back"]
 
-# Part of the budget that each later step is left with, whatever the present one does.
-_RESERVE_SHARE = {
-    "stop_new_strategy_runner": 0.05,
-    "stop_new_core_engine": 0.05,
-    "restore_previous_binaries": 0.05,
-    "restore_redis_bridge_compat": 0.05,
-    "start_previous_core_engine": 0.2,
-    "start_previous_strategy_runner": 0.1,
-    "post_rollback_validate": 0.05,
-}
+# With less than this left, a step that restores trading is not cut to it any more: late is better
+# than nothing trading. Below every share of a step that starts something.
 _LEAST_SECONDS = 1.0
+_LEAST_SHARE = 0.05
 _CANCEL_SECONDS = 3.0
 
 
@@ -59,19 +53,21 @@ class _Rollback:
     results: dict[str, StepResult] = field(default_factory=dict)
     untouched: bool = False
 
+    @property
+    def budget(self) -> float:
+        """MAX_ROLLBACK_SECONDS."""
+        return self.context.plan.max_rollback_seconds
+
     def step_deadline(self, step: Step) -> float:
         """When this step must end: what is left, less what the later steps are owed."""
         now = time.monotonic()
-        names = [one.name for one in self.context.plan.rollback]
-        later = names[names.index(step.name) + 1 :]
-        budget = self.deadline - self.started
-        owed = sum(_RESERVE_SHARE[name] * budget for name in later)
-        due = self.deadline - owed
+        least = min(_LEAST_SECONDS, _LEAST_SHARE * self.budget)
         restores = step.kind in (StepKind.START, StepKind.CHECK)
-        if self.resumed_late or (restores and due - now < _LEAST_SECONDS):
+        if self.resumed_late or (restores and self.deadline - now < least):
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + step.timeout_seconds
-        return max(min(self.deadline, now + 0.05), due)
+        due = step_due(step.name, now=now, started=self.started, budget_seconds=self.budget)
+        return max(due, min(self.deadline, now + 0.05))
 
 
 def roll_back(context: RunContext, trouble: Trouble) -> RollbackEnd:
@@ -119,10 +115,12 @@ def _begin(context: RunContext) -> float:
     if history.state is not State.ROLLING_BACK:
         reason = str(trigger.payload["sentence"])
         context.record("state", to=State.ROLLING_BACK.value, reason=reason)
+        context.alert("rolling_back", reason)
     if history.rollback_started is None:
         context.record(
             "rollback_started",
             budget_seconds=context.plan.max_rollback_seconds,
+            shares=budget_shares(context.plan.max_rollback_seconds),
             started_utc=trigger.payload["sample_utc"],
             started_mono_ns=mono_ns,
         )
@@ -148,8 +146,9 @@ def _remove_new(work: _Rollback) -> str:
 def _stop(work: _Rollback, step: Step, role: Role) -> str:
     context = work.context
     member = context.plan.member(Generation.NEW, role)
-    if not context.history.step(f"start_new_{role.value}").attempt:
-        seen = observe(context, member, question="gone")
+    begun = context.history.step(f"start_new_{role.value}").attempt or context.history.parent
+    if not begun:
+        seen = observe(context, member, question="gone", deadline=work.step_deadline(step))
         if seen.is_gone:
             _skip(work, step, f"it was never started: {seen.sentence}")
             return ""
@@ -170,9 +169,10 @@ def _cancel_new_orders(context: RunContext, member: Member, *, deadline: float) 
     plan = context.plan
     if plan.working_orders_policy != "cancel" or not plan.cancel_working_orders_command:
         return
-    if not observe(context, member, question="alive").is_alive:
+    if not observe(context, member, question="alive", deadline=deadline).is_alive:
         return
-    until = min(deadline, time.monotonic() + (plan.rollback_cancel_seconds or _CANCEL_SECONDS))
+    now = time.monotonic()
+    until = now + min((deadline - now) / 2, plan.rollback_cancel_seconds or _CANCEL_SECONDS)
     try:
         cancel_working_orders(context, member, deadline=until)
     except ProbeError as error:
@@ -197,9 +197,29 @@ def _restore_old(work: _Rollback) -> str:
         _restore(work, plan.step(name))
     if seen.is_alive:
         _skip(work, start, f"it runs and is kept: {seen.sentence}")
-    elif not (result := _run(work, start)).is_ok:
-        return result.sentence
+    elif gap := _start(work, start, engine):
+        return gap
     return _start_runner(work)
+
+
+def _start(work: _Rollback, step: Step, member: Member) -> str:
+    """Start a member of the old generation; why it does not trade, or nothing.
+
+    A start command that hangs or fails may have started it all the same: what is proved up
+    counts, and the outcome tells that its command did not do what was planned.
+    """
+    result = _run(work, step)
+    if result.is_ok:
+        return ""
+    if result.status is StepStatus.NOT_RUN:
+        return result.sentence
+    now = time.monotonic()
+    until = now + max(0.0, work.deadline - now) / 4
+    if prove_started(work.context, member, deadline=until):
+        return result.sentence
+    told = f"{member.name} is proved up, although its start command failed: {result.reason}"
+    work.context.record("finding", severity="warning", sentence=told)
+    return ""
 
 
 def _settled(work: _Rollback, member: Member, *, deadline: float) -> tuple[Liveness, str]:
@@ -242,8 +262,7 @@ def _start_runner(work: _Rollback) -> str:
     if seen.is_alive:
         _skip(work, step, f"it runs: {seen.sentence}")
         return ""
-    result = _run(work, step)
-    return "" if result.is_ok else result.sentence
+    return _start(work, step, runner)
 
 
 # --- how it ended -----------------------------------------------------------------
@@ -252,15 +271,16 @@ def _start_runner(work: _Rollback) -> str:
 def _finish(work: _Rollback) -> RollbackEnd:
     context = work.context
     step = context.plan.step("post_rollback_validate")
-    result = _run(work, step, prove=lambda deadline: _still_trading(work, deadline))
+    judged = readiness_proof(context, "ctp_readiness_rollback.json")
+    result = _run(work, step, prove=lambda due: judged(due) or _still_trading(work, due))
     took = time.monotonic() - work.started
     budget = context.plan.max_rollback_seconds
     late = took > budget
     told = f"the previous stack trades again {took:.1f} s after the trigger (budget {budget:g} s)"
     bad = [one for one in work.results.values() if one.status in _BAD]
-    unrestored = [one for one in bad if one.step.kind is StepKind.RESTORE]
+    unrestored = [one for one in bad if one.step.kind in (StepKind.RESTORE, StepKind.START)]
     if result.is_ok and unrestored:
-        why = f"{told}, but not on what was to be restored: {unrestored[0].sentence}"
+        why = f"{told}, but not as it was to be restored: {unrestored[0].sentence}"
         return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name, late)
     if not result.is_ok:
         why = f"{told}, but it could not be validated: {result.sentence}"
@@ -303,7 +323,9 @@ def _run(
 ) -> StepResult:
     context = work.context
     until = work.step_deadline(step) if deadline is None else deadline
-    if step.kind is StepKind.START and (gap := unproved_gone(context, Generation.NEW)):
+    if step.kind is StepKind.START and (
+        gap := unproved_gone(context, Generation.NEW, deadline=until)
+    ):
         reason = f"not started, for the new generation is not proved gone: {gap}"
         result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
     else:

@@ -42,7 +42,8 @@ class RunContext:
     """What everything in one run shares.
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
-    (an abort, say) ends the step. ``environ`` is what steps and probes get.
+    (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
+    a person, by an occasion and a sentence; it neither waits nor fails.
     """
 
     run: RunDir
@@ -51,6 +52,7 @@ class RunContext:
     cwd: Path
     environ: Mapping[str, str]
     interrupt: Callable[[], str] = field(default=lambda: "")
+    alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
     def record(self, kind: str, **payload: Any) -> None:
@@ -117,11 +119,13 @@ def run_step(
         step.command, cwd=context.cwd, env=context.environment_of(step.name), output=raw
     )
     try:
-        _record_start(context, step, held.identity)
+        _record_start(context, step, held.identity, due=deadline)
         held.release()
         graces = _graces(context, step, deadline=deadline)
         end = held.wait(deadline=deadline - graces.room, interrupt=_bounded(context, raw))
-        left = () if end.exit_code == 0 else held.end(**graces.words).left
+        left = (
+            () if end.exit_code == 0 else held.end(**graces.words, meanwhile=context.interrupt).left
+        )
         left = (*left, *_end_strays(context, step, end, known=left))
     finally:
         held.close()
@@ -153,7 +157,7 @@ def skip_step(
     return StepResult(step, status, None, 0.0, reason)
 
 
-def _record_start(context: RunContext, step: Step, identity: Identity) -> None:
+def _record_start(context: RunContext, step: Step, identity: Identity, *, due: float) -> None:
     attempts = sum(
         1
         for record in context.journal.records
@@ -168,6 +172,7 @@ def _record_start(context: RunContext, step: Step, identity: Identity) -> None:
         start_ticks=identity.start_ticks,
         command=step.command,
         timeout_seconds=step.timeout_seconds,
+        due_mono_ns=int(due * 1e9),
     )
 
 
@@ -209,6 +214,7 @@ def _end_strays(
         [one for one in strays if one is not None and one.pid not in known],
         term_grace=limits.term_grace_seconds,
         kill_grace=limits.kill_grace_seconds,
+        meanwhile=context.interrupt,
     )
     return tuple(one.pid for one in left)
 

@@ -10,13 +10,22 @@ from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
 from ctp_runbook.proofs import observe, prove_for, record_identity, session_gap
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
 
-__all__ = ["probe_gaps", "ready_gaps", "run_gates", "run_switch", "unproved_gone"]
+__all__ = [
+    "probe_gaps",
+    "readiness_proof",
+    "ready_gaps",
+    "run_gates",
+    "run_switch",
+    "unproved_gone",
+]
 
 
 def run_gates(context: RunContext) -> StepResult | None:
     """Run the gates in order; the first that fails, or None. The old stack is not touched."""
     for step in context.plan.gates:
-        prove = _judge_precheck(context) if step.name == "precheck" else None
+        prove = None
+        if step.name == "precheck":
+            prove = readiness_proof(context, "ctp_readiness_precheck.json")
         result = run_step(
             context, step, deadline=time.monotonic() + step.timeout_seconds, prove=prove
         )
@@ -25,14 +34,17 @@ def run_gates(context: RunContext) -> StepResult | None:
     return None
 
 
-def _judge_precheck(context: RunContext) -> Callable[[float], str]:
-    """The precheck's own exit code is not enough: the file it wrote is judged here."""
+def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
+    """The exit code of a readiness command is not enough: the file it wrote is judged here.
+
+    The same proof before the switch and after the rollback. Call it right before the command.
+    """
     began = time.time()
 
     def prove(deadline: float) -> str:
         from ctp_runbook.readiness import judge_readiness_file
 
-        path = context.run.evidence / "ctp_readiness_precheck.json"
+        path = context.run.evidence / name
         return "; ".join(
             judge_readiness_file(path, real=True, since=began, rehearsal=context.plan.is_rehearsal)
         )
@@ -74,10 +86,13 @@ def probe_gaps(context: RunContext) -> list[str]:
     return gaps
 
 
-def unproved_gone(context: RunContext, generation: Generation) -> str:
+def unproved_gone(
+    context: RunContext, generation: Generation, *, deadline: float | None = None
+) -> str:
     """Why a part of ``generation`` is not proved gone, or nothing (invariant 1)."""
     for role in Role:
-        seen = observe(context, context.plan.member(generation, role), question="gone")
+        member = context.plan.member(generation, role)
+        seen = observe(context, member, question="gone", deadline=deadline)
         if not seen.is_gone:
             return seen.sentence
     return ""

@@ -46,6 +46,7 @@ SLI_NAMES = (
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
+_WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
 _URL = re.compile(
     r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?", re.ASCII
 )
@@ -58,7 +59,7 @@ class TemplateKey:
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
-    kind: str  # command, number, choice, name, path, unit, url, window, text
+    kind: str  # command, number, choice, name, path, unit, url, webhook, window, text
     home: str = "either"  # cutover, rollback, either
     required: bool = False
     low: float = 0.0
@@ -140,6 +141,8 @@ _OPTIONAL = (
     ),
     TemplateKey("HOLD_SECONDS", "number"),
     TemplateKey("HOLD_EXPIRY", "choice", choices=("rollback", "keep")),
+    TemplateKey("ALERT_CMD", "command"),
+    TemplateKey("ALERT_WEBHOOK_URL", "webhook"),
     TemplateKey("FORCED_ROLLBACK_AFTER_SECONDS", "number", default="0"),
     TemplateKey("TRADING_STATE_CMD", "command"),
     TemplateKey(
@@ -323,6 +326,9 @@ def _expected(value: str, key: TemplateKey) -> str | None:
             return None if good else "letters, digits, '.', '_' and '-', 64 at most"
         case "unit":
             return None if _UNIT.fullmatch(value) else "the name of a systemd unit"
+        case "webhook":
+            good = _WEBHOOK.fullmatch(value)
+            return None if good else "http://… or https://… without spaces"
         case "url":
             return None if _is_metrics_url(value) else "http://HOST:PORT/PATH without user info"
         case _:

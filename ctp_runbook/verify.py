@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctp_runbook.budget import budget_shares
 from ctp_runbook.errors import JournalError
 from ctp_runbook.evidence import rollback_seconds
 from ctp_runbook.history import History
@@ -26,6 +27,7 @@ from ctp_runbook.verify_files import (
 )
 from ctp_runbook.verify_journal import clock_findings, plan_findings, sequence_findings
 from ctp_runbook.verify_pair import MAX_ROLLBACK_SECONDS, judge_pair
+from ctp_runbook.verify_parent import parent_findings
 from ctp_runbook.verify_watch import sample_findings, verdict_findings, window_findings
 
 __all__ = ["verify_pair", "verify_run"]
@@ -217,6 +219,8 @@ def _rollback(case: _Case) -> Iterator[str]:
             f"the rollback had {begun.payload['budget_seconds']} s; MAX_ROLLBACK_SECONDS is "
             f"{history.plan['max_rollback_seconds']}"
         )
+    if begun.payload["shares"] != budget_shares(begun.payload["budget_seconds"]):
+        yield "rollback_started splits the budget over the steps in another way than this version"
     forced = trigger.payload["cause"] == "forced_drill"
     if forced and not history.created["force_rollback"]:
         yield "a forced drill in a run that was not started with --force-rollback"
@@ -246,6 +250,7 @@ def _in(find: Callable[[RunDir, History], Iterable[str]]) -> Callable[[_Case], I
 
 _CHECKS: tuple[tuple[str, str, Callable[[_Case], Iterable[str]]], ...] = (
     ("header", "run.json and the plan are the journal's own", _in(header_findings)),
+    ("parent", "a rollback of another run undoes that very run", _in(parent_findings)),
     ("outcome", "a real run that ended as allowed", _outcome),
     ("plan", "all steps of the runbook, in order", lambda c: plan_findings(c.journal.records)),
     ("clocks", "wall and monotonic clock agree", lambda c: clock_findings(c.journal.records)),

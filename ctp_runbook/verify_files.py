@@ -22,6 +22,7 @@ from ctp_runbook.evidence import (
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, judge_gate_evidence
 from ctp_runbook.journal import digest_of
+from ctp_runbook.measured import Measured
 from ctp_runbook.model import StepStatus
 from ctp_runbook.readiness import judge_readiness_file
 from ctp_runbook.rundir import RunDir
@@ -49,6 +50,25 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
     for name, sha256 in (history.created.get("plan_files") or {}).items():
         yield from _digested(run, run.plan / name, sha256, "run_created.plan_files")
     yield from _rule_findings(run, history)
+    yield from _override_findings(history)
+
+
+def _override_findings(history: History) -> Iterator[str]:
+    """What was never measured needed a reason, and each override stands among the findings."""
+    created = history.created
+    told = [r.payload["sentence"] for r in history.records if r.kind == "finding"]
+    for name, reason in created["overrides"].items():
+        start = f"OVERRIDE --{name.replace('_', '-')} by "
+        if not any(one.startswith(start) and str(reason) in one for one in told):
+            yield f"run.json overrides {name}, and no finding of the journal says so"
+    if history.is_dry_run or created["rehearsal"] or created.get("parent_run"):
+        return
+    known = Measured.of(created["measured"])
+    if not known.is_complete and not str(created["overrides"].get("accept_unmeasured", "")).strip():
+        yield (
+            f"cutover {known.cutover}, rollback {known.rollback} in a real run without "
+            "--accept-unmeasured REASON"
+        )
 
 
 _RULE_DEFAULTS = {one.name: one.default for one in fields(MetricRule) if one.default is not MISSING}

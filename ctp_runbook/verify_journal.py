@@ -133,7 +133,10 @@ def sequence_findings(records: Sequence[Record]) -> Iterator[str]:
         yield f"the journal ends with {kinds[-1]}, not with closed: the run is not over"
     if kinds.count("closed") > 1:
         yield f"the journal was closed {kinds.count('closed')} times"
-    walk = _Walk(dry_run=bool(records[0].payload.get("dry_run", True)))
+    header = records[0].payload
+    walk = _Walk(
+        dry_run=bool(header.get("dry_run", True)), has_parent=bool(header.get("parent_run"))
+    )
     for record in records:
         for finding in walk.take(record):
             yield f"journal record {record.seq} ({record.kind}): {finding}"
@@ -144,6 +147,7 @@ class _Walk:
     """Where a reader stands in the journal."""
 
     dry_run: bool
+    has_parent: bool = False
     state: State = State.PLANNED
     open_step: Record | None = None
     resumed: bool = False
@@ -174,7 +178,10 @@ class _Walk:
 
     def transition(self, record: Record) -> Iterator[str]:
         to = State(record.payload["to"])
-        if to not in _NEXT[self.state] and not self._taken_up(to):
+        follows = to in _NEXT[self.state]
+        if self.has_parent:  # it undoes what another run switched, and does nothing else
+            follows = (self.state, to) == (State.PLANNED, State.ROLLING_BACK)
+        if not follows and not self._taken_up(to):
             yield f"no run goes from {self.state} to {to}"
         if to is State.SWITCHING and not self.has_go and not self.dry_run:
             yield "the switch began without a recorded go"
@@ -189,6 +196,8 @@ class _Walk:
             yield f"{name} started while {self.open_step.payload['step']} had no end"
         if given["attempt"] != self.started.get(name, 0) + 1:
             yield f"{name}: attempt {given['attempt']} follows {self.started.get(name, 0)}"
+        if given["due_mono_ns"] > record.mono_ns + given.get("timeout_seconds", 0.0) * 1e9:
+            yield f"{name} is due later than its timeout of {given.get('timeout_seconds')} s allows"
         yield from self._in_place(name, given["phase"])
         yield from self._alone(name)
         self.open_step = record
@@ -246,7 +255,7 @@ class _Walk:
         if self.rolling:
             yield "a second rollback began"
         self.rolling = True
-        if self.state.is_before_switch and not self.dry_run:
+        if self.state.is_before_switch and not (self.dry_run or self.has_parent):
             yield f"a rollback began in {self.state}, before anything was switched"
 
     def closed(self, record: Record) -> Iterator[str]:
@@ -281,6 +290,7 @@ class _Walk:
         """The other generation is proved gone before this step starts anything."""
         for member in _GONE_BEFORE.get(name, ()):
             other_started = f"start_{member}" in self.started or member.startswith("old_")
+            other_started = other_started or self.has_parent
             if other_started and not self.gone.get(member, False):
                 yield f"{name} was started while {member} was not proved gone"
 

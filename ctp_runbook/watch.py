@@ -93,6 +93,9 @@ class Watch:
         self._next_glance = 0.0
         held = history.entered(State.HOLDING) if history.state is State.HOLDING else None
         self._holding_since = held.mono_ns / 1e9 if held else None
+        if held is None and history.held is not None:  # asked for while it was switched
+            by = history.held.payload["by"]
+            self._hold(f"hold asked for by {by} before the watch began")
 
     def run(self) -> Trouble | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
@@ -168,6 +171,8 @@ class Watch:
             if is_running(identity):
                 continue
             seen = observe(self._context, member, question="alive")
+            if not seen.is_alive and self._context.interrupt():
+                return None  # it was not asked to the end; the request comes first
             if not seen.is_alive:
                 return Trouble.now("member_died", seen.sentence)
             record_identity(self._context, member, seen.identity)
@@ -193,6 +198,8 @@ class Watch:
             if not shows_life(member, cwd=self._context.cwd):
                 continue
             seen = observe(self._context, member, question="gone")
+            if not seen.is_gone and self._context.interrupt():
+                return None
             if not seen.is_gone:
                 return Trouble.now("judge", f"the old generation lives again: {seen.sentence}")
         return None
@@ -227,8 +234,12 @@ class Watch:
         assert self._holding_since is not None
         good = not judged.blind and not judged.breaching
         self._good_since = (self._good_since or now) if good else None
-        recovered = self._good_since is not None and (
-            now - self._good_since >= self._plan.watch.recovery_seconds
+        # What a person holds, a person ends; or nobody does, and it expires.
+        by_rule = self._context.history.held is None
+        recovered = (
+            by_rule
+            and self._good_since is not None
+            and (now - self._good_since >= self._plan.watch.recovery_seconds)
         )
         if recovered and now < self._ends:
             self._go_on(f"recovered for {self._plan.watch.recovery_seconds:g} s")
@@ -243,6 +254,14 @@ class Watch:
         self._holding_since = time.monotonic()
         self._good_since = None
         self._context.record("state", to=State.HOLDING.value, reason=reason)
+        self._context.alert("holding", f"{reason}; {self._expiry_told}")
+
+    @property
+    def _expiry_told(self) -> str:
+        plan = self._plan
+        if plan.hold_expiry == "rollback":
+            return f"rolls back in {plan.hold_seconds:g} s unless somebody decides"
+        return "waits until somebody decides"
 
     def _go_on(self, reason: str) -> None:
         self._holding_since = self._blind_since = None

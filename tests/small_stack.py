@@ -21,6 +21,7 @@ from ctp_runbook.launch import RunOptions, create_run, read_history
 from ctp_runbook.model import Identity
 from ctp_runbook.plan import Plan
 from ctp_runbook.process import HeldCommand, identity_of
+from ctp_runbook.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.rundir import RunDir
 from tests.plan_fixtures import end_run, make_plan, processes_with, wait_for
 
@@ -60,12 +61,24 @@ class SmallStack:
             "TRADING_STATE_CMD": f"cat {self.folder}/state.json",
             "RESTORE_PREVIOUS_BINARIES_CMD": "ls",
             "RESTORE_REDIS_BRIDGE_COMPAT_CMD": "ls",
-            "POST_ROLLBACK_VALIDATE_CMD": "ls",
+            "POST_ROLLBACK_VALIDATE_CMD": self.readiness_command("rollback"),
             "WARMUP_QUERY_CMD": "ls",
             "BOOTSTRAP_INFRA_CMD": "ls",
         }
         given.update(values)
         return make_plan(self.folder, limits=None, environ=None, **given)
+
+    def readiness_command(self, name: str) -> str:
+        """Write ``ctp_readiness_<name>.json`` with every SLI measured now, and healthy."""
+        readings = tuple(
+            SliReading(spec.name, spec.target, "measured", "seen", "probe", "@NOW@")
+            for spec in SLIS.values()
+            if spec.core
+        )
+        report = self.folder / "readiness.json"
+        report.write_bytes(Readiness(readings, "small", "single-host").to_bytes())
+        now = "$(date -u +%Y-%m-%dT%H:%M:%S.%6N+00:00)"
+        return f'sed "s/@NOW@/{now}/" {report} > "$CTP_EVIDENCE_DIR/ctp_readiness_{name}.json"'
 
     def start_command(self, member: str) -> str:
         """A daemon, its pid file (pid and start time), and the file that says it is up."""
@@ -117,6 +130,7 @@ class SmallStack:
             "execute": True,
             "outputs": self.folder / "outputs",
             "by": "ops",
+            "accept_unmeasured": "a stack of this test",
             **(options or {}),
         }
         return create_run(plan, RunOptions(**given))  # type: ignore[arg-type]

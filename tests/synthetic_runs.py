@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 
 import ctp_runbook.journal as journal_module
+from ctp_runbook.budget import budget_shares
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.evidence import CHECKLISTS, write_evidence, write_manifest
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.journal import Journal, Record, digest_of, read_journal, utc_text
 from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.measured import Measured
 from ctp_runbook.model import Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.rundir import RunDir
@@ -184,6 +186,7 @@ class Story:
             start_ticks=9000 + number,
             command=_command(spec),
             timeout_seconds=30.0,
+            due_mono_ns=self.clock.mono_ns + 20_000_000_000,
         )
         self.clock.advance(0.25)
         fails = spec.name == self.failing
@@ -332,6 +335,7 @@ class Story:
         self.say(
             "rollback_started",
             budget_seconds=BUDGET_SECONDS,
+            shares=budget_shares(BUDGET_SECONDS),
             started_utc=utc_text(wall),
             started_mono_ns=int(mono * 1e9),
         )
@@ -517,6 +521,8 @@ def _header(run: RunDir, given: Mapping[str, Any]) -> dict[str, Any]:
         "forced_after_seconds": 0.0,
         "short_watch_reason": "",
         "parent_run": "",
+        "measured": vars(Measured(4.5, 3, 8.5, 2)),
+        "overrides": {},
         "cwd": str(run.path.parent),
         "copies": {},
         **given,

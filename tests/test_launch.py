@@ -63,7 +63,9 @@ def options(tmp_path: Path) -> RunOptions:
 
 def test_a_good_plan_is_not_refused(plan: Plan) -> None:
     """Neither dry nor for real."""
-    assert execute_refusals(plan, RunOptions(execute=True), now=NOW) == ()
+    assert (
+        execute_refusals(plan, RunOptions(execute=True, accept_unmeasured="a test"), now=NOW) == ()
+    )
     assert execute_refusals(plan, RunOptions(), now=NOW) == ()
 
 
@@ -82,7 +84,9 @@ def broken_plan(folder: Path) -> Plan:
 
 def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
     """An operator mends a plan once, not once per reason."""
-    reasons = execute_refusals(broken_plan(tmp_path), RunOptions(execute=True), now=NOW)
+    reasons = execute_refusals(
+        broken_plan(tmp_path), RunOptions(execute=True, accept_unmeasured="a test"), now=NOW
+    )
     told = "\n".join(reasons)
     for words in (
         "WARMUP_QUERY_CMD still has <instruments>",
@@ -114,7 +118,7 @@ def test_another_plan_than_the_reviewed_one_is_refused(plan: Plan, execute: bool
 def test_a_short_watch_needs_a_reason(tmp_path: Path) -> None:
     """A reason, or a rehearsal's environment, lets it through."""
     short = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1")
-    options = RunOptions(execute=True)
+    options = RunOptions(execute=True, accept_unmeasured="a test")
     assert len(execute_refusals(short, options, now=NOW)) == 1
     assert execute_refusals(short, replace(options, short_watch_reason="night"), now=NOW) == ()
     twin = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1", CUTOVER_ENV_NAME="rehearsal-twin")
@@ -125,7 +129,10 @@ def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     """No folder, no lock, no private copy."""
     outputs = tmp_path / "outputs"
     with pytest.raises(PlanRefused) as caught:
-        create_run(broken_plan(tmp_path), RunOptions(execute=True, outputs=outputs))
+        create_run(
+            broken_plan(tmp_path),
+            RunOptions(execute=True, accept_unmeasured="a test", outputs=outputs),
+        )
     assert len(caught.value.reasons) == 6
     assert not outputs.exists()
 
@@ -243,7 +250,12 @@ def test_no_secret_enters_the_run_directory(
         WARMUP_QUERY_CMD=f"cat --user {SECRET}",
         PRECHECK_CMD="cat --token top-secret-token",
     )
-    run = create_run(plan, RunOptions(execute=True, outputs=tmp_path / "outputs", by=SECRET))
+    run = create_run(
+        plan,
+        RunOptions(
+            execute=True, accept_unmeasured="a test", outputs=tmp_path / "outputs", by=SECRET
+        ),
+    )
     try:
         texts = {path: path.read_text() for path in run.path.rglob("*") if path.is_file()}
     finally:

@@ -30,7 +30,9 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
 @pytest.fixture
 def run(plan: Plan, tmp_path: Path) -> Iterator[RunDir]:
     """A real run of it, created and not started."""
-    made = create_run(plan, RunOptions(execute=True, outputs=tmp_path / "outputs"))
+    made = create_run(
+        plan, RunOptions(execute=True, accept_unmeasured="a test", outputs=tmp_path / "outputs")
+    )
     yield made
     end_run(made)
 
@@ -124,7 +126,9 @@ def test_two_runs_of_one_name_keep_their_own_plans(tmp_path: Path) -> None:
         folder.mkdir()
         plans.append(make_plan(folder))
         run = RunDir(folder / name)
-        create_run(plans[-1], RunOptions(execute=True, run_dir=run.path))
+        create_run(
+            plans[-1], RunOptions(execute=True, accept_unmeasured="a test", run_dir=run.path)
+        )
         runs.append(run)
     try:
         loaded = [load_private_plan(run)[0].environment for run in runs]

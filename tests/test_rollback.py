@@ -143,3 +143,154 @@ def test_no_second_engine_is_started_beside_an_undecided_one(stack: SmallStack) 
     (stack.folder / "old_core_engine.pid").unlink()
     rolled_back(stack, stack.plan(OLD_CORE_ENGINE_ALIVE_CMD="exit 3", **SHORT), switched=False)
     assert stack.starts.count("old_core_engine") == 1
+
+
+# --- steps that hang ----------------------------------------------------------------
+
+HANG = "trap '' TERM; sleep 600 & wait; sleep 600"
+EVERY_STEP = (
+    "NEW_STRATEGY_RUNNER_STOP_CMD",
+    "NEW_CORE_ENGINE_STOP_CMD",
+    "RESTORE_PREVIOUS_BINARIES_CMD",
+    "RESTORE_REDIS_BRIDGE_COMPAT_CMD",
+    "PREVIOUS_CORE_ENGINE_START_CMD",
+    "PREVIOUS_STRATEGY_RUNNER_START_CMD",
+    "POST_ROLLBACK_VALIDATE_CMD",
+)
+BUDGET = 8.0
+
+
+def hanging(stack: SmallStack, *keys: str) -> Plan:
+    """A plan in which the commands of ``keys`` do their work and then hang, deaf to TERM."""
+    members = {"NEW_STRATEGY_RUNNER_STOP_CMD": "new_strategy_runner"}
+    members["NEW_CORE_ENGINE_STOP_CMD"] = "new_core_engine"
+    values = {}
+    for key in keys:
+        gone = f"rm {stack.folder}/{members[key]}.up; " if key in members else ""
+        values[key] = f"{gone}{HANG}"
+    return stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1", **values)
+
+
+def test_a_rollback_in_which_every_step_hangs_ends_with_its_budget(stack: SmallStack) -> None:
+    """At most a second after MAX_ROLLBACK_SECONDS, exit 6; the new generation was ended by signal."""
+    began = time.monotonic()
+    end, context = rolled_back(stack, hanging(stack, *EVERY_STEP))
+    took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
+    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert time.monotonic() - began < BUDGET + 6.0
+    assert (end.outcome, end.outcome.exit_code) == (Outcome.ROLLBACK_FAILED, 6)
+    assert end.failed_step == "start_previous_core_engine"
+    assert living(stack) == []
+
+
+# What each hanging step ends in; trading is restored by all of them.
+ONE_HANGS = {
+    "NEW_STRATEGY_RUNNER_STOP_CMD": Outcome.ROLLED_BACK_IN_BUDGET,
+    "NEW_CORE_ENGINE_STOP_CMD": Outcome.ROLLED_BACK_IN_BUDGET,
+    "RESTORE_PREVIOUS_BINARIES_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+    "RESTORE_REDIS_BRIDGE_COMPAT_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+    "POST_ROLLBACK_VALIDATE_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+}
+
+
+@pytest.mark.parametrize(("key", "outcome"), ONE_HANGS.items(), ids=ONE_HANGS)
+def test_one_hanging_step_does_not_keep_trading_away(
+    stack: SmallStack, key: str, outcome: Outcome
+) -> None:
+    """The old generation trades again within the budget, whichever step hangs."""
+    end, context = rolled_back(stack, hanging(stack, key))
+    assert end.outcome is outcome, end.sentence
+    assert living(stack) == list(OLD)
+    assert restored_after(context) <= BUDGET
+    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+
+
+@pytest.mark.parametrize("member", OLD)
+def test_a_start_that_works_and_then_hangs_has_restored_trading(
+    stack: SmallStack, member: str
+) -> None:
+    """What is proved up counts; the outcome says that its command did not end."""
+    key = f"PREVIOUS_{member.removeprefix('old_').upper()}_START_CMD"
+    plan = stack.plan(
+        MAX_ROLLBACK_SECONDS=f"{BUDGET:g}",
+        ROLLBACK_CANCEL_SECONDS="1",
+        **{key: f"{stack.start_command(member)}; {HANG}"},
+    )
+    end, context = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_UNVALIDATED, end.sentence
+    assert "not as it was to be restored" in end.sentence
+    assert living(stack) == list(OLD)
+    assert restored_after(context) <= BUDGET
+
+
+@pytest.mark.parametrize("member", OLD)
+def test_a_start_that_hangs_before_it_starts_fails_in_time(stack: SmallStack, member: str) -> None:
+    """Nothing can be restored then: exit 6 within the budget, and nothing else was started."""
+    key = f"PREVIOUS_{member.removeprefix('old_').upper()}_START_CMD"
+    end, context = rolled_back(stack, hanging(stack, key))
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert member not in living(stack)
+    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+
+
+def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
+    """Alive commands that hang prove nothing: nothing is started, and the end comes in time."""
+    asks = {f"{member.upper()}_ALIVE_CMD": HANG for member in (*OLD, *NEW)}
+    plan = stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1")
+    with open_context(stack.folder, plan=plan) as context:
+        switch(stack, context)
+    plan = stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1", **asks)
+    starts = len(stack.starts)
+    with open_context(stack.folder, plan=plan) as context:
+        for member in NEW:
+            began = context.plan.step(f"start_{member}")
+            context.record(
+                "step_started",
+                step=began.name,
+                phase="switch",
+                attempt=1,
+                pid=1,
+                start_ticks=1,
+                command=began.command,
+            )
+        end = roll_back(context, Trouble.now("operator", "asked"))
+        took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert len(stack.starts) == starts
+
+
+def trigger_mono(context: RunContext) -> float:
+    """When the budget began to run."""
+    begun = context.history.rollback_started
+    assert begun is not None
+    return float(begun.payload["started_mono_ns"]) / 1e9
+
+
+def restored_after(context: RunContext) -> float:
+    """Seconds from the trigger until the old runner was last proved alive before validation."""
+    proved = [
+        record.mono_ns / 1e9
+        for record in context.journal.records
+        if record.kind == "probe"
+        and record.payload["subject"] == "old_strategy_runner"
+        and record.payload["question"] == "alive"
+        and record.payload["ok"]
+    ]
+    return proved[0] - trigger_mono(context)
+
+
+def test_each_step_says_when_it_is_due(stack: SmallStack) -> None:
+    """The budget is split over the steps, and each is due before those after it have to begin."""
+    _, context = rolled_back(stack, stack.plan())
+    begun = context.history.rollback_started
+    assert begun is not None
+    assert sum(begun.payload["shares"].values()) == pytest.approx(180.0)
+    assert set(begun.payload["shares"]) == {step.name for step in context.plan.rollback}
+    dues = [
+        record.payload["due_mono_ns"] / 1e9
+        for record in context.journal.records
+        if record.kind == "step_started" and record.payload["phase"] == "rollback"
+    ]
+    assert len(dues) == 7
+    assert max(dues) <= trigger_mono(context) + 180.0

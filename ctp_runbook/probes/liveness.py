@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,18 +121,35 @@ def shows_life(member: Member, *, cwd: Path) -> bool:
 
 
 def run_probe(
-    command: str, *, cwd: Path, env: Mapping[str, str], seconds: float
+    command: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str] = lambda: "",
 ) -> tuple[int | None, bytes]:
     """Exit code and output of a read-only command; None when it did not end in time.
 
-    Raises ProbeError when it cannot be run at all.
+    A sentence from ``interrupt`` ends it early. Raises ProbeError when it cannot be run at all.
     """
     with _room() as room:
-        return _run(command, output=room / "out", cwd=cwd, env=env, seconds=seconds)
+        return _run(
+            command,
+            output=room / "out",
+            cwd=cwd,
+            env=env,
+            seconds=seconds,
+            interrupt=interrupt,
+        )
 
 
 def run_probe_apart(
-    command: str, *, cwd: Path, env: Mapping[str, str], seconds: float
+    command: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str] = lambda: "",
 ) -> tuple[int | None, bytes, str]:
     """Like ``run_probe``, but the output is stdout alone; third is the last line of stderr.
 
@@ -141,7 +158,14 @@ def run_probe_apart(
     with _room() as room:
         errors = room / "err"
         apart = f"exec 2>{shlex.quote(str(errors))}\n{command}"
-        code, output = _run(apart, output=room / "out", cwd=cwd, env=env, seconds=seconds)
+        code, output = _run(
+            apart,
+            output=room / "out",
+            cwd=cwd,
+            env=env,
+            seconds=seconds,
+            interrupt=interrupt,
+        )
         lines = errors.read_text(errors="replace").split("\n") if errors.exists() else []
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
@@ -159,7 +183,13 @@ def _room() -> Iterator[Path]:
 
 
 def _run(
-    command: str, *, output: Path, cwd: Path, env: Mapping[str, str], seconds: float
+    command: str,
+    *,
+    output: Path,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str],
 ) -> tuple[int | None, bytes]:
     try:
         held = HeldCommand(command, cwd=cwd, env=env, output=output)
@@ -167,7 +197,7 @@ def _run(
         raise ProbeError(f"cannot be run in {cwd}: {error}") from error
     try:
         held.release()
-        end = held.wait(deadline=time.monotonic() + seconds, interrupt=lambda: "")
+        end = held.wait(deadline=time.monotonic() + seconds, interrupt=interrupt)
         held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
         return end.exit_code, output.read_bytes()
     finally:
@@ -247,10 +277,11 @@ def observe_member(
     env: Mapping[str, str],
     seconds: float,
     leftovers: tuple[int, ...] = (),
+    interrupt: Callable[[], str] = lambda: "",
 ) -> Liveness:
     """Ask every witness once. ``known`` is the identity the journal has; ``leftovers`` pids of
     processes that an unfinished start of this member left running."""
-    code, silent = _ask_command(member, cwd=cwd, env=env, seconds=seconds)
+    code, silent = _ask_command(member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
     named = _named(member, cwd=cwd)
     is_open, held = _ask_port(member)
     found = [one for one in (named.identity, known) if one is not None]
@@ -267,13 +298,21 @@ def observe_member(
 
 
 def _ask_command(
-    member: Member, *, cwd: Path, env: Mapping[str, str], seconds: float
+    member: Member,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str],
 ) -> tuple[int | None, str]:
     """Its exit code, or why there is none. A blank one would exit 0, and prove nothing."""
     if not member.alive_command:
         return None, ""
     try:
-        return run_probe(member.alive_command, cwd=cwd, env=env, seconds=seconds)[0], ""
+        asked = run_probe(
+            member.alive_command, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt
+        )
+        return asked[0], ""
     except ProbeError as error:
         return None, f"alive command ({error})"
 

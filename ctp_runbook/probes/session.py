@@ -8,7 +8,7 @@ verified (DOMAIN: login order).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,22 @@ class SessionState:
 
 
 def read_session(
-    member: Member, *, command: str, cwd: Path, env: Mapping[str, str], seconds: float
+    member: Member,
+    *,
+    command: str,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str] = lambda: "",
 ) -> SessionState:
     """The session of ``member``, by ``command`` (TRADING_STATE_CMD) when there is one.
 
     Raises ProbeError when neither source answers.
     """
     if command:
-        state = read_trading_state(command, member=member, cwd=cwd, env=env, seconds=seconds)
+        state = read_trading_state(
+            command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt
+        )
         return SessionState(
             td_logged_in=str(state.get("td_session")) in _LOGIN_WORDS,
             md_logged_in=str(state.get("md_session")) in _LOGIN_WORDS,
@@ -99,7 +107,13 @@ def _from_metrics(member: Member, *, seconds: float) -> SessionState:
 
 
 def read_trading_state(
-    command: str, *, member: Member, cwd: Path, env: Mapping[str, str], seconds: float
+    command: str,
+    *,
+    member: Member,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str] = lambda: "",
 ) -> dict[str, Any]:
     """The JSON object TRADING_STATE_CMD prints; CTP_GENERATION tells it which engine is meant.
 
@@ -112,7 +126,9 @@ def read_trading_state(
         "CTP_GENERATION": str(member.generation),
         "CTP_METRICS_URL": member.metrics_url,
     }
-    code, output, said = run_probe_apart(command, cwd=cwd, env=told, seconds=seconds)
+    code, output, said = run_probe_apart(
+        command, cwd=cwd, env=told, seconds=seconds, interrupt=interrupt
+    )
     if code != 0:
         words = f"; it said: {said}" if said else ""
         raise ProbeError(f"TRADING_STATE_CMD for {member.name}: exit {code}, expected 0{words}")

@@ -19,14 +19,14 @@ PACKAGE = "ctp_runbook"
 
 # Earlier may not know later. A new module goes on the first line on which all it imports is above.
 LAYERS = (
-    "errors model step_table",
+    "errors model step_table budget",
     "redact env_template sessions template_keys checked_toml config triggers template_rules shell_words preflight",
-    "plan checklist",
+    "plan measured checklist",
     "process daemon proc lock rundir journal record_forms history control private samples measure sampler probes",
     "judge result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources watch rollback",
-    "evidence finish guardian orchestrator launch",
-    "verification verify_journal verify_watch verify_files verify_pair verify rejudge narrate",
-    "panels plot_style watch_panel watch_strip plots step_plots topology topology_plot pages locate live phases report",
+    "evidence durations finish alerts guardian orchestrator run_header launch parent steer",
+    "verification verify_journal verify_parent verify_watch verify_files verify_pair verify rejudge countdown narrate",
+    "panels plot_style watch_panel watch_strip plots step_plots topology topology_plot pages plan_page locate live phases report",
     "kernel_forkserver kernel_fork kernels notebook_document notebook_parameters",
     "engine papermill_engine runner",
     "rehearsal",

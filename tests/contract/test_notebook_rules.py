@@ -15,7 +15,16 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "notebooks"
 # CONTRACT §4 fixes what each can be told.
 PARAMETERS: Mapping[str, frozenset[str]] = {
-    "01_plan": frozenset({"cutover_template", "rollback_template", "execute", "run_dir"}),
+    "01_plan": frozenset(
+        {
+            "cutover_template",
+            "rollback_template",
+            "execute",
+            "run_dir",
+            "accept_unmeasured",
+            "accept_late",
+        }
+    ),
     "02_infra_gate": frozenset({"run_dir"}),
     "03_readiness_gate": frozenset({"run_dir"}),
     "04_switch": frozenset({"run_dir", "go"}),

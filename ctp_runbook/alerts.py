@@ -1,0 +1,175 @@
+"""Calling for a person: ALERT_CMD and ALERT_WEBHOOK_URL, beside the run and never in its way.
+
+Each hook runs in a thread of its own, bounded by ``alert_timeout_seconds`` of limits.toml. What
+came of it goes into the journal when the run next looks; a hook that fails or hangs is told there
+and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ctp_runbook.journal import utc_text
+from ctp_runbook.rundir import private_dir
+from ctp_runbook.steps import RunContext
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["AlertDesk"]
+
+_KILL_GRACE_SECONDS = 1.0
+_SAID_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One hook called for one occasion; ``began`` is monotonic."""
+
+    occasion: str
+    hook: str
+    began: float
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    call: _Call
+    failure: str
+    took_ms: float
+
+
+class AlertDesk:
+    """Calls the hooks of a run's plan, and tells the journal what came of each."""
+
+    def __init__(self) -> None:
+        self._done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+        self._open: set[_Call] = set()
+
+    def call(self, context: RunContext, occasion: str, sentence: str) -> None:
+        """Call every hook the plan names; returns at once. Without hooks nothing happens."""
+        hooks = dict(_hooks(context))
+        if not hooks:
+            return
+        told = context.plan.redactor(sentence)
+        context.record("alert", occasion=occasion, sentence=told, hooks=list(hooks))
+        facts = _facts(context, occasion, told)
+        for name, hook in hooks.items():
+            call = _Call(occasion, name, time.monotonic())
+            self._open.add(call)
+            threading.Thread(target=self._run, args=(call, hook, facts), daemon=True).start()
+
+    def collect(self, context: RunContext) -> None:
+        """Write down what ended since the last look, and what is over its time."""
+        while not self._done.empty():
+            outcome = self._done.get()
+            if outcome.call in self._open:
+                self._end(context, outcome)
+        limit = context.plan.limits.alert_timeout_seconds + _KILL_GRACE_SECONDS
+        now = time.monotonic()
+        for call in [one for one in self._open if now - one.began > limit]:
+            failure = f"no end within alert_timeout_seconds {limit - _KILL_GRACE_SECONDS:g} s"
+            self._end(context, _Outcome(call, failure, (now - call.began) * 1000))
+
+    def leave(self, context: RunContext) -> None:
+        """The run ends: what is still under way is told to be so, and left."""
+        self.collect(context)
+        for call in list(self._open):
+            took_ms = (time.monotonic() - call.began) * 1000
+            self._end(context, _Outcome(call, "still under way when the run ended", took_ms))
+
+    def drain(self, *, seconds: float) -> None:
+        """Give hooks under way their time before the process ends; nothing is recorded."""
+        deadline = time.monotonic() + seconds
+        for thread in threading.enumerate():
+            if thread.name.startswith("alert-"):
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _end(self, context: RunContext, outcome: _Outcome) -> None:
+        self._open.discard(outcome.call)
+        context.record(
+            "alert_ended",
+            occasion=outcome.call.occasion,
+            hook=outcome.call.hook,
+            ok=not outcome.failure,
+            sentence=context.plan.redactor(outcome.failure) or "delivered",
+            took_ms=round(outcome.took_ms, 3),
+        )
+
+    def _run(self, call: _Call, hook: _Hook, facts: Mapping[str, str]) -> None:
+        threading.current_thread().name = f"alert-{call.hook}"
+        try:
+            failure = hook(facts)
+        except Exception as error:  # noqa: BLE001  whatever a hook does, the run goes on
+            failure = f"{type(error).__name__}: {error}"
+        self._done.put(_Outcome(call, failure, (time.monotonic() - call.began) * 1000))
+
+
+_Hook = Callable[[Mapping[str, str]], str]
+
+
+def _facts(context: RunContext, occasion: str, sentence: str) -> dict[str, str]:
+    return {
+        "run_id": context.run.run_id,
+        "environment": context.plan.environment,
+        "occasion": occasion,
+        "state": context.history.state.value,
+        "sentence": sentence,
+        "utc": utc_text(),
+        "decide": f"ctp-runbook hold|resume|rollback --run {context.run.path}",
+    }
+
+
+def _hooks(context: RunContext) -> Iterator[tuple[str, _Hook]]:
+    plan = context.plan
+    seconds = plan.limits.alert_timeout_seconds
+    if plan.alert_command:
+        room = private_dir(context.run)
+        yield "command", lambda facts: _run_command(context, room, facts, seconds=seconds)
+    if plan.alert_webhook_url:
+        yield "webhook", lambda facts: _post(plan.alert_webhook_url, facts, seconds=seconds)
+
+
+def _run_command(
+    context: RunContext, room: Path, facts: Mapping[str, str], *, seconds: float
+) -> str:
+    """Run ALERT_CMD with the facts as ``CTP_ALERT_…``; why it failed, or nothing."""
+    from ctp_runbook.process import HeldCommand
+
+    told = {f"CTP_ALERT_{name.upper()}": value for name, value in facts.items()}
+    output = room / f"alert-{time.monotonic_ns()}.out"
+    env = {**context.environment_of(), **told}
+    held = HeldCommand(context.plan.alert_command, cwd=context.cwd, env=env, output=output)
+    try:
+        held.release()
+        end = held.wait(deadline=time.monotonic() + seconds, interrupt=lambda: "")
+        held.end(term_grace=0.2, kill_grace=_KILL_GRACE_SECONDS / 2)
+        said = output.read_bytes()[-_SAID_BYTES:].decode(errors="replace").strip()
+    finally:
+        held.close()
+        output.unlink(missing_ok=True)
+    if end.timed_out:
+        return f"no end within alert_timeout_seconds {seconds:g} s"
+    last = f"; it said: {said.splitlines()[-1][:200]}" if said else ""
+    return "" if end.exit_code == 0 else f"exit {end.exit_code}{last}"
+
+
+def _post(url: str, facts: Mapping[str, str], *, seconds: float) -> str:
+    """POST the facts as JSON to ALERT_WEBHOOK_URL; why it failed, or nothing."""
+    from urllib.error import HTTPError, URLError
+    from urllib.request import Request, urlopen
+
+    body = json.dumps(dict(facts)).encode()
+    asked = Request(url, data=body, headers={"Content-Type": "application/json"})
+    try:
+        with urlopen(asked, timeout=seconds) as answer:
+            return "" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
+    except HTTPError as error:
+        return f"HTTP {error.code}"
+    except (URLError, OSError, ValueError) as error:
+        return f"not delivered: {getattr(error, 'reason', error)}"

@@ -1,0 +1,66 @@
+"""How long cutover and rollback took in an environment: read from the journals of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ctp_runbook.errors import RunbookError
+from ctp_runbook.evidence import rollback_seconds
+from ctp_runbook.history import History
+from ctp_runbook.journal import read_journal
+from ctp_runbook.measured import Measured, p95
+from ctp_runbook.model import Outcome
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["measured_durations"]
+
+# One that failed has no duration.
+_ROLLED_BACK = (
+    Outcome.ROLLED_BACK_IN_BUDGET,
+    Outcome.ROLLED_BACK_LATE,
+    Outcome.ROLLED_BACK_UNVALIDATED,
+)
+
+
+def measured_durations(environment: str, outputs: Iterable[Path]) -> Measured:
+    """p95 over the real runs of exactly this environment under ``outputs``.
+
+    A journal that cannot be read, or whose chain does not hold, measures nothing.
+    """
+    cutovers, rollbacks = [], []
+    for history in _histories(environment, {path.resolve() for path in outputs}):
+        if (seconds := _cutover_seconds(history)) is not None:
+            cutovers.append(seconds)
+        if history.outcome in _ROLLED_BACK:
+            rollbacks.append(rollback_seconds(history))
+    return Measured(
+        _rounded(p95(cutovers)), len(cutovers), _rounded(p95(rollbacks)), len(rollbacks)
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
+def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
+    for path in sorted(path for root in outputs for path in root.glob("*/run.json")):
+        try:
+            header = json.loads(path.read_bytes())
+            if header["environment"] != environment or header["dry_run"]:
+                continue
+            history = History.of(read_journal(RunDir(path.parent).journal).records)
+        except (OSError, ValueError, KeyError, TypeError, RunbookError):
+            continue
+        # The journal is what counts; run.json only spares reading those of others.
+        if history.created.get("environment") == environment and not history.is_dry_run:
+            yield history
+
+
+def _cutover_seconds(history: History) -> float | None:
+    """From the first stop to the watch; None for a switch that did not get there in one boot."""
+    first, watch = history.step("stop_old_strategy_runner"), history.watch_started
+    if watch is None or not first.started_mono_ns or history.restarts:
+        return None
+    return (watch.mono_ns - first.started_mono_ns) / 1e9

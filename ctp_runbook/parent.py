@@ -1,0 +1,162 @@
+"""A rollback after a declared success: a run of its own that undoes what its parent did.
+
+It takes from the parent's closed journal what was started and who it is, and carries a copy of
+that journal, so that its evidence can be verified without the parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctp_runbook.errors import JournalError, RunbookError, RunRefused
+from ctp_runbook.history import History
+from ctp_runbook.journal import digest_of, read_journal
+from ctp_runbook.launch import RunOptions, operator_name, read_history, take_lock, write_run
+from ctp_runbook.model import Outcome
+from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.process import boot_id
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["PARENT_JOURNAL", "create_rollback", "rollback_gap"]
+
+PARENT_JOURNAL = "parent_journal.jsonl"
+_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
+
+
+def rollback_gap(run: RunDir, history: History) -> str:
+    """Why a run that is over cannot be rolled back by another, or nothing."""
+    created, outcome = history.created, history.outcome
+    if history.is_dry_run:
+        return "it was a dry run: it switched nothing, so there is nothing to roll back"
+    if created.get("parent_run"):
+        return (
+            f"it is itself the rollback of run {created['parent_run']}; to go forward again, plan "
+            "a new cutover"
+        )
+    if outcome is not Outcome.COMPLETED:
+        word = outcome.value if outcome else history.state.value
+        return f"it ended {word}: only what a COMPLETED run switched can be rolled back"
+    if created["host"] != os.uname().nodename:
+        return f"it ran on host {created['host']}, and this is {os.uname().nodename}; ask there"
+    if history.records[0].boot_id != boot_id():
+        return (
+            "the host was rebooted since: no process that it recorded can be proved to run or to "
+            "be gone; follow plan/ctp_one_shot_cutover_checklist.md by hand"
+        )
+    return "; ".join(_newer_runs(run, history))
+
+
+def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
+    """Runs of the same environment beside this one that came later and touched something."""
+    for path in sorted(run.path.parent.glob("*/run.json")):
+        other = RunDir(path.parent)
+        if other.path == run.path:
+            continue
+        try:
+            header = json.loads(path.read_bytes())
+            if header["environment"] != history.created["environment"] or header["dry_run"]:
+                continue
+            newer = read_history(other)
+        except (OSError, ValueError, KeyError, TypeError, RunbookError) as error:
+            yield f"run {other.run_id} beside it cannot be read ({error}), and may be newer"
+            continue
+        if newer.records[0].wall > history.records[0].wall and _is_in_the_way(newer, history):
+            told = newer.outcome.value if newer.outcome else newer.state.value
+            yield (
+                f"run {other.run_id} of environment {history.created['environment']} is newer "
+                f"({told}): roll that one back, or plan a new cutover"
+            )
+
+
+def _is_in_the_way(newer: History, history: History) -> bool:
+    """A newer run counts when it is not over or switched; a failed try at this rollback does not."""
+    if newer.closed is None:
+        return True
+    failed_try = newer.outcome is Outcome.ROLLBACK_FAILED
+    if failed_try and newer.created.get("parent_run") == history.run_id:
+        return False
+    phases = {step.phase for step in newer.steps.values() if step.attempt}
+    return bool(phases & {"switch", "rollback"})
+
+
+def create_rollback(run: RunDir, *, by: str = "", reason: str = "") -> RunDir:
+    """Make the run that rolls ``run`` back, beside it; start it with ``launch.start``.
+
+    Raises RunRefused, with every reason, when it makes no sense or the plan is not the parent's.
+    """
+    data = run.journal.read_bytes()
+    history = History.of(read_journal(run.journal).records)
+    if gap := rollback_gap(run, history):
+        raise RunRefused(f"run {run.run_id} cannot be rolled back: {gap}")
+    plan = _plan_of(run, history)
+    os.close(take_lock(plan.environment, run_id="being prepared"))
+    options = RunOptions(
+        execute=True,
+        outputs=run.path.parent,
+        by=by or operator_name(),
+        parent_run=run.run_id,
+    )
+    with contextlib.chdir(str(history.created["cwd"])):
+        return write_run(
+            plan,
+            options,
+            more={"reason": reason, "rehearsal": history.created["rehearsal"]},
+            plan_files={PARENT_JOURNAL: data},
+            records=_adopted(history, journal_sha256=digest_of(data)),
+        )
+
+
+def _plan_of(run: RunDir, history: History) -> Plan:
+    """The parent's plan, made again; what was reviewed is what undoes it."""
+    files, cwd = history.created["files"], Path(history.created["cwd"])
+    paths = {name: Path(files[name]) for name in _FILES}
+    try:
+        plan = load_plan(
+            paths["cutover_template"],
+            paths["rollback_template"],
+            limits=paths["limits_file"],
+            watch=paths["watch_file"],
+            environ=os.environ,
+            base=cwd,
+        )
+    except RunbookError as error:
+        raise RunRefused(
+            f"the plan of run {run.run_id} cannot be made again ({error}); restore its templates, "
+            "or follow plan/ctp_one_shot_cutover_checklist.md by hand"
+        ) from error
+    if plan.sha256 != history.created["plan_sha256"]:
+        raise RunRefused(
+            f"the plan of run {run.run_id} had sha256 {history.created['plan_sha256'][:12]}…; its "
+            f"files now make {plan.sha256[:12]}…: a template, limits, watch rules, the CTP "
+            "configuration or an executable changed since. Restore them, or follow "
+            "plan/ctp_one_shot_cutover_checklist.md by hand"
+        )
+    return plan
+
+
+def _adopted(history: History, *, journal_sha256: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """What the new run knows from the start: its parent, and who the members are."""
+    if history.outcome is None:
+        raise JournalError("a run that is not over adopts nobody")
+    yield (
+        "parent",
+        {
+            "run_id": history.run_id,
+            "journal_sha256": journal_sha256,
+            "outcome": history.outcome.value,
+        },
+    )
+    for member, identity in history.identities.items():
+        yield (
+            "identity",
+            {
+                "member": member,
+                "pid": identity.pid,
+                "start_ticks": identity.start_ticks,
+                "unit": "",
+            },
+        )

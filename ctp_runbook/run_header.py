@@ -1,0 +1,162 @@
+"""What a run is made with: the options asked for, and the header of its journal."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.checklist import checklist_json, checklist_markdown
+from ctp_runbook.durations import measured_durations
+from ctp_runbook.journal import digest_of
+from ctp_runbook.measured import Measured, undo_refusals
+from ctp_runbook.plan import Plan
+from ctp_runbook.rundir import RunDir
+
+__all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is asked of a run. Nothing of the plan is executed unless ``execute`` is set."""
+
+    execute: bool = False
+    probe: bool = False
+    force_rollback: bool = False
+    plan_sha256: str = ""
+    short_watch_reason: str = ""
+    outputs: Path = Path("outputs")
+    run_dir: Path | None = None
+    by: str = ""
+    cutover_output: Path | None = None
+    rollback_output: Path | None = None
+    parent_run: str = ""
+    accept_unmeasured: str = ""
+    accept_late: str = ""
+
+    def measured(self, environment: str) -> Measured:
+        """What earlier runs in ``environment`` measured, where this one is to be kept."""
+        roots = [self.outputs, *([self.run_dir.parent] if self.run_dir else [])]
+        return measured_durations(environment, roots)
+
+
+def operator_name() -> str:
+    """The user who asks, for the record."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[str, tuple[str, str]]:
+    """Each refusal that a reason was given against: by flag, the reason and what was refused."""
+    if not options.execute:
+        return {}
+    now = datetime.now(UTC)
+    reasons = {
+        "accept_unmeasured": options.accept_unmeasured,
+        "accept_late": options.accept_late,
+    }
+    found = {}
+    for name, reason in reasons.items():
+        others = {key: "x" for key in reasons if key != name}
+        refused = undo_refusals(plan, measured, now=now, **others)
+        if refused and reason.strip():
+            found[name] = (reason, "; ".join(refused))
+    least = plan.limits.min_watch_minutes
+    if options.short_watch_reason and plan.monitor_minutes < least and not plan.is_rehearsal:
+        refused_watch = f"a watch of {plan.monitor_minutes:g} min < min_watch_minutes {least:g}"
+        found["short_watch"] = (options.short_watch_reason, refused_watch)
+    return found
+
+
+def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
+    """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
+    files = {
+        "ctp_cutover.template.env": plan.cutover_template,
+        "ctp_rollback_drill.template.env": plan.rollback_template,
+        "limits.toml": plan.limits_file,
+        "watch.toml": plan.watch_file,
+    }
+    texts = {
+        name: plan.redactor(path.read_bytes().decode("utf-8", errors="replace"))
+        for name, path in files.items()
+    }
+    texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan, measured)
+    texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan, measured)
+    for name, text in texts.items():
+        (run.plan / name).write_bytes(text.encode())
+    return {name: digest_of(text.encode()) for name, text in texts.items()}
+
+
+def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+    """The first payload of the journal, but for digests: what the run is, and its plan."""
+    files = ("cutover_template", "rollback_template", "limits_file", "watch_file")
+    copies = {
+        name: str(Path(path).absolute())
+        for name in ("cutover_output", "rollback_output")
+        if (path := getattr(options, name)) is not None
+    }
+    return {
+        "run_id": run.run_id,
+        "environment": plan.environment,
+        "dry_run": not options.execute,
+        "rehearsal": plan.is_rehearsal,
+        "plan_sha256": plan.sha256,
+        "created_by": options.by or operator_name(),
+        "host": os.uname().nodename,
+        "probe": options.probe,
+        "force_rollback": options.force_rollback,
+        "forced_after_seconds": plan.forced_rollback_after_seconds,
+        "restarts_max": plan.limits.restarts_max,
+        "short_watch_reason": options.short_watch_reason,
+        "parent_run": options.parent_run,
+        "cwd": str(Path.cwd()),
+        "files": {name: str(getattr(plan, name).absolute()) for name in files},
+        "copies": copies,
+        "plan": _plan_data(plan),
+    }
+
+
+def _plan_data(plan: Plan) -> dict[str, Any]:
+    """What evidence, verification and pictures need of the plan."""
+    return {
+        "environment": plan.environment,
+        "window_local": plan.window_text,
+        "ctp_config_path": plan.ctp_config_path,
+        "monitor_minutes": plan.monitor_minutes,
+        "monitor_keys": list(plan.monitor_keys),
+        "trigger_text": plan.trigger.text,
+        "max_rollback_seconds": plan.max_rollback_seconds,
+        "hold_seconds": plan.hold_seconds,
+        "hold_expiry": plan.hold_expiry,
+        "session_policy": plan.session_policy,
+        "cutover_evidence_output": plan.cutover_evidence_output,
+        "rollback_evidence_output": plan.rollback_evidence_output,
+        "warnings": list(plan.warnings),
+        "steps": [
+            {
+                "name": step.name,
+                "phase": step.phase.value,
+                "kind": step.kind.value,
+                "command": step.command,
+                "timeout_seconds": step.timeout_seconds,
+            }
+            for step in plan.steps
+        ],
+        "watch": {
+            "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
+            "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
+            "recovery_seconds": plan.watch.recovery_seconds,
+            "metrics": {rule.name: _rule_data(rule) for rule in plan.watched},
+        },
+    }
+
+
+def _rule_data(rule: Any) -> dict[str, Any]:
+    data = {field.name: getattr(rule, field.name) for field in fields(rule)}
+    return {**data, "labels": dict(rule.labels)}

@@ -1,0 +1,91 @@
+"""A rollback of a completed run against the journal of that run, of which it carries a copy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ctp_runbook.errors import JournalError
+from ctp_runbook.history import History
+from ctp_runbook.journal import JournalFile, Record, digest_of, read_journal
+from ctp_runbook.model import Outcome
+from ctp_runbook.parent import PARENT_JOURNAL
+from ctp_runbook.record_forms import malformed
+from ctp_runbook.rundir import RunDir
+from ctp_runbook.verify_journal import clock_findings, plan_findings, sequence_findings
+
+__all__ = ["parent_findings"]
+
+# What the rollback takes over from the header of the run it undoes.
+_SAME = ("environment", "plan_sha256", "host", "rehearsal", "cwd", "files", "plan")
+
+
+def parent_findings(run: RunDir, history: History) -> Iterator[str]:
+    """The parent is the run named, ended COMPLETED, and its members are those adopted."""
+    named, adopted = history.created.get("parent_run"), history.parent
+    if not named and adopted is None:
+        return
+    if not named or adopted is None or history.records[1] is not adopted:
+        yield f"the header names the parent {named!r}; the record after it adopts none, or another"
+        return
+    path = run.plan / PARENT_JOURNAL
+    try:
+        data = path.read_bytes()
+        journal = read_journal(path)
+    except (OSError, JournalError, TypeError) as error:
+        yield f"plan/{PARENT_JOURNAL}: {error}"
+        return
+    if digest_of(data) != adopted.payload["journal_sha256"]:
+        yield f"plan/{PARENT_JOURNAL}: not the journal that was adopted (journal_sha256)"
+    if history.created["plan_files"].get(PARENT_JOURNAL) != adopted.payload["journal_sha256"]:
+        yield f"run_created.plan_files names another {PARENT_JOURNAL} than was adopted"
+    beside = run.path.parent / str(named) / "journal.jsonl"
+    if beside.is_file() and beside.read_bytes() != data:
+        yield f"plan/{PARENT_JOURNAL} is not the journal of run {named} beside this one"
+    if broken := [*_broken(journal)]:
+        yield from (f"plan/{PARENT_JOURNAL}: {finding}" for finding in broken)
+        return
+    yield from _adopted(history, History.of(journal.records))
+
+
+def _broken(journal: JournalFile) -> Iterator[str]:
+    records = journal.records
+    if not records or records[0].kind != "run_created" or journal.torn:
+        yield "no whole journal"
+        return
+    form = [*malformed(records)]
+    yield from form
+    if not form:
+        for find in (plan_findings, clock_findings, sequence_findings):
+            yield from find(records)
+
+
+def _adopted(history: History, parent: History) -> Iterator[str]:
+    created, before = history.created, parent.created
+    if not parent.run_id == created["parent_run"] == history.records[1].payload["run_id"]:
+        yield f"the parent's journal is that of run {parent.run_id}, not of {created['parent_run']}"
+    if parent.outcome is not Outcome.COMPLETED:
+        yield f"the parent ended {parent.outcome}; only a COMPLETED run is rolled back by another"
+    if before.get("parent_run"):
+        yield "the parent is itself a rollback of another run"
+    for key in _SAME:
+        if created.get(key) != before.get(key):
+            yield f"{key} of the header is not that of the parent"
+    if parent.records[-1].boot_id != history.records[0].boot_id:
+        yield "the parent ran in another boot: its processes cannot be told"
+    if parent.records[-1].wall > history.records[0].wall:
+        yield "the parent ended after its rollback began"
+    yield from _identity_findings(history, parent)
+
+
+def _identity_findings(history: History, parent: History) -> Iterator[str]:
+    """The identities right after the parent's record are the parent's, all of them."""
+    due = [(name, one.pid, one.start_ticks) for name, one in parent.identities.items()]
+    given = [_named(record) for record in history.records[2 : 2 + len(due)]]
+    if given != due:
+        yield f"the members adopted are {given}; the parent's journal has {due}"
+
+
+def _named(record: Record) -> tuple[object, ...]:
+    if record.kind != "identity":
+        return (record.kind,)
+    return tuple(record.payload[key] for key in ("member", "pid", "start_ticks"))
