@@ -11,6 +11,7 @@ import click
 
 from ctp_runbook.cli_options import (
     PATH,
+    flags,
     follow_to_end,
     options_of,
     outputs_option,
@@ -21,7 +22,7 @@ from ctp_runbook.cli_options import (
 )
 from ctp_runbook.errors import InputError, RunbookError
 
-__all__ = ["cli", "main", "orchestrate", "plan", "proc", "run", "verify"]
+__all__ = ["cli", "drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
 
 
 def main() -> NoReturn:
@@ -139,13 +140,31 @@ def plan(
     click.echo(f"plan {made.environment}: {len(made.steps)} steps, sha256 {made.sha256}")
 
 
+_copies = flags(
+    click.option("--cutover-output", type=PATH, help="Copy of ctp_cutover_result.env"),
+    click.option("--rollback-output", type=PATH, help="Copy of ctp_rollback_result.env"),
+)
+
+
 @cli.command()
 @template_options
 @running
-@click.option("--cutover-output", type=PATH, help="Copy of ctp_cutover_result.env")
-@click.option("--rollback-output", type=PATH, help="Copy of ctp_rollback_result.env")
+@_copies
 def orchestrate(**given: Any) -> int:
     """Gates, switch and watch without notebooks (RUNBOOK §3)."""
+    return _conduct(given, "orchestrate")
+
+
+@cli.command()
+@template_options
+@running
+@_copies
+def drill(**given: Any) -> int:
+    """The rollback drill (RUNBOOK §6): orchestrate --force-rollback under its own name."""
+    return _conduct({**given, "force_rollback": True}, "drill")
+
+
+def _conduct(given: dict[str, Any], name: str) -> int:
     from ctp_runbook import launch
 
     made = plan_of(**template_files(given))
@@ -153,9 +172,8 @@ def orchestrate(**given: Any) -> int:
     run = launch.create_run(made, options)
     click.echo(f"run {run.run_id}: {run.path}")
     if options.execute:
-        launch.request(
-            run, "go", by=options.by or launch.operator_name(), reason="orchestrate --execute"
-        )
+        by = options.by or launch.operator_name()
+        launch.request(run, "go", by=by, reason=f"{name} --execute")
     launch.start(run, plan=made)
     return follow_to_end(run, quiet=not options.execute)
 

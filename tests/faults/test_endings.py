@@ -12,7 +12,7 @@ from ctp_runbook.evidence import trading_downtime_seconds
 from ctp_runbook.launch import read_history
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.rundir import newest_run
-from tests.cutover_tools import ROOT
+from tests.cutover_tools import ROOT, cutover_of, fresh_twin
 
 _ROLLED_BACK = "with --allow-cutover-rollback: verification passed"
 ENDINGS = {
@@ -65,3 +65,15 @@ def test_a_forced_rollback_verifies_only_when_allowed(tmp_path: Path) -> None:
     assert code == 4, said
     assert "verification failed: run" in said
     assert _ROLLED_BACK in said
+
+
+def test_a_drill_is_a_cutover_that_is_rolled_back(tmp_path: Path) -> None:
+    """`ctp-runbook drill --execute` ends with 4, the old generation trading, in its own evidence."""
+    with (
+        fresh_twin(tmp_path / "twin", watch_seconds=4.0) as twin,
+        cutover_of(twin, tmp_path / "outputs", command="drill") as cutover,
+    ):
+        ending = cutover.end()
+    assert ending.exit_code == 4, cutover.story()
+    assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
+    assert cutover.history.created["force_rollback"] is True
