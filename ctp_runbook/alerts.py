@@ -62,7 +62,9 @@ class AlertDesk:
         for name, hook in hooks.items():
             call = _Call(occasion, name, time.monotonic())
             self._open.add(call)
-            threading.Thread(target=self._run, args=(call, hook, facts), daemon=True).start()
+            threading.Thread(
+                target=self._run, args=(call, hook, facts), daemon=True, name=f"alert-{name}"
+            ).start()
 
     def collect(self, context: RunContext) -> None:
         """Write down what ended since the last look, and what is over its time."""
@@ -102,7 +104,6 @@ class AlertDesk:
         )
 
     def _run(self, call: _Call, hook: _Hook, facts: Mapping[str, str]) -> None:
-        threading.current_thread().name = f"alert-{call.hook}"
         try:
             failure = hook(facts)
         except Exception as error:  # noqa: BLE001  whatever a hook does, the run goes on

@@ -18,9 +18,9 @@ from ctp_runbook.journal import Record, utc_text
 from ctp_runbook.model import State
 from ctp_runbook.rundir import RunDir, write_atomic
 
-__all__ = ["REQUESTS", "Answer", "Inbox", "Request", "answer_to", "send_request"]
+__all__ = ["REQUESTS", "STOPS", "Answer", "Inbox", "Request", "answer_to", "send_request"]
 
-_STOPS = ("abort", "rollback")
+STOPS = ("abort", "rollback")
 REQUESTS = ("go", "abort", "hold", "resume", "rollback")
 
 
@@ -54,7 +54,7 @@ def answer_to(request: str, history: History) -> Answer:
     state = history.state
     if state is State.ROLLING_BACK:
         return _while_rolling_back(request, history)
-    if request in _STOPS:
+    if request in STOPS:
         return _to_a_stop(state)
     if request == "go":
         if not state.is_before_switch:

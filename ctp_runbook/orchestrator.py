@@ -8,6 +8,7 @@ there is no moment between the first stop and the last record that it leaves und
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -16,9 +17,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.alerts import AlertDesk
-from ctp_runbook.control import Inbox, Request, answer_to
+from ctp_runbook.control import STOPS, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.finish import finalise
+from ctp_runbook.guardian_watch import GuardianWatch
 from ctp_runbook.journal import Journal
 from ctp_runbook.measured import Measured, undo_refusals
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
@@ -31,10 +33,9 @@ from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch
 from ctp_runbook.watch import Trouble, Watch
 
-__all__ = ["GuardianWatch", "Orchestrator", "main"]
+__all__ = ["Orchestrator", "main"]
 
 _READY_POLL_SECONDS = 0.1
-_GUARDIAN_LOOK_SECONDS = 0.5
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
 
@@ -59,7 +60,7 @@ class Orchestrator:
         self._alerts = AlertDesk()
         self._inbox = Inbox(run, taken=self.journal.records)
         self._pending: list[Request] = self._unanswered()
-        self._is_closing = False
+        self._is_deaf = False
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd)
 
@@ -72,13 +73,11 @@ class Orchestrator:
         for request in self._inbox.poll():
             self._take(request)
         state = self.context.history.state
-        if state is State.ROLLING_BACK or self._is_closing:
+        if state is State.ROLLING_BACK or self._is_deaf:
             return ""
         # While watching, any request is more urgent than a look that may take seconds.
-        urgent: tuple[str, ...] = ("abort", "rollback")
-        if state in (State.WATCHING, State.HOLDING):
-            urgent = ("abort", "rollback", "hold", "resume")
-        stops = [one for one in self._pending if one.request in urgent]
+        watching = state in (State.WATCHING, State.HOLDING)
+        stops = [one for one in self._pending if watching or one.request in STOPS]
         return stops[0].sentence if stops else ""
 
     def _take(self, request: Request) -> None:
@@ -104,6 +103,11 @@ class Orchestrator:
             return []
         keys = ("request", "by", "reason", "requested_utc", "file")
         return [Request(**{key: str(asked.payload.get(key, "")) for key in keys})]
+
+    def _stop_asked(self) -> str:
+        """An abort or rollback that waits to be acted on, or nothing."""
+        self.interrupt()
+        return next((one.sentence for one in self._pending if one.request in STOPS), "")
 
     def _take_requests(self) -> list[Request]:
         self.interrupt()
@@ -225,6 +229,8 @@ class Orchestrator:
     def _undo_parent(self, resumed: str) -> Outcome:
         """Roll back what a completed run switched; the clock runs since it was asked for."""
         self.interrupt()  # who asked, and why
+        with contextlib.suppress(JournalError):
+            self.journal.reserve(self.context.plan.limits.journal_reserve_bytes)
         created = self.journal.records[0]
         parent, by = created.payload["parent_run"], created.payload["created_by"]
         why = f": {created.payload['reason']}" if created.payload.get("reason") else ""
@@ -250,6 +256,8 @@ class Orchestrator:
             return Trouble.now("resume", f"the rollback goes on: {reason}")
         if touched and history.watch_started is None:
             return Trouble.now("resume", f"interrupted in the middle of the switch: {reason}")
+        if touched and (stop := self._stop_asked()):
+            return Trouble.now("operator", stop)
         if touched and must_roll_back:
             return Trouble.now("resume", f"interrupted too often: {reason}")
         if history.watch_started is not None:
@@ -260,13 +268,16 @@ class Orchestrator:
         boots = {record.boot_id for record in self.journal.records}
         if len(boots) > 1:
             return Trouble.now("resume", f"the host was rebooted during the watch: {reason}")
-        for role in Role:
-            seen = observe(
-                self.context, self.context.plan.member(Generation.NEW, role), question="alive"
-            )
-            if not seen.is_alive:
-                return Trouble.now("member_died", seen.sentence)
-        return None
+        self._is_deaf = True  # a look that a request cuts short would count as a death
+        try:
+            for role in Role:
+                member = self.context.plan.member(Generation.NEW, role)
+                seen = observe(self.context, member, question="alive")
+                if not seen.is_alive:
+                    return Trouble.now("member_died", seen.sentence)
+            return None
+        finally:
+            self._is_deaf = False
 
     # --- the record --------------------------------------------------------------
 
@@ -275,7 +286,7 @@ class Orchestrator:
             self.context.record("state", to=state.value, reason=reason)
 
     def _close(self, outcome: Outcome, sentence: str, *, failed_step: str = "") -> Outcome:
-        self._is_closing = True
+        self._is_deaf = True
         running = self._what_runs()
         _mark_not_run(self.context)
         runs = ", ".join(f"{name} {word}" for name, word in running.items())
@@ -287,9 +298,9 @@ class Orchestrator:
             told = f"{sentence}; the old stack still trades, untouched"
         elif outcome is Outcome.ABORTED_BEFORE_SWITCH:
             told = f"{sentence}; this run did not touch the old stack, but what runs now is: {runs}"
+        self._alerts.leave(self.context)
         if outcome is not Outcome.COMPLETED:
             self.context.alert("ended", f"{outcome.value}: {told}")
-        self._alerts.leave(self.context)
         self.context.record(
             "closed",
             outcome=outcome.value,
@@ -329,43 +340,6 @@ def _mark_not_run(context: RunContext) -> None:
                 reason="the run ended before it",
                 command=step.command,
             )
-
-
-class GuardianWatch:
-    """The orchestrator's eye on its guardian: a dead one is replaced."""
-
-    def __init__(self, run: RunDir, *, pid: int, lock_fd: int) -> None:
-        from ctp_runbook.process import identity_of
-
-        self._run, self._lock_fd = run, lock_fd
-        self._identity = identity_of(pid) if pid else None
-        self._next_look = 0.0
-
-    @property
-    def described(self) -> dict[str, int]:
-        """Who it is, for the record; empty when there is none."""
-        known = self._identity
-        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else {}
-
-    def look(self, context: RunContext) -> None:
-        """Look at most twice a second; start a new guardian when the old one is gone."""
-        from ctp_runbook.process import is_running
-
-        now = time.monotonic()
-        if self._lock_fd < 0 or now < self._next_look:
-            return
-        self._next_look = now + _GUARDIAN_LOOK_SECONDS
-        if self._identity is None or is_running(self._identity):
-            return
-        from ctp_runbook.guardian import spawn_guardian
-
-        self._identity = spawn_guardian(self._run, lock_fd=self._lock_fd, adopt=os.getpid())
-        context.record(
-            "guardian_started",
-            pid=self._identity.pid,
-            start_ticks=self._identity.start_ticks,
-            reason="the one before it died",
-        )
 
 
 def main(argv: list[str] | None = None) -> int:

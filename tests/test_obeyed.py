@@ -13,7 +13,7 @@ import pytest
 
 from ctp_runbook import launch
 from ctp_runbook.history import History
-from ctp_runbook.journal import Record
+from ctp_runbook.journal import Journal, Record, utc_text
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steer import steer
@@ -198,3 +198,39 @@ def test_a_hanging_probe_keeps_nobody_waiting(stack: SmallStack, request_: str) 
     run.effect("state", to="HOLDING" if request_ == "hold" else "ROLLING_BACK")
     (stack.folder / "hang").unlink()
     run.end()
+
+
+def test_a_run_that_holds_and_that_nobody_conducts_is_taken_up(stack: SmallStack) -> None:
+    """Guardian and orchestrator are killed while it holds: `resume` goes on watching, and the look
+    at the members is not cut short by the very request."""
+    run = started(stack)
+    run.reach(State.WATCHING)
+    run.ask("hold")
+    run.reach(State.HOLDING)
+    begun = [r for r in run.history.records if r.kind == "orchestrator_started"][-1]
+    for pid in (begun.payload["guardian"]["pid"], begun.writer["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not launch.is_attended(run.run))
+    steer(run.run, "resume", by="chief", reason="all is well")
+    run.reach(State.WATCHING)
+    assert run.history.trigger is None
+    run.ask("rollback")
+    assert run.end() is Outcome.ROLLED_BACK_IN_BUDGET
+
+
+def test_a_stop_that_was_taken_in_and_not_acted_on_is_not_forgotten(stack: SmallStack) -> None:
+    """The orchestrator dies between the request's record and the act: the next one acts on it."""
+    run = started(stack)
+    run.reach(State.WATCHING)
+    begun = [r for r in run.history.records if r.kind == "orchestrator_started"][-1]
+    for pid in (begun.payload["guardian"]["pid"], begun.writer["pid"]):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not launch.is_attended(run.run))
+    journal = Journal(run.run.journal)
+    asked = {"request": "rollback", "by": "chief", "reason": "", "requested_utc": utc_text()}
+    journal.append("control", {**asked, "file": "gone.json"})
+    journal.close()
+    launch.start(run.run, resume="taken up again")
+    assert run.end() is Outcome.ROLLED_BACK_IN_BUDGET
+    assert run.history.trigger is not None
+    assert run.history.trigger.payload["cause"] == "operator"
