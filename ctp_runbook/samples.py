@@ -22,7 +22,9 @@ class Sample:
     """One look at one source. ``series`` maps ``name{label="v"}`` to its value, NaN included.
 
     ``wall`` is seconds since the epoch, ``mono`` seconds of the host's monotonic clock, both
-    taken when the answer was complete; ``took_ms`` how long it took.
+    taken when the answer was complete; ``took_ms`` how long it took. ``due_mono`` is when it was to
+    begin by the schedule (None in a file of before that was kept), ``missed`` how many turns of its
+    target went by without a sample right before it.
     """
 
     seq: int
@@ -34,6 +36,15 @@ class Sample:
     error: str
     took_ms: float
     series: Mapping[str, float]
+    due_mono: float | None = None
+    missed: int = 0
+
+    @property
+    def late_seconds(self) -> float | None:
+        """How long after it was due the sample was begun; None where that was not kept."""
+        if self.due_mono is None:
+            return None
+        return self.mono - self.took_ms / 1000 - self.due_mono
 
     def to_line(self) -> bytes:
         """The sample as one line of JSON; what is not finite stands as a string."""

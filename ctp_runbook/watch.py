@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ctp_runbook.clocks import Clocks
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
@@ -68,8 +69,15 @@ class Trouble:
 class Watch:
     """One watch window, from its start (or a resumption) to its end."""
 
-    def __init__(self, context: RunContext, *, requests: Callable[[], Iterable[Request]]) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        requests: Callable[[], Iterable[Request]],
+        clocks: Clocks | None = None,
+    ) -> None:
         self._context = context
+        self._clocks = clocks
         self._requests = requests
         self._plan = context.plan
         history = context.history
@@ -95,7 +103,7 @@ class Watch:
 
     def run(self) -> Trouble | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
-        sampler = Sampler(watch_targets(self._context))
+        sampler = Sampler(watch_targets(self._context), clocks=self._clocks)
         sampler.start()
         try:
             with self._open_samples() as sink:
@@ -112,6 +120,7 @@ class Watch:
             return Trouble.fired(self._judge.firing)
         next_look = 0.0
         while True:
+            self._note_disturbances(sampler)
             if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
                 firing = self._keep(sample, sink)
                 if firing is not None:
@@ -130,6 +139,22 @@ class Watch:
                 if judged.overall is Verdict.PASSED:
                     return None
                 self._hold(f"the window ended without proof: {judged.sentence}")
+
+    def _note_disturbances(self, sampler: Sampler) -> None:
+        """What happened to time goes into the journal, and what makes the watch prove less holds."""
+        for one in sampler.disturbances():
+            self._context.record(
+                "watch_disturbed",
+                what=one.what,
+                seconds=one.seconds,
+                from_utc=utc_text(one.from_wall),
+                to_utc=utc_text(one.to_wall),
+                from_mono=one.from_mono,
+                to_mono=one.to_mono,
+                sentence=one.sentence,
+            )
+            if one.holds and self._holding_since is None:
+                self._hold(one.sentence)
 
     def _noticed(self) -> Trouble | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""
