@@ -31,6 +31,8 @@ __all__ = ["Trouble", "Watch"]
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
+# Without a new sample all that changes is how old the last one is.
+_IDLE_SECONDS = 0.4
 _ASK_SECONDS = 5.0
 _GLANCE_SECONDS = 2.0
 
@@ -118,27 +120,35 @@ class Watch:
     def _loop(self, sampler: Sampler, sink: BinaryIO) -> Trouble | None:
         if self._judge.firing is not None:  # before the interruption, and not acted on yet
             return Trouble.fired(self._judge.firing)
-        next_look = 0.0
+        next_look, is_new = 0.0, False
         while True:
             self._note_disturbances(sampler)
             if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
+                is_new = True
                 firing = self._keep(sample, sink)
                 if firing is not None:
                     return Trouble.fired(firing)
             if trouble := self._noticed():
                 return trouble
-            if time.monotonic() < next_look:
+            if not self._is_over and time.monotonic() < next_look + (
+                0 if is_new else _IDLE_SECONDS
+            ):
                 continue
-            next_look = time.monotonic() + _LOOK_SECONDS
+            next_look, is_new = time.monotonic() + _LOOK_SECONDS, False
             judged = self._judge.at(time.monotonic())
             self._tell(judged)
             if trouble := self._hold_or_go_on(judged):
                 return trouble
-            if self._holding_since is None and time.monotonic() >= self._ends:
+            if self._is_over:
                 judged = self._judge.at(self._ends, final=True)
                 if judged.overall is Verdict.PASSED:
                     return None
                 self._hold(f"the window ended without proof: {judged.sentence}")
+
+    @property
+    def _is_over(self) -> bool:
+        """True when it is time for the last verdict."""
+        return self._holding_since is None and time.monotonic() >= self._ends
 
     def _note_disturbances(self, sampler: Sampler) -> None:
         """What happened to time goes into the journal, and what makes the watch prove less holds."""
