@@ -86,6 +86,7 @@ _TELLERS: Mapping[str, Callable[[Any], str]] = {
     "trigger": lambda given: f"✗ {given['sentence']}",
     "finding": lambda g: f"{'✗' if g['severity'] == 'critical' else '!'} {g['sentence']}",
     "watch_gap": lambda given: f"! the watch has a gap since {given['from_utc']}",
+    "watch_disturbed": lambda given: f"! {given['sentence']}",
     "control": lambda given: f"» {given['request']} by {given['by']} {given['reason']}".rstrip(),
     "answer": _answer,
     "alert": _alert,

@@ -191,6 +191,15 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "effect": {"step": _is_name, "proved": _is_flag, "sentence": _is_text},
     "watch_started": {"minutes": _is_duration},
     "watch_gap": {"from_utc": is_instant, "to_utc": is_instant, "reason": _is_text},
+    "watch_disturbed": {
+        "what": _one_of("paused", "suspended", "clock_stepped"),
+        "seconds": is_number,
+        "from_utc": is_instant,
+        "to_utc": is_instant,
+        "from_mono": is_number,
+        "to_mono": is_number,
+        "sentence": _is_name,
+    },
     "judgement": {"overall": _one_of(*Verdict.__members__)},
     "trigger": {
         "cause": _one_of(*FAILED_BY_CAUSE),

@@ -1,47 +1,58 @@
 """Sampling that keeps time: one thread a target, on a schedule of the monotonic clock.
 
 A slow or dead target delays nobody else. What comes back goes into one queue; the one who
-reads it numbers, keeps and judges the samples.
+reads it numbers, keeps and judges the samples. Each sample says when it was due, so that drift
+and gaps are data; one more thread looks at the clocks themselves.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ctp_runbook.clocks import Clocks, ClockWatch, Disturbance
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.samples import Sample
 
 __all__ = ["Reading", "Sampler", "Target", "read_once"]
 
 Reading = Callable[[], Mapping[str, float]]
+_LOOK_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Target:
-    """Something to sample: ``read`` returns its series, or raises ProbeError."""
+    """Something to sample: ``read`` returns its series, or raises ProbeError.
+
+    ``by_wall_seconds``: how long a time, measured by the wall clock, one answer speaks of; for so
+    long after the clock was set it proves nothing. 0 for what no wall clock is part of.
+    """
 
     source: str
     name: str
     read: Reading
     interval_seconds: float
+    by_wall_seconds: float = 0.0
 
 
 class Sampler:
     """Samples every target until it is stopped; ``take`` hands out what came, unnumbered."""
 
-    def __init__(self, targets: Collection[Target]) -> None:
+    def __init__(self, targets: Collection[Target], *, clocks: Clocks | None = None) -> None:
         self._queue: queue.SimpleQueue[Sample] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._clocks = clocks or Clocks()
+        self._watch = ClockWatch(self._clocks)
         self._threads = [
             threading.Thread(target=self._sample, args=(target,), daemon=True) for target in targets
         ]
+        self._threads.append(threading.Thread(target=self._look, daemon=True))
 
     def start(self) -> None:
         """Begin sampling, now and then at every interval."""
+        self._watch.look()
         for thread in self._threads:
             thread.start()
 
@@ -56,28 +67,55 @@ class Sampler:
         except queue.Empty:
             return None
 
+    def disturbances(self) -> tuple[Disturbance, ...]:
+        """What happened to the clocks since this was last asked."""
+        self._watch.look()
+        return self._watch.take()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            self._watch.look()
+
     def _sample(self, target: Target) -> None:
-        due, missed = time.monotonic(), 0
-        while not self._stop.wait(max(0.0, due - time.monotonic())):
-            self._queue.put(read_once(target, due=due, missed=missed))
+        due, missed = self._clocks.mono(), 0
+        while not self._stop.wait(max(0.0, due - self._clocks.mono())):
+            sample = read_once(target, clocks=self._clocks)
+            self._watch.look()
+            sample = replace(self._trusted(sample, target), due_mono=due, missed=missed)
+            self._queue.put(sample)
             # A target slower than its interval misses turns; it does not pile them up.
-            missed = int((time.monotonic() - due) / target.interval_seconds)
+            missed = int((self._clocks.mono() - due) / target.interval_seconds)
             due += (missed + 1) * target.interval_seconds
 
+    def _trusted(self, sample: Sample, target: Target) -> Sample:
+        """The sample, without its values where they were measured by a clock that was set."""
+        if not target.by_wall_seconds or not sample.ok:
+            return sample
+        if (step := self._watch.step_within(target.by_wall_seconds)) is None:
+            return sample
+        ago = sample.mono - step.to_mono
+        why = f"the wall clock was set {step.seconds:+.1f} s, {max(0.0, ago):.0f} s ago"
+        error = f"{why}; what is measured by it proves nothing for {target.by_wall_seconds:g} s"
+        return replace(sample, ok=False, error=error, series={})
 
-def read_once(target: Target, *, due: float = 0.0, missed: int = 0) -> Sample:
-    """One sample of ``target``, good or not; it was ``due`` then, after ``missed`` lost turns."""
-    began = time.monotonic()
+
+def read_once(target: Target, *, clocks: Clocks | None = None) -> Sample:
+    """One sample of ``target``, good or not."""
+    clocks = clocks or Clocks()
+    began = clocks.mono()
     series: Mapping[str, float] = {}
     error = ""
     try:
         series = target.read()
     except ProbeError as problem:
-        error = str(problem)
-    mono = time.monotonic()
+        error = str(problem) or type(problem).__name__
+    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as problem:
+        # The edge of a thread: what a probe did not foresee would end it, in silence.
+        error = f"{target.name}: {type(problem).__name__}: {problem}"
+    mono = clocks.mono()
     return Sample(
         seq=0,
-        wall=time.time(),
+        wall=clocks.wall(),
         mono=mono,
         source=target.source,
         target=target.name,
@@ -85,6 +123,4 @@ def read_once(target: Target, *, due: float = 0.0, missed: int = 0) -> Sample:
         error=error,
         took_ms=round((mono - began) * 1000, 3),
         series=series,
-        due=round(due, 6),
-        missed=missed,
     )

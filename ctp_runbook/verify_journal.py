@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ctp_runbook.journal import Record
 from ctp_runbook.model import Outcome, Phase, State
 from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.verify_clocks import ClockShifts
 
 __all__ = [
     "CLOCK_SLACK_SECONDS",
@@ -91,20 +92,28 @@ def _command_findings(records: Sequence[Record]) -> Iterator[str]:
 def clock_findings(records: Sequence[Record]) -> Iterator[str]:
     """Within a boot the monotonic clock never goes back and the wall clock keeps up with it."""
     first: dict[str, Record] = {}
+    shifts, shifted = ClockShifts(records), 0.0
     for before, record in zip((None, *records), records, strict=False):
         origin = first.setdefault(record.boot_id, record)
         where = f"journal record {record.seq}"
         if before is None:
             continue
+        mono = (record.mono_ns - origin.mono_ns) / 1e9
+        apart = (record.wall - origin.wall).total_seconds() - mono
+        was, shifted = (
+            shifted,
+            shifts.shift_of(boot_id=record.boot_id, mono=record.mono_ns / 1e9, apart=apart),
+        )
         back = (before.wall - record.wall).total_seconds()
+        if before.boot_id == record.boot_id:
+            back += shifted - was
         if back > CLOCK_SLACK_SECONDS:
             yield f"{where}: its wall clock is {back:.1f} s before that of the record before it"
         if before.boot_id == record.boot_id and record.mono_ns < before.mono_ns:
             yield f"{where}: its monotonic clock went back within one boot"
         if before.boot_id != record.boot_id:
             yield from _reboot_findings(before, record, is_new=origin is record, where=where)
-        mono = (record.mono_ns - origin.mono_ns) / 1e9
-        apart = abs((record.wall - origin.wall).total_seconds() - mono)
+        apart = abs(apart - shifted)
         if apart > CLOCK_SLACK_SECONDS + _CLOCK_SLEW * abs(mono):
             yield (
                 f"{where}: wall and monotonic clock are {apart:.1f} s apart since record "

@@ -16,6 +16,7 @@ from ctp_runbook.record_forms import is_number
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
 
 __all__ = ["WATCH_MINUTES", "rejudge", "sample_findings", "verdict_findings", "window_findings"]
@@ -96,6 +97,8 @@ def sample_findings(run: RunDir, history: History) -> Iterator[str]:
     if data and not data.endswith(b"\n"):
         yield f"{name}: its last line is torn"
     yield from _order_findings(name, samples, history)
+    yield from (f"{name}: {wrong}" for wrong in schedule_findings(samples, history))
+    yield from disturbance_findings(history.records, samples)
 
 
 def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -188,6 +191,7 @@ def _order_findings(name: str, samples: tuple[Sample, ...], history: History) ->
     if started is None or ended is None:
         return
     one_boot = len({record.boot_id for record in history.records}) == 1
+    shifts = ClockShifts(history.records)
     last_wall = started.wall.timestamp() - _EDGE_SECONDS
     last_mono = started.mono_ns / 1e9 - _EDGE_SECONDS
     for number, sample in enumerate(samples):
@@ -195,30 +199,35 @@ def _order_findings(name: str, samples: tuple[Sample, ...], history: History) ->
         if sample.seq != number or isinstance(sample.seq, bool):
             yield f"{where}: sample {sample.seq!r} stands where {number} is due"
         yield from (f"{where}: {wrong}" for wrong in _form_findings(sample))
-        if sample.wall < last_wall - CLOCK_SLACK_SECONDS:
-            yield f"{where}: taken at {utc_text(sample.wall)}, before the window or sample before"
-        if one_boot and sample.mono < last_mono - _EDGE_SECONDS:
-            yield f"{where}: its monotonic clock is before that of the window or sample before"
-        last_wall, last_mono = max(last_wall, sample.wall), max(last_mono, sample.mono)
+        wall = sample.wall
         if one_boot:
-            apart = (sample.wall - started.wall.timestamp()) - (sample.mono - started.mono_ns / 1e9)
-            if abs(apart) > CLOCK_SLACK_SECONDS + 0.001 * (sample.mono - started.mono_ns / 1e9):
-                yield f"{where}: wall and monotonic clock are {abs(apart):.1f} s apart"
-    if last_wall > ended.wall.timestamp() + _EDGE_SECONDS:
+            wall = shifts.unshifted(wall, mono=sample.mono, since=started)
+            yield from (f"{where}: {wrong}" for wrong in _apart(sample, wall, since=started))
+            if sample.mono < last_mono - _EDGE_SECONDS:
+                yield f"{where}: its monotonic clock is before that of the window or sample before"
+        if wall < last_wall - CLOCK_SLACK_SECONDS:
+            yield f"{where}: taken at {utc_text(sample.wall)}, before the window or sample before"
+        last_wall, last_mono = max(last_wall, wall), max(last_mono, sample.mono)
+    end = ended.wall.timestamp()
+    if one_boot:
+        end = shifts.unshifted(end, mono=ended.mono_ns / 1e9, since=started)
+    if last_wall > end + _EDGE_SECONDS:
         yield f"{name}: a sample is from {utc_text(last_wall)}, after the watch ended"
     if one_boot and last_mono > ended.mono_ns / 1e9 + _EDGE_SECONDS:
         yield f"{name}: a sample's monotonic clock is after the end of the watch"
+
+
+def _apart(sample: Sample, wall: float, *, since: Record) -> Iterator[str]:
+    lasted = sample.mono - since.mono_ns / 1e9
+    apart = abs(wall - since.wall.timestamp() - lasted)
+    if apart > CLOCK_SLACK_SECONDS + 0.001 * lasted:
+        yield f"wall and monotonic clock are {apart:.1f} s apart"
 
 
 def _form_findings(sample: Sample) -> Iterator[str]:
     given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
     if not is_number(given["took_ms"]) or given["took_ms"] < 0:
         yield f"took_ms {given['took_ms']!r} is not a duration"
-    due, missed = given["due"], given["missed"]
-    if not is_number(due) or not isinstance(missed, int) or isinstance(missed, bool):
-        yield f"due {due!r} and missed {missed!r} must be a time and a count"
-    elif missed < 0 or due > sample.mono:
-        yield f"it was due at {due!r} after {missed!r} missed turns, and taken at {sample.mono!r}"
     if not isinstance(given["ok"], bool) or not isinstance(given["error"], str):
         yield "ok must be true or false and error a text"
     elif given["ok"] == bool(given["error"]):

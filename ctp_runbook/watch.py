@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ctp_runbook.clocks import Clocks
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
@@ -30,6 +31,8 @@ __all__ = ["Trouble", "Watch"]
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
+# Without a new sample all that changes is how old the last one is.
+_IDLE_SECONDS = 0.4
 _ASK_SECONDS = 5.0
 _GLANCE_SECONDS = 2.0
 
@@ -68,8 +71,15 @@ class Trouble:
 class Watch:
     """One watch window, from its start (or a resumption) to its end."""
 
-    def __init__(self, context: RunContext, *, requests: Callable[[], Iterable[Request]]) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        *,
+        requests: Callable[[], Iterable[Request]],
+        clocks: Clocks | None = None,
+    ) -> None:
         self._context = context
+        self._clocks = clocks
         self._requests = requests
         self._plan = context.plan
         history = context.history
@@ -99,7 +109,7 @@ class Watch:
 
     def run(self) -> Trouble | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
-        sampler = Sampler(watch_targets(self._context))
+        sampler = Sampler(watch_targets(self._context), clocks=self._clocks)
         sampler.start()
         try:
             with self._open_samples() as sink:
@@ -114,26 +124,51 @@ class Watch:
     def _loop(self, sampler: Sampler, sink: BinaryIO) -> Trouble | None:
         if self._judge.firing is not None:  # before the interruption, and not acted on yet
             return Trouble.fired(self._judge.firing)
-        next_look = 0.0
+        next_look, is_new = 0.0, False
         while True:
+            self._note_disturbances(sampler)
             if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
+                is_new = True
                 firing = self._keep(sample, sink)
                 if firing is not None:
                     return Trouble.fired(firing)
             if trouble := self._noticed():
                 return trouble
-            if time.monotonic() < next_look:
+            if not self._is_over and time.monotonic() < next_look + (
+                0 if is_new else _IDLE_SECONDS
+            ):
                 continue
-            next_look = time.monotonic() + _LOOK_SECONDS
+            next_look, is_new = time.monotonic() + _LOOK_SECONDS, False
             judged = self._judge.at(time.monotonic())
             self._tell(judged)
             if trouble := self._hold_or_go_on(judged):
                 return trouble
-            if self._holding_since is None and time.monotonic() >= self._ends:
+            if self._is_over:
                 judged = self._judge.at(self._ends, final=True)
                 if judged.overall is Verdict.PASSED:
                     return None
                 self._hold(f"the window ended without proof: {judged.sentence}")
+
+    @property
+    def _is_over(self) -> bool:
+        """True when it is time for the last verdict."""
+        return self._holding_since is None and time.monotonic() >= self._ends
+
+    def _note_disturbances(self, sampler: Sampler) -> None:
+        """What happened to time goes into the journal, and what makes the watch prove less holds."""
+        for one in sampler.disturbances():
+            self._context.record(
+                "watch_disturbed",
+                what=one.what,
+                seconds=one.seconds,
+                from_utc=utc_text(one.from_wall),
+                to_utc=utc_text(one.to_wall),
+                from_mono=one.from_mono,
+                to_mono=one.to_mono,
+                sentence=one.sentence,
+            )
+            if one.holds and self._holding_since is None:
+                self._hold(one.sentence)
 
     def _noticed(self) -> Trouble | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""

@@ -85,7 +85,13 @@ def _others(context: RunContext) -> Iterator[Target]:
     for rule in _rules(context):
         if make := _READERS.get(rule.source):
             measure = make(rule, context)
-            yield Target(rule.source, rule.name, _reading(rule, measure), rule.interval_seconds)
+            yield Target(
+                rule.source,
+                rule.name,
+                _reading(rule, measure),
+                rule.interval_seconds,
+                by_wall_seconds=0.0 if rule.source == "command" else rule.window_seconds,
+            )
 
 
 _Measure = Callable[[], float | None]

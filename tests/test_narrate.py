@@ -36,6 +36,7 @@ LINES: dict[str, tuple[Mapping[str, Any], str]] = {
         {"from_utc": "10:00", "to_utc": "10:01", "reason": "resumed"},
         "! the watch has a gap since 10:00",
     ),
+    "watch_disturbed": ({"what": "paused", "sentence": "it stood still"}, "! it stood still"),
     "control": ({"request": "hold", "by": "ops", "reason": "spreads"}, "» hold by ops spreads"),
     "closed": (
         {"outcome": "COMPLETED", "sentence": "the new generation trades"},

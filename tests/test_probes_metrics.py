@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import threading
 import time
@@ -63,9 +64,18 @@ def test_a_page_without_them_has_no_series(text: str) -> None:
     assert parse_page(text, families=FAMILIES) == {}
 
 
+def test_what_the_format_allows_is_read() -> None:
+    """Tabs, a time stamp, a comma after the last label, escapes, and names with a common head."""
+    escaped = 'quant_hft_breaker_state{ a="x\\\\y\\"z" , b="1", }\t+Inf 1700000000\n'
+    series = parse_page(escaped + "quant_hft_breaker_state_of_another 1\n", families=FAMILIES)
+    assert series == {'quant_hft_breaker_state{a="x\\\\y\\"z",b="1"}': math.inf}
+
+
 BROKEN = {
     "no value": "quant_hft_breaker_state\n",
     "a word for a value": "quant_hft_breaker_state open\n",
+    "a number and a half": "quant_hft_breaker_state 1.5.2\n",
+    "a name that ends in a number": "quant_hft_breaker_state{}\n",
     "labels not closed": 'quant_hft_breaker_state{scope="SHFE 0\n',
     "labels without quotes": "quant_hft_breaker_state{scope=SHFE} 0\n",
 }

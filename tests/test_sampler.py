@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
+from ctp_runbook.clocks import Clocks
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.sampler import Sampler, Target, read_once
 from ctp_runbook.samples import Sample
@@ -123,3 +124,63 @@ def test_taking_waits_no_longer_than_asked(begin: Callable[..., Sampler]) -> Non
     began = time.monotonic()
     assert begin().take(seconds=0.05) is None
     assert 0.05 <= time.monotonic() - began < 1
+
+
+def test_a_sample_says_when_it_was_due(begin: Callable[..., Sampler]) -> None:
+    """By the schedule, to the nanosecond; it is begun then or a little later."""
+    found = taken(begin(steady("a", interval=0.05)), seconds=0.5)
+    due = [sample.due_mono for sample in found if sample.due_mono is not None]
+    assert len(due) == len(found) > 5
+    turns = [(b - a) / 0.05 for a, b in itertools.pairwise(due)]
+    assert turns == pytest.approx([one.missed + 1 for one in found[1:]])
+    assert all((late := sample.late_seconds) is not None and late >= 0 for sample in found)
+
+
+def test_missed_turns_are_counted(begin: Callable[..., Sampler]) -> None:
+    """Every turn is a sample or is told as missed by the one after it."""
+    found = taken(begin(steady("slow", interval=0.05, takes=0.12)), seconds=0.8)
+    first, last = found[0].due_mono, found[-1].due_mono
+    assert first is not None
+    assert last is not None
+    turns = round((last - first) / 0.05)
+    assert sum(sample.missed for sample in found) == turns - (len(found) - 1) > 0
+
+
+def test_what_no_probe_foresaw_is_an_error_and_the_next_turn_comes(
+    begin: Callable[..., Sampler],
+) -> None:
+    """The thread of a target lives on, and the sample says what happened."""
+
+    def odd() -> Mapping[str, float]:
+        raise ValueError("no such thing")
+
+    found = taken(begin(Target("command", "odd", odd, 0.05)), seconds=0.3)
+    assert len(found) > 2
+    assert {sample.error for sample in found} == {"odd: ValueError: no such thing"}
+
+
+def test_what_is_measured_by_a_wall_clock_that_was_set_proves_nothing() -> None:
+    """For as long as an answer speaks of; an engine's page has no part of it."""
+    ahead = [0.0]
+    clocks = Clocks(wall=lambda: time.time() + ahead[0])
+    sampler = Sampler(
+        [
+            Target("kafka", "lag", lambda: {"lag": 0.0}, 0.05, by_wall_seconds=0.5),
+            steady("page", interval=0.05),
+        ],
+        clocks=clocks,
+    )
+    sampler.start()
+    before = taken(sampler, seconds=0.2)
+    ahead[0] = -3600.0
+    after = taken(sampler, seconds=0.3)
+    later = taken(sampler, seconds=0.8)
+    sampler.stop()
+    assert all(sample.ok for sample in before)
+    assert [one.what for one in sampler.disturbances()] == ["clock_stepped"]
+    lag = [one for one in after if one.target == "lag" and one.wall < time.time() - 3000]
+    assert lag
+    assert not any(one.ok or one.series for one in lag)
+    assert "the wall clock was set -3600.0 s" in lag[0].error
+    assert all(one.ok for one in after if one.target == "page")
+    assert later[-1].ok

@@ -1,175 +1,249 @@
-"""A watch of 50 metrics from 5 pages, one scrape a page a second: jitter, CPU and memory.
+"""Fifty metrics from five endpoints, a sample a second: jitter, processor time, memory.
 
-All of it is measured together, as the orchestrator does it: scrape, write down, judge, every
-0.4 s a verdict. The pages are served by a process of their own. ``bench_sampling.py SECONDS``.
+The whole watch is measured: schedule, scrape, write, judge. The endpoints are HTTP servers in
+another process, whose pages have as many families again that nobody asked for. The first argument
+is for how many seconds (600 when there is none).
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ctp_runbook.config import MetricRule, WatchRules
-from ctp_runbook.judge import WindowJudge
-from ctp_runbook.probes.metrics import scrape
-from ctp_runbook.sampler import Sampler, Target
-from ctp_runbook.triggers import parse_trigger
+from ctp_runbook.config import load_watch
+from ctp_runbook.control import Inbox
+from ctp_runbook.model import Generation
+from ctp_runbook.process import identity_of
+from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.steps import RunContext
+from ctp_runbook.watch import Watch
+from tests.plan_fixtures import make_plan, open_context
 
 __all__ = ["main"]
 
-PAGES, METRICS, INTERVAL = 5, 10, 1.0
-LOOK_SECONDS = 0.4
-# Every page has two histograms, three counters and five gauges that are watched, and as much again
-# that is not.
-_SERVER = """
-import sys, time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, "+Inf"]
-
-def page():
-    n, lines = int(time.monotonic() * 50), []
-    for kind in ("watched", "noise"):
-        for h in range(2):
-            lines.append(f"# TYPE {kind}_latency_{h}_seconds histogram")
-            lines += [f'{kind}_latency_{h}_seconds_bucket{{le="{b}"}} {n}' for b in BOUNDS]
-            lines += [f"{kind}_latency_{h}_seconds_count {n}", f"{kind}_latency_{h}_seconds_sum 1"]
-        lines += [f"{kind}_errors_{c}_total 0" for c in range(3)]
-        lines += [f'{kind}_state_{g}{{scope="all"}} 0' for g in range(5)]
-    return ("\\n".join(lines) + "\\n").encode()
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = page()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(int(sys.argv[1]))]
-import threading
-for server in servers:
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-print(*[server.server_port for server in servers], flush=True)
-sys.stdin.read()
-"""
+_ENDPOINTS, _SECONDS = 5, 600.0
+_BOUNDS = ("0.0005", "0.001", "0.002", "0.003", "0.004", "0.005", "0.0075", "0.01", "0.05", "+Inf")
+_KINDS = ("latency_quantile",) * 3 + ("counter",) * 3 + ("state",) * 4
+_JITTER_MS, _CPU_PERCENT, _GROWTH_MIB = 20.0, 3.0, 16.0
 
 
-def _rules(urls: list[str]) -> dict[str, MetricRule]:
-    found: dict[str, MetricRule] = {}
-    for number, url in enumerate(urls):
-        plain: dict[str, Any] = {"source": "engine", "url": url, "direction": "max", "label": "x"}
-        plain["zero_events"] = "pass"
-        for kind, unit, query, count in (
-            ("latency_quantile", "s", "watched_latency_{}_seconds", 2),
-            ("counter", "count", "watched_errors_{}_total", 3),
-            ("state", "state", "watched_state_{}", 5),
-        ):
-            for turn in range(count):
-                name = f"page_{number}_{kind}_{turn}"
-                found[name] = MetricRule(
-                    name=name, kind=kind, unit=unit, query=query.format(turn), limit=9, **plain
-                )
-    assert len(found) == PAGES * METRICS
-    return found
+# --- the endpoints, in a process of their own --------------------------------------
 
 
-def _targets(urls: list[str], rules: dict[str, MetricRule]) -> list[Target]:
-    def reading(url: str) -> Target:
-        families = sorted({rule.query for rule in rules.values() if rule.url == url})
-        return Target("engine", url, lambda: scrape(url, families=families, seconds=1), INTERVAL)
-
-    return [reading(url) for url in urls]
-
-
-def _judge(rules: dict[str, MetricRule], *, began: float, seconds: float) -> WindowJudge:
-    first = next(iter(rules))
-    trigger = parse_trigger(
-        f"{first} > 8", units={name: rule.unit for name, rule in rules.items()}, file="x", line=1
-    )
-    return WindowJudge(
-        rules=WatchRules(rules, 120, 60, 120),
-        keys=tuple(rules),
-        trigger=trigger,
-        started_mono=began,
-        ends_mono=began + seconds,
-        keeps_points=False,
-    )
+def _page(began: float) -> bytes:
+    """Ten metrics that are watched, and thirty families that are not."""
+    count = int((time.monotonic() - began) * 40) + 100
+    lines: list[str] = []
+    for number, kind in enumerate(_KINDS):
+        lines += _family(_name(number, kind), kind, count)
+    for number in range(10):
+        for kind in ("latency_quantile", "counter", "state"):
+            lines += _family(f"noise_{number}_{kind}", kind, count)
+    return ("\n".join(lines) + "\n").encode()
 
 
-def _resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
+def _name(number: int, kind: str) -> str:
+    return f"bench_{number}_{kind}{'_total' if kind == 'counter' else ''}"
 
 
-def _watch(urls: list[str], sink: Path, *, seconds: float) -> list[str]:
-    rules = _rules(urls)
+def _family(name: str, kind: str, count: int) -> Iterator[str]:
+    told = {"latency_quantile": "histogram", "counter": "counter", "state": "gauge"}[kind]
+    yield f"# HELP {name} What the engine says of it."
+    yield f"# TYPE {name} {told}"
+    if kind == "latency_quantile":
+        for place, bound in enumerate(_BOUNDS, start=1):
+            yield f'{name}_bucket{{le="{bound}"}} {count * min(place, 6) // 6}'
+        yield f"{name}_sum {count * 0.002}"
+        yield f"{name}_count {count}"
+    elif kind == "counter":
+        yield f'{name}{{exchange="SHFE"}} 7'
+    else:
+        yield from (f'{name}{{scope="{scope}"}} 0' for scope in ("td", "md", "query"))
+
+
+def _serve() -> None:
+    """Say the ports, one a line, and serve until stdin ends."""
     began = time.monotonic()
-    judge = _judge(rules, began=began, seconds=seconds)
-    sampler = Sampler(_targets(urls, rules))
-    sampler.start()
-    late: list[float] = []
-    resident: list[float] = []
-    used, next_look, number = time.process_time(), began, 0
-    with sink.open("wb") as file:
-        while (now := time.monotonic()) < began + seconds:
-            if (sample := sampler.take(seconds=0.1)) is not None:
-                sample = replace(sample, seq=number)
-                number += 1
-                file.write(sample.to_line())
-                file.flush()
-                judge.add(sample)
-                late.append(sample.late_ms)
-            if now >= next_look:
-                next_look = now + LOOK_SECONDS
-                judge.at(now)
-                resident.append(_resident_mb())
-    used = time.process_time() - used
-    sampler.stop()
-    verdict = judge.at(began + seconds, final=True).overall.name
-    warm = resident[len(resident) // 10 :]  # what the first minute fills is no leak
-    due = PAGES * int(seconds / INTERVAL)
-    return [
-        f"{PAGES * METRICS} metrics, {PAGES} pages, {seconds:g} s: {number} of {due} samples, "
-        f"{verdict}",
-        f"start after its due time   p50 {statistics.median(late):5.1f} ms   "
-        f"p99 {sorted(late)[int(0.99 * len(late))]:5.1f} ms   most {max(late):5.1f} ms  (20 ms)",
-        f"CPU                        {100 * used / seconds:5.1f} % of one core  (3 %)",
-        f"resident                   {warm[0]:5.1f} MB, then {warm[-1]:5.1f} MB "
-        f"({(warm[-1] - warm[0]) / seconds * 60:+.2f} MB a minute)",
-    ]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            """The page as it is now."""
+            body = _page(began)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    for _ in range(_ENDPOINTS):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        print(server.server_port, flush=True)
+    sys.stdin.read()
+
+
+@contextmanager
+def _endpoints() -> Iterator[list[str]]:
+    argv = [sys.executable, __file__, "--serve"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, text=True, **pipes) as served:  # type: ignore[call-overload]
+        ports = [served.stdout.readline().strip() for _ in range(_ENDPOINTS)]
+        yield [f"http://127.0.0.1:{port}/metrics" for port in ports]
+        served.stdin.close()
+        served.wait()
+
+
+# --- the watch ----------------------------------------------------------------------
+
+
+def _rules(urls: list[str]) -> str:
+    """watch.toml: ten metrics an endpoint; the first is the engine's own."""
+    head = "tolerance_inconclusive_seconds = 120\ntolerance_error_seconds = 60\n"
+    lines = [head, "recovery_seconds = 120\n"]
+    for place, url in enumerate(urls):
+        for number, kind in enumerate(_KINDS):
+            where = f'url = "{url}"\n' if place else ""
+            limit = {"latency_quantile": 50, "counter": 0, "state": 0}[kind]
+            lines.append(
+                f"[metrics.m{place}_{number}]\n"
+                f'label = "M"\nunit = "{"ms" if limit else "count"}"\nkind = "{kind}"\n'
+                f'source = "engine"\nquery = "{_name(number, kind)}"\n{where}'
+                f"scale = {1000 if limit else 1}\nlimit = {limit}\n"
+                'direction = "max"\ninterval_seconds = 1\nwindow_seconds = 60\n'
+                'zero_events = "pass"\n'
+            )
+    return "\n".join(lines)
+
+
+@contextmanager
+def _context(room: Path, urls: list[str], seconds: float) -> Iterator[RunContext]:
+    plan = make_plan(
+        room,
+        POST_SWITCH_MONITOR_MINUTES=repr(seconds / 60),
+        NEW_CORE_ENGINE_METRICS_URL=urls[0],
+    )
+    (room / "bench.toml").write_text(_rules(urls))
+    rules = load_watch(room / "bench.toml")
+    plan = replace(plan, watch=rules, monitor_keys=tuple(rules.metrics))
+    idle = subprocess.Popen(["sleep", str(seconds + 60)])
+    try:
+        with open_context(room, plan=plan) as context:
+            context.record("run_created", run_id=context.run.run_id, dry_run=False)
+            identity = identity_of(idle.pid)
+            assert identity is not None
+            for role in ("core_engine", "strategy_runner"):
+                context.record(
+                    "identity",
+                    member=f"{Generation.NEW}_{role}",
+                    pid=identity.pid,
+                    start_ticks=identity.start_ticks,
+                )
+            yield context
+    finally:
+        idle.terminate()
+        idle.wait()
+
+
+class _Memory(threading.Thread):
+    """The resident set, ten times over the watch."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.kept: list[float] = []
+        self._turn = seconds / 10
+
+    def run(self) -> None:
+        """Look until the process ends."""
+        for _ in range(10):
+            time.sleep(self._turn)
+            gc.collect()
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.kept.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+
+
+def _cpu() -> float:
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def _jitter(samples: tuple[Sample, ...]) -> list[float]:
+    """How much later than due each sample was begun, in ms."""
+    return [1000 * late for one in samples if (late := one.late_seconds) is not None]
 
 
 def main() -> None:
-    """Print the four lines."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
-    server = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(PAGES)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    """Watch, and print what it took beside what is asked."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else _SECONDS
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _endpoints() as urls,
+        _context(Path(name), urls, seconds) as context,
+    ):
+        memory = _Memory(seconds)
+        memory.start()
+        cpu, began = _cpu(), time.monotonic()
+        inbox = Inbox(context.run, taken=())
+        trouble = Watch(context, requests=inbox.poll).run()
+        cpu, lasted = _cpu() - cpu, time.monotonic() - began
+        samples = read_samples(context.run.samples)
+        size = context.run.samples.stat().st_size
+        ended = context.history.watch_ended
+    verdict = ended.payload["verdict"] if ended else "none"
+    late = _jitter(samples)
+    due = [one.due_mono for one in samples if one.target == "engine"]
+    steps = [b - a for a, b in pairwise(due) if a is not None and b is not None]
+    share = 100 * cpu / lasted
+    growth = memory.kept[-1] - memory.kept[0] if len(memory.kept) > 1 else 0.0
+    print(f"50 metrics of {len(urls)} endpoints, a scrape a second each, for {lasted:.0f} s")
+    print(
+        f"samples    {len(samples)}, {sum(one.missed for one in samples)} turns missed, "
+        f"{size / 2**20:.1f} MiB; turns of {min(steps):.3f} to {max(steps):.3f} s"
     )
-    try:
-        assert server.stdout is not None
-        urls = [f"http://127.0.0.1:{port}/metrics" for port in server.stdout.readline().split()]
-        with tempfile.TemporaryDirectory() as folder:
-            print("\n".join(_watch(urls, Path(folder) / "samples.jsonl", seconds=seconds)))
-    finally:
-        server.terminate()
-        server.wait()
+    print(f"ended      {verdict}{', ' + trouble.sentence if trouble else ''}")
+    _judge(
+        "jitter",
+        f"p50 {_quantile(late, 0.5):.1f} ms, p99 {_quantile(late, 0.99):.1f} ms, "
+        f"max {max(late):.1f} ms",
+        _quantile(late, 0.99),
+        _JITTER_MS,
+        "ms at p99",
+    )
+    _judge("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
+    told = " ".join(f"{value:.1f}" for value in memory.kept)
+    _judge("memory", f"{told} MiB: {growth:+.1f} MiB", growth, _GROWTH_MIB, "MiB")
+
+
+def _judge(name: str, told: str, value: float, bar: float, unit: str) -> None:
+    print(f"{name:10} {told} ({'within' if value <= bar else 'OVER'} {bar:g} {unit})")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] == ["--serve"]:
+        _serve()
+    else:
+        main()

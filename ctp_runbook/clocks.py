@@ -1,0 +1,118 @@
+"""The host's clocks under watch: a pause, a suspend and a step of the wall clock are told apart.
+
+``mono`` stands still while the host is suspended and ``boot`` does not (clock_gettime(2)); the wall
+clock may be set by anybody. Whoever looks often sees which of them parted from the others.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["ClockWatch", "Clocks", "Disturbance"]
+
+# Steps below this are what a time service corrects in a minute; no limit of the watch is near it.
+_STEP_SECONDS = 0.5
+# Whoever looks four times a second and did not for so long was stopped, or starved.
+_PAUSE_SECONDS = 2.0
+# As far as verification lets the clocks of a run part without a record that says why.
+_HOLD_SECONDS = 2.0
+
+
+def _boot_seconds() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """Where the time comes from, each in seconds: since the epoch, and since some start."""
+
+    wall: Callable[[], float] = time.time
+    mono: Callable[[], float] = time.monotonic
+    boot: Callable[[], float] = _boot_seconds
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """What happened to time between two looks at the clocks.
+
+    ``what`` is paused (this process did not run), suspended (the host did not) or clock_stepped
+    (somebody set the wall clock); ``seconds`` for how long or how far, negative for a step back.
+    """
+
+    what: str
+    seconds: float
+    from_wall: float
+    to_wall: float
+    from_mono: float
+    to_mono: float
+
+    @property
+    def holds(self) -> bool:
+        """True where a person should look before the watch may go on to a pass.
+
+        A pause shows in the coverage of what was not sampled, and needs no more.
+        """
+        return self.what != "paused" and abs(self.seconds) > _HOLD_SECONDS
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and what it means for the watch."""
+        return {
+            "paused": f"the watch did not run for {self.seconds:.1f} s: nothing was sampled then",
+            "suspended": f"the host was suspended for {self.seconds:.1f} s: nothing is known of then",
+            "clock_stepped": f"the wall clock was set {self.seconds:+.1f} s: what is measured by it "
+            "proves nothing until its window has passed",
+        }[self.what]
+
+
+@dataclass
+class ClockWatch:
+    """Compares each look at the clocks with the one before, whichever thread takes it."""
+
+    clocks: Clocks = field(default_factory=Clocks)
+    _told: list[Disturbance] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _last: tuple[float, float, float] | None = None
+    _step: Disturbance | None = None
+
+    def look(self) -> None:
+        """Read all clocks, and note what parted since the last look."""
+        with self._lock:
+            now = (self.clocks.wall(), self.clocks.mono(), self.clocks.boot())
+            last, self._last = self._last or now, now
+            wall, mono, boot = (a - b for a, b in zip(now, last, strict=True))
+            self._note("paused", mono, mono > _PAUSE_SECONDS, last, now)
+            self._note("suspended", boot - mono, boot - mono > _STEP_SECONDS, last, now)
+            self._note("clock_stepped", wall - boot, abs(wall - boot) > _STEP_SECONDS, last, now)
+
+    def take(self) -> tuple[Disturbance, ...]:
+        """What was noted and not yet taken."""
+        with self._lock:
+            told, self._told = tuple(self._told), []
+            return told
+
+    def step_within(self, seconds: float) -> Disturbance | None:
+        """The last step of the wall clock, if it is not longer ago than this."""
+        with self._lock:
+            step = self._step
+            if step is None or self.clocks.mono() - step.to_mono > seconds:
+                return None
+            return step
+
+    def _note(
+        self,
+        what: str,
+        seconds: float,
+        happened: bool,
+        last: tuple[float, float, float],
+        now: tuple[float, float, float],
+    ) -> None:
+        if not happened:
+            return
+        found = Disturbance(what, round(seconds, 3), last[0], now[0], last[1], now[1])
+        self._told.append(found)
+        if what == "clock_stepped":
+            self._step = found
