@@ -30,7 +30,8 @@ class MetricRule:
 
     ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
     the others; ``url`` is a metrics page beside the new engine's own. ``scale`` turns what was
-    measured into ``unit`` (1000: seconds into ms).
+    measured into ``unit`` (1000: seconds into ms). A shift from the old
+    engine that is surely beyond ``baseline_max_shift`` (None: any is only reported) fails.
     """
 
     name: str
@@ -54,6 +55,7 @@ class MetricRule:
     fresh_seconds: float = 10.0
     min_coverage: float = 0.9
     no_data: str = "inconclusive"
+    baseline_max_shift: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "fresh_seconds": _OPTIONAL_POSITIVE,
     "min_coverage": Field("number", high=1.0, required=False),
     "no_data": _text("inconclusive", required=False),
+    "baseline_max_shift": _OPTIONAL_SECONDS,
 }
 _LIMIT_FIELDS: Mapping[str, Field] = {
     "term_grace_seconds": _SECONDS,

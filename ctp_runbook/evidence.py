@@ -88,6 +88,7 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
         "CUTOVER_WATCH_SAMPLES": history.watch_ended.payload["samples"]
         if history.watch_ended
         else 0,
+        "CUTOVER_BASELINE": _baseline(history),
     }
     return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
 
@@ -302,6 +303,15 @@ def _watch_verdict(history: History) -> str:
     if history.watch_ended:
         return str(history.watch_ended.payload["verdict"])
     return "INCONCLUSIVE" if history.watch_started else "NOT_RUN"
+
+
+def _baseline(history: History) -> str:
+    """What the comparison with the old engine came to; before the watch, what was sampled."""
+    ended, sampled = history.watch_ended, history.baseline_ended
+    compared = ended.payload.get("baseline") if ended else None
+    if isinstance(compared, dict):
+        return str(compared.get("sentence", ""))
+    return str(sampled.payload["sentence"]) if sampled else "no baseline: not sampled"
 
 
 def _observed(trigger: Record | None) -> str:

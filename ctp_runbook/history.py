@@ -58,6 +58,7 @@ class History:
     go: Record | None = None
     held: Record | None = None
     stop_asked: Record | None = None
+    baseline_ended: Record | None = None
     watch_started: Record | None = None
     watch_ended: Record | None = None
     judgement: Record | None = None
@@ -218,6 +219,7 @@ _FOLDS = {
     "identity": _identity,
     "control": _control,
     "orchestrator_started": _orchestrator_started,
+    "baseline_ended": lambda h, r: replace(h, baseline_ended=r),
     "watch_started": lambda h, r: replace(h, watch_started=h.watch_started or r),
     "watch_ended": lambda h, r: replace(h, watch_ended=r),
     "judgement": lambda h, r: replace(h, judgement=r),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from ctp_runbook.countdown import countdown
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.history import History
+from ctp_runbook.measure import Point
 from ctp_runbook.model import State
 from ctp_runbook.panels import Banner, Block, Page
 from ctp_runbook.rundir import RunDir
@@ -64,6 +66,7 @@ class LiveView:
         self._handle: Any = None
         self._next_line = self._next_plot = 0.0
         self._picture: list[Block] = []
+        self._old: Mapping[str, tuple[Point, ...]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -105,11 +108,21 @@ class LiveView:
 
             try:
                 judged, _ = rejudge(self._run, history, so_far_mono=now)
+                before = self._before(history)
             except RunbookError:  # a sample is being written; the next look will do
                 return self._picture
-            self._picture = [watch_picture(history, judged, dpi=80)]
+            self._picture = [watch_picture(history, judged, before=before, dpi=80)]
             self._next_plot = time.monotonic() + _PLOT_SECONDS
         return self._picture
+
+    def _before(self, history: History) -> Mapping[str, tuple[Point, ...]]:
+        """The old engine's points; read once, for nothing is added to them any more."""
+        if self._old is None:
+            from ctp_runbook.baseline import baseline_points
+            from ctp_runbook.verify_watch import read_rules
+
+            self._old = baseline_points(self._run, history, read_rules(history.plan["watch"]))
+        return self._old
 
     def _show(self, page: Page) -> None:
         if self._handle is None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.alerts import AlertDesk
+from ctp_runbook.baseline import OldEngineSampling
 from ctp_runbook.control import STOPS, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.finish import finalise
@@ -163,7 +164,13 @@ class Orchestrator:
         self._probed = time.monotonic()
         if gaps := ready_gaps(self.context):
             return self._close(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
-        if refused := self._gate() or self._wait_until_go():
+        baseline = OldEngineSampling(self.context)
+        baseline.start()
+        try:
+            refused = self._gate() or self._wait_until_go()
+        finally:
+            baseline.end()
+        if refused:
             return self._close(Outcome.ABORTED_BEFORE_SWITCH, refused)
         self._enter(State.SWITCHING, "go")
         failed = run_switch(self.context)

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ctp_runbook.baseline import Baseline
+from ctp_runbook.comparison import Shift
 from ctp_runbook.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES
@@ -23,6 +25,7 @@ from ctp_runbook.topology_plot import topology_picture
 
 __all__ = [
     "GATE_STEPS",
+    "comparison_table",
     "downtime_figure",
     "evidence_table",
     "facts_of_plan",
@@ -239,6 +242,29 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
     columns = ("metric", "verdict", "worst", "limit", "margin", "coverage", "why")
     numeric = frozenset({"worst", "limit", "margin", "coverage"})
     return Table(columns, rows, numbers=numeric)
+
+
+def comparison_table(history: History, baseline: Baseline) -> Table:
+    """Old engine against new, a metric a line: median, p99, their shifts, and the numbers behind."""
+    rules = history.plan.get("watch", {}).get("metrics", {})
+    rows = []
+    for name, one in baseline.compared.items():
+        unit = rules.get(name, {}).get("unit", "")
+        shifts = (_shifted(one.median, unit), _shifted(one.p99, unit))
+        rank = "" if one.rank_p is None else f"p {one.rank_p:.2g}"
+        said = mark("FAILED") if one.failed else ""
+        rows.append((name, said, *shifts, rank, f"{one.n_before} / {one.n_after}", one.sentence))
+    columns = ("metric", "", "median", "p99", "rank test", "n before / after", "why")
+    title = f"Old engine against new: {baseline.sentence}"
+    return Table(columns, rows, title, numbers=frozenset({"median", "p99", "rank test"}))
+
+
+def _shifted(shift: Shift | None, unit: str) -> str:
+    if shift is None:
+        return "too few"
+    shown = "" if unit in ("state", "count") else f" {unit}"
+    interval = f"{shift.low:+.3g} to {shift.high:+.3g}"
+    return f"{shift.before:.3g} → {shift.after:.3g}{shown} ({shift.shift:+.3g}; {interval})"
 
 
 def _number(value: float | None, unit: str) -> str:

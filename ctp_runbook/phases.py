@@ -166,14 +166,17 @@ def watch(run_dir: str = "") -> PhaseResult:
     if history.watch_started is None:
         blocks: list[Block] = [Banner("bad", "No watch window", pages.outcome_sentence(history))]
         return PhaseResult(_page(run, history, blocks), _ended(history))
+    from ctp_runbook.baseline import read_baseline
     from ctp_runbook.plots import watch_picture
-    from ctp_runbook.verify_watch import rejudge
+    from ctp_runbook.verify_watch import read_rules, rejudge
 
     judged, _ = rejudge(run, history)
+    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     blocks = [
         pages.watch_banner(history, judged),
-        watch_picture(history, judged),
+        watch_picture(history, judged, before=baseline.points),
         pages.verdict_table(history, judged),
+        pages.comparison_table(history, baseline),
     ]
     return PhaseResult(_page(run, history, blocks), _watch_failure(history))
 

@@ -32,6 +32,7 @@ class Theme:
     faint: str
     grid: str
     value: str
+    before: str
     limit: str
     rollback: str
     good: str
@@ -47,6 +48,7 @@ LIGHT = Theme(
     faint="#59636e",
     grid="#e4e7eb",
     value="#0072B2",
+    before="#6B6F75",
     limit="#C24E00",
     rollback="#A3417D",
     good="#00795A",
@@ -61,6 +63,7 @@ DARK = Theme(
     faint="#a3abb5",
     grid="#2c3238",
     value="#56B4E9",
+    before="#B4BAC2",
     limit="#FF8B45",
     rollback="#E59CC6",
     good="#3FCBA0",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.history import History
 from ctp_runbook.judge import WindowJudgement
+from ctp_runbook.measure import Point
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import Picture, mark
 from ctp_runbook.plot_style import Theme, picture, theme_of
 from ctp_runbook.watch_panel import (
+    Clock,
     clock_of,
     draw_panel,
     label_start,
@@ -26,23 +29,37 @@ if TYPE_CHECKING:
 __all__ = ["watch_figure", "watch_picture"]
 
 _COLUMNS = 2
+_Before = Mapping[str, tuple[Point, ...]]
 _PANELS = 6
 
 
 def watch_picture(
-    history: History, judged: WindowJudgement, *, dpi: int = 110, both: bool = False
+    history: History,
+    judged: WindowJudgement,
+    *,
+    before: _Before | None = None,
+    dpi: int = 110,
+    both: bool = False,
 ) -> Picture:
     """``watch_figure`` as a picture with its meaning in words."""
     return picture(
-        lambda theme: watch_figure(history, judged, theme=theme.name),
+        lambda theme: watch_figure(history, judged, theme=theme.name, before=before),
         alt=f"watch window {judged.overall.name}: {judged.sentence}",
         dpi=dpi,
         both=both,
     )
 
 
-def watch_figure(history: History, judged: WindowJudgement, *, theme: str = "light") -> Figure:
+def watch_figure(
+    history: History,
+    judged: WindowJudgement,
+    *,
+    theme: str = "light",
+    before: _Before | None = None,
+) -> Figure:
     """One panel a metric of the plan, six at most; ``theme`` is light or dark.
+
+    ``before``: the old engine's points by metric, drawn left of the switch and as a band.
 
     Raises ValueError when the run has no watch window.
     """
@@ -65,7 +82,7 @@ def watch_figure(history: History, judged: WindowJudgement, *, theme: str = "lig
         hspace=0.52,
         wspace=0.16,
     )
-    clock = clock_of(history, judged)
+    clock = clock_of(history, judged, before=before)
     for number, one in enumerate(shown):
         cell = grid[number // _COLUMNS, number % _COLUMNS].subgridspec(
             2, 1, height_ratios=(12, 1), hspace=0.06
@@ -81,7 +98,7 @@ def watch_figure(history: History, judged: WindowJudgement, *, theme: str = "lig
                 f"{clock.unit} after the watch began", fontsize=8, color=colours.faint, labelpad=2
             )
     _title(figure, history, judged, colours, height=height)
-    _legend(figure, history, colours)
+    _legend(figure, history, clock, colours)
     return figure
 
 
@@ -175,12 +192,18 @@ def _shortened(text: str, width: int = 150) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _legend(figure: Figure, history: History, theme: Theme) -> None:
+def _legend(figure: Figure, history: History, clock: Clock, theme: Theme) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     entries: list[Any] = [
-        Line2D([], [], color=theme.value, linewidth=1.5, label="measured value"),
+        Line2D(
+            [],
+            [],
+            color=theme.value,
+            linewidth=1.5,
+            label="new engine" if clock.stopped is not None else "measured value",
+        ),
         Line2D([], [], color=theme.limit, linestyle=(0, (6, 3)), linewidth=1.2, label="limit"),
         Line2D(
             *([], []),
@@ -190,6 +213,11 @@ def _legend(figure: Figure, history: History, theme: Theme) -> None:
             label="rollback level",
         ),
     ]
+    if clock.stopped is not None:
+        entries[:0] = [
+            Line2D([], [], color=theme.before, linewidth=1.5, label="old engine"),
+            Patch(facecolor=theme.before, alpha=0.16, label="its 5–95 %"),
+        ]
     if history.trigger is not None:
         entries.append(Line2D([], [], color=theme.bad, linewidth=1, label="rollback triggered"))
     looks = strip_looks(theme)
@@ -212,6 +240,6 @@ def _legend(figure: Figure, history: History, theme: Theme) -> None:
         frameon=False,
         fontsize=7.5,
         labelcolor=theme.faint,
-        handlelength=1.8,
-        columnspacing=1.4,
+        handlelength=1.6,
+        columnspacing=1.1,
     )

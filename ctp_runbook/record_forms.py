@@ -189,6 +189,12 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "act_ended": {"act": _is_name, "member": _is_name, "exit_code": _optional(_is_whole)},
     "trading_state": {"member": _is_name, "state": _is_table},
     "effect": {"step": _is_name, "proved": _is_flag, "sentence": _is_text},
+    "baseline_ended": {
+        "url": _is_text,
+        "samples": _is_count,
+        "samples_sha256": _is_sha256,
+        "sentence": _is_name,
+    },
     "watch_started": {"minutes": _is_duration},
     "watch_gap": {"from_utc": is_instant, "to_utc": is_instant, "reason": _is_text},
     "watch_disturbed": {

@@ -72,7 +72,7 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     _, title = pages.headline(history)
     bodies: dict[str, Sequence[Block]] = {
-        "Watch window": [*_watch(history, judged)],
+        "Watch window": [*_watch(run, history, judged)],
         "Switch": [*_switch(history)],
         "Rollback": [*_rollback(history)],
         "Gates": [*_gates(run, history)],
@@ -126,7 +126,7 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     return f"<div class='ctp-key'>{cells}</div>"
 
 
-def _watch(history: History, judged: WindowJudgement | None) -> Iterator[Block]:
+def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Iterator[Block]:
     if history.watch_started is None:
         told = "a dry run watches nothing" if history.is_dry_run else "the run did not get there"
         yield Banner("info", "No watch window", told)
@@ -134,10 +134,14 @@ def _watch(history: History, judged: WindowJudgement | None) -> Iterator[Block]:
     if judged is None:
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")
         return
+    from ctp_runbook.baseline import read_baseline
     from ctp_runbook.plots import watch_picture
+    from ctp_runbook.verify_watch import read_rules
 
-    yield watch_picture(history, judged, both=True)
+    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
+    yield watch_picture(history, judged, before=baseline.points, both=True)
     yield pages.verdict_table(history, judged)
+    yield pages.comparison_table(history, baseline)
 
 
 def _switch(history: History) -> Iterator[Block]:
@@ -177,7 +181,7 @@ def _run(history: History) -> Iterator[Block]:
 
 def _evidence(run: RunDir) -> Iterator[Block]:
     """Evidence with its digests, and the notebooks with what they say of themselves."""
-    kept = [run.journal, run.samples, *sorted(run.evidence.glob("*"))]
+    kept = [run.journal, run.baseline, run.samples, *sorted(run.evidence.glob("*"))]
     digests = {
         path.relative_to(run.path).as_posix(): digest_of(path.read_bytes())
         for path in kept

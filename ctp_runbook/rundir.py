@@ -52,6 +52,11 @@ class RunDir:
         return self.path / "samples" / "samples.jsonl"
 
     @property
+    def baseline(self) -> Path:
+        """samples/baseline.jsonl: the old engine's raw samples, before the switch."""
+        return self.path / "samples" / "baseline.jsonl"
+
+    @property
     def logs(self) -> Path:
         """logs/: redacted output of each step, orchestrator and guardian."""
         return self.path / "logs"

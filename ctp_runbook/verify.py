@@ -16,6 +16,7 @@ from ctp_runbook.record_forms import malformed
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.step_table import STEP_TABLE
 from ctp_runbook.verification import Check, VerificationReport, checked
+from ctp_runbook.verify_baseline import baseline_findings
 from ctp_runbook.verify_files import (
     evidence_findings,
     gate_findings,
@@ -262,6 +263,7 @@ _CHECKS: tuple[tuple[str, str, Callable[[_Case], Iterable[str]]], ...] = (
     ("steps", "every step ended as the outcome demands", _steps),
     ("window", "the watch lasted as long as asked", _with(window_findings)),
     ("samples", "every sample is whole and was taken in the window", _in(sample_findings)),
+    ("baseline", "compared again, the old engine's samples say the same", _in(baseline_findings)),
     ("verdict", "judged again, the samples say the same", _in(verdict_findings)),
     ("rollback", "the rollback had its reason and kept its budget", _rollback),
     ("evidence", "derived again, the evidence is the same bytes", _in(evidence_findings)),

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from ctp_runbook.baseline import read_baseline
+from ctp_runbook.comparison import with_comparison
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.errors import JournalError, TriggerError
 from ctp_runbook.history import History
@@ -19,7 +21,15 @@ from ctp_runbook.triggers import Trigger, parse_trigger
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
 
-__all__ = ["WATCH_MINUTES", "rejudge", "sample_findings", "verdict_findings", "window_findings"]
+__all__ = [
+    "WATCH_MINUTES",
+    "read_rules",
+    "rejudge",
+    "sample_findings",
+    "verdict_findings",
+    "window_findings",
+    "window_is_over",
+]
 
 # RUNBOOK §5: the watch is thirty minutes; less needs a reason.
 WATCH_MINUTES = 30.0
@@ -142,10 +152,10 @@ def rejudge(
         raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
     begins = started.mono_ns / 1e9
     ends = begins + float(started.payload["minutes"]) * 60
-    rules = rules or _rules(history.plan["watch"])
+    rules = rules or read_rules(history.plan["watch"])
     judged_mono = float(ended.payload["judged_mono"]) if ended else ends
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
-    return judge_window(
+    judged, firing = judge_window(
         read_samples(run.samples),
         rules=rules,
         keys=tuple(history.plan["monitor_keys"]),
@@ -156,9 +166,24 @@ def rejudge(
         judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
         final=so_far_mono is None,
     )
+    if so_far_mono is None and window_is_over(history):
+        compared = read_baseline(run, history, rules).compared
+        accepted = any(moment >= ends for moment in resumed)
+        judged = with_comparison(judged, compared, accepted=accepted)
+    return judged, firing
 
 
-def _rules(given: Mapping[str, Any]) -> WatchRules:
+def window_is_over(history: History) -> bool:
+    """True when the watch was judged at its end: only then are both engines compared."""
+    started, ended = history.watch_started, history.watch_ended
+    if started is None or ended is None:
+        return False
+    ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
+    return bool(ended.payload["judged_mono"] >= ends)
+
+
+def read_rules(given: Mapping[str, Any]) -> WatchRules:
+    """The rules as a plan in a journal has them. Raises KeyError, TypeError or ValueError."""
     known = {field.name for field in fields(MetricRule)}
     metrics = given["metrics"]
     misnamed = [name for name, rule in metrics.items() if rule.get("name", name) != name]

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ctp_runbook.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.clocks import Clocks
+from ctp_runbook.comparison import with_comparison
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
@@ -95,12 +97,16 @@ class Watch:
             ends_mono=self._ends,
             keeps_points=False,
         )
-        self._next_seq = self._replay(history) if started else 0
+        self._next_seq = self._in_window = self._replay(history) if started else 0
         self._blind_since: float | None = None
         self._good_since: float | None = None
         self._told: tuple[str, ...] = ()
         self._next_ask: dict[str, float] = {}
         self._next_glance = 0.0
+        self._compared: tuple[int, Baseline] | None = None
+        self._accepted_at_end = any(
+            t.state is State.WATCHING and t.mono_ns / 1e9 >= self._ends for t in history.transitions
+        )
         held = history.entered(State.HOLDING) if history.state is State.HOLDING else None
         self._holding_since = held.mono_ns / 1e9 if held else None
         if held is None and history.held is not None:  # asked for while it was switched
@@ -144,7 +150,7 @@ class Watch:
             if trouble := self._hold_or_go_on(judged):
                 return trouble
             if self._is_over:
-                judged = self._judge.at(self._ends, final=True)
+                judged = self._at_end()
                 if judged.overall is Verdict.PASSED:
                     return None
                 self._hold(f"the window ended without proof: {judged.sentence}")
@@ -170,6 +176,19 @@ class Watch:
             if one.holds and self._holding_since is None:
                 self._hold(one.sentence)
 
+    def _at_end(self) -> WindowJudgement:
+        """The verdict over the whole window; the comparison may only add a failure."""
+        judged = self._judge.at(self._ends, final=True)
+        compared = self._compare().compared
+        return with_comparison(judged, compared, accepted=self._accepted_at_end)
+
+    def _compare(self) -> Baseline:
+        """Against the old engine, again only when a sample of the window came since."""
+        if self._compared is None or self._compared[0] != self._in_window:
+            made = read_baseline(self._context.run, self._context.history, self._plan.watch)
+            self._compared = (self._in_window, made)
+        return self._compared[1]
+
     def _noticed(self) -> Trouble | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""
         return self._asked() or self._member_died() or self._old_revived() or self._forced()
@@ -179,6 +198,7 @@ class Watch:
             return None
         sample = replace(sample, seq=self._next_seq, error=self._plan.redactor(sample.error))
         self._next_seq += 1
+        self._in_window += sample.mono <= self._ends
         sink.write(sample.to_line())
         sink.flush()
         return self._judge.add(sample)
@@ -301,6 +321,7 @@ class Watch:
     def _go_on(self, reason: str) -> None:
         self._holding_since = self._blind_since = None
         self._judge.accept()
+        self._accepted_at_end |= time.monotonic() >= self._ends
         self._context.record("state", to=State.WATCHING.value, reason=reason)
 
     # --- what is written ---------------------------------------------------------
@@ -350,7 +371,8 @@ class Watch:
 
     def _close(self, trouble: Trouble | None) -> None:
         at = min(time.monotonic(), self._ends)
-        judged = self._judge.at(at, final=True)
+        over = at >= self._ends  # else there is no time: a rollback waits
+        judged = self._at_end() if over else self._judge.at(at, final=True)
         data = self._context.run.samples.read_bytes()
         self._context.record(
             "watch_ended",
@@ -362,6 +384,7 @@ class Watch:
             watched_seconds=round(at - self._started, 3),
             stopped_early=trouble is not None,
             metrics={name: _summary(one) for name, one in judged.metrics.items()},
+            baseline=self._compare().payload if over else NOT_COMPARED.payload,
         )
 
 

@@ -6,8 +6,8 @@ A line is drawn only between neighbouring samples that measured something: a gap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 NEIGHBOURS = 2.5  # samples further apart than this many intervals have a gap between them
+_BEFORE_SHARE = 0.4  # of the watched length, for what the old engine showed
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
 SAMPLE_WORDS = {
     "good": "measured",
@@ -47,13 +48,18 @@ SAMPLE_WORDS = {
 
 @dataclass(frozen=True)
 class Clock:
-    """Monotonic seconds of the run as the figure's x: seconds or minutes after the watch began."""
+    """Monotonic seconds of the run as the figure's x: seconds or minutes after the watch began.
+
+    ``before`` are the old engine's points by metric, ``stopped`` when its generation was stopped.
+    """
 
     zero: float
     first: float
     last: float
     unit: str
     per_unit: float
+    stopped: float | None = None
+    before: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
 
     def at(self, mono: float) -> float:
         """Where a moment of the monotonic clock stands on the axis."""
@@ -72,8 +78,14 @@ class _Span:
 # --- when -------------------------------------------------------------------------
 
 
-def clock_of(history: History, judged: WindowJudgement) -> Clock:
-    """From the new runner's start, when that is near, to the end of what was watched."""
+def clock_of(
+    history: History,
+    judged: WindowJudgement,
+    *,
+    before: Mapping[str, tuple[Point, ...]] | None = None,
+) -> Clock:
+    """From the old engine's last values, else the new runner's start when that is near, to the end
+    of what was watched."""
     assert history.watch_started is not None
     zero = history.watch_started.mono_ns / 1e9
     planned = float(history.watch_started.payload["minutes"]) * 60
@@ -82,10 +94,23 @@ def clock_of(history: History, judged: WindowJudgement) -> Clock:
     ended = history.watch_ended
     stopped = ended is not None and ended.payload.get("stopped_early")
     length = max(watched * 1.1, 5.0) if stopped else max(planned, watched)
-    before = zero - _runner_started(history)
-    first = zero - before * 1.1 if 0 < before <= 0.15 * length else zero - 0.01 * length
+    lead = zero - _runner_started(history)
+    first = zero - lead * 1.1 if 0 < lead <= 0.15 * length else zero - 0.01 * length
     unit, per_unit = ("s", 1.0) if length <= 240 else ("min", 60.0)
-    return Clock(zero, first, zero + length, unit, per_unit)
+    stopped = _old_stopped(history)
+    known = [p.mono for points in (before or {}).values() for p in points if p.value is not None]
+    if stopped is None or not known:
+        return Clock(zero, first, zero + length, unit, per_unit)
+    first = max(min(known), stopped - _BEFORE_SHARE * length) - 0.01 * length
+    return Clock(zero, first, zero + length, unit, per_unit, stopped, before or {})
+
+
+def _old_stopped(history: History) -> float | None:
+    """When the first step of the switch began; None when it never did."""
+    for record in history.records:
+        if record.kind == "step_started" and record.payload["phase"] == "switch":
+            return record.mono_ns / 1e9
+    return None
 
 
 def _runner_started(history: History) -> float:
@@ -132,9 +157,10 @@ def draw_panel(
     axes.spines["bottom"].set_visible(False)
     for span in _spans(history, clock):
         _draw_span(axes, span, clock, theme)
+    _draw_before(axes, one, rule, clock, theme)
     _draw_start(axes, history, clock, theme)
     _draw_line(axes, one, rule, clock, theme)
-    _scale(axes, one, rule, history)
+    _scale(axes, one, rule, history, clock)
     _draw_levels(axes, one, rule, history, theme)
     _draw_trigger(axes, one, rule, history, clock, theme)
     if not any(p.value is not None for p in one.points):
@@ -180,6 +206,22 @@ def _draw_span(axes: Axes, span: _Span, clock: Clock, theme: Theme) -> None:
 
 def label_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> None:
     """Say what the dotted line at the left is."""
+    if clock.stopped is not None:
+        for text, x, align in (
+            ("before ", clock.at(clock.stopped), "right"),
+            (" after", 0.0, "left"),
+        ):
+            axes.text(
+                *(x, 0.985),
+                text,
+                transform=axes.get_xaxis_transform(),
+                ha=align,
+                va="top",
+                fontsize=7.5,
+                fontweight="bold",
+                color=theme.faint,
+            )
+        return
     near = clock.first <= _runner_started(history) <= clock.last
     axes.annotate(
         "new runner started" if near else "watch begins",
@@ -196,6 +238,8 @@ def label_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> Non
 def _draw_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> None:
     """The new runner's start where it is in sight, else the beginning of the watch."""
     started = _runner_started(history)
+    if clock.stopped is not None:
+        return
     x = clock.at(started) if clock.first <= started <= clock.last else 0.0
     axes.axvline(x, color=theme.faint, linewidth=0.9, linestyle=(0, (1, 2)))
 
@@ -216,6 +260,44 @@ def _draw_line(
             marker=dot,
             markersize=3,
         )
+
+
+def _shown_before(one: MetricJudgement, clock: Clock) -> list[Point]:
+    return [p for p in clock.before.get(one.name, ()) if p.mono >= clock.first]
+
+
+def _draw_before(
+    axes: Axes, one: MetricJudgement, rule: dict[str, Any], clock: Clock, theme: Theme
+) -> None:
+    """The old engine's values, the switch as a grey bar, and the old range as a band to the right."""
+    if clock.stopped is None:
+        return
+    switch = (clock.at(clock.stopped), 0.0)
+    axes.axvspan(*switch, facecolor=theme.grid, linewidth=0, zorder=0.5, gid="switch")
+    for x in switch:
+        axes.axvline(x, color=theme.faint, linewidth=0.9, linestyle=(0, (1, 2)))
+    points = _shown_before(one, clock)
+    steps = "steps-post" if rule["kind"] in ("state", "counter") else "default"
+    for run in _unbroken(points, rule["interval_seconds"]):
+        xs = [clock.at(p.mono) for p in run]
+        ys = [p.value for p in run if p.value is not None]
+        dot = "o" if len(run) == 1 else ""
+        style: dict[str, Any] = {"drawstyle": steps, "marker": dot, "markersize": 3}
+        axes.plot(*(xs, ys), color=theme.before, linewidth=1.5, **style)
+    values = sorted(p.value for p in points if p.value is not None)
+    if not values:
+        return
+    low, high = values[int(0.05 * (len(values) - 1))], values[math.ceil(0.95 * (len(values) - 1))]
+    band: dict[str, Any] = {
+        "facecolor": theme.before,
+        "alpha": 0.16,
+        "linewidth": 0,
+        "gid": "baseline",
+    }
+    axes.fill_between([0.0, clock.at(clock.last)], low, high, **band)
+    for level in dict.fromkeys((low, high)):
+        right = ([0.0, clock.at(clock.last)], [level, level])
+        axes.plot(*right, color=theme.before, linewidth=0.7, linestyle=(0, (2, 2)))
 
 
 def _unbroken(points: Sequence[Point], interval: float) -> Iterator[list[Point]]:
@@ -284,9 +366,12 @@ def _rollback_levels(history: History, name: str) -> list[float]:
     return [c.value for clause in trigger.any_of for c in clause if c.metric == name]
 
 
-def _scale(axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History) -> None:
+def _scale(
+    axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History, clock: Clock
+) -> None:
     """From zero to above everything that is shown; a value far off the limit bends the scale."""
-    values = [p.value for p in one.points if p.value is not None]
+    points = (*one.points, *_shown_before(one, clock))
+    values = [p.value for p in points if p.value is not None]
     marks = [one.limit, *_rollback_levels(history, one.name)]
     top = max([*values, *marks, 0.0])
     if one.limit > 0 and max(values, default=0.0) > 12 * one.limit:

@@ -23,7 +23,10 @@ def draw_strip(
     """What each sample came to, below its moment, and the share that measured something."""
     interval = float(rule_of(history, one.name)["interval_seconds"])
     axes.set_facecolor(theme.paper)
-    for name, first, last in _stretches(one.points, interval):
+    shown = [p for p in clock.before.get(one.name, ()) if p.mono >= clock.first]
+    for name, first, last in (*_stretches(shown, interval), *_stretches(one.points, interval)):
+        if first < clock.zero and clock.stopped is not None:
+            last = min(last, clock.stopped)
         look = strip_looks(theme)[name]
         axes.broken_barh([(clock.at(first), clock.at(last) - clock.at(first))], (0, 1), **look)
     axes.set_ylim(0, 1)

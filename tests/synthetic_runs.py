@@ -566,7 +566,7 @@ def _watch_toml() -> str:
         lines += [
             f"{key} = {json.dumps(value)}"
             for key, value in vars(rule).items()
-            if key not in ("name", "labels") and value != ""
+            if key not in ("name", "labels") and value not in ("", None)
         ]
     return "\n".join(lines) + "\n"
 

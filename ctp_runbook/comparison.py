@@ -1,0 +1,312 @@
+"""The new engine held against the old one: shifts with intervals, and a rank test. Pure.
+
+Both sides are cut into blocks that do not overlap: bucket deltas of a histogram, increases of a
+counter, the worst value of a state or a lag. A block counts once, however many samples are in
+it, and the bootstrap draws blocks. The draws are seeded by the inputs: the same bytes come out
+twice. Statistics may only add a failure; what is too small to judge says so, with its numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from ctp_runbook.config import MetricRule
+from ctp_runbook.judge import WindowJudgement
+from ctp_runbook.measure import MetricSeries, badness, bucket_quantile, counts_events
+from ctp_runbook.model import Verdict, worst
+from ctp_runbook.samples import Sample, split_series
+
+__all__ = ["Comparison", "Shift", "compare_metric", "rank_test", "with_comparison"]
+
+_LEAST_BLOCKS = 8
+_LEAST_FOR = {0.5: 20, 0.99: 100}  # events, or values, without which the quantile is noise
+_BLOCKS = 300
+_DRAWS = 1000
+_GAP_INTERVALS = 2.5
+_CONFIDENCE = (0.025, 0.975)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A quantile before and after, their difference, and its 95 % bootstrap interval."""
+
+    before: float
+    after: float
+    shift: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric, old engine against new, in the metric's unit.
+
+    ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
+    ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
+    that is None was too small to judge. ``failed``: beyond the rule's ``baseline_max_shift``.
+    """
+
+    metric: str
+    n_before: int
+    n_after: int
+    events_before: float
+    events_after: float
+    median: Shift | None
+    p99: Shift | None
+    rank_p: float | None
+    failed: bool
+    sentence: str
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """As it stands in the journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What one stretch of time came to: a value for the ranks, and the buckets behind it."""
+
+    value: float
+    events: float
+    buckets: Mapping[float, float]
+
+
+def compare_metric(
+    rule: MetricRule, before: Sequence[Sample], after: Sequence[Sample]
+) -> Comparison:
+    """Compare what both engines showed of one metric; the warm-up is the caller's to leave out."""
+    seconds = _block_seconds(rule, before, after)
+    old, new = _blocks(rule, before, seconds), _blocks(rule, after, seconds)
+    made = Comparison(
+        metric=rule.name,
+        n_before=len(old),
+        n_after=len(new),
+        events_before=sum(block.events for block in old),
+        events_after=sum(block.events for block in new),
+        median=None,
+        p99=None,
+        rank_p=None,
+        failed=False,
+        sentence="",
+    )
+    if min(len(old), len(new)) < _LEAST_BLOCKS:
+        return replace(made, sentence=_too_small(rule, made))
+    made = replace(
+        made,
+        median=_shift(rule, old, new, quantile=0.5),
+        p99=_shift(rule, old, new, quantile=0.99),
+        rank_p=_rounded(rank_test([b.value for b in old], [b.value for b in new])),
+    )
+    failed = any(_is_beyond(rule, shift) for shift in (made.median, made.p99) if shift)
+    return replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
+
+
+def with_comparison(
+    judged: WindowJudgement, compared: Mapping[str, Comparison], *, accepted: bool = False
+) -> WindowJudgement:
+    """The judgement with the failures that the comparison adds; it takes none away.
+
+    ``accepted``: a person resumed the watch at its end, knowing them.
+    """
+    bad = {name for name, one in compared.items() if one.failed and not accepted}
+    metrics = dict(judged.metrics)
+    for name, one in judged.metrics.items():
+        if name in bad and one.verdict is Verdict.PASSED:
+            told = f"{name} FAILED: {compared[name].sentence}"
+            metrics[name] = replace(one, verdict=Verdict.FAILED, sentence=told)
+    overall = worst(one.verdict for one in metrics.values())
+    if overall is judged.overall:
+        return replace(judged, metrics=metrics)
+    told = next(one.sentence for one in metrics.values() if one.verdict is overall)
+    return WindowJudgement(overall=overall, sentence=told, metrics=metrics)
+
+
+def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
+    """Two-sided p-value of Mann–Whitney's U, by the normal approximation with ties; 1.0 for
+    values that are all the same."""
+    import numpy as np
+
+    n, m = len(before), len(after)
+    _, place, ties = np.unique([*before, *after], return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
+    u = float(ranks[:n].sum()) - n * (n + 1) / 2
+    total = n + m
+    tied = float((ties.astype(float) ** 3 - ties).sum()) / (total * (total - 1))
+    spread = math.sqrt(max(0.0, n * m / 12 * (total + 1 - tied)))
+    if spread == 0.0:
+        return 1.0
+    z = max(0.0, abs(u - n * m / 2) - 0.5) / spread
+    return math.erfc(z / math.sqrt(2))
+
+
+# --- from samples to blocks -------------------------------------------------------
+
+
+def _block_seconds(rule: MetricRule, *sides: Sequence[Sample]) -> float:
+    """A lag may look back over its whole window; longer stretches get longer blocks."""
+    spans = [side[-1].mono - side[0].mono for side in sides if side]
+    least = rule.window_seconds if rule.kind == "lag" else rule.interval_seconds
+    return max(least, max(spans, default=0.0) / _BLOCKS)
+
+
+def _blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
+    mine = [sample for sample in samples if sample.ok and _concerns(rule, sample)]
+    make = _event_blocks if counts_events(rule) else _value_blocks
+    return make(rule, mine, seconds)
+
+
+def _concerns(rule: MetricRule, sample: Sample) -> bool:
+    same = sample.source == rule.source
+    return same and (rule.source == "engine" or sample.target in ("", rule.source, rule.name))
+
+
+def _value_blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
+    series = MetricSeries(replace(rule, warm_up_seconds=0.0), started_mono=-math.inf)
+    found: dict[int, float] = {}
+    for sample in samples:
+        value = series.add(sample).value
+        if value is None or not math.isfinite(value):
+            continue
+        slot = int((sample.mono - samples[0].mono) / seconds)
+        found[slot] = max(found.get(slot, value), value, key=lambda v: badness(rule, v))
+    return [_Block(value, 1.0, {}) for value in found.values()]
+
+
+def _event_blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
+    """Deltas between neighbours; none across a gap or a restart."""
+    read = [(sample.mono, _counts(rule, sample)) for sample in samples]
+    known = [(mono, counts) for mono, counts in read if counts]
+    slots: dict[int, dict[float, float]] = {}
+    for (a, old), (b, new) in pairwise(known):
+        gap = b - a > _GAP_INTERVALS * rule.interval_seconds
+        if gap or old.keys() != new.keys() or any(new[key] < old[key] for key in old):
+            continue
+        slot = slots.setdefault(int((b - known[0][0]) / seconds), {})
+        for key in new:
+            slot[key] = slot.get(key, 0.0) + new[key] - old[key]
+    blocks = (_event_block(rule, delta) for delta in slots.values())
+    return [block for block in blocks if block.events or rule.kind == "counter"]
+
+
+def _event_block(rule: MetricRule, delta: Mapping[float, float]) -> _Block:
+    events = delta[max(delta)]
+    if rule.kind == "counter":
+        return _Block(events * rule.scale, events, {})
+    return _Block(bucket_quantile(delta, quantile=0.5) * rule.scale, events, delta)
+
+
+def _counts(rule: MetricRule, sample: Sample) -> dict[float, float]:
+    """Cumulative counts by bucket bound, a counter's under 0; nothing unless all are finite."""
+    histogram = rule.kind == "latency_quantile"
+    found: dict[float, float] = {}
+    for key, value in sample.series.items():
+        family, labels = split_series(key)
+        if family != (f"{rule.query}_bucket" if histogram else rule.query):
+            continue
+        if any(labels.get(k) != v for k, v in rule.labels.items()):
+            continue
+        bound = float(labels.get("le", "nan")) if histogram else 0.0
+        found[bound] = found.get(bound, 0.0) + value
+    whole = not any(map(math.isnan, found)) and all(map(math.isfinite, found.values()))
+    return found if whole else {}
+
+
+# --- from blocks to figures -------------------------------------------------------
+
+
+def _shift(
+    rule: MetricRule, old: Sequence[_Block], new: Sequence[_Block], *, quantile: float
+) -> Shift | None:
+    import numpy as np
+
+    enough = min(sum(b.events if b.buckets else 1 for b in side) for side in (old, new))
+    if enough < _LEAST_FOR[quantile]:
+        return None
+    before, after = (_drawn(rule, side, quantile, name) for side, name in ((old, "o"), (new, "n")))
+    low, high = np.quantile(after[1:] - before[1:], _CONFIDENCE)
+    figures = (before[0], after[0], after[0] - before[0], low, high)
+    return Shift(*(_rounded(float(figure)) for figure in figures))
+
+
+def _drawn(rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str) -> Any:
+    """The quantile of the blocks, and behind it that of each bootstrap draw."""
+    import numpy as np
+
+    n = len(blocks)
+    picks = np.random.default_rng(_seed(rule, blocks, side)).integers(0, n, size=(_DRAWS, n))
+    picks = np.vstack([np.arange(n), picks])
+    if not blocks[0].buckets:
+        return np.quantile(np.array([b.value for b in blocks])[picks], quantile, axis=1)
+    bounds = sorted({bound for block in blocks for bound in block.buckets})
+    counts = np.array([[block.buckets.get(bound, 0.0) for bound in bounds] for block in blocks])
+    times = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
+    drawn = times @ counts  # whole numbers: exact in whatever order they are added
+    return np.array(
+        [
+            bucket_quantile(dict(zip(bounds, row, strict=True)), quantile=quantile) * rule.scale
+            for row in drawn.tolist()
+        ]
+    )
+
+
+def _seed(rule: MetricRule, blocks: Iterable[_Block], side: str) -> int:
+    said = repr((rule.name, side, [(b.value, b.events, sorted(b.buckets.items())) for b in blocks]))
+    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "big")
+
+
+def _is_beyond(rule: MetricRule, shift: Shift) -> bool:
+    """True when the whole interval lies beyond what the rule allows, in the bad direction."""
+    if rule.baseline_max_shift is None:
+        return False
+    surely = shift.low if rule.direction == "max" else -shift.high
+    return surely > rule.baseline_max_shift
+
+
+# --- in words ---------------------------------------------------------------------
+
+
+def _rounded(value: float) -> float:
+    """Seven figures: more is not known, and no processor's last bit gets into a record."""
+    return float(f"{value:.7g}") + 0.0
+
+
+def _too_small(rule: MetricRule, made: Comparison) -> str:
+    return (
+        f"too small to judge: {made.n_before} blocks before, {made.n_after} after; "
+        f"at least {_LEAST_BLOCKS} each are needed{_unasked(rule)}"
+    )
+
+
+def _unasked(rule: MetricRule) -> str:
+    if rule.baseline_max_shift is None:
+        return ""
+    return f"; watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift:g} was not applied"
+
+
+def _sentence(rule: MetricRule, made: Comparison, *, failed: bool) -> str:
+    parts = [_told(rule, name, getattr(made, name), made) for name in ("median", "p99")]
+    if made.median is None and made.p99 is None:
+        return "; ".join(parts) + _unasked(rule)
+    size = f"n {made.n_before} before, {made.n_after} after"
+    told = f"{'; '.join(parts)}; rank test p {made.rank_p:.2g} ({size})"
+    limit = f"watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift or 0:g} {rule.unit}"
+    return f"{told}; surely beyond {limit}" if failed else told
+
+
+def _told(rule: MetricRule, name: str, shift: Shift | None, made: Comparison) -> str:
+    if shift is None:
+        histogram = rule.kind == "latency_quantile"
+        old = made.events_before if histogram else made.n_before
+        new = made.events_after if histogram else made.n_after
+        least = _LEAST_FOR[0.5 if name == "median" else 0.99]
+        return f"{name} too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"
+    return (
+        f"{name} {shift.before:.3g} → {shift.after:.3g} {rule.unit} "
+        f"({shift.shift:+.3g}, 95 % {shift.low:+.3g} to {shift.high:+.3g})"
+    )

@@ -1,0 +1,204 @@
+"""Old engine against new: shifts that are there are found, those that are not are not."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctp_runbook.comparison import Comparison, compare_metric, rank_test, with_comparison
+from ctp_runbook.config import MetricRule
+from ctp_runbook.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.model import Verdict
+from ctp_runbook.samples import Sample
+
+LATENCY = MetricRule(
+    name="latency",
+    label="Latency",
+    unit="ms",
+    kind="latency_quantile",
+    source="engine",
+    query="took_seconds",
+    limit=50.0,
+    direction="max",
+    scale=1000.0,
+)
+STATE = replace(LATENCY, name="state", kind="state", unit="state", query="state", scale=1.0)
+LAG = replace(STATE, name="lag", kind="lag", unit="ms", source="kafka", window_seconds=5.0)
+BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, math.inf)
+
+
+def sample(seq: int, series: dict[str, float], *, source: str = "engine") -> Sample:
+    """One good sample, a second after the last."""
+    return Sample(seq, 1e9 + seq, 100.0 + seq, source, "", True, "", 1.0, series)
+
+
+def latencies(
+    median_ms: float, *, seconds: int = 120, rate: int = 5, seed: int = 1
+) -> list[Sample]:
+    """A histogram that counts ``rate`` orders a second around ``median_ms``."""
+    dice, counts, made = random.Random(seed), dict.fromkeys(BOUNDS, 0.0), []
+    for second in range(seconds):
+        for _ in range(rate):
+            took = median_ms / 1000 * dice.lognormvariate(0, 0.3)
+            for bound in BOUNDS:
+                counts[bound] += took <= bound
+        series = {f'took_seconds_bucket{{le="{bound}"}}': n for bound, n in counts.items()}
+        made.append(sample(second, series))
+    return made
+
+
+def states(values: list[float], *, source: str = "engine") -> list[Sample]:
+    """A state or lag with these values, one a second."""
+    name = "lag" if source == "kafka" else "state"
+    return [sample(n, {name: value}, source=source) for n, value in enumerate(values)]
+
+
+def test_a_shift_is_found_with_its_interval() -> None:
+    """3 ms to 8 ms: the whole interval is above zero, and the ranks agree."""
+    found = compare_metric(LATENCY, latencies(3), latencies(8, seed=2))
+    assert found.median is not None
+    assert found.p99 is not None
+    assert found.rank_p is not None
+    assert found.median.low > 2
+    assert found.median.high < 8
+    assert found.p99.low > 0
+    assert found.rank_p < 1e-6
+    assert not found.failed, "without baseline_max_shift a shift is only reported"
+    assert f"n {found.n_before} before, {found.n_after} after" in found.sentence
+
+
+def test_no_shift_is_no_shift() -> None:
+    """The same engine twice: zero lies within both intervals."""
+    found = compare_metric(LATENCY, latencies(3), latencies(3, seed=2))
+    assert found.median is not None
+    assert found.p99 is not None
+    assert found.median.low <= 0 <= found.median.high
+    assert found.p99.low <= 0 <= found.p99.high
+    assert found.rank_p is not None
+    assert found.rank_p > 0.01
+
+
+def test_identical_sets_differ_by_nothing() -> None:
+    """The same bytes on both sides: shift 0, nothing failed whatever the rule."""
+    rule = replace(LATENCY, baseline_max_shift=0.0)
+    found = compare_metric(rule, latencies(3), latencies(3))
+    assert found.median is not None
+    assert found.median.shift == 0
+    assert not found.failed
+
+
+SMALL = {
+    "nothing before": ([], latencies(3)),
+    "nothing after": (latencies(3), []),
+    "five seconds": (latencies(3, seconds=5), latencies(9)),
+    "no event": (latencies(3, rate=0), latencies(9)),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), SMALL.values(), ids=SMALL)
+def test_too_few_say_so_with_their_numbers(before: list[Sample], after: list[Sample]) -> None:
+    """No figure is made of too little; the sentence counts, and names the rule not applied."""
+    found = compare_metric(replace(LATENCY, baseline_max_shift=0.1), before, after)
+    assert found.median is None
+    assert found.p99 is None
+    assert not found.failed
+    assert f"{found.n_before} blocks before, {found.n_after} after" in found.sentence
+    assert "baseline_max_shift 0.1 was not applied" in found.sentence
+
+
+def test_a_p99_needs_more_than_a_median() -> None:
+    """Fifty events have a median and no p99."""
+    found = compare_metric(LATENCY, latencies(3, seconds=50, rate=1), latencies(3))
+    assert found.median is not None
+    assert found.p99 is None
+    assert "p99 too small to judge: 49 before" in found.sentence
+
+
+def test_what_is_not_a_number_is_no_value() -> None:
+    """NaN on the page makes no block; nothing but NaN is too small to judge."""
+    nothing = states([math.nan] * 60)
+    found = compare_metric(STATE, nothing, states([0.0] * 60))
+    assert (found.n_before, found.median) == (0, None)
+
+
+def test_a_constant_state_did_not_shift() -> None:
+    """All zero on both sides: shift 0 within 0 to 0, and p is 1."""
+    found = compare_metric(STATE, states([0.0] * 60), states([0.0] * 60))
+    assert found.median is not None
+    assert (found.median.low, found.median.shift, found.median.high) == (0, 0, 0)
+    assert found.rank_p == 1.0
+
+
+def test_a_lag_counts_once_a_window() -> None:
+    """Values that look back over the same five seconds are one block, not five."""
+    found = compare_metric(
+        LAG, states([1.0] * 100, source="kafka"), states([1.0] * 100, source="kafka")
+    )
+    assert (found.n_before, found.n_after) == (20, 20)
+
+
+def test_a_restart_makes_no_negative_block() -> None:
+    """A histogram that begins again loses the interval of the restart, and nothing else."""
+    late = [replace(s, mono=s.mono + 120) for s in latencies(3)]
+    found = compare_metric(LATENCY, latencies(3), [*latencies(3), *late])
+    assert found.events_after == 2 * found.events_before
+
+
+@pytest.mark.parametrize(("allowed", "fails"), [(None, False), (1.0, True), (20.0, False)])
+def test_only_a_sure_shift_beyond_the_rule_fails(allowed: float | None, fails: bool) -> None:
+    """3 ms to 8 ms is beyond 1 ms, within 20 ms, and without a rule a report."""
+    rule = replace(LATENCY, baseline_max_shift=allowed)
+    found = compare_metric(rule, latencies(3), latencies(8, seed=2))
+    assert found.failed is fails
+    better = compare_metric(rule, latencies(8, seed=2), latencies(3))
+    assert not better.failed, "getting better never fails"
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+@pytest.mark.parametrize("failed", [True, False])
+def test_statistics_only_add_a_failure(verdict: Verdict, failed: bool) -> None:
+    """PASSED may become FAILED; every other verdict stays what it was."""
+    one = MetricJudgement(
+        "latency", verdict, "said", 1.0, 5.0, 4.0, 1.0, 0.0, 1.0, False, False, ()
+    )
+    judged = WindowJudgement(verdict, "said", {"latency": one})
+    compared = {"latency": Comparison("latency", 9, 9, 9, 9, None, None, None, failed, "worse")}
+    turned = with_comparison(judged, compared)
+    is_turned = failed and verdict is Verdict.PASSED
+    assert turned.overall is (Verdict.FAILED if is_turned else verdict)
+    assert ("worse" in turned.sentence) is is_turned
+    assert with_comparison(judged, compared, accepted=True).overall is verdict
+
+
+def test_the_rank_test_gives_the_textbook_figure() -> None:
+    """1…10 against 6…15, by hand: ties at 6…10, U = 12.5, p = 0.005 with both corrections."""
+    found = rank_test([float(n) for n in range(1, 11)], [float(n) for n in range(6, 16)])
+    assert found == pytest.approx(0.0050, abs=0.0005)
+
+
+values = st.lists(st.floats(0, 1000, allow_nan=False), min_size=8, max_size=40)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values, values)
+def test_the_same_bytes_come_out_twice(before: list[float], after: list[float]) -> None:
+    """Whatever was measured: the same inputs, the same figures; swapped, the same p."""
+    first = compare_metric(STATE, states(before), states(after))
+    assert first == compare_metric(STATE, states(before), states(after))
+    assert first.rank_p == compare_metric(STATE, states(after), states(before)).rank_p
+    if first.median is not None:
+        assert first.median.low <= first.median.high
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(), max_size=20), st.lists(st.floats(), max_size=20))
+def test_no_number_makes_it_crash(before: list[float], after: list[float]) -> None:
+    """NaN, infinities, nothing at all: a sentence, and never a failure without a figure."""
+    found = compare_metric(replace(STATE, baseline_max_shift=0.0), states(before), states(after))
+    assert found.sentence
+    assert not found.failed or found.median is not None or found.p99 is not None
