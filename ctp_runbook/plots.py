@@ -235,11 +235,11 @@ def _legend(figure: Figure, history: History, clock: Clock, theme: Theme) -> Non
     figure.legend(
         handles=entries,
         loc="lower left",
-        bbox_to_anchor=(0.008, 0.0),
+        bbox_to_anchor=(0.002, 0.0),
         ncols=len(entries),
         frameon=False,
         fontsize=7.5,
         labelcolor=theme.faint,
-        handlelength=1.6,
-        columnspacing=1.1,
+        handlelength=1.3,
+        columnspacing=0.75,
     )

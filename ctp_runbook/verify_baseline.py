@@ -24,7 +24,7 @@ def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
     if ended is None:
         if run.baseline.exists():
             yield f"{name} is there, and no record baseline_ended digests it"
-        if history.watch_started is not None and _was_sampled(history):
+        if history.watch_started is not None:
             yield "the journal has no baseline_ended: what the old engine showed is not proved"
         return
     try:
@@ -39,11 +39,6 @@ def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
         yield f"{name}: cannot be read: {error.strerror}; baseline_ended digests it"
     except (JournalError, KeyError, TypeError, ValueError) as error:
         yield f"the baseline cannot be compared again: {error!r}"
-
-
-def _was_sampled(history: History) -> bool:
-    ended = history.watch_ended
-    return ended is not None and "baseline" in ended.payload
 
 
 def _time_findings(name: str, samples: tuple[Sample, ...], history: History) -> Iterator[str]:

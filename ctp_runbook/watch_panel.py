@@ -165,9 +165,9 @@ def draw_panel(
     _draw_trigger(axes, one, rule, history, clock, theme)
     if not any(p.value is not None for p in one.points):
         axes.text(
-            *(0.5, 0.55),
+            *(clock.at((clock.zero + clock.last) / 2), 0.55),
             _why_empty(one),
-            transform=axes.transAxes,
+            transform=axes.get_xaxis_transform(),
             ha="center",
             color=theme.faint,
             fontsize=9,
@@ -276,6 +276,10 @@ def _draw_before(
     axes.axvspan(*switch, facecolor=theme.grid, linewidth=0, zorder=0.5, gid="switch")
     for x in switch:
         axes.axvline(x, color=theme.faint, linewidth=0.9, linestyle=(0, (1, 2)))
+    if clock.zero - clock.stopped > 0.09 * (clock.last - clock.first):
+        x = sum(switch) / 2
+        named: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, "color": theme.faint}
+        axes.text(x, 0.985, "switch", transform=axes.get_xaxis_transform(), **named)
     points = _shown_before(one, clock)
     steps = "steps-post" if rule["kind"] in ("state", "counter") else "default"
     for run in _unbroken(points, rule["interval_seconds"]):

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ctp_runbook.journal as journal_module
+from ctp_runbook.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.budget import budget_shares
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.evidence import CHECKLISTS, write_evidence, write_manifest
@@ -47,6 +48,7 @@ ENVIRONMENT = "synthetic"
 RUNNERS = ("core_engine", "strategy_runner")
 TRIGGER = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 MINUTES = 30.0
+OLD_PAGE = "http://127.0.0.1:18080/metrics"
 INTERVAL_SECONDS = 120.0
 BUDGET_SECONDS = 180.0
 _TWO_DAYS = 172_800 * 1_000_000_000
@@ -257,6 +259,25 @@ class Story:
         path = self.run.evidence / f"ctp_readiness_{name}.json"
         write_readiness(path, Readiness(readings, ENVIRONMENT, "single-host"))
 
+    # --- the old engine ----------------------------------------------------------
+
+    def baseline(self) -> None:
+        """Twenty scrapes of the old engine, on its own page."""
+        lines = []
+        for seq in range(20):
+            self.clock.advance(INTERVAL_SECONDS)
+            taken = replace(self._sample(seq, slow_after=None), target=OLD_PAGE)
+            lines.append(taken.to_line())
+        data = b"".join(lines)
+        self.run.baseline.write_bytes(data)
+        self.say(
+            "baseline_ended",
+            url=OLD_PAGE,
+            samples=len(lines),
+            samples_sha256=digest_of(data),
+            sentence="20 of 20 scrapes of the old engine over 2280 s",
+        )
+
     # --- the watch ---------------------------------------------------------------
 
     def watch(
@@ -295,8 +316,13 @@ class Story:
             watched_seconds=round(at - started, 3),
             stopped_early=stopped,
             metrics=_summaries(judged),
+            baseline=self._compared(stopped).payload,
         )
         return fired
+
+    def _compared(self, stopped: bool) -> Baseline:
+        history = History.of(self.records)
+        return NOT_COMPARED if stopped else read_baseline(self.run, history, _rules())
 
     def _sample(self, seq: int, *, slow_after: int | None) -> Sample:
         orders, slow = 100.0 + 50 * seq, 0.0
@@ -503,6 +529,7 @@ def _up_to_switch(story: Story) -> None:
     story.phase(Phase.GATE)
     story.state("READY")
     story.say("control", request="go", by="operator", reason="", requested_utc=utc_text())
+    story.baseline()
     story.state("SWITCHING")
     story.phase(Phase.SWITCH)
 
@@ -578,16 +605,20 @@ def _command(spec: StepSpec) -> str:
 def _judge(started: float, ends: float) -> WindowJudge:
     units = {name: rule.unit for name, rule in RULES.items()}
     return WindowJudge(
-        rules=WatchRules(
-            metrics=RULES,
-            tolerance_inconclusive_seconds=TOLERANCES["tolerance_inconclusive_seconds"],
-            tolerance_error_seconds=TOLERANCES["tolerance_error_seconds"],
-            recovery_seconds=TOLERANCES["recovery_seconds"],
-        ),
+        rules=_rules(),
         keys=tuple(RULES),
         trigger=parse_trigger(TRIGGER, units=units, file="synthetic", line=1),
         started_mono=started,
         ends_mono=ends,
+    )
+
+
+def _rules() -> WatchRules:
+    return WatchRules(
+        metrics=RULES,
+        tolerance_inconclusive_seconds=TOLERANCES["tolerance_inconclusive_seconds"],
+        tolerance_error_seconds=TOLERANCES["tolerance_error_seconds"],
+        recovery_seconds=TOLERANCES["recovery_seconds"],
     )
 
 

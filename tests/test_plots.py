@@ -180,3 +180,24 @@ def test_a_single_measurement_is_seen() -> None:
         Point(9.0, 9.0, 3.0, None, "good"),
     ]
     assert [len(run) for run in _unbroken(points, 1.0)] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["passed", "spike"])
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+def test_before_and_after_stand_on_one_axis(name: str, theme: Theme) -> None:
+    """The old engine's line ends at the switch; its range goes on as a band beside the new one."""
+    told = story(name)
+    drawn = watch_figure(told.history, told.judged()[0], theme=theme.name, before=told.before())
+    latency = panels(drawn)[0]
+    stopped = -19.0 / 60
+    old = [line for line in latency.lines if line.get_color() == theme.before]
+    lines = [line for line in old if max(line.get_xdata()) < 0]
+    assert lines
+    assert all(max(line.get_xdata()) <= stopped for line in lines)
+    assert all(min(line.get_xdata()) >= 0 for line in value_lines(latency, theme))
+    marks = {one.get_gid(): one for one in latency.patches}
+    assert marks["switch"].get_extents().width > 0
+    (band,) = [one for one in latency.collections if one.get_gid() == "baseline"]
+    assert band.get_paths()[0].get_extents().x0 == 0
+    for word in ("before", "after", "old engine", "new engine", "its 5–95 %"):
+        assert word in texts(drawn)

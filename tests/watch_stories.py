@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ctp_runbook.config import MetricRule, WatchRules, load_watch
 from ctp_runbook.history import History
 from ctp_runbook.journal import Record, utc_text
 from ctp_runbook.judge import Firing, WindowJudgement, judge_window
+from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.samples import Sample
 from ctp_runbook.step_table import STEP_TABLE
 from ctp_runbook.triggers import parse_trigger
@@ -83,6 +84,18 @@ class Story:
     def history(self) -> History:
         """The records, folded."""
         return History.of(self.records)
+
+    def before(self) -> dict[str, tuple[Point, ...]]:
+        """Ten minutes of an old engine that was a bit slower, up to the first stop."""
+        old = Story(10.0, self.rules)
+        sample(old, until=600, latency_ms=lambda t: 3.1 + 0.3 * math.sin(t / 90))
+        moved = [replace(s, wall=s.wall - 620, mono=s.mono - 620) for s in old.samples]
+        made = {}
+        for key in KEYS:
+            rule = replace(self.rules.metrics[key], warm_up_seconds=0.0)
+            series = MetricSeries(rule, started_mono=0.0)
+            made[key] = tuple(series.add(s) for s in moved if s.source == rule.source)
+        return made
 
     def judged(self) -> tuple[WindowJudgement, Firing | None]:
         """The window judged as the orchestrator would."""
