@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.config import MetricRule, load_watch
+from ctp_runbook.config import load_watch
 from ctp_runbook.errors import ConfigError
 from ctp_runbook.evidence import (
     CHECKLISTS,
@@ -71,9 +70,6 @@ def _override_findings(history: History) -> Iterator[str]:
         )
 
 
-_RULE_DEFAULTS = {one.name: one.default for one in fields(MetricRule) if one.default is not MISSING}
-
-
 def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     """The watch rules in the header are those of the watch.toml kept with the plan."""
     path = run.plan / "watch.toml"
@@ -89,8 +85,7 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     for name, found in given["metrics"].items():
         rule = rules.metrics.get(name)
         due = {**vars(rule), "labels": dict(rule.labels)} if rule else None
-        # What a rule may say since this run was made is left at its default there.
-        if {**_RULE_DEFAULTS, **found} != due:
+        if found != due:
             yield f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"
     for key in ("tolerance_inconclusive_seconds", "tolerance_error_seconds", "recovery_seconds"):
         if given[key] != getattr(rules, key):
