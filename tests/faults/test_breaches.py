@@ -1,7 +1,8 @@
 """From the first offending sample to the first rollback command, over injected breaches.
 
-One twin is reused: each run switches, is breached, and rolls back. All 50 are ``make prove``; CI
-injects the first few of the same seeded draw.
+One twin is reused: each run switches, is breached, and rolls back. All are ``make prove``; CI injects
+the first few of the same seeded draw. ``tests/test_breach_latency.py`` does fifty, on members of its
+own; what counts here is the session of the previous engine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.verify_watch import rejudge
 from tests.cutover_tools import Cutover, cutover_of, edited, fresh_twin
 
-ALL, IN_CI = 50, 5
+ALL, IN_CI = 15, 5
+TRIES = 3
 INTERVAL_SECONDS = 0.5  # of the engine's metrics in the light rehearsal's watch.toml
 SLACK_SECONDS = 0.1
 SESSION_SECONDS = 10.0
@@ -87,9 +89,19 @@ def _readiness_command(room: Path, name: str) -> str:
 
 
 def breached(twin: Twin, outputs: Path, injected: float) -> Breach:
+    """A breach; on a busy host the twin's own pacing may end a switch before there is a watch."""
+    for _ in range(TRIES):
+        if (found := _try(twin, outputs, injected)) is not None:
+            return found
+    raise AssertionError(f"no watch was reached in {TRIES} runs; see {outputs}")
+
+
+def _try(twin: Twin, outputs: Path, injected: float) -> Breach | None:
     """One run, breached so long after the watch began; the old generation trades after it."""
     with cutover_of(twin, outputs) as cutover:
-        assert cutover.wait_for(lambda history: history.watch_started is not None), cutover.story()
+        if not cutover.wait_for(lambda history: history.watch_started is not None):
+            assert cutover.end().exit_code == 4, cutover.story()
+            return None
         time.sleep(injected)
         front_control(twin.front_dir, order_latency_ms=400.0, order_latency_generation="new")
         try:
@@ -167,10 +179,10 @@ def test_a_breach_is_answered_within_an_interval(twin: Twin, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_fifty_breaches_are_answered_within_an_interval(
+def test_many_breaches_are_answered_within_an_interval(
     twin: Twin, tmp_path: Path, record_table: Callable[[str, list[str]], None]
 ) -> None:
-    """All 50, and their distribution is kept."""
+    """All of them, and their distribution is kept."""
     found = [breached(twin, tmp_path, breach) for breach in BREACHES]
     record_table("breach_table", check(found))
     assert late(found) == []
