@@ -17,7 +17,7 @@ _PAUSED = "paused"
 # A sample may be begun right before a pause and be complete right after it.
 _EDGE_SECONDS = 0.5
 # What is rounded in a sample: how long it took, and when it was due.
-_EARLY_MS = 1.0
+_EARLY_MS, _TURN_SLACK = 1.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,13 @@ def disturbance_findings(records: Sequence[Record], samples: Sequence[Sample]) -
 def schedule_findings(samples: Sequence[Sample], history: History) -> Iterator[str]:
     """Was each sample begun after it was due, and is every turn between two of them told as missed?
 
-    A file of before the schedule was kept says nothing of it anywhere.
+    A file of before the schedule was kept says nothing of it anywhere, and in another boot the
+    monotonic clock begins anew.
     """
-    if not any(sample.due for sample in samples):
+    one_boot = len({record.boot_id for record in history.records}) == 1
+    if not one_boot or not any(sample.due for sample in samples):
         return
-    resumed = [r.mono_ns / 1e9 for r in history.records if r.kind == "watch_gap"]
-    intervals = _intervals(history.plan)
+    intervals, breaks = _intervals(history.plan), _breaks(history)
     before: dict[tuple[str, str], Sample] = {}
     for number, sample in enumerate(samples, start=1):
         if wrong := _turn_finding(sample):
@@ -106,11 +107,21 @@ def schedule_findings(samples: Sequence[Sample], history: History) -> Iterator[s
         last = before.get((sample.source, sample.target))
         before[sample.source, sample.target] = sample
         interval = intervals.get((sample.source, sample.target))
-        if interval is None or last is None or any(last.mono < r <= sample.mono for r in resumed):
+        if interval is None or last is None:
             continue
         turns = (sample.due - last.due) / interval
-        if abs(turns - (sample.missed + 1)) > 0.01:
+        broken = any(last.mono < moment < sample.mono for moment in breaks)
+        if not broken and abs(turns - (sample.missed + 1)) > _TURN_SLACK:
             yield f"{number}: due {turns:.2f} turns after the one before, {sample.missed} missed"
+
+
+def _breaks(history: History) -> list[float]:
+    """When a schedule begins anew (a resumed run), or a sample is left out (the window is over and
+    nobody holds it yet)."""
+    found = [record.mono_ns / 1e9 for record in history.records if record.kind == "watch_gap"]
+    if started := history.watch_started:
+        found.append(started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60)
+    return found
 
 
 def _turn_finding(sample: Sample) -> str:

@@ -219,7 +219,9 @@ def main() -> None:
     steps = [b - a for a, b in pairwise(due)]
     share = 100 * cpu / lasted
     growth = memory.kept[-1] - memory.kept[0] if len(memory.kept) > 1 else 0.0
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"50 metrics of {len(urls)} endpoints, a scrape a second each, for {lasted:.0f} s")
+    print(f"host       {os.cpu_count()} cores, load {load} of others and us; nice {os.nice(0)}")
     print(
         f"samples    {len(samples)}, {sum(one.missed for one in samples)} turns missed, "
         f"{size / 2**20:.1f} MiB; turns of {min(steps):.3f} to {max(steps):.3f} s"
