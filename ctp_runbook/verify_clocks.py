@@ -116,11 +116,13 @@ def schedule_findings(samples: Sequence[Sample], history: History) -> Iterator[s
 
 
 def _breaks(history: History) -> list[float]:
-    """When a schedule begins anew (a resumed run), or a sample is left out (the window is over and
-    nobody holds it yet)."""
+    """When a schedule begins anew (a resumed run), or a sample may be left out (the window is over,
+    and nobody holds it yet, or no more)."""
     found = [record.mono_ns / 1e9 for record in history.records if record.kind == "watch_gap"]
     if started := history.watch_started:
-        found.append(started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60)
+        ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
+        entered = (entry.mono_ns / 1e9 for entry in history.transitions)
+        found += [ends, *(moment for moment in entered if moment >= ends)]
     return found
 
 

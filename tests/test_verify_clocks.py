@@ -157,6 +157,19 @@ def test_every_turn_is_a_sample_or_is_told(samples: list[Sample], said: str) -> 
     assert bool(said) is bool(found)
 
 
+def test_a_watch_that_is_held_again_after_its_window_leaves_samples_out() -> None:
+    """Between a resume and the next hold nothing is kept, and that is no forgery."""
+    records = [
+        record(0, "run_created", plan=PLAN, run_id="r", dry_run=False),
+        record(0, "watch_started", minutes=1.0),
+        record(70, "state", to="WATCHING", reason="resume"),
+        record(70, "state", to="HOLDING", reason="without proof"),
+    ]
+    samples = [taken(69), taken(71), taken(73)]
+    (found,) = schedule_findings(samples, History.of(records))
+    assert found.startswith("3: due 2.00 turns")
+
+
 def test_a_resumed_run_begins_its_schedule_anew() -> None:
     """The gap is told by a record of its own."""
     records = [
