@@ -81,7 +81,7 @@ class Sampler:
         while not self._stop.wait(max(0.0, due - self._clocks.mono())):
             sample = read_once(target, clocks=self._clocks)
             self._watch.look()
-            sample = replace(self._trusted(sample, target), due_mono=due, missed=missed)
+            sample = replace(self._trusted(sample, target), due=round(due, 6), missed=missed)
             self._queue.put(sample)
             # A target slower than its interval misses turns; it does not pile them up.
             missed = int((self._clocks.mono() - due) / target.interval_seconds)

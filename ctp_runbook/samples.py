@@ -22,9 +22,9 @@ class Sample:
     """One look at one source. ``series`` maps ``name{label="v"}`` to its value, NaN included.
 
     ``wall`` is seconds since the epoch, ``mono`` seconds of the host's monotonic clock, both
-    taken when the answer was complete; ``took_ms`` how long it took. ``due_mono`` is when it was to
-    begin by the schedule (None in a file of before that was kept), ``missed`` how many turns of its
-    target went by without a sample right before it.
+    taken when the answer was complete; ``took_ms`` how long it took. ``due`` is when it was to
+    begin, by the monotonic clock (0 where nobody says), and ``missed`` how many turns were lost
+    before it, to a source slower than its interval or to a process that stood still.
     """
 
     seq: int
@@ -36,15 +36,13 @@ class Sample:
     error: str
     took_ms: float
     series: Mapping[str, float]
-    due_mono: float | None = None
+    due: float = 0.0
     missed: int = 0
 
     @property
-    def late_seconds(self) -> float | None:
-        """How long after it was due the sample was begun; None where that was not kept."""
-        if self.due_mono is None:
-            return None
-        return self.mono - self.took_ms / 1000 - self.due_mono
+    def late_ms(self) -> float:
+        """How long after it was due it began, in milliseconds."""
+        return (self.mono - self.due) * 1000 - self.took_ms
 
     def to_line(self) -> bytes:
         """The sample as one line of JSON; what is not finite stands as a string."""

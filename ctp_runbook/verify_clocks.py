@@ -16,6 +16,8 @@ __all__ = ["ClockShifts", "disturbance_findings", "schedule_findings"]
 _PAUSED = "paused"
 # A sample may be begun right before a pause and be complete right after it.
 _EDGE_SECONDS = 0.5
+# What is rounded in a sample: how long it took, and when it was due.
+_EARLY_MS, _TURN_SLACK = 1.0, 0.01
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,13 @@ def disturbance_findings(records: Sequence[Record], samples: Sequence[Sample]) -
 def schedule_findings(samples: Sequence[Sample], history: History) -> Iterator[str]:
     """Was each sample begun after it was due, and is every turn between two of them told as missed?
 
-    A file of before the schedule was kept says nothing of it anywhere.
+    A file of before the schedule was kept says nothing of it anywhere, and in another boot the
+    monotonic clock begins anew.
     """
-    if all(sample.due_mono is None for sample in samples):
+    one_boot = len({record.boot_id for record in history.records}) == 1
+    if not one_boot or not any(sample.due for sample in samples):
         return
-    resumed = [r.mono_ns / 1e9 for r in history.records if r.kind == "watch_gap"]
-    intervals = _intervals(history.plan)
+    intervals, breaks = _intervals(history.plan), _breaks(history)
     before: dict[tuple[str, str], Sample] = {}
     for number, sample in enumerate(samples, start=1):
         if wrong := _turn_finding(sample):
@@ -104,26 +107,33 @@ def schedule_findings(samples: Sequence[Sample], history: History) -> Iterator[s
         last = before.get((sample.source, sample.target))
         before[sample.source, sample.target] = sample
         interval = intervals.get((sample.source, sample.target))
-        if interval is None or last is None or any(last.mono < r <= sample.mono for r in resumed):
+        if interval is None or last is None:
             continue
-        assert sample.due_mono is not None  # the turn was in form
-        assert last.due_mono is not None
-        turns = (sample.due_mono - last.due_mono) / interval
-        if abs(turns - (sample.missed + 1)) > 0.01:
+        turns = (sample.due - last.due) / interval
+        broken = any(last.mono < moment < sample.mono for moment in breaks)
+        if not broken and abs(turns - (sample.missed + 1)) > _TURN_SLACK:
             yield f"{number}: due {turns:.2f} turns after the one before, {sample.missed} missed"
 
 
+def _breaks(history: History) -> list[float]:
+    """When a schedule begins anew (a resumed run), or a sample may be left out (the window is over,
+    and nobody holds it yet, or no more)."""
+    found = [record.mono_ns / 1e9 for record in history.records if record.kind == "watch_gap"]
+    if started := history.watch_started:
+        ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
+        entered = (entry.mono_ns / 1e9 for entry in history.transitions)
+        found += [ends, *(moment for moment in entered if moment >= ends)]
+    return found
+
+
 def _turn_finding(sample: Sample) -> str:
-    given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
-    missed = given["missed"]
-    if not is_number(given["due_mono"]):
-        return f"due_mono {given['due_mono']!r} is no time"
-    if not isinstance(missed, int) or isinstance(missed, bool) or missed < 0:
-        return f"missed {missed!r} is no count"
-    if not is_number(given["took_ms"]) or sample.late_seconds is None:
-        return "took_ms is no duration"
-    if sample.late_seconds < -0.01:
-        return f"begun {-sample.late_seconds:.3f} s before it was due"
+    given: dict[str, Any] = vars(sample)  # as parsed; what has no form at all is told elsewhere
+    if not all(map(is_number, (given["due"], given["missed"], given["took_ms"]))):
+        return "neither due nor late can be told"
+    if not sample.due:
+        return "not said when it was due, as the others do"
+    if sample.late_ms < -_EARLY_MS:
+        return f"begun {-sample.late_ms:.0f} ms before it was due"
     return ""
 
 

@@ -253,6 +253,11 @@ def _form_findings(sample: Sample) -> Iterator[str]:
     given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
     if not is_number(given["took_ms"]) or given["took_ms"] < 0:
         yield f"took_ms {given['took_ms']!r} is not a duration"
+    due, missed = given["due"], given["missed"]
+    if not is_number(due) or not isinstance(missed, int) or isinstance(missed, bool):
+        yield f"due {due!r} and missed {missed!r} must be a time and a count"
+    elif missed < 0 or due > sample.mono:
+        yield f"it was due at {due!r} after {missed!r} missed turns, and taken at {sample.mono!r}"
     if not isinstance(given["ok"], bool) or not isinstance(given["error"], str):
         yield "ok must be true or false and error a text"
     elif given["ok"] == bool(given["error"]):

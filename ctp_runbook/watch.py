@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ctp_runbook.baseline import NOT_COMPARED, Baseline, read_baseline
-from ctp_runbook.clocks import Clocks
+from ctp_runbook.clocks import Clocks, Disturbance
 from ctp_runbook.comparison import with_comparison
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
@@ -122,6 +122,7 @@ class Watch:
                 trouble = self._loop(sampler, sink)
         finally:
             sampler.stop()
+        self._note_disturbances(sampler)
         self._close(trouble)
         return trouble
 
@@ -132,7 +133,7 @@ class Watch:
             return Trouble.fired(self._judge.firing)
         next_look, is_new = 0.0, False
         while True:
-            self._note_disturbances(sampler)
+            self._hold_disturbed(sampler)
             if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
                 is_new = True
                 firing = self._keep(sample, sink)
@@ -160,9 +161,16 @@ class Watch:
         """True when it is time for the last verdict."""
         return self._holding_since is None and time.monotonic() >= self._ends
 
-    def _note_disturbances(self, sampler: Sampler) -> None:
-        """What happened to time goes into the journal, and what makes the watch prove less holds."""
-        for one in sampler.disturbances():
+    def _hold_disturbed(self, sampler: Sampler) -> None:
+        """Hold for what makes the watch prove less than its samples say."""
+        for one in self._note_disturbances(sampler):
+            if one.holds and self._holding_since is None:
+                self._hold(one.sentence)
+
+    def _note_disturbances(self, sampler: Sampler) -> tuple[Disturbance, ...]:
+        """Write down what happened to time since this was last asked."""
+        found = sampler.disturbances()
+        for one in found:
             self._context.record(
                 "watch_disturbed",
                 what=one.what,
@@ -173,8 +181,7 @@ class Watch:
                 to_mono=one.to_mono,
                 sentence=one.sentence,
             )
-            if one.holds and self._holding_since is None:
-                self._hold(one.sentence)
+        return found
 
     def _at_end(self) -> WindowJudgement:
         """The verdict over the whole window; the comparison may only add a failure."""

@@ -141,6 +141,8 @@ def _spans(history: History, clock: Clock) -> Iterator[_Span]:
             ).total_seconds()
             last = record.mono_ns / 1e9
             yield _Span("gap", last - length, last)
+        elif record.kind == "watch_disturbed" and record.payload["what"] == "paused":
+            yield _Span("gap", record.payload["from_mono"], record.payload["to_mono"])
 
 
 # --- one panel --------------------------------------------------------------------

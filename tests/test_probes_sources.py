@@ -101,6 +101,7 @@ UNSPOKEN = {
     "echo true": "printed 'true'",
     "echo 1 2": "printed '1 2'",
     "true": "printed ''",
+    "head -c 200 /dev/zero | tr '\\0' x": "printed 200 characters; expected",
     """echo '{"events": 1}'""": "expected a number",
     """echo '{"value": "x"}'""": "expected a number",
 }

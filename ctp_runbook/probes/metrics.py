@@ -33,7 +33,6 @@ _LINE = re.compile(
     r"([-+0-9.eEinfINFnaNA]+)(?:\s+-?[0-9]+)?\s*"
 )
 _NAME = re.compile(r"[\w:]*")
-_SHOWN = 80
 
 
 class _TimedSocket(socket.socket):
@@ -123,7 +122,8 @@ def _series(line: str) -> tuple[str, float]:
         name, labels, value = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]
         return _key(name, labels or ""), float(value)
     except (AttributeError, ValueError) as error:
-        raise ProbeError(f"not a metrics page: {line[:_SHOWN]!r}") from error
+        name = _NAME.match(line)[0]  # type: ignore[index]
+        raise ProbeError(f"not a metrics page: a line of {name} cannot be read") from error
 
 
 # An engine's page has the same series from one second to the next.

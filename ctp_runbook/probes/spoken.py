@@ -34,9 +34,11 @@ def spoken_value(
     try:
         return _value(json.loads(text))
     except (ValueError, KeyError, TypeError, OverflowError) as error:
+        # Cut, it could show half a secret, which nobody masks.
+        shown = repr(text) if len(text) <= _SHOWN else f"{len(text)} characters"
         raise ProbeError(
-            f"the command printed {text[:_SHOWN]!r}; expected a number, or a JSON object with a "
-            "number as its value"
+            f"the command printed {shown}; expected a number, or a JSON object with a number as "
+            "its value"
         ) from error
 
 

@@ -193,7 +193,7 @@ def _quantile(values: list[float], share: float) -> float:
 
 def _jitter(samples: tuple[Sample, ...]) -> list[float]:
     """How much later than due each sample was begun, in ms."""
-    return [1000 * late for one in samples if (late := one.late_seconds) is not None]
+    return [one.late_ms for one in samples]
 
 
 def main() -> None:
@@ -215,11 +215,13 @@ def main() -> None:
         ended = context.history.watch_ended
     verdict = ended.payload["verdict"] if ended else "none"
     late = _jitter(samples)
-    due = [one.due_mono for one in samples if one.target == "engine"]
-    steps = [b - a for a, b in pairwise(due) if a is not None and b is not None]
+    due = [one.due for one in samples if one.target == "engine"]
+    steps = [b - a for a, b in pairwise(due)]
     share = 100 * cpu / lasted
     growth = memory.kept[-1] - memory.kept[0] if len(memory.kept) > 1 else 0.0
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"50 metrics of {len(urls)} endpoints, a scrape a second each, for {lasted:.0f} s")
+    print(f"host       {os.cpu_count()} cores, load {load} of others and us; nice {os.nice(0)}")
     print(
         f"samples    {len(samples)}, {sum(one.missed for one in samples)} turns missed, "
         f"{size / 2**20:.1f} MiB; turns of {min(steps):.3f} to {max(steps):.3f} s"
