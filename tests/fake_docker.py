@@ -1,7 +1,7 @@
 """A ``docker`` on PATH that plays a compose project out of a JSON file: a shipped fake.
 
-It answers what the bootstrap gate asks: ``compose version``, ``config``, ``up``, ``logs``, and
-``ps`` and ``inspect`` of the containers. ``up`` starts what is not running, and never anything
+It answers what the bootstrap gate asks: ``compose version``, ``config``, ``up``, and
+``ps``, ``inspect`` and ``logs`` of the containers. ``up`` starts what is not running, and never anything
 else; each call is written down.
 """
 
@@ -56,7 +56,7 @@ elif "up" in words:
             one.update(status="running", runs=one["hash"], health=one["becomes"])
     state_file.write_text(json.dumps(state))
 elif "logs" in words:
-    print(words[-1] + "  | FATAL: could not map memory")
+    print("FATAL: could not map memory")
 """
 
 

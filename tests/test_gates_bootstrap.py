@@ -76,7 +76,7 @@ def test_a_service_of_nobody_is_named(docker: FakeDocker) -> None:
 
 
 BAD_HEALTH = {
-    "unhealthy": ({"health": "unhealthy"}, "its last lines: kafka  | FATAL: could not map memory"),
+    "unhealthy": ({"health": "unhealthy"}, "its last lines: FATAL: could not map memory"),
     "no health check": ({"health": ""}, "service kafka has no health check"),
     "restarting": ({"status": "restarting", "health": "starting"}, "kafka is restarting, starting"),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.migrations import timescale_tasks
 from ctp_runbook.gates.services import RedisObserver, endpoint_observer
@@ -21,6 +21,8 @@ __all__ = ["bootstrap_tasks"]
 
 _CALL_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
+# What Docker says of a container that another compose has just made.
+_IN_USE = "is already in use by container"
 # Kept of the deadline for the logs of what did not come up.
 _LOGS_SECONDS = 2.0
 
@@ -116,13 +118,35 @@ class _ComposeGate:
     def up(self) -> Observation:
         """Start what is missing; containers that ran before still run, the same ones."""
         before = self._running()
-        self.compose.up(seconds=self.context.deadline.call(self.context.deadline.seconds))
+        if said := self._start():
+            return Observation({}, (said, *self._unhealthy(self._ill())))
         after = self._running()
         started = [name for name in after if name not in before]
         replaced = [name for name in before if name in after and before[name].id != after[name].id]
         facts = {"started": ", ".join(sorted(started)) or "none", "left_alone": str(len(before))}
         why = tuple(f"service {name} was replaced while it ran" for name in replaced)
         return Observation(facts, why, changes=len(started))
+
+    def _start(self) -> str:
+        """What compose says where it gives up; blank for done.
+
+        A compose whose gate was killed may still be at work: its containers are waited for.
+        """
+        deadline = self.context.deadline
+        while True:
+            try:
+                self.compose.up(seconds=max(1.0, deadline.call(deadline.seconds) - _LOGS_SECONDS))
+            except ProbeError as error:
+                if _IN_USE not in str(error) or not deadline.pause(_LOOK_SECONDS):
+                    return str(error)
+            else:
+                return ""
+
+    def _ill(self) -> dict[str, Container | None]:
+        """Containers whose check or process has failed: compose names those that wait for them."""
+        found = self.compose.containers(seconds=_CALL_SECONDS)
+        bad = {name: one for name, one in found.items() if not one.is_healthy}
+        return {name: one for name, one in bad.items() if one.health == "unhealthy" or one.is_over}
 
     def wait(self) -> Observation:
         """Until every service is healthy; the last look and the logs of those that are not."""
@@ -152,7 +176,8 @@ class _ComposeGate:
                     f"give it a healthcheck in {self.compose.file}"
                 )
                 continue
-            logs = self.compose.logs(name, seconds=max(1.0, min(5.0, self.context.deadline.left)))
+            seconds = max(_LOGS_SECONDS, min(5.0, self.context.deadline.left))
+            logs = self.compose.logs(container, seconds=seconds) if container else "none"
             yield (
                 f"service {name} is {_state(container)}, expected running, healthy within "
                 f"{self.context.deadline.seconds:g} s (--deadline-seconds); its last lines: {logs}"
@@ -171,4 +196,4 @@ def _is_hopeless(container: Container | None) -> bool:
     """What waiting does not mend: no check, or a process that ended for good."""
     if container is None:
         return False
-    return (container.is_running and not container.health) or container.status in ("exited", "dead")
+    return (container.is_running and not container.health) or container.is_over

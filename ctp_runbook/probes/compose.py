@@ -47,6 +47,11 @@ class Container:
         return self.status == "running" and self.health == "healthy"
 
     @property
+    def is_over(self) -> bool:
+        """True for a container whose process ended."""
+        return self.status in ("exited", "dead")
+
+    @property
     def sentence(self) -> str:
         """``running, unhealthy``."""
         return f"{self.status}, {self.health or 'no health check'}"
@@ -108,15 +113,15 @@ class Compose:
         containers = (_container(one) for one in found if not _is_one_off(one))
         return {one.service: one for one in containers}
 
-    def logs(self, service: str, *, seconds: float) -> str:
-        """The last lines a service logged, on one line."""
+    def logs(self, container: Container, *, seconds: float) -> str:
+        """The last lines a container logged, on one line. Docker tells them sooner than compose."""
+        argv = ["docker", "logs", "--tail", str(_LAST_LINES), container.id]
         try:
-            text = self.compose(
-                "logs", "--no-color", "--tail", str(_LAST_LINES), service, seconds=seconds
-            )
+            done = self._call(argv, seconds)
         except ProbeError as error:
             return str(error)
-        return " | ".join(line.strip() for line in text.splitlines()[-_LAST_LINES:]) or "no log"
+        lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+        return " | ".join(line for line in lines[-_LAST_LINES:] if line) or "no log"
 
     def up(self, *, seconds: float) -> None:
         """Create and start what is missing; what runs is left alone, whatever its configuration."""
@@ -133,7 +138,8 @@ class Compose:
     def _output(self, argv: list[str], what: str, seconds: float) -> str:
         done = self._call(argv, seconds)
         if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines()[-_LAST_LINES:]
+            said = (done.stderr or done.stdout).splitlines()
+            lines = [line.strip() for line in said if line.strip()][-_LAST_LINES:]
             raise ProbeError(f"{what}: exit {done.returncode}: {' | '.join(lines)}")
         return done.stdout
 

@@ -60,6 +60,7 @@ class PostgresDoor:
                 options=f"-c statement_timeout={max(1, int(seconds * 1000))}",
                 application_name="ctp-runbook",
                 password=self.password or None,
+                client_encoding="utf8",  # the files of infra are, whatever the database is in
             ) as connection:
                 yield connection
         except psycopg.Error as error:

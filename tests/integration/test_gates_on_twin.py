@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,34 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
         yield Twin(plane)
     finally:
         control.down(plane.dir)
+
+
+def _argv(name: str, flags: GateOptions) -> list[str]:
+    argv = [sys.executable, "-m", "ctp_runbook", "infra", name, "--execute"]
+    argv += ["--profile", "rehearsal", "--bootstrap-servers", flags.bootstrap_servers]
+    argv += ["--clickhouse-url", flags.clickhouse_url, "--connect-url", flags.connect_url]
+    argv += ["--postgres-dsn", flags.postgres_dsn, "--redis-url", flags.redis_url]
+    if name == "debezium-connectors":
+        argv += [f"--set={key}={value}" for key, value in flags.connector_set.items()]
+    return argv
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_gate_killed_in_the_middle_can_be_run_again(
+    twin: Twin, name: str, tmp_path: Path
+) -> None:
+    """KILL at three moments of --execute on a bare plane; then it passes, then changes nothing."""
+    argv = [*_argv(name, twin.options()), "--evidence-dir", str(tmp_path)]
+    for after_seconds in (0.35, 0.6, 0.9):
+        child = subprocess.Popen(
+            argv, cwd=ROOT, env={**os.environ, **twin.environ}, stdout=subprocess.DEVNULL
+        )
+        time.sleep(after_seconds)
+        child.kill()
+        child.wait()
+    again = twin.gate(name)
+    assert again.is_ok, again.sentence
+    assert twin.gate(name).changes == 0
 
 
 @pytest.mark.parametrize("name", GATES)
