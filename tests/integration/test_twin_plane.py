@@ -16,7 +16,6 @@ from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.kafka import LagReader, consumer_lag_ms
 from ctp_runbook.process import identity_of
 from ctp_runbook.rehearsal import faults
-from ctp_runbook.rehearsal.front_log import overlaps
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.ingester import GROUP, Store
 from ctp_runbook.rehearsal.plane.tables import KEYS, TICKS_TOPIC
@@ -76,49 +75,6 @@ def test_the_gates_pass_and_the_second_time_change_nothing(twin: Twin) -> None:
     assert all("_OBSERVED_CHANGES=0" in text for text in texts)
     slis = json.loads((evidence / "ctp_readiness_precheck.json").read_text())["slis"]
     assert len([sli for sli in slis if sli["healthy"] and sli["provenance"] == "measured"]) == 12
-
-
-def held_by_the_old_stack(twin: Twin) -> set[tuple[str, object]]:
-    """Redis clients and database sessions that the old engine and runner hold, by their ids."""
-    import psycopg
-    import valkey
-
-    with valkey.Valkey(port=twin.plane.port("valkey")) as redis:
-        clients = {
-            (one["name"], one["id"])
-            for one in redis.client_list()
-            if one["name"].startswith("old_")
-        }
-    secret = twin.plane.credentials()
-    with psycopg.connect(
-        host="127.0.0.1",
-        port=twin.plane.port("postgres"),
-        dbname="quant_hft",
-        user="postgres",
-        password=secret.postgres,
-    ) as database:
-        asked = (
-            "SELECT usename, pid, backend_start FROM pg_stat_activity WHERE usename = 'quant_hft'"
-        )
-        return clients | {(user, (pid, begun)) for user, pid, begun in database.execute(asked)}
-
-
-def test_the_old_stack_survives_every_gate(twin: Twin) -> None:
-    """Redis connections and database sessions are the same ones, and it trades on meanwhile."""
-    before, orders = held_by_the_old_stack(twin), order_count(twin)
-    assert {name for name, _ in before} == {"old_core_engine", "old_strategy_runner", "quant_hft"}
-    for name in (*GATES, "PRECHECK"):
-        done = template_command(twin, f"{name}_CMD")
-        assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
-    assert held_by_the_old_stack(twin) == before
-    assert order_count(twin) > orders
-    assert overlaps(twin.front_log) == []
-
-
-def order_count(twin: Twin) -> int:
-    """Orders of the old generation that the front has seen."""
-    told = (json.loads(line) for line in twin.front_log.read_text().splitlines())
-    return sum(one.get("event") == "order" and one.get("generation") == "old" for one in told)
 
 
 def test_the_engine_writes_everything_down(twin: Twin) -> None:
