@@ -110,6 +110,7 @@ _WATCH_FIELDS: Mapping[str, Field] = {
     "tolerance_error_seconds": _SECONDS,
     "recovery_seconds": _SECONDS,
 }
+_SOURCES = ("engine", "prometheus", "kafka", "clickhouse", "command", "replay")
 _SOURCE_NAMES = (
     *("kafka_bootstrap", "clickhouse_url", "clickhouse_user"),
     *("clickhouse_key_env", "env_file", "prometheus_url", "replay_file"),
@@ -119,7 +120,7 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "label": _text(),
     "unit": _text("ms", "s", "state", "count", "ratio"),
     "kind": _text("latency_quantile", "state", "counter", "lag"),
-    "source": _text("engine", "prometheus", "kafka", "clickhouse", "command", "replay"),
+    "source": _text(*_SOURCES),
     "query": _text(),
     "limit": Field("number", low=-1e12, high=1e12),
     "direction": _text("max", "min"),
@@ -209,6 +210,10 @@ def _metric_problems(source: TomlText, name: str, rule: object) -> Iterator[Prob
         return
     found = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
     yield from found
+    if "url" in rule and rule.get("source") in set(_SOURCES) - {"engine"}:
+        # It would be asked of nobody, and the metric of whom [sources] names.
+        where, of = ("metrics", name, "url"), f"source {quoted(str(rule['source']))}"
+        yield source.problem(where, f"a page's url for {of}", 'no url but for source "engine"')
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
     if not found and fresh is not None and interval is not None and fresh < interval:
         # Every sample would be stale before the next one comes, and no `for` could mature.

@@ -94,6 +94,11 @@ WRONG_WATCH = {
     "missing": ('direction = "max"\n', "", "found no such key"),
     "missing tolerance": ("tolerance_error_seconds = 60", "", "found no such key"),
     "metric name": ("[metrics.breaker_state]", "[metrics.Breaker-State]", "a-z, 0-9 and _"),
+    "a url that nobody asks": (
+        'query = "market.ticks.v1"\n',
+        'query = "market.ticks.v1"\nurl = "http://127.0.0.1:1/metrics"\n',
+        "a page's url for source 'kafka'",
+    ),
     "no table": ("[metrics.breaker_state]", "[x]", "found an unknown key"),
 }
 
