@@ -101,6 +101,20 @@ def _serve() -> None:
     sys.stdin.read()
 
 
+def _sleep(seconds: float) -> None:
+    """Say how late, in ms, a process wakes that does nothing but wait for each second."""
+    due = time.monotonic()
+    ends, late = due + seconds, []
+    while due < ends:
+        time.sleep(max(0.0, due - time.monotonic()))
+        late.append(1000 * (time.monotonic() - due))
+        due += 1.0
+    print(
+        f"p50 {_quantile(late, 0.5):.1f} ms, p99 {_quantile(late, 0.99):.1f} ms, "
+        f"max {max(late):.1f} ms"
+    )
+
+
 @contextmanager
 def _endpoints() -> Iterator[list[str]]:
     argv = [sys.executable, __file__, "--serve"]
@@ -204,6 +218,9 @@ def main() -> None:
         _endpoints() as urls,
         _context(Path(name), urls, seconds) as context,
     ):
+        sleeper = subprocess.Popen(
+            [sys.executable, __file__, "--sleep", str(seconds)], text=True, stdout=subprocess.PIPE
+        )
         memory = _Memory(seconds)
         memory.start()
         cpu, began = _cpu(), time.monotonic()
@@ -213,6 +230,7 @@ def main() -> None:
         samples = read_samples(context.run.samples)
         size = context.run.samples.stat().st_size
         ended = context.history.watch_ended
+        bare = sleeper.communicate()[0].strip()
     verdict = ended.payload["verdict"] if ended else "none"
     late = _jitter(samples)
     due = [one.due for one in samples if one.target == "engine"]
@@ -235,6 +253,7 @@ def main() -> None:
         _JITTER_MS,
         "ms at p99",
     )
+    print(f"           {bare} of a process that only sleeps, meanwhile on this host")
     _judge("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
     told = " ".join(f"{value:.1f}" for value in memory.kept)
     _judge("memory", f"{told} MiB: {growth:+.1f} MiB", growth, _GROWTH_MIB, "MiB")
@@ -247,5 +266,7 @@ def _judge(name: str, told: str, value: float, bar: float, unit: str) -> None:
 if __name__ == "__main__":
     if sys.argv[1:] == ["--serve"]:
         _serve()
+    elif sys.argv[1:2] == ["--sleep"]:
+        _sleep(float(sys.argv[2]))
     else:
         main()
