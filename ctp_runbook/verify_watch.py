@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ctp_runbook.judge import Firing, WindowJudgement
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record_forms import is_number
 from ctp_runbook.rundir import RunDir
-from ctp_runbook.samples import Sample, each_sample, read_samples
+from ctp_runbook.samples import Sample, each_sample
 from ctp_runbook.triggers import Trigger, parse_trigger
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
@@ -102,16 +102,23 @@ def sample_findings(run: RunDir, history: History) -> Iterator[str]:
         )
     if not is_whole:
         yield f"{name}: its last line is torn"
+    bare: list[Sample] = []
     try:
-        count = yield from _order_findings(name, each_sample(run.samples), history)
+        count = yield from _order_findings(name, _noted(each_sample(run.samples), bare), history)
     except JournalError as error:
         yield str(error)
         return
-    samples = read_samples(run.samples)
-    yield from (f"{name}: {wrong}" for wrong in schedule_findings(samples, history))
-    yield from disturbance_findings(history.records, samples)
+    yield from (f"{name}: {wrong}" for wrong in schedule_findings(bare, history))
+    yield from disturbance_findings(history.records, bare)
     if count != ended.payload["samples"]:
         yield f"{name}: {count} samples; watch_ended counts {ended.payload['samples']}"
+
+
+def _noted(samples: Iterable[Sample], bare: list[Sample]) -> Iterator[Sample]:
+    """``samples`` passed on, and kept in ``bare`` without their series: when, of whom and how."""
+    for sample in samples:
+        bare.append(replace(sample, series={}))
+        yield sample
 
 
 def _digested(path: Path) -> tuple[str, bool]:
