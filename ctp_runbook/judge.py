@@ -7,21 +7,23 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from ctp_runbook.config import MetricRule, WatchRules
-from ctp_runbook.measure import MetricSeries, Point, badness, counts_events, is_page
+from ctp_runbook.measure import Point, asked_of, badness, counts_events, is_page
 from ctp_runbook.model import Verdict, worst
+from ctp_runbook.points import Points
 from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Condition, Trigger
+from ctp_runbook.watched import SLACK_SECONDS, Watched
+
+if TYPE_CHECKING:
+    from ctp_runbook.sample_blocks import Block, Chunk, Row
 
 __all__ = ["Firing", "MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
-
-_SLACK_SECONDS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Firing:
 
 @dataclass(frozen=True)
 class MetricJudgement:
-    """What is known of one metric. ``margin`` is how far the worst value stayed from the limit.
+    """What is known of one metric. ``margin`` is how far the worst value stayed from the limit;
+    ``query`` is what was asked, and of whom.
 
     ``blind``: there is no fresh measurement. ``coverage``: share of the window, past the warm-up,
     that measurements speak for (0..1), each for one interval. Values, limit and margin are in the metric's own unit.
@@ -57,7 +60,8 @@ class MetricJudgement:
     coverage: float
     blind: bool
     breaching: bool
-    points: tuple[Point, ...]
+    points: Points
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,72 +83,13 @@ class WindowJudgement:
         return tuple(name for name, judged in self.metrics.items() if judged.breaching)
 
 
-@dataclass
-class _Watched:
-    """One metric under watch, and what is asked of its points: kept as they come, for a verdict
-    must not cost more the longer it is watched."""
-
-    rule: MetricRule
-    series: MetricSeries
-    keeps_points: bool = True
-    breach_since: float | None = None
-    failed_at: Point | None = None
-    points: list[Point] = field(default_factory=list)
-    last: Point | None = None
-    fresh: Point | None = None
-    valued: Point | None = None
-    extreme: Point | None = None
-    # Of each point that counts: when, and how much of the time until then is covered, in seconds.
-    times: array[float] = field(default_factory=lambda: array("d"))
-    covered: array[float] = field(default_factory=lambda: array("d"))
-
-    def add(self, sample: Sample) -> Point:
-        point = self.series.add(sample)
-        self.last = point
-        if self.keeps_points:
-            self.points.append(point)
-        if point.status == "breach":
-            self.breach_since = point.mono if self.breach_since is None else self.breach_since
-            if point.mono - self.breach_since >= self.rule.for_seconds - _SLACK_SECONDS:
-                self.failed_at = self.failed_at or point
-        elif point.measured:
-            self.breach_since = None
-        self._count(point)
-        return point
-
-    def _count(self, point: Point) -> None:
-        if not point.measured:
-            return
-        self.fresh = point
-        if not point.judged:
-            return
-        interval = self.rule.interval_seconds
-        before = self.covered[-1] if self.covered else interval
-        gap = _covered(point.mono - self.times[-1], interval) if self.times else 0.0
-        self.times.append(point.mono)
-        self.covered.append(before + gap)
-        if point.value is not None:
-            self.valued = point
-            how_bad = badness(self.rule, point.value)
-            if self.extreme is None or how_bad > badness(self.rule, self.extreme.value or 0.0):
-                self.extreme = point
-
-    def coverage(self, *, started: float, until: float) -> float:
-        """Share of the due intervals that measurements speak for, however many came in one."""
-        interval = self.rule.interval_seconds
-        due = int((until - started - self.rule.warm_up_seconds) / interval)
-        number = bisect_right(self.times, until + _SLACK_SECONDS)
-        if due <= 0 or not number:
-            return 0.0
-        return min(1.0, self.covered[number - 1] / (due * interval))
-
-
 @dataclass(frozen=True)
 class _Held:
     """A condition that holds: since which measurement of its metric, and by which last (mono)."""
 
     since: float
     last: float
+    value: float
 
 
 @dataclass(frozen=True)
@@ -160,7 +105,7 @@ class _Moment:
     @property
     def is_early(self) -> bool:
         """True when the window is judged for good before it is over."""
-        return self.final and self.mono < self.ends - _SLACK_SECONDS
+        return self.final and self.mono < self.ends - SLACK_SECONDS
 
 
 class WindowJudge:
@@ -184,7 +129,7 @@ class WindowJudge:
         self._trigger = trigger
         self._held: dict[Condition, _Held] = {}
         self._watched = {
-            key: _Watched(rule, MetricSeries(rule, started_mono=started_mono), keeps_points)
+            key: Watched(rule, started=started_mono, ends=ends_mono, keeps_points=keeps_points)
             for key in keys
             for rule in [rules.metrics[key]]
         }
@@ -201,8 +146,57 @@ class WindowJudge:
         if self.firing or not touched:
             return None
         self._note_held(touched)
-        self.firing = self._evaluate(sample)
+        self.firing = self._evaluate(sample.seq, sample.wall, sample.mono)
         return self.firing
+
+    def add_chunk(self, chunk: Chunk) -> Firing | None:
+        """Take part of a samples file in; the firing that a sample of it caused."""
+        from ctp_runbook.sample_blocks import rows_of
+
+        known = {key: len(watched.log) for key, watched in self._watched.items()}
+        looks: list[tuple[Block | tuple[int, Sample], tuple[str, ...]]] = []
+        for item in chunk.items:
+            one = item[1] if isinstance(item, tuple) else item
+            keys = [
+                k for k, w in self._watched.items() if _concerns(one, w.rule, pages=self._pages)
+            ]
+            for key in keys:
+                if isinstance(one, Sample):
+                    self._watched[key].add(one)
+                else:
+                    self._watched[key].add_block(one)
+            if keys:
+                looks.append((item, tuple(k for k in keys if k in self._trigger.metrics)))
+        if self.firing is None and (self._held or self._may_hold(known)):
+            rows = ((row, keys) for item, keys in looks for row in rows_of(item))
+            self.firing = self._fired_in(sorted(rows, key=lambda one: one[0].place), known)
+            return self.firing
+        return None
+
+    def _may_hold(self, known: Mapping[str, int]) -> bool:
+        """True when any value that came since makes a condition of the trigger true."""
+        return any(
+            condition.holds(value)
+            for clause in self._trigger.any_of
+            for condition in clause
+            for value in self._watched[condition.metric].log.value[known[condition.metric] :]
+        )
+
+    def _fired_in(
+        self, rows: Iterable[tuple[Row, tuple[str, ...]]], known: Mapping[str, int]
+    ) -> Firing | None:
+        """Go through samples that were taken in, each with the metrics of the trigger it has a
+        point of, for the one that fires."""
+        points = {key: self._watched[key].log.points for key in self._trigger.metrics}
+        at = {key: known[key] for key in self._trigger.metrics}
+        for row, keys in rows:
+            touched = {key: points[key][at[key]] for key in keys}
+            for key in keys:
+                at[key] += 1
+            self._note_held(touched)
+            if firing := self._evaluate(row.seq, row.wall, row.mono):
+                return firing
+        return None
 
     def accept(self) -> None:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
@@ -225,14 +219,14 @@ class WindowJudge:
             if point.judged and point.value is not None and condition.holds(point.value):
                 goes_on = self._holds(condition, point.mono)
                 since = self._held[condition].since if goes_on else point.mono
-                self._held[condition] = _Held(since, point.mono)
+                self._held[condition] = _Held(since, point.mono, point.value)
             else:
                 self._held.pop(condition, None)
 
-    def _evaluate(self, sample: Sample) -> Firing | None:
+    def _evaluate(self, seq: int, wall: float, mono: float) -> Firing | None:
         for clause in self._trigger.any_of:
-            if all(self._is_due(condition, sample.mono) for condition in clause):
-                return self._fire(clause[0], sample)
+            if all(self._is_due(condition, mono) for condition in clause):
+                return self._fire(clause[0], seq, wall, mono)
         return None
 
     def _holds(self, condition: Condition, mono: float) -> bool:
@@ -241,18 +235,17 @@ class WindowJudge:
         if held is None:
             return False
         fresh_seconds = self._watched[condition.metric].rule.fresh_seconds
-        return mono - held.last <= fresh_seconds + _SLACK_SECONDS
+        return mono - held.last <= fresh_seconds + SLACK_SECONDS
 
     def _is_due(self, condition: Condition, mono: float) -> bool:
         if not self._holds(condition, mono):
             return False
         held = self._held[condition]
-        return held.last - held.since >= condition.for_seconds - _SLACK_SECONDS
+        return held.last - held.since >= condition.for_seconds - SLACK_SECONDS
 
-    def _fire(self, condition: Condition, sample: Sample) -> Firing:
-        watched = self._watched[condition.metric]
-        unit, value = watched.rule.unit, watched.last.value if watched.last else None
-        assert value is not None  # it held
+    def _fire(self, condition: Condition, seq: int, wall: float, mono: float) -> Firing:
+        value = self._held[condition].value
+        unit = self._watched[condition.metric].rule.unit
         return Firing(
             metric=condition.metric,
             value=value,
@@ -260,11 +253,11 @@ class WindowJudge:
             unit=unit,
             sentence=(
                 f"rollback trigger: {condition.metric} = {_number(value)} {unit} at "
-                f"{_clock(sample.wall)}; condition {condition.sentence}"
+                f"{_clock(wall)}; condition {condition.sentence}"
             ),
-            sample_seq=sample.seq,
-            wall=sample.wall,
-            mono=sample.mono,
+            sample_seq=seq,
+            wall=wall,
+            mono=mono,
         )
 
 
@@ -300,7 +293,7 @@ def judge_window(
     return judge.at(at, final=final), judge.firing
 
 
-def _concerns(sample: Sample, rule: MetricRule, *, pages: Collection[str]) -> bool:
+def _concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str]) -> bool:
     """Every sample but a page goes by the metric's name; ``pages`` are those that rules name."""
     if sample.source != rule.source:
         return False
@@ -309,16 +302,16 @@ def _concerns(sample: Sample, rule: MetricRule, *, pages: Collection[str]) -> bo
     return sample.target == rule.url if rule.url else sample.target not in pages
 
 
-def _judge_metric(watched: _Watched, moment: _Moment) -> MetricJudgement:
+def _judge_metric(watched: Watched, moment: _Moment) -> MetricJudgement:
     rule, extreme = watched.rule, watched.extreme
     worst_value = extreme.value if extreme else None
-    until = min(moment.mono, moment.ends)
-    coverage = watched.coverage(started=moment.started, until=until)
+    coverage = watched.coverage(moment.started, min(moment.mono, moment.ends))
     verdict, sentence, blind = _verdict(watched, coverage=coverage, moment=moment)
     return MetricJudgement(
         name=rule.name,
+        query=asked_of(rule),
         verdict=verdict,
-        sentence=f"{rule.name} {verdict.name}: {sentence}",
+        sentence=f"{rule.name} {verdict.name}: {sentence}; query {_shortened(asked_of(rule))}",
         value=watched.valued.value if watched.valued else None,
         limit=rule.limit,
         margin=None if worst_value is None else 0.0 - badness(rule, worst_value),
@@ -327,31 +320,28 @@ def _judge_metric(watched: _Watched, moment: _Moment) -> MetricJudgement:
         coverage=coverage,
         blind=blind,
         breaching=watched.breach_since is not None,
-        points=tuple(watched.points),
+        points=watched.log.points,
     )
 
 
-def _covered(gap: float, interval: float) -> float:
-    """Of the time between two measurements, what is covered: a schedule may be half an interval
-    off. Fixed slots would make much of where they begin."""
-    return max(0.0, gap if gap <= 1.5 * interval else interval)
-
-
-def _verdict(watched: _Watched, *, coverage: float, moment: _Moment) -> tuple[Verdict, str, bool]:
+def _verdict(watched: Watched, *, coverage: float, moment: _Moment) -> tuple[Verdict, str, bool]:
     """Verdict, sentence, and whether there is no fresh measurement. Hard limits come first."""
-    rule, last = watched.rule, watched.last
+    rule = watched.rule
     where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
     if (bad := watched.failed_at) and bad.value is not None:
         sign = ">" if rule.direction == "max" else "<"
-        text = f"{_number(bad.value)} {rule.unit} {sign} {where} at {_clock(bad.wall)}"
+        text = (
+            f"{_number(bad.value)} {rule.unit} {sign} {where} at {_clock(bad.wall)}, beyond it by "
+            f"{_number(badness(rule, bad.value))} {rule.unit}"
+        )
         return Verdict.FAILED, text, False
     if moment.firing and moment.firing.metric == rule.name:
         return Verdict.FAILED, moment.firing.sentence, False
     if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
         return Verdict.INCONCLUSIVE, "warming up", False
-    fresh = watched.fresh
-    age = moment.mono - (fresh.mono if fresh else moment.started)
+    age = moment.mono - (watched.fresh.mono if watched.fresh else moment.started)
     if age > rule.fresh_seconds:
+        last = watched.last
         why = last.reason if last and not last.measured else "no sample came"
         text = f"no fresh measurement for {age:.0f} s (fresh_seconds {rule.fresh_seconds:g}): {why}"
         verdict = Verdict.ERROR if last and last.status == "error" else Verdict.INCONCLUSIVE
@@ -364,14 +354,14 @@ def _verdict(watched: _Watched, *, coverage: float, moment: _Moment) -> tuple[Ve
     return _proof(watched, where=where)
 
 
-def _early(watched: _Watched, moment: _Moment, *, where: str) -> str:
+def _early(watched: Watched, moment: _Moment, *, where: str) -> str:
     """A window that was stopped proves nothing, whatever it showed until then."""
     lasted, due = moment.mono - moment.started, moment.ends - moment.started
     beyond = f", beyond {where} when it was" if watched.breach_since is not None else ""
     return f"the watch was stopped after {lasted:.0f} s of {due:.0f} s{beyond}"
 
 
-def _proof(watched: _Watched, *, where: str) -> tuple[Verdict, str, bool]:
+def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
     rule, events, extreme = watched.rule, watched.series.events, watched.extreme
     if missed := watched.series.unjudged:
         text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
@@ -385,8 +375,12 @@ def _proof(watched: _Watched, *, where: str) -> tuple[Verdict, str, bool]:
         return Verdict.INCONCLUSIVE, text, False
     if extreme is None or extreme.value is None:
         return Verdict.INCONCLUSIVE, "no value was measured in the window", False
-    text = f"worst {_number(extreme.value)} {rule.unit} at {_clock(extreme.wall)}; {where}"
-    if badness(rule, extreme.value) > 0:
+    margin = 0.0 - badness(rule, extreme.value)
+    text = (
+        f"worst {_number(extreme.value)} {rule.unit} at {_clock(extreme.wall)}, margin "
+        f"{_number(margin)} {rule.unit}; {where}"
+    )
+    if margin < 0:
         text += f", which it was beyond for less than for_seconds {rule.for_seconds:g}"
     return Verdict.PASSED, text, False
 
@@ -397,3 +391,8 @@ def _number(value: float) -> str:
 
 def _clock(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%SZ")
+
+
+def _shortened(query: str) -> str:
+    """Of a long query its begin and whom it was put to; whole it stands in ``query``."""
+    return query if len(query) <= 80 else f"{query[:50]}…{query[query.rindex(' (') :]}"

@@ -14,9 +14,23 @@ from dataclasses import dataclass
 from ctp_runbook.config import MetricRule
 from ctp_runbook.samples import Sample, split_series
 
-__all__ = ["MetricSeries", "Point", "badness", "bucket_quantile", "counts_events", "is_page"]
+__all__ = [
+    "STATUSES",
+    "Grouping",
+    "MetricSeries",
+    "Point",
+    "Reading",
+    "asked_of",
+    "badness",
+    "bucket_quantile",
+    "counts_events",
+    "is_page",
+]
 
 _MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up")
+STATUSES = (*_MEASURED, "no_data", "error")
+# Bucket bounds (or a number for each other series), each with the places of its series in a page.
+Grouping = tuple[tuple[float, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +69,12 @@ def counts_events(rule: MetricRule) -> bool:
     return is_page(rule) and rule.kind in ("latency_quantile", "counter")
 
 
+def asked_of(rule: MetricRule) -> str:
+    """The rule's query on one line, and whom it is put to."""
+    whom = f"{rule.source} {rule.url}" if rule.url else rule.source
+    return f"{' '.join(rule.query.split())} ({whom})"
+
+
 def is_page(rule: MetricRule) -> bool:
     """True where samples are metrics pages, of an engine now or then."""
     return rule.source in ("engine", "replay")
@@ -82,7 +102,7 @@ def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> float
 
 
 @dataclass(frozen=True)
-class _Reading:
+class Reading:
     """The cumulative part of a sample: bucket counts, or a counter under the key 0."""
 
     mono: float
@@ -90,9 +110,10 @@ class _Reading:
 
     @property
     def total(self) -> float:
+        """All events: the count of the widest bucket, or the counter."""
         return self.counts[max(self.counts)]
 
-    def went_back(self, before: _Reading) -> bool:
+    def went_back(self, before: Reading) -> bool:
         """True when any count is below what it was: a process counts up only."""
         return any(self.counts[key] < n for key, n in before.counts.items() if key in self.counts)
 
@@ -101,15 +122,17 @@ class MetricSeries:
     """One metric's points, computed as samples come in.
 
     ``events`` counts them since the start; ``unjudged`` are those of a restarted engine that no
-    point has been made of yet.
+    point has been made of yet; ``window`` has the readings of the last ``window_seconds``.
     """
 
     def __init__(self, rule: MetricRule, *, started_mono: float) -> None:
-        self._rule = rule
-        self._started = started_mono
-        self._window: deque[_Reading] = deque()
+        self.rule = rule
+        self.started = started_mono
+        self.window: deque[Reading] = deque()
         self.events = 0.0
         self.unjudged = 0.0
+        self._layout: tuple[str, ...] = ()
+        self._grouping: Grouping = ()
 
     def add(self, sample: Sample) -> Point:
         """The point this sample makes."""
@@ -120,42 +143,54 @@ class MetricSeries:
             return self._point(sample, "no_data", reason=f"{self._asked} is not in the sample")
         if not all(map(math.isfinite, counts.values())):
             return self._point(sample, "no_data", reason=f"{self._asked} is not finite")
-        if not counts_events(self._rule):
-            furthest = max if self._rule.direction == "max" else min
-            return self._valued(sample, furthest(counts.values()) * self._rule.scale, events=None)
-        return self._counted(sample, _Reading(sample.mono, counts))
+        if not counts_events(self.rule):
+            furthest = max if self.rule.direction == "max" else min
+            return self._valued(sample, furthest(counts.values()) * self.rule.scale, events=None)
+        return self._counted(sample, Reading(sample.mono, counts))
 
     @property
     def _asked(self) -> str:
-        return self._rule.query if is_page(self._rule) else self._rule.name
+        return self.rule.query if is_page(self.rule) else self.rule.name
 
     @property
     def _family(self) -> str:
         """The engine's own name for it; what is asked of other sources is kept by metric name."""
-        if not is_page(self._rule):
-            return self._rule.name
-        histogram = self._rule.kind == "latency_quantile"
-        return f"{self._rule.query}_bucket" if histogram else self._rule.query
+        if not is_page(self.rule):
+            return self.rule.name
+        histogram = self.rule.kind == "latency_quantile"
+        return f"{self.rule.query}_bucket" if histogram else self.rule.query
 
-    def _counts(self, sample: Sample) -> dict[float, float]:
-        """Series of this metric: by bucket bound for a histogram, else numbered."""
-        rule, found = self._rule, dict[float, float]()
+    def grouping(self, layout: tuple[str, ...]) -> Grouping:
+        """Which series of a page with these keys are this metric's: by bucket bound for a
+        histogram, one group for a counter, else each on its own; none when there are none."""
+        if layout != self._layout:
+            self._layout, self._grouping = layout, self._group(layout)
+        return self._grouping
+
+    def _group(self, layout: tuple[str, ...]) -> Grouping:
+        rule, found = self.rule, dict[float, list[int]]()
         name = self._family
-        for number, (key, value) in enumerate(sample.series.items()):
-            family, labels = split_series(key)
+        # In the order of their keys, as a samples file has them: floats add up differently in
+        # another order, and the replay must say what the live judge said.
+        for place in sorted(range(len(layout)), key=layout.__getitem__):
+            family, labels = split_series(layout[place])
             if family != name or any(labels.get(k) != v for k, v in rule.labels.items()):
                 continue
-            if rule.kind == "latency_quantile":
-                bound = float(labels.get("le", "nan"))
-                found[bound] = found.get(bound, 0.0) + value
-            elif rule.kind == "counter":
-                found[0.0] = found.get(0.0, 0.0) + value
-            else:
-                found[float(number)] = value
-        return found
+            bound = 0.0 if rule.kind == "counter" else float(place)
+            if is_page(rule) and rule.kind == "latency_quantile":
+                bound = _bound(labels.get("le", ""))
+            if not math.isnan(bound):
+                found.setdefault(bound, []).append(place)
+        return tuple((bound, tuple(places)) for bound, places in found.items())
 
-    def _counted(self, sample: Sample, reading: _Reading) -> Point:
-        rule, window = self._rule, self._window
+    def _counts(self, sample: Sample) -> dict[float, float]:
+        values = tuple(sample.series.values())
+        return {
+            bound: _added(values, places) for bound, places in self.grouping(tuple(sample.series))
+        }
+
+    def _counted(self, sample: Sample, reading: Reading) -> Point:
+        rule, window = self.rule, self.window
         if window and reading.went_back(window[-1]):
             return self._restarted(sample, reading)
         self.unjudged = 0.0
@@ -174,16 +209,19 @@ class MetricSeries:
         value = bucket_quantile(delta, quantile=rule.quantile) * rule.scale
         return self._valued(sample, value, events=events)
 
-    def _restarted(self, sample: Sample, reading: _Reading) -> Point:
+    def _restarted(self, sample: Sample, reading: Reading) -> Point:
         """The engine counts anew, from zero, as Prometheus' increase has it: what it counted
         before this sample is in the points that follow."""
-        self._window = deque([_Reading(sample.mono, {}), reading])
+        self.window = deque([Reading(sample.mono, {}), reading])
         self.events += reading.total
         self.unjudged = reading.total
         return self._point(sample, "no_data", reason="counter went back: engine restarted")
 
     def _valued(self, sample: Sample, value: float, *, events: float | None) -> Point:
-        status = "breach" if badness(self._rule, value) > 0 else "good"
+        if not math.isfinite(value):
+            return self._point(sample, "no_data", reason=f"{self._asked} is not finite")
+        value += 0.0  # no minus zero
+        status = "breach" if badness(self.rule, value) > 0 else "good"
         return self._point(sample, status, value=value, events=events)
 
     def _point(
@@ -195,7 +233,23 @@ class MetricSeries:
         events: float | None = None,
         reason: str = "",
     ) -> Point:
-        warming = sample.mono - self._started < self._rule.warm_up_seconds
+        warming = sample.mono - self.started < self.rule.warm_up_seconds
         if warming and status in _MEASURED:
             status = "warm_up"
         return Point(sample.wall, sample.mono, value, events, status, reason)
+
+
+def _bound(text: str) -> float:
+    """The bound of a bucket; NaN for what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:
+    """Their sum from left to right; ``sum`` adds floats otherwise from Python 3.12 on."""
+    total = 0.0
+    for place in places:
+        total += values[place]
+    return total

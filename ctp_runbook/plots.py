@@ -68,7 +68,9 @@ def watch_figure(
     if history.watch_started is None:
         raise ValueError(f"run {history.run_id} has no watch window to draw")
     colours = theme_of(theme)
-    shown = list(judged.metrics.values())[:_PANELS]
+    shown = list(judged.metrics.values())
+    if len(shown) > _PANELS:  # what did not pass must be seen
+        shown = sorted(shown, key=lambda one: -one.verdict.value)[:_PANELS]
     rows = math.ceil(len(shown) / _COLUMNS)
     height = 1.95 + 2.2 * rows
     figure = Figure(figsize=(11, height), facecolor=colours.paper)

@@ -7,7 +7,7 @@ the same rules give the same bytes, here and on another machine's copy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,9 @@ __all__ = ["Rejudgement", "Ruling", "rejudge_run"]
 
 @dataclass(frozen=True)
 class Ruling:
-    """The window judged by one set of rules; ``rules`` says which, in words, ``queries`` what each
-    asks and whom."""
+    """The window judged by one set of rules; ``rules`` says which, in words."""
 
     rules: str
-    queries: Mapping[str, str]
     judged: WindowJudgement
     firing: Firing | None
 
@@ -48,18 +46,14 @@ class Ruling:
             "sentence": self.judged.sentence,
             "trigger": self.trigger_sentence,
             "trigger_sample": None if self.firing is None else self.firing.sample_seq,
-            "metrics": {
-                name: {**_metric(one), "query": self.queries[name]}
-                for name, one in self.judged.metrics.items()
-            },
+            "metrics": {name: _metric(one) for name, one in self.judged.metrics.items()},
         }
 
     def lines(self) -> Iterator[str]:
         """The verdicts for a terminal, a metric a line."""
         yield f"by {self.rules}: {self.judged.overall.name}"
-        for name, one in self.judged.metrics.items():
-            numbers = f"margin {_number(one.margin)}, coverage {one.coverage:.0%}"
-            yield f"  {one.sentence}; {numbers}; query {self.queries[name]}"
+        for one in self.judged.metrics.values():
+            yield f"  {one.sentence}; {_numbers(one)}"
         yield f"  {self.trigger_sentence}"
 
 
@@ -142,8 +136,7 @@ def rejudge_run(run: RunDir, *, watch: Path | None = None) -> Rejudgement:
     wrong = (*sample_findings(run, history), *verdict_findings(run, history))
     if wrong:
         raise EvidenceInvalid(wrong)
-    queries = _queries(history, history.plan["watch"]["metrics"])
-    own = Ruling("the run's own rules", queries, *rejudge(run, history))
+    own = Ruling("the run's own rules", *rejudge(run, history))
     return Rejudgement(
         run_id=history.run_id,
         minutes=float(started.payload["minutes"]),
@@ -158,9 +151,8 @@ def rejudge_run(run: RunDir, *, watch: Path | None = None) -> Rejudgement:
 def _by_others(run: RunDir, history: History, watch: Path) -> Ruling:
     rules = load_watch(watch)
     _refuse_missing(history, rules, watch)
-    queries = _queries(history, {name: vars(rule) for name, rule in rules.metrics.items()})
     told = f"{watch.name} ({digest_of(watch.read_bytes())[:12]}…)"
-    return Ruling(told, queries, *rejudge(run, history, rules=rules))
+    return Ruling(told, *rejudge(run, history, rules=rules))
 
 
 def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
@@ -172,15 +164,8 @@ def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
         )
 
 
-def _queries(history: History, rules: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    return {
-        key: f"{' '.join(str(rules[key]['query']).split())} ({rules[key]['source']})"
-        for key in history.plan["monitor_keys"]
-    }
-
-
 def _metric(one: MetricJudgement) -> dict[str, Any]:
-    fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
+    fields = ("sentence", "value", "limit", "margin", "worst", "coverage", "query")
     worst_utc = None if one.worst_wall is None else utc_text(one.worst_wall)
     told = {name: getattr(one, name) for name in fields}
     return {"verdict": one.verdict.name, "worst_utc": worst_utc, **told}
@@ -190,5 +175,8 @@ def _sample(ruling: Ruling) -> int | None:
     return None if ruling.firing is None else ruling.firing.sample_seq
 
 
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value + 0.0:.4g}"
+def _numbers(one: MetricJudgement) -> str:
+    last, margin = (
+        "none" if value is None else f"{value + 0.0:.4g}" for value in (one.value, one.margin)
+    )
+    return f"last value {last}, margin {margin}, coverage {one.coverage:.0%}"

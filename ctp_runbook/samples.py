@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
 
-__all__ = ["Sample", "parse_sample", "read_samples", "series_key", "split_series"]
+__all__ = ["Sample", "each_sample", "parse_sample", "read_samples", "series_key", "split_series"]
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -62,17 +62,22 @@ def parse_sample(line: bytes | str) -> Sample:
     return sample
 
 
-def read_samples(path: Path) -> tuple[Sample, ...]:
-    """All samples of a file, none when it does not exist. Raises JournalError naming the line."""
+def each_sample(path: Path) -> Iterator[Sample]:
+    """The samples of a file one by one, none when it does not exist. Raises JournalError naming
+    the line."""
     if not path.exists():
-        return ()
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            found.append(parse_sample(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise JournalError(f"{path}:{number}: not a sample: {error}") from error
-    return tuple(found)
+        return
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield parse_sample(line)
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+                raise JournalError(f"{path}:{number}: not a sample: {error}") from error
+
+
+def read_samples(path: Path) -> tuple[Sample, ...]:
+    """All samples of a file, as ``each_sample`` has them."""
+    return tuple(each_sample(path))
 
 
 def series_key(name: str, labels: Mapping[str, str]) -> str:

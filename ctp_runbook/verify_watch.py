@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+import hashlib
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from ctp_runbook.baseline import read_baseline
@@ -11,12 +13,12 @@ from ctp_runbook.comparison import with_comparison
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.errors import JournalError, TriggerError
 from ctp_runbook.history import History
-from ctp_runbook.journal import Record, digest_of, utc_text
-from ctp_runbook.judge import Firing, WindowJudgement, judge_window
+from ctp_runbook.journal import Record, utc_text
+from ctp_runbook.judge import Firing, WindowJudgement
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record_forms import is_number
 from ctp_runbook.rundir import RunDir
-from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.samples import Sample, each_sample
 from ctp_runbook.triggers import Trigger, parse_trigger
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
@@ -89,26 +91,44 @@ def sample_findings(run: RunDir, history: History) -> Iterator[str]:
         return
     name = run.samples.relative_to(run.path).as_posix()
     try:
-        data = run.samples.read_bytes()
-        samples = read_samples(run.samples)
+        digest, is_whole = _digested(run.samples)
     except OSError as error:
         yield f"{name}: cannot be read: {error.strerror}; the journal counts samples"
         return
+    if digest != ended.payload["samples_sha256"]:
+        yield (
+            f"{name}: sha256 {digest[:12]}…; watch_ended says "
+            f"{ended.payload['samples_sha256'][:12]}…"
+        )
+    if not is_whole:
+        yield f"{name}: its last line is torn"
+    bare: list[Sample] = []
+    try:
+        count = yield from _order_findings(name, _noted(each_sample(run.samples), bare), history)
     except JournalError as error:
         yield str(error)
         return
-    if digest_of(data) != ended.payload["samples_sha256"]:
-        yield (
-            f"{name}: sha256 {digest_of(data)[:12]}…; watch_ended says "
-            f"{ended.payload['samples_sha256'][:12]}…"
-        )
-    if len(samples) != ended.payload["samples"]:
-        yield f"{name}: {len(samples)} samples; watch_ended counts {ended.payload['samples']}"
-    if data and not data.endswith(b"\n"):
-        yield f"{name}: its last line is torn"
-    yield from _order_findings(name, samples, history)
-    yield from (f"{name}: {wrong}" for wrong in schedule_findings(samples, history))
-    yield from disturbance_findings(history.records, samples)
+    yield from (f"{name}: {wrong}" for wrong in schedule_findings(bare, history))
+    yield from disturbance_findings(history.records, bare)
+    if count != ended.payload["samples"]:
+        yield f"{name}: {count} samples; watch_ended counts {ended.payload['samples']}"
+
+
+def _noted(samples: Iterable[Sample], bare: list[Sample]) -> Iterator[Sample]:
+    """``samples`` passed on, and kept in ``bare`` without their series: when, of whom and how."""
+    for sample in samples:
+        bare.append(replace(sample, series={}))
+        yield sample
+
+
+def _digested(path: Path) -> tuple[str, bool]:
+    """Its digest, and whether it is empty or ends with its last line; a day of samples is more
+    than one wants to hold."""
+    with path.open("rb") as data:
+        digest = hashlib.file_digest(data, "sha256").hexdigest()
+        size = data.seek(0, 2)
+        data.seek(max(0, size - 1))
+        return digest, data.read() in (b"", b"\n")
 
 
 def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -155,8 +175,10 @@ def rejudge(
     rules = rules or read_rules(history.plan["watch"])
     judged_mono = float(ended.payload["judged_mono"]) if ended else ends
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
-    judged, firing = judge_window(
-        read_samples(run.samples),
+    from ctp_runbook.recorded import judge_recorded  # numpy comes with it
+
+    judged, firing = judge_recorded(
+        run.samples,
         rules=rules,
         keys=tuple(history.plan["monitor_keys"]),
         trigger=_trigger(history.plan, rules),
@@ -211,16 +233,20 @@ def _seconds_between(start: Record, end: Record) -> float:
     return (end.wall - start.wall).total_seconds()
 
 
-def _order_findings(name: str, samples: tuple[Sample, ...], history: History) -> Iterator[str]:
-    started, ended = history.watch_started, history.watch_ended
+def _order_findings(
+    name: str, samples: Iterable[Sample], history: History
+) -> Generator[str, None, int]:
+    """What is wrong with the order of samples; returns how many there are."""
+    started, ended, count = history.watch_started, history.watch_ended, 0
     if started is None or ended is None:
-        return
+        return count
     one_boot = len({record.boot_id for record in history.records}) == 1
     shifts = ClockShifts(history.records)
     last_wall = started.wall.timestamp() - _EDGE_SECONDS
     last_mono = started.mono_ns / 1e9 - _EDGE_SECONDS
     for number, sample in enumerate(samples):
-        where = f"{name}:{number + 1}"
+        count = number + 1
+        where = f"{name}:{count}"
         if sample.seq != number or isinstance(sample.seq, bool):
             yield f"{where}: sample {sample.seq!r} stands where {number} is due"
         yield from (f"{where}: {wrong}" for wrong in _form_findings(sample))
@@ -240,6 +266,7 @@ def _order_findings(name: str, samples: tuple[Sample, ...], history: History) ->
         yield f"{name}: a sample is from {utc_text(last_wall)}, after the watch ended"
     if one_boot and last_mono > ended.mono_ns / 1e9 + _EDGE_SECONDS:
         yield f"{name}: a sample's monotonic clock is after the end of the watch"
+    return count
 
 
 def _apart(sample: Sample, wall: float, *, since: Record) -> Iterator[str]:

@@ -6,7 +6,7 @@ A line is drawn only between neighbouring samples that measured something: a gap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from ctp_runbook.measure import Point
 from ctp_runbook.model import State, Verdict
 from ctp_runbook.panels import mark
 from ctp_runbook.plot_style import Theme, bare_axes
+from ctp_runbook.points import Points
+from ctp_runbook.watch_lines import unbroken_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,8 +91,8 @@ def clock_of(
     assert history.watch_started is not None
     zero = history.watch_started.mono_ns / 1e9
     planned = float(history.watch_started.payload["minutes"]) * 60
-    points = [p.mono for one in judged.metrics.values() for p in one.points]
-    watched = max(points, default=zero) - zero
+    last = [one.points[-1].mono for one in judged.metrics.values() if len(one.points)]
+    watched = max(last, default=zero) - zero
     ended = history.watch_ended
     stopped = ended is not None and ended.payload.get("stopped_early")
     length = max(watched * 1.1, 5.0) if stopped else max(planned, watched)
@@ -165,7 +167,7 @@ def draw_panel(
     _scale(axes, one, rule, history, clock)
     _draw_levels(axes, one, rule, history, theme)
     _draw_trigger(axes, one, rule, history, clock, theme)
-    if not any(p.value is not None for p in one.points):
+    if one.points.extremes is None:
         axes.text(
             *(clock.at((clock.zero + clock.last) / 2), 0.55),
             _why_empty(one),
@@ -184,7 +186,7 @@ def rule_of(history: History, name: str) -> dict[str, Any]:
 
 
 def _why_empty(one: MetricJudgement) -> str:
-    seen = {SAMPLE_WORDS[p.status] for p in one.points}
+    seen = {SAMPLE_WORDS[status] for status in one.points.statuses}
     if "too few events" in seen:
         return "too few events to judge"
     return "no event in any scrape" if "no event" in seen else "nothing was measured"
@@ -250,10 +252,9 @@ def _draw_line(
     axes: Axes, one: MetricJudgement, rule: dict[str, Any], clock: Clock, theme: Theme
 ) -> None:
     steps = "steps-post" if rule["kind"] in ("state", "counter") else "default"
-    for run in _unbroken(one.points, rule["interval_seconds"]):
-        xs = [clock.at(p.mono) for p in run]
-        ys = [p.value for p in run if p.value is not None]
-        dot = "o" if len(run) == 1 else ""
+    for line in unbroken_lines(one.points, far_seconds=NEIGHBOURS * rule["interval_seconds"]):
+        xs, ys = [clock.at(mono) for mono in line.monos], line.values
+        dot = "o" if len(xs) == 1 else ""
         axes.plot(
             *(xs, ys),
             color=theme.value,
@@ -284,10 +285,10 @@ def _draw_before(
         axes.text(x, 0.985, "switch", transform=axes.get_xaxis_transform(), **named)
     points = _shown_before(one, clock)
     steps = "steps-post" if rule["kind"] in ("state", "counter") else "default"
-    for run in _unbroken(points, rule["interval_seconds"]):
-        xs = [clock.at(p.mono) for p in run]
-        ys = [p.value for p in run if p.value is not None]
-        dot = "o" if len(run) == 1 else ""
+    far = NEIGHBOURS * rule["interval_seconds"]
+    for line in unbroken_lines(Points.of(points), far_seconds=far):
+        xs, ys = [clock.at(mono) for mono in line.monos], line.values
+        dot = "o" if len(xs) == 1 else ""
         style: dict[str, Any] = {"drawstyle": steps, "marker": dot, "markersize": 3}
         axes.plot(*(xs, ys), color=theme.before, linewidth=1.5, **style)
     values = sorted(p.value for p in points if p.value is not None)
@@ -304,20 +305,6 @@ def _draw_before(
     for level in dict.fromkeys((low, high)):
         right = ([0.0, clock.at(clock.last)], [level, level])
         axes.plot(*right, color=theme.before, linewidth=0.7, linestyle=(0, (2, 2)))
-
-
-def _unbroken(points: Sequence[Point], interval: float) -> Iterator[list[Point]]:
-    """Stretches of neighbouring points that have a value."""
-    run: list[Point] = []
-    for point in points:
-        far = bool(run) and point.mono - run[-1].mono > NEIGHBOURS * interval
-        if run and (far or point.value is None):
-            yield run
-            run = []
-        if point.value is not None:
-            run.append(point)
-    if run:
-        yield run
 
 
 def _draw_levels(
@@ -376,8 +363,8 @@ def _scale(
     axes: Axes, one: MetricJudgement, rule: dict[str, Any], history: History, clock: Clock
 ) -> None:
     """From zero to above everything that is shown; a value far off the limit bends the scale."""
-    points = (*one.points, *_shown_before(one, clock))
-    values = [p.value for p in points if p.value is not None]
+    values = [*(one.points.extremes or ())]
+    values += [p.value for p in _shown_before(one, clock) if p.value is not None]
     marks = [one.limit, *_rollback_levels(history, one.name)]
     top = max([*values, *marks, 0.0])
     if one.limit > 0 and max(values, default=0.0) > 12 * one.limit:

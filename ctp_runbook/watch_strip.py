@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.history import History
 from ctp_runbook.judge import MetricJudgement
-from ctp_runbook.measure import Point
+from ctp_runbook.measure import STATUSES
 from ctp_runbook.plot_style import Theme
+from ctp_runbook.points import Points
+from ctp_runbook.watch_lines import stretches
 from ctp_runbook.watch_panel import NEIGHBOURS, SAMPLE_WORDS, Clock, rule_of
 
 if TYPE_CHECKING:
@@ -23,8 +25,14 @@ def draw_strip(
     """What each sample came to, below its moment, and the share that measured something."""
     interval = float(rule_of(history, one.name)["interval_seconds"])
     axes.set_facecolor(theme.paper)
-    shown = [p for p in clock.before.get(one.name, ()) if p.mono >= clock.first]
-    for name, first, last in (*_stretches(shown, interval), *_stretches(one.points, interval)):
+    words = [SAMPLE_WORDS[status] for status in STATUSES]
+    far = NEIGHBOURS * interval
+    before = Points.of(p for p in clock.before.get(one.name, ()) if p.mono >= clock.first)
+    found = (
+        stretches(points, words=words, interval=interval, far_seconds=far)
+        for points in (before, one.points)
+    )
+    for name, first, last in chain.from_iterable(found):
         if first < clock.zero and clock.stopped is not None:
             last = min(last, clock.stopped)
         look = strip_looks(theme)[name]
@@ -36,19 +44,6 @@ def draw_strip(
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(theme.faint)
-
-
-def _stretches(points: Sequence[Point], interval: float) -> Iterator[tuple[str, float, float]]:
-    """Neighbouring samples of one kind, joined; each holds for its interval."""
-    found: list[tuple[str, float, float]] = []
-    for point in points:
-        name = SAMPLE_WORDS[point.status]
-        last = found[-1] if found else None
-        if last and last[0] == name and point.mono - last[2] <= (NEIGHBOURS - 1) * interval:
-            found[-1] = (name, last[1], point.mono + interval)
-        else:
-            found.append((name, point.mono, point.mono + interval))
-    return iter(found)
 
 
 def strip_looks(theme: Theme) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ __all__ = [
     "completed_run",
     "drill_run",
     "dry_run",
+    "long_run",
     "make_run",
     "rolled_back_run",
     "seal",
@@ -50,6 +51,7 @@ TRIGGER = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 MINUTES = 30.0
 OLD_PAGE = "http://127.0.0.1:18080/metrics"
 INTERVAL_SECONDS = 120.0
+Write = Callable[[Path, float, float], None]
 BUDGET_SECONDS = 180.0
 _TWO_DAYS = 172_800 * 1_000_000_000
 _RULE: dict[str, Any] = {
@@ -454,6 +456,45 @@ def aborted_run(outputs: Path, *, failing: str = "precheck", **header: Any) -> R
         story.state("GATING")
         story.phase(Phase.GATE)
         story.close(Outcome.ABORTED_BEFORE_SWITCH, trades="old")
+    return story.run
+
+
+def long_run(
+    outputs: Path,
+    *,
+    rules: Mapping[str, Mapping[str, Any]],
+    minutes: float,
+    trigger: str,
+    write: Write,
+) -> RunDir:
+    """A run with a watch of its own length and metrics; ``write`` leaves the samples, given their
+    file and when the watch began (wall, mono)."""
+    plan = {
+        "monitor_minutes": minutes,
+        "monitor_keys": list(rules),
+        "trigger_text": trigger,
+        "watch": {**TOLERANCES, "metrics": dict(rules)},
+    }
+    with _story(outputs, "long", plan=plan) as story:
+        _up_to_switch(story)
+        story.state("WATCHING")
+        begun = story.say("watch_started", minutes=minutes, metrics=list(rules))
+        started = begun.mono_ns / 1e9
+        write(story.run.samples, begun.wall.timestamp(), started)
+        story.clock.advance(minutes * 60 + 0.05)
+        data = story.run.samples.read_bytes()
+        story.say(
+            "watch_ended",
+            samples=data.count(b"\n"),
+            samples_sha256=digest_of(data),
+            verdict="PASSED",
+            sentence="",
+            judged_mono=started + minutes * 60,
+            watched_seconds=minutes * 60,
+            stopped_early=False,
+            metrics={},
+        )
+        story.close(Outcome.COMPLETED, trades="new")
     return story.run
 
 

@@ -14,6 +14,7 @@ from ctp_runbook.comparison import Comparison, compare_metric, rank_test, with_c
 from ctp_runbook.config import MetricRule
 from ctp_runbook.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.model import Verdict
+from ctp_runbook.points import Points
 from ctp_runbook.samples import Sample
 
 LATENCY = MetricRule(
@@ -164,7 +165,7 @@ def test_only_a_sure_shift_beyond_the_rule_fails(allowed: float | None, fails: b
 def test_statistics_only_add_a_failure(verdict: Verdict, failed: bool) -> None:
     """PASSED may become FAILED; every other verdict stays what it was."""
     one = MetricJudgement(
-        "latency", verdict, "said", 1.0, 5.0, 4.0, 1.0, 0.0, 1.0, False, False, ()
+        "latency", verdict, "said", 1.0, 5.0, 4.0, 1.0, 0.0, 1.0, False, False, Points.of(())
     )
     judged = WindowJudgement(verdict, "said", {"latency": one})
     compared = {"latency": Comparison("latency", 9, 9, 9, 9, None, None, None, failed, "worse")}

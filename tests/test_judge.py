@@ -378,7 +378,7 @@ def test_a_trigger_that_fired_is_a_failure() -> None:
     )
     assert firing is not None
     assert window.overall is FAILED
-    assert window.sentence == f"m FAILED: {firing.sentence}"
+    assert window.sentence == f"m FAILED: {firing.sentence}; query family (engine)"
 
 
 # --- the numbers of a judgement ---------------------------------------------------
@@ -481,7 +481,7 @@ def test_a_warm_up_is_told_as_such() -> None:
     judge = live(rule("state", warm_up_seconds=5.0), ["bad"] * 5)
     found = judge.at(STARTED + 4.5).metrics["m"]
     assert (found.verdict, found.blind) == (INCONCLUSIVE, False)
-    assert found.sentence == "m INCONCLUSIVE: warming up"
+    assert found.sentence == "m INCONCLUSIVE: warming up; query family (engine)"
 
 
 def test_a_metric_is_blind_once_its_last_measurement_is_old() -> None:
@@ -686,7 +686,7 @@ def test_a_while_is_made_of_measurements() -> None:
         started_mono=STARTED,
         ends_mono=ENDS,
     )
-    judge.add(Sample(0, 1.7e9, STARTED, "kafka", "kafka", True, "", 1.0, {"slow": 9.0}))
+    judge.add(Sample(0, 1.7e9, STARTED, "kafka", "slow", True, "", 1.0, {"slow": 9.0}))
     assert [judge.add(sample(at, {"quick": 1.0})) for at in range(1, 15)] == [None] * 14
 
 
@@ -718,7 +718,7 @@ def test_what_is_stale_holds_no_condition(
         started_mono=STARTED,
         ends_mono=ENDS,
     )
-    taken = [replace(sample(t, {"slow": 9.0}), source="kafka", target="kafka") for t in slow]
+    taken = [replace(sample(t, {"slow": 9.0}), source="kafka", target="slow") for t in slow]
     taken += [sample(t, {"quick": 9.0}) for t in quick]
     fired = list(filter(None, map(judge.add, sorted(taken, key=lambda one: one.mono))))
     assert [firing.mono - STARTED for firing in fired] == ([] if at is None else [at])

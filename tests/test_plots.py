@@ -14,6 +14,8 @@ from ctp_runbook.measure import Point
 from ctp_runbook.panels import Picture
 from ctp_runbook.plot_style import DARK, LIGHT, Theme
 from ctp_runbook.plots import watch_figure, watch_picture
+from ctp_runbook.points import PointLog
+from ctp_runbook.watch_lines import unbroken_lines
 from tests.watch_stories import KEYS, Story, gap_and_hold, passed, spike
 
 STORIES = {"passed": passed, "gap_and_hold": gap_and_hold, "spike": spike}
@@ -172,14 +174,15 @@ def test_a_run_without_a_watch_has_no_figure() -> None:
 
 def test_a_single_measurement_is_seen() -> None:
     """One point between two gaps is a dot, where a line would be nothing."""
-    from ctp_runbook.watch_panel import _unbroken
-
-    points = [
+    log = PointLog()
+    for point in (
         Point(0.0, 0.0, None, None, "error"),
         Point(1.0, 1.0, 2.0, None, "good"),
         Point(9.0, 9.0, 3.0, None, "good"),
-    ]
-    assert [len(run) for run in _unbroken(points, 1.0)] == [1, 1]
+    ):
+        log.append(point)
+    lines = unbroken_lines(log.points, far_seconds=2.5)
+    assert [(line.monos, line.values) for line in lines] == [([1.0], [2.0]), ([9.0], [3.0])]
 
 
 @pytest.mark.parametrize("name", ["passed", "spike"])

@@ -1,0 +1,249 @@
+"""A samples file judged in blocks: the same points, verdicts and firing as one sample at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ctp_runbook.sample_blocks as blocks_module
+from ctp_runbook.config import MetricRule, WatchRules
+from ctp_runbook.errors import JournalError
+from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement, judge_window
+from ctp_runbook.recorded import judge_recorded
+from ctp_runbook.sample_blocks import Block, read_chunks
+from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.triggers import parse_trigger
+
+STARTED, SECONDS = 1000.0, 60
+PAGE, OTHER_PAGE = "http://127.0.0.1:1/metrics", "http://127.0.0.1:2/metrics"
+BOUNDS = ("0.001", "0.005", "0.02", "+Inf")
+COMMON: dict[str, Any] = {
+    "label": "M",
+    "unit": "ms",
+    "source": "engine",
+    "direction": "max",
+    "for_seconds": 2.0,
+    "warm_up_seconds": 5.0,
+    "window_seconds": 12.0,
+    "fresh_seconds": 3.0,
+    "min_events": 3,
+}
+RULES = {
+    rule.name: rule
+    for rule in (
+        MetricRule(name="latency", kind="latency_quantile", query="lat", limit=5, **COMMON),
+        MetricRule(
+            name="scoped",
+            kind="latency_quantile",
+            query="lat",
+            limit=4,
+            **{**COMMON, "labels": {"scope": "b"}, "scale": 1000.0, "quantile": 0.5},
+        ),
+        MetricRule(name="errors", kind="counter", query="err", limit=6, **COMMON),
+        MetricRule(name="state", kind="state", query="st", limit=1.5, **COMMON),
+        MetricRule(
+            name="spare", kind="state", query="st", limit=-3, **{**COMMON, "direction": "min"}
+        ),
+        MetricRule(
+            name="away", kind="state", query="st", limit=1.5, **{**COMMON, "url": OTHER_PAGE}
+        ),
+        MetricRule(name="absent", kind="state", query="nowhere", limit=1, **COMMON),
+    )
+}
+TRIGGERS = (
+    "latency > 0.01 for 3 s or errors > 8",
+    "state > 1 and errors > 4 for 2 s or away > 1.9",
+    "spare < -1.5 for 4 s and latency >= 0",
+    "state > 1e9",
+)
+# How often each kind of trouble strikes a page: none, now and then, all the time.
+TROUBLES = ("error", "reset", "nan", "layout", "gap", "back", "slow")
+
+
+def story(seed: int, trouble: float) -> list[Sample]:
+    """Pages of two endpoints in turn, with trouble of every kind at this rate."""
+    dice = random.Random(seed)
+    kinds = {kind: trouble * dice.choice((0, 0, 1, 3)) for kind in TROUBLES}
+    taken: list[Sample] = []
+    pages = {url: _engine(dice) for url in (PAGE, OTHER_PAGE)}
+    for second in range(SECONDS):
+        for url, page in pages.items():
+            strikes = {kind for kind, rate in kinds.items() if dice.random() < rate}
+            if "gap" in strikes:
+                continue
+            mono = STARTED + second + dice.uniform(-0.3, 0.3) - 2 * ("back" in strikes)
+            ok = "error" not in strikes
+            series = page(strikes) if ok else {}
+            taken.append(
+                Sample(
+                    seq=len(taken),
+                    wall=1.7e9 + mono,
+                    mono=mono,
+                    source="engine",
+                    target=url,
+                    ok=ok,
+                    error="" if ok else "refused",
+                    took_ms=1.5,
+                    series=series,
+                )
+            )
+    return taken
+
+
+def _engine(dice: random.Random) -> Callable[[set[str]], dict[str, float]]:
+    counts = {(scope, bound): 0.0 for scope in "ab" for bound in BOUNDS}
+    errors = {"x": 0.0, "y": 0.0}
+    busy = dice.choice((0.2, 3.0))
+
+    def page(strikes: set[str]) -> dict[str, float]:
+        nonlocal busy
+        if "reset" in strikes:
+            counts.update(dict.fromkeys(counts, 0.0))
+            errors.update(dict.fromkeys(errors, 0.0))
+        for scope in "ab":
+            for _ in range(int(dice.expovariate(1 / busy))):
+                took = dice.lognormvariate(0, 1) * (0.02 if "slow" in strikes else 0.002)
+                for bound in BOUNDS:
+                    counts[scope, bound] += took <= float(bound)
+        errors[dice.choice("xy")] += dice.choice((0, 0, 0.1, 0.7, 2))
+        series = {f'lat_bucket{{le="{b}",scope="{s}"}}': n for (s, b), n in counts.items()}
+        series |= {f'err{{of="{k}"}}': n for k, n in errors.items()}
+        series |= {f'st{{of="{k}"}}': dice.gauss(0, 1) for k in "pqr"}
+        if "nan" in strikes:
+            series[dice.choice(list(series))] = dice.choice((math.nan, math.inf))
+        if "layout" in strikes:
+            series.pop(dice.choice(list(series)))
+        return series
+
+    return page
+
+
+def written(samples: list[Sample], room: Path) -> Path:
+    """The samples as a file."""
+    path = room / "samples.jsonl"
+    path.write_bytes(b"".join(sample.to_line() for sample in samples))
+    return path
+
+
+def fixed(text: str) -> dict[str, Any]:
+    """What both judges are given."""
+    units = {name: rule.unit for name, rule in RULES.items()}
+    return {
+        "rules": WatchRules(RULES, 1.0, 1.0, 1.0),
+        "keys": tuple(RULES),
+        "trigger": parse_trigger(text, units=units, file="t", line=1),
+        "started_mono": STARTED,
+        "ends_mono": STARTED + SECONDS - 1,
+    }
+
+
+def both(
+    samples: list[Sample], text: str, accepted: tuple[float, ...] = ()
+) -> Iterator[tuple[WindowJudgement, Firing | None]]:
+    """The judgement a sample at a time, and in blocks."""
+    with TemporaryDirectory() as room:
+        path = written(samples, Path(room))
+        yield judge_window(read_samples(path), accepted_mono=accepted, **fixed(text))
+        yield judge_recorded(path, accepted_mono=accepted, **fixed(text))
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks and chunks of a size that a short story has many of."""
+    monkeypatch.setattr(blocks_module, "_CHUNK_LINES", 50)
+    monkeypatch.setattr(blocks_module, "_WORTH_IT", 3)
+
+
+# The fixture sets the same for every example.
+@given(
+    seed=st.integers(0, 10_000),
+    trouble=st.sampled_from([0.0, 0.01, 0.05, 0.3]),
+    text=st.sampled_from(TRIGGERS),
+    accepted=st.lists(st.floats(STARTED, STARTED + SECONDS), max_size=2),
+)
+def test_blocks_say_what_samples_say(
+    seed: int, trouble: float, text: str, accepted: list[float]
+) -> None:
+    """Every point, value, sentence and the firing, to the last bit, whatever the pages came to."""
+    one_by_one, in_blocks = both(story(seed, trouble), text, tuple(accepted))
+    assert in_blocks[1] == one_by_one[1]
+    for name, one in one_by_one[0].metrics.items():
+        found = in_blocks[0].metrics[name]
+        assert tuple(found.points) == tuple(one.points), name
+        assert found == one
+    assert in_blocks == one_by_one
+
+
+LINES: dict[str, bytes | dict[str, Any] | None] = {
+    "no JSON": b"nothing\n",
+    "no object": b"[1]\n",
+    "torn": None,
+    "a key too many": {"more": 1},
+    "no time": {"mono": "soon"},
+    "an endless time": {"wall": float("inf")},
+    "a series that is no number": {"series": {"a": "high"}},
+    "a series of nothing": {"series": {"a": None}},
+    "a series that is a list": {"series": {"a": [1]}},
+    "a number beyond all floats": {"series": {"a": 10**400}},
+    "no series": {"series": None},
+    "an empty line": b"\n",
+}
+
+
+@pytest.mark.parametrize("bad", LINES.values(), ids=LINES)
+def test_both_readers_refuse_the_same_line(
+    bad: bytes | dict[str, Any] | None, tmp_path: Path
+) -> None:
+    """With the same words, which name the line."""
+    good = story(1, 0.0)[:5]
+    line = bad if isinstance(bad, bytes) else good[0].to_line()[:-9]
+    if isinstance(bad, dict):
+        line = (json.dumps({**json.loads(good[0].to_line()), **bad}) + "\n").encode()
+    path = written(good, tmp_path)
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(JournalError) as slow:
+        read_samples(path)
+    with pytest.raises(JournalError) as quick:
+        list(read_chunks(path))
+    assert str(quick.value) == str(slow.value)
+    assert f"{path.name}:6: not a sample" in str(quick.value)
+
+
+def test_both_parsers_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the quick parser or without it, to the last bit, what is not finite included."""
+    path = written(story(3, 0.2), tmp_path)
+    quick = judge_recorded(path, **fixed(TRIGGERS[0]))
+    monkeypatch.setattr(blocks_module, "_loads", lambda: json.loads)
+    assert judge_recorded(path, **fixed(TRIGGERS[0])) == quick
+
+
+def test_a_block_gives_its_samples_back(tmp_path: Path) -> None:
+    """Every sample of a regular file is in one block of its target, as it was."""
+    samples = [replace(one, took_ms=0.0) for one in story(5, 0.0)]
+    found: list[tuple[int, Sample]] = []
+    for chunk in read_chunks(written(samples, tmp_path)):
+        for item in chunk.items:
+            assert isinstance(item, Block)
+            found.extend(item.samples())
+    assert [one for _, one in sorted(found, key=lambda pair: pair[0])] == samples
+
+
+def test_a_look_costs_no_walk_over_the_window() -> None:
+    """What a verdict needs is kept up to date: a look makes no point of the window anew."""
+    given = fixed(TRIGGERS[3])
+    judge = WindowJudge(**given)
+    for sample in story(2, 0.0):
+        judge.add(sample)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctp_runbook.points.Points._at", None)
+        assert judge.at(STARTED + SECONDS).metrics["state"].coverage > 0.9
