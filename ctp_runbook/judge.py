@@ -386,7 +386,7 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}"
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
 
 
 def _clock(wall: float) -> str:
