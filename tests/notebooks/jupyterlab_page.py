@@ -10,10 +10,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, Request, expect, sync_playwright
 
-__all__ = ["Lab", "browse", "patient"]
+__all__ = ["ALONE", "Lab", "browse", "patient"]
 
 # Without these Chromium asks hosts of its maker for updates, time and field trials.
-_ALONE = (
+ALONE = (
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
@@ -39,7 +39,7 @@ def browse(url: str, *, browser: str, pictures: Path) -> Iterator[Lab]:
     """A browser on ``url``; it has no sandbox of its own, for tests run as root too."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
-            executable_path=browser, chromium_sandbox=False, args=list(_ALONE)
+            executable_path=browser, chromium_sandbox=False, args=list(ALONE)
         )
         page = chromium.new_page(viewport={"width": 1440, "height": 1240})
         page.set_default_timeout(_SLOW_MS)
