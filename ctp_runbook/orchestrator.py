@@ -32,7 +32,8 @@ from ctp_runbook.rollback import RollbackEnd, roll_back
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch
-from ctp_runbook.watch import Trouble, Watch
+from ctp_runbook.trouble import Trouble
+from ctp_runbook.watch import Watch
 
 __all__ = ["Orchestrator", "main"]
 

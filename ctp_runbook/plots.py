@@ -13,9 +13,8 @@ from ctp_runbook.measure import Point
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import Picture, mark
 from ctp_runbook.plot_style import Theme, picture, theme_of
+from ctp_runbook.watch_clock import Clock, clock_of
 from ctp_runbook.watch_panel import (
-    Clock,
-    clock_of,
     draw_panel,
     label_start,
     rule_of,

@@ -20,7 +20,7 @@ from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, St
 from ctp_runbook.proofs import end_member, observe, prove_for, prove_gone, prove_started
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
 from ctp_runbook.switch import readiness_proof, unproved_gone
-from ctp_runbook.watch import Trouble
+from ctp_runbook.trouble import Trouble
 
 if TYPE_CHECKING:
     from ctp_runbook.probes.liveness import Liveness

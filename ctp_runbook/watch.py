@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,9 +27,10 @@ from ctp_runbook.proofs import observe, record_identity
 from ctp_runbook.sampler import Sampler
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
+from ctp_runbook.trouble import Trouble
 from ctp_runbook.watch_sources import watch_targets
 
-__all__ = ["Trouble", "Watch"]
+__all__ = ["Watch"]
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
@@ -37,37 +38,6 @@ _LOOK_SECONDS = 0.4
 _IDLE_SECONDS = 0.4
 _ASK_SECONDS = 5.0
 _GLANCE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why the switch is to be undone, and the moment that started the rollback's clock."""
-
-    cause: str
-    sentence: str
-    wall: float
-    mono: float
-    metric: str = ""
-    value: float | None = None
-    limit: float | None = None
-
-    @classmethod
-    def now(cls, cause: str, sentence: str) -> Trouble:
-        """Trouble noticed this very moment."""
-        return cls(cause, sentence, time.time(), time.monotonic())
-
-    @classmethod
-    def fired(cls, firing: Firing) -> Trouble:
-        """The rollback trigger became true at a sample."""
-        return cls(
-            "metric",
-            firing.sentence,
-            firing.wall,
-            firing.mono,
-            metric=firing.metric,
-            value=firing.value,
-            limit=firing.limit,
-        )
 
 
 class Watch:

@@ -6,18 +6,16 @@ A line is drawn only between neighbouring samples that measured something: a gap
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.history import History
-from ctp_runbook.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.judge import MetricJudgement
 from ctp_runbook.measure import Point
-from ctp_runbook.model import State, Verdict
+from ctp_runbook.model import Verdict
 from ctp_runbook.panels import mark
 from ctp_runbook.plot_style import Theme, bare_axes
 from ctp_runbook.points import Points
+from ctp_runbook.watch_clock import Clock, Span, runner_started, spans_of
 from ctp_runbook.watch_lines import unbroken_lines
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NEIGHBOURS",
     "SAMPLE_WORDS",
-    "Clock",
-    "clock_of",
     "draw_panel",
     "label_start",
     "rule_of",
@@ -35,7 +31,6 @@ __all__ = [
 ]
 
 NEIGHBOURS = 2.5  # samples further apart than this many intervals have a gap between them
-_BEFORE_SHARE = 0.4  # of the watched length, for what the old engine showed
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
 SAMPLE_WORDS = {
     "good": "measured",
@@ -46,105 +41,6 @@ SAMPLE_WORDS = {
     "no_data": "missing",
     "error": "missing",
 }
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Monotonic seconds of the run as the figure's x: seconds or minutes after the watch began.
-
-    ``before`` are the old engine's points by metric, ``stopped`` when its generation was stopped.
-    """
-
-    zero: float
-    first: float
-    last: float
-    unit: str
-    per_unit: float
-    stopped: float | None = None
-    before: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
-
-    def at(self, mono: float) -> float:
-        """Where a moment of the monotonic clock stands on the axis."""
-        return (mono - self.zero) / self.per_unit
-
-
-@dataclass(frozen=True)
-class _Span:
-    """A stretch of time with a name: a hold, a gap, the time before the watch."""
-
-    name: str
-    first: float
-    last: float
-
-
-# --- when -------------------------------------------------------------------------
-
-
-def clock_of(
-    history: History,
-    judged: WindowJudgement,
-    *,
-    before: Mapping[str, tuple[Point, ...]] | None = None,
-) -> Clock:
-    """From the old engine's last values, else the new runner's start when that is near, to the end
-    of what was watched."""
-    assert history.watch_started is not None
-    zero = history.watch_started.mono_ns / 1e9
-    planned = float(history.watch_started.payload["minutes"]) * 60
-    last = [one.points[-1].mono for one in judged.metrics.values() if len(one.points)]
-    watched = max(last, default=zero) - zero
-    ended = history.watch_ended
-    stopped = ended is not None and ended.payload.get("stopped_early")
-    length = max(watched * 1.1, 5.0) if stopped else max(planned, watched)
-    lead = zero - _runner_started(history)
-    first = zero - lead * 1.1 if 0 < lead <= 0.15 * length else zero - 0.01 * length
-    unit, per_unit = ("s", 1.0) if length <= 240 else ("min", 60.0)
-    stopped = _old_stopped(history)
-    known = [p.mono for points in (before or {}).values() for p in points if p.value is not None]
-    if stopped is None or not known:
-        return Clock(zero, first, zero + length, unit, per_unit)
-    first = max(min(known), stopped - _BEFORE_SHARE * length) - 0.01 * length
-    return Clock(zero, first, zero + length, unit, per_unit, stopped, before or {})
-
-
-def _old_stopped(history: History) -> float | None:
-    """When the first step of the switch began; None when it never did."""
-    for record in history.records:
-        if record.kind == "step_started" and record.payload["phase"] == "switch":
-            return record.mono_ns / 1e9
-    return None
-
-
-def _runner_started(history: History) -> float:
-    """When the new runner's start step ended; infinitely late when it never did."""
-    for record in history.records:
-        if record.kind == "step_ended" and record.payload["step"] == "start_new_strategy_runner":
-            return record.mono_ns / 1e9
-    return math.inf
-
-
-def _spans(history: History, clock: Clock) -> Iterator[_Span]:
-    """Holds and gaps, as the journal has them."""
-    held: float | None = None
-    for entry in history.transitions:
-        moment = entry.mono_ns / 1e9
-        if entry.state is State.HOLDING:
-            held = moment
-        elif held is not None:
-            yield _Span("hold", held, moment)
-            held = None
-    if held is not None:
-        yield _Span("hold", held, clock.last)
-    for record in history.records:
-        if record.kind == "watch_gap":
-            length = (
-                datetime.fromisoformat(record.payload["to_utc"])
-                - datetime.fromisoformat(record.payload["from_utc"])
-            ).total_seconds()
-            last = record.mono_ns / 1e9
-            yield _Span("gap", last - length, last)
-        elif record.kind == "watch_disturbed" and record.payload["what"] == "paused":
-            yield _Span("gap", record.payload["from_mono"], record.payload["to_mono"])
 
 
 # --- one panel --------------------------------------------------------------------
@@ -159,7 +55,7 @@ def draw_panel(
     axes.set_xlim(clock.at(clock.first), clock.at(clock.last))
     axes.tick_params(labelbottom=False, bottom=False)
     axes.spines["bottom"].set_visible(False)
-    for span in _spans(history, clock):
+    for span in spans_of(history, clock):
         _draw_span(axes, span, clock, theme)
     _draw_before(axes, one, rule, clock, theme)
     _draw_start(axes, history, clock, theme)
@@ -192,7 +88,7 @@ def _why_empty(one: MetricJudgement) -> str:
     return "no event in any scrape" if "no event" in seen else "nothing was measured"
 
 
-def _draw_span(axes: Axes, span: _Span, clock: Clock, theme: Theme) -> None:
+def _draw_span(axes: Axes, span: Span, clock: Clock, theme: Theme) -> None:
     hatch = "////" if span.name == "gap" else "...."
     first, last = clock.at(max(span.first, clock.first)), clock.at(min(span.last, clock.last))
     axes.axvspan(first, last, facecolor=theme.shade, edgecolor=theme.grid, hatch=hatch, linewidth=0)
@@ -226,10 +122,10 @@ def label_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> Non
                 color=theme.faint,
             )
         return
-    near = clock.first <= _runner_started(history) <= clock.last
+    near = clock.first <= runner_started(history) <= clock.last
     axes.annotate(
         "new runner started" if near else "watch begins",
-        (clock.at(_runner_started(history)) if near else 0.0, 1),
+        (clock.at(runner_started(history)) if near else 0.0, 1),
         xycoords=axes.get_xaxis_transform(),
         xytext=(3, -2),
         textcoords="offset points",
@@ -241,7 +137,7 @@ def label_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> Non
 
 def _draw_start(axes: Axes, history: History, clock: Clock, theme: Theme) -> None:
     """The new runner's start where it is in sight, else the beginning of the watch."""
-    started = _runner_started(history)
+    started = runner_started(history)
     if clock.stopped is not None:
         return
     x = clock.at(started) if clock.first <= started <= clock.last else 0.0

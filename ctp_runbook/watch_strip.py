@@ -10,8 +10,9 @@ from ctp_runbook.judge import MetricJudgement
 from ctp_runbook.measure import STATUSES
 from ctp_runbook.plot_style import Theme
 from ctp_runbook.points import Points
+from ctp_runbook.watch_clock import Clock
 from ctp_runbook.watch_lines import stretches
-from ctp_runbook.watch_panel import NEIGHBOURS, SAMPLE_WORDS, Clock, rule_of
+from ctp_runbook.watch_panel import NEIGHBOURS, SAMPLE_WORDS, rule_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from ctp_runbook.plan import Plan
 from ctp_runbook.process import identity_of
 from ctp_runbook.rollback import RollbackEnd, roll_back
 from ctp_runbook.steps import RunContext, run_step
-from ctp_runbook.watch import Trouble
+from ctp_runbook.trouble import Trouble
 from tests.plan_fixtures import open_context, wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -13,7 +13,8 @@ from ctp_runbook.model import State
 from ctp_runbook.plan import Plan
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
-from ctp_runbook.watch import Trouble, Watch
+from ctp_runbook.trouble import Trouble
+from ctp_runbook.watch import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 pytestmark = pytest.mark.twin

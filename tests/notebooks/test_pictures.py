@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nbconvert import HTMLExporter  # type: ignore[attr-defined]
+from nbconvert import HTMLExporter
 from playwright.sync_api import Page, sync_playwright
 
 from ctp_runbook.report import write_report
@@ -54,7 +54,7 @@ def executed_watch(run: RunDir, folder: Path) -> Path:
     argv = [sys.executable, "-m", "papermill", "--engine", "ctp_runbook", "-p", "run_dir"]
     argv += [str(run.path), str(ROOT / "notebooks" / "05_watch.ipynb"), str(out)]
     subprocess.run(argv, cwd=ROOT, capture_output=True, check=False, timeout=90)
-    html, _ = HTMLExporter().from_filename(str(out))
+    html, _ = HTMLExporter().from_filename(str(out))  # type: ignore[no-untyped-call]
     path = folder / "05_watch.html"
     path.write_text(html)
     return path
