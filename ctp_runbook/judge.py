@@ -349,6 +349,8 @@ def _verdict(watched: Watched, *, coverage: float, moment: _Moment) -> tuple[Ver
     if moment.final and coverage < rule.min_coverage:
         text = f"{coverage:.0%} of the due samples came; min_coverage is {rule.min_coverage:.0%}"
         return Verdict.INCONCLUSIVE, text, True
+    if watched.fresh is None:
+        return Verdict.INCONCLUSIVE, "not measured yet", False
     if moment.is_early:
         return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
     return _proof(watched, where=where)

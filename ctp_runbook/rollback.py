@@ -62,7 +62,7 @@ class _Rollback:
         """When this step must end: what is left, less what the later steps are owed."""
         now = time.monotonic()
         least = min(_LEAST_SECONDS, _LEAST_SHARE * self.budget)
-        restores = step.kind in (StepKind.START, StepKind.CHECK)
+        restores = step.kind in (StepKind.RESTORE, StepKind.START, StepKind.CHECK)
         if self.resumed_late or (restores and self.deadline - now < least):
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + step.timeout_seconds

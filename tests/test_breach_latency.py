@@ -100,7 +100,7 @@ def breached(stack: SmallStack, injected: float) -> Breach:
     launch.start(run, plan=plan)
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     # What a counter was when it was first seen is its start; the breach must come after that.
-    wait_for(lambda: read_samples(run.samples), seconds=30)
+    wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)), seconds=30)
     time.sleep(injected)
     (stack.folder / "next").write_text("99")
     (stack.folder / "next").replace(value)

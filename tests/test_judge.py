@@ -484,6 +484,15 @@ def test_a_warm_up_is_told_as_such() -> None:
     assert found.sentence == "m INCONCLUSIVE: warming up; query family (engine)"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("story", [[], ["error"], ["absent"], ["nan"]], ids=str)
+def test_before_the_first_measurement_nothing_passes(kind: str, story: list[str]) -> None:
+    """Not blind yet, and not proved either, even where no event at all would be a pass."""
+    found = live(rule(kind, zero_events="pass"), story).at(STARTED + 1).metrics["m"]
+    assert (found.verdict, found.blind) == (INCONCLUSIVE, False)
+    assert found.sentence == "m INCONCLUSIVE: not measured yet; query family (engine)"
+
+
 def test_a_metric_is_blind_once_its_last_measurement_is_old() -> None:
     """Not at ``fresh_seconds``, but after."""
     judge = live(rule("state"), ["good"] * 5)
