@@ -35,8 +35,9 @@ help:
 rehearsal: install
 	@$(BIN)/ctp-runbook rehearse
 
+# Most tests wait for processes of their own: two at a time, each file by one worker.
 test: install browser
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 prove: install browser
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)

@@ -7,11 +7,15 @@ import fcntl
 import os
 import re
 import stat
+import time
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
 
 __all__ = ["take_environment_lock"]
+
+# Of a killed process with threads the last one may hold its files a moment after it counts as gone.
+_GRACE_SECONDS = 0.5
 
 
 def take_environment_lock(environment: str, *, run_id: str) -> int:
@@ -26,7 +30,7 @@ def take_environment_lock(environment: str, *, run_id: str) -> int:
     except OSError as error:
         raise RunRefused(f"the lock {path} cannot be opened: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(fd)
     except OSError as error:
         holder = _holder(fd)
         os.close(fd)
@@ -40,6 +44,17 @@ def take_environment_lock(environment: str, *, run_id: str) -> int:
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"run {run_id}".encode(), 0)
     return fd
+
+
+def _flock(fd: int) -> None:
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _holder(fd: int) -> str:

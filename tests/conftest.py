@@ -25,6 +25,8 @@ TESTS = Path(__file__).parent
 TWIN_FOLDERS = ("integration", "faults", "notebooks")
 OPENING_MARKS = ("twin", "browser")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# They ask for the session's ``chain``, which takes half a minute to start.
+CHAIN_FILES = ("test_real_kafka.py", "test_sabotage.py")
 # What an unmarked test may not start, by a word of its command line. Short commands are free.
 SERVERS = (
     "chrome",
@@ -107,6 +109,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _installed_browser() -> str | None:
     return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Each file to one worker; files that share the real chain to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "the real chain" if Path(file).name in CHAIN_FILES else file
+
+    return Files(config, log)
 
 
 @pytest.fixture

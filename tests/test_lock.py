@@ -60,6 +60,15 @@ def test_a_lock_is_free_when_its_holders_are_gone(environment: str) -> None:
     os.close(take_lock(environment, run_id="second"))
 
 
+def test_a_lock_of_one_who_is_just_leaving_is_waited_for(environment: str) -> None:
+    """A killed process may keep its files a moment longer than its identity."""
+    lock = take_lock(environment, run_id="first")
+    child = subprocess.Popen(["sleep", "0.2"], pass_fds=[lock])
+    os.close(lock)
+    os.close(take_lock(environment, run_id="second"))
+    child.wait()
+
+
 def test_a_longer_name_before_leaves_no_letters(environment: str) -> None:
     """The holder's name is written anew."""
     os.close(take_lock(environment, run_id="a-very-long-run-id"))

@@ -174,7 +174,7 @@ def test_a_runner_told_to_end_says_so_in_the_notebook(tmp_path: Path, sign: sign
     assert runner.wait(timeout=20) != 0
     assert cell_states(out) == ["completed", "lost", "not_run"]
     assert "the runner was told to end" in outputs_text(out)
-    assert identity_of(_kernel_pid(out)) is None
+    assert identity_of(int((tmp_path / "at").read_text())) is None
 
 
 def test_a_killed_runner_leaves_a_true_file_and_no_kernel(tmp_path: Path) -> None:
@@ -208,7 +208,8 @@ def _runner_at_work(room: Path) -> tuple[subprocess.Popen[bytes], Path]:
 
 
 def _noted(room: Path) -> str:
-    return f"open({str(room / 'at')!r}, 'w').close(); {SLEEPER}"
+    at, made = str(room / "at"), str(room / "at.tmp")
+    return f"import os; open({made!r}, 'w').write(str(os.getpid())); os.rename({made!r}, {at!r}); {SLEEPER}"
 
 
 def _descendants(pid: int) -> list[int]:

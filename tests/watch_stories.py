@@ -179,10 +179,9 @@ def sample(
         _take(story, at, "engine", _engine(counts, at, reconnects or {}), ok=not quiet)
         if round(at) % 5 == 0:
             lag = 60 + 25 * math.sin(at / 90) + dice.uniform(0, 40)
-            _take(story, at, "kafka", {'market.ticks.v1{group="clickhouse-ingest"}': lag})
+            _take(story, at, "kafka", {'kafka_lag_ms{group="clickhouse-ingest"}': lag})
             delay = 700 + 300 * math.sin(at / 200) + dice.uniform(0, 250)
-            query = story.rules.metrics["clickhouse_ingest_delay_ms"].query
-            _take(story, at, "clickhouse", {query: delay})
+            _take(story, at, "clickhouse", {"clickhouse_ingest_delay_ms": delay})
         at += 1.0
 
 

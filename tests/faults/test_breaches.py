@@ -25,7 +25,7 @@ from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.verify_watch import rejudge
 from tests.cutover_tools import Cutover, cutover_of, edited, fresh_twin
 
-ALL, IN_CI = 15, 5
+ALL, IN_CI = 15, 2
 TRIES = 3
 INTERVAL_SECONDS = 0.5  # of the engine's metrics in the light rehearsal's watch.toml
 SLACK_SECONDS = 0.1

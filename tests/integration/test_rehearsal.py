@@ -154,11 +154,11 @@ def _mutants(run: RunDir, *, most: int) -> tuple[int, list[str]]:
 
 
 def test_a_seeded_part_of_all_single_edits_is_refused(run: RunDir, tmp_path: Path) -> None:
-    """300 edits of journal, evidence, samples and notebooks: `verify --run` refuses each."""
+    """100 edits of journal, evidence, samples and notebooks: `verify --run` refuses each."""
     copy = RunDir(tmp_path / run.run_id)
     shutil.copytree(run.path, copy.path)
     assert verify_run(copy).ok
-    _, left = _mutants(copy, most=300)
+    _, left = _mutants(copy, most=100)
     assert left == []
 
 

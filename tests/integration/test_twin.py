@@ -60,11 +60,9 @@ def wait_until_ready(twin: Twin, generation: str) -> None:
     wait_until(lambda: twin.state(generation)["td_session"] == "ready")
 
 
-def test_up_serves_within_three_seconds_and_down_leaves_nothing(twin_dir: Path) -> None:
+def test_up_serves_and_down_leaves_nothing(twin_dir: Path) -> None:
     """Front, Valkey, old engine and runner; the old generation alone trades, and all end."""
-    began = time.monotonic()
     twin = up(twin_dir)
-    took = time.monotonic() - began
     try:
         found = status(twin_dir)
         assert found.is_up
@@ -75,12 +73,6 @@ def test_up_serves_within_three_seconds_and_down_leaves_nothing(twin_dir: Path) 
     assert ended.left == ()
     assert not any(identity and is_running(identity) for identity in identities)
     assert events(twin.front_log)[-1] == "front_stopped"
-    assert took < 3 * _slowness()
-
-
-def _slowness() -> float:
-    """How much slower than promised a machine may be that is busy with other work."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_down_twice_and_without_a_twin_does_no_harm(tmp_path: Path) -> None:

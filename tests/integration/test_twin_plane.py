@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import time
 from collections.abc import Iterator
@@ -44,11 +43,12 @@ def count(twin: Twin, table: str) -> int:
         store.close()
 
 
-def test_it_serves_within_eight_seconds_and_leaves_nothing(tmp_path: Path) -> None:
-    """With every part named by ``status``; after ``down`` no process of it is there."""
-    began = time.monotonic()
+def test_it_serves_and_leaves_nothing(tmp_path: Path) -> None:
+    """With every part named by ``status``; after ``down`` no process of it is there.
+
+    How soon it serves is measured by ``tests/benchmarks/bench_stack.py``.
+    """
     made = up(tmp_path / "twin", plane=True)
-    took = time.monotonic() - began
     try:
         found = status(made.dir)
         assert found.is_up
@@ -60,7 +60,6 @@ def test_it_serves_within_eight_seconds_and_leaves_nothing(tmp_path: Path) -> No
         ended = down(made.dir)
     assert ended.left == ()
     assert not any(identity_of(pid) for pid in pids)
-    assert took < 8 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_the_gates_pass_and_the_second_time_change_nothing(twin: Twin) -> None:

@@ -33,10 +33,10 @@ from ctp_runbook.samples import read_samples
 from ctp_runbook.verify import verify_run
 from tests.notebooks.jupyterlab_page import Lab, browse, patient
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
 ROOT = Path(__file__).parents[2]
-WATCH_SECONDS = 30
+WATCH_SECONDS = 60
 HEADLESS_WATCH_SECONDS = 8
 
 
