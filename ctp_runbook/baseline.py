@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.comparison import Comparison, compare_metric
+from ctp_runbook.comparison import Comparison, block_seconds, compare_metric
 from ctp_runbook.config import WatchRules
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of
@@ -25,7 +25,18 @@ from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.watch_sources import watch_targets
 
-__all__ = ["NOT_COMPARED", "Baseline", "OldEngineSampling", "baseline_points", "read_baseline"]
+if TYPE_CHECKING:
+    from ctp_runbook.readings import Readings
+    from ctp_runbook.sample_blocks import Block
+
+__all__ = [
+    "NOT_COMPARED",
+    "Baseline",
+    "BothEngines",
+    "OldEngineSampling",
+    "baseline_points",
+    "read_baseline",
+]
 
 _SCRAPE_SECONDS = 2.0
 _TICK_SECONDS = 0.1
@@ -97,31 +108,74 @@ class Baseline:
 NOT_COMPARED = Baseline("not compared: the watch was stopped before its end")
 
 
+class BothEngines:
+    """The old engine's samples, and the new one's as they are read: what both come to.
+
+    Raises JournalError for unreadable samples.
+    """
+
+    def __init__(self, run: RunDir, history: History, rules: WatchRules) -> None:
+        self._rules, self._compared = rules, history.watch_started is not None
+        self._keys = tuple(history.plan["monitor_keys"])
+        self._before = _nearest(run, history)
+        self._ended = history.baseline_ended
+        self._old: dict[str, Readings] = {}
+        self._new: dict[str, Readings] = {}
+        if not _has_engine(self._before) or history.watch_started is None:
+            return
+        from ctp_runbook.readings import Readings
+
+        begins = history.watch_started.mono_ns / 1e9
+        length = float(history.plan["monitor_minutes"]) * 60
+        pages = {rule.url for rule in rules.metrics.values() if rule.url}
+        lasted = max(0.0, self._before[-1].mono - self._before[0].mono)
+        for key in self._keys:
+            rule = rules.metrics[key]
+            seconds = block_seconds(rule, lasted, length)
+            since, until = begins + rule.warm_up_seconds, begins + length
+            self._old[key] = Readings(rule, seconds=seconds, pages=pages)
+            self._new[key] = Readings(rule, seconds=seconds, since=since, until=until, pages=pages)
+            for sample in self._before:
+                self._old[key].add(sample)
+
+    def add(self, item: Sample | Block) -> None:
+        """Take a sample of the watch in, or a block of them."""
+        for readings in self._new.values():
+            readings.add(item)
+
+    def baseline(self) -> Baseline:
+        """What was taken in so far, compared."""
+        if self._ended is None:
+            return Baseline("no baseline: the old engine was not sampled")
+        points = {key: _points(self._rules, key, self._before) for key in self._keys}
+        if not _has_engine(self._before):
+            return Baseline(str(self._ended.payload["sentence"]), points)
+        if not self._compared:
+            return Baseline("no comparison: there was no watch window", points)
+        compared = {
+            key: compare_metric(self._rules.metrics[key], self._old[key], self._new[key])
+            for key in self._keys
+        }
+        return Baseline(_in_short(compared), points, compared)
+
+
 def read_baseline(run: RunDir, history: History, rules: WatchRules) -> Baseline:
     """Compare both engines by the samples in the run's directory; the new one's as far as they
     go, within the window.
 
     Raises JournalError for unreadable samples.
     """
-    ended, started = history.baseline_ended, history.watch_started
-    if ended is None:
-        return Baseline("no baseline: the old engine was not sampled")
-    before = _nearest(run, history)
-    if not any(sample.ok and sample.source == "engine" for sample in before):
-        return Baseline(str(ended.payload["sentence"]), baseline_points(run, history, rules))
-    keys = tuple(history.plan["monitor_keys"])
-    length = float(history.plan["monitor_minutes"]) * 60
-    points = {key: _points(rules, key, before) for key in keys}
-    if started is None:
-        return Baseline("no comparison: there was no watch window", points)
-    begins = started.mono_ns / 1e9
-    within = [s for s in read_samples(run.samples) if begins <= s.mono <= begins + length]
-    compared = {}
-    for key in keys:
-        warm = begins + rules.metrics[key].warm_up_seconds
-        after = [sample for sample in within if sample.mono >= warm]
-        compared[key] = compare_metric(rules.metrics[key], before, after)
-    return Baseline(_in_short(compared), points, compared)
+    from ctp_runbook.sample_blocks import read_chunks
+
+    both = BothEngines(run, history, rules)
+    for chunk in read_chunks(run.samples):
+        for item in chunk.items:
+            both.add(item[1] if isinstance(item, tuple) else item)
+    return both.baseline()
+
+
+def _has_engine(samples: list[Sample]) -> bool:
+    return any(sample.ok and sample.source == "engine" for sample in samples)
 
 
 def baseline_points(

@@ -12,22 +12,22 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.config import MetricRule
 from ctp_runbook.judge import WindowJudgement
-from ctp_runbook.measure import MetricSeries, badness, bucket_quantile, counts_events
+from ctp_runbook.measure import bucket_quantile, counts_events
 from ctp_runbook.model import Verdict, worst
-from ctp_runbook.samples import Sample, split_series
 
-__all__ = ["Comparison", "Shift", "compare_metric", "rank_test", "with_comparison"]
+if TYPE_CHECKING:
+    from ctp_runbook.readings import Readings
+
+__all__ = ["Comparison", "Shift", "block_seconds", "compare_metric", "rank_test", "with_comparison"]
 
 _LEAST_BLOCKS = 8
 _LEAST_FOR = {0.5: 20, 0.99: 100}  # events, or values, without which the quantile is noise
 _BLOCKS = 300
 _DRAWS = 1000
-_GAP_INTERVALS = 2.5
 _CONFIDENCE = (0.025, 0.975)
 
 
@@ -77,12 +77,9 @@ class _Block:
     buckets: Mapping[float, float]
 
 
-def compare_metric(
-    rule: MetricRule, before: Sequence[Sample], after: Sequence[Sample]
-) -> Comparison:
+def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Comparison:
     """Compare what both engines showed of one metric; the warm-up is the caller's to leave out."""
-    seconds = _block_seconds(rule, before, after)
-    old, new = _blocks(rule, before, seconds), _blocks(rule, after, seconds)
+    old, new = _blocks(rule, before), _blocks(rule, after)
     made = Comparison(
         metric=rule.name,
         n_before=len(old),
@@ -148,49 +145,17 @@ def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
 # --- from samples to blocks -------------------------------------------------------
 
 
-def _block_seconds(rule: MetricRule, *sides: Sequence[Sample]) -> float:
-    """A lag may look back over its whole window; longer stretches get longer blocks."""
-    spans = [side[-1].mono - side[0].mono for side in sides if side]
+def block_seconds(rule: MetricRule, *spans: float) -> float:
+    """How long a block is for sides of these lengths (s). A lag may look back over its whole
+    window; longer stretches get longer blocks."""
     least = rule.window_seconds if rule.kind == "lag" else rule.interval_seconds
     return max(least, max(spans, default=0.0) / _BLOCKS)
 
 
-def _blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
-    mine = [sample for sample in samples if sample.ok and _concerns(rule, sample)]
-    make = _event_blocks if counts_events(rule) else _value_blocks
-    return make(rule, mine, seconds)
-
-
-def _concerns(rule: MetricRule, sample: Sample) -> bool:
-    same = sample.source == rule.source
-    return same and (rule.source == "engine" or sample.target in ("", rule.source, rule.name))
-
-
-def _value_blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
-    series = MetricSeries(replace(rule, warm_up_seconds=0.0), started_mono=-math.inf)
-    found: dict[int, float] = {}
-    for sample in samples:
-        value = series.add(sample).value
-        if value is None or not math.isfinite(value):
-            continue
-        slot = int((sample.mono - samples[0].mono) / seconds)
-        found[slot] = max(found.get(slot, value), value, key=lambda v: badness(rule, v))
-    return [_Block(value, 1.0, {}) for value in found.values()]
-
-
-def _event_blocks(rule: MetricRule, samples: Sequence[Sample], seconds: float) -> list[_Block]:
-    """Deltas between neighbours; none across a gap or a restart."""
-    read = [(sample.mono, _counts(rule, sample)) for sample in samples]
-    known = [(mono, counts) for mono, counts in read if counts]
-    slots: dict[int, dict[float, float]] = {}
-    for (a, old), (b, new) in pairwise(known):
-        gap = b - a > _GAP_INTERVALS * rule.interval_seconds
-        if gap or old.keys() != new.keys() or any(new[key] < old[key] for key in old):
-            continue
-        slot = slots.setdefault(int((b - known[0][0]) / seconds), {})
-        for key in new:
-            slot[key] = slot.get(key, 0.0) + new[key] - old[key]
-    blocks = (_event_block(rule, delta) for delta in slots.values())
+def _blocks(rule: MetricRule, readings: Readings) -> list[_Block]:
+    if not counts_events(rule):
+        return [_Block(value, 1.0, {}) for value in readings.furthest]
+    blocks = (_event_block(rule, delta) for delta in readings.increases)
     return [block for block in blocks if block.events or rule.kind == "counter"]
 
 
@@ -199,22 +164,6 @@ def _event_block(rule: MetricRule, delta: Mapping[float, float]) -> _Block:
     if rule.kind == "counter":
         return _Block(events * rule.scale, events, {})
     return _Block(bucket_quantile(delta, quantile=0.5) * rule.scale, events, delta)
-
-
-def _counts(rule: MetricRule, sample: Sample) -> dict[float, float]:
-    """Cumulative counts by bucket bound, a counter's under 0; nothing unless all are finite."""
-    histogram = rule.kind == "latency_quantile"
-    found: dict[float, float] = {}
-    for key, value in sample.series.items():
-        family, labels = split_series(key)
-        if family != (f"{rule.query}_bucket" if histogram else rule.query):
-            continue
-        if any(labels.get(k) != v for k, v in rule.labels.items()):
-            continue
-        bound = float(labels.get("le", "nan")) if histogram else 0.0
-        found[bound] = found.get(bound, 0.0) + value
-    whole = not any(map(math.isnan, found)) and all(map(math.isfinite, found.values()))
-    return found if whole else {}
 
 
 # --- from blocks to figures -------------------------------------------------------

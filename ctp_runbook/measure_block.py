@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     _Floats = NDArray[np.float64]
 
-__all__ = ["MeasuredBlock", "measure_block"]
+__all__ = ["MeasuredBlock", "grouped_counts", "measure_block"]
 
 _GOOD, _BREACH, _FEW, _ZERO, _WARM = (
     STATUSES.index(name) for name in ("good", "breach", "few_events", "zero_events", "warm_up")
@@ -52,7 +52,7 @@ def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
     """The points of ``block``, taken into ``series``; None, with nothing taken, where a sample of
     it wants a look of its own."""
     groups = series.grouping(block.layout)
-    counts = _counts(groups, block.values)
+    counts = grouped_counts(groups, block.values)
     if not groups or not np.isfinite(counts).all():
         return None
     if counts_events(series.rule):
@@ -61,7 +61,7 @@ def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
     return _valued(series, block, furthest, events=None)
 
 
-def _counts(groups: Grouping, values: _Floats) -> _Floats:
+def grouped_counts(groups: Grouping, values: _Floats) -> _Floats:
     """A column a group; its series added from left to right."""
     counts = np.zeros((len(values), len(groups)))
     for column, (_, places) in enumerate(groups):

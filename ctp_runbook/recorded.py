@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ctp_runbook.config import WatchRules
 from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
-from ctp_runbook.sample_blocks import read_chunks
+from ctp_runbook.sample_blocks import Block, read_chunks
+from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Trigger
 
 __all__ = ["judge_recorded"]
@@ -24,8 +25,12 @@ def judge_recorded(
     accepted_mono: Iterable[float] = (),
     judged_mono: float | None = None,
     final: bool = True,
+    onlooker: Callable[[Sample | Block], None] | None = None,
 ) -> tuple[WindowJudgement, Firing | None]:
-    """``judge_window`` over the samples of a file; raises JournalError naming a line that is none."""
+    """``judge_window`` over the samples of a file; raises JournalError naming a line that is none.
+
+    ``onlooker`` is shown all that is read: a day of samples is worth reading once only.
+    """
     judge = WindowJudge(
         rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
     )
@@ -35,6 +40,9 @@ def judge_recorded(
             judge.accept()
         passed += chunk.cuts
         judge.add_chunk(chunk)
+        if onlooker is not None:
+            for item in chunk.items:
+                onlooker(item[1] if isinstance(item, tuple) else item)
     if passed < len(resumes):
         judge.accept()
     at = ends_mono if judged_mono is None else judged_mono

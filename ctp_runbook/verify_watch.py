@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.baseline import read_baseline
+from ctp_runbook.baseline import BothEngines
 from ctp_runbook.comparison import with_comparison
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.errors import JournalError, TriggerError
@@ -177,6 +177,9 @@ def rejudge(
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
     from ctp_runbook.recorded import judge_recorded  # numpy comes with it
 
+    both = None
+    if so_far_mono is None and window_is_over(history):
+        both = BothEngines(run, history, rules)
     judged, firing = judge_recorded(
         run.samples,
         rules=rules,
@@ -187,9 +190,10 @@ def rejudge(
         accepted_mono=resumed,
         judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
         final=so_far_mono is None,
+        onlooker=both.add if both else None,
     )
-    if so_far_mono is None and window_is_over(history):
-        compared = read_baseline(run, history, rules).compared
+    if both:
+        compared = both.baseline().compared
         accepted = any(moment >= ends for moment in resumed)
         judged = with_comparison(judged, compared, accepted=accepted)
     return judged, firing

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctp_runbook.comparison import Comparison, compare_metric, rank_test, with_comparison
+from ctp_runbook.comparison import (
+    Comparison,
+    block_seconds,
+    compare_metric,
+    rank_test,
+    with_comparison,
+)
 from ctp_runbook.config import MetricRule
 from ctp_runbook.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.model import Verdict
 from ctp_runbook.points import Points
+from ctp_runbook.readings import Readings
+from ctp_runbook.sample_blocks import read_chunks
 from ctp_runbook.samples import Sample
 
 LATENCY = MetricRule(
@@ -59,9 +67,19 @@ def states(values: list[float], *, source: str = "engine") -> list[Sample]:
     return [sample(n, {name: value}, source=source) for n, value in enumerate(values)]
 
 
+def compared(rule: MetricRule, before: list[Sample], after: list[Sample]) -> Comparison:
+    """Both sides read sample by sample."""
+    spans = [side[-1].mono - side[0].mono for side in (before, after) if side]
+    old, new = (Readings(rule, seconds=block_seconds(rule, *spans)) for _ in range(2))
+    for made, side in ((old, before), (new, after)):
+        for one in side:
+            made.add(one)
+    return compare_metric(rule, old, new)
+
+
 def test_a_shift_is_found_with_its_interval() -> None:
     """3 ms to 8 ms: the whole interval is above zero, and the ranks agree."""
-    found = compare_metric(LATENCY, latencies(3), latencies(8, seed=2))
+    found = compared(LATENCY, latencies(3), latencies(8, seed=2))
     assert found.median is not None
     assert found.p99 is not None
     assert found.rank_p is not None
@@ -75,7 +93,7 @@ def test_a_shift_is_found_with_its_interval() -> None:
 
 def test_no_shift_is_no_shift() -> None:
     """The same engine twice: zero lies within both intervals."""
-    found = compare_metric(LATENCY, latencies(3), latencies(3, seed=2))
+    found = compared(LATENCY, latencies(3), latencies(3, seed=2))
     assert found.median is not None
     assert found.p99 is not None
     assert found.median.low <= 0 <= found.median.high
@@ -87,7 +105,7 @@ def test_no_shift_is_no_shift() -> None:
 def test_identical_sets_differ_by_nothing() -> None:
     """The same bytes on both sides: shift 0, nothing failed whatever the rule."""
     rule = replace(LATENCY, baseline_max_shift=0.0)
-    found = compare_metric(rule, latencies(3), latencies(3))
+    found = compared(rule, latencies(3), latencies(3))
     assert found.median is not None
     assert found.median.shift == 0
     assert not found.failed
@@ -104,7 +122,7 @@ SMALL = {
 @pytest.mark.parametrize(("before", "after"), SMALL.values(), ids=SMALL)
 def test_too_few_say_so_with_their_numbers(before: list[Sample], after: list[Sample]) -> None:
     """No figure is made of too little; the sentence counts, and names the rule not applied."""
-    found = compare_metric(replace(LATENCY, baseline_max_shift=0.1), before, after)
+    found = compared(replace(LATENCY, baseline_max_shift=0.1), before, after)
     assert found.median is None
     assert found.p99 is None
     assert not found.failed
@@ -114,7 +132,7 @@ def test_too_few_say_so_with_their_numbers(before: list[Sample], after: list[Sam
 
 def test_a_p99_needs_more_than_a_median() -> None:
     """Fifty events have a median and no p99."""
-    found = compare_metric(LATENCY, latencies(3, seconds=50, rate=1), latencies(3))
+    found = compared(LATENCY, latencies(3, seconds=50, rate=1), latencies(3))
     assert found.median is not None
     assert found.p99 is None
     assert "p99 too small to judge: 49 before" in found.sentence
@@ -123,13 +141,13 @@ def test_a_p99_needs_more_than_a_median() -> None:
 def test_what_is_not_a_number_is_no_value() -> None:
     """NaN on the page makes no block; nothing but NaN is too small to judge."""
     nothing = states([math.nan] * 60)
-    found = compare_metric(STATE, nothing, states([0.0] * 60))
+    found = compared(STATE, nothing, states([0.0] * 60))
     assert (found.n_before, found.median) == (0, None)
 
 
 def test_a_constant_state_did_not_shift() -> None:
     """All zero on both sides: shift 0 within 0 to 0, and p is 1."""
-    found = compare_metric(STATE, states([0.0] * 60), states([0.0] * 60))
+    found = compared(STATE, states([0.0] * 60), states([0.0] * 60))
     assert found.median is not None
     assert (found.median.low, found.median.shift, found.median.high) == (0, 0, 0)
     assert found.rank_p == 1.0
@@ -137,16 +155,14 @@ def test_a_constant_state_did_not_shift() -> None:
 
 def test_a_lag_counts_once_a_window() -> None:
     """Values that look back over the same five seconds are one block, not five."""
-    found = compare_metric(
-        LAG, states([1.0] * 100, source="kafka"), states([1.0] * 100, source="kafka")
-    )
+    found = compared(LAG, states([1.0] * 100, source="kafka"), states([1.0] * 100, source="kafka"))
     assert (found.n_before, found.n_after) == (20, 20)
 
 
 def test_a_restart_makes_no_negative_block() -> None:
     """A histogram that begins again loses the interval of the restart, and nothing else."""
     late = [replace(s, mono=s.mono + 120) for s in latencies(3)]
-    found = compare_metric(LATENCY, latencies(3), [*latencies(3), *late])
+    found = compared(LATENCY, latencies(3), [*latencies(3), *late])
     assert found.events_after == 2 * found.events_before
 
 
@@ -154,9 +170,9 @@ def test_a_restart_makes_no_negative_block() -> None:
 def test_only_a_sure_shift_beyond_the_rule_fails(allowed: float | None, fails: bool) -> None:
     """3 ms to 8 ms is beyond 1 ms, within 20 ms, and without a rule a report."""
     rule = replace(LATENCY, baseline_max_shift=allowed)
-    found = compare_metric(rule, latencies(3), latencies(8, seed=2))
+    found = compared(rule, latencies(3), latencies(8, seed=2))
     assert found.failed is fails
-    better = compare_metric(rule, latencies(8, seed=2), latencies(3))
+    better = compared(rule, latencies(8, seed=2), latencies(3))
     assert not better.failed, "getting better never fails"
 
 
@@ -189,9 +205,9 @@ values = st.lists(st.floats(0, 1000, allow_nan=False), min_size=8, max_size=40)
 @given(values, values)
 def test_the_same_bytes_come_out_twice(before: list[float], after: list[float]) -> None:
     """Whatever was measured: the same inputs, the same figures; swapped, the same p."""
-    first = compare_metric(STATE, states(before), states(after))
-    assert first == compare_metric(STATE, states(before), states(after))
-    assert first.rank_p == compare_metric(STATE, states(after), states(before)).rank_p
+    first = compared(STATE, states(before), states(after))
+    assert first == compared(STATE, states(before), states(after))
+    assert first.rank_p == compared(STATE, states(after), states(before)).rank_p
     if first.median is not None:
         assert first.median.low <= first.median.high
 
@@ -200,6 +216,54 @@ def test_the_same_bytes_come_out_twice(before: list[float], after: list[float]) 
 @given(st.lists(st.floats(), max_size=20), st.lists(st.floats(), max_size=20))
 def test_no_number_makes_it_crash(before: list[float], after: list[float]) -> None:
     """NaN, infinities, nothing at all: a sentence, and never a failure without a figure."""
-    found = compare_metric(replace(STATE, baseline_max_shift=0.0), states(before), states(after))
+    found = compared(replace(STATE, baseline_max_shift=0.0), states(before), states(after))
     assert found.sentence
     assert not found.failed or found.median is not None or found.p99 is not None
+
+
+HARD = st.one_of(
+    st.integers(0, 50).map(float),
+    st.sampled_from([math.nan, math.inf]),
+    st.floats(allow_nan=False, allow_infinity=False, width=32),
+)
+
+
+@settings(max_examples=60)
+@given(
+    values=st.lists(st.one_of(st.none(), HARD), min_size=20, max_size=80),
+    rule=st.sampled_from([STATE, replace(STATE, kind="counter"), replace(STATE, direction="min")]),
+    cut=st.tuples(st.integers(0, 30), st.integers(30, 80)),
+)
+def test_blocks_read_what_samples_read(
+    tmp_path_factory: pytest.TempPathFactory,
+    values: list[float | None],
+    rule: MetricRule,
+    cut: tuple[int, int],
+) -> None:
+    """Whatever stands in the file, from whenever to whenever it counts."""
+    path = tmp_path_factory.mktemp("blocks") / "samples.jsonl"
+    taken = [sample(n, {} if value is None else {"state": value}) for n, value in enumerate(values)]
+    path.write_bytes(b"".join(one.to_line() for one in taken))
+    since, until = 100.0 + cut[0], 100.0 + cut[1]
+    singly, whole = (Readings(rule, seconds=3.0, since=since, until=until) for _ in range(2))
+    for one in taken:
+        singly.add(one)
+    for chunk in read_chunks(path):
+        for item in chunk.items:
+            whole.add(item[1] if isinstance(item, tuple) else item)
+    assert singly.increases == whole.increases
+    assert singly.furthest == whole.furthest
+
+
+def test_a_page_of_its_own_is_read_alone() -> None:
+    """A rule's own url wins, and a page that another rule names is not the engine's."""
+    mine, other = (
+        replace(one, target=url)
+        for one, url in ((sample(0, {"state": 1.0}), "mine"), (sample(1, {"state": 9.0}), "other"))
+    )
+    named = Readings(replace(STATE, url="mine"), seconds=1.0)
+    unnamed = Readings(STATE, seconds=1.0, pages={"other"})
+    for one in (mine, other):
+        named.add(one)
+        unnamed.add(one)
+    assert named.furthest == unnamed.furthest == [1.0]
