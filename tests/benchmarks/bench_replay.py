@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -183,21 +183,29 @@ def _notebook(path: Path) -> dict[str, float]:
     return {"executed": time.perf_counter() - began, "megabytes": target.stat().st_size / 1e6}
 
 
-_PARTS = {"judge": _judge_and_draw, "notebook": _notebook}
+def _made(room: Path) -> dict[str, str]:
+    return {"path": str(_make_run(room))}
 
 
-def _part(name: str, path: Path) -> dict[str, float]:
+_PARTS: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+    "make": _made,
+    "judge": _judge_and_draw,
+    "notebook": _notebook,
+}
+
+
+def _part(name: str, path: Path) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, __file__, name, str(path)], check=True, capture_output=True, text=True
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def main() -> None:
     """Print time, peak of memory and size beside their bars."""
     if len(sys.argv) == 3:
-        found = _PARTS[sys.argv[1]](Path(sys.argv[2]))
+        found: dict[str, Any] = {**_PARTS[sys.argv[1]](Path(sys.argv[2]))}
         usage = [
             resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         ]
@@ -206,7 +214,7 @@ def main() -> None:
         print(json.dumps({**found, "peak": peak, "cpu": cpu}))
         return
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR") or ROOT / "outputs") as name:
-        path = _make_run(Path(name))
+        path = Path(_part("make", Path(name))["path"])
         size = sum(one.stat().st_size for one in (path / "samples").iterdir()) / 1e6
         alone, notebook = _part("judge", path), _part("notebook", path)
     took = alone["judged"] + alone["drawn"]
