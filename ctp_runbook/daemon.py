@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import time
@@ -21,6 +22,7 @@ from ctp_runbook.process import identity_of
 
 __all__ = ["Launch", "launch_daemon"]
 
+_EXEC_SECONDS = 5.0
 _SETTLE_SECONDS = 0.3  # a child that dies this early never started
 _SCOPE_SECONDS = 5.0  # how long systemd-run may take to become the command
 _SYSTEMD_MARK = Path("/run/systemd/system")
@@ -109,6 +111,7 @@ def _be_launcher(
         assert identity is not None  # it is held, and ours to reap
         _write_pid_file(pid_file, identity)
         os.write(hold_write, b"\n")
+        _await_exec(hold_write)
         problem = _settle(daemon, scoped=scoped)
         _tell(status, pid=daemon, start_ticks=identity.start_ticks, problem=problem)
     except OSError as error:
@@ -164,6 +167,14 @@ def _write_pid_file(pid_file: Path, identity: Identity) -> None:
     draft = pid_file.with_name(f"{pid_file.name}.{os.getpid()}")
     draft.write_text(f"{identity.pid}\n{identity.start_ticks}\n", encoding="ascii")
     draft.replace(pid_file)
+
+
+def _await_exec(hold_write: int) -> None:
+    """Until the daemon is its command, or gone: both close its end of the pipe. On a busy host
+    that may take longer than a command that fails at once needs to fail."""
+    poll = select.poll()
+    poll.register(hold_write, 0)  # an end without a reader is told without being asked for
+    poll.poll(_EXEC_SECONDS * 1000)
 
 
 def _settle(daemon: int, *, scoped: bool) -> str:
