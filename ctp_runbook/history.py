@@ -8,6 +8,7 @@ from typing import Any
 
 from ctp_runbook.journal import Record
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.pin import Pin
 
 __all__ = ["History", "StepHistory", "Transition"]
 
@@ -53,7 +54,7 @@ class History:
     state: State = State.PLANNED
     steps: Mapping[str, StepHistory] = field(default_factory=dict)
     transitions: tuple[Transition, ...] = ()
-    identities: Mapping[str, Identity] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
     parent: Record | None = None
     go: Record | None = None
     held: Record | None = None
@@ -94,6 +95,11 @@ class History:
         """The redacted plan the run was created with."""
         plan: Mapping[str, Any] = self.created.get("plan", {})
         return plan
+
+    @property
+    def identities(self) -> Mapping[str, Identity]:
+        """Each member's process, as it was pinned last."""
+        return {member: pin.identity for member, pin in self.pins.items()}
 
     @property
     def outcome(self) -> Outcome | None:
@@ -181,9 +187,8 @@ def _with_step(history: History, step: StepHistory) -> History:
 
 
 def _identity(history: History, record: Record) -> History:
-    given = record.payload
-    identity = Identity(given["pid"], given["start_ticks"], record.boot_id)
-    return replace(history, identities={**history.identities, given["member"]: identity})
+    pin = Pin.of(record.payload, boot_id=record.boot_id)
+    return replace(history, pins={**history.pins, record.payload["member"]: pin})
 
 
 def _control(history: History, record: Record) -> History:

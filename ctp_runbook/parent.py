@@ -150,13 +150,5 @@ def _adopted(history: History, *, journal_sha256: str) -> Iterator[tuple[str, di
             "outcome": history.outcome.value,
         },
     )
-    for member, identity in history.identities.items():
-        yield (
-            "identity",
-            {
-                "member": member,
-                "pid": identity.pid,
-                "start_ticks": identity.start_ticks,
-                "unit": "",
-            },
-        )
+    for member, pin in history.pins.items():
+        yield "identity", {"member": member, "unit": "", **pin.facts}

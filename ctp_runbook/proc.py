@@ -23,6 +23,7 @@ from pathlib import Path
 from ctp_runbook.daemon import launch_daemon
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Identity
+from ctp_runbook.pid_file import PidFile, PidFileUnreadable, read_pid_file
 from ctp_runbook.process import end_group, end_process, group_members, identity_of, is_running
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "ProcReport",
     "alive",
     "main",
-    "read_pid_file",
     "start",
     "stop",
 ]
@@ -57,22 +57,18 @@ class ProcReport:
 
 @dataclass(frozen=True)
 class _Record:
-    """A pid file's content; ``start_ticks`` is 0 where the file holds a pid alone."""
+    """What a pid file holds, for the sentences of this module."""
 
-    pid: int
-    start_ticks: int
+    file: PidFile
 
     @property
-    def is_foreign(self) -> bool:
-        return self.start_ticks == 0
+    def pid(self) -> int:
+        return self.file.pid
 
     @property
     def identity(self) -> Identity | None:
         """The recorded process where it runs now, else None."""
-        found = identity_of(self.pid)
-        if found is None or self.is_foreign:
-            return found
-        return found if found.start_ticks == self.start_ticks else None
+        return self.file.running
 
     @property
     def leftovers(self) -> tuple[int, ...]:
@@ -81,14 +77,14 @@ class _Record:
         The kernel gives no new process a pid that is still some group's id, so a group with
         members whose leader's pid nobody holds is the one that was started here.
         """
-        if self.is_foreign or identity_of(self.pid) is not None:
+        if self.file.is_bare or identity_of(self.pid) is not None:
             return ()
         return group_members(self.pid)
 
     def __str__(self) -> str:
-        if self.is_foreign:
+        if self.file.is_bare:
             return f"pid {self.pid} (identity unknown: the pid file holds no start time)"
-        return str(Identity(self.pid, self.start_ticks))
+        return str(Identity(self.pid, self.file.start_ticks))
 
 
 class _Garbled(Exception):
@@ -98,28 +94,15 @@ class _Garbled(Exception):
 def _read(pid_file: Path) -> _Record | None:
     """The record; None without a file."""
     try:
-        words = pid_file.read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
+        found = read_pid_file(pid_file)
+    except PidFileUnreadable as error:
         raise _Garbled(f"cannot read pid file {pid_file}: {error}") from error
-    wanted = "PID (above 1, which is init) and START_TICKS, a whole number each, one a line"
-    numbers = [int(word) for word in words if word.isdecimal()]
-    if not 1 <= len(words) <= 2 or len(numbers) < len(words) or min(numbers) < 1 or numbers[0] == 1:
-        raise _Garbled(f"pid file {pid_file} holds {' '.join(words)[:60]!r}; expected {wanted}")
-    return _Record(numbers[0], numbers[1] if len(numbers) == 2 else 0)
-
-
-def read_pid_file(pid_file: Path) -> Identity | None:
-    """The identity a pid file records, running or not; None where there is no file.
-
-    ``start_ticks`` is 0 for a file that holds a pid alone. Raises RunbookError when garbled.
-    """
-    try:
-        record = _read(pid_file)
-    except _Garbled as error:
-        raise RunbookError(f"{error}; look at it and remove it by hand") from error
-    return Identity(record.pid, record.start_ticks) if record else None
+    if found is None:
+        return None
+    # A process that lives and is perhaps not the one recorded: neither "alive" nor "gone" of it.
+    if doubt := found.doubt:
+        raise _Garbled(f"pid file {pid_file} names nobody for sure: {doubt}")
+    return _Record(found)
 
 
 def alive(pid_file: Path) -> ProcReport:
@@ -200,7 +183,8 @@ def stop(
         try:
             record = _read(pid_file)
         except _Garbled as error:
-            return ProcReport(COULD_NOT_TELL, f"nothing stopped: {error}")
+            told = f"nothing stopped: {error}; look at it and remove it by hand"
+            return ProcReport(COULD_NOT_TELL, told)
         if record is None:
             return ProcReport(0, f"already gone: there is no pid file {pid_file}")
         return _stop(pid_file, record, grace_seconds, kill_grace_seconds)

@@ -31,6 +31,7 @@ __all__ = [
     "identity_of",
     "is_running",
     "own_identity",
+    "parents",
     "wait_gone",
 ]
 
@@ -108,6 +109,17 @@ def group_members(pgid: int) -> tuple[int, ...]:
             if fields and fields[0] not in _GONE_STATES and int(fields[2]) == pgid:
                 found.append(int(name))
     return tuple(found)
+
+
+def parents() -> dict[int, int]:
+    """The parent of every live (not zombie) process, by pid."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            fields = _stat_fields(int(name))
+            if fields and fields[0] not in _GONE_STATES:
+                found[int(name)] = int(fields[1])
+    return found
 
 
 def wait_gone(identity: Identity, *, seconds: float) -> bool:

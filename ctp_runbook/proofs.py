@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
+from ctp_runbook.pin import lookalikes, pin_process, survivors
 from ctp_runbook.process import end_processes, identity_of, is_running
 from ctp_runbook.steps import RunContext
 
@@ -22,14 +23,15 @@ if TYPE_CHECKING:
 __all__ = [
     "end_member",
     "observe",
+    "pin_member",
     "prove_for",
     "prove_gone",
     "prove_started",
-    "record_identity",
     "session_gap",
+    "shows_life",
 ]
 
-_LEAST_ASK_SECONDS = 0.15
+_LEAST_ASK_SECONDS = 0.5
 _START_STEPS = {
     Generation.NEW: {
         Role.CORE_ENGINE: ("start_new_core_engine",),
@@ -51,13 +53,17 @@ def observe(
     """
     from ctp_runbook.probes.liveness import observe_member
 
+    pin = context.history.pins.get(member.name)
+    alike = _lookalikes(context, member)
     seen = observe_member(
         member,
-        known=context.history.identities.get(member.name),
+        known=pin.identity if pin else None,
         cwd=context.cwd,
         env=context.environment_of(),
         seconds=_seconds_to_ask(context, deadline),
         leftovers=_started_processes(context, member),
+        survivors=tuple(one.pid for one in survivors(pin)) if pin else (),
+        lookalikes=None if alike is None else tuple(one.pid for one in alike),
         interrupt=context.interrupt,
     )
     context.record(
@@ -69,6 +75,30 @@ def observe(
         expected=question,
     )
     return seen
+
+
+def shows_life(context: RunContext, member: Member) -> bool:
+    """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
+    from ctp_runbook.probes.liveness import shows_life as shows_by_name_or_port
+
+    pin = context.history.pins.get(member.name)
+    known = pin.identity if pin else None
+    return (
+        bool(pin and survivors(pin))
+        or bool(_lookalikes(context, member))
+        or shows_by_name_or_port(member, known=known, cwd=context.cwd)
+    )
+
+
+def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | None:
+    """Who runs as the member ran and is not accounted for; None where it was never pinned."""
+    pins = dict(context.history.pins)
+    pin = pins.pop(member.name, None)
+    if pin is None:
+        return None
+    parent = context.history.parent
+    run_ids = [context.run.run_id, *([str(parent.payload["run_id"])] if parent else [])]
+    return lookalikes(pin, run_ids=run_ids, others=[one.identity for one in pins.values()])
 
 
 def _seconds_to_ask(context: RunContext, deadline: float | None) -> float:
@@ -92,13 +122,16 @@ def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     return found
 
 
-def prove_gone(context: RunContext, member: Member, *, deadline: float) -> str:
-    """Why the member is not proved gone by ``deadline``, or nothing. Asks at least once."""
+def prove_gone(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
+    """Why the member is not proved gone by ``deadline``, or nothing. Asks at least once.
+
+    Without a deadline it asks once, and waits for the answer as long as one may take.
+    """
     while True:
         seen = observe(context, member, question="gone", deadline=deadline)
         if seen.is_gone:
             return ""
-        if time.monotonic() >= deadline or context.interrupt():
+        if deadline is None or time.monotonic() >= deadline or context.interrupt():
             return seen.sentence
         time.sleep(context.plan.limits.effect_poll_seconds)
 
@@ -106,8 +139,8 @@ def prove_gone(context: RunContext, member: Member, *, deadline: float) -> str:
 def prove_started(context: RunContext, member: Member, *, deadline: float) -> str:
     """Why the member is not proved up by ``deadline``, or nothing.
 
-    Up means alive with its identity (which is written down), and for an engine a verified
-    session. A member that is proved gone past the grace is not waited for.
+    Up means alive with its identity (it is pinned), and for an engine a verified session. A
+    member that is proved gone past the grace is not waited for.
     """
     limits = context.plan.limits
     began = time.monotonic()
@@ -115,9 +148,11 @@ def prove_started(context: RunContext, member: Member, *, deadline: float) -> st
         seen = observe(context, member, question="alive", deadline=deadline)
         why = seen.sentence
         if seen.is_alive:
-            record_identity(context, member, seen.identity)
+            pin_member(context, member, seen, anew=False)
             why = session_gap(context, member, deadline=deadline)
             if not why:
+                # Once more, with what it has started by now.
+                pin_member(context, member, seen)
                 return ""
         elif seen.is_gone and time.monotonic() - began > limits.proof_grace_seconds:
             return f"it is not there after its start: {why}"
@@ -126,19 +161,17 @@ def prove_started(context: RunContext, member: Member, *, deadline: float) -> st
         time.sleep(limits.effect_poll_seconds)
 
 
-def record_identity(context: RunContext, member: Member, identity: Identity | None) -> None:
-    """Write down who a member is, unless nobody can tell, or the journal has it so already."""
-    if identity is None:
+def pin_member(context: RunContext, member: Member, seen: Liveness, *, anew: bool = True) -> None:
+    """Write down whose process a member is, as the system tells it, unless the journal has it so.
+
+    ``anew`` also looks for what runs below it by now. Nothing is pinned where no process was seen.
+    """
+    known = context.history.pins.get(member.name)
+    if seen.process is None or (known and known.identity == seen.process and not anew):
         return
-    known = context.history.identities.get(member.name)
-    if known is None or (known.pid, known.start_ticks) != (identity.pid, identity.start_ticks):
-        context.record(
-            "identity",
-            member=member.name,
-            pid=identity.pid,
-            start_ticks=identity.start_ticks,
-            unit=member.unit,
-        )
+    pin = pin_process(seen.process, before=known)
+    if pin != known:
+        context.record("identity", member=member.name, unit=member.unit, **pin.facts)
 
 
 def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
@@ -172,17 +205,12 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
 
 
 def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
-    """TERM, then KILL, to the member's known identity and to what its start left behind.
+    """TERM, then KILL, to all that is known to be the member, and to what its start left behind.
 
-    The graces are cut to what is left until ``deadline`` (monotonic seconds).
+    That is what was pinned, what ran below it, what its pid file or unit names, and what has its
+    command line. The graces are cut to what is left until ``deadline`` (monotonic seconds).
     """
-    from ctp_runbook.probes.liveness import recorded_identity
-
-    left = _started_processes(context, member)
-    journaled = context.history.identities.get(member.name)
-    known = [journaled, recorded_identity(member, cwd=context.cwd)]
-    wanted = {one for one in (*known, *map(identity_of, left)) if one is not None}
-    running = tuple(one for one in wanted if is_running(one))
+    running = _processes_of(context, member)
     limits = context.plan.limits
     available = max(0.2, (deadline - time.monotonic()) / 2)
     stuck = end_processes(
@@ -195,6 +223,17 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
         told = "still running" if identity in stuck else "gone"
         sentence = f"{member.name}: ended {identity} by signal: {told}"
         context.record("finding", severity="warning", sentence=sentence)
+
+
+def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
+    from ctp_runbook.probes.liveness import recorded_identity
+
+    pin = context.history.pins.get(member.name)
+    pinned = (pin.identity, *pin.tree) if pin else ()
+    alike = _lookalikes(context, member) or ()
+    left = map(identity_of, _started_processes(context, member))
+    wanted = {*pinned, *alike, *left, recorded_identity(member, cwd=context.cwd)}
+    return tuple(one for one in wanted if one is not None and is_running(one))
 
 
 def prove_for(context: RunContext, step: Step) -> Callable[[float], str] | None:

@@ -78,6 +78,11 @@ def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
 
 
+def _is_process(value: Any) -> bool:
+    """A pid and its start ticks."""
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
+
+
 def _optional(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or value == "" or fits(value)
 
@@ -133,7 +138,15 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "orchestrator_lost": {},
     "guardian_started": {"pid": _is_count, "start_ticks": _is_count},
     "guardian_lost": {},
-    "identity": {"member": _is_name, "pid": _is_count, "start_ticks": _is_count},
+    "identity": {
+        "member": _is_name,
+        "pid": _is_count,
+        "start_ticks": _is_count,
+        "executable": _is_text,
+        "command_sha256": _optional(_is_sha256),
+        "tree": _list_of(_is_process),
+        "bystanders": _list_of(_is_process),
+    },
     "probe": {
         "subject": _is_name,
         "question": _is_name,

@@ -2,7 +2,8 @@
 
 Order is safety: first the new generation is proved gone, only then anything of the old one is
 started. A failed step does not stop the ones that restore trading; a failed proof does. The
-budget is wall clock from the triggering sample, and every wait is cut to what is left of it.
+budget is wall clock from the triggering sample, and every wait is cut to what is left of it, but
+for one: a proof of gone has the time it needs, because without it nothing is started at all.
 """
 
 from __future__ import annotations
@@ -58,16 +59,29 @@ class _Rollback:
         """MAX_ROLLBACK_SECONDS."""
         return self.context.plan.max_rollback_seconds
 
+    @property
+    def proof_deadline(self) -> float:
+        """Until when gone may be proved: to the budget's end, and for one whole look beyond it.
+
+        Cut shorter, a proof on a busy host fails for want of milliseconds, and nothing trades.
+        """
+        return max(self.deadline, time.monotonic() + self.context.plan.limits.alive_timeout_seconds)
+
     def step_deadline(self, step: Step) -> float:
         """When this step must end: what is left, less what the later steps are owed."""
         now = time.monotonic()
         least = min(_LEAST_SECONDS, _LEAST_SHARE * self.budget)
-        restores = step.kind in (StepKind.RESTORE, StepKind.START, StepKind.CHECK)
-        if self.resumed_late or (restores and self.deadline - now < least):
+        if self.resumed_late or self.deadline - now < least:
             # The budget is gone, and the operator is told; trading is restored all the same.
-            return now + step.timeout_seconds
-        due = step_due(step.name, now=now, started=self.started, budget_seconds=self.budget)
-        return max(due, min(self.deadline, now + 0.05))
+            return now + self._late_seconds(step)
+        return step_due(step.name, now=now, started=self.started, budget_seconds=self.budget)
+
+    def _late_seconds(self, step: Step) -> float:
+        """What a step gets once the budget is gone. A stop can be replaced by signals: it gets
+        what its command and its proof usually take, and no more."""
+        if step.kind is not StepKind.STOP or self.resumed_late:
+            return step.timeout_seconds
+        return min(step.timeout_seconds, 2 * self.context.plan.limits.alive_timeout_seconds)
 
 
 def roll_back(context: RunContext, trouble: Trouble) -> RollbackEnd:
@@ -134,13 +148,21 @@ def _begin(context: RunContext) -> float:
 
 
 def _remove_new(work: _Rollback) -> str:
-    """Stop both parts of the new generation; why they are not proved gone, or nothing."""
+    """Stop both parts of the new generation; why they are not proved gone, or nothing.
+
+    Both are ended first, and what is not proved gone by then is proved afterwards: nobody trades
+    on while another's proof is waited for.
+    """
     plan = work.context.plan
-    gaps = []
-    for role in (Role.STRATEGY_RUNNER, Role.CORE_ENGINE):
-        step = plan.step(f"stop_new_{role.value}")
-        gaps.append(_stop(work, step, role))
-    return "; ".join(gap for gap in gaps if gap)
+    ended = [
+        (plan.member(Generation.NEW, role), _stop(work, plan.step(f"stop_new_{role.value}"), role))
+        for role in (Role.STRATEGY_RUNNER, Role.CORE_ENGINE)
+    ]
+    for member, gap in ended:
+        # One that cannot be proved decides it; the other's proof could change nothing any more.
+        if gap and (gap := prove_gone(work.context, member, deadline=work.proof_deadline)):
+            return gap
+    return ""
 
 
 def _stop(work: _Rollback, step: Step, role: Role) -> str:
@@ -230,16 +252,16 @@ def _settled(work: _Rollback, member: Member, *, deadline: float) -> tuple[Liven
     """
     context = work.context
     until = time.monotonic() + (deadline - time.monotonic()) / 3
-    while True:
-        seen = observe(context, member, question="alive", deadline=until)
-        if seen.is_alive or seen.is_gone:
-            return seen, ""
-        if time.monotonic() >= until:
-            break
+    # The first look is a whole one: a hurried one would take a busy engine for half a one, and
+    # end what trades.
+    seen = observe(context, member, question="alive")
+    while not (seen.is_alive or seen.is_gone) and time.monotonic() < until:
         time.sleep(context.plan.limits.effect_poll_seconds)
+        seen = observe(context, member, question="alive", deadline=until)
+    if seen.is_alive or seen.is_gone:
+        return seen, ""
     end_member(context, member, deadline=deadline)
-    gap = prove_gone(context, member, deadline=deadline)
-    seen = observe(context, member, question="gone", deadline=deadline)
+    gap = prove_gone(context, member, deadline=max(deadline, work.proof_deadline))
     return seen, f"not started again, for it is not proved gone: {gap}" if gap else ""
 
 
@@ -324,7 +346,7 @@ def _run(
     context = work.context
     until = work.step_deadline(step) if deadline is None else deadline
     if step.kind is StepKind.START and (
-        gap := unproved_gone(context, Generation.NEW, deadline=until)
+        gap := unproved_gone(context, Generation.NEW, deadline=work.proof_deadline)
     ):
         reason = f"not started, for the new generation is not proved gone: {gap}"
         result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)

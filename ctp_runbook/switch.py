@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ctp_runbook.handover import settle_before_stop, unproved_handover
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
-from ctp_runbook.proofs import observe, prove_for, record_identity, session_gap
+from ctp_runbook.proofs import observe, pin_member, prove_for, prove_gone, session_gap
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
 
 __all__ = [
@@ -55,14 +55,15 @@ def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
 def ready_gaps(context: RunContext) -> list[str]:
     """What speaks against touching the old stack now: it must live, and the new one be gone.
 
-    Who the old generation is gets written down, while it is known to be well.
+    The old generation is pinned while it is known to be well: later its pid files may be gone,
+    and its stop commands are believed in nothing. What cannot be pinned is not stopped.
     """
     gaps = []
     for role in Role:
         member = context.plan.member(Generation.OLD, role)
         seen = observe(context, member, question="alive")
         if seen.is_alive:
-            record_identity(context, member, seen.identity)
+            pin_member(context, member, seen)
         else:
             gaps.append(f"expected alive: {seen.sentence}")
     gone = unproved_gone(context, Generation.NEW)
@@ -89,12 +90,15 @@ def probe_gaps(context: RunContext) -> list[str]:
 def unproved_gone(
     context: RunContext, generation: Generation, *, deadline: float | None = None
 ) -> str:
-    """Why a part of ``generation`` is not proved gone, or nothing (invariant 1)."""
+    """Why a part of ``generation`` is not proved gone, or nothing (invariant 1).
+
+    Looks once at each part, or where there is a ``deadline`` until then: what was gone a moment
+    ago may only have been asked badly.
+    """
     for role in Role:
         member = context.plan.member(generation, role)
-        seen = observe(context, member, question="gone", deadline=deadline)
-        if not seen.is_gone:
-            return seen.sentence
+        if gap := prove_gone(context, member, deadline=deadline):
+            return gap
     return ""
 
 

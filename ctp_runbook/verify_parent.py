@@ -78,14 +78,13 @@ def _adopted(history: History, parent: History) -> Iterator[str]:
 
 
 def _identity_findings(history: History, parent: History) -> Iterator[str]:
-    """The identities right after the parent's record are the parent's, all of them."""
-    due = [(name, one.pid, one.start_ticks) for name, one in parent.identities.items()]
-    given = [_named(record) for record in history.records[2 : 2 + len(due)]]
+    """What is pinned right after the parent's record is what the parent pinned, all of it."""
+    due = [{"member": name, **pin.facts} for name, pin in parent.pins.items()]
+    given = [_pinned(record) for record in history.records[2 : 2 + len(due)]]
     if given != due:
         yield f"the members adopted are {given}; the parent's journal has {due}"
 
 
-def _named(record: Record) -> tuple[object, ...]:
-    if record.kind != "identity":
-        return (record.kind,)
-    return tuple(record.payload[key] for key in ("member", "pid", "start_ticks"))
+def _pinned(record: Record) -> dict[str, object]:
+    facts = {key: value for key, value in record.payload.items() if key != "unit"}
+    return facts if record.kind == "identity" else {"kind": record.kind}

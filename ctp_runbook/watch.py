@@ -20,10 +20,9 @@ from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
 from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
-from ctp_runbook.model import Generation, Member, Role, State, Verdict
-from ctp_runbook.probes.liveness import shows_life
+from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.process import is_running
-from ctp_runbook.proofs import observe, record_identity
+from ctp_runbook.proofs import observe, pin_member, shows_life
 from ctp_runbook.sampler import Sampler
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
@@ -36,7 +35,6 @@ _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
 # Without a new sample all that changes is how old the last one is.
 _IDLE_SECONDS = 0.4
-_ASK_SECONDS = 5.0
 _GLANCE_SECONDS = 2.0
 
 
@@ -71,7 +69,6 @@ class Watch:
         self._blind_since: float | None = None
         self._good_since: float | None = None
         self._told: tuple[str, ...] = ()
-        self._next_ask: dict[str, float] = {}
         self._next_glance = 0.0
         self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
@@ -196,28 +193,16 @@ class Watch:
         for role in Role:
             member = self._plan.member(Generation.NEW, role)
             identity = identities.get(member.name)
-            if identity is None:
-                if self._is_nameless_gone(member):
-                    return Trouble.now("member_died", f"{member.name} is gone")
-                continue
-            if is_running(identity):
+            if identity is not None and is_running(identity):
                 continue
             seen = observe(self._context, member, question="alive")
             if not seen.is_alive and self._context.interrupt():
                 return None  # it was not asked to the end; the request comes first
             if not seen.is_alive:
                 return Trouble.now("member_died", seen.sentence)
-            record_identity(self._context, member, seen.identity)
+            pin_member(self._context, member, seen)
             self._hold(f"{member.name} was restarted by somebody: {seen.sentence}")
         return None
-
-    def _is_nameless_gone(self, member: Member) -> bool:
-        """A member known by a pid alone is asked for by its alive command, now and then."""
-        now = time.monotonic()
-        if now < self._next_ask.setdefault(member.name, now + _ASK_SECONDS):
-            return False
-        self._next_ask[member.name] = now + _ASK_SECONDS
-        return observe(self._context, member, question="alive").is_gone
 
     def _old_revived(self) -> Trouble | None:
         """Somebody (a supervisor, say) brought the old generation back: two must not trade."""
@@ -227,7 +212,7 @@ class Watch:
         self._next_glance = now + _GLANCE_SECONDS
         for role in Role:
             member = self._plan.member(Generation.OLD, role)
-            if not shows_life(member, cwd=self._context.cwd):
+            if not shows_life(self._context, member):
                 continue
             seen = observe(self._context, member, question="gone")
             if not seen.is_gone and self._context.interrupt():

@@ -25,7 +25,8 @@ from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.journal import Journal, Record, digest_of, read_journal, utc_text
 from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
 from ctp_runbook.measured import Measured
-from ctp_runbook.model import Outcome, Phase, StepKind, StepStatus
+from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
+from ctp_runbook.pin import Pin
 from ctp_runbook.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.samples import Sample
@@ -171,7 +172,7 @@ class Story:
 
     def identity(self, member: str, pid: int) -> None:
         """Who a member is."""
-        self.say("identity", member=member, pid=pid, start_ticks=pid * 7, unit="")
+        self.say("identity", member=member, unit="", **Pin(Identity(pid, pid * 7)).facts)
 
     def phase(self, phase: Phase) -> bool:
         """Do the steps of a phase until one fails."""

@@ -15,6 +15,7 @@ from ctp_runbook.history import History
 from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.parent import create_rollback, rollback_gap
+from ctp_runbook.pin import pin_process
 from ctp_runbook.plan import Plan
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steer import steer
@@ -132,8 +133,7 @@ def completed(stack: SmallStack, plan: Plan) -> RunDir:
     for member in NEW:
         identity = stack.identity(member)
         assert identity is not None
-        facts = {"member": member, "pid": identity.pid, "start_ticks": identity.start_ticks}
-        journal.append("identity", {**facts, "unit": ""})
+        journal.append("identity", {"member": member, "unit": "", **pin_process(identity).facts})
     journal.append(
         "closed", {"outcome": "COMPLETED", "exit_code": 0, "sentence": "", "running": {}}
     )

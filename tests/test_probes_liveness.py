@@ -25,6 +25,7 @@ from ctp_runbook.process import boot_id, identity_of
 from tests.plan_fixtures import processes_with, wait_for
 
 ENGINE = Identity(42, 7)
+NOBODY = 2**22 + 1  # above every pid there can be
 ENVIRON = {"PATH": os.environ["PATH"]}
 
 
@@ -106,7 +107,7 @@ SENTENCES = {
     ),
     "no answer": (
         Liveness("m", None, None, False, None),
-        "m undecided: alive command says no answer, no process of its identity runs",
+        "m undecided: alive command says no answer, no process is known as it",
     ),
     "could not tell": (
         Liveness("m", 3, None, True, None, (8, 9)),
@@ -240,17 +241,17 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
 
 def test_a_relative_pid_file_lies_where_the_commands_run(member: Member, tmp_path: Path) -> None:
     """And not where this process happens to be: a file not found would say gone."""
-    Path(member.pid_file).write_text("42\n7\n")
+    Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
     relative = replace(member, pid_file="runner.pid")
-    assert recorded_identity(relative, cwd=tmp_path) == Identity(42, 7, boot_id())
+    assert recorded_identity(relative, cwd=tmp_path) == Identity(NOBODY, 7, boot_id())
     assert recorded_identity(relative) is None
     assert look(relative, tmp_path).identity_known
 
 
 def test_a_recorded_identity_need_not_run(member: Member) -> None:
     """Two numbers are taken as they stand: who it was."""
-    Path(member.pid_file).write_text("42\n7\n")
-    assert recorded_identity(member) == Identity(42, 7, boot_id())
+    Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
+    assert recorded_identity(member) == Identity(NOBODY, 7, boot_id())
 
 
 @pytest.mark.parametrize("text", [*sorted(set(PID_FILES.values()) - {str(2**22 + 1)}), "\0\0\0"])
@@ -259,7 +260,7 @@ def test_a_garbled_pid_file_is_no_proof_of_gone(text: str, member: Member, tmp_p
     Path(member.pid_file).write_text(text)
     seen = look(member, tmp_path)
     assert not seen.is_gone
-    assert f"could not be asked: pid file {member.pid_file} (it holds no pid)" in seen.sentence
+    assert f"could not be asked: pid file {member.pid_file} (it holds " in seen.sentence
 
 
 def test_a_pid_file_that_cannot_be_read_is_no_proof_of_gone(member: Member, tmp_path: Path) -> None:
@@ -288,13 +289,31 @@ def test_an_alive_command_that_cannot_be_run_was_not_asked(member: Member, tmp_p
 
 # What systemctl prints, its exit code; whether a process is named, and what could not be asked.
 UNITS = {
-    "down": ("MainPID=0\nActiveState=inactive", 0, False, ""),
-    "failed": ("MainPID=0\nActiveState=failed", 0, False, ""),
-    "up": ("MainPID={pid}\nActiveState=active", 0, True, ""),
-    "going up": ("MainPID=0\nActiveState=activating", 0, False, "(it is activating without a main"),
+    "down": ("LoadState=loaded\nActiveState=inactive\nMainPID=0", 0, False, ""),
+    "failed": ("LoadState=loaded\nActiveState=failed\nMainPID=0", 0, False, ""),
+    "up": ("LoadState=loaded\nActiveState=active\nMainPID={pid}", 0, True, ""),
+    "going up": (
+        "LoadState=loaded\nActiveState=activating\nMainPID=0",
+        0,
+        False,
+        "(it is activating: no main",
+    ),
     "no bus": ("", 1, False, "non-zero exit status 1"),
-    "half an answer": ("MainPID=0", 0, False, "'ActiveState'"),
-    "nonsense": ("MainPID=x\nActiveState=active", 0, False, "invalid literal"),
+    "half an answer": ("MainPID=0", 0, False, "'LoadState'"),
+    "mistyped": (
+        "LoadState=not-found\nActiveState=inactive\nMainPID=0",
+        0,
+        False,
+        "(systemd says not-found: is its name right?)",
+    ),
+    "masked": ("LoadState=masked\nActiveState=inactive\nMainPID=0", 0, False, "says masked"),
+    "in another namespace": (
+        f"LoadState=loaded\nActiveState=active\nMainPID={2**22 + 1}",
+        0,
+        False,
+        "cannot be seen from here)",
+    ),
+    "nonsense": ("LoadState=loaded\nActiveState=active\nMainPID=x", 0, False, "invalid literal"),
 }
 
 

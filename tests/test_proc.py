@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.proc import ALIVE, COULD_NOT_TELL, GONE, alive, main, read_pid_file, start, stop
+from ctp_runbook.model import Identity
+from ctp_runbook.pid_file import PidFileUnreadable, read_pid_file
+from ctp_runbook.proc import ALIVE, COULD_NOT_TELL, GONE, alive, main, start, stop
 from ctp_runbook.process import end_group, group_members, is_running, own_identity
 
 STUBBORN = ("bash", "-c", 'trap "" TERM; while :; do sleep 0.1; done')
@@ -23,8 +25,8 @@ def pid_file(tmp_path: Path) -> Iterator[Path]:
     """A pid file in a path with a space; what it names at the end is ended, unless it is us."""
     path = tmp_path / "a dir" / "d.pid"
     yield path
-    with contextlib.suppress(RunbookError):
-        left = read_pid_file(path)
+    with contextlib.suppress(PidFileUnreadable):
+        left = (found := read_pid_file(path)) and found.identity
         if left and left.pid != os.getpid() and is_running(left):
             end_group(left.pid, term_grace=0.2, kill_grace=1)
 
@@ -32,7 +34,10 @@ def pid_file(tmp_path: Path) -> Iterator[Path]:
 def test_start_alive_stop(pid_file: Path) -> None:
     """The life of a daemon, each step with its exit code and its identity in the sentence."""
     started = start(pid_file, ["sleep", "60"])
-    assert (started.exit_code, started.identity) == (0, read_pid_file(pid_file))
+    recorded = read_pid_file(pid_file)
+    assert recorded is not None
+    assert started.exit_code == 0
+    assert started.identity == Identity(recorded.pid, recorded.start_ticks)
     assert alive(pid_file).exit_code == ALIVE
     stopped = stop(pid_file)
     assert stopped.exit_code == 0
@@ -118,8 +123,35 @@ def test_a_reused_pid_is_gone_and_is_not_touched(pid_file: Path) -> None:
     me = own_identity()
     pid_file.parent.mkdir()
     pid_file.write_text(f"{me.pid}\n{me.start_ticks - 1}\n")
+    os.utime(pid_file, (1e9, 1e9))  # written for somebody long before us
     assert alive(pid_file).exit_code == GONE
     assert "already gone" in stop(pid_file).sentence
+
+
+def test_a_second_line_that_is_no_start_tick_tells_nothing(pid_file: Path) -> None:
+    """A pid and an epoch, a tick of the future, or of a process that ran already: no "gone"."""
+    me = own_identity()
+    pid_file.parent.mkdir()
+    for second in (int(time.time()), me.start_ticks + 10**9, me.start_ticks - 1):
+        pid_file.write_text(f"{me.pid}\n{second}\n")
+        os.utime(pid_file, (time.time() + 60, time.time() + 60))
+        assert alive(pid_file).exit_code == COULD_NOT_TELL
+        said = stop(pid_file).sentence
+        assert "already gone" not in said
+        assert "remove it by hand" in said
+        assert pid_file.exists()
+
+
+def test_a_pid_alone_that_was_given_again_tells_nothing(pid_file: Path) -> None:
+    """A process that began after the file was written is a stranger, and is not stopped."""
+    pid_file.parent.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        pid_file.write_text(f"{stranger.pid}\n")
+        os.utime(pid_file, (1e9, 1e9))
+        assert alive(pid_file).exit_code == COULD_NOT_TELL
+        assert "began after the file was written" in stop(pid_file).sentence
+        assert stranger.poll() is None
+        stranger.kill()
 
 
 def test_a_foreign_pid_file_is_believed_and_said_to_be_so(pid_file: Path) -> None:
@@ -152,7 +184,7 @@ def test_a_garbled_pid_file_tells_nothing(content: str, pid_file: Path) -> None:
     assert alive(pid_file).exit_code == COULD_NOT_TELL
     assert stop(pid_file).exit_code == COULD_NOT_TELL
     assert start(pid_file, ["sleep", "60"]).exit_code == 1
-    with pytest.raises(RunbookError):
+    with pytest.raises(PidFileUnreadable):
         read_pid_file(pid_file)
     assert pid_file.read_text() == content
 

@@ -18,14 +18,15 @@ import pytest
 from ctp_runbook.errors import JournalError
 from ctp_runbook.journal import Record, digest_of, read_journal
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
+from ctp_runbook.probes.liveness import Liveness
 from ctp_runbook.process import group_members, identity_of, is_running
 from ctp_runbook.proofs import (
     end_member,
     observe,
+    pin_member,
     prove_for,
     prove_gone,
     prove_started,
-    record_identity,
 )
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
 from tests.plan_fixtures import make_plan, open_context, processes_with, wait_for
@@ -471,9 +472,14 @@ def test_every_look_is_written_down(context: RunContext) -> None:
 def test_an_identity_is_written_down_when_it_changes(context: RunContext) -> None:
     """Not again, and not for nothing."""
     member = context.plan.member(*OLD_RUNNER)
-    for pid in (5, 5, 6):
-        record_identity(context, member, Identity(pid, 7))
-    assert [r.payload["pid"] for r in context.journal.records] == [5, 6]
+    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "61"]) as other:
+        for child in (one, one, other):
+            who = identity_of(child.pid)
+            pin_member(context, member, Liveness(member.name, 0, who, True, None))
+        one.kill()
+        other.kill()
+    pin_member(context, member, Liveness(member.name, 1, None, True, None))
+    assert [r.payload["pid"] for r in context.journal.records] == [one.pid, other.pid]
 
 
 def group_leaders(context: RunContext) -> list[int]:

@@ -10,7 +10,9 @@ import pytest
 
 from ctp_runbook.control import Request
 from ctp_runbook.model import State
+from ctp_runbook.pin import Pin
 from ctp_runbook.plan import Plan
+from ctp_runbook.process import own_identity
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.trouble import Trouble
@@ -38,6 +40,8 @@ def context(tmp_path: Path, plan: Plan) -> Iterator[RunContext]:
     """A run whose switch is done."""
     with open_context(tmp_path, plan=plan) as made:
         made.record("run_created", run_id=made.run.run_id, dry_run=False)
+        for member in ("new_core_engine", "new_strategy_runner"):
+            made.record("identity", member=member, **Pin(own_identity()).facts)
         yield made
 
 

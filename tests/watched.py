@@ -17,6 +17,7 @@ from typing import Any
 from ctp_runbook.clocks import Clocks
 from ctp_runbook.config import load_watch
 from ctp_runbook.control import Request
+from ctp_runbook.pin import Pin
 from ctp_runbook.plan import Plan
 from ctp_runbook.process import own_identity
 from ctp_runbook.triggers import parse_trigger
@@ -77,7 +78,7 @@ def main() -> None:
         )
         own = own_identity()  # as long as this process lives, so do the members
         for member in ("new_core_engine", "new_strategy_runner"):
-            context.record("identity", member=member, pid=own.pid, start_ticks=own.start_ticks)
+            context.record("identity", member=member, **Pin(own).facts)
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)

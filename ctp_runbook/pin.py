@@ -1,0 +1,176 @@
+"""Who a member is, pinned: read from the system while it is known to be well, sought afterwards.
+
+A pid file may be removed by the very command that should stop its process, and whoever starts a
+process again tells nobody. What was pinned can be looked for all the same: by its pid and start
+time, by the processes it had started, and by its executable and command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.model import Identity
+from ctp_runbook.process import identity_of, is_running, parents
+
+__all__ = ["Pin", "lookalikes", "pin_process", "survivors"]
+
+_DELETED = " (deleted)"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A member's process as the system told it.
+
+    ``executable`` and ``command_sha256`` (of its arguments, file names made absolute) find it when
+    it is started again. ``tree`` are the processes below it. ``bystanders`` ran with the same
+    command line beside it, and are not it.
+    """
+
+    identity: Identity
+    executable: str = ""
+    command_sha256: str = ""
+    tree: tuple[Identity, ...] = ()
+    bystanders: tuple[Identity, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As the journal keeps it."""
+        return {
+            "pid": self.identity.pid,
+            "start_ticks": self.identity.start_ticks,
+            "executable": self.executable,
+            "command_sha256": self.command_sha256,
+            "tree": [[one.pid, one.start_ticks] for one in self.tree],
+            "bystanders": [[one.pid, one.start_ticks] for one in self.bystanders],
+        }
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], *, boot_id: str) -> Pin:
+        """What ``facts`` kept, in the boot it was written in."""
+
+        def identities(name: str) -> tuple[Identity, ...]:
+            return tuple(Identity(pid, ticks, boot_id) for pid, ticks in facts.get(name, ()))
+
+        return cls(
+            Identity(facts["pid"], facts["start_ticks"], boot_id),
+            executable=facts.get("executable", ""),
+            command_sha256=facts.get("command_sha256", ""),
+            tree=identities("tree"),
+            bystanders=identities("bystanders"),
+        )
+
+    def is_like(self, other: Pin) -> bool:
+        """True when both have one executable and one command line."""
+        return (self.executable, self.command_sha256) == (other.executable, other.command_sha256)
+
+
+def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
+    """Pin a running process. ``before`` is what the same member was pinned as: who stood beside
+    that one stands beside this one, and whoever came since does not."""
+    tree = _below(identity)
+    bare = Pin(identity, _executable(identity.pid), _command_sha256(identity.pid), tree)
+    if before is not None and before.is_like(bare):
+        beside = before.bystanders
+    else:
+        beside = tuple(one for one in _alike(bare) if one != identity and one not in tree)
+    return Pin(bare.identity, bare.executable, bare.command_sha256, tree, beside)
+
+
+def survivors(pin: Pin) -> tuple[Identity, ...]:
+    """Of the processes that were below the pinned one, those that still run."""
+    return tuple(one for one in pin.tree if is_running(one))
+
+
+def lookalikes(
+    pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+) -> tuple[Identity, ...]:
+    """Processes with the executable and command line of the pinned one that are not accounted for.
+
+    Accounted for is what stood beside it when it was pinned, what carries one of ``run_ids`` as
+    CTP_RUN_ID (our own steps started it), and ``others`` (who is pinned as another member) with
+    all that is below them: a new engine may well be the old one's binary, replaced in place.
+    """
+    if not pin.command_sha256:
+        return ()
+    marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
+    known = {pin.identity, *pin.bystanders, *others}
+    found = [one for one in _alike(pin) if one not in known and not marks & _variables(one.pid)]
+    if found and others:
+        below = {one for other in others for one in _below(other)}
+        found = [one for one in found if one not in below]
+    return tuple(found)
+
+
+def _alike(pin: Pin) -> Iterator[Identity]:
+    """Everybody who runs the pinned executable with the pinned command line, itself included."""
+    for name in os.listdir("/proc"):
+        # The executable first: one cheap look that rules out nearly all.
+        if not name.isdigit() or _executable(int(name)) != pin.executable:
+            continue
+        if _command_sha256(int(name)) == pin.command_sha256 and (found := identity_of(int(name))):
+            yield found
+
+
+def _below(identity: Identity) -> tuple[Identity, ...]:
+    """The processes that descend from ``identity``, by parents alone: a session or a group may be
+    shared with strangers."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in parents().items():
+        children.setdefault(parent, []).append(pid)
+    found: list[int] = []
+    left = list(children.get(identity.pid, ()))
+    while left:
+        pid = left.pop()
+        found.append(pid)
+        left += children.get(pid, ())
+    return tuple(one for pid in sorted(found) if (one := identity_of(pid)))
+
+
+def _executable(pid: int) -> str:
+    """Where its program lies, also when another was put in its place; empty where it is hidden."""
+    try:
+        return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(_DELETED)
+    except OSError:
+        return ""
+
+
+def _command_sha256(pid: int) -> str:
+    """The digest of its arguments, which may hold what no journal should; empty without any.
+
+    A relative name of a file is made absolute, for somebody else may start the same from elsewhere.
+    """
+    try:
+        words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
+    except OSError:
+        return ""
+    if not any(words):
+        return ""
+    folder = Path(f"/proc/{pid}/cwd")
+    with contextlib.suppress(OSError):
+        here = folder.readlink()
+        words = [
+            os.path.normpath(here / word) if _is_file(folder, word) else word for word in words
+        ]
+    return hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()
+
+
+def _is_file(folder: Path, word: str) -> bool:
+    if not word or word.startswith("-"):
+        return False
+    try:
+        return os.path.lexists(folder / word)
+    except (OSError, ValueError):
+        return False
+
+
+def _variables(pid: int) -> set[bytes]:
+    try:
+        return set(Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
+    except OSError:
+        return set()
