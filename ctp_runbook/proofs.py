@@ -148,11 +148,11 @@ def prove_started(context: RunContext, member: Member, *, deadline: float) -> st
         seen = observe(context, member, question="alive", deadline=deadline)
         why = seen.sentence
         if seen.is_alive:
-            pin_member(context, member, seen, anew=False)
+            pin_member(context, member, seen.process, anew=False)
             why = session_gap(context, member, deadline=deadline)
             if not why:
                 # Once more, with what it has started by now.
-                pin_member(context, member, seen)
+                pin_member(context, member, seen.process)
                 return ""
         elif seen.is_gone and time.monotonic() - began > limits.proof_grace_seconds:
             return f"it is not there after its start: {why}"
@@ -161,15 +161,18 @@ def prove_started(context: RunContext, member: Member, *, deadline: float) -> st
         time.sleep(limits.effect_poll_seconds)
 
 
-def pin_member(context: RunContext, member: Member, seen: Liveness, *, anew: bool = True) -> None:
+def pin_member(
+    context: RunContext, member: Member, process: Identity | None, *, anew: bool = True
+) -> None:
     """Write down whose process a member is, as the system tells it, unless the journal has it so.
 
-    ``anew`` also looks for what runs below it by now. Nothing is pinned where no process was seen.
+    ``anew`` looks again at a process that is pinned already: a shell has become the program it was
+    to start, and has started others. Nothing is pinned where there is no process.
     """
     known = context.history.pins.get(member.name)
-    if seen.process is None or (known and known.identity == seen.process and not anew):
+    if process is None or (known and known.identity == process and not anew):
         return
-    pin = pin_process(seen.process, before=known)
+    pin = pin_process(process, before=known)
     if pin != known:
         context.record("identity", member=member.name, unit=member.unit, **pin.facts)
 

@@ -63,7 +63,7 @@ def ready_gaps(context: RunContext) -> list[str]:
         member = context.plan.member(Generation.OLD, role)
         seen = observe(context, member, question="alive")
         if seen.is_alive:
-            pin_member(context, member, seen)
+            pin_member(context, member, seen.process)
         else:
             gaps.append(f"expected alive: {seen.sentence}")
     gone = unproved_gone(context, Generation.NEW)

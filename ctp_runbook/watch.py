@@ -200,7 +200,7 @@ class Watch:
                 return None  # it was not asked to the end; the request comes first
             if not seen.is_alive:
                 return Trouble.now("member_died", seen.sentence)
-            pin_member(self._context, member, seen)
+            pin_member(self._context, member, seen.process)
             self._hold(f"{member.name} was restarted by somebody: {seen.sentence}")
         return None
 
@@ -290,6 +290,9 @@ class Watch:
 
     def _begin(self) -> float:
         plan = self._plan
+        for role in Role:
+            member = plan.member(Generation.NEW, role)
+            pin_member(self._context, member, self._context.history.identities.get(member.name))
         self._context.record("state", to=State.WATCHING.value, reason="the switch is verified")
         record = self._context.journal.append(
             "watch_started",

@@ -18,7 +18,6 @@ import pytest
 from ctp_runbook.errors import JournalError
 from ctp_runbook.journal import Record, digest_of, read_journal
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
-from ctp_runbook.probes.liveness import Liveness
 from ctp_runbook.process import group_members, identity_of, is_running
 from ctp_runbook.proofs import (
     end_member,
@@ -474,11 +473,10 @@ def test_an_identity_is_written_down_when_it_changes(context: RunContext) -> Non
     member = context.plan.member(*OLD_RUNNER)
     with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "61"]) as other:
         for child in (one, one, other):
-            who = identity_of(child.pid)
-            pin_member(context, member, Liveness(member.name, 0, who, True, None))
+            pin_member(context, member, identity_of(child.pid))
         one.kill()
         other.kill()
-    pin_member(context, member, Liveness(member.name, 1, None, True, None))
+    pin_member(context, member, None)
     assert [r.payload["pid"] for r in context.journal.records] == [one.pid, other.pid]
 
 
