@@ -109,7 +109,7 @@ def path(name: str, value: object, *, blank: str = "") -> Iterator[Problem]:
     told = str(value)
     if (not told.strip() and not (blank and told == "")) or "\0" in told:
         yield _problem(name, value, expected=expected, remedy=remedy)
-    elif _is_answer(told):
+    elif isinstance(value, str) and _is_answer(told):
         remedy += f"; for a file or directory of that name, `-p {name} ./{told.strip()}`"
         yield _problem(name, value, expected=expected, remedy=remedy)
 
