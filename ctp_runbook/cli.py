@@ -171,7 +171,7 @@ def _conduct(given: dict[str, Any], name: str) -> int:
     options = options_of(given)
     run = launch.create_run(made, options)
     click.echo(f"run {run.run_id}: {run.path}")
-    if options.execute:
+    if options.execute is True:
         by = options.by or launch.operator_name()
         launch.request(run, "go", by=by, reason=f"{name} --execute")
     launch.start(run, plan=made)

@@ -87,8 +87,8 @@ class History:
 
     @property
     def is_dry_run(self) -> bool:
-        """True unless the run was created to act; an unreadable header counts as dry."""
-        return bool(self.created.get("dry_run", True))
+        """True unless the run was created to act: what is not False itself counts as dry."""
+        return self.created.get("dry_run") is not False
 
     @property
     def plan(self) -> Mapping[str, Any]:

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ctp_runbook.errors import ProbeError
+from ctp_runbook import parameters
+from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.model import StepStatus
+from ctp_runbook.redact import Redactor
 from ctp_runbook.result_env import env_lines, parse_env, step_group_findings
 from ctp_runbook.rundir import write_atomic
 
@@ -176,6 +178,14 @@ class GateOptions:
     output_file: Path | None = None
     evidence_dir: Path | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what is neither True nor False where a gate may act; raises InputError."""
+        wrong = [*parameters.flag("execute", self.execute), *parameters.flag("probe", self.probe)]
+        if wrong:
+            raise InputError(
+                parameters.placed(wrong, where="options of the gate", redactor=Redactor())
+            )
+
     @property
     def is_rehearsal(self) -> bool:
         """True for the twin, which has stand-ins for some parts."""
@@ -298,7 +308,7 @@ def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tup
         if stopped_by:
             reason = f"not run: {stopped_by} failed before it"
             step = GateStep(task.name, StepStatus.NOT_RUN, 0.0, task.question, reason=reason)
-        elif execute or (probe and not task.acts):
+        elif execute is True or (probe is True and not task.acts):
             step = _do(task)
         else:
             step = GateStep(task.name, StepStatus.SIMULATED_OK, 0.0, task.question)

@@ -67,7 +67,7 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
             f"--plan-sha256 {asked[:12]}… is not this plan, which has {plan.sha256}; "
             "review the plan again"
         )
-    if not options.execute:
+    if options.execute is not True:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]
     if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
@@ -84,7 +84,8 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
             f"the plan at hand has {plan.sha256}"
         )
     least = plan.limits.min_watch_minutes
-    if plan.monitor_minutes < least and not (plan.is_rehearsal or options.short_watch_reason):
+    excused = plan.is_rehearsal or options.short_watch_reason.strip()
+    if plan.monitor_minutes < least and not excused:
         reasons.append(
             f"POST_SWITCH_MONITOR_MINUTES is {plan.monitor_minutes:g}, below min_watch_minutes "
             f"{least:g} of limits.toml; raise it, or give --short-watch REASON"
@@ -100,7 +101,7 @@ def create_run(plan: Plan, options: RunOptions) -> RunDir:
     """
     if reasons := execute_refusals(plan, options, now=datetime.now(UTC)):
         raise PlanRefused(reasons)
-    if options.execute:
+    if options.execute is True:
         # Refuse before anything is made; the lock is taken for good when the run starts.
         os.close(take_lock(plan.environment, run_id="being prepared"))
     return write_run(plan, options)
@@ -126,7 +127,7 @@ def write_run(
     overrides = {} if options.parent_run else overrides_of(plan, options, measured)
     digests = {
         "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files or {})},
-        "kept_files": keep_private(run, plan) if options.execute else {},
+        "kept_files": keep_private(run, plan) if options.execute is True else {},
     }
     facts = {
         **header_of(run, plan, options),
@@ -136,14 +137,14 @@ def write_run(
     }
     header = {**plan.redactor.data(facts), **digests}
     write_atomic(run.run_json, _json(header))
-    journal = Journal(run.journal, durable=options.execute)
+    journal = Journal(run.journal, durable=options.execute is True)
     journal.append("run_created", header)
     for kind, payload in records:
         journal.append(kind, payload)
     for name, (reason, refused) in overrides.items():
         told = f"OVERRIDE --{name.replace('_', '-')} by {facts['created_by']}: {reason} ({refused})"
         journal.append("finding", {"severity": "critical", "sentence": plan.redactor(told)})
-    if options.execute:
+    if options.execute is True:
         _warn_of_shared_group(journal)
     journal.close()
     return run
@@ -181,7 +182,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
     if history.closed is not None or is_attended(run):
         return
     if history.is_dry_run:
-        _simulate(run, plan, probe=bool(history.created.get("probe")))
+        _simulate(run, plan, probe=history.created.get("probe") is True)
         return
     records = len(history.records)
     from ctp_runbook.guardian import spawn_guardian

@@ -12,17 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ctp_runbook import parameters
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.redact import Redactor
 
 __all__ = ["Declared", "check_parameters", "declared_parameters", "effective_parameters"]
-
-_TYPES: Mapping[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (float, int),
-}
 
 
 @dataclass(frozen=True)
@@ -61,15 +55,16 @@ def check_parameters(
 ) -> dict[str, Declared]:
     """Check ``given`` against what ``nb`` declares; raises NotebookError with every problem."""
     declared = declared_parameters(nb, where=where)
-    problems = [*_problems(declared, given, redactor)]
+    problems = [f"{where}: {problem}" for problem in _wrong_names(declared, given)]
+    for name, one in declared.items():
+        if name in given:
+            problems += _wrong_value(one, given[name], where=where, redactor=redactor)
     if problems:
-        raise NotebookError("\n".join(f"{where}: {problem}" for problem in problems))
+        raise NotebookError("\n".join(problems))
     return declared
 
 
-def _problems(
-    declared: Mapping[str, Declared], given: Mapping[str, Any], redactor: Redactor
-) -> Iterator[str]:
+def _wrong_names(declared: Mapping[str, Declared], given: Mapping[str, Any]) -> Iterator[str]:
     for name in given:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1)
@@ -79,22 +74,15 @@ def _problems(
     for name, one in declared.items():
         if one.required and name not in given:
             yield f"parameter {name}: missing; it has no default; pass it with -p {name} VALUE"
-        if name in given:
-            yield from _wrong_value(one, given[name], redactor)
 
 
-def _wrong_value(one: Declared, value: Any, redactor: Redactor) -> Iterator[str]:
-    fits = _TYPES.get(one.type_name, (object,))
-    # To Python, True is an int.
-    number_from_bool = isinstance(value, bool) and one.type_name in ("int", "float")
-    if number_from_bool or not isinstance(value, fits):
-        yield (
-            f"parameter {one.name}: found {type(value).__name__}; expected {one.type_name}; "
-            "pass a value of that type"
-        )
+def _wrong_value(one: Declared, value: Any, *, where: str, redactor: Redactor) -> Iterator[str]:
+    wrong = parameters.of_type(one.name, value, declared=one.type_name)
+    for problem in parameters.placed(wrong, where=where, redactor=redactor):
+        yield problem.sentence
     if redactor.data({one.name: value}) != {one.name: value}:
         yield (
-            f"parameter {one.name}: holds a secret; parameters are stored in the notebook twice; "
+            f"{where}: parameter {one.name}: holds a secret; parameters are stored in the notebook twice; "
             "pass the path of a file that holds it"
         )
 

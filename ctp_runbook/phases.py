@@ -3,6 +3,10 @@
 Nothing here acts on the outside world but through ``launch``: a phase starts the detached
 orchestrator, leaves it a request, or reads its journal. Calling one twice, or out of order, shows
 the same run again. ``run_dir`` blank means the newest run under ``outputs/``.
+
+Every phase looks at what it was passed before it does anything else: plain papermill reads ``-p go
+false`` as text, and a text is true. It raises InputError then, with every parameter that is not of
+its type, and nothing was touched.
 """
 
 from __future__ import annotations
@@ -14,8 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import launch, pages
-from ctp_runbook.errors import EvidenceInvalid, RunbookError, RunEnded, RunRefused
+from ctp_runbook import launch, pages, parameters
+from ctp_runbook.errors import (
+    EvidenceInvalid,
+    InputError,
+    Problem,
+    RunbookError,
+    RunEnded,
+    RunRefused,
+)
 from ctp_runbook.evidence import CHECKLISTS
 from ctp_runbook.history import History
 from ctp_runbook.live import LiveView, show
@@ -24,6 +35,7 @@ from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.panels import Banner, Block, Facts, Page, Table, mark
 from ctp_runbook.plan import Plan, load_plan
 from ctp_runbook.plan_page import plan_blocks, refuse_other_plan
+from ctp_runbook.redact import Redactor
 from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.step_plots import pictures_of
 from ctp_runbook.topology import sli_topology
@@ -45,6 +57,8 @@ __all__ = [
 
 HOME_VARIABLE = "CTP_RUNBOOK_HOME"
 OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
+_REASONS = ("accept_unmeasured", "accept_late")
+_STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = (
     "stop_old_strategy_runner",
@@ -80,18 +94,27 @@ class PhaseResult:
 
 
 def plan(
-    cutover_template: str,
-    rollback_template: str,
+    cutover_template: str | Path,
+    rollback_template: str | Path,
     *,
     execute: bool = False,
-    run_dir: str = "",
+    run_dir: str | Path = "",
     reasons: Mapping[str, str] | None = None,
 ) -> PhaseResult:
     """01: check both templates, make the run (or join the one in ``run_dir``), show its plan.
 
-    ``reasons`` are those for ``accept_unmeasured`` and ``accept_late``, blank for none. A dry run is simulated to its end here. Raises TemplateError, ConfigError, PlanRefused or
-    RunRefused with every reason; nothing was touched then.
+    ``reasons`` are those for ``accept_unmeasured`` and ``accept_late``, blank for none. A dry run
+    is simulated to its end here. Raises InputError, PlanRefused or RunRefused with every reason;
+    nothing was touched then.
     """
+    _refuse_wrong(
+        "01_plan",
+        parameters.path("cutover_template", cutover_template),
+        parameters.path("rollback_template", rollback_template),
+        parameters.flag("execute", execute),
+        parameters.path("run_dir", run_dir, blank="a new run under outputs/"),
+        parameters.reasons("reasons", reasons, known=_REASONS),
+    )
     _go_home()
     known = _known_run(run_dir)
     if known is None:
@@ -109,16 +132,18 @@ def plan(
         run, history = known, launch.read_history(known)
         made = _load(cutover_template, rollback_template, history.created["files"])
         refuse_other_plan(history, made, execute=execute)
-    if not execute:
-        launch.start(run, plan=made)
     history = launch.read_history(run)
+    if history.is_dry_run:  # as recorded: a real run begins in 02
+        launch.start(run, plan=made)
+        history = launch.read_history(run)
     return PhaseResult(
         _page(run, history, plan_blocks(history, made, checklist=run.plan / CHECKLISTS[0]))
     )
 
 
-def infra_gates(run_dir: str = "") -> PhaseResult:
+def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
+    _refuse_wrong("02_infra_gate", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
         *pages.topology_blocks(run),
@@ -128,8 +153,9 @@ def infra_gates(run_dir: str = "") -> PhaseResult:
     return _result(run, history, blocks, due=pages.GATE_STEPS)
 
 
-def readiness(run_dir: str = "") -> PhaseResult:
+def readiness(run_dir: str | Path = "") -> PhaseResult:
     """03: wait for the readiness gate and show every SLI with its target."""
+    _refuse_wrong("03_readiness_gate", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
     blocks: list[Block] = [pages.step_table(history, ["precheck"], title="Readiness gate")]
     report = run.evidence / "ctp_readiness_precheck.json"
@@ -140,11 +166,12 @@ def readiness(run_dir: str = "") -> PhaseResult:
     return _result(run, history, blocks, due=("precheck",))
 
 
-def switch(run_dir: str = "", *, go: bool = False) -> PhaseResult:
-    """04: with ``go``, or the environment's name typed in, let the switch begin; show its steps.
+def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
+    """04: with ``go`` True, or the environment's name typed in, let the switch begin; show its steps.
 
     Raises RunRefused when nobody confirms; the run stays READY then.
     """
+    _refuse_wrong("04_switch", _run_dir(run_dir), parameters.flag("go", go))
     run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
     if history.closed is None and history.go is None and history.state is State.READY:
         _confirm(run, history, go=go)
@@ -157,8 +184,9 @@ def switch(run_dir: str = "", *, go: bool = False) -> PhaseResult:
     return _result(run, history, blocks, due=_SWITCH_STEPS)
 
 
-def watch(run_dir: str = "") -> PhaseResult:
+def watch(run_dir: str | Path = "") -> PhaseResult:
     """05: follow the watch window live, then show its plot and every metric's verdict."""
+    _refuse_wrong("05_watch", _run_dir(run_dir))
     run, history = _follow(run_dir, until=_watch_is_over, plot=True)
     if history.is_dry_run:
         none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
@@ -181,8 +209,9 @@ def watch(run_dir: str = "") -> PhaseResult:
     return PhaseResult(_page(run, history, blocks), _watch_failure(history))
 
 
-def rollback(run_dir: str = "") -> PhaseResult:
+def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
+    _refuse_wrong("06_rollback", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
     blocks: list[Block] = [*pages.rollback_blocks(history)]
     blocks[1:1] = pictures_of(history, "rollback")
@@ -192,11 +221,18 @@ def rollback(run_dir: str = "") -> PhaseResult:
     return PhaseResult(_page(run, history, blocks), _ended(history) if unrestored else None)
 
 
-def steer(request: str, *, reason: str, by: str = "", run_dir: str = "") -> PhaseResult:
+def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
     """Ask for ``hold``, ``resume``, ``abort`` or ``rollback`` in another notebook than the one that
     follows the run, which is busy. Raises RunRefused where nothing can come of it."""
     from ctp_runbook import steer as asking
 
+    _refuse_wrong(
+        "steer",
+        parameters.choice("request", request, known=_STEERING),
+        parameters.text("reason", reason),
+        parameters.text("by", by),
+        _run_dir(run_dir),
+    )
     _go_home()
     steered = asking.steer(_run(run_dir), request, by=by, reason=reason)
     history = launch.read_history(steered.run)
@@ -204,17 +240,18 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str = "") -> Phas
     return PhaseResult(_page(steered.run, history, [banner]))
 
 
-def verify(run_dir: str = "") -> PhaseResult:
+def verify(run_dir: str | Path = "") -> PhaseResult:
     """07: recompute everything from the journal and the raw samples.
 
     The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
     """
+    _refuse_wrong("07_verify", _run_dir(run_dir))
     from ctp_runbook.verify import verify_run
 
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
     report = verify_run(
         run,
-        allow_cutover_rollback=bool(history.created.get("force_rollback")),
+        allow_cutover_rollback=history.created.get("force_rollback") is True,
         require_manifest=False,
     )
     checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
@@ -232,21 +269,39 @@ def verify(run_dir: str = "") -> PhaseResult:
     return PhaseResult(_page(run, history, blocks), failure)
 
 
+# --- what was passed --------------------------------------------------------------
+
+
+def _run_dir(run_dir: object) -> Iterable[Problem]:
+    return parameters.path("run_dir", run_dir, blank="the newest run under outputs/")
+
+
+def _refuse_wrong(where: str, *found: Iterable[Problem]) -> None:
+    """Raise InputError when any parameter of the notebook is not what it is declared to be."""
+    wrong = [problem for problems in found for problem in problems]
+    if wrong:
+        files = sorted((_home() or Path()).glob("infra/env/*.env"))
+        redactor = Redactor.gather(environ=os.environ, env_files=files)
+        raise InputError(parameters.placed(wrong, where=where, redactor=redactor))
+
+
 # --- attaching --------------------------------------------------------------------
 
 
 def _go_home() -> None:
     """Work where the operator started, not where the notebook lies: commands run there."""
+    if home := _home():
+        os.chdir(home)
+
+
+def _home() -> Path | None:
     named = os.environ.get(HOME_VARIABLE)
     here = Path.cwd()
     roots = [Path(named)] if named else [here, *here.parents]
-    for root in roots:
-        if (root / "configs").is_dir():
-            os.chdir(root)
-            return
+    return next((root for root in roots if (root / "configs").is_dir()), None)
 
 
-def _run(run_dir: str) -> RunDir:
+def _run(run_dir: str | Path) -> RunDir:
     return RunDir(Path(run_dir).absolute()) if run_dir else newest_run(_outputs())
 
 
@@ -254,13 +309,15 @@ def _outputs() -> Path:
     return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
 
 
-def _known_run(run_dir: str) -> RunDir | None:
+def _known_run(run_dir: str | Path) -> RunDir | None:
     """The run that ``run_dir`` holds already, if it does."""
     found = RunDir(Path(run_dir).absolute()) if run_dir else None
     return found if found is not None and found.journal.exists() else None
 
 
-def _load(cutover_template: str, rollback_template: str, files: dict[str, str]) -> Plan:
+def _load(
+    cutover_template: str | Path, rollback_template: str | Path, files: dict[str, str]
+) -> Plan:
     return load_plan(
         Path(cutover_template),
         Path(rollback_template),
@@ -276,7 +333,7 @@ def _load(cutover_template: str, rollback_template: str, files: dict[str, str]) 
 
 
 def _follow(
-    run_dir: str, *, until: Callable[[History], bool], plot: bool = False
+    run_dir: str | Path, *, until: Callable[[History], bool], plot: bool = False
 ) -> tuple[RunDir, History]:
     """Start the run if nobody has, and follow it until ``until`` holds or it is over."""
     _go_home()
@@ -298,7 +355,7 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
     environment = str(history.plan["environment"])
     reason = "parameter go of 04_switch"
-    if not go:
+    if go is not True:
         show(_page(run, history, _question(history)))
         typed = _ask(f"Type {environment} to stop the old stack and switch: ").strip()
         if typed != environment:

@@ -39,7 +39,7 @@ def refuse_other_plan(history: History, made: Plan, *, execute: bool) -> None:
             f"run {history.run_id} was made from a plan with sha256 {recorded[:12]}…; these "
             f"templates give {made.sha256[:12]}…; name the run's own templates, or start a new run"
         )
-    if history.is_dry_run is execute:
+    if history.is_dry_run is (execute is True):
         kind = "a dry run" if history.is_dry_run else "a real run"
         raise RunRefused(
             f"run {history.run_id} is {kind}; execute = {execute} does not fit; set it to "

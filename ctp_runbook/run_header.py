@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook import parameters
 from ctp_runbook.checklist import checklist_json, checklist_markdown
 from ctp_runbook.durations import measured_durations
+from ctp_runbook.errors import InputError
 from ctp_runbook.journal import digest_of
 from ctp_runbook.measured import Measured, undo_refusals
 from ctp_runbook.plan import Plan
+from ctp_runbook.redact import Redactor
 from ctp_runbook.rundir import RunDir
 
 __all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
@@ -20,7 +23,10 @@ __all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_pl
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is asked of a run. Nothing of the plan is executed unless ``execute`` is set."""
+    """What is asked of a run. Nothing of the plan is executed unless ``execute`` is True.
+
+    Raises InputError with every value that is not of its type: no caller acts on a text.
+    """
 
     execute: bool = False
     probe: bool = False
@@ -35,6 +41,21 @@ class RunOptions:
     parent_run: str = ""
     accept_unmeasured: str = ""
     accept_late: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is not of its type, whoever asks."""
+        flags = ("execute", "probe", "force_rollback")
+        texts = ("plan_sha256", "by", "parent_run")
+        excuses = ("short_watch_reason", "accept_unmeasured", "accept_late")
+        wrong = [
+            *(one for name in flags for one in parameters.flag(name, getattr(self, name))),
+            *(one for name in texts for one in parameters.text(name, getattr(self, name))),
+            *(one for name in excuses for one in parameters.reason(name, getattr(self, name))),
+        ]
+        if wrong:
+            raise InputError(
+                parameters.placed(wrong, where="options of the run", redactor=Redactor())
+            )
 
     def measured(self, environment: str) -> Measured:
         """What earlier runs in ``environment`` measured, where this one is to be kept."""
@@ -54,7 +75,7 @@ def operator_name() -> str:
 
 def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[str, tuple[str, str]]:
     """Each refusal that a reason was given against: by flag, the reason and what was refused."""
-    if not options.execute:
+    if options.execute is not True:
         return {}
     now = datetime.now(UTC)
     reasons = {
@@ -68,7 +89,11 @@ def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[st
         if refused and reason.strip():
             found[name] = (reason, "; ".join(refused))
     least = plan.limits.min_watch_minutes
-    if options.short_watch_reason and plan.monitor_minutes < least and not plan.is_rehearsal:
+    if (
+        options.short_watch_reason.strip()
+        and plan.monitor_minutes < least
+        and not plan.is_rehearsal
+    ):
         refused_watch = f"a watch of {plan.monitor_minutes:g} min < min_watch_minutes {least:g}"
         found["short_watch"] = (options.short_watch_reason, refused_watch)
     return found
@@ -104,7 +129,7 @@ def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "environment": plan.environment,
-        "dry_run": not options.execute,
+        "dry_run": options.execute is not True,
         "rehearsal": plan.is_rehearsal,
         "plan_sha256": plan.sha256,
         "created_by": options.by or operator_name(),

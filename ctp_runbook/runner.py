@@ -108,7 +108,7 @@ def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) 
 
     run = launch.create_run(plan, options)
     on_progress(f"run {run.run_id}: {run.path}")
-    if options.execute:
+    if options.execute is True:
         by = options.by or launch.operator_name()
         launch.request(run, "go", by=by, reason="run --execute")
     launch.start(run, plan=plan)

@@ -20,7 +20,7 @@ PACKAGE = "ctp_runbook"
 # Earlier may not know later. A new module goes on the first line on which all it imports is above.
 LAYERS = (
     "errors model step_table budget",
-    "redact env_template sessions template_keys checked_toml config triggers template_rules shell_words preflight",
+    "redact env_template sessions template_keys parameters checked_toml config triggers template_rules shell_words preflight",
     "plan measured checklist",
     "process pid_file pin daemon proc lock rundir journal record_forms history control private samples sample_blocks measure measure_block readings points watched clocks sampler probes",
     "judge recorded comparison trouble result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources baseline watch rollback",

@@ -1,0 +1,198 @@
+"""What a parameter may be: of its declared type, or refused by name, value and remedy.
+
+papermill makes a bool of ``True`` and ``False`` alone, None of ``None`` and a number of what looks
+like one. ``false``, ``no``, ``off`` and ``null`` stay text, and to Python text is true. So nothing
+is converted here and no spelling is taken for another: what is not of its type is a problem, and
+a word that only answers yes or no is neither a path nor a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import Problem
+from ctp_runbook.redact import Redactor
+from ctp_runbook.template_keys import nearest_name
+
+__all__ = ["choice", "flag", "of_type", "path", "placed", "reason", "reasons", "text"]
+
+_LONGEST_VALUE = 80
+# What people write for yes, no and nothing, in YAML, SQL, Python and by hand.
+_ANSWERS = frozenset(
+    {
+        *("true", "yes", "on", "y", "t", "1"),
+        *("false", "no", "off", "n", "f", "0"),
+        *("null", "none", "nil", "nan", "na", "n/a", "undefined", "~", "-"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Type:
+    """A type as the ``parameters`` cell of a notebook may declare it."""
+
+    words: str
+    fits: Callable[[object], bool]
+    remedy: str
+
+
+_TYPES: Mapping[str, _Type] = {
+    "bool": _Type(
+        "True or False (bool)",
+        lambda value: type(value) is bool,
+        "pass `-p {name} False` or `-p {name} True`: papermill leaves false, no, off, 0 and null "
+        "as text or numbers, which are neither",
+    ),
+    "str": _Type(
+        "text (str)",
+        lambda value: isinstance(value, str),
+        "pass `-r {name} VALUE`, which papermill leaves as text, or leave it out",
+    ),
+    # To Python, True is an int.
+    "int": _Type(
+        "a whole number (int)",
+        lambda value: isinstance(value, int) and not isinstance(value, bool),
+        "pass `-p {name} NUMBER`",
+    ),
+    "float": _Type(
+        "a number (float)",
+        lambda value: isinstance(value, float | int) and not isinstance(value, bool),
+        "pass `-p {name} NUMBER`",
+    ),
+    "None": _Type("None", lambda value: value is None, "pass `-p {name} None`"),
+}
+
+
+# --- types ------------------------------------------------------------------------
+
+
+def of_type(name: str, value: object, *, declared: str) -> Iterator[Problem]:
+    """The problem with a value that is not of the type ``declared``: ``bool``, ``str | None``.
+
+    A type that is not known here takes anything.
+    """
+    types = [_TYPES.get(part.strip(" '\"")) for part in declared.split("|")]
+    known = [one for one in types if one is not None]
+    if len(known) < len(types) or any(one.fits(value) for one in known):
+        return
+    words = " or ".join(one.words for one in known)
+    yield _problem(name, value, expected=words, remedy=known[0].remedy.format(name=name))
+
+
+def flag(name: str, value: object) -> Iterator[Problem]:
+    """The problem with what is neither True nor False itself."""
+    return of_type(name, value, declared="bool")
+
+
+def text(name: str, value: object) -> Iterator[Problem]:
+    """The problem with what is not text; blank is text."""
+    return of_type(name, value, declared="str")
+
+
+# --- meanings ---------------------------------------------------------------------
+
+
+def path(name: str, value: object, *, blank: str = "") -> Iterator[Problem]:
+    """The problem with what names no file or directory; a Path does as well as text.
+
+    ``blank`` says what the empty text means, where it may be left out.
+    """
+    expected = f"a path (str), or nothing for {blank}" if blank else "the path of a file (str)"
+    remedy = f"pass `-p {name} PATH`" + (", or leave it out" if blank else "")
+    if not isinstance(value, str | Path):
+        remedy += f"; for a name that papermill reads as something else, `-p {name} ./NAME`"
+        yield _problem(name, value, expected=expected, remedy=remedy)
+        return
+    told = str(value)
+    if (not told.strip() and not (blank and told == "")) or "\0" in told:
+        yield _problem(name, value, expected=expected, remedy=remedy)
+    elif isinstance(value, str) and _is_answer(told):
+        remedy += f"; for a file or directory of that name, `-p {name} ./{told.strip()}`"
+        yield _problem(name, value, expected=expected, remedy=remedy)
+
+
+def reason(name: str, value: object) -> Iterator[Problem]:
+    """The problem with what gives no reason; blank gives none, and that is allowed."""
+    wrong = [*text(name, value)]
+    yield from wrong
+    if isinstance(value, str) and (_is_answer(value) or _is_number(value)):
+        yield _problem(
+            name,
+            value,
+            expected="the reason in words, or nothing",
+            remedy="leave it out to accept nothing, or say why it is to be accepted",
+        )
+
+
+def reasons(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Problem]:
+    """The problems of a table of reasons by name; None is an empty one."""
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        told = f"a table of reasons (str) by name: {', '.join(known)}"
+        yield _problem(name, value, expected=told, remedy="pass such a table, or leave it out")
+        return
+    for key, held in value.items():
+        yield from reason(key, held) if key in known else [_unknown(name, key, known)]
+
+
+def _unknown(name: str, key: object, known: tuple[str, ...]) -> Problem:
+    expected, remedy = f"one of {', '.join(known)}", "correct its name"
+    wrong = _problem(name, key, expected=expected, remedy=remedy)
+    return replace(wrong, nearest=nearest_name(key, known) if isinstance(key, str) else "")
+
+
+def choice(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Problem]:
+    """The problem with what is none of the words in ``known``."""
+    if not isinstance(value, str) or value not in known:
+        yield _problem(name, value, expected=f"one of {', '.join(known)}", remedy="name one")
+
+
+def _is_answer(told: str) -> bool:
+    return told.strip(" \t\r\n'\"").casefold() in _ANSWERS
+
+
+def _is_number(told: str) -> bool:
+    try:
+        float(told)
+    except ValueError:
+        return False
+    return True
+
+
+# --- sentences --------------------------------------------------------------------
+
+
+def placed(problems: Iterable[Problem], *, where: str, redactor: Redactor) -> list[Problem]:
+    """The problems as those of ``where``, a notebook say, with no secret in the values shown."""
+    # Cut after masking: half a secret is not recognised any more.
+    return [replace(one, file=where, found=_cut(redactor(one.found))) for one in problems]
+
+
+def _cut(shown: str) -> str:
+    return shown if len(shown) <= _LONGEST_VALUE else shown[: _LONGEST_VALUE - 1] + "…"
+
+
+def _problem(name: str, value: object, *, expected: str, remedy: str) -> Problem:
+    return Problem("", 0, f"parameter {name}", _found(value), expected, remedy)
+
+
+def _found(value: Any) -> str:
+    """The value as it was read: ``text 'false'``, ``number 0``, ``None``."""
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    for kinds, word in _KINDS:
+        if isinstance(value, kinds):
+            return f"{word} {value!r}"
+    return f"an object of type {type(value).__name__}"
+
+
+_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (str, "text"),
+    ((int, float), "number"),
+    ((list, tuple, set, frozenset), "list"),
+    (Mapping, "table"),
+)
