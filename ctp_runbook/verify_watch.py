@@ -38,6 +38,8 @@ WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
 _SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence")
+# Written where it is true only.
+_FLAGS = ("is_over", "worst_is_over")
 
 
 def window_findings(history: History) -> Iterator[str]:
@@ -313,6 +315,10 @@ def _metric_findings(judged: WindowJudgement, written: Mapping[str, Any]) -> Ite
             found, due = given.get(key, "nothing"), getattr(one, key)
             if found != due or isinstance(found, bool):
                 yield f"{name}: {key} judged again is {due!r}; watch_ended says {found!r}"
+        for key in _FLAGS:
+            flag, due = given.get(key, False), getattr(one, key)
+            if flag is not due:
+                yield f"{name}: {key} judged again is {due!r}; watch_ended says {flag!r}"
 
 
 def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[str]:
@@ -320,7 +326,7 @@ def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[
     given = trigger.payload if trigger else {}
     by_metric = given.get("cause") == "metric"
     named = (given.get("metric"), given.get("value"), given.get("limit"))
-    if trigger and not by_metric and named != ("", None, None):
+    if trigger and not by_metric and (named != ("", None, None) or given.get("is_over")):
         yield f"the trigger names a metric, and its cause is {given['cause']}"
     if firing is None:
         if by_metric:
@@ -330,12 +336,10 @@ def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[
         acted = given.get("cause", "nothing")
         yield f"the samples fire the trigger ({firing.sentence}); the run acted on {acted}"
         return
-    observed = (given.get("metric"), given.get("value"), given.get("limit"))
-    if observed != (firing.metric, firing.value, firing.limit):
-        yield (
-            f"the trigger was {observed}; the samples fire "
-            f"{(firing.metric, firing.value, firing.limit)}"
-        )
+    observed = (*named, given.get("is_over", False))
+    fired = (firing.metric, firing.value, firing.limit, firing.is_over)
+    if observed != fired:
+        yield f"the trigger was {observed}; the samples fire {fired}"
     if given.get("sample_utc") != utc_text(firing.wall):
         yield (
             f"the trigger's sample is from {given.get('sample_utc')}; the samples fire at "

@@ -367,7 +367,8 @@ class Watch:
 
 def _summary(one: Any) -> dict[str, Any]:
     fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
-    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}}
+    over = {name: True for name in ("is_over", "worst_is_over") if getattr(one, name)}
+    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}, **over}
 
 
 def _cut_torn_line(context: RunContext) -> None:
