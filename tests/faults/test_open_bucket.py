@@ -6,10 +6,13 @@ The real orchestrator, sampler, judge and verifier, on members small enough to b
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +22,12 @@ from ctp_runbook.infra_gates import GATES, Gate, GateResult, GateStep
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan import Plan, load_plan
 from ctp_runbook.rehearsal.plane.layout import free_port
+from ctp_runbook.rejudge import rejudge_run
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.samples import read_samples
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import CLOSED_PORT_URL, wait_for
+from tests.run_mutants import rewrite_journal
 from tests.small_stack import SmallStack, small_stack
 
 pytestmark = pytest.mark.twin
@@ -158,5 +163,22 @@ def test_a_quantile_in_the_open_bucket_is_beyond_its_limit(
     judged = history.watch_ended.payload["metrics"][accident.metric]
     assert judged["verdict"] == "FAILED"
     assert (judged["worst_is_over"], judged["margin"]) == (True, None)
-    report = verify_run(run, allow_cutover_rollback=True)
-    assert report.findings == ()
+    assert f"last value {value.rpartition(' ')[0]}, margin not known" in rejudge_run(run).text
+    assert verify_run(run, allow_cutover_rollback=True).findings == ()
+    raws = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
+    for kind in ("trigger", "watch_ended"):
+        assert any("is_over" in finding for finding in verified_without(run, raws, kind=kind))
+
+
+def verified_without(run: RunDir, raws: list[dict[str, Any]], *, kind: str) -> tuple[str, ...]:
+    """What is found of the run once these records say the bound for what is more than it."""
+    edited = copy.deepcopy(raws)
+    for raw in edited:
+        if raw["kind"] == kind:
+            told = raw["payload"]
+            for one in (told, *(told.get("metrics") or {}).values()):
+                one.pop("is_over", None)
+    rewrite_journal(run, edited)
+    findings = verify_run(run, allow_cutover_rollback=True).findings
+    rewrite_journal(run, raws)
+    return findings
