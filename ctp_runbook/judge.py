@@ -23,7 +23,7 @@ from ctp_runbook.watched import SLACK_SECONDS, Watched
 if TYPE_CHECKING:
     from ctp_runbook.sample_blocks import Block, Chunk, Row
 
-__all__ = ["Firing", "MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
+__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,6 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
         "metric": _optional(_is_name),
         "value": _optional(is_number),
         "limit": _optional(is_number),
-        "is_over": _optional(_is_flag),
         "sample_utc": _optional(is_instant),
     },
     "watch_ended": {

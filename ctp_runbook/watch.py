@@ -19,7 +19,7 @@ from ctp_runbook.comparison import with_comparison
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
-from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.model import Generation, Member, Role, State, Verdict
 from ctp_runbook.probes.liveness import shows_life
 from ctp_runbook.process import is_running
@@ -28,6 +28,7 @@ from ctp_runbook.sampler import Sampler
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.trouble import Trouble
+from ctp_runbook.verdicts import Firing
 from ctp_runbook.watch_sources import watch_targets
 
 __all__ = ["Watch"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "Line", "over_marks", "stretches", "unbroken_lines"]
 
 COLUMNS = 1000  # more than a panel has pixels
+_MARKS = 40
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
 
 
 def over_marks(points: Points) -> Line | None:
-    """Where the truth is more than the value: of each column the first such point; None for none."""
+    """Where the truth is more than the value, no more marks than can be told apart; None for none."""
     monos, values = points.over()
     if not len(monos):
         return None
-    width = max(float(monos.max() - monos.min()) / COLUMNS, 1e-9)
+    width = max(float(monos.max() - monos.min()) / _MARKS, 1e-9)
     kept = np.flatnonzero(np.diff(np.floor((monos - monos[0]) / width), prepend=-1.0))
     return Line(monos[kept].tolist(), values[kept].tolist())
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.judge import (
-    Firing,
     MetricJudgement,
     WindowJudge,
     WindowJudgement,
@@ -24,6 +23,7 @@ from ctp_runbook.judge import (
 from ctp_runbook.model import Verdict
 from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.verdicts import Firing
 
 STARTED = 1000.0
 SECONDS = 30

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,11 @@ def gate_command(folder: Path, gate: Gate) -> str:
     return f'cp {folder / gate.file} "$CTP_EVIDENCE_DIR/"'
 
 
-def planned(stack: SmallStack, accident: Accident, *, page: Path) -> Plan:
-    """A real plan with the shipped trigger and limits, on an engine that shows ``page``."""
+def planned(
+    stack: SmallStack, *, page: Path, limits: Mapping[str, str], values: Mapping[str, str]
+) -> Plan:
+    """A real plan with the shipped trigger and limits, ``limits`` and ``values`` over them, on an
+    engine that shows ``page``."""
     port = free_port()
     start = stack.start_command("new_core_engine").replace(
         "sleep 300", f"{sys.executable} {stack.folder}/engine.py {port} {page}"
@@ -96,12 +99,18 @@ def planned(stack: SmallStack, accident: Accident, *, page: Path) -> Plan:
         NEW_CORE_ENGINE_START_CMD=start,
         NEW_CORE_ENGINE_METRICS_URL=f"http://127.0.0.1:{port}/metrics",
         OLD_CORE_ENGINE_METRICS_URL=CLOSED_PORT_URL,
-        MONITOR_KEYS="order_latency_p99_ms,reconnect_p99_s",
-        ROLLBACK_TRIGGER_CONDITION=SHIPPED_TRIGGER,
+        **{
+            "MONITOR_KEYS": "order_latency_p99_ms,reconnect_p99_s",
+            "ROLLBACK_TRIGGER_CONDITION": SHIPPED_TRIGGER,
+            **values,
+        },
     )
     # As shipped but for the minute of warm-up, which no test has.
     watch = stack.folder / "watch.toml"
-    watch.write_text(watch.read_text().replace("warm_up_seconds = 60", "warm_up_seconds = 0"))
+    text = watch.read_text().replace("warm_up_seconds = 60", "warm_up_seconds = 0")
+    for old, new in limits.items():
+        text = text.replace(f"limit = {old}\n", f"limit = {new}\n")
+    watch.write_text(text)
     folder = stack.folder
     return load_plan(
         folder / "cutover.env",
@@ -113,12 +122,14 @@ def planned(stack: SmallStack, accident: Accident, *, page: Path) -> Plan:
     )
 
 
-def watched(stack: SmallStack, accident: Accident) -> tuple[RunDir, History]:
+def watched(
+    stack: SmallStack, accident: Accident, *, limits: Mapping[str, str] | None = None, **values: str
+) -> tuple[RunDir, History]:
     """A real run; what happened shows once its metric was measured without it."""
     page = stack.folder / "page"
     page.write_text(accident.before)
-    plan = planned(stack, accident, page=page)
-    run = stack.create(plan)
+    plan = planned(stack, page=page, limits=limits or {}, values=values)
+    run = stack.create(plan, options={"short_watch_reason": "a test"})
     launch.request(run, "go", by="ops", reason="test")
     launch.start(run, plan=plan)
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
@@ -168,6 +179,33 @@ def test_a_quantile_in_the_open_bucket_is_beyond_its_limit(
     raws = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
     for kind in ("trigger", "watch_ended"):
         assert any("is_over" in finding for finding in verified_without(run, raws, kind=kind))
+
+
+@pytest.mark.timeout(120)
+def test_a_quantile_above_all_buckets_proves_nothing_below_a_higher_limit(
+    stack: SmallStack,
+) -> None:
+    """A reconnect of 300 s, a widest bucket of 10 s and a limit of 60 s: the watch ends without
+    proof, holds, and says which bucket is missing."""
+    accident = Accident("reconnect_in_open_bucket", "reconnect_p99_s")
+    run, history = watched(
+        stack,
+        accident,
+        limits={"10": "60"},
+        MONITOR_KEYS=accident.metric,
+        ROLLBACK_TRIGGER_CONDITION="reconnect_p99_s > 60",
+        POST_SWITCH_MONITOR_MINUTES="0.1",
+        HOLD_SECONDS="1",
+    )
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
+    assert history.trigger is not None
+    assert history.trigger.payload["cause"] == "hold_expired"
+    assert history.watch_ended is not None
+    judged = history.watch_ended.payload["metrics"][accident.metric]
+    assert judged["verdict"] == "INCONCLUSIVE"
+    assert "more than 10 s at" in judged["sentence"]
+    assert "the engine's histogram needs a bucket at or above the limit" in judged["sentence"]
+    assert verify_run(run, allow_cutover_rollback=True).findings == ()
 
 
 def verified_without(run: RunDir, raws: list[dict[str, Any]], *, kind: str) -> tuple[str, ...]:
