@@ -202,7 +202,7 @@ def _in_short(compared: Mapping[str, Comparison]) -> str:
     failed = [one.metric for one in compared.values() if one.failed]
     told = f"{len(judged)} of {len(compared)} metrics compared with the old engine"
     small = [name for name, one in compared.items() if not (one.median or one.p99)]
-    told += f"; too small to judge: {', '.join(small)}" if small else ""
+    told += f"; no shift known of: {', '.join(small)}" if small else ""
     return f"{told}; shifted beyond baseline_max_shift: {', '.join(failed)}" if failed else told
 
 

@@ -3,7 +3,8 @@
 Both sides are cut into blocks that do not overlap: bucket deltas of a histogram, increases of a
 counter, the worst value of a state or a lag. A block counts once, however many samples are in
 it, and the bootstrap draws blocks. The draws are seeded by the inputs: the same bytes come out
-twice. Statistics may only add a failure; what is too small to judge says so, with its numbers.
+twice. Statistics may only add a failure; what is too small to judge says so, with its numbers. A
+quantile above the widest finite bucket of its histogram is not known, and has no shift.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.config import MetricRule
+from ctp_runbook.histogram import bucket_quantile
 from ctp_runbook.judge import WindowJudgement
-from ctp_runbook.measure import bucket_quantile, counts_events
+from ctp_runbook.measure import counts_events
 from ctp_runbook.model import Verdict, worst
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Comparison:
 
     ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
     ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
-    that is None was too small to judge. ``failed``: beyond the rule's ``baseline_max_shift``.
+    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``: beyond the rule's ``baseline_max_shift``.
     """
 
     metric: str
@@ -70,7 +72,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Block:
-    """What one stretch of time came to: a value for the ranks, and the buckets behind it."""
+    """What one stretch of time came to: a value for the ranks (inf: above all buckets), and the
+    buckets behind it."""
 
     value: float
     events: float
@@ -92,13 +95,16 @@ def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Compa
         failed=False,
         sentence="",
     )
+    if not (before.is_of_one_histogram and after.is_of_one_histogram):
+        told = f"not compared: an engine's histogram changed its buckets meanwhile{_unasked(rule)}"
+        return replace(made, sentence=told)
     if min(len(old), len(new)) < _LEAST_BLOCKS:
         return replace(made, sentence=_too_small(rule, made))
     made = replace(
         made,
         median=_shift(rule, old, new, quantile=0.5),
         p99=_shift(rule, old, new, quantile=0.99),
-        rank_p=_rounded(rank_test([b.value for b in old], [b.value for b in new])),
+        rank_p=_rank_p(old, new),
     )
     failed = any(_is_beyond(rule, shift) for shift in (made.median, made.p99) if shift)
     return replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
@@ -122,6 +128,19 @@ def with_comparison(
         return replace(judged, metrics=metrics)
     told = next(one.sentence for one in metrics.values() if one.verdict is overall)
     return WindowJudgement(overall=overall, sentence=told, metrics=metrics)
+
+
+def _rank_p(old: Sequence[_Block], new: Sequence[_Block]) -> float | None:
+    """None where a block's value is above all buckets, and the other engine's end elsewhere: which
+    of the two is greater is not known then. Above the same buckets it is greater than all below."""
+    values = [block.value for block in (*old, *new)]
+    if math.inf in values and len({_widest(block) for block in (*old, *new)}) > 1:
+        return None
+    return _rounded(rank_test(values[: len(old)], values[len(old) :]))
+
+
+def _widest(block: _Block) -> float:
+    return max((bound for bound in block.buckets if math.isfinite(bound)), default=math.inf)
 
 
 def rank_test(before: Sequence[float], after: Sequence[float]) -> float:
@@ -163,7 +182,15 @@ def _event_block(rule: MetricRule, delta: Mapping[float, float]) -> _Block:
     events = delta[max(delta)]
     if rule.kind == "counter":
         return _Block(events * rule.scale, events, {})
-    return _Block(bucket_quantile(delta, quantile=0.5) * rule.scale, events, delta)
+    return _Block(_quantile(rule, delta, 0.5), events, delta)
+
+
+def _quantile(rule: MetricRule, buckets: Mapping[float, float], quantile: float) -> float:
+    """In the rule's unit; inf above all buckets, NaN for no event."""
+    found = bucket_quantile(buckets, quantile=quantile)
+    if found is None:
+        return math.nan
+    return math.inf if found.is_over else found.value * rule.scale
 
 
 # --- from blocks to figures -------------------------------------------------------
@@ -178,6 +205,8 @@ def _shift(
     if enough < _LEAST_FOR[quantile]:
         return None
     before, after = (_drawn(rule, side, quantile, name) for side, name in ((old, "o"), (new, "n")))
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
+        return None
     low, high = np.quantile(after[1:] - before[1:], _CONFIDENCE)
     figures = (before[0], after[0], after[0] - before[0], low, high)
     return Shift(*(_rounded(float(figure)) for figure in figures))
@@ -197,10 +226,7 @@ def _drawn(rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: st
     times = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
     drawn = times @ counts  # whole numbers: exact in whatever order they are added
     return np.array(
-        [
-            bucket_quantile(dict(zip(bounds, row, strict=True)), quantile=quantile) * rule.scale
-            for row in drawn.tolist()
-        ]
+        [_quantile(rule, dict(zip(bounds, row, strict=True)), quantile) for row in drawn.tolist()]
     )
 
 
@@ -243,7 +269,8 @@ def _sentence(rule: MetricRule, made: Comparison, *, failed: bool) -> str:
     if made.median is None and made.p99 is None:
         return "; ".join(parts) + _unasked(rule)
     size = f"n {made.n_before} before, {made.n_after} after"
-    told = f"{'; '.join(parts)}; rank test p {made.rank_p:.2g} ({size})"
+    rank = "not known" if made.rank_p is None else f"p {made.rank_p:.2g}"
+    told = f"{'; '.join(parts)}; rank test {rank} ({size})"
     limit = f"watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift or 0:g} {rule.unit}"
     return f"{told}; surely beyond {limit}" if failed else told
 
@@ -254,6 +281,8 @@ def _told(rule: MetricRule, name: str, shift: Shift | None, made: Comparison) ->
         old = made.events_before if histogram else made.n_before
         new = made.events_after if histogram else made.n_after
         least = _LEAST_FOR[0.5 if name == "median" else 0.99]
+        if min(old, new) >= least:
+            return f"{name} not known: it may lie above the widest bucket of an engine's histogram"
         return f"{name} too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"
     return (
         f"{name} {shift.before:.3g} → {shift.after:.3g} {rule.unit} "

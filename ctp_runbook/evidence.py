@@ -315,14 +315,16 @@ def _baseline(history: History) -> str:
 
 
 def _observed(trigger: Record | None) -> str:
-    """Metric, value, limit and sample time of the trigger; cause and sentence of any other."""
+    """Metric, value (``>10.0``: more than that), limit and sample time of the trigger; cause and
+    sentence of any other."""
     if trigger is None:
         return ""
     given = trigger.payload
     if given["cause"] != "metric":
         return f"cause={given['cause']} {given['sentence']}"
+    more = ">" if given.get("is_over") else ""
     return (
-        f"metric={given['metric']} value={given['value']} limit={given['limit']} "
+        f"metric={given['metric']} value={more}{given['value']} limit={given['limit']} "
         f"sample_utc={given['sample_utc']}"
     )
 

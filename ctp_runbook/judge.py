@@ -9,35 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ctp_runbook.config import MetricRule, WatchRules
-from ctp_runbook.measure import Point, asked_of, badness, counts_events, is_page
+from ctp_runbook.measure import Point, asked_of, badness, is_page
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.points import Points
 from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Condition, Trigger
+from ctp_runbook.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 from ctp_runbook.watched import SLACK_SECONDS, Watched
 
 if TYPE_CHECKING:
     from ctp_runbook.sample_blocks import Block, Chunk, Row
 
-__all__ = ["Firing", "MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
-
-
-@dataclass(frozen=True)
-class Firing:
-    """The rollback trigger became true at one sample."""
-
-    metric: str
-    value: float
-    limit: float
-    unit: str
-    sentence: str
-    sample_seq: int
-    wall: float
-    mono: float
+__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,8 @@ class MetricJudgement:
     """What is known of one metric. ``margin`` is how far the worst value stayed from the limit;
     ``query`` is what was asked, and of whom.
 
-    ``blind``: there is no fresh measurement. ``coverage``: share of the window, past the warm-up,
+    Where ``is_over`` the truth is more than ``value``, where ``worst_is_over`` it is more than
+    ``worst``, and the margin is not known. ``blind``: nothing fresh is known. ``coverage``: share of the window, past the warm-up,
     that measurements speak for (0..1), each for one interval. Values, limit and margin are in the metric's own unit.
     """
 
@@ -62,6 +49,8 @@ class MetricJudgement:
     breaching: bool
     points: Points
     query: str = ""
+    is_over: bool = False
+    worst_is_over: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,27 +74,10 @@ class WindowJudgement:
 
 @dataclass(frozen=True)
 class _Held:
-    """A condition that holds: since which measurement of its metric, and by which last (mono)."""
+    """A condition that holds: since when (mono) by measurements of its metric, and the last one."""
 
     since: float
-    last: float
-    value: float
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """When a verdict is taken, of which window; times in monotonic seconds."""
-
-    mono: float
-    started: float
-    ends: float
-    final: bool
-    firing: Firing | None
-
-    @property
-    def is_early(self) -> bool:
-        """True when the window is judged for good before it is over."""
-        return self.final and self.mono < self.ends - SLACK_SECONDS
+    last: Point
 
 
 class WindowJudge:
@@ -176,10 +148,12 @@ class WindowJudge:
     def _may_hold(self, known: Mapping[str, int]) -> bool:
         """True when any value that came since makes a condition of the trigger true."""
         return any(
-            condition.holds(value)
+            condition.holds(value, is_over=bool(over))
             for clause in self._trigger.any_of
             for condition in clause
-            for value in self._watched[condition.metric].log.value[known[condition.metric] :]
+            for value, over in self._watched[condition.metric].log.values_from(
+                known[condition.metric]
+            )
         )
 
     def _fired_in(
@@ -205,7 +179,7 @@ class WindowJudge:
 
     def at(self, mono: float, *, final: bool = False) -> WindowJudgement:
         """The verdicts as they stand at ``mono``; ``final`` asks for proof over the whole window."""
-        moment = _Moment(mono, self._started, self._ends, final, self.firing)
+        moment = Moment(mono, self._started, self._ends, final, self.firing)
         judged = {key: _judge_metric(one, moment) for key, one in self._watched.items()}
         overall = worst(one.verdict for one in judged.values())
         told = [one.sentence for one in judged.values() if one.verdict is overall]
@@ -216,10 +190,10 @@ class WindowJudge:
         for condition in {one for clause in self._trigger.any_of for one in clause}:
             if (point := touched.get(condition.metric)) is None:
                 continue
-            if point.judged and point.value is not None and condition.holds(point.value):
+            if _is_true_of(condition, point):
                 goes_on = self._holds(condition, point.mono)
                 since = self._held[condition].since if goes_on else point.mono
-                self._held[condition] = _Held(since, point.mono, point.value)
+                self._held[condition] = _Held(since, point)
             else:
                 self._held.pop(condition, None)
 
@@ -235,30 +209,17 @@ class WindowJudge:
         if held is None:
             return False
         fresh_seconds = self._watched[condition.metric].rule.fresh_seconds
-        return mono - held.last <= fresh_seconds + SLACK_SECONDS
+        return mono - held.last.mono <= fresh_seconds + SLACK_SECONDS
 
     def _is_due(self, condition: Condition, mono: float) -> bool:
         if not self._holds(condition, mono):
             return False
         held = self._held[condition]
-        return held.last - held.since >= condition.for_seconds - SLACK_SECONDS
+        return held.last.mono - held.since >= condition.for_seconds - SLACK_SECONDS
 
     def _fire(self, condition: Condition, seq: int, wall: float, mono: float) -> Firing:
-        value = self._held[condition].value
-        unit = self._watched[condition.metric].rule.unit
-        return Firing(
-            metric=condition.metric,
-            value=value,
-            limit=condition.value,
-            unit=unit,
-            sentence=(
-                f"rollback trigger: {condition.metric} = {_number(value)} {unit} at "
-                f"{_clock(wall)}; condition {condition.sentence}"
-            ),
-            sample_seq=seq,
-            wall=wall,
-            mono=mono,
-        )
+        last, rule = self._held[condition].last, self._watched[condition.metric].rule
+        return firing_of(condition, last, rule=rule, seq=seq, wall=wall, mono=mono)
 
 
 def judge_window(
@@ -302,99 +263,33 @@ def _concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str
     return sample.target == rule.url if rule.url else sample.target not in pages
 
 
-def _judge_metric(watched: Watched, moment: _Moment) -> MetricJudgement:
+def _is_true_of(condition: Condition, point: Point) -> bool:
+    if not point.judged or point.value is None:
+        return False
+    return condition.holds(point.value, is_over=point.is_over)
+
+
+def _judge_metric(watched: Watched, moment: Moment) -> MetricJudgement:
     rule, extreme = watched.rule, watched.extreme
     worst_value = extreme.value if extreme else None
+    worst_is_over = extreme is not None and extreme.is_over
+    known = None if worst_is_over else worst_value
     coverage = watched.coverage(moment.started, min(moment.mono, moment.ends))
-    verdict, sentence, blind = _verdict(watched, coverage=coverage, moment=moment)
+    verdict, sentence, blind = verdict_of(watched, coverage=coverage, moment=moment)
     return MetricJudgement(
         name=rule.name,
         query=asked_of(rule),
         verdict=verdict,
-        sentence=f"{rule.name} {verdict.name}: {sentence}; query {_shortened(asked_of(rule))}",
+        sentence=f"{rule.name} {verdict.name}: {sentence}; query {shortened_query(asked_of(rule))}",
         value=watched.valued.value if watched.valued else None,
         limit=rule.limit,
-        margin=None if worst_value is None else 0.0 - badness(rule, worst_value),
+        margin=None if known is None else 0.0 - badness(rule, known),
         worst=worst_value,
         worst_wall=extreme.wall if extreme else None,
         coverage=coverage,
         blind=blind,
         breaching=watched.breach_since is not None,
         points=watched.log.points,
+        is_over=watched.valued is not None and watched.valued.is_over,
+        worst_is_over=worst_is_over,
     )
-
-
-def _verdict(watched: Watched, *, coverage: float, moment: _Moment) -> tuple[Verdict, str, bool]:
-    """Verdict, sentence, and whether there is no fresh measurement. Hard limits come first."""
-    rule = watched.rule
-    where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
-    if (bad := watched.failed_at) and bad.value is not None:
-        sign = ">" if rule.direction == "max" else "<"
-        text = (
-            f"{_number(bad.value)} {rule.unit} {sign} {where} at {_clock(bad.wall)}, beyond it by "
-            f"{_number(badness(rule, bad.value))} {rule.unit}"
-        )
-        return Verdict.FAILED, text, False
-    if moment.firing and moment.firing.metric == rule.name:
-        return Verdict.FAILED, moment.firing.sentence, False
-    if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
-        return Verdict.INCONCLUSIVE, "warming up", False
-    age = moment.mono - (watched.fresh.mono if watched.fresh else moment.started)
-    if age > rule.fresh_seconds:
-        last = watched.last
-        why = last.reason if last and not last.measured else "no sample came"
-        text = f"no fresh measurement for {age:.0f} s (fresh_seconds {rule.fresh_seconds:g}): {why}"
-        verdict = Verdict.ERROR if last and last.status == "error" else Verdict.INCONCLUSIVE
-        return verdict, text, True
-    if moment.final and coverage < rule.min_coverage:
-        text = f"{coverage:.0%} of the due samples came; min_coverage is {rule.min_coverage:.0%}"
-        return Verdict.INCONCLUSIVE, text, True
-    if watched.fresh is None:
-        return Verdict.INCONCLUSIVE, "not measured yet", False
-    if moment.is_early:
-        return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
-    return _proof(watched, where=where)
-
-
-def _early(watched: Watched, moment: _Moment, *, where: str) -> str:
-    """A window that was stopped proves nothing, whatever it showed until then."""
-    lasted, due = moment.mono - moment.started, moment.ends - moment.started
-    beyond = f", beyond {where} when it was" if watched.breach_since is not None else ""
-    return f"the watch was stopped after {lasted:.0f} s of {due:.0f} s{beyond}"
-
-
-def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
-    rule, events, extreme = watched.rule, watched.series.events, watched.extreme
-    if missed := watched.series.unjudged:
-        text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
-        return Verdict.INCONCLUSIVE, text, False
-    if counts_events(rule) and events < max(1, rule.min_events):
-        if events == 0 and rule.zero_events == "pass":
-            return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False
-        text = (
-            f"{events:.0f} events in the window; min_events is {rule.min_events}: too few to judge"
-        )
-        return Verdict.INCONCLUSIVE, text, False
-    if extreme is None or extreme.value is None:
-        return Verdict.INCONCLUSIVE, "no value was measured in the window", False
-    margin = 0.0 - badness(rule, extreme.value)
-    text = (
-        f"worst {_number(extreme.value)} {rule.unit} at {_clock(extreme.wall)}, margin "
-        f"{_number(margin)} {rule.unit}; {where}"
-    )
-    if margin < 0:
-        text += f", which it was beyond for less than for_seconds {rule.for_seconds:g}"
-    return Verdict.PASSED, text, False
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
-
-
-def _clock(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%SZ")
-
-
-def _shortened(query: str) -> str:
-    """Of a long query its begin and whom it was put to; whole it stands in ``query``."""
-    return query if len(query) <= 80 else f"{query[:50]}…{query[query.rindex(' (') :]}"

@@ -1,7 +1,8 @@
 """From raw samples to points: quantiles of bucket deltas, counter deltas, states. Pure.
 
 A quantile comes from the events of the last ``window_seconds`` alone, never from the lifetime
-histogram; it is interpolated within its bucket as Prometheus' histogram_quantile does.
+histogram. One above the widest finite bound is more than that bound, and no more is known of it:
+beyond a limit that is no higher it is a breach, else it proves nothing.
 """
 
 from __future__ import annotations
@@ -10,33 +11,38 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from ctp_runbook.config import MetricRule
+from ctp_runbook.histogram import Buckets, Grouping, bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.samples import Sample, split_series
 
 __all__ = [
     "STATUSES",
-    "Grouping",
     "MetricSeries",
     "Point",
     "Reading",
     "asked_of",
     "badness",
-    "bucket_quantile",
     "counts_events",
     "is_page",
+    "more_than",
+    "scaled_bound",
+    "status_of",
 ]
 
-_MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up")
+_MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up", "open_bucket")
 STATUSES = (*_MEASURED, "no_data", "error")
-# Bucket bounds (or a number for each other series), each with the places of its series in a page.
-Grouping = tuple[tuple[float, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One metric at one moment. ``status`` is one of good, breach, few_events, zero_events,
-    warm_up (all measured), no_data, error (could not measure)."""
+    warm_up, open_bucket (all measured), no_data, error (could not measure).
+
+    Where ``is_over`` the truth is more than ``value``, the widest finite bound of the histogram;
+    where the limit is higher still, nothing is known of it: open_bucket.
+    """
 
     wall: float
     mono: float
@@ -44,6 +50,7 @@ class Point:
     events: float | None
     status: str
     reason: str = ""
+    is_over: bool = False
 
     @property
     def measured(self) -> bool:
@@ -80,25 +87,27 @@ def is_page(rule: MetricRule) -> bool:
     return rule.source in ("engine", "replay")
 
 
-def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> float:
-    """The quantile of cumulative bucket counts ``{upper bound: count}``; NaN for no events.
+def more_than(text: str, *, is_over: bool) -> str:
+    """A value as a person reads it: ``more than 10 s`` where no more is known."""
+    return f"more than {text}" if is_over else text
 
-    In the open last bucket the highest finite bound is returned: the value is at least that.
+
+def scaled_bound(rule: MetricRule, bound: float) -> float:
+    """A bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
+    return float(Decimal(repr(bound)) * Decimal(repr(rule.scale)))
+
+
+def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
+    """What ``value`` says of the limit, past the warm-up.
+
+    More than a bound is beyond (for a minimum: above) any limit that is no higher than the bound.
     """
-    bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0.0
-    if total <= 0:
-        return math.nan
-    rank = quantile * total
-    lower, below = 0.0, 0.0
-    for bound in bounds:
-        if buckets[bound] >= rank:
-            if math.isinf(bound):
-                return lower
-            inside = buckets[bound] - below
-            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
-        lower, below = bound, buckets[bound]
-    return lower
+    bad = badness(rule, value)
+    if not is_over:
+        return "breach" if bad > 0 else "good"
+    if value < rule.limit:
+        return "open_bucket"
+    return "breach" if rule.direction == "max" else "good"
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,16 @@ class MetricSeries:
         self.events = 0.0
         self.unjudged = 0.0
         self._layout: tuple[str, ...] = ()
-        self._grouping: Grouping = ()
+        self._buckets = Buckets()
 
     def add(self, sample: Sample) -> Point:
         """The point this sample makes."""
         if not sample.ok:
             return self._point(sample, "error", reason=sample.error)
-        counts = self._counts(sample)
+        layout = tuple(sample.series)
+        if fault := self._of(layout).fault:
+            return self._faulty(sample, fault)
+        counts = self._counts(sample, layout)
         if not counts:
             return self._point(sample, "no_data", reason=f"{self._asked} is not in the sample")
         if not all(map(math.isfinite, counts.values())):
@@ -157,42 +169,61 @@ class MetricSeries:
         """The engine's own name for it; what is asked of other sources is kept by metric name."""
         if not is_page(self.rule):
             return self.rule.name
-        histogram = self.rule.kind == "latency_quantile"
-        return f"{self.rule.query}_bucket" if histogram else self.rule.query
+        return f"{self.rule.query}_bucket" if self._is_histogram else self.rule.query
+
+    @property
+    def _is_histogram(self) -> bool:
+        return is_page(self.rule) and self.rule.kind == "latency_quantile"
 
     def grouping(self, layout: tuple[str, ...]) -> Grouping:
         """Which series of a page with these keys are this metric's: by bucket bound for a
-        histogram, one group for a counter, else each on its own; none when there are none."""
-        if layout != self._layout:
-            self._layout, self._grouping = layout, self._group(layout)
-        return self._grouping
+        histogram, one group for a counter, else each on its own; none when there are none, or
+        when they are no whole histogram."""
+        return self._of(layout).groups
 
-    def _group(self, layout: tuple[str, ...]) -> Grouping:
-        rule, found = self.rule, dict[float, list[int]]()
-        name = self._family
-        # In the order of their keys, as a samples file has them: floats add up differently in
-        # another order, and the replay must say what the live judge said.
+    def places(self, layout: tuple[str, ...]) -> list[int]:
+        """Where in a page with these keys this metric's series are.
+
+        In the order of their keys, as a samples file has them: floats add up differently in
+        another order, and the replay must say what the live judge said.
+        """
+        return [place for place, _ in self._series(layout)]
+
+    def _of(self, layout: tuple[str, ...]) -> Buckets:
+        if layout != self._layout:
+            self._layout, self._buckets = layout, self._group(layout)
+        return self._buckets
+
+    def _series(self, layout: tuple[str, ...]) -> list[tuple[int, Mapping[str, str]]]:
+        name, wanted = self._family, self.rule.labels.items()
+        found = []
         for place in sorted(range(len(layout)), key=layout.__getitem__):
             family, labels = split_series(layout[place])
-            if family != name or any(labels.get(k) != v for k, v in rule.labels.items()):
-                continue
-            bound = 0.0 if rule.kind == "counter" else float(place)
-            if is_page(rule) and rule.kind == "latency_quantile":
-                bound = _bound(labels.get("le", ""))
-            if not math.isnan(bound):
-                found.setdefault(bound, []).append(place)
-        return tuple((bound, tuple(places)) for bound, places in found.items())
+            if family == name and all(labels.get(k) == v for k, v in wanted):
+                found.append((place, labels))
+        return found
 
-    def _counts(self, sample: Sample) -> dict[float, float]:
+    def _group(self, layout: tuple[str, ...]) -> Buckets:
+        series = self._series(layout)
+        if self._is_histogram:
+            return group_buckets(series) if series else Buckets()
+        places = tuple(place for place, _ in series)
+        if self.rule.kind == "counter":
+            return Buckets(((0.0, places),) if places else ())
+        return Buckets(tuple((float(place), (place,)) for place in places))
+
+    def _counts(self, sample: Sample, layout: tuple[str, ...]) -> dict[float, float]:
         values = tuple(sample.series.values())
-        return {
-            bound: _added(values, places) for bound, places in self.grouping(tuple(sample.series))
-        }
+        return {bound: _added(values, places) for bound, places in self.grouping(layout)}
 
     def _counted(self, sample: Sample, reading: Reading) -> Point:
         rule, window = self.rule, self.window
+        if self._is_histogram and (fault := counts_fault(reading.counts)):
+            return self._faulty(sample, fault)
+        if window and reading.counts.keys() != window[-1].counts.keys():
+            return self._restarted(sample, reading, why="it has other buckets than before")
         if window and reading.went_back(window[-1]):
-            return self._restarted(sample, reading)
+            return self._restarted(sample, reading, why="counter went back")
         self.unjudged = 0.0
         if window:
             self.events += reading.total - window[-1].total
@@ -203,26 +234,42 @@ class MetricSeries:
         events = delta[max(delta)]
         if rule.kind == "counter":
             return self._valued(sample, events * rule.scale, events=events)
+        return self._quantile(sample, delta, events=events)
+
+    def _quantile(self, sample: Sample, delta: Mapping[float, float], *, events: float) -> Point:
+        rule = self.rule
+        if fault := counts_fault(delta):
+            return self._faulty(sample, f"within {rule.window_seconds:g} s {fault}")
         if events < max(1, rule.min_events):
             status = "few_events" if events else "zero_events"
             return self._point(sample, status, events=events)
-        value = bucket_quantile(delta, quantile=rule.quantile) * rule.scale
-        return self._valued(sample, value, events=events)
+        found = bucket_quantile(delta, quantile=rule.quantile)
+        if found is None:
+            return self._faulty(sample, "its buckets have no quantile")
+        if found.is_over:
+            value = scaled_bound(rule, found.value)
+            return self._valued(sample, value, events=events, is_over=True)
+        return self._valued(sample, found.value * rule.scale, events=events)
 
-    def _restarted(self, sample: Sample, reading: Reading) -> Point:
+    def _faulty(self, sample: Sample, fault: str) -> Point:
+        return self._point(sample, "no_data", reason=f"{self._asked} has no value: {fault}")
+
+    def _restarted(self, sample: Sample, reading: Reading, *, why: str) -> Point:
         """The engine counts anew, from zero, as Prometheus' increase has it: what it counted
         before this sample is in the points that follow."""
         self.window = deque([Reading(sample.mono, {}), reading])
         self.events += reading.total
         self.unjudged = reading.total
-        return self._point(sample, "no_data", reason="counter went back: engine restarted")
+        return self._point(sample, "no_data", reason=f"{why}: engine restarted")
 
-    def _valued(self, sample: Sample, value: float, *, events: float | None) -> Point:
+    def _valued(
+        self, sample: Sample, value: float, *, events: float | None, is_over: bool = False
+    ) -> Point:
         if not math.isfinite(value):
             return self._point(sample, "no_data", reason=f"{self._asked} is not finite")
         value += 0.0  # no minus zero
-        status = "breach" if badness(self.rule, value) > 0 else "good"
-        return self._point(sample, status, value=value, events=events)
+        status = status_of(self.rule, value, is_over=is_over)
+        return self._point(sample, status, value=value, events=events, is_over=is_over)
 
     def _point(
         self,
@@ -232,19 +279,12 @@ class MetricSeries:
         value: float | None = None,
         events: float | None = None,
         reason: str = "",
+        is_over: bool = False,
     ) -> Point:
         warming = sample.mono - self.started < self.rule.warm_up_seconds
         if warming and status in _MEASURED:
             status = "warm_up"
-        return Point(sample.wall, sample.mono, value, events, status, reason)
-
-
-def _bound(text: str) -> float:
-    """The bound of a bucket; NaN for what is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+        return Point(sample.wall, sample.mono, value, events, status, reason, is_over)
 
 
 def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:

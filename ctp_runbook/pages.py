@@ -15,6 +15,7 @@ from ctp_runbook.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES
 from ctp_runbook.judge import WindowJudgement
+from ctp_runbook.measure import more_than
 from ctp_runbook.measured import Measured
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
@@ -237,7 +238,11 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
         if one is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
-        numbers = (_number(value, unit) for value in (one.worst, one.limit, one.margin))
+        numbers = (
+            more_than(_number(one.worst, unit), is_over=one.worst_is_over),
+            _number(one.limit, unit),
+            "not known" if one.worst_is_over else _number(one.margin, unit),
+        )
         rows.append((name, mark(one.verdict.name), *numbers, f"{one.coverage:.0%}", one.sentence))
     columns = ("metric", "verdict", "worst", "limit", "margin", "coverage", "why")
     numeric = frozenset({"worst", "limit", "margin", "coverage"})

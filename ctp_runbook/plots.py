@@ -8,13 +8,14 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.history import History
-from ctp_runbook.judge import WindowJudgement
+from ctp_runbook.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.measure import Point
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import Picture, mark
 from ctp_runbook.plot_style import Theme, picture, theme_of
 from ctp_runbook.watch_clock import Clock, clock_of
 from ctp_runbook.watch_panel import (
+    SAMPLE_WORDS,
     draw_panel,
     label_start,
     rule_of,
@@ -99,7 +100,7 @@ def watch_figure(
                 f"{clock.unit} after the watch began", fontsize=8, color=colours.faint, labelpad=2
             )
     _title(figure, history, judged, colours, height=height)
-    _legend(figure, history, clock, colours)
+    _legend(figure, history, clock, colours, is_any_open=any(map(_has_open, shown)))
     return figure
 
 
@@ -193,7 +194,13 @@ def _shortened(text: str, width: int = 150) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
-def _legend(figure: Figure, history: History, clock: Clock, theme: Theme) -> None:
+def _has_open(one: MetricJudgement) -> bool:
+    return "open_bucket" in one.points.statuses
+
+
+def _legend(
+    figure: Figure, history: History, clock: Clock, theme: Theme, *, is_any_open: bool
+) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -232,6 +239,7 @@ def _legend(figure: Figure, history: History, clock: Clock, theme: Theme) -> Non
             label=name,
         )
         for name, look in looks.items()
+        if is_any_open or name != SAMPLE_WORDS["open_bucket"]
     ]
     figure.legend(
         handles=entries,

@@ -28,7 +28,7 @@ class PointLog:
     def __init__(self) -> None:
         self.wall, self.mono = array("d"), array("d")
         self.value, self.events = array("d"), array("d")  # NaN stands for None
-        self.status = array("b")
+        self.status, self.over = array("b"), array("b")
         self.reason = array("i")
         self.reasons: list[str] = [""]
         self._known: dict[str, int] = {"": 0}
@@ -46,6 +46,7 @@ class PointLog:
         self.value.append(math.nan if point.value is None else point.value)
         self.events.append(math.nan if point.events is None else point.events)
         self.status.append(_CODES[point.status])
+        self.over.append(point.is_over)
         self.reason.append(reason)
 
     def extend(
@@ -56,15 +57,22 @@ class PointLog:
         value: NDArray[np.float64],
         events: NDArray[np.float64] | None,
         status: NDArray[np.int8],
+        over: NDArray[np.int8],
     ) -> None:
-        """Take measured points in, all without a reason; ``status`` indexes STATUSES."""
+        """Take measured points in, all without a reason; ``status`` indexes STATUSES, and where
+        ``over`` is 1 the truth is more than the value."""
         self.wall.frombytes(wall.tobytes())
         self.mono.frombytes(mono.tobytes())
         self.value.frombytes(value.tobytes())
         counted = array("d", [math.nan]) * len(mono) if events is None else events
         self.events.frombytes(counted.tobytes())
         self.status.frombytes(status.tobytes())
+        self.over.frombytes(over.tobytes())
         self.reason.extend(array("i", [0]) * len(mono))
+
+    def values_from(self, first: int) -> Iterator[tuple[float, int]]:
+        """Values from a point on, NaN for none, each with 1 where the truth is more than it."""
+        return zip(self.value[first:], self.over[first:], strict=True)
 
     @property
     def points(self) -> Points:
@@ -122,6 +130,7 @@ class Points(Sequence[Point]):
             _optional(log.events[at]),
             STATUSES[log.status[at]],
             log.reasons[log.reason[at]],
+            bool(log.over[at]),
         )
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:
@@ -133,6 +142,12 @@ class Points(Sequence[Point]):
             _column(log.value, "f8", length),
             _column(log.status, "i1", length),
         )
+
+    def over(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Monotonic seconds and values of those points whose truth is more than their value."""
+        monos, values, _ = self.columns()
+        over = _column(self._log.over, "i1", len(self)) != 0
+        return monos[over], values[over]
 
     @property
     def extremes(self) -> tuple[float, float] | None:

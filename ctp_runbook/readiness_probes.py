@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
+from ctp_runbook.histogram import bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.journal import utc_text
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.process import end_group
@@ -28,6 +29,7 @@ from ctp_runbook.readiness_pipeline import PipelineSources, pipeline_readings
 __all__ = ["REHEARSAL_PROFILE", "ReadinessSources", "measure"]
 
 REHEARSAL_PROFILE = "rehearsal"
+_QUERY_P99 = "quant_hft_ctp_query_latency_p99_ms"
 _QUERIES = "quant_hft_ctp_query_latency_seconds"
 _VIOLATIONS = "quant_hft_query_rate_violation_total"
 _RECONNECTS = "quant_hft_ctp_reconnect_total"
@@ -155,14 +157,29 @@ def _after_a_query(sources: ReadinessSources, before: Mapping[str, float]) -> di
     while True:
         time.sleep(_LOOK_SECONDS)
         page = scrape(sources.metrics_url, families=_FAMILIES, seconds=sources.seconds)
-        if _recent_queries(page, before) or time.monotonic() > end:
+        if _has_queried(page, before) or time.monotonic() > end:
             return page
 
 
+def _has_queried(page: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    """True as well where waiting for longer mends nothing: the histogram is none."""
+    try:
+        return bool(_recent_queries(page, before))
+    except ProbeError:
+        return True
+
+
 def _recent_queries(page: Mapping[str, float], before: Mapping[str, float]) -> dict[float, float]:
-    """Bucket counts of the queries made between the two pages; empty for none."""
+    """Bucket counts of the queries made between the two pages; empty for none.
+
+    Raises ProbeError for a page whose histogram is none, or that says less than the one before.
+    """
     now, then = _buckets(page), _buckets(before)
+    if then and now.keys() != then.keys():
+        raise ProbeError(f"{_QUERIES} has no value: it has other buckets than a moment ago")
     recent = {bound: count - then.get(bound, 0.0) for bound, count in now.items()}
+    if fault := counts_fault(recent):
+        raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
     return recent if recent and recent[max(recent)] > 0 else {}
 
 
@@ -171,26 +188,39 @@ _Read = tuple[float | None, str]
 
 
 def _query_p99_ms(page: _Page, before: _Page) -> _Read:
-    from ctp_runbook.measure import bucket_quantile
-
-    if not _buckets(page):
-        return None, f"{_QUERIES} is not on the page"
-    if not (recent := _recent_queries(page, before)):
+    try:
+        if not _buckets(page):
+            return None, f"{_QUERIES} is not on the page"
+        recent = _recent_queries(page, before)
+    except ProbeError as error:
+        return None, str(error)
+    found = bucket_quantile(recent, quantile=0.99)
+    if found is None:
         return None, "the engine made no query while it was watched: no latency is proved"
-    p99 = bucket_quantile(recent, quantile=0.99) * 1000
-    return round(p99, 3), f"p99 of {recent[max(recent)]:g} queries just now"
+    told = f"p99 of {recent[max(recent)]:g} queries just now"
+    p99 = round(found.value * 1000, 3)
+    if not found.is_over:
+        return p99, told
+    told += f" is more than {p99:g} ms, above the widest bucket of {_QUERIES}"
+    # A number says no more than itself: up to the target, the bound would be read as healthy.
+    return (None if SLIS[_QUERY_P99].is_healthy(p99) else p99), told
 
 
 def _buckets(page: _Page) -> dict[float, float]:
+    """Counts by bucket bound; empty where there are none. Raises ProbeError for no histogram."""
     from ctp_runbook.samples import split_series
 
-    found: dict[float, float] = {}
-    for key, value in page.items():
-        name, labels = split_series(key)
-        if name == f"{_QUERIES}_bucket" and not math.isnan(value):
-            bound = float(labels["le"])
-            found[bound] = found.get(bound, 0.0) + value
-    return found
+    # In the order of their keys: floats add up differently in another one.
+    series = [(split_series(key), value) for key, value in sorted(page.items())]
+    own = [(labels, n) for (name, labels), n in series if name == f"{_QUERIES}_bucket"]
+    if not own:
+        return {}
+    buckets = group_buckets(enumerate(labels for labels, _ in own))
+    counts = {bound: sum(own[at][1] for at in places) for bound, places in buckets.groups}
+    fault = buckets.fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
+    if fault := fault or counts_fault(counts):
+        raise ProbeError(f"{_QUERIES} has no value: {fault}")
+    return counts
 
 
 def _flow_control_hits(page: _Page, before: _Page) -> _Read:
@@ -255,7 +285,7 @@ _PUBLISHER: dict[str, Callable[[_Page, _Page], _Read]] = {
     "quant_hft_kafka_spool_backlog": _spool_backlog,
 }
 _FROM_PAGE: dict[str, Callable[[_Page, _Page], _Read]] = {
-    "quant_hft_ctp_query_latency_p99_ms": _query_p99_ms,
+    _QUERY_P99: _query_p99_ms,
     "quant_hft_ctp_flow_control_hits": _flow_control_hits,
     "quant_hft_ctp_disconnect_recovery_success_rate": _recovery_rate,
     "quant_hft_ctp_reject_classified_ratio": _classified_ratio,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctp_runbook.config import MetricRule
+from ctp_runbook.histogram import Grouping
 from ctp_runbook.measure import MetricSeries, counts_events, is_page
-from ctp_runbook.measure_block import grouped_counts
+from ctp_runbook.measure_block import are_cumulative, grouped_counts
 from ctp_runbook.sample_blocks import Block
 from ctp_runbook.samples import Sample
 
@@ -50,6 +51,7 @@ class Readings:
         self._began: float | None = None
         self._furthest: dict[int, float] = {}
         self._increases: dict[int, dict[float, float]] = {}
+        self._layouts: set[tuple[float, ...]] = set()
         self._last: tuple[tuple[float, ...], _Floats, _Floats] | None = None
 
     @property
@@ -61,9 +63,14 @@ class Readings:
     def increases(self) -> list[dict[float, float]]:
         """Of a counter or a histogram: what it counted in each stretch, by bucket bound.
 
-        Deltas between neighbours; none across a gap or a restart.
+        Deltas between neighbours; none across a gap or a restart, and none that are no histogram's.
         """
         return [self._increases[slot] for slot in sorted(self._increases)]
+
+    @property
+    def is_of_one_histogram(self) -> bool:
+        """False where buckets were others at one time than at another: those cannot be added."""
+        return len(self._layouts) <= 1
 
     def add(self, item: Sample | Block) -> None:
         """Take a sample or a block of them in."""
@@ -81,7 +88,7 @@ class Readings:
         if not groups or not inside.any():
             return
         counts = grouped_counts(groups, values)
-        good = inside & np.isfinite(counts).all(axis=1)
+        good = inside & np.isfinite(counts).all(axis=1) & self._are_sound(groups, counts)
         if not good.any():
             return
         if self._began is None:
@@ -91,6 +98,14 @@ class Readings:
             self._count(bounds, monos[good], counts[good])
         else:
             self._reach(monos[good], counts[good])
+
+    def _are_sound(self, groups: Grouping, counts: _Floats) -> NDArray[np.bool_]:
+        """Which rows are a histogram's, where this is one."""
+        if self.rule.kind != "latency_quantile" or not counts_events(self.rule):
+            return np.ones(len(counts), dtype=bool)
+        bounds = [bound for bound, _ in groups]
+        with np.errstate(invalid="ignore"):  # what is not finite is left out anyway
+            return are_cumulative(bounds, counts)
 
     def _concerns(self, item: Sample | Block) -> bool:
         rule = self.rule
@@ -121,9 +136,12 @@ class Readings:
         if self._last is not None and self._last[0] == bounds:
             monos = np.concatenate([self._last[1], monos])
             counts = np.concatenate([self._last[2], counts])
+        self._layouts.add(tuple(sorted(bounds)))
         self._last = bounds, monos[-1:].copy(), counts[-1:].copy()
         deltas, gaps = np.diff(counts, axis=0), np.diff(monos)
         sound = (gaps <= _GAP_INTERVALS * self.rule.interval_seconds) & (deltas >= 0).all(axis=1)
+        if self.rule.kind == "latency_quantile":
+            sound &= are_cumulative(bounds, deltas)
         found, place = self._slots(monos[1:][sound])
         added = np.zeros((len(found), len(bounds)))
         np.add.at(added, place, deltas[sound])

@@ -16,8 +16,10 @@ from ctp_runbook.config import WatchRules, load_watch
 from ctp_runbook.errors import EvidenceInvalid, RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, read_journal, utc_text
-from ctp_runbook.judge import Firing, MetricJudgement, WindowJudgement
+from ctp_runbook.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.measure import more_than
 from ctp_runbook.rundir import RunDir
+from ctp_runbook.verdicts import Firing
 from ctp_runbook.verify_watch import rejudge, sample_findings, verdict_findings
 
 __all__ = ["Rejudgement", "Ruling", "rejudge_run"]
@@ -165,9 +167,9 @@ def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
 
 
 def _metric(one: MetricJudgement) -> dict[str, Any]:
-    fields = ("sentence", "value", "limit", "margin", "worst", "coverage", "query")
+    fields = ("sentence", "value", "is_over", "limit", "margin", "worst", "worst_is_over")
     worst_utc = None if one.worst_wall is None else utc_text(one.worst_wall)
-    told = {name: getattr(one, name) for name in fields}
+    told = {name: getattr(one, name) for name in (*fields, "coverage", "query")}
     return {"verdict": one.verdict.name, "worst_utc": worst_utc, **told}
 
 
@@ -179,4 +181,6 @@ def _numbers(one: MetricJudgement) -> str:
     last, margin = (
         "none" if value is None else f"{value + 0.0:.4g}" for value in (one.value, one.margin)
     )
+    last = more_than(last, is_over=one.is_over)
+    margin = "not known" if one.worst_is_over else margin
     return f"last value {last}, margin {margin}, coverage {one.coverage:.0%}"

@@ -114,6 +114,7 @@ def _record_trigger(context: RunContext, trouble: Trouble) -> None:
         metric=trouble.metric,
         value=trouble.value,
         limit=trouble.limit,
+        **({"is_over": True} if trouble.is_over else {}),
         sample_utc=utc_text(trouble.wall),
         sample_mono_ns=int(trouble.mono * 1e9),
         sentence=trouble.sentence,

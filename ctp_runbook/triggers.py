@@ -66,8 +66,13 @@ class Condition:
     text: str = field(default="", compare=False)
     unit: str = ""
 
-    def holds(self, value: float) -> bool:
-        """Whether the comparison is true of ``value``; NaN proves nothing and never holds."""
+    def holds(self, value: float, *, is_over: bool = False) -> bool:
+        """Whether the comparison is surely true of ``value``, or where ``is_over`` of whatever is
+        more than it; NaN proves nothing and never holds."""
+        if is_over:
+            # All that is more than a value is more than what is no more than that value. Nothing
+            # else can be said of all of it: it has no end.
+            return self.op in ("gt", "ge", "ne") and self.value <= value
         return not math.isnan(value) and _OPERATORS[self.op][1](value, self.value)
 
     @property

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ctp_runbook.judge import Firing
+from ctp_runbook.verdicts import Firing
 
 __all__ = ["Trouble"]
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Why the switch is to be undone, and the moment that started the rollback's clock."""
+    """Why the switch is to be undone, and the moment that started the rollback's clock.
+
+    ``is_over``: what was seen of the metric is more than ``value``.
+    """
 
     cause: str
     sentence: str
@@ -21,6 +24,7 @@ class Trouble:
     metric: str = ""
     value: float | None = None
     limit: float | None = None
+    is_over: bool = False
 
     @classmethod
     def now(cls, cause: str, sentence: str) -> Trouble:
@@ -38,4 +42,5 @@ class Trouble:
             metric=firing.metric,
             value=firing.value,
             limit=firing.limit,
+            is_over=firing.is_over,
         )

@@ -14,12 +14,13 @@ from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.errors import JournalError, TriggerError
 from ctp_runbook.history import History
 from ctp_runbook.journal import Record, utc_text
-from ctp_runbook.judge import Firing, WindowJudgement
+from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record_forms import is_number
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.samples import Sample, each_sample
 from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.verdicts import Firing
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
 
@@ -38,6 +39,8 @@ WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
 _SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence")
+# Written where it is true only.
+_FLAGS = ("is_over", "worst_is_over")
 
 
 def window_findings(history: History) -> Iterator[str]:
@@ -313,6 +316,10 @@ def _metric_findings(judged: WindowJudgement, written: Mapping[str, Any]) -> Ite
             found, due = given.get(key, "nothing"), getattr(one, key)
             if found != due or isinstance(found, bool):
                 yield f"{name}: {key} judged again is {due!r}; watch_ended says {found!r}"
+        for key in _FLAGS:
+            flag, due = given.get(key, False), getattr(one, key)
+            if flag is not due:
+                yield f"{name}: {key} judged again is {due!r}; watch_ended says {flag!r}"
 
 
 def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[str]:
@@ -320,7 +327,7 @@ def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[
     given = trigger.payload if trigger else {}
     by_metric = given.get("cause") == "metric"
     named = (given.get("metric"), given.get("value"), given.get("limit"))
-    if trigger and not by_metric and named != ("", None, None):
+    if trigger and not by_metric and (named != ("", None, None) or "is_over" in given):
         yield f"the trigger names a metric, and its cause is {given['cause']}"
     if firing is None:
         if by_metric:
@@ -330,12 +337,12 @@ def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[
         acted = given.get("cause", "nothing")
         yield f"the samples fire the trigger ({firing.sentence}); the run acted on {acted}"
         return
-    observed = (given.get("metric"), given.get("value"), given.get("limit"))
-    if observed != (firing.metric, firing.value, firing.limit):
-        yield (
-            f"the trigger was {observed}; the samples fire "
-            f"{(firing.metric, firing.value, firing.limit)}"
-        )
+    fired = (firing.metric, firing.value, firing.limit)
+    if named != fired:
+        yield f"the trigger was {named}; the samples fire {fired}"
+    is_over = given.get("is_over", False)
+    if is_over is not firing.is_over:
+        yield f"the trigger's is_over was {is_over!r}; the samples fire with {firing.is_over!r}"
     if given.get("sample_utc") != utc_text(firing.wall):
         yield (
             f"the trigger's sample is from {given.get('sample_utc')}; the samples fire at "

@@ -19,7 +19,7 @@ from ctp_runbook.comparison import with_comparison
 from ctp_runbook.control import Request
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, utc_text
-from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.process import is_running
 from ctp_runbook.proofs import observe, pin_member, shows_life
@@ -27,6 +27,7 @@ from ctp_runbook.sampler import Sampler
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.trouble import Trouble
+from ctp_runbook.verdicts import Firing
 from ctp_runbook.watch_sources import watch_targets
 
 __all__ = ["Watch"]
@@ -355,7 +356,8 @@ class Watch:
 
 def _summary(one: Any) -> dict[str, Any]:
     fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
-    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}}
+    over = {name: True for name in ("is_over", "worst_is_over") if getattr(one, name)}
+    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}, **over}
 
 
 def _cut_torn_line(context: RunContext) -> None:

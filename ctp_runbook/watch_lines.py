@@ -17,9 +17,10 @@ from ctp_runbook.points import Points
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "Line", "stretches", "unbroken_lines"]
+__all__ = ["COLUMNS", "Line", "over_marks", "stretches", "unbroken_lines"]
 
 COLUMNS = 1000  # more than a panel has pixels
+_MARKS = 40
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
         if whole[run[0]]:
             kept = run[_telling(monos[run], values[run], width)]
             yield Line(monos[kept].tolist(), values[kept].tolist())
+
+
+def over_marks(points: Points) -> Line | None:
+    """Where the truth is more than the value, no more marks than can be told apart; None for none."""
+    monos, values = points.over()
+    if not len(monos):
+        return None
+    width = max(float(monos.max() - monos.min()) / _MARKS, 1e-9)
+    kept = np.flatnonzero(np.diff(np.floor((monos - monos[0]) / width), prepend=-1.0))
+    return Line(monos[kept].tolist(), values[kept].tolist())
 
 
 def _parted(

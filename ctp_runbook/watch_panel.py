@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.history import History
 from ctp_runbook.judge import MetricJudgement
-from ctp_runbook.measure import Point
+from ctp_runbook.measure import Point, more_than
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import mark
 from ctp_runbook.plot_style import Theme, bare_axes
 from ctp_runbook.points import Points
 from ctp_runbook.watch_clock import Clock, Span, runner_started, spans_of
-from ctp_runbook.watch_lines import unbroken_lines
+from ctp_runbook.watch_lines import over_marks, unbroken_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +38,7 @@ SAMPLE_WORDS = {
     "zero_events": "no event",
     "few_events": "too few events",
     "warm_up": "warming up",
+    "open_bucket": "above all buckets",
     "no_data": "missing",
     "error": "missing",
 }
@@ -159,6 +160,28 @@ def _draw_line(
             marker=dot,
             markersize=3,
         )
+    _draw_over(axes, one.points, rule, clock, colour=theme.value)
+
+
+def _draw_over(
+    axes: Axes, points: Points, rule: dict[str, Any], clock: Clock, *, colour: str
+) -> None:
+    """Arrows up from values that are more than what is drawn, the first of them in words."""
+    marks = over_marks(points)
+    if marks is None:
+        return
+    xs = [clock.at(mono) for mono in marks.monos]
+    axes.plot(
+        xs, marks.values, color=colour, marker="^", markersize=5, linestyle="none", gid="over"
+    )
+    axes.annotate(
+        f"> {_amount(marks.values[0], rule)}",
+        (xs[0], marks.values[0]),
+        xytext=(4, 5),
+        textcoords="offset points",
+        fontsize=7.5,
+        color=colour,
+    )
 
 
 def _shown_before(one: MetricJudgement, clock: Clock) -> list[Point]:
@@ -187,6 +210,7 @@ def _draw_before(
         dot = "o" if len(xs) == 1 else ""
         style: dict[str, Any] = {"drawstyle": steps, "marker": dot, "markersize": 3}
         axes.plot(*(xs, ys), color=theme.before, linewidth=1.5, **style)
+    _draw_over(axes, Points.of(points), rule, clock, colour=theme.before)
     values = sorted(p.value for p in points if p.value is not None)
     if not values:
         return
@@ -293,7 +317,7 @@ def _draw_trigger(
         return
     axes.plot([x], [given["value"]], marker="X", markersize=9, color=theme.bad, zorder=5)
     axes.annotate(
-        f"trigger: {_amount(given['value'], rule)}",
+        "trigger: " + more_than(_amount(given["value"], rule), is_over=bool(given.get("is_over"))),
         (x, given["value"]),
         xytext=(-8, 6),
         textcoords="offset points",
@@ -312,9 +336,10 @@ def _panel_title(
     name = str(rule["label"]) + ("" if counted else f" ({rule['unit']})")
     fired = history.trigger is not None and history.trigger.payload.get("metric") == one.name
     said = "✗ ROLLBACK TRIGGERED" if fired else mark(one.verdict.name)
-    if one.worst is not None and one.margin is not None:
-        said += f" · worst {_amount(one.worst, rule)}"
-        said += "" if counted else f" · margin {_amount(one.margin, rule)}"
+    if one.worst is not None:
+        said += f" · worst {more_than(_amount(one.worst, rule), is_over=one.worst_is_over)}"
+    if one.margin is not None and not counted:
+        said += f" · margin {_amount(one.margin, rule)}"
     lines = (
         (16, name, theme.ink, "bold", 10),
         (4, said, theme.bad if fired else verdict_colour(one.verdict, theme), "normal", 8.5),

@@ -54,5 +54,6 @@ def strip_looks(theme: Theme) -> dict[str, dict[str, Any]]:
         "no event": {"facecolors": theme.value, "alpha": 0.3},
         "too few events": {"facecolors": theme.shade, "edgecolors": theme.warn, "hatch": "...."},
         "warming up": {"facecolors": theme.grid},
+        "above all buckets": {"facecolors": theme.shade, "edgecolors": theme.warn, "hatch": "////"},
         "missing": {"facecolors": theme.paper, "edgecolors": theme.bad, "hatch": "xxxx"},
     }

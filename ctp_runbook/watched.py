@@ -28,7 +28,8 @@ SLACK_SECONDS = 1e-6
 class Watched:
     """One metric under watch: its points, and what a verdict needs of them, kept up to date.
 
-    A look at a window of a day must cost no more than one at its first minute.
+    ``unknown`` is the first point that says nothing of the limit, ``fresh`` the last that was
+    measured. A look at a window of a day must cost no more than one at its first minute.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Watched:
         self.log = PointLog()
         self.breach_since: float | None = None
         self.failed_at: Point | None = None
+        self.unknown: Point | None = None
         self.extreme: Point | None = None
         self.valued: Point | None = None
         self.fresh: Point | None = None
@@ -56,6 +58,8 @@ class Watched:
         if point.measured:
             self.fresh = point
             self._note_breach(point)
+        if point.status == "open_bucket":
+            self.unknown = self.unknown or point
         if point.judged:
             self._cover(point.mono)
             if point.value is not None:
@@ -71,8 +75,7 @@ class Watched:
         if measured is not None:
             self._take(measured)
             return
-        groups = self.series.grouping(block.layout)
-        columns = sorted(place for _, places in groups for place in places)
+        columns = sorted(self.series.places(block.layout))
         for _, sample in block.samples(columns):
             self.add(sample)
 
@@ -84,14 +87,23 @@ class Watched:
         points = self.log.points
         self.last = self.fresh = points[-1]
         self._note_breaches(measured, points, first)
+        if self.unknown is None and measured.open.any():
+            self.unknown = points[first + int(measured.open.argmax())]
         judged = np.flatnonzero(measured.judged)
         self._cover_all(measured.mono[judged])
         valued = judged[~np.isnan(measured.value[judged])]
         if len(valued):
             self.valued = points[first + int(valued[-1])]
-            values = measured.value[valued]
-            furthest = values.argmax() if self.rule.direction == "max" else values.argmin()
-            self._note_extreme(points[first + int(valued[furthest])])
+            self._note_extreme(points[first + int(valued[self._furthest(measured, valued)])])
+
+    def _furthest(self, measured: MeasuredBlock, valued: NDArray[np.intp]) -> int:
+        """The first of these points that ``_beyond`` puts before all others."""
+        import numpy as np
+
+        upward = self.rule.direction == "max"
+        values, over = measured.value[valued], measured.over[valued]
+        bad = values - self.rule.limit if upward else self.rule.limit - values
+        return int(np.where(bad == bad.max(), over if upward else -over, -2).argmax())
 
     def _note_breaches(self, measured: MeasuredBlock, points: Points, first: int) -> None:
         """Of the points from ``first`` on, all measured; what stands between breaches ends one."""
@@ -162,9 +174,10 @@ class Watched:
         return min(1.0, (interval * 1e9 + covered_ns) / (due * interval * 1e9))
 
 
-def _beyond(rule: MetricRule, point: Point) -> float:
+def _beyond(rule: MetricRule, point: Point) -> tuple[float, bool]:
+    """How bad, for comparing; more than a value is beyond that value, whichever side is bad."""
     assert point.value is not None  # asked of points with a value only
-    return badness(rule, point.value)
+    return badness(rule, point.value), point.is_over is (rule.direction == "max")
 
 
 def _covered_ns(gap: float, interval: float) -> int:

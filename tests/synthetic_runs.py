@@ -23,7 +23,7 @@ from ctp_runbook.evidence import CHECKLISTS, write_evidence, write_manifest
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.journal import Journal, Record, digest_of, read_journal, utc_text
-from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement
+from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.measured import Measured
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.pin import Pin
@@ -32,6 +32,7 @@ from ctp_runbook.rundir import RunDir
 from ctp_runbook.samples import Sample
 from ctp_runbook.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.triggers import parse_trigger
+from ctp_runbook.verdicts import Firing
 
 __all__ = [
     "KINDS",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -136,6 +137,74 @@ def test_a_p99_needs_more_than_a_median() -> None:
     assert found.median is not None
     assert found.p99 is None
     assert "p99 too small to judge: 49 before" in found.sentence
+
+
+def test_what_is_above_all_buckets_has_no_shift() -> None:
+    """A bound is no quantile: on either side it would prove a shift, or none, of its own. The ranks
+    hold where both engines have the same buckets."""
+    rule = replace(LATENCY, baseline_max_shift=0.0)
+    quick, slow = latencies(3), latencies(200, seed=2)
+    for before, after in ((quick, slow), (slow, quick), (slow, slow)):
+        found = compared(rule, before, after)
+        assert (found.median, found.p99, found.failed) == (None, None, False)
+        assert "median not known: it may lie above the widest bucket" in found.sentence
+        assert "p99 not known" in found.sentence
+        assert "baseline_max_shift 0 was not applied" in found.sentence
+        assert found.rank_p is not None
+        assert (found.rank_p < 1e-6) is (before is not after)
+        json.dumps(found.payload, allow_nan=False)
+
+
+def test_a_median_may_be_known_where_the_p99_is_not() -> None:
+    """Some orders above all buckets leave what most of them took."""
+    found = compared(LATENCY, latencies(3), latencies(25, seed=2))
+    assert found.median is not None
+    assert found.p99 is None
+    assert "p99 not known" in found.sentence
+
+
+def test_ranks_above_different_buckets_are_not_known() -> None:
+    """More than 50 ms and 80 ms: which of them is more nobody knows."""
+    wider = [
+        replace(one, series={k.replace('"0.05"', '"0.5"'): n for k, n in one.series.items()})
+        for one in latencies(200)
+    ]
+    found = compared(LATENCY, latencies(200, seed=2), wider)
+    assert found.rank_p is None
+    json.dumps(found.payload, allow_nan=False)
+
+
+def test_an_engine_that_changed_its_buckets_is_not_compared() -> None:
+    """What one histogram counted is not added to what another did."""
+    first, second = latencies(3, seconds=60), latencies(3, seconds=60, seed=2)
+    moved = [
+        replace(
+            one,
+            mono=one.mono + 60,
+            series={k.replace('"0.05"', '"0.06"'): n for k, n in one.series.items()},
+        )
+        for one in second
+    ]
+    found = compared(LATENCY, latencies(3), [*first, *moved])
+    assert found.sentence == "not compared: an engine's histogram changed its buckets meanwhile"
+    assert not found.failed
+
+
+def test_what_is_no_histogram_makes_no_block() -> None:
+    """Counts that fall with the bound, and pages without ``+Inf``, are read over."""
+    good = latencies(3)
+    lacking = [
+        replace(one, series={k: n for k, n in one.series.items() if '"inf"' not in k})
+        for one in good
+    ]
+    falling = [replace(one, series={**one.series, key_of(one): 1e9}) for one in good]
+    for broken in (lacking, falling):
+        assert compared(LATENCY, broken, good).n_before == 0
+
+
+def key_of(one: Sample) -> str:
+    """The series of its narrowest bucket."""
+    return next(iter(one.series))
 
 
 def test_what_is_not_a_number_is_no_value() -> None:

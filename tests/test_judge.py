@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.judge import (
-    Firing,
     MetricJudgement,
     WindowJudge,
     WindowJudgement,
@@ -24,6 +23,7 @@ from ctp_runbook.judge import (
 from ctp_runbook.model import Verdict
 from ctp_runbook.samples import Sample
 from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.verdicts import Firing
 
 STARTED = 1000.0
 SECONDS = 30
@@ -79,19 +79,22 @@ class Engine:
     kind: str
     fast: float = 0.0
     slow: float = 0.0
+    above: float = 0.0
     count: float = 0.0
     second: int = -1
 
     def page(self, word: str) -> dict[str, float]:
-        """good 2.5 ms, 1 event in 4 s or the value 1; bad beyond 5; limit exactly 5."""
+        """good 2.5 ms, 1 event in 4 s or the value 1; bad beyond 5; limit exactly 5; above more
+        than the widest bucket, which ends at 10."""
         self.second += 1
         if word == "reset":
-            self.fast = self.slow = self.count = 0.0
+            self.fast = self.slow = self.above = self.count = 0.0
         elif word in ("good", "bad", "limit"):
             self.fast += {"good": 2, "bad": 0, "limit": 1}[word]
             self.slow += {"good": 0, "bad": 2, "limit": 1}[word]
             every = {"good": 4, "bad": 1, "limit": 2}[word]
             self.count += self.second % every == 0
+        self.above += 2 * (word == "above")
         if word in BLIND_WORDS:
             return {
                 "nan": self._shown(math.nan, math.nan, math.nan),
@@ -105,7 +108,7 @@ class Engine:
             return {
                 'family_bucket{le="0.005"}': fast,
                 'family_bucket{le="0.01"}': both,
-                'family_bucket{le="+Inf"}': both,
+                'family_bucket{le="+Inf"}': both + self.above,
             }
         if self.kind == "counter" and math.isfinite(value):
             return {"family": self.count}
@@ -190,7 +193,59 @@ GOOD_ENDINGS: dict[str, Ending] = {
         "fresh scrapes prove no event at all",
     ),
 }
+GOOD_ENDINGS["above all buckets, but shorter than for_seconds"] = (
+    ("latency_quantile",),
+    spread((9, "good"), (6, "above"), (31, "good")),
+    {"for_seconds": 20.0},
+    PASSED,
+    "worst more than 10 ms at 22:13:34Z, margin at most -5 ms; watch.m.limit 5 ms, which it was "
+    "beyond for less than for_seconds 20",
+)
+GOOD_ENDINGS["above all buckets, and that is what is wanted"] = (
+    ("latency_quantile",),
+    spread((31, "above")),
+    {"direction": "min"},
+    PASSED,
+    "worst more than 10 ms at 22:13:22Z, margin more than 5 ms; watch.m.limit 5 ms",
+)
 BAD_ENDINGS: dict[str, Ending] = {
+    "above all buckets": (
+        ("latency_quantile",),
+        spread((31, "above")),
+        {},
+        FAILED,
+        "more than 10 ms > watch.m.limit 5 ms at 22:13:25Z: its histogram's widest bucket ends at "
+        "10 ms",
+    ),
+    "above all buckets, which end at the limit": (
+        ("latency_quantile",),
+        spread((31, "above")),
+        {"limit": 10.0},
+        FAILED,
+        "more than 10 ms > watch.m.limit 10 ms",
+    ),
+    "above all buckets, which end below the limit": (
+        ("latency_quantile",),
+        spread((31, "above")),
+        {"limit": 11.0},
+        INCONCLUSIVE,
+        "more than 10 ms at 22:13:22Z: its histogram's widest bucket ends at 10 ms, below "
+        "watch.m.limit 11 ms; the engine's histogram needs a bucket at or above the limit",
+    ),
+    "once above all buckets, which end below the limit": (
+        ("latency_quantile",),
+        spread((9, "good"), (6, "above"), (31, "good")),
+        {"limit": 11.0},
+        INCONCLUSIVE,
+        "more than 10 ms at 22:13:34Z: its histogram's widest bucket ends at 10 ms, below",
+    ),
+    "above all buckets, which end below a minimum": (
+        ("latency_quantile",),
+        spread((31, "above")),
+        {"limit": 11.0, "direction": "min"},
+        INCONCLUSIVE,
+        "more than 10 ms at",
+    ),
     "beyond": (KINDS, spread((31, "bad")), {}, FAILED, "ms > watch.m.limit 5 ms at"),
     "beyond for exactly for_seconds": (
         GAUGES,
@@ -401,6 +456,36 @@ def test_the_worst_of_a_minimum_is_the_lowest() -> None:
         rule("state", direction="min", limit=0.5), spread((9, "bad"), (1, "good"), (31, "bad"))
     )
     assert (found.worst, found.margin, found.verdict) == (1.0, 0.5, PASSED)
+
+
+def test_what_is_more_than_its_number_says_so() -> None:
+    """Last and worst value are marked, and no margin is made of a bound."""
+    found = judged(rule("latency_quantile", limit=20.0), spread((9, "good"), (31, "above")))
+    assert (found.value, found.worst, found.margin) == (10.0, 10.0, None)
+    assert (found.is_over, found.worst_is_over) == (True, True)
+    found = judged(rule("latency_quantile", for_seconds=99.0), spread((6, "above"), (31, "good")))
+    assert (found.is_over, found.worst_is_over) == (False, True)
+    assert found.value is not None
+
+
+def test_what_is_unknown_now_is_blind_and_ends_no_hold() -> None:
+    """However freshly it was measured; a later value ends that, and no acceptance the doubt."""
+    judge = WindowJudge(
+        rules=rules(rule("latency_quantile", limit=11.0)),
+        keys=("m",),
+        trigger=NEVER,
+        started_mono=STARTED,
+        ends_mono=ENDS,
+    )
+    seen = []
+    for one in samples("latency_quantile", spread((5, "above"), (31, "good"))):
+        judge.add(one)
+        if one.seq == 10:
+            judge.accept()
+        found = judge.at(one.mono).metrics["m"]
+        seen.append((found.verdict, found.blind, found.breaching))
+    assert seen[2:8] == [(INCONCLUSIVE, True, False)] * 6
+    assert seen[8:] == [(INCONCLUSIVE, False, False)] * 23
 
 
 def test_without_a_value_there_are_no_numbers() -> None:
@@ -664,6 +749,31 @@ def fires_at(given: MetricRule, story: list[str], text: str) -> float | None:
     return firing.mono - STARTED if firing else None
 
 
+def test_a_firing_above_all_buckets_says_more_than() -> None:
+    """One reconnect of 300 s with a widest bucket of 10 s makes ``> 10`` true, and ``> 10.1`` not."""
+    for text, fires in (
+        ("m > 10", True),
+        ("m >= 10", True),
+        ("m > 10.1", False),
+        ("m < 99", False),
+    ):
+        _, firing = judge_window(
+            samples("latency_quantile", ["good", *["above"] * 9]),
+            rules=rules(rule("latency_quantile")),
+            keys=("m",),
+            trigger=trigger(text, "m"),
+            started_mono=STARTED,
+            ends_mono=ENDS,
+        )
+        assert (firing is not None) is fires, text
+        if firing is not None:
+            assert (firing.value, firing.is_over) == (10.0, True)
+            assert firing.sentence == (
+                "rollback trigger: m is more than 10 ms at 22:13:22Z, above its histogram's widest "
+                f"bucket; condition {text} ms"
+            )
+
+
 def test_a_warm_up_fires_nothing() -> None:
     """Neither in it, nor with time that was spent in it."""
     warm = rule("state", warm_up_seconds=5.0)
@@ -735,7 +845,7 @@ def test_what_is_stale_holds_no_condition(
 
 # --- live and offline -------------------------------------------------------------
 
-words = st.sampled_from(["good", "bad", "limit", "idle", "reset", *BLIND_WORDS])
+words = st.sampled_from(["good", "bad", "limit", "above", "idle", "reset", *BLIND_WORDS])
 stories = st.lists(words, max_size=SECONDS + 1)
 changes = st.fixed_dictionaries(
     {
@@ -743,6 +853,7 @@ changes = st.fixed_dictionaries(
         "warm_up_seconds": st.sampled_from([0.0, 4.0]),
         "min_coverage": st.sampled_from([0.3, 0.9]),
         "zero_events": st.sampled_from(["pass", "inconclusive"]),
+        "limit": st.sampled_from([5.0, 11.0]),
     }
 )
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ctp_runbook.config import MetricRule
-from ctp_runbook.measure import MetricSeries, Point, badness, bucket_quantile, counts_events
+from ctp_runbook.measure import MetricSeries, Point, badness, counts_events
+from ctp_runbook.probes.metrics import parse_page
 from ctp_runbook.samples import Sample, series_key
 
-BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.1, math.inf)
+PAGES = Path(__file__).parent / "histograms"
 
 
 def rule(kind: str, **changes: object) -> MetricRule:
@@ -69,57 +67,6 @@ def told(given: MetricRule, *samples: tuple[float, Mapping[str, float]]) -> list
     ]
 
 
-# --- the quantile of buckets ------------------------------------------------------
-
-quantiles = st.sampled_from([0.5, 0.9, 0.95, 0.99, 0.999])
-observations = st.lists(st.floats(0, 0.5, allow_nan=False), min_size=1, max_size=200)
-
-
-def cumulative(values: list[float]) -> dict[float, float]:
-    """The buckets of a histogram that saw these values."""
-    ordered = sorted(values)
-    return {bound: float(bisect.bisect_right(ordered, bound)) for bound in BOUNDS}
-
-
-@given(values=observations, quantile=quantiles)
-def test_the_quantile_is_right_within_its_bucket(values: list[float], quantile: float) -> None:
-    """The true order statistic lies in the bucket the answer comes from; beyond the last
-    finite bound the answer is that bound, and the truth is above it."""
-    found = bucket_quantile(cumulative(values), quantile=quantile)
-    true = float(np.quantile(values, quantile, method="inverted_cdf"))
-    upper = BOUNDS[bisect.bisect_left(BOUNDS, true)]
-    lower = max((bound for bound in BOUNDS if bound < upper), default=0.0)
-    assert lower <= found <= upper
-    if math.isinf(upper):
-        assert found == BOUNDS[-2] < true
-
-
-@given(values=observations, quantile=quantiles)
-def test_more_slow_events_never_lower_the_quantile(values: list[float], quantile: float) -> None:
-    """One more event beyond every finite bound moves the answer up or leaves it."""
-    before = bucket_quantile(cumulative(values), quantile=quantile)
-    assert bucket_quantile(cumulative([*values, 1.0]), quantile=quantile) >= before
-
-
-QUANTILES: dict[str, tuple[dict[float, float], float]] = {
-    "no buckets": ({}, math.nan),
-    "no events": ({1.0: 0, math.inf: 0}, math.nan),
-    "all in the first": ({1.0: 10, 2.0: 10, math.inf: 10}, 0.5),
-    "half in each": ({1.0: 5, 2.0: 10, math.inf: 10}, 1.0),
-    "all in the second": ({1.0: 0, 2.0: 10, math.inf: 10}, 1.5),
-    "all beyond": ({1.0: 0, 2.0: 0, math.inf: 10}, 2.0),
-    "only the open one": ({math.inf: 10}, 0.0),
-    "an empty one between": ({1.0: 4, 2.0: 4, 4.0: 8, math.inf: 8}, 1.0),
-}
-
-
-@pytest.mark.parametrize(("buckets", "median"), QUANTILES.values(), ids=QUANTILES)
-def test_medians_as_prometheus_has_them(buckets: dict[float, float], median: float) -> None:
-    """Interpolated in the bucket that the rank falls in; no event has no quantile."""
-    found = bucket_quantile(buckets, quantile=0.5)
-    assert found == median or (math.isnan(median) and math.isnan(found))
-
-
 # --- latencies --------------------------------------------------------------------
 
 
@@ -169,6 +116,120 @@ def test_few_events_are_noise() -> None:
     found = told(latency, *((at, histogram(one)) for at, one in enumerate(counts)))
     assert found[:3] == [("zero_events", None), ("zero_events", None), ("few_events", None)]
     assert isinstance(found[3], float)
+
+
+# --- above all buckets, and what is no histogram ----------------------------------
+
+
+def test_what_is_above_all_buckets_is_more_than_the_widest() -> None:
+    """Beyond a limit at the bound or below it, unknown under a limit that is higher."""
+    counts = [histogram({1.0: 0, 10.0: 0, math.inf: n}) for n in (0, 1)]
+    for limit, status in ((9.0, "breach"), (10.0, "breach"), (10.1, "open_bucket")):
+        found = points(rule("latency_quantile", limit=limit), *enumerate(counts))[-1]
+        assert (found.status, found.value, found.is_over) == (status, 10.0, True)
+        assert found.measured
+        assert found.judged
+
+
+def test_more_than_the_least_wanted_is_good() -> None:
+    """For a minimum more than the limit is what is wanted; under a higher limit it is unknown."""
+    counts = [histogram({1.0: 0, 10.0: 0, math.inf: n}) for n in (0, 1)]
+    for limit, status in ((9.0, "good"), (10.0, "good"), (10.1, "open_bucket")):
+        given = rule("latency_quantile", limit=limit, direction="min")
+        assert points(given, *enumerate(counts))[-1].status == status
+
+
+def test_a_bound_is_not_rounded_below_its_limit() -> None:
+    """0.0049 s is 4.9 ms, though 0.0049 * 1000 is a bit less: more than it is beyond 4.9 ms."""
+    assert 0.0049 * 1000 < 4.9
+    counts = [histogram({0.0049: 0, math.inf: n}) for n in (0, 1)]
+    found = points(rule("latency_quantile", limit=4.9, scale=1000.0), *enumerate(counts))[-1]
+    assert (found.status, found.value) == ("breach", 4.9)
+
+
+FILES: dict[str, tuple[str, float, float, tuple[str, float | None, bool]]] = {
+    "reconnect_in_open_bucket": (
+        "quant_hft_ctp_reconnect_seconds",
+        *(1.0, 10.0),
+        ("breach", 10.0, True),
+    ),
+    "orders_of_two_seconds": (
+        "quant_hft_order_latency_seconds",
+        *(1000.0, 5.0),
+        ("breach", 5.0, True),
+    ),
+    "no_inf_bucket": ("quant_hft_order_latency_seconds", 1000.0, 5.0, ("no_data", None, False)),
+    "only_inf_bucket": ("quant_hft_order_latency_seconds", 1000.0, 5.0, ("no_data", None, False)),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pages_that_went_wrong(name: str) -> None:
+    """What was measured since an empty page of the same series: a bound exceeded, or no value."""
+    family, scale, limit, expected = FILES[name]
+    page = parse_page((PAGES / f"{name}.txt").read_text(), families=[family])
+    given = rule("latency_quantile", query=family, scale=scale, limit=limit)
+    found = points(given, (0, dict.fromkeys(page, 0.0)), (1, page))[-1]
+    assert (found.status, found.value, found.is_over) == expected
+    assert ("has no value: there is no bucket" in found.reason) is (found.value is None)
+
+
+NO_HISTOGRAMS: dict[str, tuple[dict[str, float], str]] = {
+    "no +Inf": (histogram({1.0: 0}), "there is no bucket +Inf"),
+    "only +Inf": (histogram({math.inf: 0}), "there is no bucket but +Inf"),
+    "NaN as a bound": (
+        {**histogram({1.0: 0, math.inf: 0}), 'family_bucket{le="NaN"}': 0.0},
+        'le="NaN" is no bound',
+    ),
+    "no number as a bound": (
+        {**histogram({1.0: 0, math.inf: 0}), 'family_bucket{le="x"}': 0.0},
+        'le="x" is no bound',
+    ),
+    "falls with the bound": (
+        histogram({1.0: 5, math.inf: 4}),
+        "bucket +Inf counts fewer events than a narrower one",
+    ),
+    "other buckets elsewhere": (
+        {**histogram({1.0: 0, math.inf: 0}), **histogram({2.0: 0, math.inf: 0}, scope="b")},
+        "different buckets",
+    ),
+}
+
+
+@pytest.mark.parametrize(("series", "why"), NO_HISTOGRAMS.values(), ids=NO_HISTOGRAMS)
+def test_what_is_no_histogram_has_no_value(series: dict[str, float], why: str) -> None:
+    """Also where no event was counted: a broken page proves none. The reason says what is broken."""
+    found = points(rule("latency_quantile"), (0, series), (1, series))
+    assert [point.status for point in found] == ["no_data", "no_data"]
+    assert found[1].reason.startswith("family has no value: ")
+    assert why in found[1].reason
+
+
+def test_a_window_whose_counts_fall_with_the_bound_has_no_value() -> None:
+    """Both readings may be histograms, and what was counted between them none: three events of
+    at most 1 s and only one in all."""
+    counts = [{1.0: 0, math.inf: 5}, {1.0: 3, math.inf: 6}]
+    found = points(rule("latency_quantile"), *enumerate(map(histogram, counts)))[-1]
+    assert found.status == "no_data"
+    assert found.reason == (
+        "family has no value: within 10 s bucket +Inf counts fewer events than a narrower one"
+    )
+
+
+def test_a_reading_that_is_no_histogram_is_passed_over() -> None:
+    """What was counted meanwhile is in the next point: nothing is lost by a broken page."""
+    pages = [{1.0: 0, math.inf: 0}, {1.0: 4, math.inf: 2}, {1.0: 0, math.inf: 2}]
+    found = points(rule("latency_quantile", limit=0.5), *enumerate(map(histogram, pages)))
+    assert [point.status for point in found] == ["zero_events", "no_data", "breach"]
+    assert found[2].events == 2
+
+
+def test_other_buckets_are_those_of_a_restarted_engine() -> None:
+    """What was counted by one histogram is not taken from what another one counts."""
+    pages = [{1.0: 3, math.inf: 3}, {2.0: 3, math.inf: 4}, {2.0: 3, math.inf: 4}]
+    found = points(rule("latency_quantile"), *enumerate(map(histogram, pages)))
+    assert found[1].reason == "it has other buckets than before: engine restarted"
+    assert found[2].events == 4
 
 
 # --- counters and gauges ----------------------------------------------------------

@@ -11,12 +11,13 @@ from matplotlib.figure import Figure
 
 from ctp_runbook.history import History
 from ctp_runbook.measure import Point
+from ctp_runbook.pages import verdict_table
 from ctp_runbook.panels import Picture
 from ctp_runbook.plot_style import DARK, LIGHT, Theme
 from ctp_runbook.plots import watch_figure, watch_picture
 from ctp_runbook.points import PointLog
 from ctp_runbook.watch_lines import unbroken_lines
-from tests.watch_stories import KEYS, Story, gap_and_hold, passed, spike
+from tests.watch_stories import KEYS, Story, above, gap_and_hold, passed, spike
 
 STORIES = {"passed": passed, "gap_and_hold": gap_and_hold, "spike": spike}
 _CACHE: dict[str, Story] = {}
@@ -108,6 +109,41 @@ def test_the_triggering_sample_is_marked_with_its_value() -> None:
     assert f"trigger: {trigger.payload['value']:.3g} ms" in said
     assert "✗ ROLLBACK TRIGGERED" in said
     assert "metrics passed" not in said
+
+
+@pytest.mark.parametrize(("limit", "is_known"), [(10.0, True), (60.0, False)])
+def test_what_is_above_all_buckets_is_drawn_as_more_than(limit: float, is_known: bool) -> None:
+    """Arrows up from the bound, "> 30 s" beside the first, and the worst value in words; where the
+    limit is higher, the strip and the legend say that nothing is known of it."""
+    told = above(limit)
+    judged, _ = told.judged()
+    drawn = watch_figure(told.history, judged)
+    (reconnects,) = [
+        panel for panel in panels(drawn) if any(line.get_gid() == "over" for line in panel.lines)
+    ]
+    (marks,) = [line for line in reconnects.lines if line.get_gid() == "over"]
+    assert marks.get_marker() == "^"
+    assert set(marks.get_ydata()) == {30.0}
+    said = texts(drawn)
+    assert "> 30 s" in said.splitlines()
+    assert "worst more than 30 s" in said
+    assert ("above all buckets" in said) is not is_known
+    assert ("✗ FAILED" in said) is is_known
+    table = verdict_table(told.history, judged).text
+    assert "more than 30 s" in table
+    assert "not known" in table
+
+
+def test_a_trigger_above_all_buckets_is_named_so() -> None:
+    """On its panel the trigger's value reads "more than" its number."""
+    told = story("spike")
+    given = next(record for record in told.records if record.kind == "trigger").payload
+    assert isinstance(given, dict)
+    given["is_over"] = True
+    try:
+        assert f"trigger: more than {given['value']:.3g} ms" in texts(figure("spike"))
+    finally:
+        del given["is_over"]
 
 
 def test_a_hold_is_named() -> None:

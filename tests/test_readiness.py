@@ -302,6 +302,54 @@ def test_latency_is_that_of_the_recent_queries() -> None:
     assert _measured({})[LATENCY].value is None
 
 
+def _latency_of(*edits: tuple[str, str]) -> Any:
+    """The query latency of an engine that made ten queries meanwhile, its pages edited."""
+    pages = [PAGE.format(**{**GOOD, "fast": 0, "all": count}) for count in (0, 10)]
+    for old, new in edits:
+        assert old in pages[1]
+        pages = [page.replace(old, new) for page in pages]
+    with http_page(*pages) as url:
+        found = measure(ReadinessSources("x", metrics_url=url, window_seconds=0.0))
+    return next(one for one in found.readings if one.name == LATENCY)
+
+
+# The widest finite bound of queries that all took longer; the value, and what is said.
+ABOVE = {
+    "beyond the target": ("5.0", 5000.0, "is more than 5000 ms"),
+    "at the target": ("2.0", None, "is more than 2000 ms"),
+    "below the target": ("1.5", None, "is more than 1500 ms"),
+}
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize(("bound", "value", "said"), ABOVE.values(), ids=ABOVE)
+def test_latency_above_all_buckets_is_never_healthy(
+    bound: str, value: float | None, said: str
+) -> None:
+    """A bound that does not exceed the target is no value: as a number it would be healthy."""
+    found = _latency_of(('le="5.0"} 10', 'le="5.0"} 0'), ('le="5.0"', f'le="{bound}"'))
+    assert (found.value, found.is_healthy) == (value, False)
+    assert said in found.sentence
+
+
+NO_HISTOGRAM = {
+    "no +Inf": (('le="+Inf"', 'le="7.0"'), "there is no bucket +Inf"),
+    "no number as a bound": (('le="0.1"', 'le="quick"'), 'le="quick" is no bound'),
+    "NaN as a bound": (('le="0.1"', 'le="NaN"'), 'le="NaN" is no bound'),
+    "falls with the bound": (('le="0.1"} 0', 'le="0.1"} 99'), "fewer events than a narrower one"),
+    "no count": (('le="0.1"} 0', 'le="0.1"} NaN'), "not finite"),
+}
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize(("edit", "said"), NO_HISTOGRAM.values(), ids=NO_HISTOGRAM)
+def test_latency_of_what_is_no_histogram_is_no_value(edit: tuple[str, str], said: str) -> None:
+    """The whole histogram has none: what a broken bucket counted is in no other."""
+    found = _latency_of(edit)
+    assert found.value is None
+    assert said in found.sentence
+
+
 BAD_PAGES: dict[str, tuple[dict[str, Any], str]] = {
     "lost session": ({"reconnects": 3, "connected": 0}, RECOVERY),
     "unclassified": ({"classified": 1, "unclassified": 1}, REJECTS),

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 import ctp_runbook.sample_blocks as blocks_module
 from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.errors import JournalError
-from ctp_runbook.judge import Firing, WindowJudge, WindowJudgement, judge_window
+from ctp_runbook.judge import WindowJudge, WindowJudgement, judge_window
 from ctp_runbook.recorded import judge_recorded
 from ctp_runbook.sample_blocks import Block, read_chunks
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.triggers import parse_trigger
+from ctp_runbook.verdicts import Firing
 
 STARTED, SECONDS = 1000.0, 60
 PAGE, OTHER_PAGE = "http://127.0.0.1:1/metrics", "http://127.0.0.1:2/metrics"
@@ -49,6 +50,21 @@ RULES = {
             limit=4,
             **{**COMMON, "labels": {"scope": "b"}, "scale": 1000.0, "quantile": 0.5},
         ),
+        # The widest finite bucket ends at 20: below this limit, and at that one.
+        MetricRule(
+            name="unknown",
+            kind="latency_quantile",
+            query="lat",
+            limit=30,
+            **{**COMMON, "labels": {"scope": "a"}, "scale": 1000.0, "min_events": 1},
+        ),
+        MetricRule(
+            name="at_least",
+            kind="latency_quantile",
+            query="lat",
+            limit=20,
+            **{**COMMON, "direction": "min", "scale": 1000.0, "quantile": 0.7},
+        ),
         MetricRule(name="errors", kind="counter", query="err", limit=6, **COMMON),
         MetricRule(name="state", kind="state", query="st", limit=1.5, **COMMON),
         MetricRule(
@@ -65,9 +81,10 @@ TRIGGERS = (
     "state > 1 and errors > 4 for 2 s or away > 1.9",
     "spare < -1.5 for 4 s and latency >= 0",
     "state > 1e9",
+    "unknown >= 20 for 2 s or at_least != 20 for 9 s",
 )
 # How often each kind of trouble strikes a page: none, now and then, all the time.
-TROUBLES = ("error", "reset", "nan", "layout", "gap", "back", "slow")
+TROUBLES = ("error", "reset", "nan", "layout", "gap", "back", "slow", "falls", "bounds")
 
 
 def story(seed: int, trouble: float) -> list[Sample]:
@@ -123,6 +140,15 @@ def _engine(dice: random.Random) -> Callable[[set[str]], dict[str, float]]:
             series[dice.choice(list(series))] = dice.choice((math.nan, math.inf))
         if "layout" in strikes:
             series.pop(dice.choice(list(series)))
+        if "falls" in strikes:
+            series[dice.choice([key for key in series if key.startswith("lat")])] += 5
+        if "bounds" in strikes:  # other ones in a series, none of a bucket, one too many
+            old, new = dice.choice([("0.001", "0.5"), ("0.001", "NaN"), ("+Inf", "0.5"), ("", "x")])
+            renamed = dice.choice(("a", "b", '"'))
+            series = {
+                key.replace(f'le="{old}', f'le="{new}') if renamed in key else key: n
+                for key, n in series.items()
+            }
         return series
 
     return page
@@ -167,7 +193,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 # The fixture sets the same for every example.
 @given(
     seed=st.integers(0, 10_000),
-    trouble=st.sampled_from([0.0, 0.01, 0.05, 0.3]),
+    trouble=st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]),
     text=st.sampled_from(TRIGGERS),
     accepted=st.lists(st.floats(STARTED, STARTED + SECONDS), max_size=2),
 )

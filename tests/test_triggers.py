@@ -123,6 +123,30 @@ def test_condition_compares(op: str, holds_below: bool, holds_at: bool, holds_ab
     ]
 
 
+@pytest.mark.parametrize(
+    ("op", "bound_below", "bound_at", "bound_above"),
+    [
+        ("gt", False, True, True),
+        ("ge", False, True, True),
+        ("lt", False, False, False),
+        ("le", False, False, False),
+        ("eq", False, False, False),
+        ("ne", False, True, True),
+    ],
+)
+def test_what_is_more_than_a_bound_holds_only_what_is_sure(
+    op: str, bound_below: bool, bound_at: bool, bound_above: bool
+) -> None:
+    """True where every value above the bound makes it true; where that is not known it is not."""
+    condition = Condition("breaker_state", op, 1.0)
+    assert [condition.holds(bound, is_over=True) for bound in (0.0, 1.0, 2.0)] == [
+        bound_below,
+        bound_at,
+        bound_above,
+    ]
+    assert not condition.holds(math.nan, is_over=True)
+
+
 @pytest.mark.parametrize("op", ["gt", "ge", "lt", "le", "eq", "ne"])
 def test_nan_never_holds(op: str) -> None:
     """A value that is no number fires nothing, not even ``ne``."""

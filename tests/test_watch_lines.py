@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ctp_runbook.measure import STATUSES, Point
 from ctp_runbook.points import PointLog, Points
-from ctp_runbook.watch_lines import COLUMNS, stretches, unbroken_lines
+from ctp_runbook.watch_lines import COLUMNS, over_marks, stretches, unbroken_lines
 
 DAY = 86_400
 
@@ -86,3 +86,17 @@ def test_points_are_what_was_appended() -> None:
     assert list(before) == given == [*before[:2], before[-1]]
     assert before != log.points
     assert (before.extremes, before.statuses) == ((4.0, 4.0), {"error", "breach", "zero_events"})
+
+
+def test_marks_of_a_day_are_few_and_none_stands_between() -> None:
+    """The first point that is more than its value is marked, and no point that is not."""
+    log = PointLog()
+    for second in range(86_400):
+        is_over = 1000 <= second < 80_000
+        log.append(Point(second, second, 10.0, 1.0, "breach", is_over=is_over))
+    marks = over_marks(log.points)
+    assert marks is not None
+    assert marks.monos[0] == 1000
+    assert 20 < len(marks.monos) < 60
+    assert max(marks.monos) < 80_000
+    assert over_marks(PointLog().points) is None

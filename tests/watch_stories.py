@@ -12,13 +12,14 @@ from typing import Any
 from ctp_runbook.config import MetricRule, WatchRules, load_watch
 from ctp_runbook.history import History
 from ctp_runbook.journal import Record, utc_text
-from ctp_runbook.judge import Firing, WindowJudgement, judge_window
+from ctp_runbook.judge import WindowJudgement, judge_window
 from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.samples import Sample
 from ctp_runbook.step_table import STEP_TABLE
 from ctp_runbook.triggers import parse_trigger
+from ctp_runbook.verdicts import Firing
 
-__all__ = ["Story", "gap_and_hold", "passed", "spike"]
+__all__ = ["Story", "above", "gap_and_hold", "passed", "spike"]
 
 ROOT = Path(__file__).parents[1]
 KEYS = (
@@ -113,9 +114,14 @@ class Story:
         )
 
 
-def begin(minutes: float = 30.0, *, trigger: str = TRIGGER) -> Story:
-    """A run up to the start of its watch: gates, switch, 4 s of downtime."""
+def begin(
+    minutes: float = 30.0, *, trigger: str = TRIGGER, limits: Mapping[str, float] | None = None
+) -> Story:
+    """A run up to the start of its watch: gates, switch, 4 s of downtime; ``limits`` over those of
+    configs/."""
     rules = load_watch(ROOT / "configs" / "watch.toml")
+    changed = {key: replace(rules.metrics[key], limit=n) for key, n in (limits or {}).items()}
+    rules = replace(rules, metrics={**rules.metrics, **changed})
     story = Story(minutes, rules, trigger)
     story.say("run_created", -60, **_header(minutes, rules, trigger))
     story.say("state", -50, to="GATING", reason="start")
@@ -250,6 +256,14 @@ def gap_and_hold() -> Story:
     sample(story, until=600, latency_ms=lambda t: 2.4, silent=(240, 330))
     story.say("state", 300, to="HOLDING", reason="no fresh measurement")
     story.say("state", 380, to="WATCHING", reason="recovered")
+    finish(story, 600, stopped=False, outcome="COMPLETED")
+    return story
+
+
+def above(limit: float) -> Story:
+    """Ten minutes with one reconnect of 300 s; the widest bucket ends at 30 s."""
+    story = begin(10.0, trigger="reconnect_p99_s > 90", limits={"reconnect_p99_s": limit})
+    sample(story, until=600, latency_ms=lambda t: 2.4, reconnects={200.0: 300.0})
     finish(story, 600, stopped=False, outcome="COMPLETED")
     return story
 

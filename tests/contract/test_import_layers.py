@@ -22,7 +22,7 @@ LAYERS = (
     "errors model step_table budget",
     "redact env_template sessions template_keys parameters checked_toml config triggers template_rules shell_words preflight",
     "plan measured checklist",
-    "process pid_file pin daemon proc lock rundir journal record_forms history control private samples sample_blocks measure measure_block readings points watched clocks sampler probes",
+    "process pid_file pin daemon proc lock rundir journal record_forms history control private samples sample_blocks histogram measure measure_block readings points watched verdicts clocks sampler probes",
     "judge recorded comparison trouble result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources baseline watch rollback",
     "evidence durations finish alerts guardian guardian_watch orchestrator run_header launch parent steer",
     "verification verify_clocks verify_journal verify_parent verify_watch verify_baseline verify_files verify_pair verify rejudge countdown narrate",

@@ -1,0 +1,116 @@
+"""Histograms as a metrics page has them: which series are one, what has no value, and quantiles. Pure.
+
+Buckets are cumulative: each counts the events up to its bound, and ``+Inf`` counts them all. Above
+the widest finite bound nothing is known of an event but that it was more than that.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+__all__ = ["Buckets", "Grouping", "Quantile", "bucket_quantile", "counts_fault", "group_buckets"]
+
+# Bucket bounds (or a number for each other series), each with the places of its series in a page.
+Grouping = tuple[tuple[float, tuple[int, ...]], ...]
+# What float() takes beside these (``1_0``, ``nan``, Arabic digits) is no number in the format.
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_INFINITE = ("+inf", "inf", "+infinity", "infinity")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """A quantile; where ``is_over`` it lies above the widest finite bound, which ``value`` is."""
+
+    value: float
+    is_over: bool
+
+
+@dataclass(frozen=True)
+class Buckets:
+    """A histogram's series by bucket bound; ``fault`` says why they have no value, "" for none."""
+
+    groups: Grouping = ()
+    fault: str = ""
+
+
+def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> Quantile | None:
+    """The quantile of cumulative bucket counts ``{upper bound: count}``; None for no events.
+
+    Interpolated within its bucket, as Prometheus' histogram_quantile does. In the open bucket there
+    is nothing to interpolate to: all that is known is that the value is more than its lower bound.
+    """
+    bounds = sorted(buckets)
+    total = buckets[bounds[-1]] if bounds else 0.0
+    if not total > 0 or math.isinf(bounds[0]):
+        return None
+    rank = quantile * total
+    lower, below = min(0.0, bounds[0]), 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if math.isinf(bound):
+                break
+            inside = buckets[bound] - below
+            share = (rank - below) / inside if inside else 1.0
+            return Quantile(lower + (bound - lower) * share, is_over=False)
+        lower, below = bound, buckets[bound]
+    return Quantile(lower, is_over=True)
+
+
+def counts_fault(buckets: Mapping[float, float]) -> str:
+    """Why these counts are none of a histogram's, "" where they are: none is below the one of a
+    narrower bucket, which it holds as well. No numbers: a page broken all day has one reason."""
+    below = 0.0
+    for bound in sorted(buckets):
+        count = buckets[bound]
+        if not count >= below:
+            than = "a narrower one" if below else "none"
+            return f"bucket {_told(bound)} counts fewer events than {than}"
+        below = count
+    return ""
+
+
+def group_buckets(series: Iterable[tuple[int, Mapping[str, str]]]) -> Buckets:
+    """Series of one histogram, each with its place in the page and its labels, by bucket bound.
+
+    Series that differ in other labels than ``le`` are added up. That is right only where each has
+    the same buckets: else what is between two bounds of one is in no bucket of the other.
+    """
+    found: dict[float, list[int]] = {}
+    bounds: dict[tuple[tuple[str, str], ...], set[float]] = {}
+    for place, labels in series:
+        text = labels.get("le", "")
+        if (bound := _bound(text)) is None:
+            return Buckets(fault=f'le="{text[:40]}" is no bound of a bucket')
+        own = bounds.setdefault(
+            tuple(sorted((k, v) for k, v in labels.items() if k != "le")), set()
+        )
+        if bound in own:
+            return Buckets(fault=f"bucket {_told(bound)} is there twice")
+        own.add(bound)
+        found.setdefault(bound, []).append(place)
+    if fault := next(filter(None, map(_bounds_fault, bounds.values())), ""):
+        return Buckets(fault=fault)
+    if any(own != found.keys() for own in bounds.values()):
+        return Buckets(fault="its series have different buckets, which cannot be added up")
+    return Buckets(tuple((bound, tuple(places)) for bound, places in found.items()))
+
+
+def _bounds_fault(bounds: set[float]) -> str:
+    if math.inf not in bounds:
+        return "there is no bucket +Inf, which counts all events"
+    return "" if len(bounds) > 1 else "there is no bucket but +Inf"
+
+
+def _bound(text: str) -> float | None:
+    """The bound of a bucket; None for what is none."""
+    if text.lower() in _INFINITE:
+        return math.inf
+    bound = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return bound if math.isfinite(bound) else None
+
+
+def _told(bound: float) -> str:
+    return "+Inf" if math.isinf(bound) else f"{bound:g}"

@@ -1,0 +1,177 @@
+"""What a metric's measurements prove at a moment: its verdict, and the sentence that says why.
+
+PASSED needs positive proof over the whole window. A value of which no more is known than that it is
+more than some bound is FAILED where the limit is no higher than the bound, else it proves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ctp_runbook.config import MetricRule
+from ctp_runbook.measure import Point, badness, counts_events, more_than
+from ctp_runbook.model import Verdict
+from ctp_runbook.triggers import Condition
+from ctp_runbook.watched import SLACK_SECONDS, Watched
+
+__all__ = ["Firing", "Moment", "firing_of", "shortened_query", "verdict_of"]
+
+
+@dataclass(frozen=True)
+class Firing:
+    """The rollback trigger became true at one sample; ``is_over``: by more than ``value``."""
+
+    metric: str
+    value: float
+    limit: float
+    unit: str
+    sentence: str
+    sample_seq: int
+    wall: float
+    mono: float
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a verdict is taken, of which window; times in monotonic seconds."""
+
+    mono: float
+    started: float
+    ends: float
+    final: bool
+    firing: Firing | None
+
+    @property
+    def is_early(self) -> bool:
+        """True when the window is judged for good before it is over."""
+        return self.final and self.mono < self.ends - SLACK_SECONDS
+
+
+def firing_of(
+    condition: Condition, point: Point, *, rule: MetricRule, seq: int, wall: float, mono: float
+) -> Firing:
+    """The trigger true by ``condition``, last seen at ``point``, at the sample of these numbers."""
+    assert point.value is not None  # what has no value makes no condition true
+    seen = f"= {_number(point.value)} {rule.unit} at {_clock(wall)}"
+    if point.is_over:
+        seen = f"is {_amount(rule, point)} at {_clock(wall)}, above its histogram's widest bucket"
+    return Firing(
+        metric=condition.metric,
+        value=point.value,
+        limit=condition.value,
+        unit=rule.unit,
+        sentence=f"rollback trigger: {condition.metric} {seen}; condition {condition.sentence}",
+        sample_seq=seq,
+        wall=wall,
+        mono=mono,
+        is_over=point.is_over,
+    )
+
+
+def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Verdict, str, bool]:
+    """Verdict, sentence, and whether nothing fresh is known. Hard limits come first."""
+    rule = watched.rule
+    where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
+    if (bad := watched.failed_at) and bad.value is not None:
+        return Verdict.FAILED, _beyond(rule, bad, where=where), _is_unknown_now(watched)
+    if moment.firing and moment.firing.metric == rule.name:
+        return Verdict.FAILED, moment.firing.sentence, False
+    if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
+        return Verdict.INCONCLUSIVE, "warming up", False
+    age = moment.mono - (watched.fresh.mono if watched.fresh else moment.started)
+    if age > rule.fresh_seconds:
+        last = watched.last
+        why = last.reason if last and not last.measured else "no sample came"
+        text = f"no fresh measurement for {age:.0f} s (fresh_seconds {rule.fresh_seconds:g}): {why}"
+        verdict = Verdict.ERROR if last and last.status == "error" else Verdict.INCONCLUSIVE
+        return verdict, text, True
+    if moment.final and coverage < rule.min_coverage:
+        text = f"{coverage:.0%} of the due samples came; min_coverage is {rule.min_coverage:.0%}"
+        return Verdict.INCONCLUSIVE, text, True
+    if watched.fresh is None:
+        return Verdict.INCONCLUSIVE, "not measured yet", False
+    if moment.is_early:
+        return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
+    return _proof(watched, where=where)
+
+
+def _early(watched: Watched, moment: Moment, *, where: str) -> str:
+    """A window that was stopped proves nothing, whatever it showed until then."""
+    lasted, due = moment.mono - moment.started, moment.ends - moment.started
+    beyond = f", beyond {where} when it was" if watched.breach_since is not None else ""
+    return f"the watch was stopped after {lasted:.0f} s of {due:.0f} s{beyond}"
+
+
+def _beyond(rule: MetricRule, bad: Point, *, where: str) -> str:
+    """Value, comparison, limit, moment, and by how much; of what is more than a bound, the bound."""
+    assert bad.value is not None  # a breach has a value
+    sign = ">" if rule.direction == "max" else "<"
+    said = f"{_amount(rule, bad)} {sign} {where} at {_clock(bad.wall)}"
+    if bad.is_over:
+        return f"{said}: its histogram's widest bucket ends at {_number(bad.value)} {rule.unit}"
+    return f"{said}, beyond it by {_number(badness(rule, bad.value))} {rule.unit}"
+
+
+def _unknown(rule: MetricRule, point: Point, *, where: str) -> str:
+    """A value above all buckets, which end below the limit: on which side of it is not known."""
+    assert point.value is not None  # there is a bound that it is more than
+    return (
+        f"{_amount(rule, point)} at {_clock(point.wall)}: its histogram's widest bucket ends at "
+        f"{_number(point.value)} {rule.unit}, below {where}; the engine's histogram needs a bucket "
+        "at or above the limit"
+    )
+
+
+def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
+    rule, events, extreme = watched.rule, watched.series.events, watched.extreme
+    if watched.unknown is not None:
+        text = _unknown(rule, watched.unknown, where=where)
+        return Verdict.INCONCLUSIVE, text, _is_unknown_now(watched)
+    if missed := watched.series.unjudged:
+        text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
+        return Verdict.INCONCLUSIVE, text, False
+    if counts_events(rule) and events < max(1, rule.min_events):
+        if events == 0 and rule.zero_events == "pass":
+            return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False
+        text = (
+            f"{events:.0f} events in the window; min_events is {rule.min_events}: too few to judge"
+        )
+        return Verdict.INCONCLUSIVE, text, False
+    if extreme is None or extreme.value is None:
+        return Verdict.INCONCLUSIVE, "no value was measured in the window", False
+    text = f"worst {_amount(rule, extreme)} at {_clock(extreme.wall)}, {_margin(rule, extreme)}"
+    text += f"; {where}"
+    if extreme.status == "breach":
+        text += f", which it was beyond for less than for_seconds {rule.for_seconds:g}"
+    return Verdict.PASSED, text, False
+
+
+def _is_unknown_now(watched: Watched) -> bool:
+    """What is unknown is not good, however freshly it was measured: no hold may end by it."""
+    return watched.fresh is not None and watched.fresh.status == "open_bucket"
+
+
+def _margin(rule: MetricRule, worst: Point) -> str:
+    assert worst.value is not None  # the worst value is one
+    bound = ("at most " if rule.direction == "max" else "more than ") if worst.is_over else ""
+    return f"margin {bound}{_number(0.0 - badness(rule, worst.value))} {rule.unit}"
+
+
+def _amount(rule: MetricRule, point: Point) -> str:
+    assert point.value is not None  # asked of points with a value only
+    return more_than(f"{_number(point.value)} {rule.unit}", is_over=point.is_over)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+
+
+def _clock(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%SZ")
+
+
+def shortened_query(query: str) -> str:
+    """Of a long query its begin and whom it was put to; whole it stands in ``query``."""
+    return query if len(query) <= 80 else f"{query[:50]}…{query[query.rindex(' (') :]}"
