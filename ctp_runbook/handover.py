@@ -3,25 +3,61 @@
 The snapshot is taken when the strategy runner has stopped and the engine still runs, and
 compared with what the new engine says once its session is verified (DOMAIN: working orders,
 positions, funds). Only with TRADING_STATE_CMD; without it there is nothing to compare.
+
+A state that cannot be read whole is no state: before the first stop it refuses the switch, after
+it the step fails in words. It never counts as "nothing works, nothing differs".
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
 from ctp_runbook.rundir import private_dir
 from ctp_runbook.steps import RunContext
 
-__all__ = ["cancel_working_orders", "compare_states", "settle_before_stop", "unproved_handover"]
+if TYPE_CHECKING:
+    # The probes are not needed, and so not paid for, in a dry run.
+    from ctp_runbook.probes.trading_state import TradingState
 
-# Fields that do not float with the price.
-_FUNDS = ("PreBalance", "Deposit", "Withdraw", "CloseProfit", "Commission")
-_POSITION_KEY = ("instrument", "direction", "hedge_flag")
+__all__ = [
+    "cancel_working_orders",
+    "compare_states",
+    "settle_before_stop",
+    "unproved_handover",
+    "unreadable_state",
+]
+
 _CENT = 0.005
+# More differences than these are one difference, and the sentence is to be read.
+_SHOWN_GAPS = 20
+
+
+def unreadable_state(context: RunContext) -> str:
+    """Why the old engine's state could not be compared after a stop, or nothing.
+
+    Asked while nothing is stopped: once it is, there is no way back without downtime.
+    """
+    if not context.plan.trading_state_command:
+        return ""
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    why = ""
+    try:
+        _read(context, engine)
+    except ProbeError as error:
+        why = str(error)
+    context.record(
+        "probe",
+        subject=engine.name,
+        question="trading_state",
+        ok=not why,
+        observed=why or "its trading state is whole",
+        expected="a whole trading state",
+    )
+    return why
 
 
 def settle_before_stop(context: RunContext, *, deadline: float) -> str:
@@ -32,16 +68,15 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     policy = context.plan.working_orders_policy
     try:
         state = _read(context, engine)
-        if policy == "cancel" and state.get("working_orders"):
+        if policy == "cancel" and state.working_orders:
             cancel_working_orders(context, engine, deadline=deadline)
             state = _read_until_none_works(context, engine, deadline=deadline)
     except ProbeError as error:
         return str(error)
     _record(context, engine, state)
-    working = state.get("working_orders") or []
-    if working and policy != "hand_over":
+    if state.working_orders and policy != "hand_over":
         return (
-            f"{len(working)} working orders at the old engine (WORKING_ORDERS_POLICY {policy}); "
+            f"{len(state.working_orders)} working orders at the old engine (WORKING_ORDERS_POLICY {policy}); "
             "cancel them, or set the policy to cancel or hand_over"
         )
     return ""
@@ -49,73 +84,77 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
 
 def unproved_handover(context: RunContext) -> str:
     """Why the new engine's state does not continue the old one's, or nothing."""
-    kept = [r for r in context.journal.records if r.kind == "trading_state"]
-    if not context.plan.trading_state_command or not kept:
+    if not context.plan.trading_state_command:
         return ""
     engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
     try:
+        before = _kept(context)
         after = _read(context, engine)
     except ProbeError as error:
         return str(error)
     _record(context, engine, after)
     hands_over = context.plan.working_orders_policy == "hand_over"
-    return "; ".join(compare_states(kept[-1].payload["state"], after, hands_over=hands_over))
+    gaps = compare_states(before, after, hands_over=hands_over)
+    more = len(gaps) - _SHOWN_GAPS
+    return "; ".join([*gaps[:_SHOWN_GAPS], *[f"and {more} more"] * (more > 0)])
 
 
-def compare_states(
-    before: Mapping[str, Any], after: Mapping[str, Any], *, hands_over: bool
-) -> list[str]:
+def compare_states(before: TradingState, after: TradingState, *, hands_over: bool) -> list[str]:
     """What does not agree between two trading states of one trading day, in sentences.
 
     Across a settlement only net positions compare, because today and yesterday change places.
     """
-    same_day = before.get("trading_day") == after.get("trading_day")
-    gaps = _position_gaps(before, after, net=not same_day)
+    same_day = before.trading_day == after.trading_day
+    gaps = _day_gaps(before, after)
+    gaps += _position_gaps(before, after, net=not same_day)
     if same_day:
-        gaps += _funds_gaps(before.get("funds") or {}, after.get("funds") or {})
-    if hands_over:
-        missing = _order_ids(before) - _order_ids(after)
-        gaps += [f"working orders {sorted(missing)} are unknown to the new engine"] * bool(missing)
-    next_ref, max_ref = after.get("next_order_ref"), after.get("max_order_ref")
-    if not isinstance(next_ref, int) or not isinstance(max_ref, int) or next_ref <= max_ref:
+        gaps += _funds_gaps(before, after)
+    if hands_over and (missing := before.orders_by_ref - after.orders_by_ref):
+        gaps.append(f"working orders {sorted(missing)} are unknown to the new engine")
+    if after.next_order_ref <= after.max_order_ref:
         gaps.append(
-            f"next_order_ref {next_ref} must be above the login reply's max_order_ref {max_ref}"
+            f"next_order_ref {after.next_order_ref} must be above the login reply's max_order_ref "
+            f"{after.max_order_ref}"
         )
     return gaps
 
 
-def _position_gaps(before: Mapping[str, Any], after: Mapping[str, Any], *, net: bool) -> list[str]:
+def _day_gaps(before: TradingState, after: TradingState) -> list[str]:
+    """A trading day follows the one before: an earlier one is a wrong front or a wrong file."""
+    if after.trading_day >= before.trading_day:
+        return []
+    return [
+        f"trading_day: {before.trading_day} before, {after.trading_day} after, which is earlier"
+    ]
+
+
+def _position_gaps(before: TradingState, after: TradingState, *, net: bool) -> list[str]:
     old, new = _positions(before, net=net), _positions(after, net=net)
     return [
-        f"position {' '.join(key)}: {old.get(key, 0)} before, {new.get(key, 0)} after"
+        f"position {' '.join(key)}: {old[key]} before, {new[key]} after"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key, 0) != new.get(key, 0)
+        if old[key] != new[key]
     ]
 
 
-def _positions(state: Mapping[str, Any], *, net: bool) -> dict[tuple[str, ...], int]:
-    found: dict[tuple[str, ...], int] = {}
-    for one in state.get("positions") or []:
-        key = tuple(str(one.get(name, "")) for name in _POSITION_KEY)
-        volume = int(one.get("volume", 0))
+def _positions(state: TradingState, *, net: bool) -> Counter[tuple[str, ...]]:
+    volumes: Counter[tuple[str, ...]] = Counter()
+    for held in state.positions:
         if net:
-            volume = -volume if key[1] == "short" else volume
-            key = (key[0],)
-        found[key] = found.get(key, 0) + volume
-    return {key: volume for key, volume in found.items() if volume}
+            volumes[(held.instrument,)] += (
+                -held.volume if held.direction == "short" else held.volume
+            )
+        else:
+            volumes[held.instrument, held.direction, held.hedge_flag] += held.volume
+    return volumes
 
 
-def _funds_gaps(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
     return [
-        f"funds {name}: {before.get(name)} before, {after.get(name)} after"
-        for name in _FUNDS
-        if name in before
-        and (name not in after or abs(float(before[name]) - float(after[name])) > _CENT)
+        f"funds {name}: {amount} before, {after.funds.get(name)} after"
+        for name, amount in before.funds.items()
+        if name not in after.funds or abs(amount - after.funds[name]) > _CENT
     ]
-
-
-def _order_ids(state: Mapping[str, Any]) -> set[str]:
-    return {str(one.get("order_ref", one)) for one in state.get("working_orders") or []}
 
 
 def cancel_working_orders(context: RunContext, engine: Member, *, deadline: float) -> None:
@@ -156,21 +195,20 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
         raise ProbeError(f"CANCEL_WORKING_ORDERS_CMD for {engine.name}: exit {end.exit_code}")
 
 
-def _read_until_none_works(
-    context: RunContext, engine: Member, *, deadline: float
-) -> dict[str, Any]:
+def _read_until_none_works(context: RunContext, engine: Member, *, deadline: float) -> TradingState:
     while True:
         state = _read(context, engine)
         is_over = time.monotonic() >= deadline or context.interrupt()
-        if not state.get("working_orders") or is_over:
+        if not state.working_orders or is_over:
             return state
         time.sleep(context.plan.limits.effect_poll_seconds)
 
 
-def _read(context: RunContext, engine: Member) -> dict[str, Any]:
+def _read(context: RunContext, engine: Member) -> TradingState:
+    """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
     from ctp_runbook.probes.session import read_trading_state
 
-    return read_trading_state(
+    state = read_trading_state(
         context.plan.trading_state_command,
         member=engine,
         cwd=context.cwd,
@@ -178,7 +216,25 @@ def _read(context: RunContext, engine: Member) -> dict[str, Any]:
         seconds=context.plan.limits.alive_timeout_seconds,
         interrupt=context.interrupt,
     )
+    if not state.stream_drained:
+        # In the middle of the replay the lists are short, and look like those of a calm day.
+        raise ProbeError(
+            f"TRADING_STATE_CMD for {engine.name}: stream_drained is false: what works and what "
+            "is held is not all known yet; wait until its private stream is drained"
+        )
+    return state
 
 
-def _record(context: RunContext, engine: Member, state: Mapping[str, Any]) -> None:
-    context.record("trading_state", member=engine.name, state=dict(state))
+def _kept(context: RunContext) -> TradingState:
+    """The state the old engine left, from the journal. Raises ProbeError when there is none."""
+    from ctp_runbook.probes.trading_state import TradingState
+
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    for record in reversed(context.journal.records):
+        if record.kind == "trading_state" and record.payload["member"] == engine.name:
+            return TradingState.of(record.payload["state"], subject=f"what {engine.name} left")
+    raise ProbeError(f"no trading state of {engine.name} was kept before its stop")
+
+
+def _record(context: RunContext, engine: Member, state: TradingState) -> None:
+    context.record("trading_state", member=engine.name, state=state.payload)

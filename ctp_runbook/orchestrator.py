@@ -31,7 +31,7 @@ from ctp_runbook.proofs import observe
 from ctp_runbook.rollback import RollbackEnd, roll_back
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext
-from ctp_runbook.switch import ready_gaps, run_gates, run_switch
+from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.trouble import Trouble
 from ctp_runbook.watch import Watch
 
@@ -201,8 +201,9 @@ class Orchestrator:
                 f"since the plan {reviewed[:12]}… was made; plan again"
             )
         reasons = [*window_refusals(plan, now=datetime.now(UTC)), *self._undo_refusals()]
-        if time.monotonic() - self._probed > plan.limits.ready_probe_max_age_seconds:
-            reasons += ready_gaps(self.context)
+        is_old = time.monotonic() - self._probed > plan.limits.ready_probe_max_age_seconds
+        # The state is asked for at any age: a moment later there is no way back without downtime.
+        reasons += ready_gaps(self.context) if is_old else state_gaps(self.context)
         return self.interrupt() or "; ".join(reasons)
 
     @property

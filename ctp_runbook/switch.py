@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ctp_runbook.handover import settle_before_stop, unproved_handover
+from ctp_runbook.handover import settle_before_stop, unproved_handover, unreadable_state
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
 from ctp_runbook.proofs import observe, pin_member, prove_for, prove_gone, session_gap
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
@@ -16,6 +16,7 @@ __all__ = [
     "ready_gaps",
     "run_gates",
     "run_switch",
+    "state_gaps",
     "unproved_gone",
 ]
 
@@ -66,8 +67,16 @@ def ready_gaps(context: RunContext) -> list[str]:
             pin_member(context, member, seen.process)
         else:
             gaps.append(f"expected alive: {seen.sentence}")
+    gaps += state_gaps(context)
     gone = unproved_gone(context, Generation.NEW)
     return [*gaps, f"expected gone: {gone}"] if gone else gaps
+
+
+def state_gaps(context: RunContext) -> list[str]:
+    """What speaks against the first stop where TRADING_STATE_CMD is there to tell."""
+    if why := unreadable_state(context):
+        return [f"expected to know what the old engine holds before anything is stopped: {why}"]
+    return []
 
 
 def probe_gaps(context: RunContext) -> list[str]:

@@ -25,9 +25,22 @@ from ctp_runbook.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.rundir import RunDir
 from tests.plan_fixtures import end_run, make_plan, processes_with, wait_for
 
-__all__ = ["SmallStack", "small_stack"]
+__all__ = ["WHOLE_STATE", "SmallStack", "small_stack"]
 
 MEMBERS = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
+# What TRADING_STATE_CMD prints of either engine: nothing works, nothing is held.
+WHOLE_STATE: Mapping[str, object] = {
+    "td_session": "ready",
+    "md_session": "ready",
+    "settlement_confirmed": True,
+    "stream_drained": True,
+    "trading_day": "20260302",
+    "next_order_ref": 2,
+    "max_order_ref": 1,
+    "working_orders": [],
+    "positions": [],
+    "funds": {},
+}
 
 
 @dataclass(frozen=True)
@@ -46,16 +59,7 @@ class SmallStack:
             commands[f"{stem}_{role.upper()}_START_CMD"] = self.start_command(member)
             commands[f"{member.upper()}_STOP_CMD"] = self.stop_command(member)
             commands[f"{member.upper()}_ALIVE_CMD"] = f"test -e {self.folder}/{member}.up"
-        state = {
-            "td_session": "ready",
-            "md_session": "ready",
-            "settlement_confirmed": True,
-            "stream_drained": True,
-            "trading_day": "20260302",
-            "next_order_ref": 2,
-            "max_order_ref": 1,
-        }
-        (self.folder / "state.json").write_text(json.dumps(state))
+        (self.folder / "state.json").write_text(json.dumps(WHOLE_STATE))
         given = {
             **commands,
             "TRADING_STATE_CMD": f"cat {self.folder}/state.json",

@@ -16,6 +16,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
 from ctp_runbook.probes.session import SessionState, read_session, read_trading_state
 from tests.plan_fixtures import CLOSED_PORT_URL
+from tests.small_stack import WHOLE_STATE
 
 ENGINE = Member(Generation.NEW, Role.CORE_ENGINE, metrics_url=CLOSED_PORT_URL)
 READY = {
@@ -78,9 +79,25 @@ def test_a_login_may_be_told_as_true(tmp_path: Path) -> None:
 
 def test_the_command_is_told_which_engine_is_meant(tmp_path: Path) -> None:
     """One command serves both generations."""
-    command = 'printf \'{"g": "%s", "u": "%s"}\' "$CTP_GENERATION" "$CTP_METRICS_URL"'
+    (tmp_path / "state.json").write_text(json.dumps(WHOLE_STATE))
+    command = 'printf "%s %s" "$CTP_GENERATION" "$CTP_METRICS_URL" > told; cat state.json'
     state = read_trading_state(command, member=ENGINE, cwd=tmp_path, env=ENVIRON, seconds=5)
-    assert state == {"g": "new", "u": CLOSED_PORT_URL}
+    assert state.trading_day == "20260302"
+    assert (tmp_path / "told").read_text() == f"new {CLOSED_PORT_URL}"
+
+
+def test_the_session_does_not_hang_on_the_funds(tmp_path: Path) -> None:
+    """A rollback may give orders to an engine whose account cannot be compared."""
+    funds = {"PreBalance": float("nan")}
+    assert by_command(tmp_path, printing(tmp_path, funds=funds, working_orders=3)).is_verified
+
+
+def test_what_is_not_understood_is_named(tmp_path: Path) -> None:
+    """Beside no there is why: what was read and what is expected."""
+    state = by_command(tmp_path, printing(tmp_path, td_session=1, stream_drained=...))
+    assert "TD logged in: no" in state.sentence
+    assert "td_session: found 1, expected a word" in state.sentence
+    assert "stream_drained: missing, expected true or false" in state.sentence
 
 
 FAILING = {
@@ -93,6 +110,13 @@ FAILING = {
     "no object": ("echo '[1]'", "not a JSON object"),
     "two objects": ("echo '{} {}'", "not JSON"),
     "not text": (r"printf '\xff'", "not JSON"),
+    "an error of CTP": (
+        """echo '{"ErrorID": 90, "ErrorMsg": "CTP: query not ready"}'""",
+        'an error of CTP and no trading state: ErrorID 90, ErrorMsg "CTP: query not ready"',
+    ),
+    "five megabytes": ("head -c 5000000 /dev/zero", "more than 4 MiB of output"),
+    "no end of output": ("yes", "MiB of output"),
+    "no end of complaints": ("yes >&2", "exit None, expected 0 within 0.5 s"),
 }
 
 

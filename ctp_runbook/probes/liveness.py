@@ -36,6 +36,8 @@ __all__ = [
 
 _ALIVE, _GONE = 0, 1
 _QUOTED_CHARACTERS = 400
+# What is kept of a probe's output; the rest is never read, and past the second the probe is ended.
+_KEPT_BYTES, _MOST_BYTES = 8 << 20, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def run_probe_apart(
             seconds=seconds,
             interrupt=interrupt,
         )
-        lines = errors.read_text(errors="replace").split("\n") if errors.exists() else []
+        lines = _end_of(errors).decode(errors="replace").split("\n") if errors.exists() else []
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
 
@@ -212,11 +214,28 @@ def _run(
         raise ProbeError(f"cannot be run in {cwd}: {error}") from error
     try:
         held.release()
-        end = held.wait(deadline=time.monotonic() + seconds, interrupt=interrupt)
+        end = held.wait(
+            deadline=time.monotonic() + seconds,
+            interrupt=lambda: _too_talkative(output.parent) or interrupt(),
+        )
         held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
-        return end.exit_code, output.read_bytes()
+        with output.open("rb") as source:
+            return end.exit_code, source.read(_KEPT_BYTES)
     finally:
         held.close()
+
+
+def _too_talkative(room: Path) -> str:
+    """Its output is kept in memory: a probe that never stops printing would take all of it."""
+    if sum(path.stat().st_size for path in room.iterdir()) <= _MOST_BYTES:
+        return ""
+    return f"more than {_MOST_BYTES >> 20} MiB of output"
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as source:
+        source.seek(max(0, path.stat().st_size - _KEPT_BYTES))
+        return source.read(_KEPT_BYTES)
 
 
 # --- identities -------------------------------------------------------------------

@@ -7,7 +7,6 @@ verified (DOMAIN: login order).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,13 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Member
 from ctp_runbook.probes.liveness import run_probe_apart
 from ctp_runbook.probes.metrics import scrape
+from ctp_runbook.probes.trading_state import (
+    TradingState,
+    is_logged_in,
+    parse_trading_state,
+    read_state_object,
+    session_problems,
+)
 from ctp_runbook.samples import series_key
 
 __all__ = ["SessionState", "read_session", "read_trading_state"]
@@ -27,13 +33,17 @@ _LOGGED_IN, _CONFIRMED, _DRAINED = 2, 3, 4
 
 @dataclass(frozen=True)
 class SessionState:
-    """What is known of one engine's sessions, with the source that said so."""
+    """What is known of one engine's sessions, with the source that said so.
+
+    ``problems`` are the parts it did not say in a way that can be understood; they count as no.
+    """
 
     td_logged_in: bool
     md_logged_in: bool
     settlement_confirmed: bool
     stream_drained: bool
     source: str
+    problems: tuple[str, ...] = ()
 
     @property
     def is_verified(self) -> bool:
@@ -43,6 +53,7 @@ class SessionState:
             and self.md_logged_in
             and self.settlement_confirmed
             and self.stream_drained
+            and not self.problems
         )
 
     @property
@@ -55,7 +66,7 @@ class SessionState:
             "private stream drained": self.stream_drained,
         }
         told = ", ".join(f"{name}: {'yes' if seen else 'no'}" for name, seen in parts.items())
-        return f"{told} ({self.source})"
+        return "; ".join([f"{told} ({self.source})", *self.problems])
 
 
 def read_session(
@@ -69,24 +80,26 @@ def read_session(
 ) -> SessionState:
     """The session of ``member``, by ``command`` (TRADING_STATE_CMD) when there is one.
 
+    Only the four parts of the session are looked at: an old engine is to be started again in a
+    rollback also where its funds cannot be read.
+
     Raises ProbeError when neither source answers.
     """
-    if command:
-        state = read_trading_state(
-            command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt
-        )
-        return SessionState(
-            td_logged_in=str(state.get("td_session")) in _LOGIN_WORDS,
-            md_logged_in=str(state.get("md_session")) in _LOGIN_WORDS,
-            settlement_confirmed=state.get("settlement_confirmed") is True,
-            stream_drained=state.get("stream_drained") is True,
-            source="TRADING_STATE_CMD",
-        )
-    return _from_metrics(member, seconds=seconds)
+    if not command:
+        return _from_metrics(member, seconds=seconds)
+    output = _ask(command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
+    return _from_state(read_state_object(output, subject=_subject(member)))
 
 
-# "True" is JSON's true; a bare 1 is not it, for on the metrics page 1 means not logged in.
-_LOGIN_WORDS = ("logged_in", "ready", "True")
+def _from_state(fields: Mapping[str, Any]) -> SessionState:
+    return SessionState(
+        td_logged_in=is_logged_in(fields.get("td_session")),
+        md_logged_in=is_logged_in(fields.get("md_session")),
+        settlement_confirmed=fields.get("settlement_confirmed") is True,
+        stream_drained=fields.get("stream_drained") is True,
+        source="TRADING_STATE_CMD",
+        problems=session_problems(fields),
+    )
 
 
 def _from_metrics(member: Member, *, seconds: float) -> SessionState:
@@ -114,13 +127,25 @@ def read_trading_state(
     env: Mapping[str, str],
     seconds: float,
     interrupt: Callable[[], str] = lambda: "",
-) -> dict[str, Any]:
-    """The JSON object TRADING_STATE_CMD prints; CTP_GENERATION tells it which engine is meant.
+) -> TradingState:
+    """The state TRADING_STATE_CMD prints, whole; CTP_GENERATION tells it which engine is meant.
 
-    What it says on stderr is for people and quoted when it fails; it is no part of the object.
-
-    Raises ProbeError for anything but one object and exit 0 within ``seconds``.
+    Raises ProbeError for anything but one whole object and exit 0 within ``seconds``.
     """
+    output = _ask(command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
+    return parse_trading_state(output, subject=_subject(member))
+
+
+def _ask(
+    command: str,
+    *,
+    member: Member,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str],
+) -> bytes:
+    """What the command prints. What it says on stderr is for people, quoted when it fails."""
     told = {
         **env,
         "CTP_GENERATION": str(member.generation),
@@ -130,12 +155,12 @@ def read_trading_state(
         command, cwd=cwd, env=told, seconds=seconds, interrupt=interrupt
     )
     if code != 0:
+        much = f" after {len(output) >> 20} MiB of output" if len(output) >= 1 << 20 else ""
+        limit = f" within {seconds:g} s{much}" if code is None else ""
         words = f"; it said: {said}" if said else ""
-        raise ProbeError(f"TRADING_STATE_CMD for {member.name}: exit {code}, expected 0{words}")
-    try:
-        state = json.loads(output)
-    except ValueError as error:
-        raise ProbeError(f"TRADING_STATE_CMD for {member.name}: not JSON: {error}") from error
-    if not isinstance(state, dict):
-        raise ProbeError(f"TRADING_STATE_CMD for {member.name}: not a JSON object")
-    return state
+        raise ProbeError(f"{_subject(member)}: exit {code}, expected 0{limit}{words}")
+    return output
+
+
+def _subject(member: Member) -> str:
+    return f"TRADING_STATE_CMD for {member.name}"
