@@ -169,12 +169,12 @@ def _conduct(given: dict[str, Any], name: str) -> int:
 
     made = plan_of(**template_files(given))
     options = options_of(given)
-    run = launch.create_run(made, options)
-    click.echo(f"run {run.run_id}: {run.path}")
-    if options.execute is True:
-        by = options.by or launch.operator_name()
-        launch.request(run, "go", by=by, reason=f"{name} --execute")
-    launch.start(run, plan=made)
+    run = launch.begin(
+        made,
+        options,
+        reason=f"{name} --execute",
+        tell=lambda run: click.echo(f"run {run.run_id}: {run.path}"),
+    )
     return follow_to_end(run, quiet=not options.execute)
 
 

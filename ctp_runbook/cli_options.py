@@ -20,6 +20,7 @@ __all__ = [
     "running",
     "template_files",
     "template_options",
+    "which_record",
     "which_run",
     "why",
 ]
@@ -85,6 +86,15 @@ running = flags(
     click.option("--by", default="", help="Who asks, for the record."),
 )
 which_run = flags(
+    click.option(
+        "--run",
+        "run_dir",
+        type=PATH,
+        help="Directory or id  [default: the one under way, else the last that was]",
+    ),
+    outputs_option,
+)
+which_record = flags(
     click.option("--run", "run_dir", type=PATH, help="Directory or id  [default: the newest]"),
     outputs_option,
 )
@@ -142,15 +152,17 @@ def options_of(given: dict[str, Any]) -> Any:
     )
 
 
-def find_run(run_dir: Path | None, outputs: Path) -> Any:
-    """The run named by ``--run``, a directory or an id in ``--outputs``, else the newest.
+def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Any:
+    """The run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
-    Raises RunRefused when there is none.
+    With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
+    none.
     """
+    from ctp_runbook.charge import run_in_charge
     from ctp_runbook.rundir import RunDir, newest_run
 
     if run_dir is None:
-        return newest_run(outputs.absolute())
+        return (newest_run if newest else run_in_charge)(outputs.absolute())
     by_id = outputs / run_dir
     return RunDir((by_id if by_id.is_dir() and not run_dir.is_dir() else run_dir).absolute())
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import click
 
-from ctp_runbook.cli_options import PATH, find_run, follow_to_end, which_run, why
+from ctp_runbook.cli_options import (
+    PATH,
+    find_run,
+    follow_to_end,
+    which_record,
+    which_run,
+    why,
+)
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
@@ -19,6 +26,7 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     from ctp_runbook import launch
     from ctp_runbook.countdown import countdown
     from ctp_runbook.narrate import sentence_of
+    from ctp_runbook.unstarted import unstarted_sentence
 
     found = find_run(run_dir, outputs)
     history = launch.read_history(found)
@@ -27,6 +35,8 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     click.echo(f"run {found.run_id}: {ended}; {attended}; {found.path}")
     for line in [line for record in history.records if (line := sentence_of(record))][-8:]:
         click.echo(line)
+    if history.closed is None and not history.has_begun and not history.is_dry_run:
+        click.echo(unstarted_sentence(found))
     if runs_out := countdown(history, mono=time.monotonic()):
         click.secho(runs_out.sentence, fg="red", bold=True)
     return history.outcome.exit_code if history.outcome else 0
@@ -47,21 +57,23 @@ def _steer(name: str, text: str) -> click.Command:
 
 hold = _steer("hold", "Hold the watch for a decision.")
 resume = _steer("resume", "Go on watching; or take up a run that nobody conducts.")
-abort = _steer("abort", "Before the switch: end the run. After it: roll back.")
+abort = _steer(
+    "abort", "Before the switch: end the run, or discard a planned one. After it: roll back."
+)
 rollback = _steer("rollback", "Roll back now; a COMPLETED run by a new run, which is followed.")
 
 
 @click.command()
-@which_run
+@which_record
 def report(run_dir: Path | None, outputs: Path) -> None:
     """Write report.html from the journal and the samples."""
     from ctp_runbook.report import write_report
 
-    click.echo(str(write_report(find_run(run_dir, outputs))))
+    click.echo(str(write_report(find_run(run_dir, outputs, newest=True))))
 
 
 @click.command()
-@which_run
+@which_record
 @click.option("--watch", type=PATH, help="Other rules: what would they have changed?")
 @click.option("--output-json", type=PATH, help="The same for a program.")
 def rejudge(
@@ -71,7 +83,7 @@ def rejudge(
     from ctp_runbook.rejudge import rejudge_run
     from ctp_runbook.rundir import write_atomic
 
-    found = rejudge_run(find_run(run_dir, outputs), watch=watch)
+    found = rejudge_run(find_run(run_dir, outputs, newest=True), watch=watch)
     if output_json:
         write_atomic(output_json, found.json)
     click.echo(found.text, nl=False)

@@ -6,7 +6,8 @@
     │   ├── ConfigError              limits.toml, watch.toml
     │   └── TriggerError             ROLLBACK_TRIGGER_CONDITION
     ├── PlanRefused                  the plan cannot be run (or not for real)
-    ├── RunRefused                   lock held, run id taken, wrong state, digest differs
+    ├── RunRefused                   run id taken, wrong state, digest differs
+    │   └── EnvironmentHeld          another run has the environment; says which
     ├── JournalError                 the record is broken, or cannot be written
     ├── ProbeError                   could not measure (never: measured and bad)
     ├── NotebookError                wrong parameters, output exists, kernel lost
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "ConfigError",
+    "EnvironmentHeld",
     "EvidenceInvalid",
     "InputError",
     "JournalError",
@@ -108,6 +110,14 @@ class PlanRefused(RunbookError):
 
 class RunRefused(RunbookError):
     """A run that cannot be started, joined or steered as asked; nothing was touched."""
+
+
+class EnvironmentHeld(RunRefused):
+    """Another run has the environment; ``holder`` is its directory, empty when it is not known."""
+
+    def __init__(self, sentence: str, *, holder: str) -> None:
+        self.holder = holder
+        super().__init__(sentence)
 
 
 class JournalError(RunbookError):

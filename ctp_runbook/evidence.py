@@ -228,6 +228,9 @@ def _is_still_written(run: RunDir, path: Path) -> bool:
 
 
 def _copies(history: History, side: str) -> list[Path]:
+    if not history.has_begun:
+        # Closed as refused while another run had the environment: the copies are that one's.
+        return []
     asked = (history.created.get("copies") or {}).get(f"{side}_output")
     named = history.plan.get(f"{side}_evidence_output") if not history.is_dry_run else None
     cwd = Path(history.created.get("cwd", ""))

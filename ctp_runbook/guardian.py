@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--lock-fd", type=int, required=True)
     parser.add_argument("--adopt", type=int, default=0)
     parser.add_argument("--resume", default="", help="why the run is taken up again")
+    parser.add_argument("--asked", default="", help="what the run is started for")
     options = parser.parse_args(argv)
     import ctypes
 
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.adopt:
         orchestrator = identity_of(options.adopt)
     else:
-        orchestrator = _start(run, options.lock_fd, resume=options.resume, roll_back=False)
+        orchestrator = _start(run, options, resume=options.resume, roll_back=False)
     for attempt in range(1, _ATTEMPTS_MAX + 1):
         if orchestrator is not None:
             _wait(orchestrator)
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if attempt < _ATTEMPTS_MAX:
             time.sleep(min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS))
-            orchestrator = _restart(run, options.lock_fd, restarts=attempt - 1)
+            orchestrator = _restart(run, options, restarts=attempt - 1)
     _give_up(run)
     return 1
 
@@ -71,7 +72,7 @@ def _give_up(run: RunDir) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def _restart(run: RunDir, lock_fd: int, *, restarts: int) -> Identity | None:
+def _restart(run: RunDir, options: argparse.Namespace, *, restarts: int) -> Identity | None:
     """Start the orchestrator again; ``restarts`` counts also what no journal could record."""
     try:
         history = History.of(read_journal(run.journal).records)
@@ -84,7 +85,7 @@ def _restart(run: RunDir, lock_fd: int, *, restarts: int) -> Identity | None:
     most = int(history.created.get("restarts_max", _RESTARTS_MAX))
     return _start(
         run,
-        lock_fd,
+        options,
         resume=f"the orchestrator died and was started again{told}",
         roll_back=max(restarts, history.restarts) >= most,
     )
@@ -109,11 +110,16 @@ def _is_finished(run: RunDir) -> bool:
     return False
 
 
-def _start(run: RunDir, lock_fd: int, *, resume: str, roll_back: bool) -> Identity | None:
+def _start(
+    run: RunDir, options: argparse.Namespace, *, resume: str, roll_back: bool
+) -> Identity | None:
+    lock_fd = options.lock_fd
     arguments = [sys.executable, "-m", "ctp_runbook.orchestrator", str(run.path)]
     arguments += ["--guardian-pid", str(os.getpid()), "--lock-fd", str(lock_fd)]
     arguments += ["--resume", resume] if resume else []
     arguments += ["--roll-back"] if roll_back else []
+    # Each time: the one before may have died before it wrote down what the run was started for.
+    arguments += ["--asked", options.asked] if options.asked else []
     return identity_of(_spawn_detached(arguments, log=run.logs / "orchestrator.log", keep=lock_fd))
 
 
@@ -135,12 +141,15 @@ def _reap() -> None:
             pass
 
 
-def spawn_guardian(run: RunDir, *, lock_fd: int, adopt: int = 0, resume: str = "") -> Identity:
+def spawn_guardian(
+    run: RunDir, *, lock_fd: int, adopt: int = 0, resume: str = "", asked: str = ""
+) -> Identity:
     """Start a guardian in a session (and where systemd runs, a scope) of its own."""
     arguments = [sys.executable, "-m", "ctp_runbook.guardian", str(run.path)]
     arguments += ["--lock-fd", str(lock_fd)]
     arguments += ["--adopt", str(adopt)] if adopt else []
     arguments += ["--resume", resume] if resume else []
+    arguments += ["--asked", asked] if asked else []
     arguments = [*scope_prefix(), *arguments]
     pid = _spawn_detached(arguments, log=run.logs / "guardian.log", keep=lock_fd)
     return identity_of(pid) or Identity(pid, 0)

@@ -56,6 +56,7 @@ class History:
     transitions: tuple[Transition, ...] = ()
     pins: Mapping[str, Pin] = field(default_factory=dict)
     parent: Record | None = None
+    conducted: Record | None = None
     go: Record | None = None
     held: Record | None = None
     stop_asked: Record | None = None
@@ -105,6 +106,11 @@ class History:
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it has not."""
         return Outcome(self.closed.payload["outcome"]) if self.closed else None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once an orchestrator, or for a dry run its simulation, took the run up."""
+        return bool(self.conducted or self.transitions or self.steps)
 
     @property
     def unfinished(self) -> tuple[StepHistory, ...]:
@@ -192,17 +198,23 @@ def _identity(history: History, record: Record) -> History:
 
 
 def _control(history: History, record: Record) -> History:
-    """``held``: a hold that nobody has ended by resume; ``stop_asked``: the last wish to stop."""
+    """``held``: a hold that nobody has ended by resume; ``stop_asked``: the last wish to stop.
+
+    A go counts for the start it was given to, which it names by the record of that start; those of
+    earlier versions name none.
+    """
     request = record.payload["request"]
     if request == "go":
-        return replace(history, go=record)
+        seq = history.conducted.seq if history.conducted else None
+        return replace(history, go=record) if record.payload.get("start", seq) == seq else history
     if request in ("hold", "resume"):
         return replace(history, held=record if request == "hold" else None)
     return replace(history, stop_asked=record)
 
 
 def _orchestrator_started(history: History, record: Record) -> History:
-    return replace(history, restarts=history.restarts + bool(record.payload["resumed"]))
+    restarts = history.restarts + bool(record.payload["resumed"])
+    return replace(history, conducted=record, restarts=restarts)
 
 
 def _trigger(history: History, record: Record) -> History:

@@ -1,4 +1,4 @@
-"""Making a run, starting it, steering it and following it: what every viewer uses.
+"""Making a run, and whatever else every viewer uses to start it, steer it and follow it.
 
 A viewer (a notebook, a terminal) never acts itself. It starts the detached orchestrator or
 finds it running, leaves requests, and reads the journal.
@@ -6,49 +6,62 @@ finds it running, leaves requests, and reads the journal.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import run_header
-from ctp_runbook.control import send_request
-from ctp_runbook.errors import JournalError, PlanRefused, RunRefused
+from ctp_runbook import attend, run_header, starting
+from ctp_runbook.control import Asked, send_request
+from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.history import History
-from ctp_runbook.journal import Journal, Record, digest_of, read_journal
+from ctp_runbook.journal import Journal, digest_of
 from ctp_runbook.lock import take_environment_lock
 from ctp_runbook.measured import undo_refusals
-from ctp_runbook.model import Identity
 from ctp_runbook.plan import Plan, window_refusals
-from ctp_runbook.private import keep_private, load_private_plan
-from ctp_runbook.process import is_running
+from ctp_runbook.private import clear_private, keep_private
 from ctp_runbook.run_header import header_of, overrides_of, write_plan
 from ctp_runbook.rundir import RunDir, write_atomic
+from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = [
+    "Asked",
+    "HeldEnvironment",
     "RunOptions",
+    "answer_in",
+    "begin",
     "create_run",
     "execute_refusals",
     "follow",
+    "held_environment",
     "is_attended",
     "new_run_dir",
     "operator_name",
     "read_history",
     "read_whole",
     "request",
+    "set_going",
     "start",
     "take_lock",
+    "was_being_started",
     "write_run",
 ]
 
 RunOptions = run_header.RunOptions
 operator_name = run_header.operator_name
-request = send_request
 take_lock = take_environment_lock
-_START_SECONDS = 15.0
+start = starting.start
+set_going = starting.set_going
+was_being_started = starting.was_being_started
+answer_in = attend.answer_in
+follow = attend.follow
+is_attended = attend.is_attended
+read_history = attend.read_history
+read_whole = attend.read_whole
 
 
 def new_run_dir(environment: str, *, outputs: Path) -> Path:
@@ -94,23 +107,80 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
 
 
 def create_run(plan: Plan, options: RunOptions) -> RunDir:
-    """Make the run directory with the plan and the journal's header.
+    """Plan a run: its directory with the plan and the journal's header. ``start`` starts it.
 
     Raises PlanRefused with every reason, RunRefused when the run id is taken; in both cases
     nothing was made.
     """
-    if reasons := execute_refusals(plan, options, now=datetime.now(UTC)):
-        raise PlanRefused(reasons)
+    _refuse(plan, options)
     if options.execute is True:
-        # Refuse before anything is made; the lock is taken for good when the run starts.
+        # Refuse before anything is made. The lock is not kept: between this and the start lies a
+        # person's reading, and a kernel that may die. A start that is refused closes the run.
         os.close(take_lock(plan.environment, run_id="being prepared"))
     return write_run(plan, options)
+
+
+def begin(
+    plan: Plan,
+    options: RunOptions,
+    *,
+    reason: str,
+    tell: Callable[[RunDir], None] = lambda run: None,
+) -> RunDir:
+    """Make a run and start it; a real one with its go, given by ``options.by`` for ``reason``.
+
+    The environment is held from before the run is written until the guardian holds it: of two who
+    do this at one instant, the loser has made no run at all. ``tell`` is called with the run
+    before it starts. Raises PlanRefused, RunRefused.
+    """
+    if options.execute is not True:
+        run = create_run(plan, options)
+        tell(run)
+        start(run, plan=plan)
+        return run
+    _refuse(plan, options)
+    told = {"by": options.by or operator_name(), "reason": reason}
+    with held_environment(plan, options) as held:
+        run = write_run(plan, options, path=held.path)
+        go = Asked("go", **{key: plan.redactor(text) for key, text in told.items()})
+        set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell)
+    return run
+
+
+def _refuse(plan: Plan, options: RunOptions) -> None:
+    if reasons := execute_refusals(plan, options, now=datetime.now(UTC)):
+        raise PlanRefused(reasons)
+
+
+@dataclass(frozen=True)
+class HeldEnvironment:
+    """The environment's lock, and where the run it was taken for is to be written."""
+
+    path: Path
+    lock_fd: int
+
+
+@contextlib.contextmanager
+def held_environment(plan: Plan, options: RunOptions) -> Iterator[HeldEnvironment]:
+    """Hold the environment for a run that is yet to be written. Raises EnvironmentHeld."""
+    path = _path_of(plan, options)
+    lock_fd = take_lock(plan.environment, run_id=path.name, path=path)
+    try:
+        yield HeldEnvironment(path, lock_fd)
+    finally:
+        os.close(lock_fd)
+
+
+def _path_of(plan: Plan, options: RunOptions) -> Path:
+    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
+    return path.absolute()
 
 
 def write_run(
     plan: Plan,
     options: RunOptions,
     *,
+    path: Path | None = None,
     more: Mapping[str, Any] | None = None,
     plan_files: Mapping[str, bytes] | None = None,
     records: Iterable[tuple[str, Mapping[str, Any]]] = (),
@@ -120,24 +190,43 @@ def write_run(
     ``more`` goes into the header, ``plan_files`` into plan/, ``records`` after the header. Raises
     RunRefused when the run id is taken.
     """
-    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
-    run = RunDir(path.absolute())
+    run = RunDir(path or _path_of(plan, options))
     run.make()
+    try:
+        _write(run, plan, options, more=more or {}, plan_files=plan_files or {}, records=records)
+    except BaseException:
+        # Without its header it is no run, and nobody would ever come to remove these.
+        clear_private(run)
+        raise
+    return run
+
+
+def _write(
+    run: RunDir,
+    plan: Plan,
+    options: RunOptions,
+    *,
+    more: Mapping[str, Any],
+    plan_files: Mapping[str, bytes],
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+) -> None:
     measured = options.measured(plan.environment)
     overrides = {} if options.parent_run else overrides_of(plan, options, measured)
     digests = {
-        "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files or {})},
+        "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files)},
         "kept_files": keep_private(run, plan) if options.execute is True else {},
     }
     facts = {
         **header_of(run, plan, options),
         "measured": vars(measured),
         "overrides": {name: reason for name, (reason, _) in overrides.items()},
-        **(more or {}),
+        **more,
     }
     header = {**plan.redactor.data(facts), **digests}
-    write_atomic(run.run_json, _json(header))
-    journal = Journal(run.journal, durable=options.execute is True)
+    # The journal comes to be whole, and before run.json, by which runs are found: nobody starts a
+    # run whose first records are still being written, and whoever is killed here leaves none.
+    draft = run.journal.with_suffix(".draft")
+    journal = Journal(draft, durable=options.execute is True)
     journal.append("run_created", header)
     for kind, payload in records:
         journal.append(kind, payload)
@@ -147,7 +236,8 @@ def write_run(
     if options.execute is True:
         _warn_of_shared_group(journal)
     journal.close()
-    return run
+    draft.rename(run.journal)
+    write_atomic(run.run_json, _json(header))
 
 
 def _json(header: Mapping[str, Any]) -> bytes:
@@ -169,136 +259,16 @@ def _warn_of_shared_group(journal: Journal) -> None:
         journal.append("finding", {"severity": "warning", "sentence": warning})
 
 
-# --- starting ---------------------------------------------------------------------
+def request(
+    run: RunDir, request: str, *, by: str, reason: str = "", seen: History | None = None
+) -> str:
+    """Leave a request for the orchestrator of a run that has begun; its name.
 
-
-def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
-    """Set the run going: detached for a real run, simulated to its end for a dry one.
-
-    A run that is attended or over is left as it is. Raises RunRefused when another run holds
-    the environment, or the orchestrator does not come up.
+    A go is for the start that the asker saw, ``seen``; without it, for the one there is now. Raises
+    RunRefused for a run that was never started: what is left there could only arm it.
     """
-    history = read_history(run)
-    if history.closed is not None or is_attended(run):
-        return
-    if history.is_dry_run:
-        _simulate(run, plan, probe=history.created.get("probe") is True)
-        return
-    records = len(history.records)
-    from ctp_runbook.guardian import spawn_guardian
-
-    lock_fd = take_lock(history.created["environment"], run_id=run.run_id)
-    try:
-        guardian = spawn_guardian(run, lock_fd=lock_fd, resume=resume)
-    finally:
-        os.close(lock_fd)
-    deadline = time.monotonic() + _START_SECONDS
-    while len(read_whole(run).records) <= records:
-        if not is_running(guardian):
-            raise RunRefused(f"the orchestrator did not start; see {run.logs}/orchestrator.log")
-        if time.monotonic() > deadline:
-            raise RunRefused(
-                f"the orchestrator did not start within {_START_SECONDS:g} s, and may do so still "
-                f"(its guardian is {guardian}); see {run.logs}/orchestrator.log and `ctp-runbook "
-                "status`, or `ctp-runbook abort`"
-            )
-        time.sleep(0.02)
-
-
-def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
-    from ctp_runbook.finish import finalise
-    from ctp_runbook.simulate import simulate
-    from ctp_runbook.steps import RunContext
-
-    if plan is None:
-        plan, _ = load_private_plan(run)
-    journal = Journal(run.journal, durable=False)
-    context = RunContext(
-        run=run, plan=plan, journal=journal, cwd=Path.cwd(), environ=dict(os.environ)
-    )
-    gaps: tuple[str, ...] = ()
-    if probe:
-        from ctp_runbook.switch import probe_gaps
-
-        gaps = tuple(probe_gaps(context))
-    simulate(context, gaps=gaps)
-    journal.close()
-    finalise(run)
-
-
-# --- following --------------------------------------------------------------------
-
-
-def read_history(run: RunDir) -> History:
-    """The run as its journal tells it now. Raises JournalError, RunRefused for no run."""
-    if not run.journal.exists():
-        raise RunRefused(f"{run.path} holds no run (no journal.jsonl); check --run")
-    return History.of(read_journal(run.journal).records)
-
-
-def is_attended(run: RunDir) -> bool:
-    """True while an orchestrator or a guardian of this run lives."""
-    return _is_attended(read_history(run))
-
-
-def _is_attended(history: History) -> bool:
-    return any(is_running(identity) for identity in _attendants(history.records))
-
-
-def _attendants(records: tuple[Record, ...]) -> list[Identity]:
-    found = []
-    for record in records:
-        if record.kind == "orchestrator_started":
-            writer = record.writer
-            found.append(Identity(writer["pid"], writer["start_ticks"], record.boot_id))
-            if given := record.payload.get("guardian"):
-                found.append(Identity(given["pid"], given["start_ticks"], record.boot_id))
-        elif record.kind == "guardian_started":
-            given = record.payload
-            found.append(Identity(given["pid"], given["start_ticks"], record.boot_id))
-    return found
-
-
-def follow(
-    run: RunDir,
-    *,
-    until: Callable[[History], bool],
-    on_change: Callable[[History], None] | None = None,
-    poll_seconds: float = 0.2,
-) -> History:
-    """Read the journal until ``until`` holds or the run is over and its evidence written.
-
-    ``on_change`` is called with each new state of affairs. Raises RunRefused when nobody
-    conducts the run any more.
-    """
-    seen = -1
-    unattended_since: float | None = None
-    while True:
-        history = read_whole(run)
-        if len(history.records) != seen:
-            seen = len(history.records)
-            if on_change is not None:
-                on_change(history)
-        is_over = history.closed is not None and run.manifest.exists()
-        if is_over or (history.closed is None and until(history)):
-            return history
-        if _is_attended(history):
-            unattended_since = None
-        else:
-            unattended_since = unattended_since or time.monotonic()
-            if time.monotonic() - unattended_since > _START_SECONDS:
-                raise RunRefused(
-                    f"run {run.run_id} is {history.state.value} and nobody conducts it; take it "
-                    f"up again with `ctp-runbook resume --run {run.path}`"
-                )
-        time.sleep(poll_seconds)
-
-
-def read_whole(run: RunDir) -> History:
-    """The history; a record caught in the middle of its write is read a moment later."""
-    for _ in range(20):
-        try:
-            return read_history(run)
-        except JournalError:
-            time.sleep(0.05)
-    return read_history(run)
+    history = seen or read_whole(run)
+    if not history.has_begun:
+        raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
+    start = history.conducted.seq if history.conducted else -1
+    return send_request(run, request, by=by, reason=reason, start=start)

@@ -10,40 +10,63 @@ import stat
 import time
 from pathlib import Path
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import EnvironmentHeld, RunRefused
 
-__all__ = ["take_environment_lock"]
+__all__ = ["holder_of", "take_environment_lock"]
 
 # Of a killed process with threads the last one may hold its files a moment after it counts as gone.
 _GRACE_SECONDS = 0.5
 
 
-def take_environment_lock(environment: str, *, run_id: str) -> int:
+def take_environment_lock(environment: str, *, run_id: str, path: Path | None = None) -> int:
     """The lock of an environment on this host, as an open descriptor.
 
-    The lock lives as long as any process holds the descriptor. Raises RunRefused, naming the
-    run that has it.
+    The lock lives as long as any process holds the descriptor. It names the run that takes it and,
+    on its second line, that run's directory ``path``. Raises EnvironmentHeld, naming the run that
+    has it.
     """
-    path = _lock_path(environment)
+    place = _lock_path(environment)
     try:
-        fd = _open_lock(path)
+        fd = _open_lock(place)
     except OSError as error:
-        raise RunRefused(f"the lock {path} cannot be opened: {error.strerror}") from error
+        raise RunRefused(f"the lock {place} cannot be opened: {error.strerror}") from error
     try:
         _flock(fd)
     except OSError as error:
-        holder = _holder(fd)
+        holder, holds = _holder(fd)
         os.close(fd)
         if not isinstance(error, BlockingIOError):
-            raise RunRefused(f"the lock {path} cannot be had: {error.strerror}") from error
-        raise RunRefused(
-            f"environment {environment} is held by {holder} ({path}); one run at a time: "
-            "follow it with `ctp-runbook status`, or wait until it is over"
+            raise RunRefused(f"the lock {place} cannot be had: {error.strerror}") from error
+        raise EnvironmentHeld(
+            f"environment {environment} is held by {holder} ({place}); one run at a time: "
+            "follow it with `ctp-runbook status`, or wait until it is over",
+            holder=holds,
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"run {run_id}".encode(), 0)
+        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}"), 0)
     return fd
+
+
+def holder_of(environment: str) -> str:
+    """The directory of the run that holds an environment now; empty when none does, or none says.
+
+    The name in a lock that nobody holds is that of a run that is over, and counts for nothing.
+    """
+    try:
+        fd = os.open(_lock_path(environment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    try:
+        # Shared, and given back at once: whoever takes the lock meanwhile tries again.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(fd)[1]
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+    return ""
 
 
 def _flock(fd: int) -> None:
@@ -57,10 +80,13 @@ def _flock(fd: int) -> None:
         time.sleep(0.02)
 
 
-def _holder(fd: int) -> str:
+def _holder(fd: int) -> tuple[str, str]:
+    """``run ID``, or that it is another run; and its directory, where the lock names it."""
     with contextlib.suppress(OSError):
-        return os.pread(fd, 200, 0).decode(errors="replace").strip() or "another run"
-    return "another run"
+        name, _, directory = os.fsdecode(os.pread(fd, 5000, 0)).partition("\n")
+        shown = name.encode(errors="replace").decode()
+        return shown.strip() or "another run", directory.strip()
+    return "another run", ""
 
 
 def _lock_path(environment: str) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ctp_runbook.alerts import AlertDesk
 from ctp_runbook.baseline import OldEngineSampling
-from ctp_runbook.control import STOPS, Inbox, Request, answer_to
+from ctp_runbook.control import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.finish import finalise
 from ctp_runbook.guardian_watch import GuardianWatch
@@ -33,6 +33,7 @@ from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.trouble import Trouble
+from ctp_runbook.unstarted import first_record
 from ctp_runbook.watch import Watch
 
 __all__ = ["Orchestrator", "main"]
@@ -85,7 +86,7 @@ class Orchestrator:
     def _take(self, request: Request) -> None:
         """Write a request down, with what it comes to where the run stands."""
         history = self.context.history
-        answer = answer_to(request.request, history)
+        answer = answer_to(request.request, history, start=request.start)
         self.context.record("control", **request.__dict__)
         self.context.record(
             "answer",
@@ -96,6 +97,10 @@ class Orchestrator:
         )
         if answer.obeyed and history.state is not State.ROLLING_BACK:
             self._pending.append(request)
+        if request.request == "go" and not answer.obeyed:
+            # It is in the journal with its answer; nobody is to find it and wonder.
+            with contextlib.suppress(OSError):
+                (self.run.control / request.file).unlink()
 
     def _unanswered(self) -> list[Request]:
         """A stop that the orchestrator before this one took in and did not live to act on."""
@@ -103,8 +108,16 @@ class Orchestrator:
         asked = history.stop_asked
         if asked is None or history.state is State.ROLLING_BACK or history.closed:
             return []
-        keys = ("request", "by", "reason", "requested_utc", "file")
-        return [Request(**{key: str(asked.payload.get(key, "")) for key in keys})]
+        told = {key: str(value) for key, value in asked.payload.items()}
+        return [
+            Request(
+                request=told.get("request", ""),
+                by=told.get("by", ""),
+                reason=told.get("reason", ""),
+                requested_utc=told.get("requested_utc", ""),
+                file=told.get("file", ""),
+            )
+        ]
 
     def _stop_asked(self) -> str:
         """An abort or rollback that waits to be acted on, or nothing."""
@@ -118,11 +131,10 @@ class Orchestrator:
 
     # --- the run, top to bottom --------------------------------------------------
 
-    def conduct(self, *, resumed: str, must_roll_back: bool) -> Outcome:
-        """Take the run to its end and close it."""
-        history = self.context.history
-        if history.outcome is not None:
-            return history.outcome
+    def begin(self, *, resumed: str, asked: Asked | None) -> None:
+        """Write down that this process conducts the run, and what it was started for."""
+        if self.context.history.outcome is not None:
+            return
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
@@ -131,6 +143,14 @@ class Orchestrator:
             reason=resumed,
             guardian=self._guardian.described,
         )
+        if asked is not None and (request := asked.request_to(self.context.history)):
+            self._take(request)
+
+    def conduct(self, *, resumed: str, must_roll_back: bool) -> Outcome:
+        """Take the run to its end and close it."""
+        history = self.context.history
+        if history.outcome is not None:
+            return history.outcome
         if history.parent is not None:
             return self._undo_parent(resumed)
         if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
@@ -359,15 +379,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--roll-back", action="store_true")
     parser.add_argument("--guardian-pid", type=int, default=0)
     parser.add_argument("--lock-fd", type=int, default=-1)
+    parser.add_argument("--asked", default="", help="what the run was started for")
     options = parser.parse_args(argv)
     run = RunDir(options.run_dir)
     if options.lock_fd >= 0:
         os.set_inheritable(options.lock_fd, False)
     try:
         plan, cwd = load_private_plan(run)
-        orchestrator = Orchestrator(
-            run, plan, cwd=cwd, guardian_pid=options.guardian_pid, lock_fd=options.lock_fd
-        )
+        with first_record(run):
+            orchestrator = Orchestrator(
+                run, plan, cwd=cwd, guardian_pid=options.guardian_pid, lock_fd=options.lock_fd
+            )
+            orchestrator.begin(resumed=options.resume, asked=Asked.of(options.asked))
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
         finalise(run)

@@ -15,13 +15,21 @@ from pathlib import Path
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, read_journal
-from ctp_runbook.launch import RunOptions, operator_name, read_history, take_lock, write_run
+from ctp_runbook.launch import (
+    Asked,
+    RunOptions,
+    held_environment,
+    operator_name,
+    read_history,
+    set_going,
+    write_run,
+)
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan import Plan, load_plan
 from ctp_runbook.process import boot_id
 from ctp_runbook.rundir import RunDir
 
-__all__ = ["PARENT_JOURNAL", "create_rollback", "rollback_gap"]
+__all__ = ["PARENT_JOURNAL", "roll_back_by_new_run", "rollback_gap"]
 
 PARENT_JOURNAL = "parent_journal.jsonl"
 _FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
@@ -73,9 +81,13 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
 
 
 def _is_in_the_way(newer: History, history: History) -> bool:
-    """A newer run counts when it is not over or switched; a failed try at this rollback does not."""
+    """A newer run counts when it is not over or switched; a failed try at this rollback does not.
+
+    One that was planned and never started is in nobody's way: whoever rolls back holds the
+    environment, and starting it is a decision of its own.
+    """
     if newer.closed is None:
-        return True
+        return newer.has_begun
     failed_try = newer.outcome is Outcome.ROLLBACK_FAILED
     if failed_try and newer.created.get("parent_run") == history.run_id:
         return False
@@ -83,31 +95,44 @@ def _is_in_the_way(newer: History, history: History) -> bool:
     return bool(phases & {"switch", "rollback"})
 
 
-def create_rollback(run: RunDir, *, by: str = "", reason: str = "") -> RunDir:
-    """Make the run that rolls ``run`` back, beside it; start it with ``launch.start``.
+def roll_back_by_new_run(run: RunDir, *, by: str = "", reason: str = "") -> RunDir:
+    """Make the run that rolls ``run`` back, beside it, and start it.
 
-    Raises RunRefused, with every reason, when it makes no sense or the plan is not the parent's.
+    Of two who ask at one instant one has the environment, and the other made nothing. Raises
+    RunRefused, with every reason, when it makes no sense or the plan is not the parent's.
     """
-    data = run.journal.read_bytes()
-    history = History.of(read_journal(run.journal).records)
-    if gap := rollback_gap(run, history):
-        raise RunRefused(f"run {run.run_id} cannot be rolled back: {gap}")
+    data, history = _read_parent(run)
     plan = _plan_of(run, history)
-    os.close(take_lock(plan.environment, run_id="being prepared"))
     options = RunOptions(
         execute=True,
         outputs=run.path.parent,
         by=by or operator_name(),
         parent_run=run.run_id,
     )
-    with contextlib.chdir(str(history.created["cwd"])):
-        return write_run(
-            plan,
-            options,
-            more={"reason": reason, "rehearsal": history.created["rehearsal"]},
-            plan_files={PARENT_JOURNAL: data},
-            records=_adopted(history, journal_sha256=digest_of(data)),
-        )
+    asked = Asked("rollback", by=plan.redactor(options.by), reason=plan.redactor(reason))
+    with held_environment(plan, options) as held:
+        # Again: somebody may have rolled it back, or switched, until the environment was ours.
+        _read_parent(run)
+        with contextlib.chdir(str(history.created["cwd"])):
+            made = write_run(
+                plan,
+                options,
+                path=held.path,
+                more={"reason": reason, "rehearsal": history.created["rehearsal"]},
+                plan_files={PARENT_JOURNAL: data},
+                records=_adopted(history, journal_sha256=digest_of(data)),
+            )
+        set_going(made, lock_fd=held.lock_fd, asked=asked)
+    return made
+
+
+def _read_parent(run: RunDir) -> tuple[bytes, History]:
+    """The journal of a run that can be rolled back now. Raises RunRefused."""
+    data = run.journal.read_bytes()
+    history = History.of(read_journal(run.journal).records)
+    if gap := rollback_gap(run, history):
+        raise RunRefused(f"run {run.run_id} cannot be rolled back: {gap}")
+    return data, history
 
 
 def _plan_of(run: RunDir, history: History) -> Plan:

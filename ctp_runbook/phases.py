@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook import launch, pages, parameters
+from ctp_runbook.charge import run_in_charge
 from ctp_runbook.errors import (
     EvidenceInvalid,
     InputError,
@@ -40,6 +41,7 @@ from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.step_plots import pictures_of
 from ctp_runbook.topology import sli_topology
 from ctp_runbook.topology_plot import topology_picture
+from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = [
     "HOME_VARIABLE",
@@ -144,6 +146,7 @@ def plan(
 def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
     _refuse_wrong("02_infra_gate", _run_dir(run_dir))
+    _start(run_dir)
     run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
         *pages.topology_blocks(run),
@@ -234,7 +237,8 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
         _run_dir(run_dir),
     )
     _go_home()
-    steered = asking.steer(_run(run_dir), request, by=by, reason=reason)
+    run = RunDir(Path(run_dir).absolute()) if run_dir else run_in_charge(_outputs())
+    steered = asking.steer(run, request, by=by, reason=reason)
     history = launch.read_history(steered.run)
     banner = Banner("info", f"{request} asked", steered.sentence)
     return PhaseResult(_page(steered.run, history, [banner]))
@@ -335,11 +339,12 @@ def _load(
 def _follow(
     run_dir: str | Path, *, until: Callable[[History], bool], plot: bool = False
 ) -> tuple[RunDir, History]:
-    """Start the run if nobody has, and follow it until ``until`` holds or it is over."""
+    """Follow the run until ``until`` holds or it is over. Raises RunRefused where 02 never was."""
     _go_home()
     run = _run(run_dir)
-    if launch.read_history(run).state is State.PLANNED:
-        launch.start(run)
+    history = launch.read_whole(run)
+    if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
+        raise RunRefused(unstarted_sentence(run))
     with LiveView(run, plot=plot) as view:
         try:
             history = launch.follow(run, until=lambda h: view.tick(h) or until(h))
@@ -349,6 +354,15 @@ def _follow(
                 f"with `ctp-runbook abort --run {run.path}`"
             ) from error
     return run, history
+
+
+def _start(run_dir: str | Path) -> None:
+    """Start the run if nobody has: 02 does this and no other notebook, so that none that was
+    opened to look begins a cutover."""
+    _go_home()
+    run = _run(run_dir)
+    if not launch.read_whole(run).has_begun:
+        launch.start(run)
 
 
 def _confirm(run: RunDir, history: History, *, go: bool) -> None:
@@ -364,7 +378,13 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
                 "READY. Run this cell again to switch"
             )
         reason = "typed confirmation in 04_switch"
-    launch.request(run, "go", by=launch.operator_name(), reason=reason)
+    # For the start whose READY was looked at: typing takes a while, and the orchestrator may have
+    # been started again meanwhile, with gates that nobody has seen yet.
+    name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
+    answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
+    answer = launch.answer_in(answered, name)
+    if answer is not None and not answer.payload["obeyed"]:
+        raise RunRefused(f"go not obeyed: {answer.payload['sentence']}")
 
 
 def _question(history: History) -> list[Block]:

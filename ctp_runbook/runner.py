@@ -106,13 +106,12 @@ def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) 
     """Make the run and start it; with ``execute`` its go is given with it."""
     from ctp_runbook import launch
 
-    run = launch.create_run(plan, options)
-    on_progress(f"run {run.run_id}: {run.path}")
-    if options.execute is True:
-        by = options.by or launch.operator_name()
-        launch.request(run, "go", by=by, reason="run --execute")
-    launch.start(run, plan=plan)
-    return run
+    return launch.begin(
+        plan,
+        options,
+        reason="run --execute",
+        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
+    )
 
 
 def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:

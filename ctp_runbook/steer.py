@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 
@@ -9,12 +10,16 @@ from ctp_runbook import launch
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import Record
-from ctp_runbook.parent import create_rollback
+from ctp_runbook.model import Outcome
+from ctp_runbook.parent import roll_back_by_new_run
 from ctp_runbook.rundir import RunDir
+from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
 
 __all__ = ["Steered", "steer"]
 
 _ANSWER_SECONDS = 3.0
+# Asking for one of these is asking that somebody conducts the run.
+_TAKES_UP = ("abort", "resume", "rollback")
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,10 @@ class Steered:
 def steer(run: RunDir, request: str, *, by: str = "", reason: str = "") -> Steered:
     """Ask ``request`` (hold, resume, abort, rollback, go) of a run and wait for the answer.
 
-    A run that nobody conducts is taken up again. A rollback of a COMPLETED run is a new run.
-    Raises RunRefused where nothing can come of it.
+    No request starts a run: one that was planned and never started is discarded by ``abort``, and
+    by nothing else touched. A run that has begun and that nobody conducts is taken up again, but
+    for a hold or a go. A rollback of a COMPLETED run is a new run. Raises RunRefused where nothing
+    can come of it.
     """
     by = by or launch.operator_name()
     history = launch.read_history(run)
@@ -40,9 +47,32 @@ def steer(run: RunDir, request: str, *, by: str = "", reason: str = "") -> Steer
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
             )
         return _roll_back(run, by=by, reason=reason)
+    if history.is_dry_run:
+        raise RunRefused(f"run {run.run_id} is a dry run, which does nothing to {request}")
+    if not history.has_begun:
+        if request == "abort":
+            return _discard(run, by=by, reason=reason)
+        if not launch.was_being_started(run):
+            raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
+    return _ask(run, request, by=by, reason=reason)
+
+
+def _ask(run: RunDir, request: str, *, by: str, reason: str) -> Steered:
+    is_lost = not launch.is_attended(run)
+    if is_lost and request not in _TAKES_UP:
+        raise RunRefused(
+            f"nobody conducts run {run.run_id}, so nobody can {request} it: `ctp-runbook resume "
+            f"--run {run.path}` takes it up again, `ctp-runbook rollback --run {run.path}` ends it"
+        )
     name = launch.request(run, request, by=by, reason=reason)
-    if not launch.is_attended(run):
-        launch.start(run, resume=f"taken up again by {by}")
+    if is_lost:
+        try:
+            launch.start(run, resume=f"taken up again by {by}")
+        except RunRefused:
+            # What was refused must not wait there for whoever takes the run up one day.
+            with contextlib.suppress(OSError):
+                (run.control / name).unlink()
+            raise
     answer = _answer(run, name)
     if answer is None:
         told = "no answer yet; see `ctp-runbook status`"
@@ -52,10 +82,19 @@ def steer(run: RunDir, request: str, *, by: str = "", reason: str = "") -> Steer
     return Steered(run, f"{request} asked of run {run.run_id}: {told}")
 
 
+def _discard(run: RunDir, *, by: str, reason: str) -> Steered:
+    """Close a run that was never started; it is asked in the ordinary way if it just began."""
+    why = f": {reason}" if reason else ""
+    told = f"abort asked for by {by}{why}; the run was never started, and nothing was touched"
+    with first_record(run):
+        done = close_unstarted(run, outcome=Outcome.ABORTED_BEFORE_SWITCH, sentence=told)
+    if not done:
+        return steer(run, "abort", by=by, reason=reason)
+    return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
+
+
 def _roll_back(run: RunDir, *, by: str, reason: str) -> Steered:
-    made = create_rollback(run, by=by, reason=reason)
-    launch.request(made, "rollback", by=by, reason=reason)
-    launch.start(made)
+    made = roll_back_by_new_run(run, by=by, reason=reason)
     told = f"run {made.run_id} rolls back what run {run.run_id} switched: {made.path}"
     return Steered(made, told, is_new=True)
 
@@ -65,10 +104,8 @@ def _answer(run: RunDir, name: str) -> Record | None:
     deadline = time.monotonic() + _ANSWER_SECONDS
     while time.monotonic() < deadline:
         history: History = launch.read_whole(run)
-        for record in reversed(history.records):
-            if record.kind == "answer" and record.payload["file"] == name:
-                return record
-        if history.closed is not None:
-            return None
+        answer = launch.answer_in(history, name)
+        if answer is not None or history.closed is not None:
+            return answer
         time.sleep(0.05)
     return None

@@ -161,6 +161,7 @@ class _Walk:
     open_step: Record | None = None
     resumed: bool = False
     has_go: bool = False
+    start: int | None = None
     rolling: bool = False
     watching: Record | None = None
     started: dict[str, int] = field(default_factory=dict)
@@ -175,6 +176,7 @@ class _Walk:
 
     def orchestrator_started(self, record: Record) -> Iterator[str]:
         self.resumed = self.resumed or record.payload["resumed"]
+        self.start = record.seq
         if record.payload["resumed"]:
             # What was open when the writer before died stays UNKNOWN.
             self.open_step = None
@@ -182,7 +184,9 @@ class _Walk:
             yield "a fresh start of the orchestrator after steps were started"
 
     def control(self, record: Record) -> Iterator[str]:
-        self.has_go = self.has_go or record.payload["request"] == "go"
+        if record.payload["request"] == "go":
+            # Given to another start of the run it counts for nothing.
+            self.has_go = self.has_go or record.payload.get("start", self.start) == self.start
         yield from ()
 
     def transition(self, record: Record) -> Iterator[str]:

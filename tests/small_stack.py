@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.history import History
-from ctp_runbook.launch import RunOptions, create_run, read_history
+from ctp_runbook.launch import RunOptions, begin, create_run, read_history
 from ctp_runbook.model import Identity
 from ctp_runbook.plan import Plan
 from ctp_runbook.process import HeldCommand, identity_of
@@ -129,16 +129,24 @@ class SmallStack:
         path = self.folder / "starts"
         return path.read_text().split() if path.exists() else []
 
-    def create(self, plan: Plan, *, options: Mapping[str, object] | None = None) -> RunDir:
-        """A real run of the plan, not started."""
+    def options(self, **values: object) -> RunOptions:
+        """Those of a real run of this stack, with ``values`` over them."""
         given = {
             "execute": True,
             "outputs": self.folder / "outputs",
             "by": "ops",
             "accept_unmeasured": "a stack of this test",
-            **(options or {}),
+            **values,
         }
-        return create_run(plan, RunOptions(**given))  # type: ignore[arg-type]
+        return RunOptions(**given)  # type: ignore[arg-type]
+
+    def create(self, plan: Plan, *, options: Mapping[str, object] | None = None) -> RunDir:
+        """A real run of the plan, not started."""
+        return create_run(plan, self.options(**(options or {})))
+
+    def begin(self, plan: Plan, *, options: Mapping[str, object] | None = None) -> RunDir:
+        """A real run of the plan, started with its go."""
+        return begin(plan, self.options(**(options or {})), reason="test")
 
     def closed(self, run: RunDir, *, seconds: float = 20) -> History:
         """The history once the run is over and nobody attends it any more."""

@@ -95,9 +95,7 @@ def breached(stack: SmallStack, injected: float) -> Breach:
         MONITOR_KEYS="query_rate_violation",
         ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
     )
-    run = stack.create(plan)
-    launch.request(run, "go", by="ops", reason="test")
-    launch.start(run, plan=plan)
+    run = stack.begin(plan)
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     # What a counter was when it was first seen is its start; the breach must come after that.
     wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)), seconds=30)

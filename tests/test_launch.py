@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import launch
+from ctp_runbook import attend
 from ctp_runbook.control import send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.history import History
@@ -409,9 +409,14 @@ def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions
 def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a while it is told how to take it up again."""
-    monkeypatch.setattr(launch, "_START_SECONDS", 0.1)
+    """After a while it is told how to take it up again, or that it was never started."""
+    monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.1)
     run = create_run(plan, options)
+    with pytest.raises(RunRefused, match=r"never started, .*ctp-runbook abort --run"):
+        follow(run, until=lambda _: False, poll_seconds=0.01)
+    journal = Journal(run.journal, durable=False)
+    journal.append("state", {"to": "GATING", "reason": ""})
+    journal.close()
     with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
 
@@ -427,7 +432,7 @@ def test_one_look_is_one_reading(
         read.append(path)
         return read_journal(path)
 
-    monkeypatch.setattr(launch, "read_journal", count)
+    monkeypatch.setattr(attend, "read_journal", count)
     follow(run, until=lambda _: len(read) == 3, poll_seconds=0.01)
     assert len(read) == 3
 
@@ -474,11 +479,18 @@ def test_a_guardian_attends_too(
 
 
 def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions) -> None:
-    """Whoever conducts the run finds it in control/."""
+    """Whoever conducts the run finds it in control/, with the start that the asker saw; for a run
+    that was never started nothing is left there."""
     run = create_run(plan, options)
+    with pytest.raises(RunRefused, match=r"nothing to hold: run .* was planned and never started"):
+        request(run, "hold", by="ops", reason="wait")
+    assert list(run.control.iterdir()) == []
+    journal = Journal(run.journal, durable=False)
+    seq = journal.append("orchestrator_started", {"resumed": False, "reason": ""}).seq
+    journal.close()
     request(run, "hold", by="ops", reason="wait")
     (path,) = run.control.iterdir()
-    assert json.loads(path.read_text())["request"] == "hold"
+    assert json.loads(path.read_text()).items() >= {"request": "hold", "start": seq}.items()
 
 
 # --- a real run -------------------------------------------------------------------
@@ -515,30 +527,32 @@ def test_a_gate_that_fails_leaves_the_old_stack_trading(
 
 @pytest.mark.twin
 def test_one_run_at_a_time(stack: SmallStack) -> None:
-    """A second run of the environment is refused by name while the first one lives, and only then;
-    starting the first one again changes nothing."""
+    """A second run of the environment is refused by name while the first one lives, for good; after
+    it another one may start. Starting the first one again changes nothing."""
     plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
-    first, second = stack.create(plan), stack.create(plan)
+    first, second, third = (stack.create(plan) for _ in range(3))
     start(first)
     wait_for(lambda: read_history(first).unfinished)
     records = len(read_history(first).records)
     start(first)
     with pytest.raises(RunRefused, match=f"is held by run {first.run_id} "):
         start(second)
-    assert read_history(second).steps == {}
+    assert read_history(second).outcome is Outcome.REFUSED
     assert is_attended(first)
     assert len(read_history(first).records) == records
     send_request(first, "abort", by="ops")
     follow(first, until=lambda _: False, poll_seconds=0.02)
-    wait_for(lambda: not is_attended(first))
+    wait_for(lambda: is_free(plan.environment))
     start(second)
-    send_request(second, "abort", by="ops")
-    assert follow(second, until=lambda _: False, poll_seconds=0.02).outcome is not None
+    assert read_history(second).conducted is None
+    start(third)
+    send_request(third, "abort", by="ops")
+    assert follow(third, until=lambda _: False, poll_seconds=0.02).outcome is not None
 
 
 @pytest.mark.twin
 def test_a_run_that_cannot_start_says_where_to_look(stack: SmallStack) -> None:
-    """Its private copy and its files are gone: refused, and the lock is free again."""
+    """Its private copy and its files are gone: refused and closed, and the lock is free again."""
     plan = stack.plan()
     run = stack.create(plan)
     end_run(run)
@@ -547,6 +561,7 @@ def test_a_run_that_cannot_start_says_where_to_look(stack: SmallStack) -> None:
         RunRefused, match=r"the orchestrator did not start; see .*orchestrator\.log"
     ):
         start(run)
+    assert read_history(run).outcome is Outcome.REFUSED
     wait_for(lambda: is_free(plan.environment))
 
 

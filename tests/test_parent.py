@@ -14,7 +14,7 @@ from ctp_runbook.errors import RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, State
-from ctp_runbook.parent import create_rollback, rollback_gap
+from ctp_runbook.parent import roll_back_by_new_run, rollback_gap
 from ctp_runbook.pin import pin_process
 from ctp_runbook.plan import Plan
 from ctp_runbook.rundir import RunDir
@@ -49,7 +49,7 @@ def test_where_it_makes_no_sense_it_is_refused(
     run = make_run(kind, tmp_path, host=host)
     assert said in rollback_gap(run, history_of(run))
     with pytest.raises(RunRefused, match="cannot be rolled back"):
-        create_rollback(run)
+        roll_back_by_new_run(run)
     assert [path.name for path in tmp_path.iterdir()] == [run.run_id]
 
 
@@ -82,7 +82,8 @@ def beside(folder: Path, name: str, *records: tuple[str, dict[str, object]]) -> 
 STEP = {"step": "stop_old_strategy_runner", "phase": "switch", "attempt": 1}
 STEP |= {"pid": 1, "start_ticks": 1, "command": "x"}
 NEWER = {
-    "under way": ((), "is newer (PLANNED)"),
+    "never started": ((), ""),
+    "under way": ((("state", {"to": "GATING", "reason": ""}),), "is newer (GATING)"),
     "switched": (
         (("step_started", STEP), ("closed", {"outcome": "COMPLETED"})),
         "is newer (COMPLETED)",
@@ -166,7 +167,7 @@ def test_a_changed_plan_is_not_what_was_reviewed(stack: SmallStack) -> None:
     run = completed(stack, plan)
     plan.rollback_template.write_text(plan.rollback_template.read_text() + "# edited\n")
     with pytest.raises(RunRefused, match=r"changed since\. Restore them"):
-        create_rollback(run)
+        roll_back_by_new_run(run)
 
 
 @pytest.mark.twin

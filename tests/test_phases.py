@@ -11,6 +11,7 @@ import pytest
 from ctp_runbook import phases
 from ctp_runbook.control import send_request
 from ctp_runbook.errors import EvidenceInvalid, PlanRefused, RunEnded, RunRefused, TemplateError
+from ctp_runbook.history import History
 from ctp_runbook.journal import Journal
 from ctp_runbook.launch import read_history
 from ctp_runbook.phases import PhaseResult
@@ -252,12 +253,15 @@ def test_a_confirmed_switch_leaves_a_go(
     monkeypatch.setattr("sys.stdin", io.StringIO("synthetic\n"))
     asked: list[str] = []
 
-    def orchestrator(run: RunDir, kind: str, *, by: str, reason: str = "") -> None:
-        send_request(run, kind, by=by, reason=reason)
+    def orchestrator(run: RunDir, kind: str, *, by: str, reason: str = "", seen: History) -> str:
+        assert seen.conducted is not None
+        name = send_request(run, kind, by=by, reason=reason)
         asked.append(f"{kind}: {reason}")
         journal = Journal(run.journal)
+        journal.append("answer", {"request": kind, "file": name, "obeyed": True, "sentence": "x"})
         journal.append("state", {"to": "ROLLING_BACK", "reason": "stand-in"})
         journal.close()
+        return name
 
     monkeypatch.setattr("ctp_runbook.launch.request", orchestrator)
     result = phases.switch(str(ready.path), go=go)

@@ -108,9 +108,7 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
         environ=os.environ,
         base=Path.cwd(),
     )
-    run = launch.create_run(plan, options)
-    launch.request(run, "go", by=options.by, reason="rehearse --no-notebooks")
-    launch.start(run, plan=plan)
+    run = launch.begin(plan, options, reason="rehearse --no-notebooks")
     told = 0
 
     def tell(history: History) -> None:

@@ -24,7 +24,7 @@ LAYERS = (
     "plan measured checklist",
     "process pid_file pin daemon proc lock rundir journal record_forms history control private samples sample_blocks histogram measure measure_block readings points watched verdicts clocks sampler probes",
     "judge recorded comparison trouble result_env infra_gates readiness readiness_pipeline readiness_probes steps proofs handover simulate gates switch watch_sources baseline watch rollback",
-    "evidence durations finish alerts guardian guardian_watch orchestrator run_header launch parent steer",
+    "evidence durations finish unstarted alerts guardian guardian_watch orchestrator run_header attend starting launch charge parent steer",
     "verification verify_clocks verify_journal verify_parent verify_watch verify_baseline verify_files verify_pair verify rejudge countdown narrate",
     "panels plot_style watch_clock watch_lines watch_panel watch_strip plots step_plots topology topology_plot pages plan_page locate live phases report",
     "kernel_forkserver kernel_fork kernels notebook_document notebook_parameters",

@@ -1,0 +1,180 @@
+"""Starting a run: once, by the one request that asks for it, or not at all and then for good.
+
+The environment's lock says who may act; the run's own first record says whether it began. A start
+that is refused, or that comes to nothing, closes the run as REFUSED, so that nothing is left that
+somebody could arm later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ctp_runbook.attend import is_attended, read_history, read_whole
+from ctp_runbook.control import Asked
+from ctp_runbook.errors import EnvironmentHeld, JournalError, RunRefused
+from ctp_runbook.guardian import spawn_guardian
+from ctp_runbook.journal import Journal
+from ctp_runbook.lock import holder_of, take_environment_lock
+from ctp_runbook.model import Identity, Outcome
+from ctp_runbook.plan import Plan
+from ctp_runbook.private import load_private_plan
+from ctp_runbook.process import is_running
+from ctp_runbook.rundir import RunDir
+from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
+
+__all__ = ["set_going", "start", "was_being_started"]
+
+# Two interpreters start and load the plan; a busy host takes its time over that.
+_START_SECONDS = 30.0
+
+
+def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
+    """Set a planned run going: detached for a real run, simulated to its end for a dry one.
+
+    With ``resume``, the reason, it takes up a run that has begun and that nobody conducts, and
+    starts no other. A run that is attended or over is left as it is. A start that is refused, or
+    comes to nothing, closes the run as REFUSED, unless somebody else is just starting it. Raises
+    RunRefused.
+    """
+    history = read_history(run)
+    if history.is_dry_run:
+        with first_record(run):
+            if read_history(run).closed is None:
+                _simulate(run, plan, probe=history.created.get("probe") is True)
+        return
+    with first_record(run):
+        history = read_history(run)
+        if history.closed is not None:
+            close_unstarted(run, outcome=Outcome.REFUSED, sentence="")
+            return
+        if is_attended(run):
+            return
+        if history.has_begun is not bool(resume):
+            raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
+        guardian: Identity | None = None
+        try:
+            guardian = _guard(run, history.created["environment"], resume=resume)
+        except RunRefused as error:
+            # Two viewers of one run may start it at one instant: the second one just follows.
+            if not (isinstance(error, EnvironmentHeld) and _is_of(run, error.holder)):
+                raise _refused(run, str(error)) from error
+    _await_record(run, guardian, after=len(history.records))
+
+
+def _guard(run: RunDir, environment: str, *, resume: str) -> Identity:
+    lock_fd = take_environment_lock(environment, run_id=run.run_id, path=run.path)
+    try:
+        return _spawn(run, lock_fd=lock_fd, resume=resume)
+    finally:
+        os.close(lock_fd)
+
+
+def set_going(
+    run: RunDir, *, lock_fd: int, asked: Asked, tell: Callable[[RunDir], None] = lambda run: None
+) -> None:
+    """Start the run that was written under ``lock_fd``, for what is ``asked``.
+
+    Should that fail, or ``tell``, the run is closed as REFUSED. Raises RunRefused.
+    """
+    after = len(read_history(run).records)
+    try:
+        tell(run)
+        guardian = _spawn(run, lock_fd=lock_fd, asked=asked)
+    except BaseException as error:
+        with first_record(run):
+            _close(run, str(error) or type(error).__name__)
+        raise
+    _await_record(run, guardian, after=after)
+
+
+def _spawn(run: RunDir, *, lock_fd: int, resume: str = "", asked: Asked | None = None) -> Identity:
+    told = asked.text if asked else ""
+    try:
+        return spawn_guardian(run, lock_fd=lock_fd, resume=resume, asked=told)
+    except OSError as error:
+        raise RunRefused(f"the guardian of run {run.run_id} cannot be started: {error}") from error
+
+
+def _await_record(run: RunDir, guardian: Identity | None, *, after: int) -> None:
+    """Wait until somebody wrote the next record; without ``guardian`` it is another's start.
+
+    A start that takes too long is closed under the first record's lock: an orchestrator that comes
+    up later finds that and goes, so that nothing begins which somebody was told had not.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while len(read_whole(run).records) <= after:
+        log = f"{run.logs}/orchestrator.log"
+        if guardian is not None and not is_running(guardian):
+            told = f"the orchestrator did not start; see {log}"
+        elif time.monotonic() > deadline:
+            told = f"the orchestrator did not start within {_START_SECONDS:g} s; see {log}"
+        else:
+            time.sleep(0.02)
+            continue
+        with first_record(run):
+            if len(read_whole(run).records) > after:
+                return  # it came after all
+            raise _refused(run, told)
+
+
+def _refused(run: RunDir, sentence: str) -> RunRefused:
+    """The refusal of a start, told with what became of the run."""
+    if _close(run, sentence):
+        return RunRefused(f"{sentence}; run {run.run_id} is closed as REFUSED: plan again")
+    return RunRefused(f"{sentence}; run {run.run_id}: `ctp-runbook status --run {run.path}`")
+
+
+def _close(run: RunDir, told: str) -> bool:
+    # Why it did not start is what is raised, and a full disk must not hide that. The run is
+    # unarmed either way: nothing but a start of its own would start it.
+    with contextlib.suppress(JournalError, OSError):
+        return close_unstarted(run, outcome=Outcome.REFUSED, sentence=f"not started: {told}")
+    return False
+
+
+def _is_of(run: RunDir, holder: str) -> bool:
+    """True when the environment's lock names this very run as its holder."""
+    return bool(holder) and os.path.realpath(holder) == os.path.realpath(run.path)
+
+
+def _begun_sentence(run: RunDir) -> str:
+    return (
+        f"run {run.run_id} was started before and nobody conducts it; take it up again with "
+        f"`ctp-runbook resume --run {run.path}`"
+    )
+
+
+def was_being_started(run: RunDir) -> bool:
+    """True once a start of this run by somebody else is through, False when there is none."""
+    environment = read_history(run).created["environment"]
+    deadline = time.monotonic() + _START_SECONDS
+    while not (history := read_whole(run)).has_begun and history.closed is None:
+        if not _is_of(run, holder_of(environment)) or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
+    from ctp_runbook.finish import finalise
+    from ctp_runbook.simulate import simulate
+    from ctp_runbook.steps import RunContext
+
+    if plan is None:
+        plan, _ = load_private_plan(run)
+    journal = Journal(run.journal, durable=False)
+    context = RunContext(
+        run=run, plan=plan, journal=journal, cwd=Path.cwd(), environ=dict(os.environ)
+    )
+    gaps: tuple[str, ...] = ()
+    if probe:
+        from ctp_runbook.switch import probe_gaps
+
+        gaps = tuple(probe_gaps(context))
+    simulate(context, gaps=gaps)
+    journal.close()
+    finalise(run)
