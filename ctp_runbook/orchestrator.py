@@ -109,7 +109,8 @@ class Orchestrator:
         if asked is None or history.state is State.ROLLING_BACK or history.closed:
             return []
         keys = ("request", "by", "reason", "requested_utc", "file")
-        return [Request(*(str(asked.payload.get(key, "")) for key in keys))]
+        request, by, reason, asked_utc, file = (str(asked.payload.get(key, "")) for key in keys)
+        return [Request(request, by, reason, asked_utc, file)]
 
     def _stop_asked(self) -> str:
         """An abort or rollback that waits to be acted on, or nothing."""

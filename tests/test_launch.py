@@ -482,7 +482,7 @@ def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions)
     """Whoever conducts the run finds it in control/, with the start that the asker saw; for a run
     that was never started nothing is left there."""
     run = create_run(plan, options)
-    with pytest.raises(RunRefused, match="nothing to hold: run .* was planned and never started"):
+    with pytest.raises(RunRefused, match=r"nothing to hold: run .* was planned and never started"):
         request(run, "hold", by="ops", reason="wait")
     assert list(run.control.iterdir()) == []
     journal = Journal(run.journal, durable=False)

@@ -253,9 +253,7 @@ def test_a_confirmed_switch_leaves_a_go(
     monkeypatch.setattr("sys.stdin", io.StringIO("synthetic\n"))
     asked: list[str] = []
 
-    def orchestrator(
-        run: RunDir, kind: str, *, by: str, reason: str = "", seen: History
-    ) -> str:
+    def orchestrator(run: RunDir, kind: str, *, by: str, reason: str = "", seen: History) -> str:
         assert seen.conducted is not None
         name = send_request(run, kind, by=by, reason=reason)
         asked.append(f"{kind}: {reason}")
