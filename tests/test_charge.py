@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from ctp_runbook.journal import Journal
 from ctp_runbook.lock import holder_of, take_environment_lock
 from ctp_runbook.rundir import RunDir
 
-Entry = tuple[str, dict[str, object]]
+Entry = tuple[str, dict[str, Any]]
 BEGUN: Entry = ("orchestrator_started", {"resumed": False, "reason": ""})
 REFUSED: Entry = ("closed", {"outcome": "REFUSED"})
 
