@@ -110,7 +110,8 @@ class History:
     @property
     def has_begun(self) -> bool:
         """True once an orchestrator, or for a dry run its simulation, took the run up."""
-        return bool(self.conducted or self.transitions or self.steps)
+        tried = any(step.attempt for step in self.steps.values())
+        return bool(self.conducted or self.transitions or tried)
 
     @property
     def unfinished(self) -> tuple[StepHistory, ...]:

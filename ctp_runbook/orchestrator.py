@@ -108,16 +108,9 @@ class Orchestrator:
         asked = history.stop_asked
         if asked is None or history.state is State.ROLLING_BACK or history.closed:
             return []
-        told = {key: str(value) for key, value in asked.payload.items()}
-        return [
-            Request(
-                request=told.get("request", ""),
-                by=told.get("by", ""),
-                reason=told.get("reason", ""),
-                requested_utc=told.get("requested_utc", ""),
-                file=told.get("file", ""),
-            )
-        ]
+        keys = ("request", "by", "reason", "requested_utc", "file")
+        request, by, reason, asked_utc, file = (str(asked.payload.get(key, "")) for key in keys)
+        return [Request(request, by, reason, asked_utc, file)]
 
     def _stop_asked(self) -> str:
         """An abort or rollback that waits to be acted on, or nothing."""

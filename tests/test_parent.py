@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -207,4 +209,20 @@ def test_a_rollback_that_was_interrupted_is_taken_up_again(stack: SmallStack) ->
     assert history.restarts == 1
     assert history.outcome is not None
     assert history.outcome.exit_code in (4, 5), history.closed
+    assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
+
+
+@pytest.mark.twin
+def test_two_who_roll_back_at_once_make_one_run(stack: SmallStack) -> None:
+    """One rolls back; the other is refused with exit 2 and has left nothing behind."""
+    run = completed(stack, stack.plan())
+    argv = [sys.executable, "-m", "ctp_runbook", "rollback", "--run", str(run.path)]
+    both = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=60)[0] for one in both]
+    codes = sorted(one.returncode for one in both)
+    assert codes == [2, 4], said
+    assert len(list(run.path.parent.iterdir())) == 2
     assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
