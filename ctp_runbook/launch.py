@@ -29,7 +29,6 @@ from ctp_runbook.rundir import RunDir, write_atomic
 from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = [
-    "Asked",
     "HeldEnvironment",
     "RunOptions",
     "answer_in",

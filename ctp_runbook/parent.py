@@ -12,11 +12,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ctp_runbook.control import Asked
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, read_journal
 from ctp_runbook.launch import (
-    Asked,
     RunOptions,
     held_environment,
     operator_name,
