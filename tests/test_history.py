@@ -215,6 +215,18 @@ def test_only_go_is_go(request_: str, tmp_path: Path) -> None:
     assert history_of(tmp_path, control(request_)).go is None
 
 
+def test_a_go_counts_for_the_start_it_names(tmp_path: Path) -> None:
+    """The last start there was; one that names another start is on record and counts for nothing."""
+    begun = ("orchestrator_started", {"resumed": False, "reason": ""})
+    kind, given = control("go")
+    for start, counts in ((0, False), (1, True), (-1, False), (5, False)):
+        room = tmp_path / str(start)
+        room.mkdir()
+        history = history_of(room, begun, begun, (kind, {**given, "start": start}))
+        assert history.conducted is not None
+        assert (history.go is not None) is counts
+
+
 def test_a_state_entered_twice_was_entered_last(tmp_path: Path) -> None:
     """Holding again counts from the second time."""
     history = history_of(

@@ -151,6 +151,7 @@ FORGED = {
     "no samples": (_with("watch_ended", samples=0), "watch_ended counts 0"),
     "another verdict": (_with("watch_ended", verdict="FAILED"), "the samples judge to PASSED"),
     "no go": (_without("control"), "without a recorded go"),
+    "a go for another start": (_with("control", start=99), "without a recorded go"),
     "a failed step": (_step_failed, "step warmup_query is failed"),
     "a step without its end": (_no_end, "while stop_old_core_engine had no end"),
     "two generations": (_not_gone, "while old_core_engine was not proved gone"),
