@@ -28,7 +28,7 @@ help:
 	@echo 'make test       every test but the minutes-long ones'
 	@echo 'make prove      the minutes-long tests; their tables go to tests/benchmarks/'
 	@echo 'make bench      measure, and print beside the committed tables'
-	@echo 'make lint       ruff check, ruff format --check, mypy --strict'
+	@echo 'make lint       ruff check, ruff format --check, mypy --strict, lint-imports'
 	@echo 'make lock       pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)'
 	@echo 'make clean      remove $(VENV) and caches; outputs/ is evidence and stays'
 
@@ -50,6 +50,7 @@ lint: install
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 # The lock is for every extra and every Python from 3.11 on, and names no place to get it from.
 lock: install
