@@ -34,7 +34,7 @@ from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.trouble import Trouble
 from ctp_runbook.unstarted import first_record
-from ctp_runbook.watch import Watch
+from ctp_runbook.window import Watch
 
 __all__ = ["Orchestrator", "main"]
 

@@ -1,4 +1,4 @@
-"""Facts about watch.py: how a watch window ends, and that coming back to it forgets nothing."""
+"""Facts about window.py: how a watch window ends, and that coming back to it forgets nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ctp_runbook.process import own_identity
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.trouble import Trouble
-from ctp_runbook.watch import Watch
+from ctp_runbook.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 pytestmark = pytest.mark.twin

@@ -21,7 +21,7 @@ from ctp_runbook.pin import Pin
 from ctp_runbook.plan import Plan
 from ctp_runbook.process import own_identity
 from ctp_runbook.triggers import parse_trigger
-from ctp_runbook.watch import Watch
+from ctp_runbook.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 __all__ = ["main", "watch_header"]

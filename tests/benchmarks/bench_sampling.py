@@ -30,7 +30,7 @@ from ctp_runbook.model import Generation
 from ctp_runbook.process import identity_of
 from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
-from ctp_runbook.watch import Watch
+from ctp_runbook.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 __all__ = ["main"]
