@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.lock import holder_of
+from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
 from ctp_runbook.rundir import RunDir, newest_run
 

@@ -239,7 +239,7 @@ def verify(
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def proc(words: tuple[str, ...]) -> int:
     """proc start | stop | alive --pid-file F [-- CMD]: daemons with an identity."""
-    from ctp_runbook import proc as daemons
+    from ctp_runbook.host import proc as daemons
 
     return daemons.main(list(words))
 

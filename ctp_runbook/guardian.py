@@ -17,9 +17,9 @@ from pathlib import Path
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.history import History
+from ctp_runbook.host.process import end_group, group_members, identity_of, is_running
 from ctp_runbook.journal import read_journal
 from ctp_runbook.model import Identity
-from ctp_runbook.process import end_group, group_members, identity_of, is_running
 from ctp_runbook.rundir import RunDir
 
 __all__ = ["end_leftovers", "main", "scope_prefix", "shares_control_group", "spawn_guardian"]

@@ -17,7 +17,7 @@ class GuardianWatch:
     """The orchestrator's eye on its guardian: a dead one is replaced."""
 
     def __init__(self, run: RunDir, *, pid: int, lock_fd: int) -> None:
-        from ctp_runbook.process import identity_of
+        from ctp_runbook.host.process import identity_of
 
         self._run, self._lock_fd = run, lock_fd
         self._identity = identity_of(pid) if pid else None
@@ -31,7 +31,7 @@ class GuardianWatch:
 
     def look(self, context: RunContext) -> None:
         """Look at most twice a second; start a new guardian when the old one is gone."""
-        from ctp_runbook.process import is_running
+        from ctp_runbook.host.process import is_running
 
         now = time.monotonic()
         if self._lock_fd < 0 or now < self._next_look:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ctp_runbook.host.pin import Pin
 from ctp_runbook.journal import Record
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
-from ctp_runbook.pin import Pin
 
 __all__ = ["History", "StepHistory", "Transition"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.process import boot_id, own_identity
+from ctp_runbook.host.process import boot_id, own_identity
 
 __all__ = [
     "FIRST_PREV",

@@ -19,8 +19,8 @@ from ctp_runbook import attend, run_header, starting
 from ctp_runbook.control import Asked, send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.history import History
+from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.journal import Journal, digest_of
-from ctp_runbook.lock import take_environment_lock
 from ctp_runbook.measured import undo_refusals
 from ctp_runbook.plan import Plan, window_refusals
 from ctp_runbook.private import clear_private, keep_private

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.pin import lookalikes, pin_process, survivors
+from ctp_runbook.host.process import end_processes, identity_of, is_running
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
-from ctp_runbook.pin import lookalikes, pin_process, survivors
-from ctp_runbook.process import end_processes, identity_of, is_running
 from ctp_runbook.steps import RunContext
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.histogram import bucket_quantile, counts_fault, group_buckets
+from ctp_runbook.host.process import end_group
 from ctp_runbook.journal import utc_text
 from ctp_runbook.probes.metrics import scrape
-from ctp_runbook.process import end_group
 from ctp_runbook.readiness import (
     SLIS,
     Readiness,

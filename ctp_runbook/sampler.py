@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
-from ctp_runbook.clocks import Clocks, ClockWatch, Disturbance
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
 from ctp_runbook.samples import Sample
 
 __all__ = ["Reading", "Sampler", "Target", "read_once"]

@@ -17,12 +17,12 @@ from ctp_runbook.attend import is_attended, read_history, read_whole
 from ctp_runbook.control import Asked
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunRefused
 from ctp_runbook.guardian import spawn_guardian
+from ctp_runbook.host.lock import holder_of, take_environment_lock
+from ctp_runbook.host.process import is_running
 from ctp_runbook.journal import Journal
-from ctp_runbook.lock import holder_of, take_environment_lock
 from ctp_runbook.model import Identity, Outcome
 from ctp_runbook.plan import Plan
 from ctp_runbook.private import load_private_plan
-from ctp_runbook.process import is_running
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
 

@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.journal import Journal
 from ctp_runbook.plan import Plan, load_plan
 from ctp_runbook.private import clear_private
-from ctp_runbook.process import identity_of
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext
 

@@ -11,8 +11,8 @@ import pytest
 
 from ctp_runbook.charge import run_in_charge
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.journal import Journal
-from ctp_runbook.lock import holder_of, take_environment_lock
 from ctp_runbook.rundir import RunDir
 
 Entry = tuple[str, dict[str, Any]]

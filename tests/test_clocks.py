@@ -1,4 +1,4 @@
-"""Facts about clocks.py: a pause, a suspend and a step are told apart, and nothing else is one."""
+"""Facts about host/clocks.py: a pause, a suspend and a step are told apart, and nothing else is one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ctp_runbook.clocks import Clocks, ClockWatch, Disturbance
+from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Facts about daemon.py: what a daemon inherits, when it is recorded, how a scope is asked for."""
+"""Facts about host/daemon.py: what a daemon inherits, when it is recorded, how a scope is asked for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import daemon
-from ctp_runbook.daemon import launch_daemon
+from ctp_runbook.host import daemon
+from ctp_runbook.host.daemon import launch_daemon
+from ctp_runbook.host.process import end_group, identity_of, is_running
 from ctp_runbook.model import Identity
-from ctp_runbook.process import end_group, identity_of, is_running
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_daemon_survives_its_starter(pid_file: Path) -> None:
     """It goes on when the process that started it is killed right away."""
     code = (
         "import sys, os, signal; from pathlib import Path;"
-        "from ctp_runbook.daemon import launch_daemon;"
+        "from ctp_runbook.host.daemon import launch_daemon;"
         "launch_daemon(Path(sys.argv[1]), ('sleep', '60'), log=None);"
         "os.killpg(0, signal.SIGKILL)"
     )

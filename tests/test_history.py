@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ctp_runbook.history import History
+from ctp_runbook.host.process import boot_id
 from ctp_runbook.journal import Journal, Record
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
-from ctp_runbook.process import boot_id
 
 Entry = tuple[str, Mapping[str, Any]]
 

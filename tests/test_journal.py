@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.journal import (
     FIRST_PREV,
     Journal,
@@ -23,7 +24,6 @@ from ctp_runbook.journal import (
     read_journal,
     utc_text,
 )
-from ctp_runbook.process import boot_id, own_identity
 
 KEYS = ["seq", "wall_utc", "mono_ns", "boot_id", "writer", "kind", "payload", "prev"]
 

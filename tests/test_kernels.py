@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.kernel_fork import ForkServer, ForkServerLost, fork_server
 from ctp_runbook.kernel_forkserver import MAX_ORDER_BYTES
 from ctp_runbook.kernels import EventLoopThread, ReadyKernel, start_kernel
-from ctp_runbook.process import identity_of
 from tests.notebook_tools import wait_until
 
 pytestmark = pytest.mark.twin

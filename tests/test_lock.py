@@ -1,4 +1,4 @@
-"""Facts about lock.py: one run at a time, for whoever runs it, and no lock outlives its holders."""
+"""Facts about host/lock.py: one run at a time, for whoever runs it, and no lock outlives its holders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.lock import take_environment_lock as take_lock
+from ctp_runbook.host.lock import take_environment_lock as take_lock
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_refusal_keeps_no_descriptor(environment: str, tmp_path: Path) -> None
 OTHER_USER = 60000 + os.getpid() % 5000  # of this test run alone
 TAKE = f"""
 import os, sys
-from ctp_runbook.lock import take_environment_lock
+from ctp_runbook.host.lock import take_environment_lock
 os.setuid({OTHER_USER})
 take_environment_lock(sys.argv[1], run_id="theirs")
 """

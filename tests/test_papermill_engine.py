@@ -14,9 +14,9 @@ import nbformat
 import pytest
 
 from ctp_runbook.errors import NotebookError
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.kernel_fork import fork_server
 from ctp_runbook.papermill_engine import KernelLost, NotebookFailed, execute_notebook
-from ctp_runbook.process import identity_of
 from tests.notebook_tools import cell_states, outputs_text, read, wait_until, write
 from tests.synthetic_runs import completed_run
 

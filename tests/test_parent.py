@@ -14,10 +14,10 @@ import pytest
 from ctp_runbook import launch, phases
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.history import History
+from ctp_runbook.host.pin import pin_process
 from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.parent import roll_back_by_new_run, rollback_gap
-from ctp_runbook.pin import pin_process
 from ctp_runbook.plan import Plan
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steer import steer

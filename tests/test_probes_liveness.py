@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.process import boot_id, identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.probes.liveness import (
     Liveness,
@@ -21,7 +22,6 @@ from ctp_runbook.probes.liveness import (
     recorded_identity,
     run_probe,
 )
-from ctp_runbook.process import boot_id, identity_of
 from tests.plan_fixtures import processes_with, wait_for
 
 ENGINE = Identity(42, 7)

@@ -1,4 +1,4 @@
-"""Facts about proc.py: what start refuses, what stop proves, what alive can tell."""
+"""Facts about host/proc.py: what start refuses, what stop proves, what alive can tell."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.pid_file import PidFileUnreadable, read_pid_file
+from ctp_runbook.host.proc import ALIVE, COULD_NOT_TELL, GONE, alive, main, start, stop
+from ctp_runbook.host.process import end_group, group_members, is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.pid_file import PidFileUnreadable, read_pid_file
-from ctp_runbook.proc import ALIVE, COULD_NOT_TELL, GONE, alive, main, start, stop
-from ctp_runbook.process import end_group, group_members, is_running, own_identity
 
 STUBBORN = ("bash", "-c", 'trap "" TERM; while :; do sleep 0.1; done')
 

@@ -1,4 +1,4 @@
-"""Facts about process.py: who a process is, what a held command may do, and that an end is one."""
+"""Facts about host/process.py: who a process is, what a held command may do, and that an end is one."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.model import Identity
-from ctp_runbook.process import (
+from ctp_runbook.host.process import (
     CommandEnd,
     HeldCommand,
     boot_id,
@@ -28,6 +27,7 @@ from ctp_runbook.process import (
     own_identity,
     wait_gone,
 )
+from ctp_runbook.model import Identity
 from tests.plan_fixtures import processes_with, wait_for
 
 STUBBORN = "trap '' TERM; while :; do sleep 0.05; done"
@@ -191,7 +191,7 @@ def test_what_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
 
 UNKILLABLE = """
 import os, sys
-from ctp_runbook.process import end_process, identity_of
+from ctp_runbook.host.process import end_process, identity_of
 # Process 1 of a pid namespace takes no signal from inside it, not even KILL.
 if os.fork() == 0:
     gone = end_process(identity_of(1), term_grace=0.05, kill_grace=0.05)
@@ -271,7 +271,7 @@ def test_what_is_never_released_never_runs(tmp_path: Path) -> None:
 STARTER = """
 import os, sys, time
 from pathlib import Path
-from ctp_runbook.process import HeldCommand
+from ctp_runbook.host.process import HeldCommand
 folder = Path(sys.argv[1])
 held = HeldCommand(f"touch {folder}/done", cwd=folder, env=os.environ, output=folder / "out")
 print(held.identity.pid, held.identity.start_ticks, flush=True)

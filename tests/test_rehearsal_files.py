@@ -77,7 +77,7 @@ def test_the_wrappers_find_the_package_from_anywhere(tmp_path: Path) -> None:
     """bin/python imports ctp_runbook with an empty environment in another directory."""
     twin = Twin(tmp_path / "a twin's $dir")
     write_wrappers(twin)
-    code = "import ctp_runbook.proc, sys; print(sys.argv[1])"
+    code = "import ctp_runbook.host.proc, sys; print(sys.argv[1])"
     told = subprocess.run(
         [twin.python, "-c", code, "a b"],
         cwd="/",

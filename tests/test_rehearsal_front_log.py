@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.process import own_identity
+from ctp_runbook.host.process import own_identity
 from ctp_runbook.rehearsal.front_log import (
     FrontLog,
     overlaps,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from ctp_runbook.clocks import Clocks
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.sampler import Sampler, Target, read_once
 from ctp_runbook.samples import Sample
 

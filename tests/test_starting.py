@@ -13,9 +13,9 @@ import pytest
 from ctp_runbook import phases, starting
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.guardian import spawn_guardian
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.launch import is_attended, read_history, start
 from ctp_runbook.model import Identity, Outcome
-from ctp_runbook.process import identity_of
 from ctp_runbook.report import write_report
 from ctp_runbook.rundir import RunDir, private_path
 from ctp_runbook.steer import steer

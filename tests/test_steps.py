@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.journal import Record, digest_of, read_journal
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
-from ctp_runbook.process import group_members, identity_of, is_running
 from ctp_runbook.proofs import (
     end_member,
     observe,
@@ -543,7 +543,7 @@ def test_a_killed_starter_leaves_a_record_and_no_act(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from ctp_runbook.journal import Journal
-from ctp_runbook.process import HeldCommand
+from ctp_runbook.host.process import HeldCommand
 journal = Journal(Path({str(tmp_path)!r}) / "journal.jsonl")
 held = HeldCommand("touch {tmp_path}/done", cwd=Path("/"), env={{}}, output=Path("/dev/null"))
 journal.append("step_started", {{"pid": held.identity.pid}})

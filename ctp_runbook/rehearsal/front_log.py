@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.process import is_running, own_identity
 from ctp_runbook.rehearsal.protocol import utc_text
 
 __all__ = [

@@ -18,8 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ctp_runbook.errors import ProbeError, RunbookError, RunRefused
-from ctp_runbook.proc import ALIVE, GONE, ProcReport, alive, stop
-from ctp_runbook.process import end_process, identity_of
+from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, stop
+from ctp_runbook.host.process import end_process, identity_of
 from ctp_runbook.rehearsal.bridge import bridge_client
 from ctp_runbook.rehearsal.front_control import front_control
 from ctp_runbook.rehearsal.front_log import Overlap, overlaps, trading_generations
@@ -184,7 +184,7 @@ def start_member(twin: Twin, name: str) -> None:
 
 def _begin(twin: Twin, name: str, argv: Sequence[str]) -> subprocess.Popen[str]:
     """Run ``proc start`` and do not wait for it: parts come up side by side."""
-    start = [str(twin.python), "-m", "ctp_runbook.proc", "start"]
+    start = [str(twin.python), "-m", "ctp_runbook.host.proc", "start"]
     where = ["--pid-file", str(twin.pid_file(name)), "--log", str(twin.log(name))]
     return subprocess.Popen(
         [*start, *where, "--", *argv], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.proc import stop as stop_daemon
+from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, StepStatus
-from ctp_runbook.proc import stop as stop_daemon
-from ctp_runbook.process import identity_of, is_running
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.twin import Twin
 from tests.cutover_tools import cutover_of, edited, fresh_twin

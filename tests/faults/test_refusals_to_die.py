@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.proc import ALIVE, alive
+from ctp_runbook.host.proc import stop as stop_daemon
 from ctp_runbook.model import StepStatus
-from ctp_runbook.proc import ALIVE, alive
-from ctp_runbook.proc import stop as stop_daemon
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front_log import overlaps
 from ctp_runbook.rehearsal.twin import Twin

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.process import identity_of
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.connectors import call_connect, connector_config
 from ctp_runbook.rehearsal.plane.ingester import Store

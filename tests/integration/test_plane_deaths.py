@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.process import identity_of
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.connectors import call_connect
 from ctp_runbook.rehearsal.plane.ingester import Store

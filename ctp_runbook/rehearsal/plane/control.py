@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError, RunRefused
-from ctp_runbook.proc import ALIVE, GONE, ProcReport, alive, start, stop
-from ctp_runbook.process import identity_of
+from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, Plane
 from ctp_runbook.rehearsal.plane.postgres import remove_cluster
 

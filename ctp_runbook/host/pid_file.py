@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctp_runbook.host.process import boot_id, identity_of
 from ctp_runbook.model import Identity
-from ctp_runbook.process import boot_id, identity_of
 
 __all__ = ["PidFile", "PidFileUnreadable", "read_pid_file"]
 

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctp_runbook.daemon import launch_daemon
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.daemon import launch_daemon
+from ctp_runbook.host.pid_file import PidFile, PidFileUnreadable, read_pid_file
+from ctp_runbook.host.process import end_group, end_process, group_members, identity_of, is_running
 from ctp_runbook.model import Identity
-from ctp_runbook.pid_file import PidFile, PidFileUnreadable, read_pid_file
-from ctp_runbook.process import end_group, end_process, group_members, identity_of, is_running
 
 __all__ = [
     "ALIVE",

@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
-from ctp_runbook.process import identity_of
 
 __all__ = ["Launch", "launch_daemon"]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook.host.process import identity_of, is_running, parents
 from ctp_runbook.model import Identity
-from ctp_runbook.process import identity_of, is_running, parents
 
 __all__ = ["Pin", "lookalikes", "pin_process", "survivors"]
 
