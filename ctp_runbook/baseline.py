@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.comparison import Comparison, block_seconds, compare_metric
-from ctp_runbook.config import WatchRules
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of
 from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.model import Generation, Role
+from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.sampler import Sampler, Target
 from ctp_runbook.samples import Sample, read_samples

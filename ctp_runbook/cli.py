@@ -121,8 +121,8 @@ def plan(
     output_md: Path | None, output_json: Path | None, outputs: Path, **files: Path | None
 ) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
-    from ctp_runbook.checklist import checklist_json, checklist_markdown
     from ctp_runbook.durations import measured_durations
+    from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
     from ctp_runbook.rundir import write_atomic
 
     made = plan_of(**files)

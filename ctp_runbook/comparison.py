@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.config import MetricRule
 from ctp_runbook.histogram import bucket_quantile
 from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.measure import counts_events
 from ctp_runbook.model import Verdict, worst
+from ctp_runbook.plan.config import MetricRule
 
 if TYPE_CHECKING:
     from ctp_runbook.readings import Readings

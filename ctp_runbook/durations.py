@@ -10,8 +10,8 @@ from ctp_runbook.errors import RunbookError
 from ctp_runbook.evidence import rollback_seconds
 from ctp_runbook.history import History
 from ctp_runbook.journal import read_journal
-from ctp_runbook.measured import Measured, p95
 from ctp_runbook.model import Outcome
+from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.rundir import RunDir
 
 __all__ = ["measured_durations"]

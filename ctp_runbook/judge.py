@@ -11,12 +11,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.measure import Point, asked_of, badness, is_page
 from ctp_runbook.model import Verdict, worst
+from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.points import Points
 from ctp_runbook.samples import Sample
-from ctp_runbook.triggers import Condition, Trigger
 from ctp_runbook.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 from ctp_runbook.watched import SLACK_SECONDS, Watched
 

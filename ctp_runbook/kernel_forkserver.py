@@ -42,7 +42,7 @@ PRELOAD = (
     "sqlite3",
     "ctp_runbook.phases",
     "ctp_runbook.launch",
-    "ctp_runbook.plan",
+    "ctp_runbook.plan.plan",
     "ctp_runbook.plots",
     "ctp_runbook.step_plots",
     "ctp_runbook.verify",

@@ -21,8 +21,8 @@ from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.history import History
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.journal import Journal, digest_of
-from ctp_runbook.measured import undo_refusals
-from ctp_runbook.plan import Plan, window_refusals
+from ctp_runbook.plan.plan import Plan, window_refusals
+from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.private import clear_private, keep_private
 from ctp_runbook.run_header import header_of, overrides_of, write_plan
 from ctp_runbook.rundir import RunDir, write_atomic

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ctp_runbook.config import MetricRule
 from ctp_runbook.histogram import Buckets, Grouping, bucket_quantile, counts_fault, group_buckets
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.samples import Sample, split_series
 
 __all__ = [

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctp_runbook.config import MetricRule
 from ctp_runbook.histogram import Grouping
 from ctp_runbook.measure import STATUSES, MetricSeries, Reading, counts_events, scaled_bound
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.sample_blocks import Block
 
 if TYPE_CHECKING:

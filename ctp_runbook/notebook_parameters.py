@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ctp_runbook import parameters
 from ctp_runbook.errors import NotebookError
+from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
 
 __all__ = ["Declared", "check_parameters", "declared_parameters", "effective_parameters"]

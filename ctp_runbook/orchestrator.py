@@ -23,9 +23,9 @@ from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.finish import finalise
 from ctp_runbook.guardian_watch import GuardianWatch
 from ctp_runbook.journal import Journal
-from ctp_runbook.measured import Measured, undo_refusals
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
-from ctp_runbook.plan import Plan, plan_digest, window_refusals
+from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
+from ctp_runbook.plan.timing import Measured, undo_refusals
 from ctp_runbook.private import load_private_plan
 from ctp_runbook.proofs import observe
 from ctp_runbook.rollback import RollbackEnd, roll_back

@@ -16,9 +16,9 @@ from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES
 from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.measure import more_than
-from ctp_runbook.measured import Measured
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
+from ctp_runbook.plan.timing import Measured
 from ctp_runbook.result_env import parse_env
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.topology import drift_rows, gate_topology

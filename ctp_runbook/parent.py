@@ -26,7 +26,7 @@ from ctp_runbook.launch import (
     write_run,
 )
 from ctp_runbook.model import Outcome
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.rundir import RunDir
 
 __all__ = ["PARENT_JOURNAL", "roll_back_by_new_run", "rollback_gap"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import launch, pages, parameters
+from ctp_runbook import launch, pages
 from ctp_runbook.charge import run_in_charge
 from ctp_runbook.errors import (
     EvidenceInvalid,
@@ -34,7 +34,8 @@ from ctp_runbook.live import LiveView, show
 from ctp_runbook.locate import find_config
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.panels import Banner, Block, Facts, Page, Table, mark
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan import parameters
+from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.plan_page import plan_blocks, refuse_other_plan
 from ctp_runbook.redact import Redactor
 from ctp_runbook.rundir import RunDir, newest_run

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ctp_runbook.history import History
     from ctp_runbook.kernels import EventLoopThread, ReadyKernel
     from ctp_runbook.launch import RunOptions
-    from ctp_runbook.plan import Plan
+    from ctp_runbook.plan.plan import Plan
     from ctp_runbook.rundir import RunDir
 
 __all__ = ["NOTEBOOKS", "NotebookResult", "run_all"]
@@ -79,7 +79,7 @@ def run_all(
     from ctp_runbook import launch
     from ctp_runbook.evidence import write_manifest
     from ctp_runbook.locate import find_config, find_notebooks
-    from ctp_runbook.plan import load_plan
+    from ctp_runbook.plan.plan import load_plan
     from ctp_runbook.report import write_report
 
     sources = notebooks_dir or find_notebooks()

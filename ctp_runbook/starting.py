@@ -21,7 +21,7 @@ from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import is_running
 from ctp_runbook.journal import Journal
 from ctp_runbook.model import Identity, Outcome
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.private import load_private_plan
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence

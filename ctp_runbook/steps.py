@@ -19,7 +19,7 @@ from ctp_runbook.history import History
 from ctp_runbook.host.process import CommandEnd, HeldCommand, end_processes, identity_of
 from ctp_runbook.journal import Journal, digest_of
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.rundir import RunDir, private_dir, write_atomic
 
 if TYPE_CHECKING:

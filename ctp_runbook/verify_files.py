@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.config import load_watch
 from ctp_runbook.errors import ConfigError
 from ctp_runbook.evidence import (
     CHECKLISTS,
@@ -21,8 +20,9 @@ from ctp_runbook.evidence import (
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, judge_gate_evidence
 from ctp_runbook.journal import digest_of
-from ctp_runbook.measured import Measured
 from ctp_runbook.model import StepStatus
+from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.timing import Measured
 from ctp_runbook.readiness import judge_readiness_file
 from ctp_runbook.rundir import RunDir
 

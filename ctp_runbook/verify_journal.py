@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ctp_runbook.journal import Record
 from ctp_runbook.model import Outcome, Phase, State
-from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.verify_clocks import ClockShifts
 
 __all__ = [

@@ -269,7 +269,7 @@ def _level_label(axes: Axes, level: float, text: str, colour: str, *, x: float, 
 def _rollback_levels(history: History, name: str) -> list[float]:
     """The values at which the rollback trigger's conditions on this metric stand."""
     from ctp_runbook.errors import TriggerError
-    from ctp_runbook.triggers import parse_trigger
+    from ctp_runbook.plan.triggers import parse_trigger
 
     units = {key: rule["unit"] for key, rule in history.plan["watch"]["metrics"].items()}
     try:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctp_runbook.config import MetricRule
-from ctp_runbook.env_template import read_variables
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Role
+from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.sampler import Reading, Target
 from ctp_runbook.samples import series_key
 from ctp_runbook.steps import RunContext

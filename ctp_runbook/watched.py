@@ -8,8 +8,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ctp_runbook.config import MetricRule
 from ctp_runbook.measure import MetricSeries, Point, badness
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.points import PointLog, Points
 from ctp_runbook.samples import Sample
 

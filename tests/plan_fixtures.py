@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.journal import Journal
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.private import clear_private
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.checked_toml import Field, TomlText
 from ctp_runbook.errors import ConfigError
+from ctp_runbook.plan.checked_toml import Field, TomlText
 
 TEXT = """\
 a = 1

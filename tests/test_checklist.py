@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.checklist import EVIDENCE_FILES, checklist_json, checklist_markdown
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist_json, checklist_markdown
+from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.redact import Redactor
 
 ROOT = Path(__file__).parents[1]

@@ -18,9 +18,9 @@ from ctp_runbook.comparison import (
     rank_test,
     with_comparison,
 )
-from ctp_runbook.config import MetricRule
 from ctp_runbook.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.model import Verdict
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.points import Points
 from ctp_runbook.readings import Readings
 from ctp_runbook.sample_blocks import read_chunks

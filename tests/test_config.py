@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import load_limits, load_watch
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.plan.config import load_limits, load_watch
+from ctp_runbook.plan.step_table import STEP_TABLE
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 WATCH = (CONFIGS / "watch.toml").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.env_template import parse_template, placeholders, quoted, read_template
+from ctp_runbook.plan.template_text import parse_template, placeholders, quoted, read_template
 
 LITERAL = {
     "quotes stay": (b"K=\"a b\" 'c'", "\"a b\" 'c'"),

@@ -17,9 +17,9 @@ from ctp_runbook.evidence import (
 )
 from ctp_runbook.history import History
 from ctp_runbook.journal import digest_of, read_journal
+from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.result_env import env_lines, parse_env
 from ctp_runbook.rundir import RunDir
-from ctp_runbook.step_table import STEP_TABLE
 from tests.synthetic_runs import aborted_run, completed_run, drill_run, dry_run, rolled_back_run
 
 CUTOVER_KEYS = [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
-from ctp_runbook.config import MetricRule, load_watch
+from ctp_runbook.plan.config import MetricRule, load_watch
 from ctp_runbook.redact import is_secret_name
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.config import MetricRule, WatchRules
 from ctp_runbook.judge import (
     MetricJudgement,
     WindowJudge,
@@ -21,8 +20,9 @@ from ctp_runbook.judge import (
     judge_window,
 )
 from ctp_runbook.model import Verdict
+from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.triggers import Trigger, parse_trigger
 from ctp_runbook.samples import Sample
-from ctp_runbook.triggers import Trigger, parse_trigger
 from ctp_runbook.verdicts import Firing
 
 STARTED = 1000.0

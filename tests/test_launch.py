@@ -35,7 +35,7 @@ from ctp_runbook.launch import (
     take_lock,
 )
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import end_run, make_plan, wait_for
@@ -314,7 +314,7 @@ def watch(event, args):
 
 
 from ctp_runbook.launch import RunOptions, create_run, start
-from ctp_runbook.plan import load_plan
+from ctp_runbook.plan.plan import load_plan
 
 here = Path.cwd()
 plan = load_plan(

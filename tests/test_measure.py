@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import MetricRule
 from ctp_runbook.measure import MetricSeries, Point, badness, counts_events
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.probes.metrics import parse_page
 from ctp_runbook.samples import Sample, series_key
 

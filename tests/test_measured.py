@@ -1,4 +1,4 @@
-"""Facts about measured.py and durations.py: what cannot be undone in time is refused, by figures of
+"""Facts about plan/timing.py and durations.py: what cannot be undone in time is refused, by figures of
 the same environment alone."""
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pytest
 
 from ctp_runbook.durations import measured_durations
 from ctp_runbook.launch import RunOptions, create_run, execute_refusals
-from ctp_runbook.measured import Measured, p95, undo_refusals
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.timing import Measured, p95, undo_refusals
 from tests.plan_fixtures import make_plan
 from tests.synthetic_runs import ENVIRONMENT, make_run
 
@@ -166,7 +166,7 @@ def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> 
 
 def test_the_digest_knows_no_durations(plan: Plan, tmp_path: Path) -> None:
     """The same templates give the same plan before and after a run was measured."""
-    from ctp_runbook.checklist import checklist_json, checklist_markdown
+    from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
 
     again = make_plan(
         tmp_path,

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook import parameters, phases
+from ctp_runbook import phases
 from ctp_runbook.errors import InputError, NotebookError, RunRefused, TemplateError
 from ctp_runbook.infra_gates import GateOptions
 from ctp_runbook.launch import RunOptions
 from ctp_runbook.notebook_parameters import check_parameters
+from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
 from tests.notebook_tools import notebook
 from tests.synthetic_runs import make_run

@@ -18,7 +18,7 @@ from ctp_runbook.host.pin import pin_process
 from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.parent import roll_back_by_new_run, rollback_gap
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.rundir import RunDir
 from ctp_runbook.steer import steer
 from tests.plan_fixtures import wait_for

@@ -14,7 +14,7 @@ import pytest
 
 from ctp_runbook.errors import ConfigError, TemplateError
 from ctp_runbook.model import Generation, Phase, Role
-from ctp_runbook.plan import Plan, load_plan, plan_digest, window_refusals
+from ctp_runbook.plan.plan import Plan, load_plan, plan_digest, window_refusals
 
 ROOT = Path(__file__).parents[1]
 VALID = ROOT / "tests" / "contract" / "corpus" / "valid"
@@ -294,7 +294,7 @@ def test_planning_imports_nothing_heavy() -> None:
     """`ctp-runbook plan` must not pay for what only a run, a plot or a mistake needs."""
     heavy = "difflib shutil asyncio httpx click rich pandas psutil socket"
     code = (
-        "import sys, ctp_runbook.checklist\n"
+        "import sys, ctp_runbook.plan.checklist\n"
         f"print(*[name for name in {heavy.split()} if name in sys.modules])"
     )
     done = subprocess.run(

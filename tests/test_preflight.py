@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan, load_plan
 
 ROOT = Path(__file__).parents[1]
 VALID = ROOT / "tests" / "contract" / "corpus" / "valid"

@@ -11,7 +11,7 @@ import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.launch import RunOptions, create_run
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.private import clear_private, keep_private, load_private_plan
 from ctp_runbook.rundir import RunDir, private_dir, private_path
 from tests.plan_fixtures import end_run, make_plan

@@ -12,7 +12,7 @@ import pytest
 
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Outcome, State, StepStatus
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.rollback import RollbackEnd, roll_back
 from ctp_runbook.steps import RunContext, run_step
 from ctp_runbook.trouble import Trouble

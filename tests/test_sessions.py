@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import load_limits
-from ctp_runbook.sessions import Span, TradingSessions, parse_span
+from ctp_runbook.plan.config import load_limits
+from ctp_runbook.plan.trading_sessions import Span, TradingSessions, parse_span
 
 SESSIONS = load_limits(Path(__file__).parents[1] / "configs" / "limits.toml").sessions
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
 
 NAMED: dict[str, list[str]] = {
     "cat file": ["cat"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctp_runbook.model import Generation, Phase, Role, StepKind
-from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import STEP_TABLE
 
 
 def test_keys_are_the_templates_own_words() -> None:

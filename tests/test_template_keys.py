@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from ctp_runbook.env_template import parse_template
-from ctp_runbook.template_keys import KEYS, READINESS_KEYS, SLI_NAMES, nearest_name, read_keys
+from ctp_runbook.plan.template_keys import KEYS, READINESS_KEYS, SLI_NAMES, nearest_name, read_keys
+from ctp_runbook.plan.template_text import parse_template
 
 CUTOVER = str.split(
     """

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import load_watch
-from ctp_runbook.env_template import parse_template
-from ctp_runbook.template_keys import read_keys
-from ctp_runbook.template_rules import cross_problems, monitor_keys, trigger_of
+from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.template_keys import read_keys
+from ctp_runbook.plan.template_rules import cross_problems, monitor_keys, trigger_of
+from ctp_runbook.plan.template_text import parse_template
 
 RULES = load_watch(Path(__file__).parents[1] / "configs" / "watch.toml")
 

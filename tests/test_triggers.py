@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import TriggerError
-from ctp_runbook.triggers import Condition, Trigger, parse_trigger
+from ctp_runbook.plan.triggers import Condition, Trigger, parse_trigger
 
 UNITS = {
     "order_latency_p99_ms": "ms",

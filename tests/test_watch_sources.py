@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import load_watch
+from ctp_runbook.plan.config import load_watch
 from ctp_runbook.sampler import read_once
 from ctp_runbook.watch_sources import watch_targets
 from tests.plan_fixtures import make_plan, open_context

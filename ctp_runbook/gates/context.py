@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.env_template import read_variables
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.deadline import Deadline
 from ctp_runbook.infra_gates import GateOptions, GateResult, GateStep
+from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.redact import Redactor
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctp_runbook.checked_toml import Field, TomlText, read_toml
 from ctp_runbook.errors import ConfigError, Problem
+from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
 from ctp_runbook.probes.kafka import NewTopicSpec
 
 __all__ = ["WantedTopic", "load_topics"]

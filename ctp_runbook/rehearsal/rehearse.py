@@ -98,7 +98,7 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
     import os
 
     from ctp_runbook.narrate import sentence_of
-    from ctp_runbook.plan import load_plan
+    from ctp_runbook.plan.plan import load_plan
 
     plan = load_plan(
         twin.cutover_template,

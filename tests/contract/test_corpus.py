@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import InputError
-from ctp_runbook.plan import load_plan
+from ctp_runbook.plan.plan import load_plan
 
 CORPUS = Path(__file__).parent / "corpus"
 CONFIGS = Path(__file__).parents[2] / "configs"

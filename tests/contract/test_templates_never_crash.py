@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctp_runbook.env_template import parse_template
 from ctp_runbook.errors import ConfigError, InputError, Problem, TemplateError
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.plan.template_text import parse_template
 
 ALL, IN_CI = 10_000, 1_000
 CORPUS = Path(__file__).parent / "corpus"

@@ -20,7 +20,7 @@ from ctp_runbook import launch
 from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES, Gate, GateResult, GateStep
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.rejudge import rejudge_run
 from ctp_runbook.rundir import RunDir

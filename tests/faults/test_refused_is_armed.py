@@ -22,7 +22,7 @@ from ctp_runbook.cli_options import find_run
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.launch import is_attended, read_history, read_whole, take_lock
 from ctp_runbook.model import Outcome, State
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.rundir import RunDir, private_path
 from ctp_runbook.steer import steer
 from tests.plan_fixtures import wait_for
@@ -216,7 +216,7 @@ import os, signal, sys
 from pathlib import Path
 from ctp_runbook import guardian, starting
 from ctp_runbook.launch import RunOptions, begin
-from ctp_runbook.plan import load_plan
+from ctp_runbook.plan.plan import load_plan
 
 def killed(*args, **named):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
-from ctp_runbook.config import load_watch
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.measure import MetricSeries
+from ctp_runbook.plan.config import load_watch
 from ctp_runbook.probes.metrics import fetch, parse_page
 from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.samples import Sample

@@ -17,7 +17,7 @@ from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.host.pid_file import read_pid_file
 from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity
-from ctp_runbook.plan import load_plan
+from ctp_runbook.plan.plan import load_plan
 from ctp_runbook.rehearsal import faults
 from ctp_runbook.rehearsal.bridge import bridge_client, set_compat
 from ctp_runbook.rehearsal.front_control import front_control

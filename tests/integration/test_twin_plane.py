@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.config import load_watch
 from ctp_runbook.host.process import identity_of
+from ctp_runbook.plan.config import load_watch
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.kafka import LagReader, consumer_lag_ms
 from ctp_runbook.rehearsal import faults

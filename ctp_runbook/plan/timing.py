@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.plan import Plan
 
 __all__ = ["Measured", "p95", "undo_refusals"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
-from ctp_runbook.env_template import Entry, TemplateText, placeholders, quoted
 from ctp_runbook.errors import Problem
 from ctp_runbook.model import Phase
-from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, quoted
 
 __all__ = [
     "KEYS",

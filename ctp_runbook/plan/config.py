@@ -15,11 +15,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ctp_runbook.checked_toml import Field, TomlText, read_toml
-from ctp_runbook.env_template import quoted
 from ctp_runbook.errors import ConfigError, Problem
-from ctp_runbook.sessions import TradingSessions, parse_span
-from ctp_runbook.step_table import STEP_TABLE
+from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.template_text import quoted
+from ctp_runbook.plan.trading_sessions import TradingSessions, parse_span
 
 __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 

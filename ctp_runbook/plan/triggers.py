@@ -17,9 +17,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from ctp_runbook.env_template import quoted
 from ctp_runbook.errors import Problem, TriggerError
-from ctp_runbook.template_keys import nearest_name
+from ctp_runbook.plan.template_keys import nearest_name
+from ctp_runbook.plan.template_text import quoted
 
 __all__ = ["Condition", "Trigger", "parse_trigger"]
 

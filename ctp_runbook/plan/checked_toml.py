@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.env_template import quoted
 from ctp_runbook.errors import ConfigError, Problem
-from ctp_runbook.sessions import parse_span
-from ctp_runbook.template_keys import nearest_name
+from ctp_runbook.plan.template_keys import nearest_name
+from ctp_runbook.plan.template_text import quoted
+from ctp_runbook.plan.trading_sessions import parse_span
 
 __all__ = ["Field", "TomlText", "read_toml"]
 

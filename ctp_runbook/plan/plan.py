@@ -13,17 +13,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.config import Limits, MetricRule, WatchRules, load_limits, load_watch
-from ctp_runbook.env_template import TemplateText, read_template
 from ctp_runbook.errors import ConfigError, Problem, TemplateError
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
-from ctp_runbook.preflight import inspect_plan
+from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
+from ctp_runbook.plan.preflight import inspect_plan
+from ctp_runbook.plan.shell_words import executables, resolve
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, read_keys
+from ctp_runbook.plan.template_rules import cross_problems, monitor_keys, trigger_of
+from ctp_runbook.plan.template_text import TemplateText, read_template
+from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.redact import Redactor, is_secret_name
-from ctp_runbook.shell_words import executables, resolve
-from ctp_runbook.step_table import STEP_TABLE
-from ctp_runbook.template_keys import READINESS_KEYS, TemplateValues, read_keys
-from ctp_runbook.template_rules import cross_problems, monitor_keys, trigger_of
-from ctp_runbook.triggers import Trigger
 
 __all__ = ["Plan", "load_plan", "plan_digest", "window_refusals"]
 

@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ctp_runbook.config import MetricRule
-from ctp_runbook.measured import Measured
 from ctp_runbook.model import Member, Phase, Step, StepKind
-from ctp_runbook.plan import Plan
+from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.timing import Measured
 
 __all__ = ["EVIDENCE_FILES", "checklist_json", "checklist_markdown"]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ctp_runbook.env_template import placeholders
+from ctp_runbook.plan.template_text import placeholders
 
 __all__ = ["Executable", "executables", "is_idle", "resolve", "swallows_failure"]
 

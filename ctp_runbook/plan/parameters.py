@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import Problem
+from ctp_runbook.plan.template_keys import nearest_name
 from ctp_runbook.redact import Redactor
-from ctp_runbook.template_keys import nearest_name
 
 __all__ = ["choice", "flag", "of_type", "path", "placed", "reason", "reasons", "text"]
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctp_runbook.config import Limits
-from ctp_runbook.env_template import placeholders, quoted
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
-from ctp_runbook.shell_words import Executable, executables, is_idle, resolve, swallows_failure
-from ctp_runbook.template_keys import KEYS, READINESS_KEYS, TemplateValues
+from ctp_runbook.plan.config import Limits
+from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.plan.template_keys import KEYS, READINESS_KEYS, TemplateValues
+from ctp_runbook.plan.template_text import placeholders, quoted
 
 __all__ = ["Preflight", "inspect_plan"]
 

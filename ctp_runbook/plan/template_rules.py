@@ -8,11 +8,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from ctp_runbook.config import WatchRules
-from ctp_runbook.env_template import Entry, quoted
 from ctp_runbook.errors import Problem, TriggerError
-from ctp_runbook.template_keys import READINESS_KEYS, TemplateValues, nearest_name
-from ctp_runbook.triggers import Trigger, parse_trigger
+from ctp_runbook.plan.config import WatchRules
+from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, nearest_name
+from ctp_runbook.plan.template_text import Entry, quoted
+from ctp_runbook.plan.triggers import Trigger, parse_trigger
 
 __all__ = ["cross_problems", "monitor_keys", "trigger_of"]
 
