@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctp_runbook.journal import utc_text
-from ctp_runbook.rundir import private_dir
+from ctp_runbook.record.journal import utc_text
+from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.steps import RunContext
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 from ctp_runbook.errors import JournalError, RunRefused
-from ctp_runbook.history import History
 from ctp_runbook.host.process import is_running
-from ctp_runbook.journal import Record, read_journal
 from ctp_runbook.model import Identity
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record, read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole"]

@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.comparison import Comparison, block_seconds, compare_metric
-from ctp_runbook.history import History
-from ctp_runbook.journal import digest_of
 from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import WatchRules
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.sampler import Sampler, Target
-from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.watch_sources import watch_targets
 
 if TYPE_CHECKING:
     from ctp_runbook.readings import Readings
-    from ctp_runbook.sample_blocks import Block
+    from ctp_runbook.record.sample_blocks import Block
 
 __all__ = [
     "NOT_COMPARED",
@@ -165,7 +165,7 @@ def read_baseline(run: RunDir, history: History, rules: WatchRules) -> Baseline:
 
     Raises JournalError for unreadable samples.
     """
-    from ctp_runbook.sample_blocks import read_chunks
+    from ctp_runbook.record.sample_blocks import read_chunks
 
     both = BothEngines(run, history, rules)
     for chunk in read_chunks(run.samples):

@@ -121,9 +121,9 @@ def plan(
     output_md: Path | None, output_json: Path | None, outputs: Path, **files: Path | None
 ) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
-    from ctp_runbook.durations import measured_durations
     from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
-    from ctp_runbook.rundir import write_atomic
+    from ctp_runbook.record.durations import measured_durations
+    from ctp_runbook.record.rundir import write_atomic
 
     made = plan_of(**files)
     measured = measured_durations(made.environment, [outputs])
@@ -208,7 +208,7 @@ def verify(
     max_rollback_seconds: float | None,
 ) -> int:
     """Verify a run, or a bare pair of result files (RUNBOOK §8)."""
-    from ctp_runbook.rundir import RunDir
+    from ctp_runbook.record.rundir import RunDir
     from ctp_runbook.verify import verify_pair, verify_run
 
     wanted = {

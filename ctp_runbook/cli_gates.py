@@ -188,7 +188,7 @@ def canary(runs: int, output_json: Path | None, **given: Any) -> int:
     from ctp_runbook.gates.canary import fly_canaries
     from ctp_runbook.gates.context import GateContext
     from ctp_runbook.infra_gates import GateOptions
-    from ctp_runbook.rundir import write_atomic
+    from ctp_runbook.record.rundir import write_atomic
 
     context = GateContext.of(GateOptions(**given), environ=os.environ, tell=click.echo)
     result = fly_canaries(context, runs=runs, run_id=os.environ.get("CTP_RUN_ID", ""))

@@ -158,8 +158,8 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> An
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
     none.
     """
-    from ctp_runbook.charge import run_in_charge
-    from ctp_runbook.rundir import RunDir, newest_run
+    from ctp_runbook.record.charge import run_in_charge
+    from ctp_runbook.record.rundir import RunDir, newest_run
 
     if run_dir is None:
         return (newest_run if newest else run_in_charge)(outputs.absolute())

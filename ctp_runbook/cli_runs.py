@@ -80,8 +80,8 @@ def rejudge(
     run_dir: Path | None, outputs: Path, watch: Path | None, output_json: Path | None
 ) -> None:
     """Judge a finished watch again from its raw samples, offline."""
+    from ctp_runbook.record.rundir import write_atomic
     from ctp_runbook.rejudge import rejudge_run
-    from ctp_runbook.rundir import write_atomic
 
     found = rejudge_run(find_run(run_dir, outputs, newest=True), watch=watch)
     if output_json:

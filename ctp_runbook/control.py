@@ -17,10 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record, utc_text
 from ctp_runbook.model import State
-from ctp_runbook.rundir import RunDir, write_atomic
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.rundir import RunDir, write_atomic
 
 __all__ = [
     "REQUESTS",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ctp_runbook.history import History
 from ctp_runbook.model import State
+from ctp_runbook.record.history import History
 
 __all__ = ["Countdown", "countdown"]
 

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.history import History
 from ctp_runbook.host.process import end_group, group_members, identity_of, is_running
-from ctp_runbook.journal import read_journal
 from ctp_runbook.model import Identity
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["end_leftovers", "main", "scope_prefix", "shares_control_group", "spawn_guardian"]
 

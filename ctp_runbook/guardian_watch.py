@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.steps import RunContext
 
 __all__ = ["GuardianWatch"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
-from ctp_runbook.rundir import private_dir
+from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.steps import RunContext
 
 if TYPE_CHECKING:

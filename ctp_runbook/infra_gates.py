@@ -19,9 +19,9 @@ from typing import Protocol
 from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan import parameters
+from ctp_runbook.record.result_env import env_lines, parse_env, step_group_findings
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.redact import Redactor
-from ctp_runbook.result_env import env_lines, parse_env, step_group_findings
-from ctp_runbook.rundir import write_atomic
 
 __all__ = [
     "GATES",

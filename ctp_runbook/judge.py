@@ -16,12 +16,12 @@ from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.points import Points
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 from ctp_runbook.watched import SLACK_SECONDS, Watched
 
 if TYPE_CHECKING:
-    from ctp_runbook.sample_blocks import Block, Chunk, Row
+    from ctp_runbook.record.sample_blocks import Block, Chunk, Row
 
 __all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
 
@@ -123,7 +123,7 @@ class WindowJudge:
 
     def add_chunk(self, chunk: Chunk) -> Firing | None:
         """Take part of a samples file in; the firing that a sample of it caused."""
-        from ctp_runbook.sample_blocks import rows_of
+        from ctp_runbook.record.sample_blocks import rows_of
 
         known = {key: len(watched.log) for key, watched in self._watched.items()}
         looks: list[tuple[Block | tuple[int, Sample], tuple[str, ...]]] = []

@@ -22,7 +22,7 @@ from ctp_runbook.errors import RunbookError
 from ctp_runbook.launch import is_attended, read_history
 from ctp_runbook.locate import find_notebooks
 from ctp_runbook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["lab_copy", "open_lab", "rehearsal_parameters", "run_going_on"]
 

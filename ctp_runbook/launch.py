@@ -18,14 +18,14 @@ from typing import Any
 from ctp_runbook import attend, run_header, starting
 from ctp_runbook.control import Asked, send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
-from ctp_runbook.history import History
 from ctp_runbook.host.lock import take_environment_lock
-from ctp_runbook.journal import Journal, digest_of
 from ctp_runbook.plan.plan import Plan, window_refusals
 from ctp_runbook.plan.timing import undo_refusals
-from ctp_runbook.private import clear_private, keep_private
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, digest_of
+from ctp_runbook.record.private_plan import clear_private, keep_private
+from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.run_header import header_of, overrides_of, write_plan
-from ctp_runbook.rundir import RunDir, write_atomic
 from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = [

@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from ctp_runbook.countdown import countdown
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.history import History
 from ctp_runbook.measure import Point
 from ctp_runbook.model import State
 from ctp_runbook.panels import Banner, Block, Page
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]
 

@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from ctp_runbook.histogram import Buckets, Grouping, bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.samples import Sample, split_series
+from ctp_runbook.record.samples import Sample, split_series
 
 __all__ = [
     "STATUSES",

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from ctp_runbook.countdown import countdown
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record
 from ctp_runbook.model import State
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record
 
 __all__ = ["Narrator", "sentence_of"]
 

@@ -20,9 +20,9 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell, new_output, writes
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.journal import digest_of
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.redact import Redactor
-from ctp_runbook.rundir import RunDir, write_atomic
 
 __all__ = ["FOOTER_TAG", "METADATA_KEY", "Document", "Ending", "NotebookStatus", "Stamp"]
 

@@ -20,16 +20,16 @@ from ctp_runbook.alerts import AlertDesk
 from ctp_runbook.baseline import OldEngineSampling
 from ctp_runbook.control import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
-from ctp_runbook.finish import finalise
 from ctp_runbook.guardian_watch import GuardianWatch
-from ctp_runbook.journal import Journal
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.timing import Measured, undo_refusals
-from ctp_runbook.private import load_private_plan
 from ctp_runbook.proofs import observe
+from ctp_runbook.record.finish import finalise
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.private_plan import load_private_plan
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rollback import RollbackEnd, roll_back
-from ctp_runbook.rundir import RunDir
 from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.trouble import Trouble

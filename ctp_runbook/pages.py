@@ -11,16 +11,16 @@ from typing import Any
 
 from ctp_runbook.baseline import Baseline
 from ctp_runbook.comparison import Shift
-from ctp_runbook.evidence import rollback_seconds, trading_downtime_seconds
-from ctp_runbook.history import History
 from ctp_runbook.infra_gates import GATES
 from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.measure import more_than
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.plan.timing import Measured
-from ctp_runbook.result_env import parse_env
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
+from ctp_runbook.record.history import History
+from ctp_runbook.record.result_env import parse_env
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.topology import drift_rows, gate_topology
 from ctp_runbook.topology_plot import topology_picture
 

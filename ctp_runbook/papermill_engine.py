@@ -228,7 +228,7 @@ def _keep_papermill_atomic(path: Path) -> None:
     """papermill writes a completed notebook once more by itself: have it written whole."""
     from papermill.iorw import LocalHandler, papermill_io
 
-    from ctp_runbook.rundir import write_atomic
+    from ctp_runbook.record.rundir import write_atomic
 
     class Atomic(LocalHandler):  # type: ignore[misc]
         def write(self, buf: str, path: str) -> None:

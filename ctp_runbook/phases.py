@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook import launch, pages
-from ctp_runbook.charge import run_in_charge
 from ctp_runbook.errors import (
     EvidenceInvalid,
     InputError,
@@ -28,8 +27,6 @@ from ctp_runbook.errors import (
     RunEnded,
     RunRefused,
 )
-from ctp_runbook.evidence import CHECKLISTS
-from ctp_runbook.history import History
 from ctp_runbook.live import LiveView, show
 from ctp_runbook.locate import find_config
 from ctp_runbook.model import Outcome, State, StepStatus
@@ -37,8 +34,11 @@ from ctp_runbook.panels import Banner, Block, Facts, Page, Table, mark
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.plan_page import plan_blocks, refuse_other_plan
+from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.evidence import CHECKLISTS
+from ctp_runbook.record.history import History
+from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
-from ctp_runbook.rundir import RunDir, newest_run
 from ctp_runbook.step_plots import pictures_of
 from ctp_runbook.topology import sli_topology
 from ctp_runbook.topology_plot import topology_picture

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import InputError, Problem
-from ctp_runbook.journal import utc_text
 from ctp_runbook.plan.template_keys import SLI_NAMES
-from ctp_runbook.rundir import write_atomic
+from ctp_runbook.record.journal import utc_text
+from ctp_runbook.record.rundir import write_atomic
 
 __all__ = [
     "DECLARED_FLAGS",

@@ -14,7 +14,6 @@ from pathlib import Path
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.histogram import bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.host.process import end_group
-from ctp_runbook.journal import utc_text
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.readiness import (
     SLIS,
@@ -25,6 +24,7 @@ from ctp_runbook.readiness import (
     not_measured,
 )
 from ctp_runbook.readiness_pipeline import PipelineSources, pipeline_readings
+from ctp_runbook.record.journal import utc_text
 
 __all__ = ["REHEARSAL_PROFILE", "ReadinessSources", "measure"]
 
@@ -208,7 +208,7 @@ def _query_p99_ms(page: _Page, before: _Page) -> _Read:
 
 def _buckets(page: _Page) -> dict[float, float]:
     """Counts by bucket bound; empty where there are none. Raises ProbeError for no histogram."""
-    from ctp_runbook.samples import split_series
+    from ctp_runbook.record.samples import split_series
 
     # In the order of their keys: floats add up differently in another one.
     series = [(split_series(key), value) for key, value in sorted(page.items())]
@@ -240,7 +240,7 @@ def _recovery_rate(page: _Page, before: _Page) -> _Read:
 
 
 def _classified_ratio(page: _Page, before: _Page) -> _Read:
-    from ctp_runbook.samples import split_series
+    from ctp_runbook.record.samples import split_series
 
     total, classified = 0.0, 0.0
     series = [(split_series(key), value) for key, value in page.items()]
@@ -257,14 +257,14 @@ def _classified_ratio(page: _Page, before: _Page) -> _Read:
 
 
 def _sum(page: _Page, family: str) -> float | None:
-    from ctp_runbook.samples import split_series
+    from ctp_runbook.record.samples import split_series
 
     values = [value for key, value in page.items() if split_series(key)[0] == family]
     return sum(values) if values and not any(map(math.isnan, values)) else None
 
 
 def _publish_rate(page: _Page, before: _Page) -> _Read:
-    from ctp_runbook.samples import split_series
+    from ctp_runbook.record.samples import split_series
 
     series = [(split_series(key), value) for key, value in page.items()]
     counts = {labels.get("result"): n for (name, labels), n in series if name == _PUBLISHED}

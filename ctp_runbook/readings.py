@@ -15,8 +15,8 @@ from ctp_runbook.histogram import Grouping
 from ctp_runbook.measure import MetricSeries, counts_events, is_page
 from ctp_runbook.measure_block import are_cumulative, grouped_counts
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.sample_blocks import Block
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.sample_blocks import Block
+from ctp_runbook.record.samples import Sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

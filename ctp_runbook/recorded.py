@@ -8,8 +8,8 @@ from pathlib import Path
 from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.triggers import Trigger
-from ctp_runbook.sample_blocks import Block, read_chunks
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.sample_blocks import Block, read_chunks
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.verdicts import Firing
 
 __all__ = ["judge_recorded"]

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from ctp_runbook import pages
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.evidence import rollback_seconds
-from ctp_runbook.history import History
-from ctp_runbook.journal import digest_of, read_journal
 from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
-from ctp_runbook.rundir import RunDir, write_atomic
+from ctp_runbook.record.evidence import rollback_seconds
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.step_plots import pictures_of
 
 __all__ = ["write_report"]

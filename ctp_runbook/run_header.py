@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.durations import measured_durations
 from ctp_runbook.errors import InputError
-from ctp_runbook.journal import digest_of
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, undo_refusals
+from ctp_runbook.record.durations import measured_durations
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
-from ctp_runbook.rundir import RunDir
 
 __all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
 

@@ -18,11 +18,11 @@ from ctp_runbook.papermill_engine import KernelLost, Setting, end_kernel, execut
 from ctp_runbook.redact import Redactor
 
 if TYPE_CHECKING:
-    from ctp_runbook.history import History
     from ctp_runbook.kernels import EventLoopThread, ReadyKernel
     from ctp_runbook.launch import RunOptions
     from ctp_runbook.plan.plan import Plan
-    from ctp_runbook.rundir import RunDir
+    from ctp_runbook.record.history import History
+    from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["NOTEBOOKS", "NotebookResult", "run_all"]
 
@@ -77,9 +77,9 @@ def run_all(
     with contextlib.suppress(ForkServerLost):
         fork_server()
     from ctp_runbook import launch
-    from ctp_runbook.evidence import write_manifest
     from ctp_runbook.locate import find_config, find_notebooks
     from ctp_runbook.plan.plan import load_plan
+    from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.report import write_report
 
     sources = notebooks_dir or find_notebooks()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.samples import Sample
 
 __all__ = ["Reading", "Sampler", "Target", "read_once"]
 

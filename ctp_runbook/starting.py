@@ -19,11 +19,11 @@ from ctp_runbook.errors import EnvironmentHeld, JournalError, RunRefused
 from ctp_runbook.guardian import spawn_guardian
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import is_running
-from ctp_runbook.journal import Journal
 from ctp_runbook.model import Identity, Outcome
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.private import load_private_plan
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.private_plan import load_private_plan
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
 
 __all__ = ["set_going", "start", "was_being_started"]
@@ -160,7 +160,7 @@ def was_being_started(run: RunDir) -> bool:
 
 
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
-    from ctp_runbook.finish import finalise
+    from ctp_runbook.record.finish import finalise
     from ctp_runbook.simulate import simulate
     from ctp_runbook.steps import RunContext
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.evidence import rollback_seconds, trading_downtime_seconds
-from ctp_runbook.history import History, StepHistory
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.panels import Picture, mark
 from ctp_runbook.plot_style import Theme, bare_axes, picture, theme_of
+from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
+from ctp_runbook.record.history import History, StepHistory
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

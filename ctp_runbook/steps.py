@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.history import History
 from ctp_runbook.host.process import CommandEnd, HeldCommand, end_processes, identity_of
-from ctp_runbook.journal import Journal, digest_of
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rundir import RunDir, private_dir, write_atomic
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, digest_of
+from ctp_runbook.record.rundir import RunDir, private_dir, write_atomic
 
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctp_runbook.infra_gates import GATES
-from ctp_runbook.result_env import ResultEnv, parse_env
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.result_env import ResultEnv, parse_env
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["PARTS", "Flight", "Station", "Topology", "drift_rows", "gate_topology", "sli_topology"]
 

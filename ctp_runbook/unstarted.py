@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterator
 
 from ctp_runbook.errors import RunbookError, RunRefused
-from ctp_runbook.finish import finalise
-from ctp_runbook.history import History
-from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.private import load_private_plan
+from ctp_runbook.record.finish import finalise
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.private_plan import load_private_plan
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
-from ctp_runbook.rundir import RunDir
 
 __all__ = ["close_unstarted", "first_record", "unstarted_sentence"]
 

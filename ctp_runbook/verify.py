@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.evidence import rollback_seconds
-from ctp_runbook.history import History
-from ctp_runbook.journal import JournalFile, read_journal
 from ctp_runbook.model import Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.step_table import STEP_TABLE
-from ctp_runbook.record_forms import malformed
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import rollback_seconds
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import JournalFile, read_journal
+from ctp_runbook.record.kinds import malformed
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verification import Check, VerificationReport, checked
 from ctp_runbook.verify_baseline import baseline_findings
 from ctp_runbook.verify_files import (

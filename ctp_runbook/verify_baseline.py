@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from ctp_runbook.baseline import NOT_COMPARED, read_baseline
 from ctp_runbook.errors import JournalError
-from ctp_runbook.history import History
-from ctp_runbook.journal import digest_of
-from ctp_runbook.rundir import RunDir
-from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.verify_watch import read_rules, window_is_over
 
 __all__ = ["baseline_findings"]

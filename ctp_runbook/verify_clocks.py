@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record
-from ctp_runbook.record_forms import is_number
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record
+from ctp_runbook.record.kinds import is_number
+from ctp_runbook.record.samples import Sample
 
 __all__ = ["ClockShifts", "disturbance_findings", "schedule_findings"]
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.evidence import (
+from ctp_runbook.infra_gates import GATES, judge_gate_evidence
+from ctp_runbook.model import StepStatus
+from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.timing import Measured
+from ctp_runbook.readiness import judge_readiness_file
+from ctp_runbook.record.evidence import (
     CHECKLISTS,
     CUTOVER_RESULT,
     ROLLBACK_RESULT,
@@ -17,14 +22,9 @@ from ctp_runbook.evidence import (
     rollback_env,
     unlisted_files,
 )
-from ctp_runbook.history import History
-from ctp_runbook.infra_gates import GATES, judge_gate_evidence
-from ctp_runbook.journal import digest_of
-from ctp_runbook.model import StepStatus
-from ctp_runbook.plan.config import load_watch
-from ctp_runbook.plan.timing import Measured
-from ctp_runbook.readiness import judge_readiness_file
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
     "evidence_findings",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ctp_runbook.journal import Record
 from ctp_runbook.model import Outcome, Phase, State
 from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.record.journal import Record
 from ctp_runbook.verify_clocks import ClockShifts
 
 __all__ = [

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.history import History
-from ctp_runbook.journal import JournalFile, Record, digest_of, read_journal
 from ctp_runbook.model import Outcome
 from ctp_runbook.parent import PARENT_JOURNAL
-from ctp_runbook.record_forms import malformed
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import JournalFile, Record, digest_of, read_journal
+from ctp_runbook.record.kinds import malformed
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify_journal import clock_findings, plan_findings, sequence_findings
 
 __all__ = ["parent_findings"]

@@ -11,15 +11,15 @@ from typing import Any
 from ctp_runbook.baseline import BothEngines
 from ctp_runbook.comparison import with_comparison
 from ctp_runbook.errors import JournalError, TriggerError
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record, utc_text
 from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Trigger, parse_trigger
-from ctp_runbook.record_forms import is_number
-from ctp_runbook.rundir import RunDir
-from ctp_runbook.samples import Sample, each_sample
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.kinds import is_number
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.samples import Sample, each_sample
 from ctp_runbook.verdicts import Firing
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS

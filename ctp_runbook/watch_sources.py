@@ -10,8 +10,8 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.template_text import read_variables
+from ctp_runbook.record.samples import series_key
 from ctp_runbook.sampler import Reading, Target
-from ctp_runbook.samples import series_key
 from ctp_runbook.steps import RunContext
 
 if TYPE_CHECKING:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from ctp_runbook.measure import MetricSeries, Point, badness
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.points import PointLog, Points
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.samples import Sample
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from ctp_runbook.measure_block import MeasuredBlock
-    from ctp_runbook.sample_blocks import Block
+    from ctp_runbook.record.sample_blocks import Block
 
 __all__ = ["SLACK_SECONDS", "Watched"]
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.history import History
 from ctp_runbook.host.process import end_process, identity_of
-from ctp_runbook.journal import read_journal
 from ctp_runbook.model import Outcome
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.rundir import RunDir
 from ctp_runbook.verify import verify_run
 
 __all__ = ["Cutover", "Ending", "cutover_of", "edited", "fresh_twin"]

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.journal import Journal
 from ctp_runbook.plan.plan import Plan, load_plan
-from ctp_runbook.private import clear_private
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.private_plan import clear_private
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.steps import RunContext
 
 __all__ = [

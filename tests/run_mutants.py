@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.evidence import write_evidence, write_manifest
-from ctp_runbook.history import History
-from ctp_runbook.journal import FIRST_PREV, digest_of, read_journal
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import write_evidence, write_manifest
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import FIRST_PREV, digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
     "Mutant",

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from ctp_runbook.baseline import read_baseline
-from ctp_runbook.evidence import cutover_env
-from ctp_runbook.history import History
-from ctp_runbook.journal import digest_of, read_journal
 from ctp_runbook.pages import comparison_table
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import cutover_env
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify import verify_run
 from ctp_runbook.verify_watch import read_rules
 from tests.run_mutants import rewrite_journal

@@ -19,8 +19,8 @@ import pytest
 from ctp_runbook import launch
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.timing import p95
+from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
-from ctp_runbook.samples import read_samples
 from tests.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.small_stack import SmallStack, small_stack
 

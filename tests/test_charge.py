@@ -1,4 +1,4 @@
-"""Facts about charge.py: without --run it is the run that holds the environment, or last held it."""
+"""Facts about record/charge.py: without --run it is the run that holds the environment, or last held it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.charge import run_in_charge
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
-from ctp_runbook.journal import Journal
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.rundir import RunDir
 
 Entry = tuple[str, dict[str, Any]]
 BEGUN: Entry = ("orchestrator_started", {"resumed": False, "reason": ""})

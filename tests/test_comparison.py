@@ -23,8 +23,8 @@ from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.points import Points
 from ctp_runbook.readings import Readings
-from ctp_runbook.sample_blocks import read_chunks
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.sample_blocks import read_chunks
+from ctp_runbook.record.samples import Sample
 
 LATENCY = MetricRule(
     name="latency",

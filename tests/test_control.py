@@ -10,8 +10,8 @@ import pytest
 
 from ctp_runbook.control import REQUESTS, Inbox, Request, send_request
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.journal import Journal
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.rundir import RunDir
 
 GOOD = {"request": "hold", "by": "ops", "reason": "", "requested_utc": "2026-01-01T00:00:00+00:00"}
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ctp_runbook.countdown import countdown
-from ctp_runbook.history import History
-from ctp_runbook.journal import Journal
 from ctp_runbook.live import progress_sentence
 from ctp_runbook.narrate import Narrator
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal
 
 PLAN = {"hold_seconds": 300.0, "hold_expiry": "rollback"}
 STEP = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.evidence import (
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.record.evidence import (
     cutover_env,
     rollback_env,
     rollback_seconds,
@@ -15,11 +16,10 @@ from ctp_runbook.evidence import (
     write_evidence,
     write_manifest,
 )
-from ctp_runbook.history import History
-from ctp_runbook.journal import digest_of, read_journal
-from ctp_runbook.plan.step_table import STEP_TABLE
-from ctp_runbook.result_env import env_lines, parse_env
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.result_env import env_lines, parse_env
+from ctp_runbook.record.rundir import RunDir
 from tests.synthetic_runs import aborted_run, completed_run, drill_run, dry_run, rolled_back_run
 
 CUTOVER_KEYS = [

@@ -13,12 +13,12 @@ import pytest
 
 from ctp_runbook.control import send_request
 from ctp_runbook.guardian import end_leftovers, scope_prefix, shares_control_group
-from ctp_runbook.history import History
 from ctp_runbook.host.process import group_members, identity_of, is_running
-from ctp_runbook.journal import Journal, Record
 from ctp_runbook.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.model import Identity, Outcome, StepStatus
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.rundir import RunDir
 from tests.plan_fixtures import end_run, processes_with, wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -1,4 +1,4 @@
-"""Facts about history.py: the state of a run is what its records add up to."""
+"""Facts about record/history.py: the state of a run is what its records add up to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.history import History
 from ctp_runbook.host.process import boot_id
-from ctp_runbook.journal import Journal, Record
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, Record
 
 Entry = tuple[str, Mapping[str, Any]]
 

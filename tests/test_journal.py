@@ -1,4 +1,4 @@
-"""Facts about journal.py: what is written stays readable, and what was touched is refused."""
+"""Facts about record/journal.py: what is written stays readable, and what was touched is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import boot_id, own_identity
-from ctp_runbook.journal import (
+from ctp_runbook.record.journal import (
     FIRST_PREV,
     Journal,
     JournalFile,
@@ -306,7 +306,7 @@ SMALL_DISK = """
 import os, sys
 from pathlib import Path
 from ctp_runbook.errors import JournalError
-from ctp_runbook.journal import Journal, read_journal
+from ctp_runbook.record.journal import Journal, read_journal
 disk = Path(sys.argv[1])
 path = disk / "journal.jsonl"
 journal = Journal(path)
@@ -352,7 +352,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from ctp_runbook.errors import JournalError
-from ctp_runbook.journal import Journal, read_journal
+from ctp_runbook.record.journal import Journal, read_journal
 path = Path(sys.argv[1])
 journal = Journal(path)
 journal.append("run_created", {})

@@ -22,7 +22,7 @@ from ctp_runbook.judge import (
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Trigger, parse_trigger
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.verdicts import Firing
 
 STARTED = 1000.0

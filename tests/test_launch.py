@@ -18,9 +18,7 @@ import pytest
 from ctp_runbook import attend
 from ctp_runbook.control import send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
-from ctp_runbook.history import History
 from ctp_runbook.host.process import own_identity
-from ctp_runbook.journal import Journal, JournalFile, digest_of, read_journal
 from ctp_runbook.launch import (
     RunOptions,
     create_run,
@@ -36,7 +34,9 @@ from ctp_runbook.launch import (
 )
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import end_run, make_plan, wait_for
 from tests.small_stack import SmallStack, small_stack

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.history import History
-from ctp_runbook.journal import read_journal
 from ctp_runbook.live import LiveView, progress_sentence
 from ctp_runbook.papermill_engine import execute_notebook
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
 from tests.notebook_tools import outputs_text, write
 from tests.synthetic_runs import completed_run
 
@@ -55,10 +55,10 @@ LOOK = """
 import os
 os.environ.pop("CTP_RUNBOOK_HEADLESS", None)
 from pathlib import Path
-from ctp_runbook.history import History
-from ctp_runbook.journal import read_journal
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
 from ctp_runbook.live import LiveView
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir
 run = RunDir(Path(run_dir))
 history = History.of(read_journal(run.journal).records)
 view = LiveView(run, plot=True)

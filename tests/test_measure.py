@@ -11,7 +11,7 @@ import pytest
 from ctp_runbook.measure import MetricSeries, Point, badness, counts_events
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.probes.metrics import parse_page
-from ctp_runbook.samples import Sample, series_key
+from ctp_runbook.record.samples import Sample, series_key
 
 PAGES = Path(__file__).parent / "histograms"
 

@@ -1,4 +1,4 @@
-"""Facts about plan/timing.py and durations.py: what cannot be undone in time is refused, by figures of
+"""Facts about plan/timing.py and record/durations.py: what cannot be undone in time is refused, by figures of
 the same environment alone."""
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.durations import measured_durations
 from ctp_runbook.launch import RunOptions, create_run, execute_refusals
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, p95, undo_refusals
+from ctp_runbook.record.durations import measured_durations
 from tests.plan_fixtures import make_plan
 from tests.synthetic_runs import ENVIRONMENT, make_run
 
@@ -139,8 +139,8 @@ def test_an_edited_journal_measures_nothing(tmp_path: Path) -> None:
 def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_path: Path) -> None:
     """Header, findings of the journal, page and evidence say it, with who and why."""
     from ctp_runbook import pages
-    from ctp_runbook.evidence import cutover_env
     from ctp_runbook.launch import read_history
+    from ctp_runbook.record.evidence import cutover_env
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", by="ops")
     assert len(execute_refusals(plan, options, now=NOW)) == 1

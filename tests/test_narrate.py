@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.history import History
-from ctp_runbook.journal import Journal, Record
 from ctp_runbook.model import StepStatus
 from ctp_runbook.narrate import Narrator, sentence_of
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, Record
 
 STEP = {"step": "precheck", "phase": "gate", "reason": "exit 0", "duration_ms": 1234.5}
 JUDGED = {

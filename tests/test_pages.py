@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook import pages
-from ctp_runbook.history import History
-from ctp_runbook.journal import read_journal
 from ctp_runbook.model import Outcome
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify_watch import rejudge
 from tests.synthetic_runs import KINDS
 

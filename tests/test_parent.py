@@ -13,13 +13,13 @@ import pytest
 
 from ctp_runbook import launch, phases
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.history import History
 from ctp_runbook.host.pin import pin_process
-from ctp_runbook.journal import Journal, read_journal
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.parent import roll_back_by_new_run, rollback_gap
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.steer import steer
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

@@ -11,11 +11,11 @@ import pytest
 from ctp_runbook import phases
 from ctp_runbook.control import send_request
 from ctp_runbook.errors import EvidenceInvalid, PlanRefused, RunEnded, RunRefused, TemplateError
-from ctp_runbook.history import History
-from ctp_runbook.journal import Journal
 from ctp_runbook.launch import read_history
 from ctp_runbook.phases import PhaseResult
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.rundir import RunDir
 from tests.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Facts about private.py: a run comes back with the plan it was made with, or not at all."""
+"""Facts about record/private_plan.py: a run comes back with the plan it was made with, or not at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.launch import RunOptions, create_run
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.private import clear_private, keep_private, load_private_plan
-from ctp_runbook.rundir import RunDir, private_dir, private_path
+from ctp_runbook.record.private_plan import clear_private, keep_private, load_private_plan
+from ctp_runbook.record.rundir import RunDir, private_dir, private_path
 from tests.plan_fixtures import end_run, make_plan
 
 FILES = ("cutover_template", "limits_file", "rollback_template", "watch_file")

@@ -13,7 +13,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.probes.recorded import Recording
 from ctp_runbook.probes.spoken import spoken_value
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.samples import Sample
 from tests.small_servers import free_port, http_page
 
 pytestmark = pytest.mark.twin

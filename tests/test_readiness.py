@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import InputError
-from ctp_runbook.journal import utc_text
 from ctp_runbook.readiness import (
     DECLARED_FLAGS,
     SLIS,
@@ -21,6 +20,7 @@ from ctp_runbook.readiness import (
     write_readiness,
 )
 from ctp_runbook.readiness_probes import ReadinessSources, measure
+from ctp_runbook.record.journal import utc_text
 from tests.small_servers import free_port, http_page, valkey
 
 NOW = 1_770_000_000.0

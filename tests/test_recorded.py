@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ctp_runbook.sample_blocks as blocks_module
+import ctp_runbook.record.sample_blocks as blocks_module
 from ctp_runbook.errors import JournalError
 from ctp_runbook.judge import WindowJudge, WindowJudgement, judge_window
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import parse_trigger
+from ctp_runbook.record.sample_blocks import Block, read_chunks
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.recorded import judge_recorded
-from ctp_runbook.sample_blocks import Block, read_chunks
-from ctp_runbook.samples import Sample, read_samples
 from ctp_runbook.verdicts import Firing
 
 STARTED, SECONDS = 1000.0, 60

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, RunRefused
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rejudge import rejudge_run
-from ctp_runbook.rundir import RunDir
 from tests.synthetic_runs import make_run
 
 

@@ -1,4 +1,4 @@
-"""Facts about rundir.py: where a run keeps what, and that a file is there whole or not at all."""
+"""Facts about record/rundir.py: where a run keeps what, and that a file is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.rundir import RunDir, newest_run, private_dir, private_path, write_atomic
+from ctp_runbook.record.rundir import RunDir, newest_run, private_dir, private_path, write_atomic
 
 ROOMS = {
     "journal": "journal.jsonl",
@@ -134,7 +134,7 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
 NO_ROOM = """
 import resource, sys
 from pathlib import Path
-from ctp_runbook.rundir import write_atomic
+from ctp_runbook.record.rundir import write_atomic
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
     write_atomic(Path(sys.argv[1]), bytes(200))
@@ -208,7 +208,7 @@ OTHER_USER = 60000 + os.getpid() % 5000  # of this test run alone
 TAKE = f"""
 import os
 from pathlib import Path
-from ctp_runbook.rundir import RunDir, private_dir
+from ctp_runbook.record.rundir import RunDir, private_dir
 os.setuid({OTHER_USER})
 private_dir(RunDir(Path("/r1")))
 """

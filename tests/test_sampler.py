@@ -11,8 +11,8 @@ import pytest
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.sampler import Sampler, Target, read_once
-from ctp_runbook.samples import Sample
 
 
 @pytest.fixture

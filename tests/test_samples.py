@@ -1,4 +1,4 @@
-"""Facts about samples.py: a sample is kept whole, and read back as it was."""
+"""Facts about record/samples.py: a sample is kept whole, and read back as it was."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.samples import Sample, parse_sample, read_samples, series_key, split_series
+from ctp_runbook.record.samples import Sample, parse_sample, read_samples, series_key, split_series
 
 GOOD = Sample(
     seq=3,

@@ -16,8 +16,8 @@ from ctp_runbook.guardian import spawn_guardian
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.launch import is_attended, read_history, start
 from ctp_runbook.model import Identity, Outcome
+from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.report import write_report
-from ctp_runbook.rundir import RunDir, private_path
 from ctp_runbook.steer import steer
 from ctp_runbook.unstarted import close_unstarted, first_record
 from ctp_runbook.verify import verify_run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ctp_runbook.history import History
+from ctp_runbook.record.history import History
 from ctp_runbook.step_plots import pictures_of, rollback_figure, switch_figure
 from tests.test_plots import story, texts
 

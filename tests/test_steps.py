@@ -17,7 +17,6 @@ import pytest
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import group_members, identity_of, is_running
-from ctp_runbook.journal import Record, digest_of, read_journal
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
 from ctp_runbook.proofs import (
     end_member,
@@ -27,6 +26,7 @@ from ctp_runbook.proofs import (
     prove_gone,
     prove_started,
 )
+from ctp_runbook.record.journal import Record, digest_of, read_journal
 from ctp_runbook.steps import RunContext, StepResult, run_step, skip_step
 from tests.plan_fixtures import make_plan, open_context, processes_with, wait_for
 
@@ -542,7 +542,7 @@ def test_a_killed_starter_leaves_a_record_and_no_act(tmp_path: Path) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
-from ctp_runbook.journal import Journal
+from ctp_runbook.record.journal import Journal
 from ctp_runbook.host.process import HeldCommand
 journal = Journal(Path({str(tmp_path)!r}) / "journal.jsonl")
 held = HeldCommand("touch {tmp_path}/done", cwd=Path("/"), env={{}}, output=Path("/dev/null"))

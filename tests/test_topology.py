@@ -10,7 +10,7 @@ import pytest
 
 from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.model import StepStatus
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.topology import PARTS, Station, Topology, drift_rows, gate_topology, sli_topology
 from ctp_runbook.topology_plot import topology_figure, topology_picture
 from tests.test_plots import texts

@@ -15,8 +15,8 @@ from ctp_runbook.judge import WindowJudgement, judge_window
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.triggers import parse_trigger
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.recorded import judge_recorded
-from ctp_runbook.samples import Sample
 from ctp_runbook.verdicts import Firing
 
 ROOT = Path(__file__).parents[1]

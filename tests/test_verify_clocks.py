@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record, utc_text
-from ctp_runbook.samples import Sample
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import clock_findings
 

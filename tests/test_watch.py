@@ -13,7 +13,7 @@ from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.trouble import Trouble
 from ctp_runbook.window import Watch

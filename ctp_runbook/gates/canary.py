@@ -20,9 +20,9 @@ from typing import Any
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.clickhouse import clickhouse_door
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.journal import utc_text
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 from ctp_runbook.probes.kafka import Tail
+from ctp_runbook.record.journal import utc_text
 
 __all__ = [
     "HOPS",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.samples import series_key
+from ctp_runbook.record.samples import series_key
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError, ProbeError
-from ctp_runbook.samples import read_samples
+from ctp_runbook.record.samples import read_samples
 
 __all__ = ["Recording"]
 

@@ -23,7 +23,7 @@ from ctp_runbook.probes.trading_state import (
     read_state_object,
     session_problems,
 )
-from ctp_runbook.samples import series_key
+from ctp_runbook.record.samples import series_key
 
 __all__ = ["SessionState", "read_session", "read_trading_state"]
 

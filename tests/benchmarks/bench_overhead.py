@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from ctp_runbook.journal import Journal
 from ctp_runbook.model import Phase, Step, StepKind
 from ctp_runbook.plan.plan import load_plan
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.steps import RunContext, run_step
 
 __all__ = ["main"]

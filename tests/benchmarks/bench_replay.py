@@ -108,7 +108,7 @@ def _pages(dice: random.Random) -> Iterator[list[dict[str, float]]]:
 def _write_samples(path: Path, wall: float, mono: float) -> None:
     seconds = int(HOURS * 3600)
     dice, seq = random.Random(11), 0
-    from ctp_runbook.samples import Sample
+    from ctp_runbook.record.samples import Sample
 
     with path.open("wb") as sink:
         for at, shown in enumerate(_pages(dice)):
@@ -148,10 +148,10 @@ def _make_run(room: Path) -> Path:
 
 def _judge_and_draw(path: Path) -> dict[str, float]:
     began = time.perf_counter()
-    from ctp_runbook.history import History
-    from ctp_runbook.journal import read_journal
     from ctp_runbook.plots import watch_picture
-    from ctp_runbook.rundir import RunDir
+    from ctp_runbook.record.history import History
+    from ctp_runbook.record.journal import read_journal
+    from ctp_runbook.record.rundir import RunDir
     from ctp_runbook.verify_watch import rejudge
 
     run = RunDir(path)

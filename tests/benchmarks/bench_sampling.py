@@ -28,7 +28,7 @@ from ctp_runbook.control import Inbox
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation
 from ctp_runbook.plan.config import load_watch
-from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.steps import RunContext
 from ctp_runbook.window import Watch
 from tests.plan_fixtures import make_plan, open_context

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.history import History
-from ctp_runbook.journal import Record, read_journal
 from ctp_runbook.model import State
-from ctp_runbook.rundir import RunDir
-from ctp_runbook.samples import Sample, read_samples
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Record, read_journal
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.verify_journal import clock_findings
 from ctp_runbook.verify_watch import sample_findings, verdict_findings
 from tests.plan_fixtures import wait_for

@@ -24,7 +24,7 @@ from ctp_runbook import launch, phases
 from ctp_runbook.errors import InputError, RunbookError
 from ctp_runbook.model import Identity, State
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir
 from tests.notebook_tools import outputs_text
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

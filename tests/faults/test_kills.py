@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.history import History
+from ctp_runbook.record.history import History
 from tests.cutover_tools import Cutover, Ending, cutover_of, fresh_twin
 
 WATCH_SECONDS = 6.0

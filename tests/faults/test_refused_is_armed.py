@@ -23,7 +23,7 @@ from ctp_runbook.errors import RunRefused
 from ctp_runbook.launch import is_attended, read_history, read_whole, take_lock
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rundir import RunDir, private_path
+from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.steer import steer
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

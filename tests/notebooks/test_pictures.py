@@ -15,8 +15,8 @@ import pytest
 from nbconvert import HTMLExporter
 from playwright.sync_api import Page, sync_playwright
 
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.report import write_report
-from ctp_runbook.rundir import RunDir
 from tests.notebooks.jupyterlab_page import ALONE
 from tests.synthetic_runs import make_run
 

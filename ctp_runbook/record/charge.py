@@ -15,7 +15,7 @@ from typing import Any
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
-from ctp_runbook.rundir import RunDir, newest_run
+from ctp_runbook.record.rundir import RunDir, newest_run
 
 __all__ = ["run_in_charge"]
 

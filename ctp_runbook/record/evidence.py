@@ -15,12 +15,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.history import History, StepHistory
-from ctp_runbook.journal import Record, digest_of
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
-from ctp_runbook.record_forms import FAILED_BY_CAUSE
-from ctp_runbook.result_env import env_lines
-from ctp_runbook.rundir import RunDir, write_atomic
+from ctp_runbook.record.history import History, StepHistory
+from ctp_runbook.record.journal import Record, digest_of
+from ctp_runbook.record.kinds import FAILED_BY_CAUSE
+from ctp_runbook.record.result_env import env_lines
+from ctp_runbook.record.rundir import RunDir, write_atomic
 
 __all__ = [
     "CHECKLISTS",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.samples import Sample, parse_sample
+from ctp_runbook.record.samples import Sample, parse_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.evidence import rollback_seconds
-from ctp_runbook.history import History
-from ctp_runbook.journal import read_journal
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.timing import Measured, p95
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import rollback_seconds
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["measured_durations"]
 

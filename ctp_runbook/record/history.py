@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ctp_runbook.host.pin import Pin
-from ctp_runbook.journal import Record
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.record.journal import Record
 
 __all__ = ["History", "StepHistory", "Transition"]
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.journal import digest_of, read_journal
 from ctp_runbook.plan.plan import Plan, load_plan
-from ctp_runbook.rundir import RunDir, private_dir, private_path, write_atomic
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir, private_dir, private_path, write_atomic
 
 __all__ = ["clear_private", "keep_private", "load_private_plan"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ctp_runbook.evidence import write_evidence, write_manifest
-from ctp_runbook.history import History
-from ctp_runbook.journal import read_journal
-from ctp_runbook.private import clear_private
-from ctp_runbook.rundir import RunDir
+from ctp_runbook.record.evidence import write_evidence, write_manifest
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.private_plan import clear_private
+from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["finalise"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ctp_runbook.journal import Record
 from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
+from ctp_runbook.record.journal import Record
 
 __all__ = ["FAILED_BY_CAUSE", "RECORD_FORMS", "is_instant", "is_number", "malformed"]
 
