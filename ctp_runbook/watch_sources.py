@@ -16,7 +16,7 @@ from ctp_runbook.steps import RunContext
 
 if TYPE_CHECKING:
     # A recording is not needed, and so not paid for, in most watches.
-    from ctp_runbook.probes.recorded import Recording
+    from ctp_runbook.probes.recording import Recording
 
 __all__ = ["watch_targets"]
 
@@ -67,7 +67,7 @@ def _recording(context: RunContext) -> Iterator[Target]:
     def read() -> Mapping[str, float]:
         if not file:
             raise ProbeError(f"{rules[0].name} is replayed from nothing: {_LACKS}replay_file")
-        from ctp_runbook.probes.recorded import Recording
+        from ctp_runbook.probes.recording import Recording
 
         if not opened:
             opened.append(Recording(context.cwd / file))
@@ -144,7 +144,7 @@ def _prometheus(rule: MetricRule, context: RunContext) -> _Measure:
 
 
 def _command(rule: MetricRule, context: RunContext) -> _Measure:
-    from ctp_runbook.probes.spoken import spoken_value
+    from ctp_runbook.probes.command import spoken_value
 
     env, seconds = context.environment_of(), _patience(rule.interval_seconds)
     return lambda: spoken_value(rule.query, cwd=context.cwd, env=env, seconds=seconds)

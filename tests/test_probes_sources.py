@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.probes.command import spoken_value
 from ctp_runbook.probes.prometheus import PrometheusDoor
-from ctp_runbook.probes.recorded import Recording
-from ctp_runbook.probes.spoken import spoken_value
+from ctp_runbook.probes.recording import Recording
 from ctp_runbook.record.samples import Sample
 from tests.small_servers import free_port, http_page
 
