@@ -11,11 +11,11 @@ from typing import Any, Self
 
 from ctp_runbook.countdown import countdown
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.measure import Point
 from ctp_runbook.model import State
 from ctp_runbook.panels import Banner, Block, Page
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.watch.measure import Point
 
 __all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]
 
@@ -118,8 +118,8 @@ class LiveView:
     def _before(self, history: History) -> Mapping[str, tuple[Point, ...]]:
         """The old engine's points; read once, for nothing is added to them any more."""
         if self._old is None:
-            from ctp_runbook.baseline import baseline_points
             from ctp_runbook.verify_watch import read_rules
+            from ctp_runbook.watch.baseline import baseline_points
 
             self._old = baseline_points(self._run, history, read_rules(history.plan["watch"]))
         return self._old

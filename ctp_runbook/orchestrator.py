@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.alerts import AlertDesk
-from ctp_runbook.baseline import OldEngineSampling
 from ctp_runbook.control import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.guardian_watch import GuardianWatch
@@ -34,6 +33,7 @@ from ctp_runbook.steps import RunContext
 from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.trouble import Trouble
 from ctp_runbook.unstarted import first_record
+from ctp_runbook.watch.baseline import OldEngineSampling
 from ctp_runbook.window import Watch
 
 __all__ = ["Orchestrator", "main"]

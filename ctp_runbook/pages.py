@@ -9,11 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ctp_runbook.baseline import Baseline
-from ctp_runbook.comparison import Shift
 from ctp_runbook.infra_gates import GATES
-from ctp_runbook.judge import WindowJudgement
-from ctp_runbook.measure import more_than
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.plan.timing import Measured
@@ -23,6 +19,10 @@ from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.topology import drift_rows, gate_topology
 from ctp_runbook.topology_plot import topology_picture
+from ctp_runbook.watch.baseline import Baseline
+from ctp_runbook.watch.comparison import Shift
+from ctp_runbook.watch.judge import WindowJudgement
+from ctp_runbook.watch.measure import more_than
 
 __all__ = [
     "GATE_STEPS",

@@ -198,9 +198,9 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
     if history.watch_started is None:
         blocks: list[Block] = [Banner("bad", "No watch window", pages.outcome_sentence(history))]
         return PhaseResult(_page(run, history, blocks), _ended(history))
-    from ctp_runbook.baseline import read_baseline
     from ctp_runbook.plots import watch_picture
     from ctp_runbook.verify_watch import read_rules, rejudge
+    from ctp_runbook.watch.baseline import read_baseline
 
     judged, _ = rejudge(run, history)
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.judge import MetricJudgement, WindowJudgement
-from ctp_runbook.measure import Point
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import Picture, mark
 from ctp_runbook.plot_style import Theme, picture, theme_of
 from ctp_runbook.record.history import History
+from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.watch.measure import Point
 from ctp_runbook.watch_clock import Clock, clock_of
 from ctp_runbook.watch_panel import (
     SAMPLE_WORDS,

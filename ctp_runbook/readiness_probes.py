@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
-from ctp_runbook.histogram import bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.host.process import end_group
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.readiness import (
@@ -25,6 +24,7 @@ from ctp_runbook.readiness import (
 )
 from ctp_runbook.readiness_pipeline import PipelineSources, pipeline_readings
 from ctp_runbook.record.journal import utc_text
+from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, group_buckets
 
 __all__ = ["REHEARSAL_PROFILE", "ReadinessSources", "measure"]
 

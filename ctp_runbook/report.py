@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ctp_runbook import pages
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.step_plots import pictures_of
+from ctp_runbook.watch.judge import WindowJudgement
 
 __all__ = ["write_report"]
 
@@ -134,9 +134,9 @@ def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Ite
     if judged is None:
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")
         return
-    from ctp_runbook.baseline import read_baseline
     from ctp_runbook.plots import watch_picture
     from ctp_runbook.verify_watch import read_rules
+    from ctp_runbook.watch.baseline import read_baseline
 
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     yield watch_picture(history, judged, before=baseline.points, both=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.verdicts import Firing
 
 __all__ = ["Trouble"]
 

@@ -8,10 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.baseline import BothEngines
-from ctp_runbook.comparison import with_comparison
 from ctp_runbook.errors import JournalError, TriggerError
-from ctp_runbook.judge import WindowJudgement
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Trigger, parse_trigger
@@ -20,9 +17,12 @@ from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import is_number
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample
-from ctp_runbook.verdicts import Firing
 from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
+from ctp_runbook.watch.baseline import BothEngines
+from ctp_runbook.watch.comparison import with_comparison
+from ctp_runbook.watch.judge import WindowJudgement
+from ctp_runbook.watch.verdicts import Firing
 
 __all__ = [
     "WATCH_MINUTES",
@@ -178,7 +178,7 @@ def rejudge(
     rules = rules or read_rules(history.plan["watch"])
     judged_mono = float(ended.payload["judged_mono"]) if ended else ends
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
-    from ctp_runbook.recorded import judge_recorded  # numpy comes with it
+    from ctp_runbook.watch.replay import judge_recorded  # numpy comes with it
 
     both = None
     if so_far_mono is None and window_is_over(history):

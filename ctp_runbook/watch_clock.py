@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ctp_runbook.judge import WindowJudgement
-from ctp_runbook.measure import Point
 from ctp_runbook.model import State
 from ctp_runbook.record.history import History
+from ctp_runbook.watch.judge import WindowJudgement
+from ctp_runbook.watch.measure import Point
 
 __all__ = ["Clock", "Span", "clock_of", "runner_started", "spans_of"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctp_runbook.points import Points
+from ctp_runbook.watch.points import Points
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.judge import MetricJudgement
-from ctp_runbook.measure import Point, more_than
 from ctp_runbook.model import Verdict
 from ctp_runbook.panels import mark
 from ctp_runbook.plot_style import Theme, bare_axes
-from ctp_runbook.points import Points
 from ctp_runbook.record.history import History
+from ctp_runbook.watch.judge import MetricJudgement
+from ctp_runbook.watch.measure import Point, more_than
+from ctp_runbook.watch.points import Points
 from ctp_runbook.watch_clock import Clock, Span, runner_started, spans_of
 from ctp_runbook.watch_lines import over_marks, unbroken_lines
 

@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 
 import ctp_runbook.record.journal as journal_module
-from ctp_runbook.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.infra_gates import GATES, GateResult, GateStep
-from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.config import MetricRule, WatchRules
@@ -32,7 +30,9 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record, digest_of, read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
+from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
+from ctp_runbook.watch.verdicts import Firing
 
 __all__ = [
     "KINDS",

@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctp_runbook.comparison import (
+from ctp_runbook.model import Verdict
+from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.record.sample_blocks import read_chunks
+from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.comparison import (
     Comparison,
     block_seconds,
     compare_metric,
     rank_test,
     with_comparison,
 )
-from ctp_runbook.judge import MetricJudgement, WindowJudgement
-from ctp_runbook.model import Verdict
-from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.points import Points
-from ctp_runbook.readings import Readings
-from ctp_runbook.record.sample_blocks import read_chunks
-from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.readings import Readings
 
 LATENCY = MetricRule(
     name="latency",

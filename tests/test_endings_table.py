@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.judge import MetricJudgement, judge_window
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule, load_watch
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample, series_key
+from ctp_runbook.watch.judge import MetricJudgement, judge_window
 
 RULES = load_watch(Path(__file__).parents[1] / "configs" / "watch.toml")
 NEVER = parse_trigger(

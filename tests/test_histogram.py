@@ -1,4 +1,4 @@
-"""Facts about histogram.py: quantiles, what is above all buckets, and what is no histogram."""
+"""Facts about watch/histogram.py: quantiles, what is above all buckets, and what is no histogram."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.histogram import (
+from ctp_runbook.watch.histogram import (
     Buckets,
     Quantile,
     bucket_quantile,

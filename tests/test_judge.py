@@ -1,4 +1,4 @@
-"""Facts about judge.py: a pass is proved, and the trigger fires on the sample that makes it true.
+"""Facts about watch/judge.py: a pass is proved, and the trigger fires on the sample that makes it true.
 
 A story is one word a second: what the engine did, or what the scrape came back with.
 """
@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.judge import (
+from ctp_runbook.model import Verdict
+from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.triggers import Trigger, parse_trigger
+from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.judge import (
     MetricJudgement,
     WindowJudge,
     WindowJudgement,
     judge_window,
 )
-from ctp_runbook.model import Verdict
-from ctp_runbook.plan.config import MetricRule, WatchRules
-from ctp_runbook.plan.triggers import Trigger, parse_trigger
-from ctp_runbook.record.samples import Sample
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.verdicts import Firing
 
 STARTED = 1000.0
 SECONDS = 30

@@ -1,4 +1,4 @@
-"""Facts about measure.py: what a sample says of a metric, and what it does not say."""
+"""Facts about watch/measure.py: what a sample says of a metric, and what it does not say."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.measure import MetricSeries, Point, badness, counts_events
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.probes.metrics import parse_page
 from ctp_runbook.record.samples import Sample, series_key
+from ctp_runbook.watch.measure import MetricSeries, Point, badness, counts_events
 
 PAGES = Path(__file__).parent / "histograms"
 

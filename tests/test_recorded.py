@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 import ctp_runbook.record.sample_blocks as blocks_module
 from ctp_runbook.errors import JournalError
-from ctp_runbook.judge import WindowJudge, WindowJudgement, judge_window
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.sample_blocks import Block, read_chunks
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.recorded import judge_recorded
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.judge import WindowJudge, WindowJudgement, judge_window
+from ctp_runbook.watch.replay import judge_recorded
+from ctp_runbook.watch.verdicts import Firing
 
 STARTED, SECONDS = 1000.0, 60
 PAGE, OTHER_PAGE = "http://127.0.0.1:1/metrics", "http://127.0.0.1:2/metrics"
@@ -271,5 +271,5 @@ def test_a_look_costs_no_walk_over_the_window() -> None:
     for sample in story(2, 0.0):
         judge.add(sample)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctp_runbook.points.Points._at", None)
+        patch.setattr("ctp_runbook.watch.points.Points._at", None)
         assert judge.at(STARTED + SECONDS).metrics["state"].coverage > 0.9

@@ -1,4 +1,4 @@
-"""Facts about sampler.py: it keeps time, and nobody waits for anybody."""
+"""Facts about watch/sampler.py: it keeps time, and nobody waits for anybody."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.sampler import Sampler, Target, read_once
+from ctp_runbook.watch.sampler import Sampler, Target, read_once
 
 
 @pytest.fixture

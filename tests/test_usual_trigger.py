@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.judge import WindowJudgement, judge_window
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.recorded import judge_recorded
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.judge import WindowJudgement, judge_window
+from ctp_runbook.watch.replay import judge_recorded
+from ctp_runbook.watch.verdicts import Firing
 
 ROOT = Path(__file__).parents[1]
 RULES = load_watch(ROOT / "configs" / "watch.toml")

@@ -1,4 +1,4 @@
-"""Facts about watch_sources.py: who is asked for which metric, and what a silent source says."""
+"""Facts about watch/sources.py: who is asked for which metric, and what a silent source says."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.plan.config import load_watch
-from ctp_runbook.sampler import read_once
-from ctp_runbook.watch_sources import watch_targets
+from ctp_runbook.watch.sampler import read_once
+from ctp_runbook.watch.sources import watch_targets
 from tests.plan_fixtures import make_plan, open_context
 from tests.small_servers import http_page
 from tests.test_config import WATCH

@@ -9,15 +9,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.judge import WindowJudgement, judge_window
-from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.plan.config import MetricRule, WatchRules, load_watch
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.judge import WindowJudgement, judge_window
+from ctp_runbook.watch.measure import MetricSeries, Point
+from ctp_runbook.watch.verdicts import Firing
 
 __all__ = ["Story", "above", "gap_and_hold", "passed", "spike"]
 

@@ -23,11 +23,11 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.measure import MetricSeries
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.probes.metrics import fetch, parse_page
 from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.measure import MetricSeries
 from tests.small_servers import free_port
 
 pytestmark = pytest.mark.timeout(180)

@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from ctp_runbook.measure import STATUSES, Point
+from ctp_runbook.watch.measure import STATUSES, Point
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ctp_runbook.measure import Point, asked_of, badness, is_page
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Condition, Trigger
-from ctp_runbook.points import Points
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
-from ctp_runbook.watched import SLACK_SECONDS, Watched
+from ctp_runbook.watch.measure import Point, asked_of, badness, is_page
+from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
+from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 
 if TYPE_CHECKING:
     from ctp_runbook.record.sample_blocks import Block, Chunk, Row

@@ -13,9 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ctp_runbook.histogram import Buckets, Grouping, bucket_quantile, counts_fault, group_buckets
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.samples import Sample, split_series
+from ctp_runbook.watch.histogram import (
+    Buckets,
+    Grouping,
+    bucket_quantile,
+    counts_fault,
+    group_buckets,
+)
 
 __all__ = [
     "STATUSES",

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctp_runbook.histogram import Grouping
-from ctp_runbook.measure import MetricSeries, counts_events, is_page
-from ctp_runbook.measure_block import are_cumulative, grouped_counts
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.histogram import Grouping
+from ctp_runbook.watch.measure import MetricSeries, counts_events, is_page
+from ctp_runbook.watch.measure_block import are_cumulative, grouped_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

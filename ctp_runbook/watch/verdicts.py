@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ctp_runbook.measure import Point, badness, counts_events, more_than
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.triggers import Condition
-from ctp_runbook.watched import SLACK_SECONDS, Watched
+from ctp_runbook.watch.measure import Point, badness, counts_events, more_than
+from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 
 __all__ = ["Firing", "Moment", "firing_of", "shortened_query", "verdict_of"]
 

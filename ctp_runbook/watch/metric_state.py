@@ -8,17 +8,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from ctp_runbook.measure import MetricSeries, Point, badness
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.points import PointLog, Points
 from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.measure import MetricSeries, Point, badness
+from ctp_runbook.watch.points import PointLog, Points
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctp_runbook.measure_block import MeasuredBlock
     from ctp_runbook.record.sample_blocks import Block
+    from ctp_runbook.watch.measure_block import MeasuredBlock
 
 __all__ = ["SLACK_SECONDS", "Watched"]
 
@@ -69,7 +69,7 @@ class Watched:
 
     def add_block(self, block: Block) -> None:
         """Take all of it in, as ``add`` would one by one."""
-        from ctp_runbook.measure_block import measure_block
+        from ctp_runbook.watch.measure_block import measure_block
 
         measured = measure_block(self.series, block)
         if measured is not None:

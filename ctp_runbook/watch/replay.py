@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ctp_runbook.judge import WindowJudge, WindowJudgement
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.record.sample_blocks import Block, read_chunks
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.verdicts import Firing
+from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
+from ctp_runbook.watch.verdicts import Firing
 
 __all__ = ["judge_recorded"]
 

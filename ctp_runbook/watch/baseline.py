@@ -13,21 +13,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.comparison import Comparison, block_seconds, compare_metric
-from ctp_runbook.measure import MetricSeries, Point
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.sampler import Sampler, Target
 from ctp_runbook.steps import RunContext
-from ctp_runbook.watch_sources import watch_targets
+from ctp_runbook.watch.comparison import Comparison, block_seconds, compare_metric
+from ctp_runbook.watch.measure import MetricSeries, Point
+from ctp_runbook.watch.sampler import Sampler, Target
+from ctp_runbook.watch.sources import watch_targets
 
 if TYPE_CHECKING:
-    from ctp_runbook.readings import Readings
     from ctp_runbook.record.sample_blocks import Block
+    from ctp_runbook.watch.readings import Readings
 
 __all__ = [
     "NOT_COMPARED",
@@ -123,7 +123,7 @@ class BothEngines:
         self._new: dict[str, Readings] = {}
         if not _has_engine(self._before) or history.watch_started is None:
             return
-        from ctp_runbook.readings import Readings
+        from ctp_runbook.watch.readings import Readings
 
         begins = history.watch_started.mono_ns / 1e9
         length = float(history.plan["monitor_minutes"]) * 60

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.histogram import bucket_quantile
-from ctp_runbook.judge import WindowJudgement
-from ctp_runbook.measure import counts_events
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.watch.histogram import bucket_quantile
+from ctp_runbook.watch.judge import WindowJudgement
+from ctp_runbook.watch.measure import counts_events
 
 if TYPE_CHECKING:
-    from ctp_runbook.readings import Readings
+    from ctp_runbook.watch.readings import Readings
 
 __all__ = ["Comparison", "Shift", "block_seconds", "compare_metric", "rank_test", "with_comparison"]
 

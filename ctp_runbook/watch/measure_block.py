@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ctp_runbook.histogram import Grouping
-from ctp_runbook.measure import STATUSES, MetricSeries, Reading, counts_events, scaled_bound
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
+from ctp_runbook.watch.histogram import Grouping
+from ctp_runbook.watch.measure import STATUSES, MetricSeries, Reading, counts_events, scaled_bound
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

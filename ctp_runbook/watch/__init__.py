@@ -1,0 +1,3 @@
+"""From a sample to a verdict; writes nothing."""
+
+__all__: list[str] = []
