@@ -50,8 +50,8 @@ def _pairs(
 @click.option("--strategy-bridge-chain-status", help="Declared.")
 def readiness(output_json: Path | None, **given: Any) -> int:
     """Measure the readiness SLIs and write them down (RUNBOOK §4.2)."""
-    from ctp_runbook.readiness import DECLARED_FLAGS, write_readiness
-    from ctp_runbook.readiness_probes import ReadinessSources, measure
+    from ctp_runbook.gates.readiness import DECLARED_FLAGS, write_readiness
+    from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
 
     typed = {flag: given[flag.replace("-", "_")] for flag in DECLARED_FLAGS}
     found = measure(
@@ -80,8 +80,8 @@ def _pipeline(given: Any) -> Any:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
     from ctp_runbook.gates.clickhouse import clickhouse_door
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.infra_gates import GateOptions
-    from ctp_runbook.readiness_pipeline import PipelineSources
+    from ctp_runbook.gates.gate import GateOptions
+    from ctp_runbook.gates.readiness_pipeline import PipelineSources
 
     names = ("env_file", "profile", "bootstrap_servers", "clickhouse_url", "postgres_dsn")
     if not any(given[name] for name in names[2:]):
@@ -152,8 +152,8 @@ _CONNECTOR_FLAGS = (
 
 def _gate_command(name: str, text: str, seconds: float, *more: Any) -> click.Command:
     def command(**given: Any) -> int:
+        from ctp_runbook.gates.gate import GateOptions, write_gate
         from ctp_runbook.gates.run import run_gate
-        from ctp_runbook.infra_gates import GateOptions, write_gate
 
         options = GateOptions(**given)
         result = run_gate(name, options, environ=os.environ, tell=click.echo)
@@ -187,7 +187,7 @@ def canary(runs: int, output_json: Path | None, **given: Any) -> int:
 
     from ctp_runbook.gates.canary import fly_canaries
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.infra_gates import GateOptions
+    from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.record.rundir import write_atomic
 
     context = GateContext.of(GateOptions(**given), environ=os.environ, tell=click.echo)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from ctp_runbook.infra_gates import GATES
+from ctp_runbook.gates.gate import GATES
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.plan.timing import Measured

@@ -43,7 +43,7 @@ def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
     began = time.time()
 
     def prove(deadline: float) -> str:
-        from ctp_runbook.readiness import judge_readiness_file
+        from ctp_runbook.gates.readiness import judge_readiness_file
 
         path = context.run.evidence / name
         return "; ".join(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctp_runbook.infra_gates import GATES
+from ctp_runbook.gates.gate import GATES
 from ctp_runbook.record.result_env import ResultEnv, parse_env
 from ctp_runbook.record.rundir import RunDir
 

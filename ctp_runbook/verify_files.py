@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.infra_gates import GATES, judge_gate_evidence
+from ctp_runbook.gates.gate import GATES, judge_gate_evidence
+from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.timing import Measured
-from ctp_runbook.readiness import judge_readiness_file
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
     CUTOVER_RESULT,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook.gates.gate import GateOptions, GateResult
 from ctp_runbook.gates.run import run_gate
-from ctp_runbook.infra_gates import GateOptions, GateResult
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.connect import ask_connect
 from ctp_runbook.rehearsal.plane.layout import Plane

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 import ctp_runbook.record.journal as journal_module
+from ctp_runbook.gates.gate import GATES, GateResult, GateStep
+from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.host.pin import Pin
-from ctp_runbook.infra_gates import GATES, GateResult, GateStep
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.plan.triggers import parse_trigger
-from ctp_runbook.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.record.evidence import CHECKLISTS, write_evidence, write_manifest
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record, digest_of, read_journal, utc_text

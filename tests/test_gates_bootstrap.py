@@ -11,7 +11,7 @@ import pytest
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.gates.bootstrap import _compose, _compose_tasks
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import GATES, GateOptions, GateResult, perform
+from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, perform
 from tests.fake_docker import FakeDocker
 
 

@@ -6,7 +6,7 @@ import json
 
 from ctp_runbook.gates.canary import HOPS, CanaryFlight, CanaryResult, fly_canaries, percentile
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import GateOptions
+from ctp_runbook.gates.gate import GateOptions
 
 
 def _flight(seconds: float) -> CanaryFlight:

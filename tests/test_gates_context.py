@@ -9,7 +9,7 @@ import pytest
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext, open_door
 from ctp_runbook.gates.deadline import Deadline
-from ctp_runbook.infra_gates import GATES, GateOptions, GateResult, GateStep
+from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, GateStep
 from ctp_runbook.model import StepStatus
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.gates.run import _without_task, run_gate
-from ctp_runbook.infra_gates import (
+from ctp_runbook.gates.gate import (
     GATES,
     GateOptions,
     Observation,
@@ -19,6 +18,7 @@ from ctp_runbook.infra_gates import (
     output_path,
     write_gate,
 )
+from ctp_runbook.gates.run import _without_task, run_gate
 from ctp_runbook.probes.redis import look_at_redis, shown_url
 from tests.small_servers import free_port, http_page, scripted_redis, valkey
 

@@ -11,7 +11,7 @@ import pytest
 
 from ctp_runbook import phases
 from ctp_runbook.errors import InputError, NotebookError, RunRefused, TemplateError
-from ctp_runbook.infra_gates import GateOptions
+from ctp_runbook.gates.gate import GateOptions
 from ctp_runbook.launch import RunOptions
 from ctp_runbook.notebook_parameters import check_parameters
 from ctp_runbook.plan import parameters

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import InputError
-from ctp_runbook.readiness import (
+from ctp_runbook.gates.readiness import (
     DECLARED_FLAGS,
     SLIS,
     declared_readings,
@@ -19,7 +19,7 @@ from ctp_runbook.readiness import (
     judge_readiness_file,
     write_readiness,
 )
-from ctp_runbook.readiness_probes import ReadinessSources, measure
+from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
 from ctp_runbook.record.journal import utc_text
 from tests.small_servers import free_port, http_page, valkey
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.infra_gates import GATES, GateResult, GateStep
+from ctp_runbook.gates.gate import GATES, GateResult, GateStep
 from ctp_runbook.model import StepStatus
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.topology import PARTS, Station, Topology, drift_rows, gate_topology, sli_topology

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import Observation, Task, observing
 from ctp_runbook.gates.migrations import timescale_tasks
 from ctp_runbook.gates.services import RedisObserver, endpoint_observer
-from ctp_runbook.infra_gates import Observation, Task, observing
 from ctp_runbook.probes.compose import Compose, Container, port_holder
 
 __all__ = ["bootstrap_tasks"]

@@ -16,8 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.gates.sql_files import SqlFile, Statement, load_sql, squeezed
-from ctp_runbook.infra_gates import Observation, Task
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 
 __all__ = ["clickhouse_door", "clickhouse_tasks"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.connector_files import WantedConnector, differences, load_connectors
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import Observation, Task
+from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.probes.connect import Answer, ConnectorLook, ask_connect, read_status
 from ctp_runbook.probes.postgres import (
     PostgresDoor,

@@ -13,7 +13,7 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.deadline import Deadline
-from ctp_runbook.infra_gates import GateOptions, GateResult, GateStep
+from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep
 from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.redact import Redactor

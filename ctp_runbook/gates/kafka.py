@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.gates.topics import WantedTopic, load_topics
-from ctp_runbook.infra_gates import Observation, Task
 from ctp_runbook.probes.kafka import Brokers, TopicLook
 
 __all__ = ["kafka_tasks"]

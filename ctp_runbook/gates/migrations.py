@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import Observation, Task
+from ctp_runbook.gates.gate import Observation, Task
 
 __all__ = ["apply_migrations", "timescale_tasks", "trading_days"]
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import (
+from ctp_runbook.gates.gate import (
     GATES,
     Gate,
     GateOptions,

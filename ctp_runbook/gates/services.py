@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.infra_gates import Observation, Observer
+from ctp_runbook.gates.gate import Observation, Observer
 from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
 
 __all__ = ["EndpointObserver", "RedisObserver", "endpoint_observer"]

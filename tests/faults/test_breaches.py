@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.plan.timing import p95
-from ctp_runbook.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.record.history import History
 from ctp_runbook.rehearsal import faults
 from ctp_runbook.rehearsal.front_control import front_control

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook import launch
-from ctp_runbook.infra_gates import GATES, Gate, GateResult, GateStep
+from ctp_runbook.gates.gate import GATES, Gate, GateResult, GateStep
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.record.history import History

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
-from ctp_runbook.infra_gates import GATES
+from ctp_runbook.gates.gate import GATES
 from tests.private_engine import Engine, private_engine
 from tests.real_chain import ROOT
 from tests.stand_in_image import BREAK

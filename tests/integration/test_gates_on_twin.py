@@ -16,8 +16,8 @@ import pytest
 
 from ctp_runbook.gates.canary import HOPS, fly_canaries
 from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, judge_gate_evidence
 from ctp_runbook.gates.run import run_gate
-from ctp_runbook.infra_gates import GATES, GateOptions, GateResult, judge_gate_evidence
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.layout import Plane
 from tests.real_chain import ROOT

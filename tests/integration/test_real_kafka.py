@@ -13,7 +13,7 @@ import pytest
 
 from ctp_runbook.gates.canary import HOPS, fly_canaries
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.infra_gates import GATES, GateOptions, judge_gate_evidence
+from ctp_runbook.gates.gate import GATES, GateOptions, judge_gate_evidence
 from tests.real_chain import ROOT, RealChain, plane_part
 from tests.small_postgres import PASSWORDS
 from tests.small_servers import valkey

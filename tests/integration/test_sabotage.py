@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.gates.gate import GateOptions, GateResult
 from ctp_runbook.gates.run import run_gate
-from ctp_runbook.infra_gates import GateOptions, GateResult
 from ctp_runbook.probes.kafka import Brokers, NewTopicSpec
 from tests.real_chain import ROOT, RealChain, SmallClickHouse, copy_infra, small_clickhouse
 from tests.small_postgres import PASSWORDS

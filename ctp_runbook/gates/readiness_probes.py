@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
-from ctp_runbook.host.process import end_group
-from ctp_runbook.probes.metrics import scrape
-from ctp_runbook.readiness import (
+from ctp_runbook.gates.readiness import (
     SLIS,
     Readiness,
     SliReading,
@@ -22,7 +20,9 @@ from ctp_runbook.readiness import (
     declared_readings,
     not_measured,
 )
-from ctp_runbook.readiness_pipeline import PipelineSources, pipeline_readings
+from ctp_runbook.gates.readiness_pipeline import PipelineSources, pipeline_readings
+from ctp_runbook.host.process import end_group
+from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, group_buckets
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.gates.readiness import SliReading, not_measured
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.postgres import PostgresDoor
-from ctp_runbook.readiness import SliReading, not_measured
 from ctp_runbook.record.journal import utc_text
 
 __all__ = ["PipelineSources", "pipeline_readings"]
