@@ -165,7 +165,7 @@ def drill(**given: Any) -> int:
 
 
 def _conduct(given: dict[str, Any], name: str) -> int:
-    from ctp_runbook import launch
+    from ctp_runbook.run import launch
 
     made = plan_of(**template_files(given))
     options = options_of(given)

@@ -134,7 +134,7 @@ def plan_of(
 
 def options_of(given: dict[str, Any]) -> Any:
     """What is asked of a run, from a command's options."""
-    from ctp_runbook.launch import RunOptions
+    from ctp_runbook.run.launch import RunOptions
 
     return RunOptions(
         execute=given["execute"],
@@ -169,8 +169,8 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> An
 
 def follow_to_end(run: Any, *, quiet: bool) -> int:
     """Follow a run to its end; Ctrl-C leaves it going."""
-    from ctp_runbook import launch
     from ctp_runbook.model import State
+    from ctp_runbook.run import launch
 
     try:
         if quiet:

@@ -23,10 +23,10 @@ __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 @which_run
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
-    from ctp_runbook import launch
     from ctp_runbook.countdown import countdown
     from ctp_runbook.narrate import sentence_of
-    from ctp_runbook.unstarted import unstarted_sentence
+    from ctp_runbook.run import launch
+    from ctp_runbook.run.unstarted import unstarted_sentence
 
     found = find_run(run_dir, outputs)
     history = launch.read_history(found)
@@ -46,7 +46,7 @@ def _steer(name: str, text: str) -> click.Command:
     @which_run
     @why
     def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
-        from ctp_runbook.steer import steer
+        from ctp_runbook.run.steer import steer
 
         steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
         click.echo(steered.sentence)

@@ -41,7 +41,7 @@ PRELOAD = (
     "psutil",
     "sqlite3",
     "ctp_runbook.phases",
-    "ctp_runbook.launch",
+    "ctp_runbook.run.launch",
     "ctp_runbook.plan.plan",
     "ctp_runbook.plots",
     "ctp_runbook.step_plots",

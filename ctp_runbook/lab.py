@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.launch import is_attended, read_history
 from ctp_runbook.locate import find_notebooks
 from ctp_runbook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import is_attended, read_history
 
 __all__ = ["lab_copy", "open_lab", "rehearsal_parameters", "run_going_on"]
 

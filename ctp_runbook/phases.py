@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import launch, pages
+from ctp_runbook import pages
 from ctp_runbook.errors import (
     EvidenceInvalid,
     InputError,
@@ -39,10 +39,11 @@ from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
+from ctp_runbook.run import launch
+from ctp_runbook.run.unstarted import unstarted_sentence
 from ctp_runbook.step_plots import pictures_of
 from ctp_runbook.topology import sli_topology
 from ctp_runbook.topology_plot import topology_picture
-from ctp_runbook.unstarted import unstarted_sentence
 
 __all__ = [
     "HOME_VARIABLE",
@@ -228,7 +229,7 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
 def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
     """Ask for ``hold``, ``resume``, ``abort`` or ``rollback`` in another notebook than the one that
     follows the run, which is busy. Raises RunRefused where nothing can come of it."""
-    from ctp_runbook import steer as asking
+    from ctp_runbook.run import steer as asking
 
     _refuse_wrong(
         "steer",

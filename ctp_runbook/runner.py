@@ -19,10 +19,10 @@ from ctp_runbook.redact import Redactor
 
 if TYPE_CHECKING:
     from ctp_runbook.kernels import EventLoopThread, ReadyKernel
-    from ctp_runbook.launch import RunOptions
     from ctp_runbook.plan.plan import Plan
     from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.run.launch import RunOptions
 
 __all__ = ["NOTEBOOKS", "NotebookResult", "run_all"]
 
@@ -76,11 +76,11 @@ def run_all(
     """
     with contextlib.suppress(ForkServerLost):
         fork_server()
-    from ctp_runbook import launch
     from ctp_runbook.locate import find_config, find_notebooks
     from ctp_runbook.plan.plan import load_plan
     from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.report import write_report
+    from ctp_runbook.run import launch
 
     sources = notebooks_dir or find_notebooks()
     plan = load_plan(
@@ -104,7 +104,7 @@ def run_all(
 
 def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) -> RunDir:
     """Make the run and start it; with ``execute`` its go is given with it."""
-    from ctp_runbook import launch
+    from ctp_runbook.run import launch
 
     return launch.begin(
         plan,
@@ -127,7 +127,7 @@ def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
 
 def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
     """Say how to come back to a run that goes on without this viewer."""
-    from ctp_runbook import launch
+    from ctp_runbook.run import launch
 
     state = launch.read_history(run).state
     on_progress(

@@ -18,11 +18,11 @@ import pytest
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.process import HeldCommand, identity_of
-from ctp_runbook.launch import RunOptions, begin, create_run, read_history
 from ctp_runbook.model import Identity
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import RunOptions, begin, create_run, read_history
 from tests.plan_fixtures import end_run, make_plan, processes_with, wait_for
 
 __all__ = ["WHOLE_STATE", "SmallStack", "small_stack"]

@@ -1,4 +1,4 @@
-"""Facts about alerts.py: a person is called, and no hook ever holds up or fails a run."""
+"""Facts about run/alerts.py: a person is called, and no hook ever holds up or fails a run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.alerts import AlertDesk
-from ctp_runbook.steps import RunContext
+from ctp_runbook.run.alerts import AlertDesk
+from ctp_runbook.run.steps import RunContext
 from tests.plan_fixtures import make_plan, open_context, wait_for
 
 SECRET = "correct-horse-battery"

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import launch
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.timing import p95
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
+from ctp_runbook.run import launch
 from tests.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -1,4 +1,4 @@
-"""Facts about control.py: every request arrives once, in order, whoever is being restarted."""
+"""Facts about run/requests.py: every request arrives once, in order, whoever is being restarted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.control import REQUESTS, Inbox, Request, send_request
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.requests import REQUESTS, Inbox, Request, send_request
 
 GOOD = {"request": "hold", "by": "ops", "reason": "", "requested_utc": "2026-01-01T00:00:00+00:00"}
 

@@ -1,4 +1,4 @@
-"""Facts about guardian.py: whoever is killed, the run is not left undecided."""
+"""Facts about run/guardian.py: whoever is killed, the run is not left undecided."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.control import send_request
-from ctp_runbook.guardian import end_leftovers, scope_prefix, shares_control_group
 from ctp_runbook.host.process import group_members, identity_of, is_running
-from ctp_runbook.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.guardian import end_leftovers, scope_prefix, shares_control_group
+from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
+from ctp_runbook.run.requests import send_request
 from tests.plan_fixtures import end_run, processes_with, wait_for
 from tests.small_stack import SmallStack, small_stack
 
@@ -252,7 +252,14 @@ def mid_switch(stack: SmallStack) -> RunDir:
 def guard(run: RunDir, *prefix: str) -> subprocess.CompletedProcess[str]:
     """Run a guardian to its end."""
     lock = take_lock(read_history(run).created["environment"], run_id=run.run_id)
-    command = ["ctp_runbook.guardian", str(run.path), "--lock-fd", str(lock), "--resume", "test"]
+    command = [
+        "ctp_runbook.run.guardian",
+        str(run.path),
+        "--lock-fd",
+        str(lock),
+        "--resume",
+        "test",
+    ]
     try:
         return subprocess.run(
             [*prefix, sys.executable, "-m", *command],
@@ -298,4 +305,4 @@ def test_a_guardian_that_gives_up_leaves_nobody_at_work(stack: SmallStack) -> No
     working = processes_with(f"SMALL_STACK={stack.mark}")
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in working]
     assert "nobody conducts the run" in done.stderr
-    assert [one for one in commands if b"ctp_runbook.orchestrator" in one] == []
+    assert [one for one in commands if b"ctp_runbook.run.orchestrator" in one] == []

@@ -1,4 +1,4 @@
-"""Facts about handover.py: what the old engine left is known whole, or nothing is handed over."""
+"""Facts about run/handover.py: what the old engine left is known whole, or nothing is handed over."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.handover import (
+from ctp_runbook.probes.trading_state import TradingState
+from ctp_runbook.run.handover import (
     compare_states,
     settle_before_stop,
     unproved_handover,
     unreadable_state,
 )
-from ctp_runbook.probes.trading_state import TradingState
-from ctp_runbook.steps import RunContext
-from ctp_runbook.switch import probe_gaps, ready_gaps
+from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.switch import probe_gaps, ready_gaps
 from tests.plan_fixtures import make_plan, open_context
 from tests.small_stack import WHOLE_STATE
 

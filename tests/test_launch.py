@@ -1,4 +1,4 @@
-"""Facts about launch.py: what is refused is refused whole, and one run at a time is let through."""
+"""Facts about run/launch.py: what is refused is refused whole, and one run at a time is let through."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import attend
-from ctp_runbook.control import send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.process import own_identity
-from ctp_runbook.launch import (
+from ctp_runbook.model import Outcome, StepStatus
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run import attend
+from ctp_runbook.run.launch import (
     RunOptions,
     create_run,
     execute_refusals,
@@ -32,11 +36,7 @@ from ctp_runbook.launch import (
     start,
     take_lock,
 )
-from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import end_run, make_plan, wait_for
 from tests.small_stack import SmallStack, small_stack
@@ -313,7 +313,7 @@ def watch(event, args):
         acts.append(event)
 
 
-from ctp_runbook.launch import RunOptions, create_run, start
+from ctp_runbook.run.launch import RunOptions, create_run, start
 from ctp_runbook.plan.plan import load_plan
 
 here = Path.cwd()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.launch import RunOptions, create_run, execute_refusals
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, p95, undo_refusals
 from ctp_runbook.record.durations import measured_durations
+from ctp_runbook.run.launch import RunOptions, create_run, execute_refusals
 from tests.plan_fixtures import make_plan
 from tests.synthetic_runs import ENVIRONMENT, make_run
 
@@ -139,8 +139,8 @@ def test_an_edited_journal_measures_nothing(tmp_path: Path) -> None:
 def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_path: Path) -> None:
     """Header, findings of the journal, page and evidence say it, with who and why."""
     from ctp_runbook import pages
-    from ctp_runbook.launch import read_history
     from ctp_runbook.record.evidence import cutover_env
+    from ctp_runbook.run.launch import read_history
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", by="ops")
     assert len(execute_refusals(plan, options, now=NOW)) == 1
@@ -157,7 +157,7 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
 
 def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> None:
     """What would have been let through anyway is not shown in red."""
-    from ctp_runbook.launch import read_history
+    from ctp_runbook.run.launch import read_history
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", accept_late="just in case")
     run = create_run(plan, replace(options, accept_unmeasured="first"))

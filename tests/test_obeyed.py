@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import launch
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record, utc_text
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.steer import steer
+from ctp_runbook.run import launch
+from ctp_runbook.run.steer import steer
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -12,10 +12,10 @@ import pytest
 from ctp_runbook import phases
 from ctp_runbook.errors import InputError, NotebookError, RunRefused, TemplateError
 from ctp_runbook.gates.gate import GateOptions
-from ctp_runbook.launch import RunOptions
 from ctp_runbook.notebook_parameters import check_parameters
 from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
+from ctp_runbook.run.launch import RunOptions
 from tests.notebook_tools import notebook
 from tests.synthetic_runs import make_run
 

@@ -1,4 +1,4 @@
-"""Facts about parent.py and steer.py: what a rollback by hand is refused for, and what it asks."""
+"""Facts about run/undo_completed.py and run/steer.py: what a rollback by hand is refused for, and what it asks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import launch, phases
+from ctp_runbook import phases
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
-from ctp_runbook.parent import roll_back_by_new_run, rollback_gap
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.steer import steer
+from ctp_runbook.run import launch
+from ctp_runbook.run.steer import steer
+from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack
 from tests.synthetic_runs import make_run
@@ -64,7 +65,7 @@ def test_a_completed_run_may_be_rolled_back(tmp_path: Path) -> None:
 def test_another_boot_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No identity of before the reboot can be proved to run or to be gone."""
     run = make_run("completed", tmp_path, host=HERE)
-    monkeypatch.setattr("ctp_runbook.parent.boot_id", lambda: "another")
+    monkeypatch.setattr("ctp_runbook.run.undo_completed.boot_id", lambda: "another")
     assert "the host was rebooted since" in rollback_gap(run, history_of(run))
 
 

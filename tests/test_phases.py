@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook import phases
-from ctp_runbook.control import send_request
 from ctp_runbook.errors import EvidenceInvalid, PlanRefused, RunEnded, RunRefused, TemplateError
-from ctp_runbook.launch import read_history
 from ctp_runbook.phases import PhaseResult
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import read_history
+from ctp_runbook.run.requests import send_request
 from tests.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[1]
@@ -263,7 +263,7 @@ def test_a_confirmed_switch_leaves_a_go(
         journal.close()
         return name
 
-    monkeypatch.setattr("ctp_runbook.launch.request", orchestrator)
+    monkeypatch.setattr("ctp_runbook.run.launch.request", orchestrator)
     result = phases.switch(str(ready.path), go=go)
     said = "parameter go of 04_switch" if go else "typed confirmation in 04_switch"
     assert asked == [f"go: {said}"]

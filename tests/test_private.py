@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.launch import RunOptions, create_run
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.private_plan import clear_private, keep_private, load_private_plan
 from ctp_runbook.record.rundir import RunDir, private_dir, private_path
+from ctp_runbook.run.launch import RunOptions, create_run
 from tests.plan_fixtures import end_run, make_plan
 
 FILES = ("cutover_template", "limits_file", "rollback_template", "watch_file")

@@ -1,4 +1,4 @@
-"""Facts about rollback.py: what was done is undone, in the order that is safe, in the time there is."""
+"""Facts about run/rollback.py: what was done is undone, in the order that is safe, in the time there is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.rollback import RollbackEnd, roll_back
-from ctp_runbook.steps import RunContext, run_step
-from ctp_runbook.trouble import Trouble
+from ctp_runbook.run.rollback import RollbackEnd, roll_back
+from ctp_runbook.run.steps import RunContext, run_step
+from ctp_runbook.run.trouble import Trouble
 from tests.plan_fixtures import open_context, wait_for
 from tests.small_stack import SmallStack, small_stack
 

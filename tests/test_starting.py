@@ -1,4 +1,4 @@
-"""Facts about starting.py and unstarted.py: a run starts once, by its own start, or never."""
+"""Facts about run/starting.py and run/unstarted.py: a run starts once, by its own start, or never."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import phases, starting
+from ctp_runbook import phases
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.guardian import spawn_guardian
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.launch import is_attended, read_history, start
 from ctp_runbook.model import Identity, Outcome
 from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.report import write_report
-from ctp_runbook.steer import steer
-from ctp_runbook.unstarted import close_unstarted, first_record
+from ctp_runbook.run import starting
+from ctp_runbook.run.guardian import spawn_guardian
+from ctp_runbook.run.launch import is_attended, read_history, start
+from ctp_runbook.run.steer import steer
+from ctp_runbook.run.unstarted import close_unstarted, first_record
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

@@ -1,4 +1,4 @@
-"""Facts about window.py: how a watch window ends, and that coming back to it forgets nothing."""
+"""Facts about run/window.py: how a watch window ends, and that coming back to it forgets nothing."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.control import Request
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.steps import RunContext
-from ctp_runbook.trouble import Trouble
-from ctp_runbook.window import Watch
+from ctp_runbook.run.requests import Request
+from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 pytestmark = pytest.mark.twin

@@ -14,14 +14,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.control import Request
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.triggers import parse_trigger
-from ctp_runbook.window import Watch
+from ctp_runbook.run.requests import Request
+from ctp_runbook.run.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
 __all__ = ["main", "watch_header"]

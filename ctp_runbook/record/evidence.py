@@ -294,7 +294,7 @@ def _stops_trading(record: Record) -> bool:
 
 
 def _resumes_trading(record: Record) -> bool:
-    """True for the end of a runner's start: ok means that its effect was proved (steps.py)."""
+    """True for the end of a runner's start: ok means that its effect was proved (run/steps.py)."""
     return (
         record.kind == "step_ended"
         and record.payload["step"] in _RUNNER_STARTS

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook import launch
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.launch import RunOptions
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
 from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
+from ctp_runbook.run import launch
+from ctp_runbook.run.launch import RunOptions
 from ctp_runbook.verify import verify_run
 
 __all__ = ["Rehearsal", "fault_names", "rehearse_cutover"]

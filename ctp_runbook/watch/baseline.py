@@ -19,7 +19,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.steps import RunContext
+from ctp_runbook.run.steps import RunContext
 from ctp_runbook.watch.comparison import Comparison, block_seconds, compare_metric
 from ctp_runbook.watch.measure import MetricSeries, Point
 from ctp_runbook.watch.sampler import Sampler, Target

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.launch import read_history
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.evidence import trading_downtime_seconds
 from ctp_runbook.record.rundir import newest_run
+from ctp_runbook.run.launch import read_history
 from tests.cutover_tools import ROOT, cutover_of, fresh_twin
 
 _ROLLED_BACK = "with --allow-cutover-rollback: verification passed"

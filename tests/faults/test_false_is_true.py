@@ -20,11 +20,12 @@ from papermill.cli import _resolve_type as as_papermill_reads
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from ctp_runbook import launch, phases
+from ctp_runbook import phases
 from ctp_runbook.errors import InputError, RunbookError
 from ctp_runbook.model import Identity, State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run import launch
 from tests.notebook_tools import outputs_text
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook import launch
 from ctp_runbook.gates.gate import GATES, Gate, GateResult, GateStep
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import Plan, load_plan
@@ -25,6 +24,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.rejudge import rejudge_run
+from ctp_runbook.run import launch
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.run_mutants import rewrite_journal

@@ -18,9 +18,9 @@ from tests.cutover_tools import cutover_of, edited, fresh_twin
 
 # What the broken orchestrator's interpreter runs first: every proof of gone is waved through.
 _BREAK = """
-import ctp_runbook.proofs, ctp_runbook.switch
-ctp_runbook.proofs.prove_gone = lambda *_, **__: ""
-ctp_runbook.switch.unproved_gone = lambda *_, **__: ""
+import ctp_runbook.run.proofs, ctp_runbook.run.switch
+ctp_runbook.run.proofs.prove_gone = lambda *_, **__: ""
+ctp_runbook.run.switch.unproved_gone = lambda *_, **__: ""
 """
 
 

@@ -20,18 +20,18 @@ import pytest
 
 from ctp_runbook.cli_options import find_run
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.launch import is_attended, read_history, read_whole, take_lock
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.rundir import RunDir, private_path
-from ctp_runbook.steer import steer
+from ctp_runbook.run.launch import is_attended, read_history, read_whole, take_lock
+from ctp_runbook.run.steer import steer
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack
 
 ALL, IN_CI = 50, 10
 _STARTER = """
 import sys
-import ctp_runbook.cli, ctp_runbook.guardian, ctp_runbook.launch, ctp_runbook.narrate
+import ctp_runbook.cli, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.narrate
 for line in sys.stdin:
     sys.argv[1:] = line.split()
     try:
@@ -215,7 +215,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from ctp_runbook import guardian, starting
-from ctp_runbook.launch import RunOptions, begin
+from ctp_runbook.run.launch import RunOptions, begin
 from ctp_runbook.plan.plan import load_plan
 
 def killed(*args, **named):
@@ -260,8 +260,8 @@ def test_a_start_killed_before_its_guardian_leaves_nothing_armed(stack: SmallSta
 def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
     """Whoever starts the run is asked for the switch all the same, and the file is gone; a go for
     the start there is counts."""
-    from ctp_runbook.control import send_request
-    from ctp_runbook.launch import request, start
+    from ctp_runbook.run.launch import request, start
+    from ctp_runbook.run.requests import send_request
 
     plan = passing(stack)
     run = stack.create(plan)
@@ -284,7 +284,7 @@ def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
 
 def test_a_go_is_not_carried_to_another_start(stack: SmallStack) -> None:
     """The orchestrator that was looked at died before it took the go: the next one asks again."""
-    from ctp_runbook.launch import request, start
+    from ctp_runbook.run.launch import request, start
 
     run = stack.create(passing(stack))
     start(run)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import launch
 from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
+from ctp_runbook.run import launch
 from tests.plan_fixtures import wait_for
 from tests.small_stack import WHOLE_STATE, SmallStack, small_stack
 

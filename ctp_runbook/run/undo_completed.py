@@ -12,10 +12,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ctp_runbook.control import Asked
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.process import boot_id
-from ctp_runbook.launch import (
+from ctp_runbook.model import Outcome
+from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import (
     RunOptions,
     held_environment,
     operator_name,
@@ -23,11 +27,7 @@ from ctp_runbook.launch import (
     set_going,
     write_run,
 )
-from ctp_runbook.model import Outcome
-from ctp_runbook.plan.plan import Plan, load_plan
-from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of, read_journal
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.requests import Asked
 
 __all__ = ["PARENT_JOURNAL", "roll_back_by_new_run", "rollback_gap"]
 

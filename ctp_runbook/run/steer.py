@@ -6,14 +6,14 @@ import contextlib
 import time
 from dataclasses import dataclass
 
-from ctp_runbook import launch
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
-from ctp_runbook.parent import roll_back_by_new_run
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
+from ctp_runbook.run import launch
+from ctp_runbook.run.undo_completed import roll_back_by_new_run
+from ctp_runbook.run.unstarted import close_unstarted, first_record, unstarted_sentence
 
 __all__ = ["Steered", "steer"]
 

@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ctp_runbook.control import Request
 from ctp_runbook.host.clocks import Clocks, Disturbance
 from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Generation, Role, State, Verdict
-from ctp_runbook.proofs import observe, pin_member, shows_life
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.steps import RunContext
-from ctp_runbook.trouble import Trouble
+from ctp_runbook.run.proofs import observe, pin_member, shows_life
+from ctp_runbook.run.requests import Request
+from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.trouble import Trouble
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement

@@ -11,7 +11,7 @@ from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.unstarted import unstarted_sentence
+from ctp_runbook.run.unstarted import unstarted_sentence
 
 __all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole"]
 

@@ -13,10 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ctp_runbook.attend import is_attended, read_history, read_whole
-from ctp_runbook.control import Asked
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunRefused
-from ctp_runbook.guardian import spawn_guardian
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity, Outcome
@@ -24,7 +21,10 @@ from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.unstarted import close_unstarted, first_record, unstarted_sentence
+from ctp_runbook.run.attend import is_attended, read_history, read_whole
+from ctp_runbook.run.guardian import spawn_guardian
+from ctp_runbook.run.requests import Asked
+from ctp_runbook.run.unstarted import close_unstarted, first_record, unstarted_sentence
 
 __all__ = ["set_going", "start", "was_being_started"]
 
@@ -161,8 +161,8 @@ def was_being_started(run: RunDir) -> bool:
 
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
     from ctp_runbook.record.finish import finalise
-    from ctp_runbook.simulate import simulate
-    from ctp_runbook.steps import RunContext
+    from ctp_runbook.run.dry_run import simulate
+    from ctp_runbook.run.steps import RunContext
 
     if plan is None:
         plan, _ = load_private_plan(run)
@@ -172,7 +172,7 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
     )
     gaps: tuple[str, ...] = ()
     if probe:
-        from ctp_runbook.switch import probe_gaps
+        from ctp_runbook.run.switch import probe_gaps
 
         gaps = tuple(probe_gaps(context))
     simulate(context, gaps=gaps)

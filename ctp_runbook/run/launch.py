@@ -15,8 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import attend, run_header, starting
-from ctp_runbook.control import Asked, send_request
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
@@ -25,8 +23,10 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, digest_of
 from ctp_runbook.record.private_plan import clear_private, keep_private
 from ctp_runbook.record.rundir import RunDir, write_atomic
-from ctp_runbook.run_header import header_of, overrides_of, write_plan
-from ctp_runbook.unstarted import unstarted_sentence
+from ctp_runbook.run import attend, create, starting
+from ctp_runbook.run.create import header_of, overrides_of, write_plan
+from ctp_runbook.run.requests import Asked, send_request
+from ctp_runbook.run.unstarted import unstarted_sentence
 
 __all__ = [
     "HeldEnvironment",
@@ -50,8 +50,8 @@ __all__ = [
     "write_run",
 ]
 
-RunOptions = run_header.RunOptions
-operator_name = run_header.operator_name
+RunOptions = create.RunOptions
+operator_name = create.operator_name
 take_lock = take_environment_lock
 start = starting.start
 set_going = starting.set_going
@@ -252,7 +252,7 @@ def _write_more(run: RunDir, files: Mapping[str, bytes]) -> dict[str, str]:
 
 
 def _warn_of_shared_group(journal: Journal) -> None:
-    from ctp_runbook.guardian import shares_control_group
+    from ctp_runbook.run.guardian import shares_control_group
 
     if warning := shares_control_group():
         journal.append("finding", {"severity": "warning", "sentence": warning})

@@ -33,8 +33,8 @@ _RESTARTS_MAX = 3
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m ctp_runbook.guardian RUN_DIR --lock-fd N [--adopt PID]``."""
-    parser = argparse.ArgumentParser(prog="ctp_runbook.guardian")
+    """``python -m ctp_runbook.run.guardian RUN_DIR --lock-fd N [--adopt PID]``."""
+    parser = argparse.ArgumentParser(prog="ctp_runbook.run.guardian")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--lock-fd", type=int, required=True)
     parser.add_argument("--adopt", type=int, default=0)
@@ -114,7 +114,7 @@ def _start(
     run: RunDir, options: argparse.Namespace, *, resume: str, roll_back: bool
 ) -> Identity | None:
     lock_fd = options.lock_fd
-    arguments = [sys.executable, "-m", "ctp_runbook.orchestrator", str(run.path)]
+    arguments = [sys.executable, "-m", "ctp_runbook.run.orchestrator", str(run.path)]
     arguments += ["--guardian-pid", str(os.getpid()), "--lock-fd", str(lock_fd)]
     arguments += ["--resume", resume] if resume else []
     arguments += ["--roll-back"] if roll_back else []
@@ -145,7 +145,7 @@ def spawn_guardian(
     run: RunDir, *, lock_fd: int, adopt: int = 0, resume: str = "", asked: str = ""
 ) -> Identity:
     """Start a guardian in a session (and where systemd runs, a scope) of its own."""
-    arguments = [sys.executable, "-m", "ctp_runbook.guardian", str(run.path)]
+    arguments = [sys.executable, "-m", "ctp_runbook.run.guardian", str(run.path)]
     arguments += ["--lock-fd", str(lock_fd)]
     arguments += ["--adopt", str(adopt)] if adopt else []
     arguments += ["--resume", resume] if resume else []

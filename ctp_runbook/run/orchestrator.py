@@ -16,25 +16,25 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook.alerts import AlertDesk
-from ctp_runbook.control import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.errors import JournalError, RunbookError
-from ctp_runbook.guardian_watch import GuardianWatch
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.timing import Measured, undo_refusals
-from ctp_runbook.proofs import observe
 from ctp_runbook.record.finish import finalise
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.rollback import RollbackEnd, roll_back
-from ctp_runbook.steps import RunContext
-from ctp_runbook.switch import ready_gaps, run_gates, run_switch, state_gaps
-from ctp_runbook.trouble import Trouble
-from ctp_runbook.unstarted import first_record
+from ctp_runbook.run.alerts import AlertDesk
+from ctp_runbook.run.guardian_watch import GuardianWatch
+from ctp_runbook.run.proofs import observe
+from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
+from ctp_runbook.run.rollback import RollbackEnd, roll_back
+from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.switch import ready_gaps, run_gates, run_switch, state_gaps
+from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.unstarted import first_record
+from ctp_runbook.run.window import Watch
 from ctp_runbook.watch.baseline import OldEngineSampling
-from ctp_runbook.window import Watch
 
 __all__ = ["Orchestrator", "main"]
 
@@ -365,8 +365,8 @@ def _mark_not_run(context: RunContext) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python -m ctp_runbook.orchestrator RUN_DIR``: what the guardian starts."""
-    parser = argparse.ArgumentParser(prog="ctp_runbook.orchestrator")
+    """``python -m ctp_runbook.run.orchestrator RUN_DIR``: what the guardian starts."""
+    parser = argparse.ArgumentParser(prog="ctp_runbook.run.orchestrator")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--resume", default="", help="why the run is taken up again")
     parser.add_argument("--roll-back", action="store_true")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctp_runbook.model import Outcome, State, StepStatus
-from ctp_runbook.steps import RunContext, skip_step
+from ctp_runbook.run.steps import RunContext, skip_step
 
 __all__ = ["simulate"]
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.steps import RunContext
+from ctp_runbook.run.steps import RunContext
 
 __all__ = ["GuardianWatch"]
 
@@ -39,7 +39,7 @@ class GuardianWatch:
         self._next_look = now + _GUARDIAN_LOOK_SECONDS
         if self._identity is None or is_running(self._identity):
             return
-        from ctp_runbook.guardian import spawn_guardian
+        from ctp_runbook.run.guardian import spawn_guardian
 
         self._identity = spawn_guardian(self._run, lock_fd=self._lock_fd, adopt=os.getpid())
         context.record(
