@@ -176,7 +176,7 @@ def follow_to_end(run: Any, *, quiet: bool) -> int:
         if quiet:
             history = launch.follow(run, until=lambda _: False)
         else:
-            from ctp_runbook.narrate import Narrator
+            from ctp_runbook.show.terminal import Narrator
 
             with Narrator().on_terminal() as narrator:
                 history = launch.follow(run, until=narrator.tick, on_change=narrator)

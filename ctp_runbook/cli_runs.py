@@ -23,10 +23,10 @@ __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 @which_run
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
-    from ctp_runbook.countdown import countdown
-    from ctp_runbook.narrate import sentence_of
     from ctp_runbook.run import launch
     from ctp_runbook.run.unstarted import unstarted_sentence
+    from ctp_runbook.show.countdown import countdown
+    from ctp_runbook.show.terminal import sentence_of
 
     found = find_run(run_dir, outputs)
     history = launch.read_history(found)
@@ -67,7 +67,7 @@ rollback = _steer("rollback", "Roll back now; a COMPLETED run by a new run, whic
 @which_record
 def report(run_dir: Path | None, outputs: Path) -> None:
     """Write report.html from the journal and the samples."""
-    from ctp_runbook.report import write_report
+    from ctp_runbook.show.report import write_report
 
     click.echo(str(write_report(find_run(run_dir, outputs, newest=True))))
 

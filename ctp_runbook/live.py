@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from ctp_runbook.countdown import countdown
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import State
-from ctp_runbook.panels import Banner, Block, Page
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show.blocks import Banner, Block, Page
+from ctp_runbook.show.countdown import countdown
 from ctp_runbook.watch.measure import Point
 
 __all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]
@@ -103,7 +103,7 @@ class LiveView:
         if not self._plot or history.watch_started is None:
             return []
         if now >= self._next_plot:
-            from ctp_runbook.plots import watch_picture
+            from ctp_runbook.show.watch_figure import watch_picture
             from ctp_runbook.verify_watch import rejudge
 
             try:

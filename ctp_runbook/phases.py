@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook import pages
 from ctp_runbook.errors import (
     EvidenceInvalid,
     InputError,
@@ -30,10 +29,8 @@ from ctp_runbook.errors import (
 from ctp_runbook.live import LiveView, show
 from ctp_runbook.locate import find_config
 from ctp_runbook.model import Outcome, State, StepStatus
-from ctp_runbook.panels import Banner, Block, Facts, Page, Table, mark
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.plan import Plan, load_plan
-from ctp_runbook.plan_page import plan_blocks, refuse_other_plan
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
@@ -41,9 +38,12 @@ from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
 from ctp_runbook.run.unstarted import unstarted_sentence
-from ctp_runbook.step_plots import pictures_of
-from ctp_runbook.topology import sli_topology
-from ctp_runbook.topology_plot import topology_picture
+from ctp_runbook.show import run_blocks
+from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table, mark
+from ctp_runbook.show.plan_page import plan_blocks, refuse_other_plan
+from ctp_runbook.show.step_figures import pictures_of
+from ctp_runbook.show.topology import sli_topology
+from ctp_runbook.show.topology_figure import topology_picture
 
 __all__ = [
     "HOME_VARIABLE",
@@ -151,23 +151,23 @@ def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     _start(run_dir)
     run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
-        *pages.topology_blocks(run),
-        pages.step_table(history, pages.GATE_STEPS, title="Infra gates"),
-        *pages.observed_tables(run),
+        *run_blocks.topology_blocks(run),
+        run_blocks.step_table(history, run_blocks.GATE_STEPS, title="Infra gates"),
+        *run_blocks.observed_tables(run),
     ]
-    return _result(run, history, blocks, due=pages.GATE_STEPS)
+    return _result(run, history, blocks, due=run_blocks.GATE_STEPS)
 
 
 def readiness(run_dir: str | Path = "") -> PhaseResult:
     """03: wait for the readiness gate and show every SLI with its target."""
     _refuse_wrong("03_readiness_gate", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
-    blocks: list[Block] = [pages.step_table(history, ["precheck"], title="Readiness gate")]
+    blocks: list[Block] = [run_blocks.step_table(history, ["precheck"], title="Readiness gate")]
     report = run.evidence / "ctp_readiness_precheck.json"
     if report.is_file():
         told = json.loads(report.read_bytes())
         blocks[:0] = [topology_picture(sli_topology(told))]
-        blocks.append(pages.readiness_table(told, title="Service levels"))
+        blocks.append(run_blocks.readiness_table(told, title="Service levels"))
     return _result(run, history, blocks, due=("precheck",))
 
 
@@ -182,9 +182,9 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
         _confirm(run, history, go=go)
     run, history = _follow(run_dir, until=lambda h: not _is_switching(h))
     blocks: list[Block] = [
-        pages.step_table(history, _SWITCH_STEPS, title="Switch"),
+        run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
         *pictures_of(history, "switch"),
-        Facts([("trading downtime", pages.downtime_figure(history))]),
+        Facts([("trading downtime", run_blocks.downtime_figure(history))]),
     ]
     return _result(run, history, blocks, due=_SWITCH_STEPS)
 
@@ -195,21 +195,23 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
     run, history = _follow(run_dir, until=_watch_is_over, plot=True)
     if history.is_dry_run:
         none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
-        return PhaseResult(_page(run, history, [none, pages.rule_table(history)]))
+        return PhaseResult(_page(run, history, [none, run_blocks.rule_table(history)]))
     if history.watch_started is None:
-        blocks: list[Block] = [Banner("bad", "No watch window", pages.outcome_sentence(history))]
+        blocks: list[Block] = [
+            Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
+        ]
         return PhaseResult(_page(run, history, blocks), _ended(history))
-    from ctp_runbook.plots import watch_picture
+    from ctp_runbook.show.watch_figure import watch_picture
     from ctp_runbook.verify_watch import read_rules, rejudge
     from ctp_runbook.watch.baseline import read_baseline
 
     judged, _ = rejudge(run, history)
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     blocks = [
-        pages.watch_banner(history, judged),
+        run_blocks.watch_banner(history, judged),
         watch_picture(history, judged, before=baseline.points),
-        pages.verdict_table(history, judged),
-        pages.comparison_table(history, baseline),
+        run_blocks.verdict_table(history, judged),
+        run_blocks.comparison_table(history, baseline),
     ]
     return PhaseResult(_page(run, history, blocks), _watch_failure(history))
 
@@ -218,7 +220,7 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     _refuse_wrong("06_rollback", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
-    blocks: list[Block] = [*pages.rollback_blocks(history)]
+    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
     blocks[1:1] = pictures_of(history, "rollback")
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
@@ -270,7 +272,7 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
     else:
         verdict = Banner("good" if report.ok else "bad", report.sentence)
     table = Table(("check", "", "what"), checks)
-    blocks: list[Block] = [verdict, pages.outcome_banner(history), table]
+    blocks: list[Block] = [verdict, run_blocks.outcome_banner(history), table]
     failure = EvidenceInvalid(report.findings) if bad else None
     return PhaseResult(_page(run, history, blocks), failure)
 
@@ -395,7 +397,7 @@ def _question(history: History) -> list[Block]:
         "Every gate passed and the old stack trades. Once confirmed, it is stopped and proved gone, "
         "then the new one is started; any failure rolls back by itself."
     )
-    return [Banner("warn", "READY for the switch", told), pages.facts_of_plan(history)]
+    return [Banner("warn", "READY for the switch", told), run_blocks.facts_of_plan(history)]
 
 
 def _ask(prompt: str) -> str:
@@ -421,7 +423,7 @@ def _is_gating(history: History) -> bool:
 
 
 def _gates_done(history: History) -> bool:
-    return all(history.step(name).ended_utc for name in pages.GATE_STEPS)
+    return all(history.step(name).ended_utc for name in run_blocks.GATE_STEPS)
 
 
 def _is_switching(history: History) -> bool:
@@ -450,14 +452,14 @@ def _watch_failure(history: History) -> RunEnded | None:
 def _ended(history: History) -> RunEnded:
     """The run's own end as an error; its exit code where it has one already."""
     code = history.outcome.exit_code if history.outcome else 3
-    return RunEnded(pages.outcome_sentence(history), exit_code=code)
+    return RunEnded(run_blocks.outcome_sentence(history), exit_code=code)
 
 
 # --- pages ------------------------------------------------------------------------
 
 
 def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
-    top = [pages.mode_banner(history), *pages.override_banners(history)]
+    top = [run_blocks.mode_banner(history), *run_blocks.override_banners(history)]
     return Page([*top, *blocks], run_dir=str(run.path))
 
 
@@ -470,5 +472,5 @@ def _result(
     if not missing and not refused:
         return PhaseResult(_page(run, history, blocks))
     banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
-    told = [banner, *blocks, pages.outcome_banner(history)]
+    told = [banner, *blocks, run_blocks.outcome_banner(history)]
     return PhaseResult(_page(run, history, told), _ended(history))

@@ -79,8 +79,8 @@ def run_all(
     from ctp_runbook.locate import find_config, find_notebooks
     from ctp_runbook.plan.plan import load_plan
     from ctp_runbook.record.evidence import write_manifest
-    from ctp_runbook.report import write_report
     from ctp_runbook.run import launch
+    from ctp_runbook.show.report import write_report
 
     sources = notebooks_dir or find_notebooks()
     plan = load_plan(

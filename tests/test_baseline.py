@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.pages import comparison_table
 from ctp_runbook.record.evidence import cutover_env
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show.run_blocks import comparison_table
 from ctp_runbook.verify import verify_run
 from ctp_runbook.verify_watch import read_rules
 from ctp_runbook.watch.baseline import read_baseline

@@ -1,4 +1,4 @@
-"""Facts about countdown.py: what runs out is told in seconds, with the step that uses it."""
+"""Facts about show/countdown.py: what runs out is told in seconds, with the step that uses it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.countdown import countdown
 from ctp_runbook.live import progress_sentence
-from ctp_runbook.narrate import Narrator
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.show.countdown import countdown
+from ctp_runbook.show.terminal import Narrator
 
 PLAN = {"hold_seconds": 300.0, "hold_expiry": "rollback"}
 STEP = {

@@ -138,9 +138,9 @@ def test_an_edited_journal_measures_nothing(tmp_path: Path) -> None:
 
 def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_path: Path) -> None:
     """Header, findings of the journal, page and evidence say it, with who and why."""
-    from ctp_runbook import pages
     from ctp_runbook.record.evidence import cutover_env
     from ctp_runbook.run.launch import read_history
+    from ctp_runbook.show import run_blocks
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", by="ops")
     assert len(execute_refusals(plan, options, now=NOW)) == 1
@@ -150,7 +150,7 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
     finding = next(record for record in history.records if record.kind == "finding")
     assert finding.payload["severity"] == "critical"
     assert "OVERRIDE --accept-unmeasured by ops: first of its kind" in finding.payload["sentence"]
-    (banner,) = pages.override_banners(history)
+    (banner,) = run_blocks.override_banners(history)
     assert (banner.kind, banner.title) == ("bad", "OVERRIDE --accept-unmeasured")
     assert b"CUTOVER_OVERRIDES=accept_unmeasured: first of its kind\n" in cutover_env(history)
 

@@ -1,4 +1,4 @@
-"""Facts about narrate.py: each record that matters is one line, told once."""
+"""Facts about show/terminal.py: each record that matters is one line, told once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ctp_runbook.model import StepStatus
-from ctp_runbook.narrate import Narrator, sentence_of
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.show.terminal import Narrator, sentence_of
 
 STEP = {"step": "precheck", "phase": "gate", "reason": "exit 0", "duration_ms": 1234.5}
 JUDGED = {

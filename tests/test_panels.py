@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ctp_runbook.panels import Banner, Block, Facts, Notes, Page, Picture, Table, mark
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Page, Picture, Table, mark
 
 HOSTILE = "<script>alert('x')</script>"
 BLOCKS: list[Block] = [

@@ -9,14 +9,14 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ctp_runbook.pages import verdict_table
-from ctp_runbook.panels import Picture
-from ctp_runbook.plot_style import DARK, LIGHT, Theme
-from ctp_runbook.plots import watch_figure, watch_picture
 from ctp_runbook.record.history import History
+from ctp_runbook.show.blocks import Picture
+from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
+from ctp_runbook.show.lines import unbroken_lines
+from ctp_runbook.show.run_blocks import verdict_table
+from ctp_runbook.show.watch_figure import watch_figure, watch_picture
 from ctp_runbook.watch.measure import Point
 from ctp_runbook.watch.points import PointLog
-from ctp_runbook.watch_lines import unbroken_lines
 from tests.watch_stories import KEYS, Story, above, gap_and_hold, passed, spike
 
 STORIES = {"passed": passed, "gap_and_hold": gap_and_hold, "spike": spike}

@@ -15,12 +15,12 @@ from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity, Outcome
 from ctp_runbook.record.rundir import RunDir, private_path
-from ctp_runbook.report import write_report
 from ctp_runbook.run import starting
 from ctp_runbook.run.guardian import spawn_guardian
 from ctp_runbook.run.launch import is_attended, read_history, start
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.unstarted import close_unstarted, first_record
+from ctp_runbook.show.report import write_report
 from ctp_runbook.verify import verify_run
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ctp_runbook.record.history import History
-from ctp_runbook.step_plots import pictures_of, rollback_figure, switch_figure
+from ctp_runbook.show.step_figures import pictures_of, rollback_figure, switch_figure
 from tests.test_plots import story, texts
 
 

@@ -11,8 +11,15 @@ import pytest
 from ctp_runbook.gates.gate import GATES, GateResult, GateStep
 from ctp_runbook.model import StepStatus
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.topology import PARTS, Station, Topology, drift_rows, gate_topology, sli_topology
-from ctp_runbook.topology_plot import topology_figure, topology_picture
+from ctp_runbook.show.topology import (
+    PARTS,
+    Station,
+    Topology,
+    drift_rows,
+    gate_topology,
+    sli_topology,
+)
+from ctp_runbook.show.topology_figure import topology_figure, topology_picture
 from tests.test_plots import texts
 
 

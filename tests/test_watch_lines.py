@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctp_runbook.show.lines import COLUMNS, over_marks, stretches, unbroken_lines
 from ctp_runbook.watch.measure import STATUSES, Point
 from ctp_runbook.watch.points import PointLog, Points
-from ctp_runbook.watch_lines import COLUMNS, over_marks, stretches, unbroken_lines
 
 DAY = 86_400
 

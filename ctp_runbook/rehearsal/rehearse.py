@@ -97,8 +97,8 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
 def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None]) -> int:
     import os
 
-    from ctp_runbook.narrate import sentence_of
     from ctp_runbook.plan.plan import load_plan
+    from ctp_runbook.show.terminal import sentence_of
 
     plan = load_plan(
         twin.cutover_template,

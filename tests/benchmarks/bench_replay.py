@@ -148,10 +148,10 @@ def _make_run(room: Path) -> Path:
 
 def _judge_and_draw(path: Path) -> dict[str, float]:
     began = time.perf_counter()
-    from ctp_runbook.plots import watch_picture
     from ctp_runbook.record.history import History
     from ctp_runbook.record.journal import read_journal
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.show.watch_figure import watch_picture
     from ctp_runbook.verify_watch import rejudge
 
     run = RunDir(path)

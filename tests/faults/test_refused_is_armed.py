@@ -31,7 +31,7 @@ from tests.small_stack import SmallStack, small_stack
 ALL, IN_CI = 50, 10
 _STARTER = """
 import sys
-import ctp_runbook.cli, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.narrate
+import ctp_runbook.cli, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.show.terminal
 for line in sys.stdin:
     sys.argv[1:] = line.split()
     try:

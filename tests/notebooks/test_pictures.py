@@ -16,7 +16,7 @@ from nbconvert import HTMLExporter
 from playwright.sync_api import Page, sync_playwright
 
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.report import write_report
+from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import ALONE
 from tests.synthetic_runs import make_run
 

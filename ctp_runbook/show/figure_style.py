@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.panels import Picture
+from ctp_runbook.show.blocks import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.plot_style import Theme
 from ctp_runbook.record.history import History
+from ctp_runbook.show.figure_style import Theme
+from ctp_runbook.show.lines import stretches
+from ctp_runbook.show.time_axis import Clock
+from ctp_runbook.show.watch_panel import NEIGHBOURS, SAMPLE_WORDS, rule_of
 from ctp_runbook.watch.judge import MetricJudgement
 from ctp_runbook.watch.measure import STATUSES
 from ctp_runbook.watch.points import Points
-from ctp_runbook.watch_clock import Clock
-from ctp_runbook.watch_lines import stretches
-from ctp_runbook.watch_panel import NEIGHBOURS, SAMPLE_WORDS, rule_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from ctp_runbook.countdown import countdown
 from ctp_runbook.model import State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
+from ctp_runbook.show.countdown import countdown
 
 __all__ = ["Narrator", "sentence_of"]
 

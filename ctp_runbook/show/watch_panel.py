@@ -9,14 +9,14 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Verdict
-from ctp_runbook.panels import mark
-from ctp_runbook.plot_style import Theme, bare_axes
 from ctp_runbook.record.history import History
+from ctp_runbook.show.blocks import mark
+from ctp_runbook.show.figure_style import Theme, bare_axes
+from ctp_runbook.show.lines import over_marks, unbroken_lines
+from ctp_runbook.show.time_axis import Clock, Span, runner_started, spans_of
 from ctp_runbook.watch.judge import MetricJudgement
 from ctp_runbook.watch.measure import Point, more_than
 from ctp_runbook.watch.points import Points
-from ctp_runbook.watch_clock import Clock, Span, runner_started, spans_of
-from ctp_runbook.watch_lines import over_marks, unbroken_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

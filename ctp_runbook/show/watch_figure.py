@@ -8,20 +8,20 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Verdict
-from ctp_runbook.panels import Picture, mark
-from ctp_runbook.plot_style import Theme, picture, theme_of
 from ctp_runbook.record.history import History
-from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
-from ctp_runbook.watch.measure import Point
-from ctp_runbook.watch_clock import Clock, clock_of
-from ctp_runbook.watch_panel import (
+from ctp_runbook.show.blocks import Picture, mark
+from ctp_runbook.show.figure_style import Theme, picture, theme_of
+from ctp_runbook.show.time_axis import Clock, clock_of
+from ctp_runbook.show.watch_panel import (
     SAMPLE_WORDS,
     draw_panel,
     label_start,
     rule_of,
     verdict_colour,
 )
-from ctp_runbook.watch_strip import draw_strip, strip_looks
+from ctp_runbook.show.watch_strip import draw_strip, strip_looks
+from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
+from ctp_runbook.watch.measure import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.pages import facts_of_plan
-from ctp_runbook.panels import Block, Facts, Notes, Table
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
+from ctp_runbook.show.blocks import Block, Facts, Notes, Table
+from ctp_runbook.show.run_blocks import facts_of_plan
 
 __all__ = ["plan_blocks", "refuse_other_plan"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.panels import Picture, mark
-from ctp_runbook.plot_style import Theme, bare_axes, picture, theme_of
-from ctp_runbook.topology import Flight, Station, Topology
+from ctp_runbook.show.blocks import Picture, mark
+from ctp_runbook.show.figure_style import Theme, bare_axes, picture, theme_of
+from ctp_runbook.show.topology import Flight, Station, Topology
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,14 +11,14 @@ from typing import Any
 
 from ctp_runbook.gates.gate import GATES
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
-from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.topology import drift_rows, gate_topology
-from ctp_runbook.topology_plot import topology_picture
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
+from ctp_runbook.show.topology import drift_rows, gate_topology
+from ctp_runbook.show.topology_figure import topology_picture
 from ctp_runbook.watch.baseline import Baseline
 from ctp_runbook.watch.comparison import Shift
 from ctp_runbook.watch.judge import WindowJudgement

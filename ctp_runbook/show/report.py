@@ -12,14 +12,14 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ctp_runbook import pages
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.panels import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
-from ctp_runbook.step_plots import pictures_of
+from ctp_runbook.show import run_blocks
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
+from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
 __all__ = ["write_report"]
@@ -70,7 +70,7 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
 
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
-    _, title = pages.headline(history)
+    _, title = run_blocks.headline(history)
     bodies: dict[str, Sequence[Block]] = {
         "Watch window": [*_watch(run, history, judged)],
         "Switch": [*_switch(history)],
@@ -89,9 +89,9 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{html.escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
-        f"<body>{pages.mode_banner(history).html}{_overridden(history)}<h1>{html.escape(title)}</h1>"
-        f"{pages.outcome_banner(history).html}{_key_figures(history, judged)}"
-        f"<nav>{navigation}</nav>{''.join(n.html for n in pages.findings(history))}{sections}"
+        f"<body>{run_blocks.mode_banner(history).html}{_overridden(history)}<h1>{html.escape(title)}</h1>"
+        f"{run_blocks.outcome_banner(history).html}{_key_figures(history, judged)}"
+        f"<nav>{navigation}</nav>{''.join(n.html for n in run_blocks.findings(history))}{sections}"
         f"<footer>run {html.escape(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
         f"{html.escape(run.run_id)}</code></footer></body></html>\n"
@@ -99,7 +99,7 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
 
 
 def _overridden(history: History) -> str:
-    return "".join(banner.html for banner in pages.override_banners(history))
+    return "".join(banner.html for banner in run_blocks.override_banners(history))
 
 
 def _anchor(name: str) -> str:
@@ -111,7 +111,7 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     figures = [("environment", str(history.plan.get("environment", "")))]
     if history.closed is not None:
         figures.append(("outcome", str(history.closed.payload["outcome"])))
-    figures.append(("trading downtime", pages.downtime_figure(history)))
+    figures.append(("trading downtime", run_blocks.downtime_figure(history)))
     if judged is not None:
         passed = sum(one.verdict.name == "PASSED" for one in judged.metrics.values())
         verdict = f"{mark(judged.overall.name)}, {passed} of {len(judged.metrics)}"
@@ -134,22 +134,22 @@ def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Ite
     if judged is None:
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")
         return
-    from ctp_runbook.plots import watch_picture
+    from ctp_runbook.show.watch_figure import watch_picture
     from ctp_runbook.verify_watch import read_rules
     from ctp_runbook.watch.baseline import read_baseline
 
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     yield watch_picture(history, judged, before=baseline.points, both=True)
-    yield pages.verdict_table(history, judged)
-    yield pages.comparison_table(history, baseline)
+    yield run_blocks.verdict_table(history, judged)
+    yield run_blocks.comparison_table(history, baseline)
 
 
 def _switch(history: History) -> Iterator[Block]:
     names = _steps_of(history, "switch")
     yield from pictures_of(history, "switch", both=True)
-    yield pages.step_table(history, names)
+    yield run_blocks.step_table(history, names)
     if history.closed is not None and history.closed.payload.get("running"):
-        yield pages.member_table(history)
+        yield run_blocks.member_table(history)
 
 
 def _steps_of(history: History, phase: str) -> list[str]:
@@ -157,23 +157,25 @@ def _steps_of(history: History, phase: str) -> list[str]:
 
 
 def _rollback(history: History) -> Iterator[Block]:
-    blocks: list[Block] = [*pages.rollback_blocks(history)]
+    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
     blocks[1:1] = pictures_of(history, "rollback", both=True)
     yield from blocks
 
 
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
-    yield from pages.topology_blocks(run, both=True)
-    yield pages.step_table(history, _steps_of(history, "gate"))
-    yield from pages.observed_tables(run)
+    yield from run_blocks.topology_blocks(run, both=True)
+    yield run_blocks.step_table(history, _steps_of(history, "gate"))
+    yield from run_blocks.observed_tables(run)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
         if (run.evidence / name).is_file():
-            yield pages.readiness_table(json.loads((run.evidence / name).read_bytes()), title=name)
+            yield run_blocks.readiness_table(
+                json.loads((run.evidence / name).read_bytes()), title=name
+            )
 
 
 def _run(history: History) -> Iterator[Block]:
-    yield pages.facts_of_plan(history)
-    yield pages.timeline_table(history)
+    yield run_blocks.facts_of_plan(history)
+    yield run_blocks.timeline_table(history)
     commands = [(step["name"], step["command"]) for step in history.plan.get("steps", ())]
     yield Table(("step", "command"), commands, "Commands", frozenset({"command"}), folded=True)
     yield Notes("warn", history.plan.get("warnings", ()), "Warnings of the plan")
@@ -187,7 +189,7 @@ def _evidence(run: RunDir) -> Iterator[Block]:
         for path in kept
         if path.is_file()
     }
-    yield pages.evidence_table(digests)
+    yield run_blocks.evidence_table(digests)
     yield _Links([*sorted(run.notebooks.glob("*.ipynb"))], run)
     yield Facts([("how to check", "ctp-runbook verify --run RUN_DIRECTORY")])
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.panels import Picture, mark
-from ctp_runbook.plot_style import Theme, bare_axes, picture, theme_of
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History, StepHistory
+from ctp_runbook.show.blocks import Picture, mark
+from ctp_runbook.show.figure_style import Theme, bare_axes, picture, theme_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,3 @@
+"""A history in, something to look at out."""
+
+__all__: list[str] = []
