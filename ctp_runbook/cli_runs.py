@@ -81,7 +81,7 @@ def rejudge(
 ) -> None:
     """Judge a finished watch again from its raw samples, offline."""
     from ctp_runbook.record.rundir import write_atomic
-    from ctp_runbook.rejudge import rejudge_run
+    from ctp_runbook.verify.rejudge import rejudge_run
 
     found = rejudge_run(find_run(run_dir, outputs, newest=True), watch=watch)
     if output_json:

@@ -45,7 +45,7 @@ PRELOAD = (
     "ctp_runbook.plan.plan",
     "ctp_runbook.show.watch_figure",
     "ctp_runbook.show.step_figures",
-    "ctp_runbook.verify",
+    "ctp_runbook.verify.run",
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",

@@ -202,7 +202,7 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
         ]
         return PhaseResult(_page(run, history, blocks), _ended(history))
     from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.verify_watch import read_rules, rejudge
+    from ctp_runbook.verify.watch import read_rules, rejudge
     from ctp_runbook.watch.baseline import read_baseline
 
     judged, _ = rejudge(run, history)
@@ -254,7 +254,7 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
     The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
     """
     _refuse_wrong("07_verify", _run_dir(run_dir))
-    from ctp_runbook.verify import verify_run
+    from ctp_runbook.verify.run import verify_run
 
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
     report = verify_run(

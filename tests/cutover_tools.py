@@ -21,7 +21,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 
 __all__ = ["Cutover", "Ending", "cutover_of", "edited", "fresh_twin"]
 

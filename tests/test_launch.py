@@ -37,7 +37,7 @@ from ctp_runbook.run.launch import (
     take_lock,
 )
 from ctp_runbook.run.requests import send_request
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.plan_fixtures import end_run, make_plan, wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -11,7 +11,7 @@ import pytest
 
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, RunRefused
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.rejudge import rejudge_run
+from ctp_runbook.verify.rejudge import rejudge_run
 from tests.synthetic_runs import make_run
 
 

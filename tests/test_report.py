@@ -11,7 +11,7 @@ import pytest
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.show.report import write_report
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.synthetic_runs import KINDS, make_run
 
 VOID = {"meta", "img", "source", "br", "link"}

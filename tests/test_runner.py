@@ -19,7 +19,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import RunOptions, read_history
 from ctp_runbook.runner import NOTEBOOKS, run_all
-from ctp_runbook.verify_files import manifest_findings
+from ctp_runbook.verify.files import manifest_findings
 from tests.notebook_tools import cell_states, outputs_text, read, wait_until
 
 pytestmark = pytest.mark.twin

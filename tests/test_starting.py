@@ -21,7 +21,7 @@ from ctp_runbook.run.launch import is_attended, read_history, start
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.unstarted import close_unstarted, first_record
 from ctp_runbook.show.report import write_report
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.plan_fixtures import wait_for
 from tests.small_stack import SmallStack, small_stack
 

@@ -15,8 +15,8 @@ from ctp_runbook.errors import EvidenceInvalid
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.kinds import RECORD_FORMS
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verification import VerificationReport
-from ctp_runbook.verify import verify_pair, verify_run
+from ctp_runbook.verify.report import VerificationReport
+from ctp_runbook.verify.run import verify_pair, verify_run
 from tests.run_mutants import rewrite_journal
 from tests.synthetic_runs import completed_run, make_run, rolled_back_run, seal
 

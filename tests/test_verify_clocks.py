@@ -1,4 +1,4 @@
-"""Facts about verify_clocks.py: a set clock is believed where it was told, and then alone."""
+"""Facts about verify/clocks.py: a set clock is believed where it was told, and then alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
-from ctp_runbook.verify_journal import clock_findings
+from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
+from ctp_runbook.verify.journal import clock_findings
 
 WALL, MONO = 1.77e9, 5000.0
 

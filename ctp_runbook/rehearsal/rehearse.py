@@ -17,7 +17,7 @@ from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 
 __all__ = ["Rehearsal", "fault_names", "rehearse_cutover"]
 

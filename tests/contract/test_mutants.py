@@ -14,7 +14,7 @@ import pytest
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.run_mutants import file_mutants, forgeries, restore, sampled, snapshot, survivors
 from tests.synthetic_runs import make_run
 

@@ -20,8 +20,8 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.verify_journal import clock_findings
-from ctp_runbook.verify_watch import sample_findings, verdict_findings
+from ctp_runbook.verify.journal import clock_findings
+from ctp_runbook.verify.watch import sample_findings, verdict_findings
 from tests.plan_fixtures import wait_for
 from tests.small_servers import free_port, http_page
 

@@ -23,9 +23,9 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
-from ctp_runbook.rejudge import rejudge_run
 from ctp_runbook.run import launch
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.rejudge import rejudge_run
+from ctp_runbook.verify.run import verify_run
 from tests.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.run_mutants import rewrite_journal
 from tests.small_stack import SmallStack, small_stack

@@ -15,7 +15,7 @@ from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.run.undo_completed import PARENT_JOURNAL
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.cutover_tools import ROOT, cutover_of, fresh_twin
 from tests.run_mutants import file_mutants, sampled, survivors
 

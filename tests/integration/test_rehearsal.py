@@ -17,7 +17,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.rehearsal.stack import down
 from ctp_runbook.run.launch import read_history
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.cutover_tools import ROOT
 from tests.run_mutants import Mutant, file_mutants, sampled, survivors
 

@@ -30,7 +30,7 @@ from ctp_runbook.rehearsal.front_log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.runner import NOTEBOOKS
-from ctp_runbook.verify import verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.notebooks.jupyterlab_page import Lab, browse, patient
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]

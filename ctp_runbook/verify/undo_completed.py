@@ -11,7 +11,7 @@ from ctp_runbook.record.journal import JournalFile, Record, digest_of, read_jour
 from ctp_runbook.record.kinds import malformed
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.undo_completed import PARENT_JOURNAL
-from ctp_runbook.verify_journal import clock_findings, plan_findings, sequence_findings
+from ctp_runbook.verify.journal import clock_findings, plan_findings, sequence_findings
 
 __all__ = ["parent_findings"]
 

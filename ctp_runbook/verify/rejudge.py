@@ -17,7 +17,7 @@ from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify_watch import rejudge, sample_findings, verdict_findings
+from ctp_runbook.verify.watch import rejudge, sample_findings, verdict_findings
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.watch.measure import more_than
 from ctp_runbook.watch.verdicts import Firing

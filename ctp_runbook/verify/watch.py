@@ -17,8 +17,8 @@ from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import is_number
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample
-from ctp_runbook.verify_clocks import ClockShifts, disturbance_findings, schedule_findings
-from ctp_runbook.verify_journal import CLOCK_SLACK_SECONDS
+from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
+from ctp_runbook.verify.journal import CLOCK_SLACK_SECONDS
 from ctp_runbook.watch.baseline import BothEngines
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudgement

@@ -16,7 +16,7 @@ from ctp_runbook.model import Outcome, Phase, StepKind
 from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.record.kinds import FAILED_BY_CAUSE
 from ctp_runbook.record.result_env import ResultEnv, form_findings, number_of, parse_env
-from ctp_runbook.verification import Check, VerificationReport, checked
+from ctp_runbook.verify.report import Check, VerificationReport, checked
 
 __all__ = ["MAX_ROLLBACK_SECONDS", "judge_pair"]
 

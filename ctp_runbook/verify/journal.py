@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ctp_runbook.model import Outcome, Phase, State
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.journal import Record
-from ctp_runbook.verify_clocks import ClockShifts
+from ctp_runbook.verify.clocks import ClockShifts
 
 __all__ = [
     "CLOCK_SLACK_SECONDS",
