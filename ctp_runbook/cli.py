@@ -184,7 +184,7 @@ def _conduct(given: dict[str, Any], name: str) -> int:
 @click.option("--notebooks", type=PATH, help="Directory of the seven notebooks")
 def run(**given: Any) -> int:
     """The seven notebooks, headless: executed notebooks are the evidence."""
-    from ctp_runbook.runner import run_all
+    from ctp_runbook.notebook.runner import run_all
 
     return run_all(
         **template_files(given),

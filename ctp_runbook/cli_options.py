@@ -117,7 +117,7 @@ def plan_of(
     watch: Path | None,
 ) -> Any:
     """The plan these files make; raises TemplateError or ConfigError with every problem."""
-    from ctp_runbook.locate import find_config
+    from ctp_runbook.notebook.checkout import find_config
     from ctp_runbook.plan.plan import load_plan
 
     assert cutover_template is not None  # both have defaults

@@ -53,7 +53,7 @@ def lab(outputs: Path, twin: bool, watch_seconds: float, jupyter_arguments: tupl
     It prints the address to open. Leaving it stops nothing of a run. What stands after -- goes to
     JupyterLab.
     """
-    from ctp_runbook.lab import open_lab
+    from ctp_runbook.notebook.lab import open_lab
 
     if twin:
         return _lab_on_twin(outputs, watch_seconds, jupyter_arguments)
@@ -63,7 +63,7 @@ def lab(outputs: Path, twin: bool, watch_seconds: float, jupyter_arguments: tupl
 def _lab_on_twin(outputs: Path, watch_seconds: float, arguments: tuple[str, ...]) -> int:
     from datetime import UTC, datetime
 
-    from ctp_runbook.lab import open_lab, rehearsal_parameters
+    from ctp_runbook.notebook.lab import open_lab, rehearsal_parameters
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     room = outputs.absolute() / "twins" / f"lab-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
@@ -78,7 +78,7 @@ def _lab_on_twin(outputs: Path, watch_seconds: float, arguments: tuple[str, ...]
 
 def _leave_twin(made: Twin, outputs: Path) -> None:
     """Take the twin down, unless a run is still at work on it: it would roll back into a ruin."""
-    from ctp_runbook.lab import run_going_on
+    from ctp_runbook.notebook.lab import run_going_on
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     if run := run_going_on(outputs, environment=made.environment):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.live import progress_sentence
+from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.show.countdown import countdown

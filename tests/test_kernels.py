@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.kernel_fork import ForkServer, ForkServerLost, fork_server
-from ctp_runbook.kernel_forkserver import MAX_ORDER_BYTES
-from ctp_runbook.kernels import EventLoopThread, ReadyKernel, start_kernel
+from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES
+from ctp_runbook.notebook.forked_kernel import ForkServer, ForkServerLost, fork_server
+from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel, start_kernel
 from tests.notebook_tools import wait_until
 
 pytestmark = pytest.mark.twin
 
 OWNER = """
 import asyncio, sys, time
-from ctp_runbook.kernel_fork import fork_server
-from ctp_runbook.kernels import start_kernel
+from ctp_runbook.notebook.forked_kernel import fork_server
+from ctp_runbook.notebook.kernels import start_kernel
 
 async def main():
     kernel = await start_kernel()

@@ -9,9 +9,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from ctp_runbook.lab import lab_copy, rehearsal_parameters, run_going_on
-from ctp_runbook.locate import find_notebooks
-from ctp_runbook.runner import NOTEBOOKS
+from ctp_runbook.notebook.checkout import find_notebooks
+from ctp_runbook.notebook.lab import lab_copy, rehearsal_parameters, run_going_on
+from ctp_runbook.notebook.runner import NOTEBOOKS
 from tests.synthetic_runs import completed_run
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.live import LiveView, progress_sentence
-from ctp_runbook.papermill_engine import execute_notebook
+from ctp_runbook.notebook.engine import execute_notebook
+from ctp_runbook.notebook.progress import LiveView, progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from tests.notebook_tools import outputs_text, write
@@ -57,7 +57,7 @@ os.environ.pop("CTP_RUNBOOK_HEADLESS", None)
 from pathlib import Path
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.live import LiveView
+from ctp_runbook.notebook.progress import LiveView
 from ctp_runbook.record.rundir import RunDir
 run = RunDir(Path(run_dir))
 history = History.of(read_journal(run.journal).records)

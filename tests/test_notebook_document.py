@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.notebook_document import Document, Ending, NotebookStatus, Stamp
+from ctp_runbook.notebook.document import Document, Ending, NotebookStatus, Stamp
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.redact import Redactor
 from tests.notebook_tools import cell_states, notebook, outputs_text, read

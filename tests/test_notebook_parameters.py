@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.notebook_parameters import (
+from ctp_runbook.notebook.parameters import (
     check_parameters,
     declared_parameters,
     effective_parameters,

@@ -15,8 +15,8 @@ import pytest
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.kernel_fork import fork_server
-from ctp_runbook.papermill_engine import KernelLost, NotebookFailed, execute_notebook
+from ctp_runbook.notebook.engine import KernelLost, NotebookFailed, execute_notebook
+from ctp_runbook.notebook.forked_kernel import fork_server
 from tests.notebook_tools import cell_states, outputs_text, read, wait_until, write
 from tests.synthetic_runs import completed_run
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.twin
 RUNNER = """
 import signal, sys
 from pathlib import Path
-from ctp_runbook.papermill_engine import execute_notebook
+from ctp_runbook.notebook.engine import execute_notebook
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 execute_notebook(Path(sys.argv[1]), Path(sys.argv[2]), parameters={})

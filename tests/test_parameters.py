@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook import phases
 from ctp_runbook.errors import InputError, NotebookError, RunRefused, TemplateError
 from ctp_runbook.gates.gate import GateOptions
-from ctp_runbook.notebook_parameters import check_parameters
+from ctp_runbook.notebook import phases
+from ctp_runbook.notebook.parameters import check_parameters
 from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run.launch import RunOptions

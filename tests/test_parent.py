@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import phases
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
+from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import phases
 from ctp_runbook.errors import EvidenceInvalid, PlanRefused, RunEnded, RunRefused, TemplateError
-from ctp_runbook.phases import PhaseResult
+from ctp_runbook.notebook import phases
+from ctp_runbook.notebook.phases import PhaseResult
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir

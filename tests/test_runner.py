@@ -14,11 +14,11 @@ import nbformat
 import pytest
 
 from ctp_runbook.errors import PlanRefused
-from ctp_runbook.kernel_fork import fork_server
 from ctp_runbook.model import Outcome
+from ctp_runbook.notebook.forked_kernel import fork_server
+from ctp_runbook.notebook.runner import NOTEBOOKS, run_all
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import RunOptions, read_history
-from ctp_runbook.runner import NOTEBOOKS, run_all
 from ctp_runbook.verify.files import manifest_findings
 from tests.notebook_tools import cell_states, outputs_text, read, wait_until
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook import phases
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity, Outcome
+from ctp_runbook.notebook import phases
 from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run import starting
 from ctp_runbook.run.guardian import spawn_guardian

@@ -83,7 +83,7 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
         execute=True, force_rollback=rehearsal.force_rollback, run_dir=run.path, by="rehearsal"
     )
     if rehearsal.notebooks:
-        from ctp_runbook.runner import run_all
+        from ctp_runbook.notebook.runner import run_all
 
         return run_all(
             cutover_template=twin.cutover_template,

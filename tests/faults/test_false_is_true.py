@@ -20,9 +20,9 @@ from papermill.cli import _resolve_type as as_papermill_reads
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from ctp_runbook import phases
 from ctp_runbook.errors import InputError, RunbookError
 from ctp_runbook.model import Identity, State
+from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch

@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from ctp_runbook.notebook_document import FOOTER_TAG
+from ctp_runbook.notebook.document import FOOTER_TAG
 from tests.notebook_tools import cell_states, outputs_text, read
 from tests.synthetic_runs import make_run
 

@@ -23,13 +23,13 @@ from typing import Any
 import pytest
 
 from ctp_runbook.model import Outcome, State
+from ctp_runbook.notebook.runner import NOTEBOOKS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.front_log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
-from ctp_runbook.runner import NOTEBOOKS
 from ctp_runbook.verify.run import verify_run
 from tests.notebooks.jupyterlab_page import Lab, browse, patient
 

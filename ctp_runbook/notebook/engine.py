@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.kernel_fork import ForkServerLost, fork_server
+from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.redact import Redactor
 
 if TYPE_CHECKING:
-    from ctp_runbook.kernels import EventLoopThread, ReadyKernel
-    from ctp_runbook.notebook_document import Document, Ending
+    from ctp_runbook.notebook.document import Document, Ending
+    from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
 
 __all__ = [
     "ENGINE_NAME",
@@ -99,7 +99,7 @@ class CutoverEngine:
 @contextlib.contextmanager
 def _own_setting(kwargs: Mapping[str, Any]) -> Iterator[Setting]:
     """What papermill's own arguments say, where it was not run_all who called."""
-    from ctp_runbook.kernels import event_loop_thread
+    from ctp_runbook.notebook.kernels import event_loop_thread
 
     with event_loop_thread() as loop:
         yield Setting(
@@ -133,8 +133,8 @@ def _local_path(nb: Any, output_path: str | None) -> Path | None:
 
 
 def _execute(nb: Any, kernel_name: str, path: Path | None, setting: Setting) -> Any:
-    from ctp_runbook.kernels import start_kernel
-    from ctp_runbook.notebook_document import Document, Stamp
+    from ctp_runbook.notebook.document import Document, Stamp
+    from ctp_runbook.notebook.kernels import start_kernel
 
     meta = nb.metadata.get("papermill", {})
     where = str(meta.get("input_path", "notebook"))
@@ -156,7 +156,7 @@ def _execute(nb: Any, kernel_name: str, path: Path | None, setting: Setting) -> 
 
 def _checked_run_dir(nb: Any, given: Mapping[str, Any], where: str, redactor: Redactor) -> str:
     """Refuse parameters that do not fit; the run directory the cells will be told, if any."""
-    from ctp_runbook.notebook_parameters import check_parameters, effective_parameters
+    from ctp_runbook.notebook.parameters import check_parameters, effective_parameters
 
     declared = check_parameters(nb, given, where=where, redactor=redactor)
     return str(effective_parameters(declared, given).get("run_dir") or "")
@@ -166,8 +166,8 @@ def _run_cells(
     document: Document, starting: Future[ReadyKernel], setting: Setting, *, run_dir: str
 ) -> Ending:
     """Run the cells and write down how that ended, also when a signal ends it."""
-    from ctp_runbook.engine import Execution, shown_run_dir
-    from ctp_runbook.notebook_document import Stamp
+    from ctp_runbook.notebook.document import Stamp
+    from ctp_runbook.notebook.execution import Execution, shown_run_dir
 
     execution = Execution(document, redactor=setting.redactor, cell_timeout=setting.cell_timeout)
     signalled: BaseException | None = None
@@ -186,7 +186,7 @@ def _run_cells(
 
 
 def _raise_unless_completed(ending: Ending, *, where: str) -> None:
-    from ctp_runbook.notebook_document import NotebookStatus
+    from ctp_runbook.notebook.document import NotebookStatus
 
     if ending.status is NotebookStatus.FAILED:
         raise NotebookFailed(f"{where}: {ending.sentence}")

@@ -1,4 +1,4 @@
-"""The owner's side of ``kernel_forkserver``: start it, have kernels forked, end it with all of them.
+"""The owner's side of ``fork_server``: start it, have kernels forked, end it with all of them.
 
 Cheap to import: a runner starts the server before it imports anything heavy, and both import at
 the same time.
@@ -22,15 +22,15 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ctp_runbook.kernel_forkserver import MAX_ORDER_BYTES
+from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES
 
 __all__ = ["ForkServer", "ForkServerLost", "ForkedKernel", "fork_server"]
 
 _START = (
     "import sys; sys.path.append({root!r}); "
-    "from ctp_runbook.kernel_forkserver import main; main({fd}, {scratch!r})"
+    "from ctp_runbook.notebook.fork_server import main; main({fd}, {scratch!r})"
 )
-_ROOT = str(Path(__file__).resolve().parent.parent)
+_ROOT = str(Path(__file__).resolve().parents[2])
 _END_SECONDS = 5.0
 # Threads that numpy (BLAS) and pandas (pyarrow's allocator) would start on import: a fork copies
 # what they hold, and not them.
@@ -116,7 +116,7 @@ class ForkedKernel:
 
 
 class ForkServer:
-    """Owner's side of ``kernel_forkserver``: starts it, orders kernels, ends it with all of them."""
+    """Owner's side of ``fork_server``: starts it, orders kernels, ends it with all of them."""
 
     def __init__(self) -> None:
         """Start the server; it imports while the caller goes on."""

@@ -15,8 +15,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from ctp_runbook.kernels import ReadyKernel
-from ctp_runbook.notebook_document import METADATA_KEY, Document, Ending, NotebookStatus
+from ctp_runbook.notebook.document import METADATA_KEY, Document, Ending, NotebookStatus
+from ctp_runbook.notebook.kernels import ReadyKernel
 from ctp_runbook.redact import Redactor
 
 __all__ = ["Execution", "shown_run_dir"]

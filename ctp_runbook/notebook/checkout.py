@@ -24,7 +24,7 @@ def find_notebooks() -> Path:
 
 
 def _find(path: Path) -> Path:
-    roots = (Path(), Path(__file__).resolve().parent.parent)
+    roots = (Path(), Path(__file__).resolve().parents[2])
     for root in roots:
         if (root / path).exists():
             return root / path

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.locate import find_notebooks
-from ctp_runbook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
+from ctp_runbook.notebook.checkout import find_notebooks
+from ctp_runbook.notebook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import is_attended, read_history
 

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from ctp_runbook.kernel_fork import ForkServerLost, fork_server
+from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 
 __all__ = [
     "PROVISIONER_NAME",

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.kernel_fork import ForkServerLost, fork_server
 from ctp_runbook.model import State
-from ctp_runbook.papermill_engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.notebook.engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.redact import Redactor
 
 if TYPE_CHECKING:
-    from ctp_runbook.kernels import EventLoopThread, ReadyKernel
+    from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
     from ctp_runbook.plan.plan import Plan
     from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
@@ -76,7 +76,7 @@ def run_all(
     """
     with contextlib.suppress(ForkServerLost):
         fork_server()
-    from ctp_runbook.locate import find_config, find_notebooks
+    from ctp_runbook.notebook.checkout import find_config, find_notebooks
     from ctp_runbook.plan.plan import load_plan
     from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.run import launch
@@ -161,7 +161,7 @@ class _Series:
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.kernels import event_loop_thread
+        from ctp_runbook.notebook.kernels import event_loop_thread
 
         with event_loop_thread() as loop:
             starting: Future[ReadyKernel] | None = self._order_kernel(loop)
@@ -184,8 +184,8 @@ class _Series:
                     end_kernel(starting, loop)
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
-        from ctp_runbook.kernels import start_kernel
-        from ctp_runbook.live import HEADLESS_VARIABLE
+        from ctp_runbook.notebook.kernels import start_kernel
+        from ctp_runbook.notebook.progress import HEADLESS_VARIABLE
 
         cwd = str(Path.cwd())
         env = {**os.environ, HEADLESS_VARIABLE: "1", "CTP_RUNBOOK_HOME": cwd}
@@ -219,7 +219,7 @@ class _Series:
     def _leave_out(self, name: str) -> None:
         import nbformat
 
-        from ctp_runbook.notebook_document import Document, Ending, NotebookStatus, Stamp
+        from ctp_runbook.notebook.document import Document, Ending, NotebookStatus, Stamp
 
         source = (self._sources / f"{name}.ipynb").read_text(encoding="utf-8")
         nb = nbformat.reads(source, as_version=4)  # type: ignore[no-untyped-call]

@@ -1,0 +1,476 @@
+"""What a notebook cell calls: attach to the run, wait for its room to be done, show it.
+
+Nothing here acts on the outside world but through ``launch``: a phase starts the detached
+orchestrator, leaves it a request, or reads its journal. Calling one twice, or out of order, shows
+the same run again. ``run_dir`` blank means the newest run under ``outputs/``.
+
+Every phase looks at what it was passed before it does anything else: plain papermill reads ``-p go
+false`` as text, and a text is true. It raises InputError then, with every parameter that is not of
+its type, and nothing was touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctp_runbook.errors import (
+    EvidenceInvalid,
+    InputError,
+    Problem,
+    RunbookError,
+    RunEnded,
+    RunRefused,
+)
+from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.notebook.checkout import find_config
+from ctp_runbook.notebook.progress import LiveView, show
+from ctp_runbook.plan import parameters
+from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.evidence import CHECKLISTS
+from ctp_runbook.record.history import History
+from ctp_runbook.record.rundir import RunDir, newest_run
+from ctp_runbook.redact import Redactor
+from ctp_runbook.run import launch
+from ctp_runbook.run.unstarted import unstarted_sentence
+from ctp_runbook.show import run_blocks
+from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table, mark
+from ctp_runbook.show.plan_page import plan_blocks, refuse_other_plan
+from ctp_runbook.show.step_figures import pictures_of
+from ctp_runbook.show.topology import sli_topology
+from ctp_runbook.show.topology_figure import topology_picture
+
+__all__ = [
+    "HOME_VARIABLE",
+    "OUTPUTS_VARIABLE",
+    "PhaseResult",
+    "infra_gates",
+    "plan",
+    "readiness",
+    "rollback",
+    "steer",
+    "switch",
+    "verify",
+    "watch",
+]
+
+HOME_VARIABLE = "CTP_RUNBOOK_HOME"
+OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
+_REASONS = ("accept_unmeasured", "accept_late")
+_STEERING = ("hold", "resume", "abort", "rollback")
+_DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
+_SWITCH_STEPS = (
+    "stop_old_strategy_runner",
+    "stop_old_core_engine",
+    "start_new_core_engine",
+    "start_new_strategy_runner",
+    "warmup_query",
+)
+
+
+@dataclass(frozen=True)
+class PhaseResult:
+    """A room of the runbook as it went: shown as a page, an error only when asked for."""
+
+    page: Page
+    failure: RunbookError | None = None
+
+    def raise_if_failed(self) -> None:
+        """Raise what went wrong as one sentence; a notebook stops there."""
+        if self.failure is not None:
+            raise self.failure
+
+    def __repr__(self) -> str:
+        return self.page.text
+
+    def _repr_mimebundle_(
+        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        return self.page._repr_mimebundle_(include, exclude)
+
+
+# --- the rooms --------------------------------------------------------------------
+
+
+def plan(
+    cutover_template: str | Path,
+    rollback_template: str | Path,
+    *,
+    execute: bool = False,
+    run_dir: str | Path = "",
+    reasons: Mapping[str, str] | None = None,
+) -> PhaseResult:
+    """01: check both templates, make the run (or join the one in ``run_dir``), show its plan.
+
+    ``reasons`` are those for ``accept_unmeasured`` and ``accept_late``, blank for none. A dry run
+    is simulated to its end here. Raises InputError, PlanRefused or RunRefused with every reason;
+    nothing was touched then.
+    """
+    _refuse_wrong(
+        "01_plan",
+        parameters.path("cutover_template", cutover_template),
+        parameters.path("rollback_template", rollback_template),
+        parameters.flag("execute", execute),
+        parameters.path("run_dir", run_dir, blank="a new run under outputs/"),
+        parameters.reasons("reasons", reasons, known=_REASONS),
+    )
+    _go_home()
+    known = _known_run(run_dir)
+    if known is None:
+        made = _load(cutover_template, rollback_template, {})
+        asked = Path(run_dir) if run_dir else None
+        options = launch.RunOptions(
+            execute=execute,
+            run_dir=asked,
+            outputs=_outputs(),
+            accept_unmeasured=(reasons or {}).get("accept_unmeasured", ""),
+            accept_late=(reasons or {}).get("accept_late", ""),
+        )
+        run = launch.create_run(made, options)
+    else:
+        run, history = known, launch.read_history(known)
+        made = _load(cutover_template, rollback_template, history.created["files"])
+        refuse_other_plan(history, made, execute=execute)
+    history = launch.read_history(run)
+    if history.is_dry_run:  # as recorded: a real run begins in 02
+        launch.start(run, plan=made)
+        history = launch.read_history(run)
+    return PhaseResult(
+        _page(run, history, plan_blocks(history, made, checklist=run.plan / CHECKLISTS[0]))
+    )
+
+
+def infra_gates(run_dir: str | Path = "") -> PhaseResult:
+    """02: start the gates unless they run already, and show what each infra gate observed."""
+    _refuse_wrong("02_infra_gate", _run_dir(run_dir))
+    _start(run_dir)
+    run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
+    blocks = [
+        *run_blocks.topology_blocks(run),
+        run_blocks.step_table(history, run_blocks.GATE_STEPS, title="Infra gates"),
+        *run_blocks.observed_tables(run),
+    ]
+    return _result(run, history, blocks, due=run_blocks.GATE_STEPS)
+
+
+def readiness(run_dir: str | Path = "") -> PhaseResult:
+    """03: wait for the readiness gate and show every SLI with its target."""
+    _refuse_wrong("03_readiness_gate", _run_dir(run_dir))
+    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
+    blocks: list[Block] = [run_blocks.step_table(history, ["precheck"], title="Readiness gate")]
+    report = run.evidence / "ctp_readiness_precheck.json"
+    if report.is_file():
+        told = json.loads(report.read_bytes())
+        blocks[:0] = [topology_picture(sli_topology(told))]
+        blocks.append(run_blocks.readiness_table(told, title="Service levels"))
+    return _result(run, history, blocks, due=("precheck",))
+
+
+def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
+    """04: with ``go`` True, or the environment's name typed in, let the switch begin; show its steps.
+
+    Raises RunRefused when nobody confirms; the run stays READY then.
+    """
+    _refuse_wrong("04_switch", _run_dir(run_dir), parameters.flag("go", go))
+    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
+    if history.closed is None and history.go is None and history.state is State.READY:
+        _confirm(run, history, go=go)
+    run, history = _follow(run_dir, until=lambda h: not _is_switching(h))
+    blocks: list[Block] = [
+        run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
+        *pictures_of(history, "switch"),
+        Facts([("trading downtime", run_blocks.downtime_figure(history))]),
+    ]
+    return _result(run, history, blocks, due=_SWITCH_STEPS)
+
+
+def watch(run_dir: str | Path = "") -> PhaseResult:
+    """05: follow the watch window live, then show its plot and every metric's verdict."""
+    _refuse_wrong("05_watch", _run_dir(run_dir))
+    run, history = _follow(run_dir, until=_watch_is_over, plot=True)
+    if history.is_dry_run:
+        none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
+        return PhaseResult(_page(run, history, [none, run_blocks.rule_table(history)]))
+    if history.watch_started is None:
+        blocks: list[Block] = [
+            Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
+        ]
+        return PhaseResult(_page(run, history, blocks), _ended(history))
+    from ctp_runbook.show.watch_figure import watch_picture
+    from ctp_runbook.verify.watch import read_rules, rejudge
+    from ctp_runbook.watch.baseline import read_baseline
+
+    judged, _ = rejudge(run, history)
+    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
+    blocks = [
+        run_blocks.watch_banner(history, judged),
+        watch_picture(history, judged, before=baseline.points),
+        run_blocks.verdict_table(history, judged),
+        run_blocks.comparison_table(history, baseline),
+    ]
+    return PhaseResult(_page(run, history, blocks), _watch_failure(history))
+
+
+def rollback(run_dir: str | Path = "") -> PhaseResult:
+    """06: wait for the run to end and show the rollback with its budget, or that there was none."""
+    _refuse_wrong("06_rollback", _run_dir(run_dir))
+    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
+    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
+    blocks[1:1] = pictures_of(history, "rollback")
+    unrestored = history.rollback_started is not None and (
+        history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
+    )
+    return PhaseResult(_page(run, history, blocks), _ended(history) if unrestored else None)
+
+
+def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
+    """Ask for ``hold``, ``resume``, ``abort`` or ``rollback`` in another notebook than the one that
+    follows the run, which is busy. Raises RunRefused where nothing can come of it."""
+    from ctp_runbook.run import steer as asking
+
+    _refuse_wrong(
+        "steer",
+        parameters.choice("request", request, known=_STEERING),
+        parameters.text("reason", reason),
+        parameters.text("by", by),
+        _run_dir(run_dir),
+    )
+    _go_home()
+    run = RunDir(Path(run_dir).absolute()) if run_dir else run_in_charge(_outputs())
+    steered = asking.steer(run, request, by=by, reason=reason)
+    history = launch.read_history(steered.run)
+    banner = Banner("info", f"{request} asked", steered.sentence)
+    return PhaseResult(_page(steered.run, history, [banner]))
+
+
+def verify(run_dir: str | Path = "") -> PhaseResult:
+    """07: recompute everything from the journal and the raw samples.
+
+    The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
+    """
+    _refuse_wrong("07_verify", _run_dir(run_dir))
+    from ctp_runbook.verify.run import verify_run
+
+    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
+    report = verify_run(
+        run,
+        allow_cutover_rollback=history.created.get("force_rollback") is True,
+        require_manifest=False,
+    )
+    checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
+    bad = [
+        c for c in report.checks if not c.ok and not (history.is_dry_run and c.name == "outcome")
+    ]
+    if history.is_dry_run and not bad:
+        sentence = "dry run consistent; a dry run never verifies as a real run"
+        verdict = Banner("info", "verification of a dry run", sentence)
+    else:
+        verdict = Banner("good" if report.ok else "bad", report.sentence)
+    table = Table(("check", "", "what"), checks)
+    blocks: list[Block] = [verdict, run_blocks.outcome_banner(history), table]
+    failure = EvidenceInvalid(report.findings) if bad else None
+    return PhaseResult(_page(run, history, blocks), failure)
+
+
+# --- what was passed --------------------------------------------------------------
+
+
+def _run_dir(run_dir: object) -> Iterable[Problem]:
+    return parameters.path("run_dir", run_dir, blank="the newest run under outputs/")
+
+
+def _refuse_wrong(where: str, *found: Iterable[Problem]) -> None:
+    """Raise InputError when any parameter of the notebook is not what it is declared to be."""
+    wrong = [problem for problems in found for problem in problems]
+    if wrong:
+        files = sorted((_home() or Path()).glob("infra/env/*.env"))
+        redactor = Redactor.gather(environ=os.environ, env_files=files)
+        raise InputError(parameters.placed(wrong, where=where, redactor=redactor))
+
+
+# --- attaching --------------------------------------------------------------------
+
+
+def _go_home() -> None:
+    """Work where the operator started, not where the notebook lies: commands run there."""
+    if home := _home():
+        os.chdir(home)
+
+
+def _home() -> Path | None:
+    named = os.environ.get(HOME_VARIABLE)
+    here = Path.cwd()
+    roots = [Path(named)] if named else [here, *here.parents]
+    return next((root for root in roots if (root / "configs").is_dir()), None)
+
+
+def _run(run_dir: str | Path) -> RunDir:
+    return RunDir(Path(run_dir).absolute()) if run_dir else newest_run(_outputs())
+
+
+def _outputs() -> Path:
+    return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
+
+
+def _known_run(run_dir: str | Path) -> RunDir | None:
+    """The run that ``run_dir`` holds already, if it does."""
+    found = RunDir(Path(run_dir).absolute()) if run_dir else None
+    return found if found is not None and found.journal.exists() else None
+
+
+def _load(
+    cutover_template: str | Path, rollback_template: str | Path, files: dict[str, str]
+) -> Plan:
+    return load_plan(
+        Path(cutover_template),
+        Path(rollback_template),
+        limits=Path(
+            files.get("limits_file") or find_config("limits.toml", template=Path(cutover_template))
+        ),
+        watch=Path(
+            files.get("watch_file") or find_config("watch.toml", template=Path(cutover_template))
+        ),
+        environ=os.environ,
+        base=Path.cwd(),
+    )
+
+
+def _follow(
+    run_dir: str | Path, *, until: Callable[[History], bool], plot: bool = False
+) -> tuple[RunDir, History]:
+    """Follow the run until ``until`` holds or it is over. Raises RunRefused where 02 never was."""
+    _go_home()
+    run = _run(run_dir)
+    history = launch.read_whole(run)
+    if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
+        raise RunRefused(unstarted_sentence(run))
+    with LiveView(run, plot=plot) as view:
+        try:
+            history = launch.follow(run, until=lambda h: view.tick(h) or until(h))
+        except KeyboardInterrupt as error:
+            raise RunRefused(
+                f"detached; run {run.run_id} goes on. Run this cell again to come back, or end it "
+                f"with `ctp-runbook abort --run {run.path}`"
+            ) from error
+    return run, history
+
+
+def _start(run_dir: str | Path) -> None:
+    """Start the run if nobody has: 02 does this and no other notebook, so that none that was
+    opened to look begins a cutover."""
+    _go_home()
+    run = _run(run_dir)
+    if not launch.read_whole(run).has_begun:
+        launch.start(run)
+
+
+def _confirm(run: RunDir, history: History, *, go: bool) -> None:
+    """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
+    environment = str(history.plan["environment"])
+    reason = "parameter go of 04_switch"
+    if go is not True:
+        show(_page(run, history, _question(history)))
+        typed = _ask(f"Type {environment} to stop the old stack and switch: ").strip()
+        if typed != environment:
+            raise RunRefused(
+                f"typed {typed!r}; expected {environment!r}: nothing was touched and the run stays "
+                "READY. Run this cell again to switch"
+            )
+        reason = "typed confirmation in 04_switch"
+    # For the start whose READY was looked at: typing takes a while, and the orchestrator may have
+    # been started again meanwhile, with gates that nobody has seen yet.
+    name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
+    answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
+    answer = launch.answer_in(answered, name)
+    if answer is not None and not answer.payload["obeyed"]:
+        raise RunRefused(f"go not obeyed: {answer.payload['sentence']}")
+
+
+def _question(history: History) -> list[Block]:
+    """What is about to be confirmed, for whoever types."""
+    told = (
+        "Every gate passed and the old stack trades. Once confirmed, it is stopped and proved gone, "
+        "then the new one is started; any failure rolls back by itself."
+    )
+    return [Banner("warn", "READY for the switch", told), run_blocks.facts_of_plan(history)]
+
+
+def _ask(prompt: str) -> str:
+    try:
+        return input(prompt)
+    except KeyboardInterrupt as error:
+        raise RunRefused(
+            "interrupted before anything was typed: nothing was touched and the run stays READY. "
+            "Run this cell again to switch"
+        ) from error
+    except (EOFError, RuntimeError) as error:  # ipykernel's StdinNotImplementedError is one
+        raise RunRefused(
+            "the switch waits for a go and nobody can be asked here; pass -p go True, or open "
+            "04_switch in JupyterLab"
+        ) from error
+
+
+# --- where the run stands ---------------------------------------------------------
+
+
+def _is_gating(history: History) -> bool:
+    return history.closed is None and history.state in (State.PLANNED, State.GATING)
+
+
+def _gates_done(history: History) -> bool:
+    return all(history.step(name).ended_utc for name in run_blocks.GATE_STEPS)
+
+
+def _is_switching(history: History) -> bool:
+    before = history.state.is_before_switch or history.state is State.SWITCHING
+    return history.closed is None and before
+
+
+def _watch_is_over(history: History) -> bool:
+    return (
+        history.closed is not None
+        or history.watch_ended is not None
+        or history.state is State.ROLLING_BACK
+    )
+
+
+def _watch_failure(history: History) -> RunEnded | None:
+    """A watch is good when it lasted, passed and triggered nothing; a drill's is cut short."""
+    if history.trigger is not None:
+        drill = history.trigger.payload["cause"] == "forced_drill"
+        return None if drill else RunEnded(str(history.trigger.payload["sentence"]), exit_code=4)
+    ended = history.watch_ended
+    passed = ended is not None and ended.payload["verdict"] == "PASSED"
+    return None if passed else _ended(history)
+
+
+def _ended(history: History) -> RunEnded:
+    """The run's own end as an error; its exit code where it has one already."""
+    code = history.outcome.exit_code if history.outcome else 3
+    return RunEnded(run_blocks.outcome_sentence(history), exit_code=code)
+
+
+# --- pages ------------------------------------------------------------------------
+
+
+def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
+    top = [run_blocks.mode_banner(history), *run_blocks.override_banners(history)]
+    return Page([*top, *blocks], run_dir=str(run.path))
+
+
+def _result(
+    run: RunDir, history: History, blocks: Sequence[Block], *, due: Sequence[str]
+) -> PhaseResult:
+    """A room that is good when every step that is ``due`` was done."""
+    missing = [name for name in due if history.step(name).status not in _DONE]
+    refused = history.outcome is Outcome.REFUSED and "warmup_query" in due
+    if not missing and not refused:
+        return PhaseResult(_page(run, history, blocks))
+    banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
+    told = [banner, *blocks, run_blocks.outcome_banner(history)]
+    return PhaseResult(_page(run, history, told), _ended(history))
