@@ -19,7 +19,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import stack
-from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
+from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.verify.run import verify_run
 

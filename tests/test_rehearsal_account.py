@@ -1,12 +1,12 @@
-"""Facts about front_book.py and engine_account.py: both sides hold the same day."""
+"""Facts about front/book.py and engine/account.py: both sides hold the same day."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from ctp_runbook.rehearsal.engine_account import Account
-from ctp_runbook.rehearsal.front_book import PRE_BALANCE, Book, Order
+from ctp_runbook.rehearsal.engine.account import Account
+from ctp_runbook.rehearsal.front.book import PRE_BALANCE, Book, Order
 
 BUY = Order(1, 1, "au2512", "buy", "open", 1, 550.0, immediate=False)
 

@@ -1,8 +1,8 @@
-"""Facts about breaker.py: when it opens, what it lets through, and what closes it."""
+"""Facts about engine/breaker.py: when it opens, what it lets through, and what closes it."""
 
 from __future__ import annotations
 
-from ctp_runbook.rehearsal.breaker import Breaker, BreakerState
+from ctp_runbook.rehearsal.engine.breaker import Breaker, BreakerState
 
 
 class Clock:

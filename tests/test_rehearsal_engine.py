@@ -1,4 +1,4 @@
-"""Facts about core_engine.py and new_runner.py: real processes at a real (simulated) front."""
+"""Facts about engine/core_engine.py and engine/new_runner.py: real processes at a real (simulated) front."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.rehearsal.front_log import read_front_log, trading_generations
+from ctp_runbook.rehearsal.front.log import read_front_log, trading_generations
 from tests.twin_tools import (
     FrontHandle,
     Started,
@@ -82,7 +82,7 @@ def engine(front: StartFront, started: StartModule, tmp_path: Path) -> StartEngi
             **settings,
         }
         file = write_json(tmp_path / f"{name}.json", config)
-        process = started("ctp_runbook.rehearsal.core_engine", "--config", file)
+        process = started("ctp_runbook.rehearsal.engine.core_engine", "--config", file)
         return Running(running, process, port_file)
 
     return start
@@ -329,7 +329,11 @@ def test_an_engine_of_the_wrong_generation_does_not_start(
     """When the restore step was forgotten, the rollback must not start the new engine as old."""
     engine(name="e").process.process.terminate()
     process = started(
-        "ctp_runbook.rehearsal.core_engine", "--config", tmp_path / "e.json", "--generation", "old"
+        "ctp_runbook.rehearsal.engine.core_engine",
+        "--config",
+        tmp_path / "e.json",
+        "--generation",
+        "old",
     )
     assert process.ends() == 2
     assert "restore the right release" in process.says()
@@ -340,7 +344,7 @@ def run_new_runner(
 ) -> Started:
     """Start the direct runner at a front, without a Redis path to close."""
     file = write_json(tmp_path / "runner.json", {"front_dir": str(front.dir), **settings})
-    return started("ctp_runbook.rehearsal.new_runner", "--config", file, *words)
+    return started("ctp_runbook.rehearsal.engine.new_runner", "--config", file, *words)
 
 
 def test_the_direct_runner_runs_once(

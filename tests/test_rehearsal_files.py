@@ -1,4 +1,4 @@
-"""Facts about settings_file.py, twin_files.py, protocol.py and front_faults.py: no process needed."""
+"""Facts about engine/settings_file.py, twin_files.py, front/protocol.py and front/faults.py: no process needed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.front_faults import FaultOrder, Faults
-from ctp_runbook.rehearsal.protocol import ProtocolError, decode, encode, read_ports
-from ctp_runbook.rehearsal.settings_file import load_settings
+from ctp_runbook.rehearsal.engine.settings_file import load_settings
+from ctp_runbook.rehearsal.front.faults import FaultOrder, Faults
+from ctp_runbook.rehearsal.front.protocol import ProtocolError, decode, encode, read_ports
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.rehearsal.twin_files import render, write_wrappers
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.front_log import overlaps, read_front_log, trading_generations
-from ctp_runbook.rehearsal.protocol import CtpError, ReturnCode
+from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_generations
+from ctp_runbook.rehearsal.front.protocol import CtpError, ReturnCode
 from tests.twin_tools import StartFront, events, wait_until
 
 pytest_plugins = ("tests.twin_fixtures",)

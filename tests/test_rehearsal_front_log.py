@@ -1,4 +1,4 @@
-"""Facts about front_log.py: overlaps and who can trade, from logs as a front leaves them."""
+"""Facts about front/log.py: overlaps and who can trade, from logs as a front leaves them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.host.process import own_identity
-from ctp_runbook.rehearsal.front_log import (
+from ctp_runbook.rehearsal.front.log import (
     FrontLog,
     overlaps,
     read_front_log,

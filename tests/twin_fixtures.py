@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.rehearsal.front_control import front_control
-from ctp_runbook.rehearsal.front_log import overlaps
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.stack import down, up
 from ctp_runbook.rehearsal.twin import Twin
 from tests.twin_tools import ROOT, FrontHandle, Started, StartFront, StartModule, wait_until
@@ -48,7 +48,7 @@ def front(tmp_path: Path, started: StartModule) -> Iterator[StartFront]:
     def start(*options: object) -> FrontHandle:
         directory = tmp_path / "a front"
         (directory / "ports.json").unlink(missing_ok=True)
-        process = started("ctp_runbook.rehearsal.front", "--dir", directory, *options)
+        process = started("ctp_runbook.rehearsal.front.server", "--dir", directory, *options)
         wait_until(lambda: front_control(directory), what=str(process.log))
         fronts.append(FrontHandle(directory, process))
         return fronts[-1]

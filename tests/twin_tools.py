@@ -15,9 +15,16 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.front_control import front_control
-from ctp_runbook.rehearsal.front_log import read_front_log
-from ctp_runbook.rehearsal.protocol import AUTH_CODE, Login, Message, decode, encode, read_ports
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.log import read_front_log
+from ctp_runbook.rehearsal.front.protocol import (
+    AUTH_CODE,
+    Login,
+    Message,
+    decode,
+    encode,
+    read_ports,
+)
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = [

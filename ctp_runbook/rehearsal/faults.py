@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Mapping
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.rehearsal.front_control import front_control
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.protocol import write_atomically
 from ctp_runbook.rehearsal.plane.ingester import Store
-from ctp_runbook.rehearsal.protocol import write_atomically
 from ctp_runbook.rehearsal.seams import PARTITIONS, write_topic
 from ctp_runbook.rehearsal.twin import Twin
 

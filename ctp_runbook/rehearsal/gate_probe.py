@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
-from ctp_runbook.rehearsal.bridge import COMPAT, bridge_client, set_compat
-from ctp_runbook.rehearsal.front_control import front_control
-from ctp_runbook.rehearsal.front_log import trading_generations
-from ctp_runbook.rehearsal.protocol import USER, Login, Op, Push, decode, encode, read_ports
+from ctp_runbook.rehearsal.engine.bridge import COMPAT, bridge_client, set_compat
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.log import trading_generations
+from ctp_runbook.rehearsal.front.protocol import USER, Login, Op, Push, decode, encode, read_ports
 from ctp_runbook.rehearsal.seams import PARTITIONS, TOPIC, read_topics
 from ctp_runbook.rehearsal.twin import Twin
 

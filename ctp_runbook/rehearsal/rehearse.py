@@ -13,7 +13,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
-from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
+from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions

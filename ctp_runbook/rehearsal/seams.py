@@ -7,7 +7,7 @@ server's real state, and a wrong value in it fails the gate as a wrong topic wou
 
 from __future__ import annotations
 
-from ctp_runbook.rehearsal.bridge import bridge_client, set_compat
+from ctp_runbook.rehearsal.engine.bridge import bridge_client, set_compat
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["PARTITIONS", "TOPIC", "TOPICS", "read_topics", "write_seams", "write_topic"]

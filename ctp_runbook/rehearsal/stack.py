@@ -20,13 +20,13 @@ from pathlib import Path
 from ctp_runbook.errors import ProbeError, RunbookError, RunRefused
 from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, stop
 from ctp_runbook.host.process import end_process, identity_of
-from ctp_runbook.rehearsal.bridge import bridge_client
-from ctp_runbook.rehearsal.front_control import front_control
-from ctp_runbook.rehearsal.front_log import Overlap, overlaps, trading_generations
+from ctp_runbook.rehearsal.engine.bridge import bridge_client
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.log import Overlap, overlaps, trading_generations
+from ctp_runbook.rehearsal.front.protocol import ProtocolError, write_atomically
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.rehearsal.plane.postgres import remove_cluster
-from ctp_runbook.rehearsal.protocol import ProtocolError, write_atomically
 from ctp_runbook.rehearsal.seams import write_seams
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
 from ctp_runbook.rehearsal.twin_files import (
@@ -145,7 +145,7 @@ def _prepare(twin: Twin) -> None:
 
 
 def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) -> None:
-    module = "ctp_runbook.rehearsal.front"
+    module = "ctp_runbook.rehearsal.front.server"
     front_argv = [str(twin.python), "-m", module, "--dir", str(twin.front_dir), *front_options]
     front = _begin(twin, "front", front_argv)
     try:
@@ -178,7 +178,13 @@ def start_member(twin: Twin, name: str) -> None:
     generation, role = name.split("_", 1)
     module, *options = _MODULES[name]
     config = twin.release(generation) / f"{role}.json"
-    argv = [str(twin.python), "-m", f"ctp_runbook.rehearsal.{module}", "--config", str(config)]
+    argv = [
+        str(twin.python),
+        "-m",
+        f"ctp_runbook.rehearsal.engine.{module}",
+        "--config",
+        str(config),
+    ]
     _finish(twin, name, _begin(twin, name, [*argv, *options]))
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.rehearsal.front.protocol import read_ports
 from ctp_runbook.rehearsal.plane.layout import Plane
-from ctp_runbook.rehearsal.protocol import read_ports
 
 __all__ = ["MEMBERS", "PARTS", "Twin"]
 
@@ -41,7 +41,7 @@ class Twin:
 
     @property
     def front_log(self) -> Path:
-        """The front's own record; see ``front_log.overlaps``."""
+        """The front's own record; see ``front.log.overlaps``."""
         return self.front_dir / "front_log.jsonl"
 
     @property

@@ -12,10 +12,10 @@ from typing import Any
 
 import ctp_runbook
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.bridge import valkey_port
+from ctp_runbook.rehearsal.engine.bridge import valkey_port
+from ctp_runbook.rehearsal.front.protocol import read_ports, write_atomically
 from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane, write_private
 from ctp_runbook.rehearsal.plane.tables import infra_folder
-from ctp_runbook.rehearsal.protocol import read_ports, write_atomically
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["render", "render_templates", "write_env_file", "write_releases", "write_wrappers"]

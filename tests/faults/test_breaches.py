@@ -20,7 +20,7 @@ from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.plan.timing import p95
 from ctp_runbook.record.history import History
 from ctp_runbook.rehearsal import faults
-from ctp_runbook.rehearsal.front_control import front_control
+from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.verify.watch import rejudge
 from tests.cutover_tools import Cutover, cutover_of, edited, fresh_twin

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.rehearsal.front_log import trading_generations
+from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.run import launch
 from ctp_runbook.run.guardian import shares_control_group
 from tests.cutover_tools import ROOT, cutover_of, fresh_twin

@@ -12,7 +12,7 @@ from ctp_runbook.host.proc import ALIVE, alive
 from ctp_runbook.host.proc import stop as stop_daemon
 from ctp_runbook.model import StepStatus
 from ctp_runbook.rehearsal import stack
-from ctp_runbook.rehearsal.front_log import overlaps
+from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from tests.cutover_tools import cutover_of, edited, fresh_twin
 

@@ -11,7 +11,7 @@ import pytest
 
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.record.rundir import RunDir, newest_run
-from ctp_runbook.rehearsal.front_log import overlaps, trading_generations
+from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.run.undo_completed import PARENT_JOURNAL

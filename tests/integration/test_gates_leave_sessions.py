@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from ctp_runbook.rehearsal.bridge import bridge_client
-from ctp_runbook.rehearsal.front_log import overlaps, read_front_log, trading_intervals
+from ctp_runbook.rehearsal.engine.bridge import bridge_client
+from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_intervals
 from ctp_runbook.rehearsal.stack import down, up
 from ctp_runbook.rehearsal.twin import Twin
 from tests.twin_tools import template_command

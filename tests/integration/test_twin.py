@@ -19,9 +19,9 @@ from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity
 from ctp_runbook.plan.plan import load_plan
 from ctp_runbook.rehearsal import faults
-from ctp_runbook.rehearsal.bridge import bridge_client, set_compat
-from ctp_runbook.rehearsal.front_control import front_control
-from ctp_runbook.rehearsal.front_log import overlaps, read_front_log, trading_generations
+from ctp_runbook.rehearsal.engine.bridge import bridge_client, set_compat
+from ctp_runbook.rehearsal.front.control import front_control
+from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_generations
 from ctp_runbook.rehearsal.stack import down, start_member, status, up
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
 from tests.twin_tools import ROOT, events, python, template_command, wait_until
@@ -141,7 +141,7 @@ def test_the_old_runner_stops_trading_when_the_redis_path_is_closed(twin: Twin) 
     time.sleep(0.6)
     assert twin.state("old")["orders_answered"] == before
     config = twin.release("old") / "strategy_runner.json"
-    refused = python(twin, "-m", "ctp_runbook.rehearsal.old_runner", "--config", config)
+    refused = python(twin, "-m", "ctp_runbook.rehearsal.engine.old_runner", "--config", config)
     assert refused.returncode == 3
     assert "quant_hft:bridge:compat is '0'" in refused.stderr
     set_compat(twin.valkey_dir, enabled=True)

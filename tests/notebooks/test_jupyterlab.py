@@ -27,7 +27,7 @@ from ctp_runbook.notebook.runner import NOTEBOOKS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.record.samples import read_samples
-from ctp_runbook.rehearsal.front_log import overlaps
+from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.verify.run import verify_run

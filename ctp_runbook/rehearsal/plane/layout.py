@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.protocol import write_atomically
+from ctp_runbook.rehearsal.front.protocol import write_atomically
 
 __all__ = ["CONNECTORS", "DATABASE", "PARTS", "Credentials", "Plane", "free_port", "write_private"]
 

@@ -25,11 +25,11 @@ from typing import Any
 import ctp_runbook
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.host.process import end_group, identity_of, own_identity
+from ctp_runbook.rehearsal.front.protocol import write_atomically
 from ctp_runbook.rehearsal.plane.connect_tasks import die_with_parent
 from ctp_runbook.rehearsal.plane.connectors import call_connect, failed_task
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
 from ctp_runbook.rehearsal.plane.parts import Part, plane_parts
-from ctp_runbook.rehearsal.protocol import write_atomically
 
 __all__ = ["Supervisor", "main"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from ctp_runbook.rehearsal.protocol import Message
+from ctp_runbook.rehearsal.front.protocol import Message
 
 __all__ = ["Account"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.rehearsal.protocol import utc_text
+from ctp_runbook.rehearsal.front.protocol import utc_text
 
 __all__ = [
     "FrontLog",

@@ -10,7 +10,7 @@ import itertools
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from ctp_runbook.rehearsal.protocol import Message, Push
+from ctp_runbook.rehearsal.front.protocol import Message, Push
 
 __all__ = ["INSTRUMENTS", "PRE_BALANCE", "Book", "Order"]
 

@@ -1,7 +1,7 @@
 """A simulated CTP front: TD and MD listeners apart, on loopback ports the OS gives.
 
-Run as ``python -m ctp_runbook.rehearsal.front --dir D``. It writes ``D/ports.json`` when it
-listens and ``D/front_log.jsonl`` as it goes; ``front_control`` changes its behaviour at run time.
+Run as ``python -m ctp_runbook.rehearsal.front.server --dir D``. It writes ``D/ports.json`` when it
+listens and ``D/front_log.jsonl`` as it goes; ``control`` changes its behaviour at run time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.front_book import Book
-from ctp_runbook.rehearsal.front_faults import FaultOrder, Faults
-from ctp_runbook.rehearsal.front_log import FrontLog
-from ctp_runbook.rehearsal.front_session import FrontSession
-from ctp_runbook.rehearsal.protocol import (
+from ctp_runbook.rehearsal.front.book import Book
+from ctp_runbook.rehearsal.front.connection import FrontSession
+from ctp_runbook.rehearsal.front.faults import FaultOrder, Faults
+from ctp_runbook.rehearsal.front.log import FrontLog
+from ctp_runbook.rehearsal.front.protocol import (
     PASSWORD,
     CtpError,
     Message,

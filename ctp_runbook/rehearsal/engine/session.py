@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.protocol import (
+from ctp_runbook.rehearsal.front.protocol import (
     CtpError,
     Login,
     Message,

@@ -1,6 +1,6 @@
 """The old strategy runner: sends its orders to the old engine through the Redis bridge.
 
-Run as ``python -m ctp_runbook.rehearsal.old_runner --config FILE``. It refuses to start while
+Run as ``python -m ctp_runbook.rehearsal.engine.old_runner --config FILE``. It refuses to start while
 the Redis path is closed, and stops sending when it is closed under it.
 """
 
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.rehearsal.bridge import ACKNOWLEDGEMENTS, COMPAT, INTENTS, bridge_client
-from ctp_runbook.rehearsal.protocol import utc_text
-from ctp_runbook.rehearsal.settings_file import load_settings
+from ctp_runbook.rehearsal.engine.bridge import ACKNOWLEDGEMENTS, COMPAT, INTENTS, bridge_client
+from ctp_runbook.rehearsal.engine.settings_file import load_settings
+from ctp_runbook.rehearsal.front.protocol import utc_text
 
 __all__ = ["RunnerSettings", "main"]
 

@@ -1,6 +1,6 @@
 """A trading engine of the twin, old or new: sessions, orders, breakers, metrics, state.
 
-Run as ``python -m ctp_runbook.rehearsal.core_engine --config FILE [--generation old|new]``.
+Run as ``python -m ctp_runbook.rehearsal.engine.core_engine --config FILE [--generation old|new]``.
 TERM logs out and exits 0 within a second. ``Behaviour`` names what it can be made to do wrong.
 
 HTTP on its metrics port: ``GET /metrics``, ``/state`` (TRADING_STATE_CMD's object), ``/warmup``
@@ -21,15 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.breaker import Breaker
-from ctp_runbook.rehearsal.bridge import serve_bridge
-from ctp_runbook.rehearsal.engine_account import Account
-from ctp_runbook.rehearsal.engine_metrics import EngineMetrics
-from ctp_runbook.rehearsal.engine_records import Records
-from ctp_runbook.rehearsal.front_book import INSTRUMENTS
-from ctp_runbook.rehearsal.http_door import Answer, open_door
-from ctp_runbook.rehearsal.order_flow import OrderFlow
-from ctp_runbook.rehearsal.protocol import (
+from ctp_runbook.rehearsal.engine.account import Account
+from ctp_runbook.rehearsal.engine.breaker import Breaker
+from ctp_runbook.rehearsal.engine.bridge import serve_bridge
+from ctp_runbook.rehearsal.engine.http_door import Answer, open_door
+from ctp_runbook.rehearsal.engine.metrics import EngineMetrics
+from ctp_runbook.rehearsal.engine.order_flow import OrderFlow
+from ctp_runbook.rehearsal.engine.records import Records
+from ctp_runbook.rehearsal.engine.session import FrontRefused, LinkSettings, MarketLink, TradingLink
+from ctp_runbook.rehearsal.engine.settings_file import load_settings
+from ctp_runbook.rehearsal.front.book import INSTRUMENTS
+from ctp_runbook.rehearsal.front.protocol import (
     PASSWORD,
     Login,
     Message,
@@ -38,8 +40,6 @@ from ctp_runbook.rehearsal.protocol import (
     utc_text,
     write_atomically,
 )
-from ctp_runbook.rehearsal.session import FrontRefused, LinkSettings, MarketLink, TradingLink
-from ctp_runbook.rehearsal.settings_file import load_settings
 
 __all__ = ["Engine", "EngineSettings", "main"]
 

@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ctp_runbook.rehearsal.front_book import INSTRUMENTS, PRE_BALANCE, Book, Order
-from ctp_runbook.rehearsal.front_faults import Faults
-from ctp_runbook.rehearsal.front_log import FrontLog
-from ctp_runbook.rehearsal.protocol import (
+from ctp_runbook.rehearsal.front.book import INSTRUMENTS, PRE_BALANCE, Book, Order
+from ctp_runbook.rehearsal.front.faults import Faults
+from ctp_runbook.rehearsal.front.log import FrontLog
+from ctp_runbook.rehearsal.front.protocol import (
     AUTH_CODE,
     CtpError,
     Message,

@@ -15,9 +15,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from ctp_runbook.rehearsal.breaker import Breaker
-from ctp_runbook.rehearsal.engine_records import Records
-from ctp_runbook.rehearsal.protocol import SessionState
+from ctp_runbook.rehearsal.engine.breaker import Breaker
+from ctp_runbook.rehearsal.engine.records import Records
+from ctp_runbook.rehearsal.front.protocol import SessionState
 
 __all__ = ["EngineMetrics"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.protocol import USER, Message, trading_day
+from ctp_runbook.rehearsal.front.protocol import USER, Message, trading_day
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.plane.publisher import Publisher

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.protocol import Message, decode, encode, read_ports
+from ctp_runbook.rehearsal.front.protocol import Message, decode, encode, read_ports
 
 __all__ = ["front_control"]
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ctp_runbook.rehearsal.breaker import Breaker
-from ctp_runbook.rehearsal.protocol import Message, ProtocolError
-from ctp_runbook.rehearsal.session import FrontRefused, TradingLink
+from ctp_runbook.rehearsal.engine.breaker import Breaker
+from ctp_runbook.rehearsal.engine.session import FrontRefused, TradingLink
+from ctp_runbook.rehearsal.front.protocol import Message, ProtocolError
 
 __all__ = ["OrderFlow"]
 

@@ -1,6 +1,6 @@
 """The new strategy runner: a session of its own, orders straight to CTP.
 
-Run as ``python -m ctp_runbook.rehearsal.new_runner --config FILE`` with ``--run-once``,
+Run as ``python -m ctp_runbook.rehearsal.engine.new_runner --config FILE`` with ``--run-once``,
 ``--run-seconds N`` or neither (until TERM), as ``run_ctp_strategy.py`` is. TERM cancels what
 rests, logs out and exits 0.
 """
@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctp_runbook.rehearsal.breaker import Breaker
-from ctp_runbook.rehearsal.bridge import set_compat
-from ctp_runbook.rehearsal.front_book import INSTRUMENTS
-from ctp_runbook.rehearsal.order_flow import OrderFlow
-from ctp_runbook.rehearsal.protocol import Login, Message, SessionState, utc_text
-from ctp_runbook.rehearsal.session import LinkSettings, MarketLink, TradingLink
-from ctp_runbook.rehearsal.settings_file import load_settings
+from ctp_runbook.rehearsal.engine.breaker import Breaker
+from ctp_runbook.rehearsal.engine.bridge import set_compat
+from ctp_runbook.rehearsal.engine.order_flow import OrderFlow
+from ctp_runbook.rehearsal.engine.session import LinkSettings, MarketLink, TradingLink
+from ctp_runbook.rehearsal.engine.settings_file import load_settings
+from ctp_runbook.rehearsal.front.book import INSTRUMENTS
+from ctp_runbook.rehearsal.front.protocol import Login, Message, SessionState, utc_text
 
 __all__ = ["RunnerSettings", "main"]
 
