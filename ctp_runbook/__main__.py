@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; exit code 70 when it cannot even be loaded."""
     try:
-        from ctp_runbook.cli import main as command_line
+        from ctp_runbook.cli.main import main as command_line
     except Exception as error:  # noqa: BLE001  a broken installation, told in a sentence
         raise SystemExit(_tell(error)) from None
     command_line()

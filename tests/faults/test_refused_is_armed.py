@@ -18,7 +18,7 @@ from typing import Self
 
 import pytest
 
-from ctp_runbook.cli_options import find_run
+from ctp_runbook.cli.options import find_run
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.plan import Plan
@@ -31,11 +31,11 @@ from tests.small_stack import SmallStack, small_stack
 ALL, IN_CI = 50, 10
 _STARTER = """
 import sys
-import ctp_runbook.cli, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.show.terminal
+import ctp_runbook.cli.main, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.show.terminal
 for line in sys.stdin:
     sys.argv[1:] = line.split()
     try:
-        ctp_runbook.cli.main()
+        ctp_runbook.cli.main.main()
     except SystemExit as end:
         print(f"EXIT {end.code}", flush=True)
 """

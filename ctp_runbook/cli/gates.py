@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ctp_runbook.cli_options import flags
+from ctp_runbook.cli.options import flags
 
 __all__ = ["canary", "infra", "readiness"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctp_runbook.cli_options import PATH, outputs_option
+from ctp_runbook.cli.options import PATH, outputs_option
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.twin import Twin

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ctp_runbook.cli_options import (
+from ctp_runbook.cli.options import (
     PATH,
     flags,
     follow_to_end,
@@ -68,18 +68,18 @@ def _keep_traceback() -> str:
 # Commands that live in modules of their own, imported when one is asked for: starting must
 # stay quick. The order is that of --help, which is the order of use.
 _ELSEWHERE = {
-    "readiness": "cli_gates",
-    "infra": "cli_gates",
-    "status": "cli_runs",
-    "hold": "cli_runs",
-    "resume": "cli_runs",
-    "abort": "cli_runs",
-    "rollback": "cli_runs",
-    "report": "cli_runs",
-    "rejudge": "cli_runs",
-    "rehearse": "cli_twin",
-    "stack": "cli_twin",
-    "lab": "cli_twin",
+    "readiness": "gates",
+    "infra": "gates",
+    "status": "runs",
+    "hold": "runs",
+    "resume": "runs",
+    "abort": "runs",
+    "rollback": "runs",
+    "report": "runs",
+    "rejudge": "runs",
+    "rehearse": "twin",
+    "stack": "twin",
+    "lab": "twin",
 }
 
 
@@ -94,7 +94,7 @@ class _Group(click.Group):
             return super().get_command(ctx, cmd_name)
         import importlib
 
-        module = importlib.import_module(f"ctp_runbook.{_ELSEWHERE[cmd_name]}")
+        module = importlib.import_module(f"ctp_runbook.cli.{_ELSEWHERE[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ctp_runbook.cli_options import (
+from ctp_runbook.cli.options import (
     PATH,
     find_run,
     follow_to_end,

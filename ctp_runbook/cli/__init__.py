@@ -1,0 +1,3 @@
+"""The commands of ``ctp-runbook``."""
+
+__all__: list[str] = []
