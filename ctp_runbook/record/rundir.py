@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
 
-__all__ = ["RunDir", "newest_run", "private_dir", "private_path", "write_atomic"]
+__all__ = ["PARENT_JOURNAL", "RunDir", "newest_run", "private_dir", "private_path", "write_atomic"]
+
+PARENT_JOURNAL = "parent_journal.jsonl"
 
 
 @dataclass(frozen=True)

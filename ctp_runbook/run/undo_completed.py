@@ -18,7 +18,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.run.launch import (
     RunOptions,
     held_environment,
@@ -29,9 +29,8 @@ from ctp_runbook.run.launch import (
 )
 from ctp_runbook.run.requests import Asked
 
-__all__ = ["PARENT_JOURNAL", "roll_back_by_new_run", "rollback_gap"]
+__all__ = ["roll_back_by_new_run", "rollback_gap"]
 
-PARENT_JOURNAL = "parent_journal.jsonl"
 _FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
 

@@ -9,8 +9,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, Record, digest_of, read_journal
 from ctp_runbook.record.kinds import malformed
-from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.undo_completed import PARENT_JOURNAL
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.verify.journal import clock_findings, plan_findings, sequence_findings
 
 __all__ = ["parent_findings"]

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.record.rundir import RunDir, newest_run
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir, newest_run
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
-from ctp_runbook.run.undo_completed import PARENT_JOURNAL
 from ctp_runbook.verify.run import verify_run
 from tests.cutover_tools import ROOT, cutover_of, fresh_twin
 from tests.run_mutants import file_mutants, sampled, survivors
