@@ -15,8 +15,8 @@ from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.run_blocks import comparison_table
 from ctp_runbook.verify.run import verify_run
-from ctp_runbook.verify.watch import read_rules
 from ctp_runbook.watch.baseline import read_baseline
+from ctp_runbook.watch.replay import read_rules
 from tests.run_mutants import rewrite_journal
 from tests.synthetic_runs import make_run, seal
 

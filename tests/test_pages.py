@@ -11,7 +11,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import run_blocks
-from ctp_runbook.verify.watch import rejudge
+from ctp_runbook.watch.replay import rejudge
 from tests.synthetic_runs import KINDS
 
 

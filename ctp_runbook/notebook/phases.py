@@ -202,8 +202,8 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
         ]
         return PhaseResult(_page(run, history, blocks), _ended(history))
     from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.verify.watch import read_rules, rejudge
     from ctp_runbook.watch.baseline import read_baseline
+    from ctp_runbook.watch.replay import read_rules, rejudge
 
     judged, _ = rejudge(run, history)
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))

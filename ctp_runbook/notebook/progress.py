@@ -104,7 +104,7 @@ class LiveView:
             return []
         if now >= self._next_plot:
             from ctp_runbook.show.watch_figure import watch_picture
-            from ctp_runbook.verify.watch import rejudge
+            from ctp_runbook.watch.replay import rejudge
 
             try:
                 judged, _ = rejudge(self._run, history, so_far_mono=now)
@@ -118,8 +118,8 @@ class LiveView:
     def _before(self, history: History) -> Mapping[str, tuple[Point, ...]]:
         """The old engine's points; read once, for nothing is added to them any more."""
         if self._old is None:
-            from ctp_runbook.verify.watch import read_rules
             from ctp_runbook.watch.baseline import baseline_points
+            from ctp_runbook.watch.replay import read_rules
 
             self._old = baseline_points(self._run, history, read_rules(history.plan["watch"]))
         return self._old

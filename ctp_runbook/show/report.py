@@ -61,7 +61,7 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
     """The watch judged again from its samples; None when there was none, or it cannot be."""
     if history.watch_started is None:
         return None
-    from ctp_runbook.verify.watch import rejudge
+    from ctp_runbook.watch.replay import rejudge
 
     try:
         return rejudge(run, history)[0]
@@ -135,8 +135,8 @@ def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Ite
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")
         return
     from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.verify.watch import read_rules
     from ctp_runbook.watch.baseline import read_baseline
+    from ctp_runbook.watch.replay import read_rules
 
     baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     yield watch_picture(history, judged, before=baseline.points, both=True)

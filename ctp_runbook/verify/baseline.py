@@ -9,8 +9,8 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.verify.watch import read_rules, window_is_over
 from ctp_runbook.watch.baseline import NOT_COMPARED, read_baseline
+from ctp_runbook.watch.replay import read_rules, window_is_over
 
 __all__ = ["baseline_findings"]
 

@@ -17,9 +17,10 @@ from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify.watch import rejudge, sample_findings, verdict_findings
+from ctp_runbook.verify.watch import sample_findings, verdict_findings
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.watch.measure import more_than
+from ctp_runbook.watch.replay import rejudge
 from ctp_runbook.watch.verdicts import Firing
 
 __all__ = ["Rejudgement", "Ruling", "rejudge_run"]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import JournalError, TriggerError
-from ctp_runbook.model import Outcome, State
-from ctp_runbook.plan.config import MetricRule, WatchRules
-from ctp_runbook.plan.triggers import Trigger, parse_trigger
+from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import is_number
@@ -19,20 +17,11 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify.journal import CLOCK_SLACK_SECONDS
-from ctp_runbook.watch.baseline import BothEngines
-from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudgement
+from ctp_runbook.watch.replay import rejudge
 from ctp_runbook.watch.verdicts import Firing
 
-__all__ = [
-    "WATCH_MINUTES",
-    "read_rules",
-    "rejudge",
-    "sample_findings",
-    "verdict_findings",
-    "window_findings",
-    "window_is_over",
-]
+__all__ = ["WATCH_MINUTES", "sample_findings", "verdict_findings", "window_findings"]
 
 # RUNBOOK §5: the watch is thirty minutes; less needs a reason.
 WATCH_MINUTES = 30.0
@@ -155,83 +144,6 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
     yield from _firing_findings(firing, history.trigger)
     if history.outcome is Outcome.COMPLETED and judged.overall.name != "PASSED":
         yield f"COMPLETED, but the samples judge to {judged.overall.name}: {judged.sentence}"
-
-
-def rejudge(
-    run: RunDir,
-    history: History,
-    *,
-    so_far_mono: float | None = None,
-    rules: WatchRules | None = None,
-) -> tuple[WindowJudgement, Firing | None]:
-    """Judge the window again by the rules in the journal's header, or by other ``rules``.
-
-    With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
-    Raises JournalError for unreadable samples, KeyError, TypeError or ValueError for rules that
-    are none, TriggerError for a trigger that does not parse.
-    """
-    started, ended = history.watch_started, history.watch_ended
-    if started is None:
-        raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
-    begins = started.mono_ns / 1e9
-    ends = begins + float(started.payload["minutes"]) * 60
-    rules = rules or read_rules(history.plan["watch"])
-    judged_mono = float(ended.payload["judged_mono"]) if ended else ends
-    resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
-    from ctp_runbook.watch.replay import judge_recorded  # numpy comes with it
-
-    both = None
-    if so_far_mono is None and window_is_over(history):
-        both = BothEngines(run, history, rules)
-    judged, firing = judge_recorded(
-        run.samples,
-        rules=rules,
-        keys=tuple(history.plan["monitor_keys"]),
-        trigger=_trigger(history.plan, rules),
-        started_mono=begins,
-        ends_mono=ends,
-        accepted_mono=resumed,
-        judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
-        final=so_far_mono is None,
-        onlooker=both.add if both else None,
-    )
-    if both:
-        compared = both.baseline().compared
-        accepted = any(moment >= ends for moment in resumed)
-        judged = with_comparison(judged, compared, accepted=accepted)
-    return judged, firing
-
-
-def window_is_over(history: History) -> bool:
-    """True when the watch was judged at its end: only then are both engines compared."""
-    started, ended = history.watch_started, history.watch_ended
-    if started is None or ended is None:
-        return False
-    ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
-    return bool(ended.payload["judged_mono"] >= ends)
-
-
-def read_rules(given: Mapping[str, Any]) -> WatchRules:
-    """The rules as a plan in a journal has them. Raises KeyError, TypeError or ValueError."""
-    known = {field.name for field in fields(MetricRule)}
-    metrics = given["metrics"]
-    misnamed = [name for name, rule in metrics.items() if rule.get("name", name) != name]
-    if misnamed:
-        raise ValueError(f"rules under another name than their own: {misnamed}")
-    return WatchRules(
-        metrics={
-            name: MetricRule(**{k: v for k, v in {"name": name, **rule}.items() if k in known})
-            for name, rule in metrics.items()
-        },
-        tolerance_inconclusive_seconds=float(given["tolerance_inconclusive_seconds"]),
-        tolerance_error_seconds=float(given["tolerance_error_seconds"]),
-        recovery_seconds=float(given["recovery_seconds"]),
-    )
-
-
-def _trigger(plan: Mapping[str, Any], rules: WatchRules) -> Trigger:
-    units = {key: rules.metrics[key].unit for key in plan["monitor_keys"]}
-    return parse_trigger(plan["trigger_text"], units=units, file="run.json", line=0)
 
 
 def _seconds_between(start: Record, end: Record) -> float:

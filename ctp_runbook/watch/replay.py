@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.plan.config import WatchRules
-from ctp_runbook.plan.triggers import Trigger
-from ctp_runbook.record.sample_blocks import Block, read_chunks
+from ctp_runbook.errors import JournalError
+from ctp_runbook.model import State
+from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.triggers import Trigger, parse_trigger
+from ctp_runbook.record.history import History
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample
+from ctp_runbook.watch.baseline import BothEngines
+from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
 
-__all__ = ["judge_recorded"]
+if TYPE_CHECKING:
+    from ctp_runbook.record.sample_blocks import Block
+
+__all__ = ["judge_recorded", "read_rules", "rejudge", "window_is_over"]
 
 
 def judge_recorded(
@@ -32,6 +42,8 @@ def judge_recorded(
 
     ``onlooker`` is shown all that is read: a day of samples is worth reading once only.
     """
+    from ctp_runbook.record.sample_blocks import read_chunks  # numpy comes with it
+
     judge = WindowJudge(
         rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
     )
@@ -48,3 +60,78 @@ def judge_recorded(
         judge.accept()
     at = ends_mono if judged_mono is None else judged_mono
     return judge.at(at, final=final), judge.firing
+
+
+def rejudge(
+    run: RunDir,
+    history: History,
+    *,
+    so_far_mono: float | None = None,
+    rules: WatchRules | None = None,
+) -> tuple[WindowJudgement, Firing | None]:
+    """Judge the window again by the rules in the journal's header, or by other ``rules``.
+
+    With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
+    Raises JournalError for unreadable samples, KeyError, TypeError or ValueError for rules that
+    are none, TriggerError for a trigger that does not parse.
+    """
+    started, ended = history.watch_started, history.watch_ended
+    if started is None:
+        raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
+    begins = started.mono_ns / 1e9
+    ends = begins + float(started.payload["minutes"]) * 60
+    rules = rules or read_rules(history.plan["watch"])
+    judged_mono = float(ended.payload["judged_mono"]) if ended else ends
+    resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
+    both = None
+    if so_far_mono is None and window_is_over(history):
+        both = BothEngines(run, history, rules)
+    judged, firing = judge_recorded(
+        run.samples,
+        rules=rules,
+        keys=tuple(history.plan["monitor_keys"]),
+        trigger=_trigger(history.plan, rules),
+        started_mono=begins,
+        ends_mono=ends,
+        accepted_mono=resumed,
+        judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
+        final=so_far_mono is None,
+        onlooker=both.add if both else None,
+    )
+    if both:
+        compared = both.baseline().compared
+        accepted = any(moment >= ends for moment in resumed)
+        judged = with_comparison(judged, compared, accepted=accepted)
+    return judged, firing
+
+
+def window_is_over(history: History) -> bool:
+    """True when the watch was judged at its end: only then are both engines compared."""
+    started, ended = history.watch_started, history.watch_ended
+    if started is None or ended is None:
+        return False
+    ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
+    return bool(ended.payload["judged_mono"] >= ends)
+
+
+def read_rules(given: Mapping[str, Any]) -> WatchRules:
+    """The rules as a plan in a journal has them. Raises KeyError, TypeError or ValueError."""
+    known = {field.name for field in fields(MetricRule)}
+    metrics = given["metrics"]
+    misnamed = [name for name, rule in metrics.items() if rule.get("name", name) != name]
+    if misnamed:
+        raise ValueError(f"rules under another name than their own: {misnamed}")
+    return WatchRules(
+        metrics={
+            name: MetricRule(**{k: v for k, v in {"name": name, **rule}.items() if k in known})
+            for name, rule in metrics.items()
+        },
+        tolerance_inconclusive_seconds=float(given["tolerance_inconclusive_seconds"]),
+        tolerance_error_seconds=float(given["tolerance_error_seconds"]),
+        recovery_seconds=float(given["recovery_seconds"]),
+    )
+
+
+def _trigger(plan: Mapping[str, Any], rules: WatchRules) -> Trigger:
+    units = {key: rules.metrics[key].unit for key in plan["monitor_keys"]}
+    return parse_trigger(plan["trigger_text"], units=units, file="run.json", line=0)

@@ -152,7 +152,7 @@ def _judge_and_draw(path: Path) -> dict[str, float]:
     from ctp_runbook.record.journal import read_journal
     from ctp_runbook.record.rundir import RunDir
     from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.verify.watch import rejudge
+    from ctp_runbook.watch.replay import rejudge
 
     run = RunDir(path)
     history = History.of(read_journal(run.journal).records)

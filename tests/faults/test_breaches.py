@@ -22,7 +22,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.rehearsal import faults
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.verify.watch import rejudge
+from ctp_runbook.watch.replay import rejudge
 from tests.cutover_tools import Cutover, cutover_of, edited, fresh_twin
 
 ALL, IN_CI = 15, 2
