@@ -26,6 +26,7 @@ from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
 from ctp_runbook.run.guardian_watch import GuardianWatch
+from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.run.rollback import RollbackEnd, roll_back
@@ -34,7 +35,6 @@ from ctp_runbook.run.switch import ready_gaps, run_gates, run_switch, state_gaps
 from ctp_runbook.run.trouble import Trouble
 from ctp_runbook.run.unstarted import first_record
 from ctp_runbook.run.window import Watch
-from ctp_runbook.watch.baseline import OldEngineSampling
 
 __all__ = ["Orchestrator", "main"]
 

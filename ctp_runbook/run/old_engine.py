@@ -1,0 +1,103 @@
+"""The old engine sampled from the first gate to the first stop, into a file of its own.
+
+Of the old stack only its /metrics page is read. No page is no baseline, said plainly; it fails
+nothing by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ctp_runbook.model import Generation, Role
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.run.steps import RunContext
+from ctp_runbook.watch.sampler import Sampler, Target
+from ctp_runbook.watch.sources import watch_targets
+
+__all__ = ["OldEngineSampling"]
+
+_SCRAPE_SECONDS = 2.0
+_TICK_SECONDS = 0.1
+# What is asked of the data plane, not of either engine, is there before the switch too.
+_SHARED_SOURCES = ("kafka", "clickhouse")
+
+
+class OldEngineSampling:
+    """Samples the old engine from the first gate to the first stop, into a file of its own."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._done = threading.Event()
+        self._path = context.run.baseline
+        self._url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
+        self._sampler = Sampler(list(_targets(context, self._url)))
+        self._writer = threading.Thread(target=self._write, daemon=True)
+
+    def start(self) -> None:
+        """Begin; a run taken up again goes on in the same file."""
+        _drop_torn_line(self._path)
+        self._next_seq = len(read_samples(self._path))
+        self._path.touch()
+        self._sampler.start()
+        self._writer.start()
+
+    def end(self) -> None:
+        """Stop, and write down what came; nothing is asked of the old engine after this."""
+        self._sampler.stop()
+        self._done.set()
+        self._writer.join()
+        data = self._path.read_bytes()
+        self._context.record(
+            "baseline_ended",
+            url=self._url,
+            samples=data.count(b"\n"),
+            samples_sha256=digest_of(data),
+            sentence=_sampled(self._url, read_samples(self._path)),
+        )
+
+    def _write(self) -> None:
+        with self._path.open("ab") as sink:
+            while not self._done.is_set():
+                if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
+                    continue
+                error = self._context.plan.redactor(sample.error)
+                sink.write(replace(sample, seq=self._next_seq, error=error).to_line())
+                sink.flush()
+                self._next_seq += 1
+
+
+def _targets(context: RunContext, url: str) -> Iterator[Target]:
+    from ctp_runbook.probes.metrics import scrape
+
+    engine = [rule for rule in context.plan.watched if rule.source == "engine"]
+    if engine and url:
+        families = sorted({rule.query for rule in engine})
+        interval = min(rule.interval_seconds for rule in engine)
+        patience = min(_SCRAPE_SECONDS, max(interval, 0.5))
+        read = lambda: scrape(url, families=families, seconds=patience)  # noqa: E731
+        yield Target("engine", url, read, interval)
+        yield from (t for t in watch_targets(context) if t.source in _SHARED_SOURCES)
+
+
+def _sampled(url: str, samples: tuple[Sample, ...]) -> str:
+    """What came of the old engine, in words."""
+    if not url:
+        return "no baseline: the old engine has no metrics page (G_CORE_ENGINE_METRICS_URL)"
+    engine = [sample for sample in samples if sample.source == "engine"]
+    good = [sample for sample in engine if sample.ok]
+    if not good:
+        why = engine[-1].error if engine else "no metric of the watch is on an engine's page"
+        return f"no baseline: {url} gave nothing in {len(engine)} scrapes: {why}"
+    span = good[-1].mono - good[0].mono
+    return f"{len(good)} of {len(engine)} scrapes of the old engine over {span:.0f} s"
+
+
+def _drop_torn_line(path: Path) -> None:
+    data = path.read_bytes() if path.exists() else b""
+    if data and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
