@@ -22,7 +22,7 @@ from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 
 __all__ = [
     "CLOSED_PORT_URL",

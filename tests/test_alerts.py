@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.run.alerts import AlertDesk
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 from tests.plan_fixtures import make_plan, open_context, wait_for
 
 SECRET = "correct-horse-battery"

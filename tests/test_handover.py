@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from ctp_runbook.probes.trading_state import TradingState
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import (
     compare_states,
     settle_before_stop,
     unproved_handover,
     unreadable_state,
 )
-from ctp_runbook.run.steps import RunContext
 from ctp_runbook.run.switch import probe_gaps, ready_gaps
 from tests.plan_fixtures import make_plan, open_context
 from tests.small_stack import WHOLE_STATE

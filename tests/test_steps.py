@@ -19,6 +19,7 @@ from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import Record, digest_of, read_journal
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
     observe,
@@ -27,7 +28,7 @@ from ctp_runbook.run.proofs import (
     prove_gone,
     prove_started,
 )
-from ctp_runbook.run.steps import RunContext, StepResult, run_step, skip_step
+from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from tests.plan_fixtures import make_plan, open_context, processes_with, wait_for
 
 SECRET = "tr0ub4dor-and-3"

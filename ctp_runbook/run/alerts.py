@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.rundir import private_dir
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
     from pathlib import Path

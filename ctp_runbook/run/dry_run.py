@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ctp_runbook.model import Outcome, State, StepStatus
-from ctp_runbook.run.steps import RunContext, skip_step
+from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.steps import skip_step
 
 __all__ = ["simulate"]
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 
 __all__ = ["GuardianWatch"]
 

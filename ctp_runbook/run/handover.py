@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
 from ctp_runbook.record.rundir import private_dir
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.

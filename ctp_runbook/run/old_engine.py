@@ -15,7 +15,7 @@ from pathlib import Path
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Sampler, Target
 from ctp_runbook.watch.sources import watch_targets
 

@@ -14,7 +14,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.pin import lookalikes, pin_process, survivors
 from ctp_runbook.host.process import end_processes, identity_of, is_running
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.

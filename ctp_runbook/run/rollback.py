@@ -17,9 +17,10 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares, step_due
 from ctp_runbook.record.journal import utc_text
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
 from ctp_runbook.run.proofs import end_member, observe, prove_for, prove_gone, prove_started
-from ctp_runbook.run.steps import RunContext, StepResult, run_step, skip_step
+from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from ctp_runbook.run.switch import readiness_proof, unproved_gone
 from ctp_runbook.run.trouble import Trouble
 

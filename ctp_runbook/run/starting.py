@@ -161,8 +161,8 @@ def was_being_started(run: RunDir) -> bool:
 
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
     from ctp_runbook.record.finish import finalise
+    from ctp_runbook.run.context import RunContext
     from ctp_runbook.run.dry_run import simulate
-    from ctp_runbook.run.steps import RunContext
 
     if plan is None:
         plan, _ = load_private_plan(run)

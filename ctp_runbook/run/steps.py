@@ -1,4 +1,4 @@
-"""One step: hold, write down, release, wait, end, prove, write down. And the context of a run.
+"""One step: hold, write down, release, wait, end, prove, write down.
 
 A step is ok when its command exited 0 in time **and** its effect is proved: what was stopped is
 gone, what was started is alive with a verified session.
@@ -9,73 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import CommandEnd, HeldCommand, end_processes, identity_of
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
-from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, digest_of
-from ctp_runbook.record.rundir import RunDir, private_dir, write_atomic
+from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.rundir import private_dir, write_atomic
+from ctp_runbook.run.context import RunContext
 
-if TYPE_CHECKING:
-    # The probes are not needed, and so not paid for, in a dry run.
-    pass
-
-__all__ = [
-    "RunContext",
-    "StepResult",
-    "run_step",
-    "skip_step",
-]
+__all__ = ["StepResult", "run_step", "skip_step"]
 
 _OUTPUT_LIMIT = 4 << 20
 _TAIL = 64 << 10  # longer than any secret
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """What everything in one run shares.
-
-    ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
-    (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
-    a person, by an occasion and a sentence; it neither waits nor fails.
-    """
-
-    run: RunDir
-    plan: Plan
-    journal: Journal
-    cwd: Path
-    environ: Mapping[str, str]
-    interrupt: Callable[[], str] = field(default=lambda: "")
-    alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
-    _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
-
-    def record(self, kind: str, **payload: Any) -> None:
-        """Append to the journal, redacted."""
-        self.journal.append(kind, self.plan.redactor.data(payload))
-
-    @property
-    def history(self) -> History:
-        """The journal so far, folded."""
-        known = self._folded[0]
-        if new := self.journal.records[len(known.records) :]:
-            self._folded[0] = known.then(new)
-        return self._folded[0]
-
-    def environment_of(self, step: str = "") -> dict[str, str]:
-        """The environment of a step's command; without a step, that of a probe."""
-        run = self.run
-        added = {
-            "CTP_RUN_ID": run.run_id,
-            "CTP_RUN_DIR": str(run.path),
-            "CTP_EVIDENCE_DIR": str(run.evidence),
-        }
-        return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import settle_before_stop, unproved_handover, unreadable_state
 from ctp_runbook.run.proofs import observe, pin_member, prove_for, prove_gone, session_gap
-from ctp_runbook.run.steps import RunContext, StepResult, run_step, skip_step
+from ctp_runbook.run.steps import StepResult, run_step, skip_step
 
 __all__ = [
     "probe_gaps",

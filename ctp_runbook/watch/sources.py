@@ -11,7 +11,7 @@ from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.record.samples import series_key
-from ctp_runbook.run.steps import RunContext
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Reading, Target
 
 if TYPE_CHECKING:

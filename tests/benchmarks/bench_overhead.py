@@ -16,7 +16,8 @@ from ctp_runbook.model import Phase, Step, StepKind
 from ctp_runbook.plan.plan import load_plan
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.steps import RunContext, run_step
+from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.steps import run_step
 
 __all__ = ["main"]
 

@@ -28,8 +28,8 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
-from ctp_runbook.run.steps import RunContext
 from ctp_runbook.run.window import Watch
 from tests.plan_fixtures import make_plan, open_context
 
