@@ -27,7 +27,12 @@ def targets_of(tmp_path: Path, watch: str) -> dict[str, str]:
     plan = make_plan(tmp_path, MONITOR_KEYS=KEYS, ROLLBACK_TRIGGER_CONDITION=trigger)
     plan = replace(plan, watch=load_watch(file))
     with open_context(tmp_path, plan=plan) as context:
-        samples = [read_once(target) for target in watch_targets(context)]
+        samples = [
+            read_once(target)
+            for target in watch_targets(
+                context.plan, cwd=context.cwd, environ=context.environment_of()
+            )
+        ]
     assert [sample.source for sample in samples] == ["engine", "kafka", "clickhouse"]
     assert not any(sample.ok for sample in samples)
     return {sample.target: sample.error for sample in samples}
@@ -107,7 +112,7 @@ def test_every_source_stands_in_one_watch(tmp_path: Path) -> None:
         ours = tuple(name for name, rule in rules.metrics.items() if rule.source not in PIPELINE)
         plan = replace(make_plan(tmp_path), watch=rules, monitor_keys=ours)
         with open_context(tmp_path, plan=plan) as context:
-            targets = watch_targets(context)
+            targets = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
             samples = {sample.target: sample for sample in map(read_once, targets)}
     assert set(samples) == {"engine", url, "replay", "errors_a_minute", "spread_ms"}
     assert samples[url].series == {"up": 1.0, "down": 0.0}

@@ -81,7 +81,8 @@ def _targets(context: RunContext, url: str) -> Iterator[Target]:
         patience = min(_SCRAPE_SECONDS, max(interval, 0.5))
         read = lambda: scrape(url, families=families, seconds=patience)  # noqa: E731
         yield Target("engine", url, read, interval)
-        yield from (t for t in watch_targets(context) if t.source in _SHARED_SOURCES)
+        others = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
+        yield from (target for target in others if target.source in _SHARED_SOURCES)
 
 
 def _sampled(url: str, samples: tuple[Sample, ...]) -> str:

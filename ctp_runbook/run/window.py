@@ -83,7 +83,10 @@ class Watch:
 
     def run(self) -> Trouble | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
-        sampler = Sampler(watch_targets(self._context), clocks=self._clocks)
+        context = self._context
+        environ = context.environment_of()
+        targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
+        sampler = Sampler(targets, clocks=self._clocks)
         sampler.start()
         try:
             with self._open_samples() as sink:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.record.samples import series_key
-from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Reading, Target
 
 if TYPE_CHECKING:
@@ -25,21 +26,31 @@ _STATE_FAMILY = "quant_hft_ctp_session_state"
 _LACKS = "watch.toml lacks sources."
 
 
-def watch_targets(context: RunContext) -> list[Target]:
+@dataclass(frozen=True)
+class _Surroundings:
+    """Whom the rules of a plan are asked of: from where, and with which environment."""
+
+    plan: Plan
+    cwd: Path
+    environ: Mapping[str, str]
+
+
+def watch_targets(plan: Plan, *, cwd: Path, environ: Mapping[str, str]) -> list[Target]:
     """A target an engine's page, whatever is watched on it; then one a metric of another source,
     named as the metric."""
-    return [*_engines(context), *_recording(context), *_others(context)]
+    around = _Surroundings(plan, cwd, environ)
+    return [*_engines(around), *_recording(around), *_others(around)]
 
 
-def _rules(context: RunContext) -> list[MetricRule]:
-    return [context.plan.watch.metrics[key] for key in context.plan.monitor_keys]
+def _rules(around: _Surroundings) -> list[MetricRule]:
+    return [around.plan.watch.metrics[key] for key in around.plan.monitor_keys]
 
 
-def _engines(context: RunContext) -> Iterator[Target]:
+def _engines(around: _Surroundings) -> Iterator[Target]:
     """The new engine's page goes by ``engine``, a page that a rule names by its url."""
-    own = context.plan.member(Generation.NEW, Role.CORE_ENGINE).metrics_url
+    own = around.plan.member(Generation.NEW, Role.CORE_ENGINE).metrics_url
     pages: dict[str, list[MetricRule]] = {}
-    for rule in _rules(context):
+    for rule in _rules(around):
         if rule.source == "engine":
             pages.setdefault(rule.url, []).append(rule)
     for url, rules in pages.items():
@@ -55,13 +66,13 @@ def _page_reading(url: str, families: list[str], *, seconds: float) -> Reading:
     return lambda: scrape(url, families=families, seconds=seconds)
 
 
-def _recording(context: RunContext) -> Iterator[Target]:
+def _recording(around: _Surroundings) -> Iterator[Target]:
     """One recording for all that is replayed; the file is opened at the first look."""
-    rules = [rule for rule in _rules(context) if rule.source == "replay"]
+    rules = [rule for rule in _rules(around) if rule.source == "replay"]
     if not rules:
         return
     interval = min(rule.interval_seconds for rule in rules)
-    file = context.plan.watch.sources.get("replay_file", "")
+    file = around.plan.watch.sources.get("replay_file", "")
     opened: list[Recording] = []
 
     def read() -> Mapping[str, float]:
@@ -70,7 +81,7 @@ def _recording(context: RunContext) -> Iterator[Target]:
         from ctp_runbook.probes.recording import Recording
 
         if not opened:
-            opened.append(Recording(context.cwd / file))
+            opened.append(Recording(around.cwd / file))
         return opened[0].read()
 
     yield Target("replay", "replay", read, interval)
@@ -80,11 +91,11 @@ def _patience(interval: float) -> float:
     return min(_SCRAPE_SECONDS, max(interval, 0.5))
 
 
-def _others(context: RunContext) -> Iterator[Target]:
+def _others(around: _Surroundings) -> Iterator[Target]:
     """Each sample is one series: the metric's name with the labels of its rule."""
-    for rule in _rules(context):
+    for rule in _rules(around):
         if make := _READERS.get(rule.source):
-            measure = make(rule, context)
+            measure = make(rule, around)
             yield Target(
                 rule.source,
                 rule.name,
@@ -107,10 +118,10 @@ def _reading(rule: MetricRule, measure: _Measure) -> Reading:
     return read
 
 
-def _kafka(rule: MetricRule, context: RunContext) -> _Measure:
+def _kafka(rule: MetricRule, around: _Surroundings) -> _Measure:
     from ctp_runbook.probes.kafka import LagReader
 
-    sources = context.plan.watch.sources
+    sources = around.plan.watch.sources
     servers, group = sources.get("kafka_bootstrap", ""), rule.labels.get("group", "")
     if not (servers and group):
         return _unasked(rule, "kafka_bootstrap and the label group")
@@ -118,10 +129,10 @@ def _kafka(rule: MetricRule, context: RunContext) -> _Measure:
     return lambda: reader.read(seconds=_patience(rule.interval_seconds))
 
 
-def _clickhouse(rule: MetricRule, context: RunContext) -> _Measure:
+def _clickhouse(rule: MetricRule, around: _Surroundings) -> _Measure:
     from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 
-    sources, environ = context.plan.watch.sources, context.environ
+    sources, environ = around.plan.watch.sources, around.environ
     if not (url := sources.get("clickhouse_url", "")):
         return _unasked(rule, "clickhouse_url")
 
@@ -133,21 +144,21 @@ def _clickhouse(rule: MetricRule, context: RunContext) -> _Measure:
     return measure
 
 
-def _prometheus(rule: MetricRule, context: RunContext) -> _Measure:
+def _prometheus(rule: MetricRule, around: _Surroundings) -> _Measure:
     from ctp_runbook.probes.prometheus import PrometheusDoor
 
-    if not (url := context.plan.watch.sources.get("prometheus_url", "")):
+    if not (url := around.plan.watch.sources.get("prometheus_url", "")):
         return _unasked(rule, "prometheus_url")
     door, seconds = PrometheusDoor(url), _patience(rule.interval_seconds)
     fresh = rule.fresh_seconds
     return lambda: door.value(rule.query, seconds=seconds, fresh_seconds=fresh)
 
 
-def _command(rule: MetricRule, context: RunContext) -> _Measure:
+def _command(rule: MetricRule, around: _Surroundings) -> _Measure:
     from ctp_runbook.probes.command import spoken_value
 
-    env, seconds = context.environment_of(), _patience(rule.interval_seconds)
-    return lambda: spoken_value(rule.query, cwd=context.cwd, env=env, seconds=seconds)
+    env, seconds = around.environ, _patience(rule.interval_seconds)
+    return lambda: spoken_value(rule.query, cwd=around.cwd, env=env, seconds=seconds)
 
 
 def _secret(sources: Mapping[str, str], environ: Mapping[str, str]) -> str:
@@ -168,7 +179,7 @@ def _unasked(rule: MetricRule, wanted: str) -> _Measure:
     return measure
 
 
-_READERS: Mapping[str, Callable[[MetricRule, RunContext], _Measure]] = {
+_READERS: Mapping[str, Callable[[MetricRule, _Surroundings], _Measure]] = {
     "prometheus": _prometheus,
     "kafka": _kafka,
     "clickhouse": _clickhouse,
