@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.daemon import scope_prefix
 from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.guardian import end_leftovers, scope_prefix, shares_control_group
+from ctp_runbook.run.guardian import end_leftovers, shares_control_group
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.run.requests import send_request
 from tests.plan_fixtures import end_run, processes_with, wait_for

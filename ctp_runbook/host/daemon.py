@@ -20,7 +20,8 @@ from pathlib import Path
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 
-__all__ = ["Launch", "launch_daemon"]
+__all__ = ["Launch", "launch_daemon", "scope_prefix"]
+
 
 _EXEC_SECONDS = 5.0
 _SETTLE_SECONDS = 0.3  # a child that dies this early never started
@@ -200,3 +201,13 @@ def _death(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"it died within {_SETTLE_SECONDS} s of its start ({how})"
+
+
+def scope_prefix() -> list[str]:
+    """What puts a command into a control group of its own; nothing where systemd does not run."""
+    import shutil
+
+    if not Path("/run/systemd/system").is_dir() or not shutil.which("systemd-run"):
+        return []
+    user = [] if os.geteuid() == 0 else ["--user"]
+    return ["systemd-run", "--scope", "--quiet", "--collect", *user, "--"]

@@ -16,13 +16,14 @@ import time
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.daemon import scope_prefix
 from ctp_runbook.host.process import end_group, group_members, identity_of, is_running
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["end_leftovers", "main", "scope_prefix", "shares_control_group", "spawn_guardian"]
+__all__ = ["end_leftovers", "main", "shares_control_group", "spawn_guardian"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.2
@@ -175,16 +176,6 @@ def _spawn_detached(arguments: list[str], *, log: Path, keep: int) -> int:
         )
     finally:
         os.set_inheritable(keep, False)
-
-
-def scope_prefix() -> list[str]:
-    """What puts a command into a control group of its own; nothing where systemd does not run."""
-    import shutil
-
-    if not Path("/run/systemd/system").is_dir() or not shutil.which("systemd-run"):
-        return []
-    user = [] if os.geteuid() == 0 else ["--user"]
-    return ["systemd-run", "--scope", "--quiet", "--collect", *user, "--"]
 
 
 def shares_control_group() -> str:
