@@ -22,7 +22,7 @@ __all__ = ["SERVERS", "Interlock", "browser_path", "interlock", "record_table"]
 
 TESTS = Path(__file__).parent
 # Every test in these folders is about real processes.
-TWIN_FOLDERS = ("integration", "faults", "notebooks")
+TWIN_FOLDERS = ("integration", "scenarios", "notebooks")
 OPENING_MARKS = ("twin", "browser")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # They ask for the session's ``chain``, which takes half a minute to start.

@@ -135,7 +135,7 @@ def _write_samples(path: Path, wall: float, mono: float) -> None:
 def _make_run(room: Path) -> Path:
     """A finished run with a watch of a day, made by the tools the tests make theirs with."""
     sys.path.insert(0, str(ROOT))
-    from tests.synthetic_runs import long_run, seal
+    from tests.props.synthetic_runs import long_run, seal
 
     trigger = "p0_latency_quantile_0_gt_180ms_or_p1_latency_quantile_1_gt_180ms"
     run = long_run(room, rules=_rules(), minutes=HOURS * 60, trigger=trigger, write=_write_samples)

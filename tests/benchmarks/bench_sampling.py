@@ -31,7 +31,7 @@ from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
 from ctp_runbook.run.window import Watch
-from tests.plan_fixtures import make_plan, open_context
+from tests.props.plan_fixtures import make_plan, open_context
 
 __all__ = ["main"]
 

@@ -15,8 +15,8 @@ import pytest
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.run import verify_run
-from tests.run_mutants import file_mutants, forgeries, restore, sampled, snapshot, survivors
-from tests.synthetic_runs import make_run
+from tests.props.run_mutants import file_mutants, forgeries, restore, sampled, snapshot, survivors
+from tests.props.synthetic_runs import make_run
 
 ALL = bool(os.environ.get("CTP_RUNBOOK_PROVE"))
 MOST = 10**9 if ALL else 350

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.real_chain import RealChain, real_chain
+from tests.props.real_chain import RealChain, real_chain
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """`infra bootstrap --execute` on a real Docker engine, with the project's own compose file.
 
-The images are stand-ins (tests/stand_in_image.py); engine, compose, networks, volumes, ports and
+The images are stand-ins (tests/props/stand_in_image.py); engine, compose, networks, volumes, ports and
 health checks are real. What differs from the file is in ``_project``.
 """
 
@@ -18,9 +18,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 from ctp_runbook.gates.gate import GATES
-from tests.private_engine import Engine, private_engine
-from tests.real_chain import ROOT
-from tests.stand_in_image import BREAK
+from tests.props.private_engine import Engine, private_engine
+from tests.props.real_chain import ROOT
+from tests.props.stand_in_image import BREAK
 
 pytestmark = pytest.mark.timeout(240)
 

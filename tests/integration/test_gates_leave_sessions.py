@@ -12,7 +12,7 @@ from ctp_runbook.rehearsal.engine.bridge import bridge_client
 from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_intervals
 from ctp_runbook.rehearsal.stack import down, up
 from ctp_runbook.rehearsal.twin import Twin
-from tests.twin_tools import template_command
+from tests.props.twin_tools import template_command
 
 pytestmark = pytest.mark.timeout(240)
 

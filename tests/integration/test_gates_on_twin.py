@@ -20,7 +20,7 @@ from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, judge_gate_ev
 from ctp_runbook.gates.run import run_gate
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.layout import Plane
-from tests.real_chain import ROOT
+from tests.props.real_chain import ROOT
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_servers import free_port
+from tests.props.small_servers import free_port
 
 INFRA = Path(__file__).parents[2] / "infra"
 CAPTURED = ("account_funds", "orders", "position_detail", "risk_events", "trades")

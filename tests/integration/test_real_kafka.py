@@ -14,9 +14,9 @@ import pytest
 from ctp_runbook.gates.canary import HOPS, fly_canaries
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GATES, GateOptions, judge_gate_evidence
-from tests.real_chain import ROOT, RealChain, plane_part
-from tests.small_postgres import PASSWORDS
-from tests.small_servers import valkey
+from tests.props.real_chain import ROOT, RealChain, plane_part
+from tests.props.small_postgres import PASSWORDS
+from tests.props.small_servers import valkey
 
 # The first run fetches some 60 MB of jars.
 pytestmark = pytest.mark.timeout(420)

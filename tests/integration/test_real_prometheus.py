@@ -28,7 +28,7 @@ from ctp_runbook.probes.metrics import fetch, parse_page
 from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import MetricSeries
-from tests.small_servers import free_port
+from tests.props.small_servers import free_port
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -18,8 +18,8 @@ from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.rehearsal.stack import down
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.verify.run import verify_run
-from tests.cutover_tools import ROOT
-from tests.run_mutants import Mutant, file_mutants, sampled, survivors
+from tests.props.cutover_tools import ROOT
+from tests.props.run_mutants import Mutant, file_mutants, sampled, survivors
 
 pytestmark = pytest.mark.timeout(300)
 NOTEBOOKS = (

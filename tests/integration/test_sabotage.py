@@ -23,9 +23,9 @@ import pytest
 from ctp_runbook.gates.gate import GateOptions, GateResult
 from ctp_runbook.gates.run import run_gate
 from ctp_runbook.probes.kafka import Brokers, NewTopicSpec
-from tests.real_chain import ROOT, RealChain, SmallClickHouse, copy_infra, small_clickhouse
-from tests.small_postgres import PASSWORDS
-from tests.small_servers import free_port, http_page, valkey
+from tests.props.real_chain import ROOT, RealChain, SmallClickHouse, copy_infra, small_clickhouse
+from tests.props.small_postgres import PASSWORDS
+from tests.props.small_servers import free_port, http_page, valkey
 
 pytestmark = pytest.mark.timeout(420)
 

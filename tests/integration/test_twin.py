@@ -24,9 +24,9 @@ from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_generations
 from ctp_runbook.rehearsal.stack import down, start_member, status, up
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
-from tests.twin_tools import ROOT, events, python, template_command, wait_until
+from tests.props.twin_tools import ROOT, events, python, template_command, wait_until
 
-pytest_plugins = ("tests.twin_fixtures",)
+pytest_plugins = ("tests.props.twin_fixtures",)
 
 GATES = ("BOOTSTRAP_INFRA", "INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 SWITCH = (

@@ -20,7 +20,7 @@ from ctp_runbook.rehearsal.plane.ingester import GROUP, Store
 from ctp_runbook.rehearsal.plane.tables import KEYS, TICKS_TOPIC
 from ctp_runbook.rehearsal.stack import down, status, up
 from ctp_runbook.rehearsal.twin import Twin
-from tests.twin_tools import template_command, wait_until
+from tests.props.twin_tools import template_command, wait_until
 
 pytestmark = pytest.mark.timeout(240)
 GATES = ("BOOTSTRAP_INFRA", "INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")

@@ -14,8 +14,8 @@ import nbformat
 import pytest
 
 from ctp_runbook.notebook.document import FOOTER_TAG
-from tests.notebook_tools import cell_states, outputs_text, read
-from tests.synthetic_runs import make_run
+from tests.props.notebook_tools import cell_states, outputs_text, read
+from tests.props.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

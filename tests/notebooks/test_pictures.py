@@ -18,7 +18,7 @@ from playwright.sync_api import Page, sync_playwright
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import ALONE
-from tests.synthetic_runs import make_run
+from tests.props.synthetic_runs import make_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 

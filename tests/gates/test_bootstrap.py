@@ -1,0 +1,156 @@
+"""The compose half of the bootstrap gate: nothing that runs is restarted, no silence is health."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import RunRefused
+from ctp_runbook.gates.bootstrap import _compose, _compose_tasks
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, perform
+from tests.props.fake_docker import FakeDocker
+
+
+@pytest.fixture
+def docker(tmp_path: Path) -> FakeDocker:
+    """A project of two services that run as their file says."""
+    fake = FakeDocker(tmp_path)
+    fake.service("redis")
+    fake.service("kafka")
+    return fake
+
+
+def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 4.0) -> GateResult:
+    compose = docker.bin / "compose.yaml"
+    compose.touch()
+    options = GateOptions(
+        execute=execute,
+        probe=not execute,
+        compose_file=compose,
+        project_name="prodlike",
+        deadline_seconds=seconds,
+    )
+    environ = {"PATH": f"{docker.bin}:{os.environ['PATH']}"}
+    context = GateContext.of(options, environ=environ, tell=lambda line: None)
+    tasks = _compose_tasks(context, _compose(context))
+    steps = perform(tasks, execute=execute, probe=not execute)
+    return GateResult(GATES["bootstrap"], not execute, steps)
+
+
+def test_what_is_up_is_left_alone(docker: FakeDocker) -> None:
+    """A second run starts nothing, changes nothing, and `up` says --no-recreate."""
+    result = _gate(docker)
+    assert result.is_ok, result.sentence
+    assert result.changes == 0
+    assert "up --detach --no-recreate" in docker.asked()
+    assert b"OBSERVED_WAIT_HEALTHY_REDIS=running, healthy\n" in result.evidence()
+
+
+def test_what_is_missing_is_started(docker: FakeDocker) -> None:
+    """A service that is not there is started and counted; the other stays as it was."""
+    docker.service("kafka", status="absent", runs="")
+    result = _gate(docker)
+    assert result.is_ok, result.sentence
+    assert result.changes == 1
+    assert b"OBSERVED_COMPOSE_UP_STARTED=kafka\n" in result.evidence()
+
+
+def test_another_configuration_fails_before_anything_is_started(docker: FakeDocker) -> None:
+    """A running container that is not the file's is named, and nothing is brought up."""
+    docker.service("redis", hash="h2")
+    result = _gate(docker)
+    assert result.exit_code == 3
+    assert "service redis runs with another configuration" in result.sentence
+    assert "not restarted under the old engine" in result.sentence
+    assert " up " not in docker.asked()
+
+
+def test_a_service_of_nobody_is_named(docker: FakeDocker) -> None:
+    """Without a configuration hash nobody knows what a container runs with."""
+    docker.service("redis", runs="")
+    assert "config hash none" in _gate(docker).sentence
+
+
+BAD_HEALTH = {
+    "unhealthy": ({"health": "unhealthy"}, "its last lines: FATAL: could not map memory"),
+    "no health check": ({"health": ""}, "service kafka has no health check"),
+    "restarting": ({"status": "restarting", "health": "starting"}, "kafka is restarting, starting"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), BAD_HEALTH.values(), ids=BAD_HEALTH)
+def test_what_is_not_healthy_is_named(docker: FakeDocker, given: dict[str, str], said: str) -> None:
+    """Not healthy within the deadline: by name, with its last log lines or what it lacks."""
+    becomes = given.get("health", "healthy")
+    docker.service("kafka", becomes=becomes, **given)
+    result = _gate(docker)
+    assert result.exit_code == 3
+    assert said in result.sentence
+    assert "wait_healthy" in result.sentence
+
+
+def test_a_port_held_by_someone_else(docker: FakeDocker) -> None:
+    """Where `up` itself runs into a port that is taken, its words stand with what to run."""
+    docker.service("redis", status="absent", runs="")
+    docker.set(up_fails="Bind for 127.0.0.1:6379 failed: port is already allocated")
+    result = _gate(docker)
+    assert result.exit_code == 3
+    assert "port is already allocated" in result.sentence
+    assert "`ss -ltnp` says who" in result.sentence
+
+
+@pytest.mark.twin
+def test_a_held_port_is_seen_before_up(docker: FakeDocker) -> None:
+    """A listener on the port of a service that is not up fails the gate before `up`, by name."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        docker.service("redis", status="absent", runs="", ports=[port])
+        result = _gate(docker)
+    assert f"port {port} of service redis is held by" in result.sentence
+    assert f"pid {os.getpid()}" in result.sentence
+    assert " up " not in docker.asked()
+
+
+def test_compose_that_refuses_is_quoted(docker: FakeDocker) -> None:
+    """A file that compose refuses (a password not given) ends the gate with compose's words."""
+    docker.set(refuses="required variable REDIS_PASSWORD is missing a value")
+    result = _gate(docker)
+    assert "REDIS_PASSWORD is missing a value" in result.sentence
+    assert [step.status.value for step in result.steps[1:]] == ["not_run"] * 3
+
+
+def test_a_probe_starts_nothing(docker: FakeDocker) -> None:
+    """--probe compares and looks at health, and never calls `up`."""
+    docker.service("kafka", status="exited", health="")
+    result = _gate(docker, execute=False)
+    assert result.exit_code == 2
+    assert "kafka is exited" in result.sentence
+    assert " up " not in docker.asked()
+
+
+def test_a_project_needs_its_name(tmp_path: Path) -> None:
+    """Without --project-name nobody knows whose containers run: refused; a missing file too."""
+    (tmp_path / "compose.yaml").touch()
+    for options, said in (
+        (GateOptions(compose_file=tmp_path / "compose.yaml"), "--project-name"),
+        (GateOptions(compose_file=tmp_path / "none.yaml", project_name="x"), "no such file"),
+    ):
+        context = GateContext.of(options, environ={}, tell=print)
+        with pytest.raises(RunRefused, match=said):
+            _compose(context)
+
+
+def test_without_docker(docker: FakeDocker) -> None:
+    """No docker on PATH is said, with the profile that needs none."""
+    (docker.bin / "docker").unlink()
+    (docker.bin / "compose.yaml").touch()
+    options = GateOptions(
+        execute=True, compose_file=docker.bin / "compose.yaml", project_name="prodlike"
+    )
+    context = GateContext.of(options, environ={"PATH": str(docker.bin)}, tell=print)
+    steps = perform(_compose_tasks(context, _compose(context)), execute=True)
+    assert "no `docker` on PATH" in steps[0].reason

@@ -1,0 +1,203 @@
+"""watch.toml and limits.toml: the shipped ones hold, and every mistake has its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import ConfigError
+from ctp_runbook.plan.config import load_limits, load_watch
+from ctp_runbook.plan.step_table import STEP_TABLE
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+WATCH = (CONFIGS / "watch.toml").read_text(encoding="utf-8")
+LIMITS = (CONFIGS / "limits.toml").read_text(encoding="utf-8")
+
+
+def test_shipped_watch_has_the_six_metrics_of_the_runbook() -> None:
+    """Their units, limits and what an empty window means are those an operator was promised."""
+    rules = load_watch(CONFIGS / "watch.toml").metrics
+    assert {name: (rule.unit, rule.limit, rule.zero_events) for name, rule in rules.items()} == {
+        "order_latency_p99_ms": ("ms", 5.0, "inconclusive"),
+        "breaker_state": ("state", 0.0, "inconclusive"),
+        "query_rate_violation": ("count", 0.0, "pass"),
+        "reconnect_p99_s": ("s", 10.0, "pass"),
+        "kafka_lag_ms": ("ms", 1000.0, "inconclusive"),
+        "clickhouse_ingest_delay_ms": ("ms", 5000.0, "inconclusive"),
+    }
+    assert all(rule.direction == "max" for rule in rules.values())
+
+
+def test_shipped_limits_time_every_step() -> None:
+    """A template that gives no timeout still has one for each of the seventeen steps."""
+    limits = load_limits(CONFIGS / "limits.toml")
+    assert set(limits.step_timeout_seconds) == {step.name for step in STEP_TABLE}
+    assert (limits.hold_seconds, limits.hold_expiry) == (300.0, "rollback")
+    assert limits.sessions.are_known
+
+
+def test_every_key_of_the_shipped_files_is_explained() -> None:
+    """An operator finds each key of a metric in the head of watch.toml."""
+    head = WATCH[: WATCH.index("[metrics.")]
+    used = set(re.findall(r"^(\w+) = ", WATCH[len(head) :], re.MULTILINE))
+    assert {key for key in used if not re.search(rf"\b{key}\b", head)} == set()
+
+
+def test_whole_numbers_and_counts_keep_their_types() -> None:
+    """Seconds are floats however they are written; counts of events and bytes are whole."""
+    rule = load_watch(CONFIGS / "watch.toml").metrics["kafka_lag_ms"]
+    limits = load_limits(CONFIGS / "limits.toml")
+    assert isinstance(rule.limit, float)
+    assert isinstance(rule.min_events, int)
+    assert isinstance(limits.term_grace_seconds, float)
+    assert isinstance(limits.journal_reserve_bytes, int)
+
+
+def test_sources_name_addresses_and_no_password() -> None:
+    """Where Kafka and ClickHouse are asked; the password by its variable's name alone."""
+    assert load_watch(CONFIGS / "watch.toml").sources == {
+        "kafka_bootstrap": "127.0.0.1:9092",
+        "clickhouse_url": "http://127.0.0.1:8123",
+        "clickhouse_user": "quant_hft",
+        "clickhouse_key_env": "CLICKHOUSE_PASSWORD",
+    }
+
+
+def test_sources_may_be_left_out(tmp_path: Path) -> None:
+    """A watch of engine metrics alone needs none."""
+    file = tmp_path / "watch.toml"
+    file.write_text(WATCH.replace(WATCH[WATCH.index("[sources]") : WATCH.index("[metrics.")], ""))
+    assert load_watch(file).sources == {}
+
+
+WRONG_WATCH = {
+    "unknown source": ("clickhouse_url = ", "clickhouse_uri = ", "did you mean clickhouse_url?"),
+    "source that is no text": ('"quant_hft"', "1", "sources.clickhouse_user: found"),
+    "unknown key": ("min_events = 20", "min_event = 20", "did you mean min_events?"),
+    "unknown metric table": ("[metrics.kafka_lag_ms]", "[metric.x]", "found an unknown key"),
+    "unit": ('unit = "ms"', 'unit = "hours"', "one of ms, s, state, count, ratio"),
+    "boolean limit": ("limit = 5\n", "limit = true\n", "found true"),
+    "text limit": ("limit = 5\n", 'limit = "5"\n', "a finite number"),
+    "NaN": ("limit = 5\n", "limit = nan\n", "found 'nan'"),
+    "infinity": ("limit = 5\n", "limit = inf\n", "found 'inf'"),
+    "huge": ("limit = 5\n", f"limit = {'9' * 400}\n", "a finite number"),
+    "negative": ("window_seconds = 60", "window_seconds = -1", "a finite number > 0"),
+    "zero window": ("window_seconds = 60", "window_seconds = 0", "a finite number > 0"),
+    "quantile of one": ("quantile = 0.99", "quantile = 1.0", "<= 0.999999"),
+    "coverage": ("min_coverage = 0.9", "min_coverage = 1.5", "<= 1"),
+    "half an event": ("min_events = 20", "min_events = 0.5", "a whole number"),
+    "no data passes": ('no_data = "inconclusive"', 'no_data = "pass"', "one of inconclusive"),
+    "labels": ('group = "clickhouse-ingest"', "group = 1", "a table of texts"),
+    "direction": ('direction = "max"', 'direction = "up"', "one of max, min"),
+    "missing": ('direction = "max"\n', "", "found no such key"),
+    "missing tolerance": ("tolerance_error_seconds = 60", "", "found no such key"),
+    "metric name": ("[metrics.breaker_state]", "[metrics.Breaker-State]", "a-z, 0-9 and _"),
+    "a url that nobody asks": (
+        'query = "market.ticks.v1"\n',
+        'query = "market.ticks.v1"\nurl = "http://127.0.0.1:1/metrics"\n',
+        "a page's url for source 'kafka'",
+    ),
+    "no table": ("[metrics.breaker_state]", "[x]", "found an unknown key"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), WRONG_WATCH.values(), ids=WRONG_WATCH)
+def test_mistake_in_watch_is_refused(old: str, new: str, said: str, tmp_path: Path) -> None:
+    """Each mistake is told with its line, what is expected, and the nearest known key."""
+    assert old in WATCH
+    path = tmp_path / "watch.toml"
+    path.write_text(WATCH.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_watch(path)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+
+
+WRONG_LIMITS = {
+    "unknown key": ("restarts_max", "restart_max", "did you mean restarts_max?"),
+    "unknown step": ("precheck = 60", "prechek = 60", "did you mean precheck?"),
+    "missing step": ("precheck = 60\n", "", "step_timeout_seconds.precheck: found no such key"),
+    "zero timeout": ("precheck = 60", "precheck = 0", "a finite number > 0"),
+    "not a table": ("[step_timeout_seconds]", "[other]", "step_timeout_seconds.precheck"),
+    "policy": ('hold_expiry = "rollback"', 'hold_expiry = "hope"', "one of rollback, keep"),
+    "flag": ("require_plan_sha256 = false", "require_plan_sha256 = 0", "true or false"),
+    "redact": ("redact = []", "redact = [1]", "a list of texts"),
+    "logins": ("login_attempts_max = 5", "login_attempts_max = 0", "a whole number >= 1"),
+    "session": ('"09:00-10:15"', '"09:00-25:15"', "a list of spans"),
+    "session offset": ("utc_offset_hours = 8", "utc_offset_hours = 80", "<= 14"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "said"), WRONG_LIMITS.values(), ids=WRONG_LIMITS)
+def test_mistake_in_limits_is_refused(old: str, new: str, said: str, tmp_path: Path) -> None:
+    """The same for timeouts and policies."""
+    assert old in LIMITS
+    path = tmp_path / "limits.toml"
+    path.write_text(LIMITS.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_limits(path)
+    assert said in str(caught.value)
+
+
+def test_problem_names_the_line_of_its_key(tmp_path: Path) -> None:
+    """The same key in another table does not draw the problem to itself."""
+    text = WATCH.replace("window_seconds = 300", "window_seconds = 0")
+    path = tmp_path / "watch.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_watch(path)
+    (problem,) = caught.value.problems
+    assert problem.key == "metrics.reconnect_p99_s.window_seconds"
+    assert text.splitlines()[problem.line - 1] == "window_seconds = 0"
+
+
+def test_missing_key_names_the_line_of_its_table(tmp_path: Path) -> None:
+    """What stands nowhere is told where it belongs."""
+    text = WATCH.replace('kind = "state"\n', "")
+    path = tmp_path / "watch.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_watch(path)
+    (problem,) = caught.value.problems
+    assert text.splitlines()[problem.line - 1] == "[metrics.breaker_state]"
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    """A file is mended once, not once per mistake."""
+    path = tmp_path / "limits.toml"
+    path.write_text("term_grace_second = 1\nhold_seconds = -1\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_limits(path)
+    lines = {problem.key: problem.line for problem in caught.value.problems}
+    assert lines["term_grace_second"] == 1
+    assert lines["hold_seconds"] == 2
+    assert len(lines) == 14 + 17
+
+
+UNREADABLE = {
+    "no TOML": (b"a = 1\nb = \n", ":2: ", "at line 2"),
+    "not UTF-8": (b"a = '\xff'", ": ", "can't decode"),
+    "too deep": (b"a = " + b"[" * 100_000, ": ", "cannot be read as TOML"),
+    "a number too long": (b"a = " + b"9" * 5_000, ": ", "cannot be read as TOML"),
+    "key twice": (b"a = 1\na = 2\n", ":2: ", "cannot be read as TOML"),
+}
+
+
+@pytest.mark.parametrize(("raw", "place", "said"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_toml_is_refused(raw: bytes, place: str, said: str, tmp_path: Path) -> None:
+    """Whatever the bytes are, the answer is one problem with its line where TOML has one."""
+    path = tmp_path / "watch.toml"
+    path.write_bytes(raw)
+    for load in (load_watch, load_limits):
+        with pytest.raises(ConfigError) as caught:
+            load(path)
+        assert said in str(caught.value)
+        assert str(caught.value).startswith(f"{path}{place}")
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    """A config that is not there is a refusal, not a default."""
+    with pytest.raises(ConfigError, match="No such file or directory"):
+        load_limits(tmp_path / "limits.toml")

@@ -1,0 +1,113 @@
+"""The static preflight: what stops a real run, and what is only worth knowing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.plan.plan import Plan, load_plan
+
+ROOT = Path(__file__).parents[2]
+VALID = ROOT / "tests" / "contract" / "corpus" / "valid"
+
+
+def planned(folder: Path, *changes: tuple[str, str]) -> Plan:
+    """The valid plan with ``KEY``, ``value`` changed (None value: the line deleted)."""
+    for name in ("cutover.env", "rollback.env"):
+        lines = (VALID / name).read_text().splitlines()
+        for key, value in changes:
+            lines = [f"{key}={value}" if line.startswith(f"{key}=") else line for line in lines]
+        (folder / name).write_text("\n".join(lines))
+    (folder / "ctp.yaml").touch()
+    known = {
+        line.partition("=")[0]
+        for name in ("cutover.env", "rollback.env")
+        for line in (folder / name).read_text().splitlines()
+    }
+    added = [f"{key}={value}" for key, value in changes if key not in known]
+    with (folder / "cutover.env").open("a") as file:
+        file.write("\n" + "\n".join(added))
+    return load_plan(
+        folder / "cutover.env",
+        folder / "rollback.env",
+        limits=ROOT / "configs" / "limits.toml",
+        watch=ROOT / "configs" / "watch.toml",
+        environ={"PATH": "/usr/bin:/bin"},
+        base=folder,
+    )
+
+
+def test_sound_plan_has_no_findings(tmp_path: Path) -> None:
+    """Nothing is said where there is nothing to say."""
+    plan = planned(tmp_path)
+    assert plan.execute_refusals == ()
+    assert plan.warnings == ()
+
+
+STOPPING = {
+    "placeholder": ("WARMUP_QUERY_CMD", "cat <x> <y>", "still has <x>, <y>"),
+    "placeholder in an optional command": ("TRADING_STATE_CMD", "cat <x>", "still has <x>"),
+    "no alive command": ("NEW_CORE_ENGINE_ALIVE_CMD", "", "NEW_CORE_ENGINE_ALIVE_CMD is not"),
+    "no identity": ("OLD_STRATEGY_RUNNER_PID_FILE", "", "old_strategy_runner has no identity"),
+    "no metrics of the old engine": ("OLD_CORE_ENGINE_METRICS_URL", "", "old_core_engine could"),
+    "no config": ("CTP_CONFIG_PATH", "no/ctp.yaml", "there is no file 'no/ctp.yaml'"),
+    "config is a folder": ("CTP_CONFIG_PATH", ".", "there is no file '.'"),
+    "no executable": ("PRECHECK_CMD", "no-such-tool x", "'no-such-tool' is not on PATH"),
+    "no script": ("PRECHECK_CMD", "bash no.sh", "'no.sh' is no file"),
+    "not executable": ("PRECHECK_CMD", "./ctp.yaml", "'./ctp.yaml' is no file"),
+    "stop hides failure": ("OLD_CORE_ENGINE_STOP_CMD", "cat x || true", "hides its own failure"),
+    "echo gate": ("BOOTSTRAP_INFRA_CMD", "echo done", "only prints or succeeds"),
+    "same unit": ("OLD_STRATEGY_RUNNER_UNIT", "new-strategy-runner.service", "are the same"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "value", "said"), STOPPING.values(), ids=STOPPING)
+def test_finding_stops_a_real_run(key: str, value: str, said: str, tmp_path: Path) -> None:
+    """It refuses --execute and is a warning of the plan, in one sentence."""
+    plan = planned(tmp_path, (key, value))
+    (refusal,) = plan.execute_refusals
+    assert said in refusal
+    assert refusal in plan.warnings
+
+
+REMARKS = {
+    "swallowed elsewhere": ("PRECHECK_CMD", "cat x || true", "its exit code proves nothing"),
+    "idle restore": ("RESTORE_PREVIOUS_BINARIES_CMD", "true", "checks or restores nothing"),
+    "short watch": ("POST_SWITCH_MONITOR_MINUTES", "5", "--short-watch REASON"),
+    "no trading state": ("TRADING_STATE_CMD", "", "TRADING_STATE_CMD is not given"),
+    "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "said"), REMARKS.values(), ids=REMARKS)
+def test_finding_is_only_told(key: str, value: str, said: str, tmp_path: Path) -> None:
+    """A real run may go on; the operator has been told."""
+    plan = planned(tmp_path, (key, value))
+    assert plan.execute_refusals == ()
+    (warning,) = plan.warnings
+    assert said in warning
+
+
+def test_old_engine_without_metrics_may_be_measured_by_commands(tmp_path: Path) -> None:
+    """``READINESS_<SLI>_CMD`` stands in for the old engine's metrics URL."""
+    plan = planned(
+        tmp_path,
+        ("OLD_CORE_ENGINE_METRICS_URL", ""),
+        ("READINESS_CORE_PROCESS_ALIVE_CMD", "cat alive"),
+    )
+    assert plan.execute_refusals == ()
+
+
+def test_one_missing_tool_is_one_sentence(tmp_path: Path) -> None:
+    """A tool that half the template needs is not reported half a dozen times."""
+    plan = planned(tmp_path, ("PRECHECK_CMD", "tool a"), ("WARMUP_QUERY_CMD", "tool b"))
+    (refusal,) = plan.execute_refusals
+    assert "PRECHECK_CMD and 1 more: 'tool' is not on PATH" in refusal
+
+
+def test_secrets_in_findings_are_masked(tmp_path: Path) -> None:
+    """A warning that quotes a command quotes no password."""
+    plan = planned(tmp_path, ("BOOTSTRAP_INFRA_CMD", "A_PASSWORD=hunter22 echo hunter22"))
+    (refusal,) = plan.execute_refusals
+    assert "hunter22" not in refusal

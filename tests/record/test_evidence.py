@@ -1,0 +1,228 @@
+"""Evidence: keys, order, arithmetic, copies, manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.record.evidence import (
+    cutover_env,
+    rollback_env,
+    rollback_seconds,
+    trading_downtime_seconds,
+    write_evidence,
+    write_manifest,
+)
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.result_env import env_lines, parse_env
+from ctp_runbook.record.rundir import RunDir
+from tests.props.synthetic_runs import (
+    aborted_run,
+    completed_run,
+    drill_run,
+    dry_run,
+    rolled_back_run,
+)
+
+CUTOVER_KEYS = [
+    "CUTOVER_ENV",
+    "CUTOVER_WINDOW_LOCAL",
+    "CUTOVER_CTP_CONFIG_PATH",
+    "CUTOVER_DRY_RUN",
+    "CUTOVER_SUCCESS",
+    "CUTOVER_TOTAL_STEPS",
+    "CUTOVER_FAILED_STEP",
+    "CUTOVER_MONITOR_MINUTES",
+    "CUTOVER_MONITOR_KEYS",
+    "CUTOVER_TRIGGERED_ROLLBACK",
+    "CUTOVER_STARTED_UTC",
+    "CUTOVER_COMPLETED_UTC",
+    "CUTOVER_DURATION_SECONDS",
+]
+ROLLBACK_KEYS = [
+    "ROLLBACK_ENV",
+    "ROLLBACK_TRIGGER_CONDITION",
+    "ROLLBACK_DRY_RUN",
+    "ROLLBACK_TRIGGERED",
+    "ROLLBACK_SUCCESS",
+    "ROLLBACK_TOTAL_STEPS",
+    "ROLLBACK_FAILED_STEP",
+    "ROLLBACK_MAX_SECONDS",
+    "ROLLBACK_DURATION_SECONDS",
+    "ROLLBACK_SLO_MET",
+    "ROLLBACK_STARTED_UTC",
+    "ROLLBACK_COMPLETED_UTC",
+]
+STEP_KEYS = ("NAME", "STATUS", "DURATION_MS", "EXIT_CODE", "COMMAND")
+
+
+def _history(run: RunDir) -> History:
+    return History.of(read_journal(run.journal).records)
+
+
+def _values(data: bytes) -> dict[str, str]:
+    pairs = (line.partition("=") for line in data.decode().splitlines())
+    return {key: value for key, _, value in pairs}
+
+
+def test_the_cutover_file_has_the_keys_of_the_contract_in_order(tmp_path: Path) -> None:
+    """Base keys first, then five lines a step from 1, as CONTRACT §3 lists them."""
+    keys = list(_values(cutover_env(_history(completed_run(tmp_path)))))
+    steps = [f"STEP_{n}_{key}" for n in range(1, 11) for key in STEP_KEYS]
+    assert keys[: len(CUTOVER_KEYS) + len(steps)] == [*CUTOVER_KEYS, *steps]
+
+
+def test_the_rollback_file_has_the_keys_of_the_contract_in_order(tmp_path: Path) -> None:
+    """Base keys first, then five lines for each of the seven steps."""
+    keys = list(_values(rollback_env(_history(rolled_back_run(tmp_path)))))
+    steps = [f"STEP_{n}_{key}" for n in range(1, 8) for key in STEP_KEYS]
+    assert keys[: len(ROLLBACK_KEYS) + len(steps)] == [*ROLLBACK_KEYS, *steps]
+
+
+def test_a_completed_run_says_so(tmp_path: Path) -> None:
+    """Success, no failed step, the verdict of the watch, and the journal file's own digest."""
+    run = completed_run(tmp_path)
+    values = _values(cutover_env(_history(run)))
+    assert values["CUTOVER_SUCCESS"] == "true"
+    assert values["CUTOVER_DRY_RUN"] == "0"
+    assert values["CUTOVER_FAILED_STEP"] == ""
+    assert values["CUTOVER_OUTCOME"] == "COMPLETED"
+    assert values["CUTOVER_WATCH_VERDICT"] == "PASSED"
+    assert int(values["CUTOVER_WATCH_SAMPLES"]) == run.samples.read_bytes().count(b"\n")
+    assert float(values["CUTOVER_DURATION_SECONDS"]) >= 30 * 60
+    assert values["CUTOVER_JOURNAL_SHA256"] == digest_of(run.journal.read_bytes())
+
+
+def test_a_run_without_a_rollback_claims_none(tmp_path: Path) -> None:
+    """A rollback that never ran is no success, met no budget, and has no steps and no time."""
+    values = _values(rollback_env(_history(completed_run(tmp_path))))
+    due = {
+        "ROLLBACK_TRIGGERED": "false",
+        "ROLLBACK_SUCCESS": "false",
+        "ROLLBACK_SLO_MET": "false",
+        "ROLLBACK_TOTAL_STEPS": "0",
+        "ROLLBACK_DURATION_SECONDS": "0.000",
+        "ROLLBACK_STARTED_UTC": "",
+        "ROLLBACK_OUTCOME": "NOT_TRIGGERED",
+    }
+    assert {key: values[key] for key in due} == due
+
+
+def test_the_rollback_counts_from_the_triggering_sample(tmp_path: Path) -> None:
+    """Budget time starts with the sample, not with the first step; what was seen is written."""
+    history = _history(rolled_back_run(tmp_path))
+    values = _values(rollback_env(history))
+    assert history.trigger is not None
+    assert values["ROLLBACK_STARTED_UTC"] == history.trigger.payload["sample_utc"]
+    assert 0 < rollback_seconds(history) < 180
+    observed = values["ROLLBACK_TRIGGER_OBSERVED"]
+    assert observed.startswith("metric=order_latency_p99_ms value=")
+    assert "limit=5.0 sample_utc=" in observed
+    assert _values(cutover_env(history))["CUTOVER_FAILED_STEP"] == "watch_trigger"
+
+
+def test_a_forced_drill_is_named_as_one(tmp_path: Path) -> None:
+    """CONTRACT §2: the drill is no success, its failed step is forced_drill, it rolled back."""
+    values = _values(cutover_env(_history(drill_run(tmp_path))))
+    assert values["CUTOVER_SUCCESS"] == "false"
+    assert values["CUTOVER_FAILED_STEP"] == "forced_drill"
+    assert values["CUTOVER_TRIGGERED_ROLLBACK"] == "true"
+
+
+def test_downtime_is_time_without_a_runner(tmp_path: Path) -> None:
+    """The ten minutes in which the new generation traded are no downtime; both switches are."""
+    history = _history(drill_run(tmp_path))
+    assert 0 < trading_downtime_seconds(history) < 10
+    assert rollback_seconds(history) < 10
+
+
+@pytest.mark.parametrize("make", [dry_run, aborted_run])
+def test_what_never_stopped_the_old_runner_has_no_downtime(make: object, tmp_path: Path) -> None:
+    """A dry run and a failed gate cost no second of trading."""
+    assert callable(make)
+    values = _values(cutover_env(_history(make(tmp_path))))
+    assert values["CUTOVER_TRADING_DOWNTIME_SECONDS"] == "0.000"
+
+
+def test_steps_nobody_reached_are_listed(tmp_path: Path) -> None:
+    """The total counts all ten steps; those after the failed gate are not_run."""
+    values = _values(cutover_env(_history(aborted_run(tmp_path, failing="init_kafka_topic"))))
+    statuses = [values[f"STEP_{n}_STATUS"] for n in range(1, 11)]
+    assert values["CUTOVER_TOTAL_STEPS"] == "10"
+    assert statuses == ["ok", "failed", *["not_run"] * 8]
+    assert values["CUTOVER_FAILED_STEP"] == "init_kafka_topic"
+
+
+def test_a_journal_cut_short_still_gives_evidence(tmp_path: Path) -> None:
+    """Whatever prefix of a journal there is, its evidence is whole and claims no success."""
+    records = read_journal(completed_run(tmp_path).journal).records
+    for length in range(len(records)):
+        history = History.of(records[:length])
+        values = _values(cutover_env(history))
+        assert values["CUTOVER_SUCCESS"] == "false"
+        assert set(CUTOVER_KEYS) <= set(values)
+        assert set(ROLLBACK_KEYS) <= set(_values(rollback_env(history)))
+
+
+def test_values_stay_on_their_line(tmp_path: Path) -> None:
+    """A command of several lines is one line with \\n in it, and no value starts a key."""
+    data = env_lines([("A", "one\ntwo\r\nthree\x85four\u2028five"), ("B", "")])
+    assert data == b"A=one\\ntwo\\nthree\\nfour\\nfive\nB=\n"
+    path = tmp_path / "x.env"
+    path.write_bytes(data)
+    assert parse_env(path) == ({"A": "one\\ntwo\\nthree\\nfour\\nfive", "B": ""}, [])
+
+
+def test_copies_are_written_where_asked(tmp_path: Path) -> None:
+    """By flag always; by *_EVIDENCE_OUTPUT, relative to where the run was started, if real."""
+    plan = {"cutover_evidence_output": "named/cutover.env"}
+    copies = {"rollback_output": str(tmp_path / "asked.env")}
+    for make, real in ((completed_run, True), (dry_run, False)):
+        home = tmp_path / make.__name__
+        run = make(home, plan=plan, copies=copies)
+        write_evidence(run, _history(run))
+        assert (home / "named/cutover.env").exists() is real
+        due = (run.evidence / "ctp_rollback_result.env").read_bytes()
+        assert (tmp_path / "asked.env").read_bytes() == due
+
+
+def test_evidence_and_manifest_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    """Derived files hold no clock: deriving them again changes nothing."""
+    run = completed_run(tmp_path)
+    found = []
+    for _ in range(2):
+        write_evidence(run, _history(run))
+        write_manifest(run, sealed=True)
+        found.append({path: path.read_bytes() for path in run.path.rglob("*.*") if path.is_file()})
+    assert found[0] == found[1]
+
+
+def test_the_manifest_lists_what_it_should(tmp_path: Path) -> None:
+    """All but itself and requests; unsealed, also not what viewers and conductors still write."""
+    run = completed_run(tmp_path)
+    for name in ("control/1.json", "notebooks/05_watch.ipynb", "logs/guardian.log", "report.html"):
+        (run.path / name).write_text("x")
+    listed = {}
+    for sealed in (True, False):
+        write_manifest(run, sealed=sealed)
+        listed[sealed] = set(json.loads(run.manifest.read_bytes())["files"])
+    assert listed[True] - listed[False] == {
+        "notebooks/05_watch.ipynb",
+        "logs/guardian.log",
+        "report.html",
+    }
+    assert "journal.jsonl" in listed[False]
+    assert not {"manifest.json", "control/1.json"} & listed[True]
+
+
+def test_every_step_has_the_command_of_the_plan(tmp_path: Path) -> None:
+    """A step that never ran still shows what it would have run."""
+    values = _values(cutover_env(_history(aborted_run(tmp_path))))
+    commands = [values[f"STEP_{n}_COMMAND"] for n in range(1, 11)]
+    assert commands == [
+        f"/opt/quant-hft/bin/{spec.name} --config ctp.yaml" for spec in STEP_TABLE[:10]
+    ]

@@ -1,0 +1,309 @@
+"""Facts about run/guardian.py: whoever is killed, the run is not left undecided."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host.daemon import scope_prefix
+from ctp_runbook.host.process import group_members, identity_of, is_running
+from ctp_runbook.model import Identity, Outcome, StepStatus
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.guardian import end_leftovers, shares_control_group
+from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
+from ctp_runbook.run.requests import send_request
+from tests.props.plan_fixtures import end_run, processes_with, wait_for
+from tests.props.small_stack import SmallStack, small_stack
+
+
+def step_started(
+    identity: Identity, *, step: str = "bootstrap_infra"
+) -> tuple[str, dict[str, object]]:
+    """The record of a step that this process is."""
+    return "step_started", {
+        "step": step,
+        "phase": "gate",
+        "attempt": 1,
+        "pid": identity.pid,
+        "start_ticks": identity.start_ticks,
+        "command": "sleep 600",
+        "timeout_seconds": 600.0,
+    }
+
+
+def step_ended(step: str = "bootstrap_infra") -> tuple[str, dict[str, object]]:
+    """The record of its end."""
+    return "step_ended", {
+        "step": step,
+        "phase": "gate",
+        "status": "ok",
+        "exit_code": 0,
+        "duration_ms": 1.0,
+        "output_sha256": "",
+        "output": "",
+        "reason": "exit 0",
+        "left_behind": [],
+    }
+
+
+def history_of(folder: Path, *entries: tuple[str, dict[str, object]]) -> History:
+    """These records, folded."""
+    journal = Journal(folder / "journal.jsonl", durable=False)
+    for kind, payload in entries:
+        journal.append(kind, payload)
+    journal.close()
+    return History.of(journal.records)
+
+
+@pytest.fixture
+def group() -> Iterator[Identity]:
+    """A shell with a child, in a group of their own."""
+    with subprocess.Popen(
+        ["bash", "-c", "sleep 600 & wait; sleep 600"], start_new_session=True
+    ) as leader:
+        wait_for(lambda: len(group_members(leader.pid)) == 2)
+        found = identity_of(leader.pid)
+        assert found is not None
+        yield found
+        if group_members(leader.pid):
+            os.killpg(leader.pid, signal.SIGKILL)
+
+
+# --- what a dead orchestrator leaves ----------------------------------------------
+
+
+def test_a_step_nobody_saw_end_is_ended(tmp_path: Path, group: Identity) -> None:
+    """With its whole group; its name is told."""
+    assert end_leftovers(history_of(tmp_path, step_started(group))) == "bootstrap_infra"
+    assert group_members(group.pid) == ()
+
+
+def test_a_group_that_lost_its_leader_is_ended(tmp_path: Path, group: Identity) -> None:
+    """The shell is gone, what it forked is not."""
+    os.kill(group.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, group.pid, os.WEXITED | os.WNOWAIT)
+    assert len(group_members(group.pid)) == 1
+    assert end_leftovers(history_of(tmp_path, step_started(group))) == "bootstrap_infra"
+    assert group_members(group.pid) == ()
+
+
+def test_a_step_that_ended_is_left_alone(tmp_path: Path, group: Identity) -> None:
+    """A daemon that a good start step left in its group is the engine itself."""
+    assert end_leftovers(history_of(tmp_path, step_started(group), step_ended())) == ""
+    assert is_running(group)
+
+
+def test_a_reused_pid_is_left_alone(tmp_path: Path, group: Identity) -> None:
+    """Another process that got the pid of the step is nobody's leftover."""
+    other = Identity(group.pid, group.start_ticks - 1)
+    assert end_leftovers(history_of(tmp_path, step_started(other))) == ""
+    assert is_running(group)
+
+
+def test_an_empty_group_is_passed_over_for_a_later_one(tmp_path: Path, group: Identity) -> None:
+    """Two steps without an end, of which one is still there."""
+    gone = Identity(2**22 + 1, 1)
+    history = history_of(tmp_path, step_started(gone, step="init_kafka_topic"), step_started(group))
+    assert end_leftovers(history) == "bootstrap_infra"
+
+
+def test_nothing_left_is_nothing_ended(tmp_path: Path) -> None:
+    """Between two steps there is no group."""
+    assert end_leftovers(history_of(tmp_path)) == ""
+
+
+def test_a_run_has_its_own_control_group_or_says_that_it_has_not() -> None:
+    """One of the two: a scope of systemd, or a warning with what to do."""
+    prefix, warning = scope_prefix(), shares_control_group()
+    assert bool(prefix) != bool(warning)
+    assert not prefix or prefix[:2] == ["systemd-run", "--scope"]
+    assert not warning or "ctp-runbook resume" in warning
+
+
+# --- kill -9 ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[SmallStack]:
+    """The small stack, its old generation trading."""
+    with small_stack(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def gating(stack: SmallStack) -> RunDir:
+    """A real run that hangs in its first gate."""
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
+    run = stack.create(plan)
+    start(run)
+    wait_for(lambda: gates_begun(run) == 1)
+    return run
+
+
+def records(run: RunDir, kind: str) -> list[Record]:
+    """The run's records of a kind."""
+    return [record for record in read_history(run).records if record.kind == kind]
+
+
+def gates_begun(run: RunDir) -> int:
+    """How often the first gate was begun."""
+    return len(records(run, "step_started"))
+
+
+def orchestrator(run: RunDir) -> Identity:
+    """The orchestrator that started last."""
+    writer = records(run, "orchestrator_started")[-1].writer
+    return Identity(writer["pid"], writer["start_ticks"])
+
+
+def guardian(run: RunDir) -> Identity:
+    """The guardian that is known last."""
+    known = [r.payload for r in records(run, "guardian_started")]
+    given = known[-1] if known else records(run, "orchestrator_started")[-1].payload["guardian"]
+    return Identity(given["pid"], given["start_ticks"])
+
+
+def aborted(stack: SmallStack, run: RunDir) -> History:
+    """The history after an abort; the old stack still trades, nobody attends the run."""
+    send_request(run, "abort", by="ops")
+    history = stack.closed(run)
+    assert history.outcome is Outcome.ABORTED_BEFORE_SWITCH
+    assert stack.is_up("old_core_engine")
+    assert stack.is_up("old_strategy_runner")
+    wait_for(lambda: not is_attended(run))
+    return history
+
+
+@pytest.mark.twin
+def test_a_killed_orchestrator_is_started_again(stack: SmallStack, gating: RunDir) -> None:
+    """Its leftover step is ended, the run goes on from its journal, and still takes requests."""
+    first = read_history(gating).step("bootstrap_infra")
+    os.kill(orchestrator(gating).pid, signal.SIGKILL)
+    wait_for(lambda: gates_begun(gating) == 2)
+    assert group_members(first.pid) == ()
+    resumed = records(gating, "orchestrator_started")[1].payload
+    assert resumed["resumed"] is True
+    assert resumed["reason"] == (
+        "the orchestrator died and was started again; ended the group of bootstrap_infra"
+    )
+    history = aborted(stack, gating)
+    assert history.restarts == 1
+    assert history.step("bootstrap_infra").attempt == 2
+
+
+@pytest.mark.twin
+def test_a_killed_guardian_is_replaced(stack: SmallStack, gating: RunDir) -> None:
+    """By one that does the same for an orchestrator that is not its child."""
+    before = guardian(gating)
+    os.kill(before.pid, signal.SIGKILL)
+    wait_for(lambda: records(gating, "guardian_started"))
+    assert guardian(gating) != before
+    assert gates_begun(gating) == 1
+    os.kill(orchestrator(gating).pid, signal.SIGKILL)
+    wait_for(lambda: gates_begun(gating) == 2)
+    aborted(stack, gating)
+
+
+@pytest.mark.twin
+def test_after_both_were_killed_the_run_can_be_taken_up(stack: SmallStack, gating: RunDir) -> None:
+    """The lock is free with them, nothing of the run is lost, and whoever starts it goes on."""
+    for identity in (guardian(gating), orchestrator(gating)):
+        os.kill(identity.pid, signal.SIGKILL)
+    wait_for(lambda: not is_attended(gating))
+    start(gating, resume="taken up again by ops")
+    wait_for(lambda: gates_begun(gating) == 2)
+    assert records(gating, "orchestrator_started")[1].payload["reason"] == "taken up again by ops"
+    aborted(stack, gating)
+
+
+# --- in the middle of the switch --------------------------------------------------
+
+
+def mid_switch(stack: SmallStack) -> RunDir:
+    """A run whose orchestrator died after the old runner was stopped."""
+    run = stack.create(stack.plan())
+    journal = Journal(run.journal)
+    for member in ("old_core_engine", "old_strategy_runner"):
+        identity = stack.identity(member)
+        assert identity is not None
+        journal.append(
+            "identity",
+            {"member": member, "pid": identity.pid, "start_ticks": identity.start_ticks},
+        )
+    journal.append("state", {"to": "SWITCHING", "reason": "go"})
+    step = "stop_old_strategy_runner"
+    journal.append(*step_started(Identity(2**22 + 1, 1), step=step))
+    journal.append(*step_ended(step))
+    journal.close()
+    runner = stack.identity("old_strategy_runner")
+    assert runner is not None
+    os.kill(runner.pid, signal.SIGTERM)
+    (stack.folder / "old_strategy_runner.up").unlink()
+    return run
+
+
+def guard(run: RunDir, *prefix: str) -> subprocess.CompletedProcess[str]:
+    """Run a guardian to its end."""
+    lock = take_lock(read_history(run).created["environment"], run_id=run.run_id)
+    command = [
+        "ctp_runbook.run.guardian",
+        str(run.path),
+        "--lock-fd",
+        str(lock),
+        "--resume",
+        "test",
+    ]
+    try:
+        return subprocess.run(
+            [*prefix, sys.executable, "-m", *command],
+            pass_fds=[lock],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(lock)
+
+
+@pytest.mark.twin
+def test_a_switch_that_was_interrupted_is_rolled_back(stack: SmallStack) -> None:
+    """The old engine never stopped and is kept; its runner trades again; one of each."""
+    run = mid_switch(stack)
+    engine = stack.identity("old_core_engine")
+    assert guard(run).returncode == 0
+    history = stack.closed(run)
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
+    assert history.step("start_previous_core_engine").status is StepStatus.SKIPPED
+    assert stack.identity("old_core_engine") == engine
+    assert stack.is_up("old_strategy_runner")
+    assert stack.starts.count("old_strategy_runner") == 2
+
+
+@pytest.mark.twin
+def test_a_full_disk_in_the_middle_of_the_switch_is_rolled_back(stack: SmallStack) -> None:
+    """No record can be written any more; trading is restored all the same."""
+    run = mid_switch(stack)
+    guard(run, "prlimit", f"--fsize={run.journal.stat().st_size}")
+    assert stack.is_up("old_strategy_runner")
+
+
+@pytest.mark.twin
+def test_a_guardian_that_gives_up_leaves_nobody_at_work(stack: SmallStack) -> None:
+    """What it calls given up must not act on, unguarded, a moment later."""
+    run = mid_switch(stack)
+    end_run(run)
+    (stack.folder / "cutover.env").unlink()
+    done = guard(run)
+    working = processes_with(f"SMALL_STACK={stack.mark}")
+    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in working]
+    assert "nobody conducts the run" in done.stderr
+    assert [one for one in commands if b"ctp_runbook.run.orchestrator" in one] == []

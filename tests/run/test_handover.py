@@ -1,0 +1,240 @@
+"""Facts about run/handover.py: what the old engine left is known whole, or nothing is handed over."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctp_runbook.probes.trading_state import TradingState
+from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.handover import (
+    compare_states,
+    settle_before_stop,
+    unproved_handover,
+    unreadable_state,
+)
+from ctp_runbook.run.switch import probe_gaps, ready_gaps
+from tests.props.plan_fixtures import make_plan, open_context
+from tests.props.small_stack import WHOLE_STATE
+
+LONG = {"instrument": "rb2610", "direction": "long", "hedge_flag": "speculation", "volume": 7}
+SHORT = {**LONG, "direction": "short", "volume": 2}
+FUNDS = {"PreBalance": 5e9, "Commission": 12.5}
+
+
+def state(**changes: Any) -> TradingState:
+    """A whole state with some changes."""
+    return TradingState.of({**WHOLE_STATE, **changes}, subject="test")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[RunContext]:
+    """A run whose TRADING_STATE_CMD prints ``state.json``."""
+    with open_context(tmp_path, plan=make_plan(tmp_path, TRADING_STATE_CMD="cat state.json")) as it:
+        yield it
+        assert len(it.history.records) == len(it.journal.records)  # every record can be read
+
+
+def says(context: RunContext, printed: object) -> None:
+    """What the command prints from now on; text as it is, all else as JSON."""
+    text = printed if isinstance(printed, str) else json.dumps(printed)
+    (context.cwd / "state.json").write_text(text)
+
+
+def settle(context: RunContext, policy: str = "refuse") -> str:
+    """Why the old engine may not be stopped."""
+    plan = replace(context.plan, working_orders_policy=policy)
+    return settle_before_stop(replace(context, plan=plan), deadline=time.monotonic() + 2)
+
+
+# --- the comparison ---------------------------------------------------------------
+
+AGREE = {
+    "the same": ({}, {}),
+    "positions in another order": ({"positions": [LONG, SHORT]}, {"positions": [SHORT, LONG]}),
+    "a position in two parts": (
+        {"positions": [LONG]},
+        {"positions": [{**LONG, "volume": 3}, {**LONG, "volume": 4}]},
+    ),
+    "an empty position left out": ({"positions": [{**LONG, "volume": 0}]}, {}),
+    "funds to the cent": ({"funds": FUNDS}, {"funds": {**FUNDS, "PreBalance": 5e9 + 0.001}}),
+    "the day written otherwise": ({"trading_day": "2026-03-02"}, {"trading_day": 20260302}),
+    "net over a settlement": (
+        {"positions": [LONG, SHORT], "funds": FUNDS},
+        {"positions": [{**LONG, "volume": 5}], "trading_day": "20260303"},
+    ),
+    "an order handed over": (
+        {"working_orders": [{"order_ref": 5}]},
+        {"working_orders": [{"order_ref": "5"}, {"order_ref": 6}]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after"), AGREE.values(), ids=AGREE)
+def test_states_that_agree(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Nothing is lost between the two engines."""
+    assert compare_states(state(**before), state(**after), hands_over=True) == []
+
+
+DIFFER = {
+    "a position less": ({"positions": [LONG]}, {}, "position rb2610 long speculation: 7 before, 0"),
+    "a position more": ({}, {"positions": [SHORT]}, "rb2610 short speculation: 0 before, 2 after"),
+    "another hedge flag": (
+        {"positions": [LONG]},
+        {"positions": [{**LONG, "hedge_flag": "hedge"}]},
+        "rb2610 long hedge: 0 before, 7 after",
+    ),
+    "net over a settlement": (
+        {"positions": [LONG]},
+        {"positions": [LONG, SHORT], "trading_day": "20260303"},
+        "position rb2610: 7 before, 5 after",
+    ),
+    "other funds": (
+        {"funds": FUNDS},
+        {"funds": {**FUNDS, "Commission": 13}},
+        "funds Commission: 12.5 before, 13 after",
+    ),
+    "funds not told": ({"funds": FUNDS}, {}, "funds PreBalance: 5000000000.0 before, None after"),
+    "an order lost": (
+        {"working_orders": [{"order_ref": 5}]},
+        {"working_orders": [{"order_ref": 6}]},
+        "working orders ['5'] are unknown to the new engine",
+    ),
+    "an order of another session lost": (
+        {"working_orders": [{"order_ref": 5, "session_id": one} for one in (1, 2)]},
+        {"working_orders": [{"order_ref": 5, "session_id": 1}]},
+        "working orders ['5'] are unknown to the new engine",
+    ),
+    "references that begin again": (
+        {},
+        {"next_order_ref": 1, "max_order_ref": 1},
+        "next_order_ref 1 must be above the login reply's max_order_ref 1",
+    ),
+    "a day that is over": (
+        {},
+        {"trading_day": "20260227"},
+        "trading_day: 20260302 before, 20260227 after, which is earlier",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "words"), DIFFER.values(), ids=DIFFER)
+def test_states_that_differ(before: dict[str, Any], after: dict[str, Any], words: str) -> None:
+    """Each difference is a sentence of its own."""
+    gaps = compare_states(state(**before), state(**after), hands_over=True)
+    assert [gap for gap in gaps if words in gap] != []
+
+
+def test_orders_count_only_where_they_are_handed_over() -> None:
+    """Under another policy none was left."""
+    before = state(working_orders=[{"order_ref": 5}])
+    assert compare_states(before, state(), hands_over=False) == []
+
+
+# --- before the first stop --------------------------------------------------------
+
+
+def test_a_whole_state_does_not_stand_in_the_way(context: RunContext) -> None:
+    """And that it was read is on record."""
+    says(context, WHOLE_STATE)
+    assert unreadable_state(context) == ""
+    (probe,) = [one for one in context.journal.records if one.kind == "probe"]
+    assert (probe.payload["question"], probe.payload["ok"]) == ("trading_state", True)
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize("asked", [ready_gaps, probe_gaps], ids=["ready", "--probe"])
+def test_an_unreadable_state_is_a_gap(context: RunContext, asked: Any) -> None:
+    """In READY and for --probe alike, with what was read."""
+    says(context, {**WHOLE_STATE, "working_orders": 3})
+    (gap,) = [one for one in asked(context) if "before anything is stopped" in one]
+    assert "working_orders: found 3, expected a list" in gap
+
+
+def test_an_engine_in_the_middle_of_its_replay_does_not_know_yet(context: RunContext) -> None:
+    """Until its private stream is drained, no working order is not a count."""
+    says(context, {**WHOLE_STATE, "stream_drained": False})
+    assert "stream_drained is false: what works and what is held" in unreadable_state(context)
+
+
+def test_without_a_command_there_is_nothing_to_ask(tmp_path: Path) -> None:
+    """Not configured is not unreadable, and the plan warns of it."""
+    with open_context(tmp_path, plan=make_plan(tmp_path, TRADING_STATE_CMD="")) as context:
+        assert (unreadable_state(context), settle(context), unproved_handover(context)) == (
+            "",
+            "",
+            "",
+        )
+
+
+# --- between the stops, and after -------------------------------------------------
+
+UNREADABLE = {
+    "nothing": ("", "not JSON"),
+    "an error of CTP": ('{"ErrorID": 90}', "an error of CTP"),
+    "no field at all": ("{}", "working_orders: missing"),
+    "a count": (json.dumps({**WHOLE_STATE, "working_orders": 3}), "working_orders: found 3"),
+    "half a surrogate pair": (
+        json.dumps({**WHOLE_STATE, "trading_day": "\ud800"}),
+        r'trading_day: found "\ud800"',
+    ),
+    "nested": ("[" * 100_000, "nested too deeply"),
+}
+
+
+@pytest.mark.parametrize(("printed", "words"), UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize("policy", ["refuse", "cancel", "hand_over"])
+def test_an_engine_is_not_stopped_on_an_unreadable_state(
+    context: RunContext, policy: str, printed: str, words: str
+) -> None:
+    """Whatever the policy for working orders is: they are not counted from it."""
+    says(context, printed)
+    assert words in settle(context, policy)
+
+
+@pytest.mark.parametrize(("printed", "words"), UNREADABLE.values(), ids=UNREADABLE)
+def test_an_unreadable_state_of_the_new_engine_is_a_gap(
+    context: RunContext, printed: str, words: str
+) -> None:
+    """The step fails with it, and the run is rolled back."""
+    says(context, WHOLE_STATE)
+    assert settle(context) == ""
+    says(context, printed)
+    assert words in unproved_handover(context)
+
+
+def test_working_orders_are_counted(context: RunContext) -> None:
+    """Under refuse they keep the old engine from being stopped; handed over, they may work."""
+    says(context, {**WHOLE_STATE, "working_orders": [{"order_ref": 5}, {"order_ref": 6}]})
+    assert settle(context).startswith("2 working orders at the old engine")
+    assert settle(context, "hand_over") == ""
+
+
+def test_the_new_engine_is_compared_with_what_the_old_one_left(context: RunContext) -> None:
+    """However often it is asked, never with a state of its own."""
+    says(context, {**WHOLE_STATE, "positions": [LONG]})
+    assert settle(context) == ""
+    says(context, WHOLE_STATE)
+    for _ in range(2):
+        assert unproved_handover(context) == "position rb2610 long speculation: 7 before, 0 after"
+
+
+def test_nothing_kept_is_nothing_proved(context: RunContext) -> None:
+    """Without the old engine's state there is no handover to prove."""
+    says(context, WHOLE_STATE)
+    assert "no trading state of old_core_engine was kept" in unproved_handover(context)
+
+
+def test_thousands_of_differences_are_one_sentence(context: RunContext) -> None:
+    """The first of them, and how many more."""
+    held = [{**LONG, "instrument": f"rb{number}"} for number in range(1000)]
+    says(context, {**WHOLE_STATE, "positions": held})
+    assert settle(context) == ""
+    says(context, WHOLE_STATE)
+    assert unproved_handover(context).endswith("; and 980 more")

@@ -1,0 +1,574 @@
+"""Facts about run/launch.py: what is refused is refused whole, and one run at a time is let through."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import PlanRefused, RunRefused
+from ctp_runbook.host.process import own_identity
+from ctp_runbook.model import Outcome, StepStatus
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run import attend
+from ctp_runbook.run.launch import (
+    RunOptions,
+    create_run,
+    execute_refusals,
+    follow,
+    is_attended,
+    new_run_dir,
+    operator_name,
+    read_history,
+    request,
+    start,
+    take_lock,
+)
+from ctp_runbook.run.requests import send_request
+from ctp_runbook.verify.run import verify_run
+from tests.props.plan_fixtures import end_run, make_plan, wait_for
+from tests.props.small_stack import SmallStack, small_stack
+
+SECRET = "correct-horse-battery"
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan that a real run would take now; the working folder is its own."""
+    monkeypatch.chdir(tmp_path)
+    return make_plan(tmp_path)
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> RunOptions:
+    """A dry run below the test's folder."""
+    return RunOptions(outputs=tmp_path / "outputs", by="ops")
+
+
+# --- refusals ---------------------------------------------------------------------
+
+
+def test_a_good_plan_is_not_refused(plan: Plan) -> None:
+    """Neither dry nor for real."""
+    assert (
+        execute_refusals(plan, RunOptions(execute=True, accept_unmeasured="a test"), now=NOW) == ()
+    )
+    assert execute_refusals(plan, RunOptions(), now=NOW) == ()
+
+
+def broken_plan(folder: Path) -> Plan:
+    """A plan with a placeholder, no pid file, no config, outside its window, and a short watch."""
+    return make_plan(
+        folder,
+        limits={"require_plan_sha256": "true"},
+        WARMUP_QUERY_CMD="cat <instruments>",
+        NEW_STRATEGY_RUNNER_PID_FILE="",
+        CUTOVER_WINDOW_LOCAL=(NOW - timedelta(days=1)).isoformat(),
+        POST_SWITCH_MONITOR_MINUTES="5",
+        CTP_CONFIG_PATH="no-such-file.yaml",
+    )
+
+
+def test_every_reason_is_told_at_once(tmp_path: Path) -> None:
+    """An operator mends a plan once, not once per reason."""
+    reasons = execute_refusals(
+        broken_plan(tmp_path), RunOptions(execute=True, accept_unmeasured="a test"), now=NOW
+    )
+    told = "\n".join(reasons)
+    for words in (
+        "WARMUP_QUERY_CMD still has <instruments>",
+        "neither NEW_STRATEGY_RUNNER_PID_FILE nor NEW_STRATEGY_RUNNER_UNIT is given",
+        "no-such-file.yaml",
+        "CUTOVER_WINDOW_LOCAL",
+        "require_plan_sha256 is true and --plan-sha256 was not given",
+        "POST_SWITCH_MONITOR_MINUTES is 5, below min_watch_minutes 30",
+    ):
+        assert words in told
+    assert len(reasons) == 6
+
+
+def test_a_dry_run_refuses_none_of_that(tmp_path: Path) -> None:
+    """Its clock, its watch and its placeholders are only warned about."""
+    assert execute_refusals(broken_plan(tmp_path), RunOptions(), now=NOW) == ()
+
+
+@pytest.mark.parametrize("execute", [True, False])
+def test_another_plan_than_the_reviewed_one_is_refused(plan: Plan, execute: bool) -> None:
+    """The digest asked for is the plan's or nothing goes on; dry or not."""
+    good = RunOptions(execute=execute, plan_sha256=plan.sha256, accept_unmeasured="a test")
+    assert execute_refusals(plan, good, now=NOW) == ()
+    (reason,) = execute_refusals(plan, replace(good, plan_sha256="0" * 64), now=NOW)
+    assert reason.startswith("--plan-sha256 000000000000… is not this plan")
+    assert plan.sha256 in reason
+
+
+def test_a_short_watch_needs_a_reason(tmp_path: Path) -> None:
+    """A reason, or a rehearsal's environment, lets it through."""
+    short = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1")
+    options = RunOptions(execute=True, accept_unmeasured="a test")
+    assert len(execute_refusals(short, options, now=NOW)) == 1
+    assert execute_refusals(short, replace(options, short_watch_reason="night"), now=NOW) == ()
+    twin = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1", CUTOVER_ENV_NAME="rehearsal-twin")
+    assert execute_refusals(twin, options, now=NOW) == ()
+
+
+def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
+    """No folder, no lock, no private copy."""
+    outputs = tmp_path / "outputs"
+    with pytest.raises(PlanRefused) as caught:
+        create_run(
+            broken_plan(tmp_path),
+            RunOptions(execute=True, accept_unmeasured="a test", outputs=outputs),
+        )
+    assert len(caught.value.reasons) == 6
+    assert not outputs.exists()
+
+
+# --- making a run -----------------------------------------------------------------
+
+
+def test_a_run_id_says_when_and_where(tmp_path: Path) -> None:
+    """UTC, environment, and four random digits, fit for a path."""
+    names = {new_run_dir("prod a/b", outputs=tmp_path).name for _ in range(20)}
+    assert len(names) > 10
+    for name in names:
+        assert re.fullmatch(r"\d{8}T\d{6}Z-prod-a-b-[0-9a-f]{4}", name)
+    assert "-run-" in new_run_dir("../..", outputs=tmp_path).name
+
+
+def test_a_run_id_is_never_used_twice(plan: Plan, options: RunOptions, tmp_path: Path) -> None:
+    """A second run of the name is refused, and the first one's journal is as it was."""
+    named = replace(options, run_dir=tmp_path / "mine")
+    run = create_run(plan, named)
+    before = run.journal.read_bytes()
+    with pytest.raises(RunRefused, match="a run id is never used twice"):
+        create_run(plan, named)
+    assert run.journal.read_bytes() == before
+
+
+def test_of_many_who_make_one_run_one_does(plan: Plan, options: RunOptions, tmp_path: Path) -> None:
+    """At the same moment, with the same name."""
+    gate, refused = threading.Barrier(4), []
+
+    def make() -> None:
+        gate.wait()
+        try:
+            create_run(plan, replace(options, run_dir=tmp_path / "mine"))
+        except RunRefused as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 3
+    assert len(read_history(RunDir(tmp_path / "mine")).records) == 1
+
+
+def test_the_header_says_what_was_asked_by_whom(plan: Plan, options: RunOptions) -> None:
+    """Run, plan, flags, files and the folder of its commands; run.json is the same for people."""
+    asked = replace(options, probe=True, force_rollback=True, cutover_output=Path("copy.env"))
+    run = create_run(plan, asked)
+    (record,) = read_history(run).records
+    header = record.payload
+    assert header == json.loads(run.run_json.read_text())
+    expected = {
+        "run_id": run.run_id,
+        "environment": plan.environment,
+        "dry_run": True,
+        "probe": True,
+        "force_rollback": True,
+        "rehearsal": False,
+        "plan_sha256": plan.sha256,
+        "created_by": "ops",
+        "cwd": str(Path.cwd()),
+        "files": {name: str(getattr(plan, name)) for name in header["files"]},
+        "copies": {"cutover_output": str(Path.cwd() / "copy.env")},
+    }
+    assert expected.items() <= header.items()
+    assert [step["name"] for step in header["plan"]["steps"]] == [one.name for one in plan.steps]
+    assert set(header["plan"]["watch"]["metrics"]) == set(plan.monitor_keys)
+
+
+@pytest.mark.parametrize("execute", [True, False])
+def test_the_header_has_the_digests_of_what_was_kept(
+    plan: Plan, options: RunOptions, execute: bool
+) -> None:
+    """Of plan/ as it stands there, without secrets; and for a real run of the four files as they
+    were."""
+    run = create_run(plan, replace(options, execute=execute, accept_unmeasured="a test"))
+    end_run(run)
+    header = read_history(run).created
+    assert header["plan_files"] == {
+        path.name: digest_of(path.read_bytes()) for path in run.plan.iterdir()
+    }
+    names = ("cutover_template", "rollback_template", "limits_file", "watch_file")
+    raw = {name: digest_of(getattr(plan, name).read_bytes()) for name in names}
+    assert header["kept_files"] == (raw if execute else {})
+
+
+def test_a_plan_copy_that_was_edited_is_found(plan: Plan, options: RunOptions) -> None:
+    """Verification compares plan/ with the journal's header."""
+    run = create_run(plan, options)
+    start(run)
+    assert not [one for one in verify_run(run).findings if "plan_files" in one]
+    copy = run.plan / "ctp_cutover.template.env"
+    copy.write_bytes(copy.read_bytes() + b"#")
+    told = [one for one in verify_run(run).findings if "plan_files" in one]
+    assert len(told) == 1
+    assert "ctp_cutover.template.env has sha256" in told[0]
+
+
+def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
+    """Without a name it is the user's."""
+    run = create_run(plan, replace(options, by=""))
+    assert read_history(run).created["created_by"] == operator_name() != ""
+
+
+def test_no_secret_enters_the_run_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the environment or of a template: neither header nor plan copies nor checklists."""
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(
+        tmp_path,
+        environ={"PATH": os.environ["PATH"], "CTP_PASSWORD": SECRET},
+        WARMUP_QUERY_CMD=f"cat --user {SECRET}",
+        PRECHECK_CMD="cat --token top-secret-token",
+    )
+    run = create_run(
+        plan,
+        RunOptions(
+            execute=True, accept_unmeasured="a test", outputs=tmp_path / "outputs", by=SECRET
+        ),
+    )
+    try:
+        texts = {path: path.read_text() for path in run.path.rglob("*") if path.is_file()}
+    finally:
+        end_run(run)
+    assert len(texts) >= 8
+    for secret in (SECRET, "top-secret-token"):
+        assert [path for path, text in texts.items() if secret in text] == []
+    assert "cat --user ***" in texts[run.plan / "ctp_cutover.template.env"]
+
+
+# --- a dry run --------------------------------------------------------------------
+
+
+def test_a_dry_run_is_over_when_it_was_started(plan: Plan, options: RunOptions) -> None:
+    """Every step of gates and switch simulated, nothing proved, exit code 0, evidence written."""
+    run = create_run(plan, options)
+    start(run, plan=plan)
+    history = read_history(run)
+    assert history.outcome is Outcome.DRY_RUN_OK
+    simulated = {step.name for step in (*plan.gates, *plan.switch)}
+    assert {
+        name for name, step in history.steps.items() if step.status is StepStatus.SIMULATED_OK
+    } == simulated
+    assert history.identities == {}
+    assert "CUTOVER_DRY_RUN=1" in (run.evidence / "ctp_cutover_result.env").read_text()
+    assert run.manifest.exists()
+    assert not is_attended(run)
+
+
+def test_starting_a_run_that_is_over_does_nothing(plan: Plan, options: RunOptions) -> None:
+    """The journal is closed, and stays as it is."""
+    run = create_run(plan, options)
+    start(run)
+    before = run.journal.read_bytes()
+    start(run)
+    assert run.journal.read_bytes() == before
+
+
+WATCHED = """
+import os, sys
+from pathlib import Path
+
+acts = []
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def watch(event, args):
+    if event == "open" and isinstance(args[0], str) and args[2] & WRITES:
+        acts.append(args[0])
+    elif event in ("os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.chmod", "os.truncate"):
+        acts.append(os.fspath(args[0]))
+    elif event in ("subprocess.Popen", "os.fork", "os.exec", "os.posix_spawn", "os.system"):
+        acts.append(event)
+    elif event in ("socket.connect", "socket.bind"):
+        acts.append(event)
+
+
+from ctp_runbook.run.launch import RunOptions, create_run, start
+from ctp_runbook.plan.plan import load_plan
+
+here = Path.cwd()
+plan = load_plan(
+    here / "cutover.env", here / "rollback.env", limits=here / "limits.toml",
+    watch=here / "watch.toml", environ=os.environ, base=here,
+)
+sys.addaudithook(watch)
+run = create_run(plan, RunOptions(run_dir=here / "run"))
+start(run, plan=plan)
+print(*sorted(set(acts)), sep="\\n")
+"""
+
+
+@pytest.fixture(scope="module")
+def acts(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """All that a dry run in a new folder writes, removes, starts or connects to, as the
+    interpreter sees it; the folder's own path is left out."""
+    folder = tmp_path_factory.mktemp("dry")
+    make_plan(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (folder / "run" / "manifest.json").exists()
+    return [act.removeprefix(f"{folder}/") for act in done.stdout.splitlines()]
+
+
+def test_a_dry_run_acts_on_nothing_but_its_directory(acts: list[str]) -> None:
+    """It runs no command, opens no connection, and writes nowhere else on a disk."""
+    assert [act for act in acts if not act.startswith(("run", "/dev/shm/", "/run/"))] == []
+    assert len(acts) > 10
+
+
+def test_a_dry_run_has_no_private_room(acts: list[str]) -> None:
+    """It keeps no secret, so it needs no place for one."""
+    assert [act for act in acts if act.startswith(("/dev/shm/", "/run/"))] == []
+
+
+@pytest.mark.twin
+def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions) -> None:
+    """The old stack is not there: refused, exit code 2, with each gap."""
+    run = create_run(plan, replace(options, probe=True))
+    start(run, plan=plan)
+    history = read_history(run)
+    assert history.outcome is Outcome.REFUSED
+    assert history.outcome.exit_code == 2
+    assert history.closed is not None
+    for member in ("old_core_engine", "old_strategy_runner"):
+        assert f"expected alive: {member} " in history.closed.payload["sentence"]
+    assert "CUTOVER_SUCCESS=false" in (run.evidence / "ctp_cutover_result.env").read_text()
+
+
+# --- following --------------------------------------------------------------------
+
+
+def test_no_run_is_told_as_such(tmp_path: Path) -> None:
+    """A folder without a journal is refused, with what to look at."""
+    with pytest.raises(RunRefused, match="holds no run"):
+        read_history(RunDir(tmp_path))
+
+
+def test_a_run_that_is_over_is_followed_to_its_end(plan: Plan, options: RunOptions) -> None:
+    """At once, whatever was waited for; the last state of affairs is shown."""
+    run = create_run(plan, options)
+    start(run)
+    shown: list[int] = []
+    history = follow(run, until=lambda _: False, on_change=lambda h: shown.append(len(h.records)))
+    assert history.outcome is Outcome.DRY_RUN_OK
+    assert shown == [len(history.records)]
+
+
+def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions) -> None:
+    """Each change is shown once, and the one that was waited for is returned."""
+    run = create_run(plan, options)
+    journal = Journal(run.journal, durable=False)
+    shown: list[int] = []
+
+    def show(history: History) -> None:
+        shown.append(len(history.records))
+        journal.append("finding", {"severity": "info", "sentence": "x"})
+
+    history = follow(run, until=lambda h: len(h.records) == 4, on_change=show, poll_seconds=0.01)
+    journal.close()
+    assert shown == [1, 2, 3, 4]
+    assert len(history.records) == 4
+
+
+def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
+    plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while it is told how to take it up again, or that it was never started."""
+    monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.1)
+    run = create_run(plan, options)
+    with pytest.raises(RunRefused, match=r"never started, .*ctp-runbook abort --run"):
+        follow(run, until=lambda _: False, poll_seconds=0.01)
+    journal = Journal(run.journal, durable=False)
+    journal.append("state", {"to": "GATING", "reason": ""})
+    journal.close()
+    with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
+        follow(run, until=lambda _: False, poll_seconds=0.01)
+
+
+def test_one_look_is_one_reading(
+    plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether somebody conducts it is told from the same records as its state."""
+    run = create_run(plan, options)
+    read: list[Path] = []
+
+    def count(path: Path) -> JournalFile:
+        read.append(path)
+        return read_journal(path)
+
+    monkeypatch.setattr(attend, "read_journal", count)
+    follow(run, until=lambda _: len(read) == 3, poll_seconds=0.01)
+    assert len(read) == 3
+
+
+def test_a_torn_line_does_not_end_the_following(plan: Plan, options: RunOptions) -> None:
+    """A record caught in the middle of its write is whole a moment later."""
+    run = create_run(plan, options)
+    with run.journal.open("ab") as file:
+        file.write(b'{"seq":1')
+    assert len(follow(run, until=lambda _: True).records) == 1
+
+
+ATTENDANTS = {
+    "nobody yet": (None, False),
+    "an orchestrator": ({"resumed": False, "reason": ""}, True),
+}
+
+
+@pytest.mark.parametrize(("payload", "attended"), ATTENDANTS.values(), ids=ATTENDANTS)
+def test_a_run_is_attended_while_its_orchestrator_lives(
+    plan: Plan, options: RunOptions, payload: dict[str, object] | None, attended: bool
+) -> None:
+    """It is the writer of its own first record: here, this process."""
+    run = create_run(plan, options)
+    if payload is not None:
+        journal = Journal(run.journal, durable=False)
+        journal.append("orchestrator_started", payload)
+        journal.close()
+    assert is_attended(run) is attended
+
+
+@pytest.mark.parametrize(("ticks", "attended"), [(0, True), (1, False)])
+def test_a_guardian_attends_too(
+    plan: Plan, options: RunOptions, ticks: int, attended: bool
+) -> None:
+    """By its identity: the same pid with another start time is somebody else."""
+    own = own_identity()
+    run = create_run(plan, options)
+    journal = Journal(run.journal, durable=False)
+    guardian = {"pid": own.pid, "start_ticks": own.start_ticks - ticks, "reason": ""}
+    journal.append("guardian_started", guardian)
+    journal.close()
+    assert is_attended(run) is attended
+
+
+def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions) -> None:
+    """Whoever conducts the run finds it in control/, with the start that the asker saw; for a run
+    that was never started nothing is left there."""
+    run = create_run(plan, options)
+    with pytest.raises(RunRefused, match=r"nothing to hold: run .* was planned and never started"):
+        request(run, "hold", by="ops", reason="wait")
+    assert list(run.control.iterdir()) == []
+    journal = Journal(run.journal, durable=False)
+    seq = journal.append("orchestrator_started", {"resumed": False, "reason": ""}).seq
+    journal.close()
+    request(run, "hold", by="ops", reason="wait")
+    (path,) = run.control.iterdir()
+    assert json.loads(path.read_text()).items() >= {"request": "hold", "start": seq}.items()
+
+
+# --- a real run -------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[SmallStack]:
+    """The small stack, its old generation trading."""
+    with small_stack(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.twin
+def test_a_gate_that_fails_leaves_the_old_stack_trading(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 3; the same two processes as before; no secret of the gate's output anywhere."""
+    monkeypatch.setenv("CTP_PASSWORD", SECRET)
+    before = [stack.identity(name) for name in ("old_core_engine", "old_strategy_runner")]
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="env; echo $CTP_PASSWORD >&2; ls no-such-file")
+    run = stack.create(plan)
+    start(run, plan=plan)
+    history = follow(run, until=lambda _: False, poll_seconds=0.02)
+    assert history.outcome is Outcome.ABORTED_BEFORE_SWITCH
+    assert history.outcome.exit_code == 3
+    assert history.step("bootstrap_infra").status is StepStatus.FAILED
+    assert history.step("stop_old_strategy_runner").status is StepStatus.NOT_RUN
+    after = [stack.identity(name) for name in ("old_core_engine", "old_strategy_runner")]
+    assert after == before != [None, None]
+    kept = [path for path in stack.folder.rglob("*") if path.is_file()]
+    assert [path for path in kept if SECRET.encode() in path.read_bytes()] == []
+    assert (stack.folder / "copies" / "cutover.env").exists()
+
+
+@pytest.mark.twin
+def test_one_run_at_a_time(stack: SmallStack) -> None:
+    """A second run of the environment is refused by name while the first one lives, for good; after
+    it another one may start. Starting the first one again changes nothing."""
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
+    first, second, third = (stack.create(plan) for _ in range(3))
+    start(first)
+    wait_for(lambda: read_history(first).unfinished)
+    records = len(read_history(first).records)
+    start(first)
+    with pytest.raises(RunRefused, match=f"is held by run {first.run_id} "):
+        start(second)
+    assert read_history(second).outcome is Outcome.REFUSED
+    assert is_attended(first)
+    assert len(read_history(first).records) == records
+    send_request(first, "abort", by="ops")
+    follow(first, until=lambda _: False, poll_seconds=0.02)
+    wait_for(lambda: is_free(plan.environment))
+    start(second)
+    assert read_history(second).conducted is None
+    start(third)
+    send_request(third, "abort", by="ops")
+    assert follow(third, until=lambda _: False, poll_seconds=0.02).outcome is not None
+
+
+@pytest.mark.twin
+def test_a_run_that_cannot_start_says_where_to_look(stack: SmallStack) -> None:
+    """Its private copy and its files are gone: refused and closed, and the lock is free again."""
+    plan = stack.plan()
+    run = stack.create(plan)
+    end_run(run)
+    plan.cutover_template.unlink()
+    with pytest.raises(
+        RunRefused, match=r"the orchestrator did not start; see .*orchestrator\.log"
+    ):
+        start(run)
+    assert read_history(run).outcome is Outcome.REFUSED
+    wait_for(lambda: is_free(plan.environment))
+
+
+def is_free(environment: str) -> bool:
+    """True when the lock can be had."""
+    try:
+        os.close(take_lock(environment, run_id="next"))
+    except RunRefused:
+        return False
+    return True

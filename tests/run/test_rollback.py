@@ -1,0 +1,297 @@
+"""Facts about run/rollback.py: what was done is undone, in the order that is safe, in the time there is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host.process import identity_of
+from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.rollback import RollbackEnd, roll_back
+from ctp_runbook.run.steps import run_step
+from ctp_runbook.run.trouble import Trouble
+from tests.props.plan_fixtures import open_context, wait_for
+from tests.props.small_stack import SmallStack, small_stack
+
+pytestmark = pytest.mark.twin
+SHORT = {"MAX_ROLLBACK_SECONDS": "4", "ROLLBACK_CANCEL_SECONDS": "1"}
+OLD = ("old_core_engine", "old_strategy_runner")
+NEW = ("new_core_engine", "new_strategy_runner")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[SmallStack]:
+    """The small stack, its old generation trading."""
+    with small_stack(tmp_path) as made:
+        yield made
+
+
+def switch(stack: SmallStack, context: RunContext) -> None:
+    """Old out and new in, as the switch does it, without its proofs."""
+    stop_old(stack)
+    for member in NEW:
+        step = context.plan.step(f"start_{member}")
+        assert run_step(context, step, deadline=time.monotonic() + 10).is_ok
+
+
+def stop_old(stack: SmallStack) -> None:
+    """The old generation is gone, as its stop commands leave it."""
+    for member in OLD:
+        identity = stack.identity(member)
+        assert identity is not None
+        os.kill(identity.pid, signal.SIGTERM)
+        (stack.folder / f"{member}.up").unlink()
+        wait_for(lambda one=identity: identity_of(one.pid) is None)  # type: ignore[misc]
+
+
+def rolled_back(
+    stack: SmallStack, plan: Plan, *, switched: bool = True, ago: float = 0.0
+) -> tuple[RollbackEnd, RunContext]:
+    """The end of a rollback that was triggered ``ago`` seconds before it begins."""
+    with open_context(stack.folder, plan=plan) as context:
+        if switched:
+            switch(stack, context)
+        trouble = Trouble("operator", "asked", time.time() - ago, time.monotonic() - ago)
+        end = roll_back(context, trouble)
+        history = context.history
+        assert history.state is State.ROLLING_BACK
+        living = {member: stack.is_up(member) for member in (*OLD, *NEW)}
+        (stack.folder / "living").write_text(" ".join(m for m, up in living.items() if up))
+        return end, context
+
+
+def living(stack: SmallStack) -> list[str]:
+    """Members that ran when the rollback was over."""
+    return (stack.folder / "living").read_text().split()
+
+
+def test_a_switch_is_undone(stack: SmallStack) -> None:
+    """The new generation is gone, the old one trades, in the budget; every step is on record."""
+    end, context = rolled_back(stack, stack.plan())
+    assert (end.outcome, end.failed_step) == (Outcome.ROLLED_BACK_IN_BUDGET, ""), end.sentence
+    assert living(stack) == list(OLD)
+    assert {context.history.step(one.name).status for one in context.plan.rollback} == {
+        StepStatus.OK
+    }
+
+
+def test_what_was_not_touched_is_kept(stack: SmallStack) -> None:
+    """Nothing was switched yet: the same two processes trade on, and their starts are skipped."""
+    before = [stack.identity(member) for member in OLD]
+    end, context = rolled_back(stack, stack.plan(), switched=False)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert [stack.identity(member) for member in OLD] == before
+    for name in ("start_previous_core_engine", "start_previous_strategy_runner"):
+        assert context.history.step(name).status is StepStatus.SKIPPED
+
+
+def test_nothing_is_started_beside_what_may_still_trade(stack: SmallStack) -> None:
+    """An engine that cannot be told to be gone stops the rollback, before anything old starts."""
+    plan = stack.plan(NEW_CORE_ENGINE_ALIVE_CMD="exit 3", **SHORT)
+    starts = len(stack.starts)
+    end, _ = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert "the new generation is not proved gone, so nothing was started" in end.sentence
+    assert stack.starts[starts:] == list(NEW)
+
+
+@pytest.mark.parametrize("command", ["exit 1", "sleep 600"])
+def test_a_stop_that_fails_is_replaced_by_signals(stack: SmallStack, command: str) -> None:
+    """The new engine is ended by its identity, and the rollback goes on."""
+    plan = stack.plan(
+        NEW_CORE_ENGINE_STOP_CMD=f"rm {stack.folder}/new_core_engine.up; {command}",
+        NEW_CORE_ENGINE_STOP_TIMEOUT_SECONDS="1",
+    )
+    end, _ = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert living(stack) == list(OLD)
+
+
+def test_a_restore_that_fails_does_not_stop_the_start(stack: SmallStack) -> None:
+    """Trading comes first; that it runs on what was not restored is told in the outcome."""
+    end, _ = rolled_back(stack, stack.plan(RESTORE_PREVIOUS_BINARIES_CMD="ls no-such-file"))
+    assert end.outcome is Outcome.ROLLED_BACK_UNVALIDATED
+    assert end.failed_step == "restore_previous_binaries"
+    assert living(stack) == list(OLD)
+
+
+@pytest.mark.parametrize("ago", [9.9, 11.0])
+def test_a_late_rollback_still_restores_trading(stack: SmallStack, ago: float) -> None:
+    """Over the budget is late, and late is better than nothing trading."""
+    plan = stack.plan(MAX_ROLLBACK_SECONDS="10", ROLLBACK_CANCEL_SECONDS="1")
+    end, _ = rolled_back(stack, plan, ago=ago)
+    assert living(stack) == list(OLD)
+    assert end.outcome is Outcome.ROLLED_BACK_LATE
+
+
+def test_no_second_runner_is_started_beside_an_undecided_one(stack: SmallStack) -> None:
+    """One look at a busy host that takes too long must not make two runners trade."""
+    slow = f"test -e {stack.folder}/asked && exit 0; touch {stack.folder}/asked; exec sleep 60"
+    plan = stack.plan(OLD_STRATEGY_RUNNER_ALIVE_CMD=slow)
+    rolled_back(stack, plan, switched=False)
+    assert stack.starts.count("old_strategy_runner") == 1
+
+
+def test_no_second_engine_is_started_beside_an_undecided_one(stack: SmallStack) -> None:
+    """An engine whose pid file is lost and whose command cannot tell may still trade."""
+    (stack.folder / "old_core_engine.pid").unlink()
+    rolled_back(stack, stack.plan(OLD_CORE_ENGINE_ALIVE_CMD="exit 3", **SHORT), switched=False)
+    assert stack.starts.count("old_core_engine") == 1
+
+
+# --- steps that hang ----------------------------------------------------------------
+
+HANG = "trap '' TERM; sleep 600 & wait; sleep 600"
+EVERY_STEP = (
+    "NEW_STRATEGY_RUNNER_STOP_CMD",
+    "NEW_CORE_ENGINE_STOP_CMD",
+    "RESTORE_PREVIOUS_BINARIES_CMD",
+    "RESTORE_REDIS_BRIDGE_COMPAT_CMD",
+    "PREVIOUS_CORE_ENGINE_START_CMD",
+    "PREVIOUS_STRATEGY_RUNNER_START_CMD",
+    "POST_ROLLBACK_VALIDATE_CMD",
+)
+BUDGET = 8.0
+
+
+def hanging(stack: SmallStack, *keys: str) -> Plan:
+    """A plan in which the commands of ``keys`` do their work and then hang, deaf to TERM."""
+    members = {"NEW_STRATEGY_RUNNER_STOP_CMD": "new_strategy_runner"}
+    members["NEW_CORE_ENGINE_STOP_CMD"] = "new_core_engine"
+    values = {}
+    for key in keys:
+        gone = f"rm {stack.folder}/{members[key]}.up; " if key in members else ""
+        values[key] = f"{gone}{HANG}"
+    return stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1", **values)
+
+
+def test_a_rollback_in_which_every_step_hangs_ends_with_its_budget(stack: SmallStack) -> None:
+    """At most a second after MAX_ROLLBACK_SECONDS, exit 6; the new generation was ended by signal."""
+    began = time.monotonic()
+    end, context = rolled_back(stack, hanging(stack, *EVERY_STEP))
+    took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
+    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert time.monotonic() - began < BUDGET + 6.0
+    assert (end.outcome, end.outcome.exit_code) == (Outcome.ROLLBACK_FAILED, 6)
+    assert end.failed_step == "start_previous_core_engine"
+    assert living(stack) == []
+
+
+# What each hanging step ends in; trading is restored by all of them.
+ONE_HANGS = {
+    "NEW_STRATEGY_RUNNER_STOP_CMD": Outcome.ROLLED_BACK_IN_BUDGET,
+    "NEW_CORE_ENGINE_STOP_CMD": Outcome.ROLLED_BACK_IN_BUDGET,
+    "RESTORE_PREVIOUS_BINARIES_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+    "RESTORE_REDIS_BRIDGE_COMPAT_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+    "POST_ROLLBACK_VALIDATE_CMD": Outcome.ROLLED_BACK_UNVALIDATED,
+}
+
+
+@pytest.mark.parametrize(("key", "outcome"), ONE_HANGS.items(), ids=ONE_HANGS)
+def test_one_hanging_step_does_not_keep_trading_away(
+    stack: SmallStack, key: str, outcome: Outcome
+) -> None:
+    """The old generation trades again within the budget, whichever step hangs."""
+    end, context = rolled_back(stack, hanging(stack, key))
+    assert end.outcome is outcome, end.sentence
+    assert living(stack) == list(OLD)
+    assert restored_after(context) <= BUDGET
+    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+
+
+@pytest.mark.parametrize("member", OLD)
+def test_a_start_that_works_and_then_hangs_has_restored_trading(
+    stack: SmallStack, member: str
+) -> None:
+    """What is proved up counts; the outcome says that its command did not end."""
+    key = f"PREVIOUS_{member.removeprefix('old_').upper()}_START_CMD"
+    plan = stack.plan(
+        MAX_ROLLBACK_SECONDS=f"{BUDGET:g}",
+        ROLLBACK_CANCEL_SECONDS="1",
+        **{key: f"{stack.start_command(member)}; {HANG}"},
+    )
+    end, context = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_UNVALIDATED, end.sentence
+    assert "not as it was to be restored" in end.sentence
+    assert living(stack) == list(OLD)
+    assert restored_after(context) <= BUDGET
+
+
+@pytest.mark.parametrize("member", OLD)
+def test_a_start_that_hangs_before_it_starts_fails_in_time(stack: SmallStack, member: str) -> None:
+    """Nothing can be restored then: exit 6 within the budget, and nothing else was started."""
+    key = f"PREVIOUS_{member.removeprefix('old_').upper()}_START_CMD"
+    end, context = rolled_back(stack, hanging(stack, key))
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert member not in living(stack)
+    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+
+
+def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
+    """Alive commands that hang prove nothing: nothing is started, and the end comes in time."""
+    asks = {f"{member.upper()}_ALIVE_CMD": HANG for member in (*OLD, *NEW)}
+    plan = stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1")
+    with open_context(stack.folder, plan=plan) as context:
+        switch(stack, context)
+    plan = stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1", **asks)
+    starts = len(stack.starts)
+    with open_context(stack.folder, plan=plan) as context:
+        for member in NEW:
+            began = context.plan.step(f"start_{member}")
+            context.record(
+                "step_started",
+                step=began.name,
+                phase="switch",
+                attempt=1,
+                pid=1,
+                start_ticks=1,
+                command=began.command,
+            )
+        end = roll_back(context, Trouble.now("operator", "asked"))
+        took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert len(stack.starts) == starts
+
+
+def trigger_mono(context: RunContext) -> float:
+    """When the budget began to run."""
+    begun = context.history.rollback_started
+    assert begun is not None
+    return float(begun.payload["started_mono_ns"]) / 1e9
+
+
+def restored_after(context: RunContext) -> float:
+    """Seconds from the trigger until the old runner was last proved alive before validation."""
+    proved = [
+        record.mono_ns / 1e9
+        for record in context.journal.records
+        if record.kind == "probe"
+        and record.payload["subject"] == "old_strategy_runner"
+        and record.payload["question"] == "alive"
+        and record.payload["ok"]
+    ]
+    return proved[0] - trigger_mono(context)
+
+
+def test_each_step_says_when_it_is_due(stack: SmallStack) -> None:
+    """The budget is split over the steps, and each is due before those after it have to begin."""
+    _, context = rolled_back(stack, stack.plan())
+    begun = context.history.rollback_started
+    assert begun is not None
+    assert sum(begun.payload["shares"].values()) == pytest.approx(180.0)
+    assert set(begun.payload["shares"]) == {step.name for step in context.plan.rollback}
+    dues = [
+        record.payload["due_mono_ns"] / 1e9
+        for record in context.journal.records
+        if record.kind == "step_started" and record.payload["phase"] == "rollback"
+    ]
+    assert len(dues) == 7
+    assert max(dues) <= trigger_mono(context) + 180.0

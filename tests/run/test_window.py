@@ -1,0 +1,118 @@
+"""Facts about run/window.py: how a watch window ends, and that coming back to it forgets nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host.pin import Pin
+from ctp_runbook.host.process import own_identity
+from ctp_runbook.model import State
+from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.requests import Request
+from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.window import Watch
+from tests.props.plan_fixtures import make_plan, open_context
+
+pytestmark = pytest.mark.twin
+# Nobody listens at the engine's port: every sample taken here is an error.
+FAMILY = "quant_hft_query_rate_violation_total"
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Six seconds of watch over one counter, which fires beyond 3."""
+    return make_plan(
+        tmp_path,
+        POST_SWITCH_MONITOR_MINUTES="0.1",
+        MONITOR_KEYS="query_rate_violation",
+        ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
+    )
+
+
+@pytest.fixture
+def context(tmp_path: Path, plan: Plan) -> Iterator[RunContext]:
+    """A run whose switch is done."""
+    with open_context(tmp_path, plan=plan) as made:
+        made.record("run_created", run_id=made.run.run_id, dry_run=False)
+        for member in ("new_core_engine", "new_strategy_runner"):
+            made.record("identity", member=member, **Pin(own_identity()).facts)
+        yield made
+
+
+def asking(request: str, *, after: float) -> Callable[[], Iterable[Request]]:
+    """Somebody who asks for this, once, after so many seconds."""
+    due = [time.monotonic() + after]
+
+    def ask() -> Iterable[Request]:
+        if due and time.monotonic() >= due[0]:
+            due.clear()
+            return [Request(request, "ops", "", "", "file")]
+        return []
+
+    return ask
+
+
+def cause(trouble: Trouble | None) -> str:
+    """Why the watch ended, blank for a pass."""
+    return trouble.cause if trouble else ""
+
+
+@pytest.mark.parametrize("request_", ["rollback", "abort"])
+def test_an_operator_ends_the_watch(context: RunContext, request_: str) -> None:
+    """At once; the samples until then are kept, numbered, and the verdict is no pass."""
+    trouble = Watch(context, requests=asking(request_, after=0.3)).run()
+    assert cause(trouble) == "operator"
+    ended = context.history.watch_ended
+    assert ended is not None
+    assert ended.payload["verdict"] != "PASSED"
+    assert ended.payload["stopped_early"] is True
+    kept = read_samples(context.run.samples)
+    assert [sample.seq for sample in kept] == list(range(ended.payload["samples"]))
+
+
+def test_a_hold_is_a_state_and_sampling_goes_on(context: RunContext) -> None:
+    """HOLDING by request, with its sentence as the reason."""
+    ask_hold, ask_end = asking("hold", after=0), asking("rollback", after=0.6)
+    Watch(context, requests=lambda: [*ask_hold(), *ask_end()]).run()
+    held = context.history.entered(State.HOLDING)
+    assert held is not None
+    assert held.reason == "hold asked for by ops"
+    assert read_samples(context.run.samples)[-1].mono > held.mono_ns / 1e9 - 0.5
+
+
+def seen_before(context: RunContext, *values: float) -> None:
+    """The window began and these values of the counter were sampled, before a crash."""
+    context.record("state", to=State.WATCHING.value, reason="")
+    context.record("watch_started", minutes=0.1, metrics=["query_rate_violation"])
+    now = time.monotonic()
+    lines = [
+        Sample(n, time.time(), now + n / 100, "engine", "url", True, "", 1.0, {FAMILY: value})
+        for n, value in enumerate(values)
+    ]
+    context.run.samples.write_bytes(b"".join(line.to_line() for line in lines))
+
+
+def test_coming_back_continues_the_samples(context: RunContext) -> None:
+    """The gap is told, a torn sample is cut and told, and numbers go on where they stopped."""
+    seen_before(context, 0.0, 0.0)
+    with context.run.samples.open("ab") as file:
+        file.write(b'{"seq":2')
+    Watch(context, requests=asking("rollback", after=0.3)).run()
+    kinds = [record.kind for record in context.journal.records]
+    assert kinds.count("watch_started") == 1
+    assert kinds.index("finding") < kinds.index("watch_gap")
+    kept = read_samples(context.run.samples)
+    assert [sample.seq for sample in kept] == list(range(len(kept)))
+    assert len(kept) > 2
+
+
+def test_a_trigger_that_fired_right_before_a_crash_still_counts(context: RunContext) -> None:
+    """The sample is on disk, the trigger's record is not: the next orchestrator rolls back."""
+    seen_before(context, 0.0, 5.0)
+    assert cause(Watch(context, requests=asking("rollback", after=0.5)).run()) == "metric"

@@ -1,0 +1,79 @@
+"""Each ending of a rehearsal, as `ctp-runbook rehearse` shows it, with its exit code."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.model import Generation, Role
+from ctp_runbook.record.evidence import trading_downtime_seconds
+from ctp_runbook.record.rundir import newest_run
+from ctp_runbook.run.launch import read_history
+from tests.props.cutover_tools import ROOT, cutover_of, fresh_twin
+
+_ROLLED_BACK = "with --allow-cutover-rollback: verification passed"
+ENDINGS = {
+    "order-latency": (4, "now able to trade: old"),
+    "engine-dies": (4, "now able to trade: old"),
+    "reconnect-storm": (4, "now able to trade: old"),
+    "query-flood": (4, "now able to trade: old"),
+    "gate-fails": (3, "the old generation never stopped trading"),
+    "warmup-fails": (4, "now able to trade: old"),
+}
+
+
+def rehearse(outputs: Path, *options: str) -> tuple[int, str]:
+    """Exit code and output of a rehearsal with a watch of 12 s."""
+    argv = ["-m", "ctp_runbook", "rehearse", "--watch-seconds", "12", "--outputs", str(outputs)]
+    done = subprocess.run(
+        [sys.executable, *argv, *options], cwd=ROOT, capture_output=True, text=True, timeout=180
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("fault", ENDINGS)
+def test_a_fault_has_its_ending(fault: str, tmp_path: Path) -> None:
+    """Exit code, who trades, and evidence that verifies as what it is."""
+    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", fault)
+    expected, sentence = ENDINGS[fault]
+    assert code == expected, said
+    assert sentence in said
+    assert "at no instant two generations able to trade" in said
+    assert "Traceback" not in said
+    assert (_ROLLED_BACK in said) == (expected == 4), said
+
+
+def test_a_gate_that_fails_costs_no_trading_time(tmp_path: Path) -> None:
+    """Zero downtime, and the old generation is the very processes it was."""
+    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", "gate-fails")
+    history = read_history(newest_run(tmp_path))
+    assert code == 3, said
+    assert trading_downtime_seconds(history) == 0.0
+    assert history.closed is not None
+    assert [history.closed.payload["running"][f"{Generation.OLD}_{role}"] for role in Role] == [
+        "alive",
+        "alive",
+    ]
+
+
+def test_a_forced_rollback_verifies_only_when_allowed(tmp_path: Path) -> None:
+    """`rehearse --force-rollback`, notebooks and all: exit 4, and verify needs its flag."""
+    code, said = rehearse(tmp_path, "--no-plane", "--force-rollback")
+    assert code == 4, said
+    assert "verification failed: run" in said
+    assert _ROLLED_BACK in said
+
+
+def test_a_drill_is_a_cutover_that_is_rolled_back(tmp_path: Path) -> None:
+    """`ctp-runbook drill --execute` ends with 4, the old generation trading, in its own evidence."""
+    with (
+        fresh_twin(tmp_path / "twin", watch_seconds=4.0) as twin,
+        cutover_of(twin, tmp_path / "outputs", command="drill") as cutover,
+    ):
+        ending = cutover.end()
+    assert ending.exit_code == 4, cutover.story()
+    assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
+    assert cutover.history.created["force_rollback"] is True

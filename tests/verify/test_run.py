@@ -1,0 +1,355 @@
+"""Verification refuses what FAILURES.md has seen accepted elsewhere, and says why."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ctp_runbook
+from ctp_runbook.errors import EvidenceInvalid
+from ctp_runbook.record.evidence import write_manifest
+from ctp_runbook.record.kinds import RECORD_FORMS
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.verify.report import VerificationReport
+from ctp_runbook.verify.run import verify_pair, verify_run
+from tests.props.run_mutants import rewrite_journal
+from tests.props.synthetic_runs import completed_run, make_run, rolled_back_run, seal
+
+Raws = list[dict[str, Any]]
+
+
+@pytest.mark.parametrize("kind", ["completed", "rolled_back", "drill"])
+def test_a_true_run_verifies(kind: str, tmp_path: Path) -> None:
+    """What the orchestrator's words and the real judge make is accepted, with every check ok."""
+    report = verify_run(make_run(kind, tmp_path), allow_cutover_rollback=True)
+    assert report.findings == ()
+    assert report.sentence.startswith("verification passed: run 2")
+
+
+@pytest.mark.parametrize("kind", ["rolled_back", "drill"])
+def test_a_rollback_passes_only_where_it_is_allowed(kind: str, tmp_path: Path) -> None:
+    """Without --allow-cutover-rollback a rolled back run is refused, and the flag is named."""
+    (finding,) = verify_run(make_run(kind, tmp_path)).findings
+    assert "--allow-cutover-rollback" in finding
+
+
+def test_a_dry_run_never_verifies(tmp_path: Path) -> None:
+    """A dry run is refused in one sentence that says so."""
+    (finding,) = verify_run(make_run("dry", tmp_path), allow_cutover_rollback=True).findings
+    assert "dry run" in finding
+
+
+def test_an_aborted_run_does_not_verify(tmp_path: Path) -> None:
+    """A gate that failed is no outcome to pass, allowed rollback or not."""
+    report = verify_run(make_run("aborted", tmp_path), allow_cutover_rollback=True)
+    assert "ABORTED_BEFORE_SWITCH" in report.findings[0]
+    with pytest.raises(EvidenceInvalid, match="ABORTED_BEFORE_SWITCH"):
+        report.raise_if_failed()
+
+
+def test_a_lower_budget_can_be_asked_for(tmp_path: Path) -> None:
+    """--max-rollback-seconds below what was taken is a finding with both numbers."""
+    run = make_run("rolled_back", tmp_path)
+    report = verify_run(run, allow_cutover_rollback=True, max_rollback_seconds=0.5)
+    assert "at most 0.5 s are allowed" in report.findings[0]
+
+
+def test_a_run_moved_to_another_name_is_refused(tmp_path: Path) -> None:
+    """A record copied from another run proves nothing about this one."""
+    run = make_run("completed", tmp_path)
+    moved = run.path.rename(run.path.with_name("20260303T000000Z-other"))
+    assert "that of run" in verify_run(RunDir(moved)).findings[0]
+
+
+def test_a_run_without_a_manifest_is_refused_unless_asked(tmp_path: Path) -> None:
+    """Notebook 07 runs before the manifest is written; nobody else may do without."""
+    run = make_run("completed", tmp_path)
+    run.manifest.unlink()
+    assert verify_run(run, require_manifest=False).ok
+    assert "manifest.json" in verify_run(run).findings[0]
+
+
+def test_a_torn_journal_is_refused(tmp_path: Path) -> None:
+    """A last line without its end means a writer died: the run is not over."""
+    run = make_run("completed", tmp_path)
+    with run.journal.open("ab") as sink:
+        sink.write(b'{"seq":')
+    assert "torn" in verify_run(run).findings[0]
+
+
+def test_an_empty_directory_is_no_run(tmp_path: Path) -> None:
+    """Nothing to verify is a finding, not a pass and not a crash."""
+    assert not verify_run(RunDir(tmp_path)).ok
+    assert not VerificationReport("nothing", ()).ok
+
+
+def _short_watch(raws: Raws) -> None:
+    raws[0]["payload"]["plan"]["monitor_minutes"] = 0.5
+    for raw in raws:
+        if raw["kind"] == "watch_started":
+            raw["payload"]["minutes"] = 0.5
+
+
+def _without(kind: str) -> Callable[[Raws], None]:
+    def forge(raws: Raws) -> None:
+        raws[:] = [raw for raw in raws if raw["kind"] != kind]
+
+    return forge
+
+
+def _with(kind: str, **payload: Any) -> Callable[[Raws], None]:
+    def forge(raws: Raws) -> None:
+        for raw in raws:
+            if raw["kind"] == kind:
+                raw["payload"].update(payload)
+
+    return forge
+
+
+def _renamed(number: int, to: str) -> Callable[[Raws], None]:
+    def forge(raws: Raws) -> None:
+        raws[number]["kind"] = to
+
+    return forge
+
+
+def _step_failed(raws: Raws) -> None:
+    for raw in raws:
+        if raw["kind"] == "step_ended" and raw["payload"]["step"] == "warmup_query":
+            raw["payload"].update(status="failed", exit_code=137, reason="killed")
+
+
+def _no_end(raws: Raws) -> None:
+    ends = [n for n, raw in enumerate(raws) if raw["kind"] == "step_ended"]
+    del raws[ends[6]]
+
+
+def _not_gone(raws: Raws) -> None:
+    for raw in raws:
+        if raw["kind"] == "probe" and raw["payload"]["question"] == "gone":
+            raw["payload"]["ok"] = False
+
+
+def _later_boot(raws: Raws) -> None:
+    for raw in raws[20:]:
+        raw["boot_id"] = "00000000-another-boot"
+
+
+def _clock_jumped(raws: Raws) -> None:
+    for raw in raws[20:]:
+        raw["mono_ns"] += 60 * 10**9
+
+
+FORGED = {
+    "a watch of half a minute": (_short_watch, "without --short-watch REASON"),
+    "no watch at all": (_without("watch_ended"), "no whole watch window"),
+    "no samples": (_with("watch_ended", samples=0), "watch_ended counts 0"),
+    "another verdict": (_with("watch_ended", verdict="FAILED"), "the samples judge to PASSED"),
+    "no go": (_without("control"), "without a recorded go"),
+    "a go for another start": (_with("control", start=99), "without a recorded go"),
+    "a failed step": (_step_failed, "step warmup_query is failed"),
+    "a step without its end": (_no_end, "while stop_old_core_engine had no end"),
+    "two generations": (_not_gone, "while old_core_engine was not proved gone"),
+    "another exit code": (_with("closed", exit_code=4), "exit code 4; COMPLETED has 0"),
+    "the old one still runs": (
+        _with("closed", running={"new_core_engine": "alive", "old_core_engine": "alive"}),
+        "old_core_engine was alive; expected gone",
+    ),
+    "no identity": (_without("identity"), "no identity of new_core_engine"),
+    "not closed": (_without("closed"), "not closed"),
+    "a reboot that was none": (_later_boot, "and yet this boot is"),
+    "a clock that jumped": (_clock_jumped, "s apart since record 0"),
+    "an unknown kind": (_renamed(5, "note"), "unknown kind"),
+    "a dry run made real": (_with("run_created", dry_run=False, rehearsal="no"), "rehearsal"),
+}
+
+
+@pytest.mark.parametrize(("forge", "said"), FORGED.values(), ids=FORGED)
+def test_a_forged_journal_is_refused(
+    forge: Callable[[Raws], None], said: str, tmp_path: Path
+) -> None:
+    """With chain, evidence and manifest made anew, the record still contradicts itself."""
+    run = completed_run(tmp_path)
+    seal(run)
+    raws = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
+    forge(raws)
+    rewrite_journal(run, raws)
+    findings = verify_run(run).findings
+    assert said in "\n".join(findings)
+
+
+def test_a_rollback_that_took_too_long_is_refused(tmp_path: Path) -> None:
+    """An outcome that claims the budget is measured against it."""
+    run = rolled_back_run(tmp_path, plan={"max_rollback_seconds": 1.0})
+    seal(run)
+    findings = "\n".join(verify_run(run, allow_cutover_rollback=True).findings)
+    assert "at most 1 s are allowed" in findings
+
+
+def test_a_notebook_of_another_run_is_refused(tmp_path: Path) -> None:
+    """Stale output does not pass for new: a notebook carries run and journal digest."""
+    run = make_run("completed", tmp_path)
+    path = next(run.notebooks.glob("*.ipynb"))
+    notebook = json.loads(path.read_bytes())
+    notebook["metadata"]["ctp_runbook"]["run_id"] = "another"
+    path.write_text(json.dumps(notebook))
+    write_manifest(run, sealed=True)
+    assert "stamped with run another" in verify_run(run).findings[0]
+
+
+def test_a_cell_marked_completed_must_have_run(tmp_path: Path) -> None:
+    """Papermill marks cells that never ran as completed; such a notebook is refused."""
+    run = make_run("completed", tmp_path)
+    path = next(run.notebooks.glob("*.ipynb"))
+    notebook = json.loads(path.read_bytes())
+    notebook["cells"][0]["execution_count"] = None
+    path.write_text(json.dumps(notebook))
+    write_manifest(run, sealed=True)
+    assert "never executed" in verify_run(run).findings[0]
+
+
+@pytest.mark.parametrize("gone", ["ctp_readiness_precheck.json", "kafka_topic_init_result.env"])
+def test_mandatory_evidence_must_be_there(gone: str, tmp_path: Path) -> None:
+    """RUNBOOK §7: without a gate's evidence the gate is not proved."""
+    run = make_run("completed", tmp_path)
+    (run.evidence / gone).unlink()
+    write_manifest(run, sealed=True)
+    assert gone in "\n".join(verify_run(run).findings)
+
+
+def test_every_record_the_project_writes_is_known() -> None:
+    """A kind of record that verification does not know would refuse a true run."""
+    # Not of the twin: its front keeps a log of its own.
+    house = Path(ctp_runbook.__file__).parent
+    sources = (path for path in house.rglob("*.py") if "rehearsal" not in path.parts)
+    text = "\n".join(path.read_text() for path in sources)
+    kinds = re.findall(r"\b(?:record|append)\(\s*\"([a-z_]+)\"", text)
+    assert kinds
+    assert set(kinds) <= set(RECORD_FORMS)
+
+
+# --- a bare pair ------------------------------------------------------------------
+
+GOOD_PAIRS = ("completed", "rolled_back", "drill")
+
+
+def _pair(run: RunDir) -> tuple[Path, Path]:
+    names = ("ctp_cutover_result.env", "ctp_rollback_result.env")
+    return run.evidence / names[0], run.evidence / names[1]
+
+
+@pytest.mark.parametrize("kind", GOOD_PAIRS)
+def test_a_true_pair_passes_as_contract_only(kind: str, tmp_path: Path) -> None:
+    """Two bare files can prove form, arithmetic and logic, and the report says no more."""
+    report = verify_pair(*_pair(make_run(kind, tmp_path)), allow_cutover_rollback=True)
+    assert report.findings == ()
+    assert "contract only" in report.sentence
+
+
+def test_keys_that_this_project_added_are_not_required(tmp_path: Path) -> None:
+    """Evidence of earlier tools has the base keys only."""
+    added = re.compile(
+        rb"(CUTOVER_(RUN_ID|PLAN|JOURNAL|OUTCOME|TRADING|WATCH)|ROLLBACK_(RUN_ID|OUTCOME|"
+        rb"TRIGGER_OBSERVED)|STEP_\d+_OUTPUT)\w*=.*\n"
+    )
+    for path in (pair := _pair(make_run("rolled_back", tmp_path))):
+        path.write_bytes(added.sub(b"", path.read_bytes()))
+    assert verify_pair(*pair, allow_cutover_rollback=True).findings == ()
+
+
+BAD_PAIRS = {
+    "dry run": ("CUTOVER_DRY_RUN=0", "CUTOVER_DRY_RUN=1", "a dry run never verifies"),
+    "NaN seconds": (r"CUTOVER_DURATION_SECONDS=.*", "CUTOVER_DURATION_SECONDS=nan", "finite"),
+    "infinite": (r"ROLLBACK_MAX_SECONDS=.*", "ROLLBACK_MAX_SECONDS=inf", "finite"),
+    "negative": (r"STEP_1_DURATION_MS=.*", "STEP_1_DURATION_MS=-5", ">= 0"),
+    "exit 137": (r"STEP_2_EXIT_CODE=0", "STEP_2_EXIT_CODE=137", "ok with exit code 137"),
+    "failed step": (
+        r"STEP_3_STATUS=ok\nSTEP_3_DURATION_MS=(\d+)\nSTEP_3_EXIT_CODE=0",
+        r"STEP_3_STATUS=failed\nSTEP_3_DURATION_MS=\1\nSTEP_3_EXIT_CODE=137",
+        "is failed with exit code 137",
+    ),
+    "eight seconds": (
+        r"(?s)COMPLETED_UTC=.*?\nCUTOVER_DURATION_SECONDS=[\d.]+",
+        "COMPLETED_UTC=2026-02-02T02:40:08.253000+00:00\nCUTOVER_DURATION_SECONDS=8.000",
+        "the watch alone takes 30 minutes",
+    ),
+    "wrong sum": (r"DURATION_SECONDS=(\d)", r"DURATION_SECONDS=1\1", "DURATION_SECONDS says"),
+    "unknown step": ("STEP_1_NAME=bootstrap_infra", "STEP_1_NAME=dance", "no such step"),
+    "order": ("STEP_1_NAME=bootstrap_infra", "STEP_1_NAME=precheck", "order"),
+    "total": ("TOTAL_STEPS=10", "TOTAL_STEPS=9", "the total says '9'"),
+    "endless total": ("STEP_1_NAME=", "STEP_999999_NAME=", "step groups"),
+    "missing": (r"CUTOVER_ENV=.*\n", "", "CUTOVER_ENV is missing"),
+    "twice": (r"(CUTOVER_ENV=.*\n)", r"\1\1", "a second time"),
+    "all echo": (r"_COMMAND=.*", "_COMMAND=echo done", "only echoes"),
+    "echo in bash": (r"_COMMAND=.*", "_COMMAND=bash -lc 'echo rehearsal: ok'", "only echoes"),
+    "success and a failed step": ("FAILED_STEP=\n", "FAILED_STEP=precheck\n", "FAILED_STEP"),
+    "a rollback the other denies": (
+        "TRIGGERED_ROLLBACK=false",
+        "TRIGGERED_ROLLBACK=true",
+        "differ",
+    ),
+    "another environment": ("ROLLBACK_ENV=.*", "ROLLBACK_ENV=elsewhere", "differ"),
+    "no verdict": ("WATCH_VERDICT=PASSED", "WATCH_VERDICT=INCONCLUSIVE", "INCONCLUSIVE"),
+    "yes": ("CUTOVER_SUCCESS=true", "CUTOVER_SUCCESS=yes", "expected true or false"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "new", "said"), BAD_PAIRS.values(), ids=BAD_PAIRS)
+def test_a_pair_that_cannot_be_true_is_refused(
+    pattern: str, new: str, said: str, tmp_path: Path
+) -> None:
+    """Form, arithmetic, order and cross rules each refuse, naming what they found."""
+    pair = _pair(make_run("completed", tmp_path))
+    for path in pair:
+        path.write_text(re.sub(pattern, new, path.read_text()))
+    report = verify_pair(*pair)
+    assert said in "\n".join(report.findings)
+
+
+BAD_ROLLBACKS = {
+    "late": (r"MAX_SECONDS=.*", "MAX_SECONDS=1.000", "ROLLBACK_SLO_MET is true"),
+    "slo": ("SLO_MET=true", "SLO_MET=false", "ROLLBACK_SLO_MET is false"),
+    "failed": ("ROLLBACK_SUCCESS=true", "ROLLBACK_SUCCESS=false", "ROLLBACK_FAILED_STEP ''"),
+    "start failed": (
+        r"(STEP_5_STATUS)=ok\n(.*\n)STEP_5_EXIT_CODE=0",
+        r"\1=failed\n\2STEP_5_EXIT_CODE=137",
+        "start_previous_core_engine is failed with exit code 137",
+    ),
+    "not triggered": ("TRIGGERED=true", "TRIGGERED=false", "differ"),
+    "before the cutover": (
+        "ROLLBACK_STARTED_UTC=2026",
+        "ROLLBACK_STARTED_UTC=2025",
+        "before the cutover began",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pattern", "new", "said"), BAD_ROLLBACKS.values(), ids=BAD_ROLLBACKS)
+def test_a_rollback_that_cannot_be_true_is_refused(
+    pattern: str, new: str, said: str, tmp_path: Path
+) -> None:
+    """A rollback's success, its budget and its steps must agree."""
+    pair = _pair(make_run("rolled_back", tmp_path))
+    pair[1].write_text(re.sub(pattern, new, pair[1].read_text()))
+    assert said in "\n".join(verify_pair(*pair, allow_cutover_rollback=True).findings)
+
+
+def test_a_drill_needs_the_flag_and_the_budget(tmp_path: Path) -> None:
+    """The forced drill's own verifier accepts it, and only it."""
+    pair = _pair(make_run("drill", tmp_path))
+    assert "--allow-cutover-rollback" in verify_pair(*pair).findings[0]
+    late = verify_pair(*pair, allow_cutover_rollback=True, max_rollback_seconds=0.1)
+    assert "--max-rollback-seconds 0.1" in late.findings[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"no equals\n", b"=\n", b"A=1"])
+def test_what_is_no_env_file_is_refused(data: bytes, tmp_path: Path) -> None:
+    """Any bytes at all give findings, never a crash."""
+    one, two = tmp_path / "one.env", tmp_path / "two.env"
+    one.write_bytes(data)
+    assert not verify_pair(one, two).ok
