@@ -1,3 +1,25 @@
 """The infra gates, one module a component: what is wanted, what is done, what is wrong."""
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from ctp_runbook._late import late
+
+if TYPE_CHECKING:
+    from ctp_runbook.gates.context import GateContext
+    from ctp_runbook.gates.gate import GATES, GateOptions, write_gate
+    from ctp_runbook.gates.readiness import judge_readiness_file
+    from ctp_runbook.gates.run import run_gate
+else:
+    __getattr__ = late(
+        __name__,
+        {
+            "GATES": "gate",
+            "GateContext": "context",
+            "GateOptions": "gate",
+            "judge_readiness_file": "readiness",
+            "run_gate": "run",
+            "write_gate": "gate",
+        },
+    )
+
+__all__ = ["GATES", "GateContext", "GateOptions", "judge_readiness_file", "run_gate", "write_gate"]

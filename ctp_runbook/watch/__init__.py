@@ -1,3 +1,26 @@
 """From a sample to a verdict; writes nothing."""
 
-__all__: list[str] = []
+from typing import TYPE_CHECKING
+
+from ctp_runbook._late import late
+
+if TYPE_CHECKING:
+    from ctp_runbook.watch.baseline import read_baseline
+    from ctp_runbook.watch.judge import WindowJudgement
+    from ctp_runbook.watch.replay import read_rules, rejudge
+    from ctp_runbook.watch.sampler import Sampler
+    from ctp_runbook.watch.sources import watch_targets
+else:
+    __getattr__ = late(
+        __name__,
+        {
+            "Sampler": "sampler",
+            "WindowJudgement": "judge",
+            "read_baseline": "baseline",
+            "read_rules": "replay",
+            "rejudge": "replay",
+            "watch_targets": "sources",
+        },
+    )
+
+__all__ = ["Sampler", "WindowJudgement", "read_baseline", "read_rules", "rejudge", "watch_targets"]

@@ -112,6 +112,8 @@ def passed_on(body: list[ast.stmt]) -> Iterator[str]:
     for node in body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from (alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.If):  # for types, and late in truth
+            yield from passed_on(node.body)
 
 
 def _bound(target: ast.expr) -> Iterator[str]:
