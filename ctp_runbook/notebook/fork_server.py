@@ -1,6 +1,6 @@
 """The process kernels are forked from: imports once, forks at once, outlives nobody.
 
-``kernels.ForkServer`` starts it with one end of a socket pair. Each message there is one order for
+``forked_kernel`` starts it with one end of a socket pair. Each message there is one order for
 a kernel: JSON ``{"argv", "env", "cwd"}`` with the write end of a pipe. On that pipe the server
 answers ``{"pid": N}`` when the kernel exists and ``{"returncode": N}`` when it is gone; the pipe
 is closed then. End of file on the socket means that the owner is gone, however it went: the server

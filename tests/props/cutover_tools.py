@@ -109,7 +109,7 @@ class Cutover:
             for server in _children(self.viewer.pid):
                 kernels = [identity_of(pid) for pid in _children(server)]
                 live = [one for one in kernels if one is not None]
-                if "kernel_forkserver" in _command_line(server) and live:
+                if "notebook.fork_server" in _command_line(server) and live:
                     return min(live, key=lambda one: one.start_ticks).pid
             time.sleep(0.02)
         raise AssertionError("no kernel was found below the runner")
