@@ -22,18 +22,54 @@ from ctp_runbook.run.handover import cancel_working_orders
 from ctp_runbook.run.proofs import end_member, observe, prove_for, prove_gone, prove_started
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from ctp_runbook.run.switch import readiness_proof, unproved_gone
-from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.watch.verdicts import Firing
 
 if TYPE_CHECKING:
     from ctp_runbook.probes.liveness import Liveness
 
-__all__ = ["RollbackEnd", "roll_back"]
+__all__ = ["RollbackEnd", "Trouble", "roll_back"]
 
 # With less than this left, a step that restores trading is not cut to it any more: late is better
 # than nothing trading. Below every share of a step that starts something.
 _LEAST_SECONDS = 1.0
 _LEAST_SHARE = 0.05
 _CANCEL_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why the switch is to be undone, and the moment that started the rollback's clock.
+
+    ``is_over``: what was seen of the metric is more than ``value``.
+    """
+
+    cause: str
+    sentence: str
+    wall: float
+    mono: float
+    metric: str = ""
+    value: float | None = None
+    limit: float | None = None
+    is_over: bool = False
+
+    @classmethod
+    def now(cls, cause: str, sentence: str) -> Trouble:
+        """Trouble noticed this very moment."""
+        return cls(cause, sentence, time.time(), time.monotonic())
+
+    @classmethod
+    def fired(cls, firing: Firing) -> Trouble:
+        """The rollback trigger became true at a sample."""
+        return cls(
+            "metric",
+            firing.sentence,
+            firing.wall,
+            firing.mono,
+            metric=firing.metric,
+            value=firing.value,
+            limit=firing.limit,
+            is_over=firing.is_over,
+        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import observe, pin_member, shows_life
 from ctp_runbook.run.requests import Request
-from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.rollback import Trouble
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement

@@ -1,6 +1,7 @@
 """One metric of one engine as columns: what it read at which moment, of samples or whole blocks.
 
-A day of samples is held as a few numbers a sample, and cut into stretches of time in one go.
+A day of samples is held as a few numbers a sample, and cut into stretches of time in one go. Apart
+from the comparison, which the orchestrator imports at its start: numpy comes with this module.
 """
 
 from __future__ import annotations
