@@ -79,7 +79,6 @@ class RollbackEnd:
     outcome: Outcome
     sentence: str
     failed_step: str
-    late: bool
 
 
 @dataclass
@@ -335,21 +334,20 @@ def _finish(work: _Rollback) -> RollbackEnd:
     result = _run(work, step, prove=lambda due: judged(due) or _still_trading(work, due))
     took = time.monotonic() - work.started
     budget = context.plan.max_rollback_seconds
-    late = took > budget
     told = f"the previous stack trades again {took:.1f} s after the trigger (budget {budget:g} s)"
     bad = [one for one in work.results.values() if one.status in _BAD]
     unrestored = [one for one in bad if one.step.kind in (StepKind.RESTORE, StepKind.START)]
     if result.is_ok and unrestored:
         why = f"{told}, but not as it was to be restored: {unrestored[0].sentence}"
-        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name, late)
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name)
     if not result.is_ok:
         why = f"{told}, but it could not be validated: {result.sentence}"
-        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, step.name, late)
-    if late:
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, step.name)
+    if took > budget:
         why = f"{told}: late"
-        return RollbackEnd(Outcome.ROLLED_BACK_LATE, why, "rollback_duration_exceeded", late)
+        return RollbackEnd(Outcome.ROLLED_BACK_LATE, why, "rollback_duration_exceeded")
     noted = f"; {'; '.join(one.sentence for one in bad)}" if bad else ""
-    return RollbackEnd(Outcome.ROLLED_BACK_IN_BUDGET, told + noted, "", late)
+    return RollbackEnd(Outcome.ROLLED_BACK_IN_BUDGET, told + noted, "")
 
 
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT)
@@ -370,8 +368,7 @@ def _failed(work: _Rollback, sentence: str) -> RollbackEnd:
         if step.name not in work.results:
             skip_step(context, step, reason=sentence, status=StepStatus.NOT_RUN)
     bad = [one.step.name for one in work.results.values() if one.status in _BAD]
-    late = time.monotonic() > work.deadline
-    return RollbackEnd(Outcome.ROLLBACK_FAILED, sentence, bad[-1] if bad else "", late)
+    return RollbackEnd(Outcome.ROLLBACK_FAILED, sentence, bad[-1] if bad else "")
 
 
 def _run(

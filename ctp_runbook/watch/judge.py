@@ -23,7 +23,7 @@ from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_quer
 if TYPE_CHECKING:
     from ctp_runbook.record.sample_blocks import Block, Chunk, Row
 
-__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
+__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement"]
 
 
 @dataclass(frozen=True)
@@ -220,38 +220,6 @@ class WindowJudge:
     def _fire(self, condition: Condition, seq: int, wall: float, mono: float) -> Firing:
         last, rule = self._held[condition].last, self._watched[condition.metric].rule
         return firing_of(condition, last, rule=rule, seq=seq, wall=wall, mono=mono)
-
-
-def judge_window(
-    samples: Iterable[Sample],
-    *,
-    rules: WatchRules,
-    keys: tuple[str, ...],
-    trigger: Trigger,
-    started_mono: float,
-    ends_mono: float,
-    accepted_mono: Iterable[float] = (),
-    judged_mono: float | None = None,
-    final: bool = True,
-) -> tuple[WindowJudgement, Firing | None]:
-    """Judge a window again from its raw samples, as the live judge did.
-
-    ``accepted_mono`` are the moments somebody resumed the watch; ``judged_mono`` is when the
-    verdict was taken (``ends_mono`` when None). ``final`` asks for proof over the whole window.
-    """
-    judge = WindowJudge(
-        rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
-    )
-    resumes = sorted(accepted_mono)
-    for sample in samples:
-        while resumes and resumes[0] <= sample.mono:
-            judge.accept()
-            resumes.pop(0)
-        judge.add(sample)
-    if resumes:
-        judge.accept()
-    at = ends_mono if judged_mono is None else judged_mono
-    return judge.at(at, final=final), judge.firing
 
 
 def _concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str]) -> bool:
