@@ -110,8 +110,13 @@ _WATCH_FIELDS: Mapping[str, Field] = {
 }
 _SOURCES = ("engine", "prometheus", "kafka", "clickhouse", "command", "replay")
 _SOURCE_NAMES = (
-    *("kafka_bootstrap", "clickhouse_url", "clickhouse_user"),
-    *("clickhouse_key_env", "env_file", "prometheus_url", "replay_file"),
+    "kafka_bootstrap",
+    "clickhouse_url",
+    "clickhouse_user",
+    "clickhouse_key_env",
+    "env_file",
+    "prometheus_url",
+    "replay_file",
 )
 _SOURCE_FIELDS: Mapping[str, Field] = {name: _text(required=False) for name in _SOURCE_NAMES}
 _METRIC_FIELDS: Mapping[str, Field] = {

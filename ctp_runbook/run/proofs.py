@@ -79,7 +79,7 @@ def observe(
 
 def shows_life(context: RunContext, member: Member) -> bool:
     """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
-    from ctp_runbook.probes.liveness import shows_life as shows_by_name_or_port
+    from ctp_runbook.probes.liveness import shows_by_name_or_port
 
     pin = context.history.pins.get(member.name)
     known = pin.identity if pin else None

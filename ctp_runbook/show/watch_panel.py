@@ -69,7 +69,8 @@ def draw_panel(
     _draw_trigger(axes, one, rule, history, clock, theme)
     if one.points.extremes is None:
         axes.text(
-            *(clock.at((clock.zero + clock.last) / 2), 0.55),
+            clock.at((clock.zero + clock.last) / 2),
+            0.55,
             _why_empty(one),
             transform=axes.get_xaxis_transform(),
             ha="center",
