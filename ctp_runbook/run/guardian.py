@@ -156,7 +156,8 @@ def spawn_guardian(
     arguments += ["--adopt", str(adopt)] if adopt else []
     arguments += ["--resume", resume] if resume else []
     arguments += ["--asked", asked] if asked else []
-    arguments = [*scope_prefix(), *arguments]
+    prefix, _ = scope_prefix()
+    arguments = [*prefix, *arguments]
     pid = _spawn_detached(arguments, log=run.logs / "guardian.log", keep=lock_fd)
     return identity_of(pid) or Identity(pid, 0)
 
@@ -185,10 +186,11 @@ def _spawn_detached(arguments: list[str], *, log: Path, keep: int) -> int:
 
 def shares_control_group() -> str:
     """A warning when what is started here ends with the caller's control group; else nothing."""
-    if scope_prefix():
+    _, lack = scope_prefix()
+    if not lack:
         return ""
     return (
-        "systemd does not run here: the run stays in this process's control group, and stopping "
+        f"{lack}: the run stays in this process's control group, and stopping "
         "that group (as a service manager stops Jupyter) stops the run, undecided. Start it from "
         "a login shell or tmux, and take it up again with `ctp-runbook resume` if it is stopped"
     )
