@@ -24,9 +24,8 @@ __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
-    from ctp_runbook.run.unstarted import unstarted_sentence
-    from ctp_runbook.show.countdown import countdown
-    from ctp_runbook.show.terminal import sentence_of
+    from ctp_runbook.run.attend import unstarted_sentence
+    from ctp_runbook.show.terminal import countdown, sentence_of
 
     found = find_run(run_dir, outputs)
     history = launch.read_history(found)

@@ -44,7 +44,10 @@ def launch_daemon(pid_file: Path, argv: tuple[str, ...], *, log: Path | None) ->
     The pid file stays behind when the daemon dies within that time; removing it is the
     caller's to decide.
     """
-    prefix, notice = _scope()
+    prefix, lack = scope_prefix()
+    # Where there is no systemd, nobody stops a service by its control group.
+    shares = bool(lack) and _SYSTEMD_MARK.is_dir()
+    notice = f" ({lack}: it shares the caller's cgroup)" if shares else ""
     report = _launch(pid_file, prefix + argv, log, scoped=bool(prefix))
     if "pid" not in report:
         return Launch(None, report.get("problem", "the launcher died"))
@@ -52,23 +55,24 @@ def launch_daemon(pid_file: Path, argv: tuple[str, ...], *, log: Path | None) ->
     return Launch(identity, report["problem"], notice)
 
 
-def _scope() -> tuple[tuple[str, ...], str]:
-    """How to leave the caller's cgroup: the systemd-run prefix, or none and the reason.
+def scope_prefix() -> tuple[tuple[str, ...], str]:
+    """What puts a command into a control group of its own, or nothing and why there is nothing.
 
-    ``systemd-run --scope`` becomes the command in place, so the recorded pid stays true.
+    ``systemd-run --scope`` becomes the command in place, so that a recorded pid stays true.
     """
     if not _SYSTEMD_MARK.is_dir():
-        return (), ""
+        return (), "systemd does not run here"
     runner = shutil.which("systemd-run")
     if runner is None:
-        return (), " (no systemd-run: it shares the caller's cgroup)"
+        return (), "no systemd-run"
     base = (runner, "--scope", "--quiet", "--collect")
     if os.geteuid() == 0:
         return (*base, "--"), ""
+    # Without the user's bus systemd-run --user fails, and with it whatever it was to start.
     bus = Path(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")) / "bus"
     if bus.exists():
         return (*base, "--user", "--"), ""
-    return (), " (no user bus for systemd-run: it shares the caller's cgroup)"
+    return (), "no user bus for systemd-run"
 
 
 def _launch(
@@ -201,13 +205,3 @@ def _death(status: int) -> str:
     code = os.waitstatus_to_exitcode(status)
     how = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     return f"it died within {_SETTLE_SECONDS} s of its start ({how})"
-
-
-def scope_prefix() -> list[str]:
-    """What puts a command into a control group of its own; nothing where systemd does not run."""
-    import shutil
-
-    if not Path("/run/systemd/system").is_dir() or not shutil.which("systemd-run"):
-        return []
-    user = [] if os.geteuid() == 0 else ["--user"]
-    return ["systemd-run", "--scope", "--quiet", "--collect", *user, "--"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.checkout import CHECKOUT, find_here
 
 __all__ = ["find_config", "find_notebooks"]
 
@@ -24,8 +25,6 @@ def find_notebooks() -> Path:
 
 
 def _find(path: Path) -> Path:
-    roots = (Path(), Path(__file__).resolve().parents[2])
-    for root in roots:
-        if (root / path).exists():
-            return root / path
-    raise RunRefused(f"{path} is neither here nor in {roots[1]}; run in a checkout, or name it")
+    if found := find_here(path):
+        return found
+    raise RunRefused(f"{path} is neither here nor in {CHECKOUT}; run in a checkout, or name it")

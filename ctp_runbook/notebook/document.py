@@ -46,11 +46,10 @@ class NotebookStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """How running a notebook came to an end; ``cell`` is the index it stopped at, if it did."""
+    """How running a notebook came to an end; ``ename`` names the error of the cell that failed."""
 
     status: NotebookStatus
     sentence: str
-    cell: int | None = None
     ename: str = ""
 
 

@@ -105,7 +105,7 @@ class Execution:
         except CellExecutionError as error:
             self._document.fail_cell(index)
             sentence = self._redactor(_failure_sentence(error, number))
-            return Ending(NotebookStatus.FAILED, sentence, index, error.ename)
+            return Ending(NotebookStatus.FAILED, sentence, error.ename)
         except CellTimeoutError:
             self.stop("timeout")
             return self._lost(index, f"cell {number} ran longer than {self._cell_timeout:g} s")
@@ -120,7 +120,7 @@ class Execution:
     def _lost(self, index: int, reason: str) -> Ending:
         sentence = f"{reason}; the run itself does not depend on this notebook"
         self._document.lose_cell(index, sentence)
-        return Ending(NotebookStatus.LOST, sentence, index)
+        return Ending(NotebookStatus.LOST, sentence)
 
 
 def _failure_sentence(error: CellExecutionError, number: int) -> str:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES
 
 __all__ = ["ForkServer", "ForkServerLost", "ForkedKernel", "fork_server"]
@@ -30,7 +31,6 @@ _START = (
     "import sys; sys.path.append({root!r}); "
     "from ctp_runbook.notebook.fork_server import main; main({fd}, {scratch!r})"
 )
-_ROOT = str(Path(__file__).resolve().parents[2])
 _END_SECONDS = 5.0
 # Threads that numpy (BLAS) and pandas (pyarrow's allocator) would start on import: a fork copies
 # what they hold, and not them.
@@ -122,7 +122,7 @@ class ForkServer:
         """Start the server; it imports while the caller goes on."""
         self.scratch = Path(tempfile.mkdtemp(prefix="ctp-kernels-"))
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code = _START.format(root=_ROOT, fd=theirs.fileno(), scratch=str(self.scratch))
+        code = _START.format(root=str(CHECKOUT), fd=theirs.fileno(), scratch=str(self.scratch))
         with theirs:
             # A session of its own: Ctrl-C in the terminal is for the runner to handle.
             self._process = subprocess.Popen(

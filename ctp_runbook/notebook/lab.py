@@ -21,7 +21,7 @@ from typing import Any
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.notebook.checkout import find_notebooks
 from ctp_runbook.notebook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, runs_under
 from ctp_runbook.run.launch import is_attended, read_history
 
 __all__ = ["lab_copy", "open_lab", "rehearsal_parameters", "run_going_on"]
@@ -162,8 +162,7 @@ def _ending(server: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:
     """A run of ``environment`` in ``outputs`` that is attended now, if there is one."""
-    for journal in outputs.glob("*/journal.jsonl"):
-        run = RunDir(journal.parent.absolute())
+    for run in runs_under(outputs.absolute()):
         with contextlib.suppress(RunbookError):  # a record nobody can read is nobody's run
             history = read_history(run)
             ours = history.created["environment"] == environment

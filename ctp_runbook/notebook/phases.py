@@ -37,10 +37,10 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
-from ctp_runbook.run.unstarted import unstarted_sentence
+from ctp_runbook.run.attend import unstarted_sentence
 from ctp_runbook.show import run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table, mark
-from ctp_runbook.show.plan_page import plan_blocks, refuse_other_plan
+from ctp_runbook.show.run_blocks import plan_blocks, refuse_other_plan
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.show.topology import sli_topology
 from ctp_runbook.show.topology_figure import topology_picture

@@ -14,7 +14,7 @@ from ctp_runbook.model import State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Page
-from ctp_runbook.show.countdown import countdown
+from ctp_runbook.show.terminal import countdown
 from ctp_runbook.watch.measure import Point
 
 __all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]

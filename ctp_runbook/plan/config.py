@@ -54,7 +54,6 @@ class MetricRule:
     zero_events: str = "inconclusive"
     fresh_seconds: float = 10.0
     min_coverage: float = 0.9
-    no_data: str = "inconclusive"
     baseline_max_shift: float | None = None
 
 
@@ -84,7 +83,6 @@ class Limits:
     ready_probe_max_age_seconds: float
     alive_timeout_seconds: float
     proof_grace_seconds: float
-    login_attempts_max: int
     min_watch_minutes: float
     hold_seconds: float
     hold_expiry: str
@@ -112,8 +110,13 @@ _WATCH_FIELDS: Mapping[str, Field] = {
 }
 _SOURCES = ("engine", "prometheus", "kafka", "clickhouse", "command", "replay")
 _SOURCE_NAMES = (
-    *("kafka_bootstrap", "clickhouse_url", "clickhouse_user"),
-    *("clickhouse_key_env", "env_file", "prometheus_url", "replay_file"),
+    "kafka_bootstrap",
+    "clickhouse_url",
+    "clickhouse_user",
+    "clickhouse_key_env",
+    "env_file",
+    "prometheus_url",
+    "replay_file",
 )
 _SOURCE_FIELDS: Mapping[str, Field] = {name: _text(required=False) for name in _SOURCE_NAMES}
 _METRIC_FIELDS: Mapping[str, Field] = {
@@ -136,7 +139,6 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "zero_events": _text("pass", "inconclusive", required=False),
     "fresh_seconds": _OPTIONAL_POSITIVE,
     "min_coverage": Field("number", high=1.0, required=False),
-    "no_data": _text("inconclusive", required=False),
     "baseline_max_shift": _OPTIONAL_SECONDS,
 }
 _LIMIT_FIELDS: Mapping[str, Field] = {
@@ -146,7 +148,6 @@ _LIMIT_FIELDS: Mapping[str, Field] = {
     "ready_probe_max_age_seconds": _POSITIVE,
     "alive_timeout_seconds": _POSITIVE,
     "proof_grace_seconds": _SECONDS,
-    "login_attempts_max": Field("integer", low=1, high=100),
     "min_watch_minutes": Field("number", high=1440),
     "hold_seconds": _SECONDS,
     "hold_expiry": _text("rollback", "keep"),
@@ -249,7 +250,7 @@ def _sessions(table: Mapping[str, Any] | None) -> TradingSessions:
 
 def _numbers(table: Mapping[str, Any]) -> dict[str, Any]:
     """The table with whole numbers as floats, where the field is not a count."""
-    counts = {"min_events", "login_attempts_max", "journal_reserve_bytes", "restarts_max"}
+    counts = {"min_events", "journal_reserve_bytes", "restarts_max"}
     return {
         key: float(value) if type(value) is int and key not in counts else value
         for key, value in table.items()

@@ -21,13 +21,10 @@ __all__ = ["choice", "flag", "of_type", "path", "placed", "reason", "reasons", "
 
 _LONGEST_VALUE = 80
 # What people write for yes, no and nothing, in YAML, SQL, Python and by hand.
-_ANSWERS = frozenset(
-    {
-        *("true", "yes", "on", "y", "t", "1"),
-        *("false", "no", "off", "n", "f", "0"),
-        *("null", "none", "nil", "nan", "na", "n/a", "undefined", "~", "-"),
-    }
-)
+_YES = ("true", "yes", "on", "y", "t", "1")
+_NO = ("false", "no", "off", "n", "f", "0")
+_NOTHING = ("null", "none", "nil", "nan", "na", "n/a", "undefined", "~", "-")
+_ANSWERS = frozenset(_YES + _NO + _NOTHING)
 
 
 @dataclass(frozen=True)

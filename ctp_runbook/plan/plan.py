@@ -25,7 +25,10 @@ from ctp_runbook.plan.template_text import TemplateText, read_template
 from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.redact import Redactor, is_secret_name
 
-__all__ = ["Plan", "load_plan", "plan_digest", "window_refusals"]
+__all__ = ["PLAN_FILES", "Plan", "load_plan", "plan_digest", "window_refusals"]
+
+# The attributes of a plan that name the files it was made from.
+PLAN_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
 
 @dataclass(frozen=True)

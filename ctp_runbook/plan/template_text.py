@@ -49,10 +49,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class TemplateText:
-    """A template as it was read; ``raw`` are the bytes the plan's digest covers."""
+    """A template as it was read."""
 
     file: str
-    raw: bytes
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...]
 
@@ -95,7 +94,7 @@ def _unreadable(file: str, flag: str, found: str) -> TemplateText:
         expected="a template of KEY=VALUE lines",
         remedy=f"name an existing template with {flag}",
     )
-    return TemplateText(file=file, raw=b"", entries=(), problems=(problem,))
+    return TemplateText(file=file, entries=(), problems=(problem,))
 
 
 def parse_template(raw: bytes, *, file: str) -> TemplateText:
@@ -111,7 +110,7 @@ def parse_template(raw: bytes, *, file: str) -> TemplateText:
                 entries.append(item)
             else:
                 problems.append(item)
-    return TemplateText(file=file, raw=raw, entries=tuple(entries), problems=tuple(problems))
+    return TemplateText(file=file, entries=tuple(entries), problems=tuple(problems))
 
 
 def _gave_up(file: str, line: int) -> Problem:

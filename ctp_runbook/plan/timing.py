@@ -13,7 +13,7 @@ from typing import Any
 
 from ctp_runbook.plan.plan import Plan
 
-__all__ = ["Measured", "p95", "undo_refusals"]
+__all__ = ["Measured", "p95", "refusals_by_flag", "undo_refusals"]
 
 
 def p95(seconds: Sequence[float]) -> float | None:
@@ -74,10 +74,19 @@ def undo_refusals(
 
     What was never measured counts as long as the plan lets it take.
     """
-    return (
-        *(_unmeasured(plan, measured) if not accept_unmeasured.strip() else ()),
-        *(_too_late(plan, measured, now) if not accept_late.strip() else ()),
-    )
+    reasons = {"accept_unmeasured": accept_unmeasured, "accept_late": accept_late}
+    refused = refusals_by_flag(plan, measured, now=now)
+    return tuple(one for flag in refused if not reasons[flag].strip() for one in refused[flag])
+
+
+def refusals_by_flag(
+    plan: Plan, measured: Measured, *, now: datetime
+) -> dict[str, tuple[str, ...]]:
+    """As ``undo_refusals``, all of them, by the name of the flag that takes a reason against each."""
+    return {
+        "accept_unmeasured": tuple(_unmeasured(plan, measured)),
+        "accept_late": tuple(_too_late(plan, measured, now)),
+    }
 
 
 def _unmeasured(plan: Plan, measured: Measured) -> Iterator[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.probes.exchange import exchange
 
 __all__ = ["ClickHouseDoor", "ingest_delay_ms", "quoted"]
 
-_LARGEST_ANSWER = 64 << 20
+_PORT = 8123
 _SHOWN = 300
 
 
@@ -28,7 +29,7 @@ class ClickHouseDoor:
     def shown(self) -> str:
         """The address without user and password."""
         parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or 8123}"
+        return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORT}"
 
     def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
         """The rows of a SELECT; 64-bit integers come as numbers."""
@@ -53,21 +54,23 @@ class ClickHouseDoor:
         # The server gives up too, so that no question outlives the gate that asked it.
         settings |= {"max_execution_time": str(max(1, int(seconds)))}
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
-        connection = HTTPConnection(parts.hostname or "", parts.port or 8123, timeout=seconds)
+        url = parts._replace(path="/", query=urlencode(settings)).geturl()
         try:
-            connection.request("POST", f"/?{urlencode(settings)}", query.encode(), headers)
-            response = connection.getresponse()
-            raw = response.read(_LARGEST_ANSWER)
-        except (OSError, HTTPException) as error:
-            told = str(error) or type(error).__name__
+            status, raw = exchange(
+                url,
+                seconds=seconds,
+                method="POST",
+                body=query.encode(),
+                headers=headers,
+                default_port=_PORT,
+            )
+        except (OSError, HTTPException, ValueError) as error:
             raise ProbeError(
-                f"ClickHouse at {self.shown}: {told}; is the service up "
+                f"ClickHouse at {self.shown}: {error}; is the service up "
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
             ) from error
-        finally:
-            connection.close()
-        if response.status != 200:
-            raise ProbeError(self._refusal(response.status, raw.decode("utf-8", "replace")))
+        if status != 200:
+            raise ProbeError(self._refusal(status, raw.decode("utf-8", "replace")))
         return raw
 
     def _refusal(self, status: int, text: str) -> str:

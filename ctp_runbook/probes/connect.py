@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.probes.exchange import exchange
 
 __all__ = ["Answer", "ConnectorLook", "TaskLook", "ask_connect", "read_status"]
 
-_LARGEST_ANSWER = 4 << 20
 _SHOWN = 200
 
 
@@ -81,24 +81,19 @@ def ask_connect(
     """One call; ``path`` is quoted here. Raises ProbeError for no answer, or no JSON in it."""
     parts = urlsplit(base)
     where = f"{method} {parts.scheme}://{parts.hostname}:{parts.port or 80}{path}"
-    connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=seconds)
+    url = parts._replace(path=parts.path.rstrip("/") + quote(path), query="").geturl()
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
     try:
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        connection.request(method, parts.path.rstrip("/") + quote(path), data, headers)
-        response = connection.getresponse()
-        raw = response.read(_LARGEST_ANSWER)
-    except (OSError, HTTPException) as error:
-        told = str(error) or type(error).__name__
-        raise ProbeError(f"Kafka Connect: {where}: {told}; is the service up?") from error
-    finally:
-        connection.close()
+        status, raw = exchange(url, seconds=seconds, method=method, body=data, headers=headers)
+    except (OSError, HTTPException, ValueError) as error:
+        raise ProbeError(f"Kafka Connect: {where}: {error}; is the service up?") from error
     try:
-        return Answer(response.status, json.loads(raw) if raw.strip() else None)
+        return Answer(status, json.loads(raw) if raw.strip() else None)
     except ValueError as error:
         shown = raw[:60].decode("utf-8", "replace")
         raise ProbeError(
-            f"Kafka Connect: {where}: answered HTTP {response.status} with {shown!r}, expected "
+            f"Kafka Connect: {where}: answered HTTP {status} with {shown!r}, expected "
             "JSON; is this address Connect's REST interface (--connect-url)?"
         ) from error
 

@@ -25,7 +25,6 @@ __all__ = [
     "Partition",
     "Tail",
     "TopicLook",
-    "consumer_lag_ms",
     "newest_record",
     "quiet_settings",
 ]
@@ -319,15 +318,6 @@ def _left(end: float) -> float:
     if (left := end - time.monotonic()) <= 0:
         raise ProbeError("no answer in time")
     return left
-
-
-def consumer_lag_ms(servers: str, *, group: str, topic: str, seconds: float) -> float:
-    """One look of a ``LagReader``."""
-    reader = LagReader(servers, group=group, topic=topic)
-    try:
-        return reader.read(seconds=seconds)
-    finally:
-        reader.close()
 
 
 def newest_record(servers: str, topic: str, *, seconds: float) -> bytes | None:

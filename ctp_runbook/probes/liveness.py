@@ -31,7 +31,7 @@ __all__ = [
     "recorded_identity",
     "run_probe",
     "run_probe_apart",
-    "shows_life",
+    "shows_by_name_or_port",
 ]
 
 _ALIVE, _GONE = 0, 1
@@ -121,7 +121,7 @@ class Liveness:
 # --- commands ---------------------------------------------------------------------
 
 
-def shows_life(member: Member, *, known: Identity | None, cwd: Path) -> bool:
+def shows_by_name_or_port(member: Member, *, known: Identity | None, cwd: Path) -> bool:
     """A glance without the alive command: its metrics port answers, or its recorded process runs.
 
     Cheap enough to be taken every second; what it says is a suspicion, not a proof.

@@ -5,18 +5,14 @@ from __future__ import annotations
 import errno
 import re
 import socket
-import time
 from collections.abc import Collection
 from functools import lru_cache
-from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING
+from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.record.samples import series_key
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 __all__ = ["ask", "fetch", "is_port_open", "parse_page", "scrape"]
 
@@ -35,31 +31,6 @@ _LINE = re.compile(
 _NAME = re.compile(r"[\w:]*")
 
 
-class _TimedSocket(socket.socket):
-    """A socket all of whose reads end by one deadline (monotonic seconds): an answer that drips
-    in, header or body, takes no longer than one that never comes."""
-
-    deadline = 0.0
-
-    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        self.settimeout(_left(self.deadline))
-        return super().recv_into(buffer, nbytes, flags)
-
-
-def _left(deadline: float) -> float:
-    if (left := deadline - time.monotonic()) <= 0:
-        raise TimeoutError
-    return left
-
-
-def _connect(host: str, port: int, *, deadline: float) -> _TimedSocket:
-    plain = socket.create_connection((host, port), timeout=_left(deadline))
-    timed = _TimedSocket(fileno=plain.detach())
-    timed.deadline = deadline
-    timed.settimeout(_left(deadline))
-    return timed
-
-
 def fetch(url: str, *, seconds: float) -> bytes:
     """The body of ``url`` by GET, whole within ``seconds``. Raises ProbeError.
 
@@ -74,28 +45,9 @@ def fetch(url: str, *, seconds: float) -> bytes:
 def ask(url: str, *, seconds: float) -> tuple[int, bytes]:
     """``fetch`` for whoever reads what a refusal says: the status, and the body whatever it is."""
     try:
-        return _get(url, deadline=time.monotonic() + seconds)
-    except TimeoutError as error:
-        raise ProbeError(f"{url}: no whole answer within {seconds:g} s") from error
+        return exchange(url, seconds=seconds)
     except (OSError, HTTPException, ValueError) as error:
-        raise ProbeError(f"{url}: {str(error) or type(error).__name__}") from error
-
-
-def _get(url: str, *, deadline: float) -> tuple[int, bytes]:
-    """Status and whole body. Raises TimeoutError, OSError, HTTPException or ValueError."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 80
-    connection = HTTPConnection(host, port)
-    connection.sock = _connect(host, port, deadline=deadline)
-    try:
-        connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-        with connection.getresponse() as response:
-            body = b"".join(iter(lambda: response.read1(65536), b""))
-            if response.length:
-                raise ProbeError(f"{url}: the answer ended {response.length} bytes early")
-            return response.status, body
-    finally:
-        connection.close()
+        raise ProbeError(f"{url}: {error}") from error
 
 
 def parse_page(text: str, *, families: Collection[str]) -> dict[str, float]:

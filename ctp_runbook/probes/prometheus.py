@@ -1,4 +1,4 @@
-"""Ask Prometheus by its HTTP interface: a query's value now, or its values over a stretch of time."""
+"""Ask Prometheus by its HTTP interface: a query's value now."""
 
 from __future__ import annotations
 
@@ -41,15 +41,6 @@ class PrometheusDoor:
             )
         return value
 
-    def values(
-        self, query: str, *, start: float, end: float, step_seconds: float, seconds: float
-    ) -> tuple[tuple[float, float], ...]:
-        """Time (seconds since the epoch) and value from ``start`` to ``end``; empty for no series."""
-        given = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}"}
-        data = self._ask("query_range", {**given, "step": f"{step_seconds:g}"}, seconds=seconds)
-        series = self._series(data)
-        return tuple(self._point(one) for one in series[0].get("values", ())) if series else ()
-
     def _ask(self, path: str, given: dict[str, str], *, seconds: float) -> Any:
         url = f"{self.url.rstrip('/')}/api/v1/{path}?{urlencode(given)}"
         try:
@@ -78,7 +69,7 @@ class PrometheusDoor:
 
     def _series(self, data: Any) -> list[Any]:
         kind = data.get("resultType") if isinstance(data, dict) else None
-        series = data.get("result") if kind in ("vector", "matrix") else None
+        series = data.get("result") if kind == "vector" else None
         if not isinstance(series, list) or not all(isinstance(one, dict) for one in series):
             raise ProbeError(f"Prometheus at {self.url}: a {kind} is no number; {_REMEDY}")
         if len(series) > 1:

@@ -15,7 +15,7 @@ from typing import Any
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.rundir import RunDir, newest_run
+from ctp_runbook.record.rundir import RunDir, newest_run, runs_under
 
 __all__ = ["run_in_charge"]
 
@@ -26,7 +26,7 @@ def run_in_charge(outputs: Path) -> RunDir:
     Where none ever began, it is the newest. Raises RunRefused when there is none, or when several
     hold environments of theirs.
     """
-    runs = [RunDir(path.parent) for path in outputs.glob("*/run.json")]
+    runs = list(runs_under(outputs))
     holding = _holding(runs)
     if len(holding) > 1:
         named = "; ".join(f"--run {run.path}" for run in holding)

@@ -12,7 +12,7 @@ from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import runs_under
 
 __all__ = ["measured_durations"]
 
@@ -45,12 +45,14 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
-    for path in sorted(path for root in outputs for path in root.glob("*/run.json")):
+    for run in sorted(
+        (run for root in outputs for run in runs_under(root)), key=lambda run: run.path
+    ):
         try:
-            header = json.loads(path.read_bytes())
+            header = json.loads(run.run_json.read_bytes())
             if header["environment"] != environment or header["dry_run"]:
                 continue
-            history = History.of(read_journal(RunDir(path.parent).journal).records)
+            history = History.of(read_journal(run.journal).records)
         except (OSError, ValueError, KeyError, TypeError, RunbookError):
             continue
         # The journal is what counts; run.json only spares reading those of others.

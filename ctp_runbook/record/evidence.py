@@ -2,7 +2,7 @@
 
 ``KEY=VALUE`` lines end with LF and hold no line break: one in a command is written as ``\\n``.
 Instants are the journal's own (UTC, microseconds), durations differences of those instants, so
-that a reader can redo the arithmetic.
+that a reader can redo the arithmetic. Writing them is the last act of a run: with it the secrets go.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.record.history import History, StepHistory
-from ctp_runbook.record.journal import Record, digest_of
+from ctp_runbook.record.journal import Record, digest_of, read_journal
 from ctp_runbook.record.kinds import FAILED_BY_CAUSE
+from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.record.result_env import env_lines
 from ctp_runbook.record.rundir import RunDir, write_atomic
 
@@ -29,6 +30,7 @@ __all__ = [
     "ROLLBACK_RESULT",
     "cutover_env",
     "failed_step",
+    "finalise",
     "manifest_bytes",
     "rollback_env",
     "rollback_seconds",
@@ -352,3 +354,10 @@ def _seconds(value: float) -> str:
 
 def _flag(value: bool) -> str:
     return "true" if value else "false"
+
+
+def finalise(run: RunDir) -> None:
+    """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated."""
+    write_evidence(run, History.of(read_journal(run.journal).records))
+    write_manifest(run, sealed=False)
+    clear_private(run)

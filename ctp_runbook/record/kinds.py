@@ -135,9 +135,7 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     },
     "state": {"to": _one_of(*(state.value for state in State)), "reason": _is_text},
     "orchestrator_started": {"resumed": _is_flag, "reason": _is_text},
-    "orchestrator_lost": {},
     "guardian_started": {"pid": _is_count, "start_ticks": _is_count},
-    "guardian_lost": {},
     "identity": {
         "member": _is_name,
         "pid": _is_count,
@@ -201,7 +199,6 @@ RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
     "act_started": {"act": _is_name, "member": _is_name, "pid": _is_count, "command": _is_name},
     "act_ended": {"act": _is_name, "member": _is_name, "exit_code": _optional(_is_whole)},
     "trading_state": {"member": _is_name, "state": _is_table},
-    "effect": {"step": _is_name, "proved": _is_flag, "sentence": _is_text},
     "baseline_ended": {
         "url": _is_text,
         "samples": _is_count,

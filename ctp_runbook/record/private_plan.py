@@ -11,15 +11,14 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.plan.plan import PLAN_FILES, Plan, load_plan
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, private_dir, private_path, write_atomic
 
-__all__ = ["clear_private", "keep_private", "load_private_plan"]
-
-_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
+__all__ = ["clear_private", "keep_private", "load_private_plan", "named_files", "plan_of_files"]
 
 
 def keep_private(run: RunDir, plan: Plan) -> dict[str, str]:
@@ -29,7 +28,7 @@ def keep_private(run: RunDir, plan: Plan) -> dict[str, str]:
     """
     room = private_dir(run)
     kept = {}
-    for name in _FILES:
+    for name in PLAN_FILES:
         data = getattr(plan, name).read_bytes()
         write_atomic(room / name, data, mode=0o600)
         kept[name] = digest_of(data)
@@ -45,15 +44,8 @@ def load_private_plan(run: RunDir) -> tuple[Plan, Path]:
     cwd = Path(header["cwd"])
     room = private_path(run)
     kept = _is_as_kept(room, header.get("kept_files") or {})
-    paths = {name: room / name if kept else Path(header["files"][name]) for name in _FILES}
-    plan = load_plan(
-        paths["cutover_template"],
-        paths["rollback_template"],
-        limits=paths["limits_file"],
-        watch=paths["watch_file"],
-        environ=os.environ,
-        base=cwd,
-    )
+    files = {name: room / name for name in PLAN_FILES} if kept else named_files(header)
+    plan = plan_of_files(files, base=cwd)
     if not kept and plan.sha256 != header["plan_sha256"]:
         raise RunRefused(
             f"run {run.run_id}: the plan's files changed and its private copy is gone, or is not "
@@ -63,10 +55,30 @@ def load_private_plan(run: RunDir) -> tuple[Plan, Path]:
     return plan, cwd
 
 
+def named_files(header: Mapping[str, Any]) -> dict[str, Path]:
+    """The four files a run was planned from, as the header of its journal names them."""
+    return {name: Path(header["files"][name]) for name in PLAN_FILES}
+
+
+def plan_of_files(files: Mapping[str, Path], *, base: Path) -> Plan:
+    """The plan that such files make now, in this environment; ``base`` is where its commands run.
+
+    Raises ConfigError or TemplateError when they make none.
+    """
+    return load_plan(
+        files["cutover_template"],
+        files["rollback_template"],
+        limits=files["limits_file"],
+        watch=files["watch_file"],
+        environ=os.environ,
+        base=base,
+    )
+
+
 def _is_as_kept(room: Path, digests: Mapping[str, str]) -> bool:
     """True when all four files are there, byte for byte as the journal's header says."""
     try:
-        found = {name: digest_of((room / name).read_bytes()) for name in _FILES}
+        found = {name: digest_of((room / name).read_bytes()) for name in PLAN_FILES}
     except OSError:
         return False
     return found == digests

@@ -7,12 +7,21 @@ import hashlib
 import os
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
 
-__all__ = ["PARENT_JOURNAL", "RunDir", "newest_run", "private_dir", "private_path", "write_atomic"]
+__all__ = [
+    "PARENT_JOURNAL",
+    "RunDir",
+    "newest_run",
+    "private_dir",
+    "private_path",
+    "runs_under",
+    "write_atomic",
+]
 
 PARENT_JOURNAL = "parent_journal.jsonl"
 
@@ -156,9 +165,14 @@ def _is_tmpfs(mount_point: str) -> bool:
     return kinds[-1:] == ["tmpfs"]
 
 
+def runs_under(outputs: Path) -> Iterator[RunDir]:
+    """Every run in a folder, in no order: what has a run.json, which is written last."""
+    return (RunDir(path.parent) for path in outputs.glob("*/run.json"))
+
+
 def newest_run(outputs: Path) -> RunDir:
     """The run that was created last. Raises RunRefused when there is none."""
-    found = list(outputs.glob("*/run.json"))
+    found = list(runs_under(outputs))
     if not found:
         raise RunRefused(f"no run under {outputs}/; make one with 01_plan or `ctp-runbook run`")
-    return RunDir(max(found, key=lambda path: path.stat().st_mtime_ns).parent)
+    return max(found, key=lambda run: run.run_json.stat().st_mtime_ns)

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ctp_runbook.errors import JournalError
-from ctp_runbook.record.samples import Sample, parse_sample
+from ctp_runbook.record.samples import Sample, sample_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -158,7 +157,7 @@ def read_chunks(path: Path, *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
     gathered, begun, passed = _Gathered(), 0, 0
     with path.open("rb") as lines:
         for place, line in enumerate(lines):
-            taken = _take(line, loads) or _slowly(line, path, place)
+            taken = _take(line, loads) or sample_of(line, path=path, number=place + 1)
             mono = taken.mono if isinstance(taken, Sample) else taken["mono"]
             if mono >= due[0] or place - begun >= _CHUNK_LINES:
                 yield gathered.chunk(passed)
@@ -167,7 +166,11 @@ def read_chunks(path: Path, *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
                     due.pop(0)
                     passed += 1
             if isinstance(taken, Sample) or not _gather(gathered, place, taken):
-                sample = taken if isinstance(taken, Sample) else _slowly(line, path, place)
+                sample = (
+                    taken
+                    if isinstance(taken, Sample)
+                    else sample_of(line, path=path, number=place + 1)
+                )
                 gathered.add(place, sample)
     yield gathered.chunk(passed)
 
@@ -189,13 +192,6 @@ def _take(line: bytes, loads: Callable[[bytes], Any]) -> dict[str, Any] | None:
     except (ValueError, KeyError, AttributeError, OverflowError):
         return None
     return raw if regular else None
-
-
-def _slowly(line: bytes, path: Path, place: int) -> Sample:
-    try:
-        return parse_sample(line)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise JournalError(f"{path}:{place + 1}: not a sample: {error}") from error
 
 
 def _gather(gathered: _Gathered, place: int, raw: dict[str, Any]) -> bool:

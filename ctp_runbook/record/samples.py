@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,16 @@ from pathlib import Path
 
 from ctp_runbook.errors import JournalError
 
-__all__ = ["Sample", "each_sample", "parse_sample", "read_samples", "series_key", "split_series"]
+__all__ = [
+    "Sample",
+    "cut_torn_line",
+    "each_sample",
+    "parse_sample",
+    "read_samples",
+    "sample_of",
+    "series_key",
+    "split_series",
+]
 
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -62,6 +72,14 @@ def parse_sample(line: bytes | str) -> Sample:
     return sample
 
 
+def sample_of(line: bytes, *, path: Path, number: int) -> Sample:
+    """The sample that line ``number`` of a file says. Raises JournalError naming the line."""
+    try:
+        return parse_sample(line)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise JournalError(f"{path}:{number}: not a sample: {error}") from error
+
+
 def each_sample(path: Path) -> Iterator[Sample]:
     """The samples of a file one by one, none when it does not exist. Raises JournalError naming
     the line."""
@@ -69,15 +87,21 @@ def each_sample(path: Path) -> Iterator[Sample]:
         return
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                yield parse_sample(line)
-            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-                raise JournalError(f"{path}:{number}: not a sample: {error}") from error
+            yield sample_of(line, path=path, number=number)
 
 
 def read_samples(path: Path) -> tuple[Sample, ...]:
     """All samples of a file, as ``each_sample`` has them."""
     return tuple(each_sample(path))
+
+
+def cut_torn_line(path: Path) -> bytes:
+    """Cut a last line that a crash tore off a samples file; what was cut, empty where none was."""
+    data = path.read_bytes() if path.exists() else b""
+    torn = data[data.rfind(b"\n") + 1 :]
+    if torn:
+        os.truncate(path, len(data) - len(torn))
+    return torn
 
 
 def series_key(name: str, labels: Mapping[str, str]) -> str:

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import ctp_runbook
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.checkout import CHECKOUT, find_here
 from ctp_runbook.rehearsal.engine.bridge import valkey_port
 from ctp_runbook.rehearsal.front.protocol import read_ports, write_atomically
 from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane, write_private
@@ -36,7 +36,7 @@ exec {python}{module} "$@"
 
 def write_wrappers(twin: Twin) -> None:
     """``bin/python`` and ``bin/ctp-runbook``: this interpreter with this package, from anywhere."""
-    root = shlex.quote(str(Path(ctp_runbook.__file__).resolve().parent.parent))
+    root = shlex.quote(str(CHECKOUT))
     python = shlex.quote(sys.executable)
     for path, module in ((twin.python, ""), (twin.ctp_runbook, " -m ctp_runbook")):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,13 +85,10 @@ def write_env_file(twin: Twin) -> None:
 
 def _source_dir() -> Path:
     """configs/rehearsal of the working directory, else of the checkout that holds the package."""
-    checkout = Path(ctp_runbook.__file__).resolve().parent.parent
-    for base in (Path.cwd(), checkout):
-        found = base / "configs" / "rehearsal"
-        if found.is_dir():
-            return found
+    if found := find_here("configs/rehearsal"):
+        return found.absolute()
     raise RunbookError(
-        f"no configs/rehearsal in {Path.cwd()} nor in {checkout}; run from a checkout"
+        f"no configs/rehearsal in {Path.cwd()} nor in {CHECKOUT}; run from a checkout"
     )
 
 

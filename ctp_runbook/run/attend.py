@@ -11,9 +11,8 @@ from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.unstarted import unstarted_sentence
 
-__all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole"]
+__all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole", "unstarted_sentence"]
 
 _UNATTENDED_SECONDS = 15.0
 
@@ -92,6 +91,15 @@ def _unattended_sentence(run: RunDir, history: History) -> str:
     return (
         f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
         f"`ctp-runbook resume --run {run.path}`"
+    )
+
+
+def unstarted_sentence(run: RunDir) -> str:
+    """What such a run is, and what starts or discards it."""
+    return (
+        f"run {run.run_id} was planned and never started, and nothing but its own start starts "
+        f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
+        "discards it"
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
-from ctp_runbook.plan.plan import Plan
-from ctp_runbook.plan.timing import Measured, undo_refusals
+from ctp_runbook.plan.plan import PLAN_FILES, Plan
+from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
@@ -78,14 +78,9 @@ def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[st
     if options.execute is not True:
         return {}
     now = datetime.now(UTC)
-    reasons = {
-        "accept_unmeasured": options.accept_unmeasured,
-        "accept_late": options.accept_late,
-    }
     found = {}
-    for name, reason in reasons.items():
-        others = {key: "x" for key in reasons if key != name}
-        refused = undo_refusals(plan, measured, now=now, **others)
+    for name, refused in refusals_by_flag(plan, measured, now=now).items():
+        reason: str = getattr(options, name)
         if refused and reason.strip():
             found[name] = (reason, "; ".join(refused))
     least = plan.limits.min_watch_minutes
@@ -120,7 +115,6 @@ def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
 
 def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
     """The first payload of the journal, but for digests: what the run is, and its plan."""
-    files = ("cutover_template", "rollback_template", "limits_file", "watch_file")
     copies = {
         name: str(Path(path).absolute())
         for name in ("cutover_output", "rollback_output")
@@ -141,7 +135,7 @@ def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
         "short_watch_reason": options.short_watch_reason,
         "parent_run": options.parent_run,
         "cwd": str(Path.cwd()),
-        "files": {name: str(getattr(plan, name).absolute()) for name in files},
+        "files": {name: str(getattr(plan, name).absolute()) for name in PLAN_FILES},
         "copies": copies,
         "plan": _plan_data(plan),
     }

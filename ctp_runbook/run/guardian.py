@@ -14,6 +14,7 @@ import select
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.daemon import scope_prefix
@@ -23,10 +24,14 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["end_leftovers", "main", "shares_control_group", "spawn_guardian"]
+if TYPE_CHECKING:  # the guardian itself stays small
+    from ctp_runbook.run.context import RunContext
+
+__all__ = ["GuardianWatch", "end_leftovers", "main", "shares_control_group", "spawn_guardian"]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.2
+_GUARDIAN_LOOK_SECONDS = 0.5
 _ATTEMPTS_MAX = 8
 _PAUSE_SECONDS = 0.3
 _PAUSE_MAX_SECONDS = 5.0
@@ -151,7 +156,8 @@ def spawn_guardian(
     arguments += ["--adopt", str(adopt)] if adopt else []
     arguments += ["--resume", resume] if resume else []
     arguments += ["--asked", asked] if asked else []
-    arguments = [*scope_prefix(), *arguments]
+    prefix, _ = scope_prefix()
+    arguments = [*prefix, *arguments]
     pid = _spawn_detached(arguments, log=run.logs / "guardian.log", keep=lock_fd)
     return identity_of(pid) or Identity(pid, 0)
 
@@ -180,13 +186,45 @@ def _spawn_detached(arguments: list[str], *, log: Path, keep: int) -> int:
 
 def shares_control_group() -> str:
     """A warning when what is started here ends with the caller's control group; else nothing."""
-    if scope_prefix():
+    _, lack = scope_prefix()
+    if not lack:
         return ""
     return (
-        "systemd does not run here: the run stays in this process's control group, and stopping "
+        f"{lack}: the run stays in this process's control group, and stopping "
         "that group (as a service manager stops Jupyter) stops the run, undecided. Start it from "
         "a login shell or tmux, and take it up again with `ctp-runbook resume` if it is stopped"
     )
+
+
+class GuardianWatch:
+    """The orchestrator's eye on its guardian: a dead one is replaced."""
+
+    def __init__(self, run: RunDir, *, pid: int, lock_fd: int) -> None:
+        self._run, self._lock_fd = run, lock_fd
+        self._identity = identity_of(pid) if pid else None
+        self._next_look = 0.0
+
+    @property
+    def described(self) -> dict[str, int]:
+        """Who it is, for the record; empty when there is none."""
+        known = self._identity
+        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else {}
+
+    def look(self, context: RunContext) -> None:
+        """Look at most twice a second; start a new guardian when the old one is gone."""
+        now = time.monotonic()
+        if self._lock_fd < 0 or now < self._next_look:
+            return
+        self._next_look = now + _GUARDIAN_LOOK_SECONDS
+        if self._identity is None or is_running(self._identity):
+            return
+        self._identity = spawn_guardian(self._run, lock_fd=self._lock_fd, adopt=os.getpid())
+        context.record(
+            "guardian_started",
+            pid=self._identity.pid,
+            start_ticks=self._identity.start_ticks,
+            reason="the one before it died",
+        )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = [
     "cancel_working_orders",
     "compare_states",
+    "handover_gap",
     "settle_before_stop",
-    "unproved_handover",
     "unreadable_state",
 ]
 
@@ -82,7 +82,7 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     return ""
 
 
-def unproved_handover(context: RunContext) -> str:
+def handover_gap(context: RunContext) -> str:
     """Why the new engine's state does not continue the old one's, or nothing."""
     if not context.plan.trading_state_command:
         return ""

@@ -24,9 +24,9 @@ from ctp_runbook.record.journal import Journal, digest_of
 from ctp_runbook.record.private_plan import clear_private, keep_private
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.run import attend, create, starting
+from ctp_runbook.run.attend import unstarted_sentence
 from ctp_runbook.run.create import header_of, overrides_of, write_plan
 from ctp_runbook.run.requests import Asked, send_request
-from ctp_runbook.run.unstarted import unstarted_sentence
 
 __all__ = [
     "HeldEnvironment",

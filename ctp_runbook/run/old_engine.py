@@ -6,15 +6,13 @@ nothing by itself.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
-from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Sampler, Target
 from ctp_runbook.watch.sources import watch_targets
@@ -40,7 +38,7 @@ class OldEngineSampling:
 
     def start(self) -> None:
         """Begin; a run taken up again goes on in the same file."""
-        _drop_torn_line(self._path)
+        cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
         self._path.touch()
         self._sampler.start()
@@ -96,9 +94,3 @@ def _sampled(url: str, samples: tuple[Sample, ...]) -> str:
         return f"no baseline: {url} gave nothing in {len(engine)} scrapes: {why}"
     span = good[-1].mono - good[0].mono
     return f"{len(good)} of {len(engine)} scrapes of the old engine over {span:.0f} s"
-
-
-def _drop_torn_line(path: Path) -> None:
-    data = path.read_bytes() if path.exists() else b""
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)

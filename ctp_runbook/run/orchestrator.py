@@ -20,20 +20,19 @@ from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.timing import Measured, undo_refusals
-from ctp_runbook.record.finish import finalise
+from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.journal import Journal
-from ctp_runbook.record.private_plan import load_private_plan
+from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.guardian_watch import GuardianWatch
+from ctp_runbook.run.guardian import GuardianWatch
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
-from ctp_runbook.run.rollback import RollbackEnd, roll_back
+from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
+from ctp_runbook.run.starting import first_record
 from ctp_runbook.run.switch import ready_gaps, run_gates, run_switch, state_gaps
-from ctp_runbook.run.trouble import Trouble
-from ctp_runbook.run.unstarted import first_record
 from ctp_runbook.run.window import Watch
 
 __all__ = ["Orchestrator", "main"]
@@ -238,14 +237,8 @@ class Orchestrator:
         )
 
     def _digest_now(self) -> str:
-        files = self.context.history.created["files"]
-        plan = replace(
-            self.context.plan,
-            cutover_template=Path(files["cutover_template"]),
-            rollback_template=Path(files["rollback_template"]),
-            limits_file=Path(files["limits_file"]),
-            watch_file=Path(files["watch_file"]),
-        )
+        files = named_files(self.context.history.created)
+        plan = replace(self.context.plan, **files)  # type: ignore[arg-type]  # Path to Path fields
         return plan_digest(plan, base=self.context.cwd, environ=os.environ)
 
     def _undo_parent(self, resumed: str) -> Outcome:

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "end_member",
+    "gone_gap",
     "observe",
     "pin_member",
-    "prove_for",
-    "prove_gone",
-    "prove_started",
+    "proof_for",
     "session_gap",
     "shows_life",
+    "start_gap",
 ]
 
 _LEAST_ASK_SECONDS = 0.5
@@ -79,7 +79,7 @@ def observe(
 
 def shows_life(context: RunContext, member: Member) -> bool:
     """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
-    from ctp_runbook.probes.liveness import shows_life as shows_by_name_or_port
+    from ctp_runbook.probes.liveness import shows_by_name_or_port
 
     pin = context.history.pins.get(member.name)
     known = pin.identity if pin else None
@@ -122,7 +122,7 @@ def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     return found
 
 
-def prove_gone(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
+def gone_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
     """Why the member is not proved gone by ``deadline``, or nothing. Asks at least once.
 
     Without a deadline it asks once, and waits for the answer as long as one may take.
@@ -136,7 +136,7 @@ def prove_gone(context: RunContext, member: Member, *, deadline: float | None = 
         time.sleep(context.plan.limits.effect_poll_seconds)
 
 
-def prove_started(context: RunContext, member: Member, *, deadline: float) -> str:
+def start_gap(context: RunContext, member: Member, *, deadline: float) -> str:
     """Why the member is not proved up by ``deadline``, or nothing.
 
     Up means alive with its identity (it is pinned), and for an engine a verified session. A
@@ -239,10 +239,10 @@ def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     return tuple(one for one in wanted if one is not None and is_running(one))
 
 
-def prove_for(context: RunContext, step: Step) -> Callable[[float], str] | None:
+def proof_for(context: RunContext, step: Step) -> Callable[[float], str] | None:
     """The proof that belongs to a step's kind; None where exit 0 is all there is to prove."""
     if step.acts_on is None or step.kind not in (StepKind.STOP, StepKind.START):
         return None
     member = context.plan.member(*step.acts_on)
-    prove = prove_gone if step.kind is StepKind.STOP else prove_started
+    prove = gone_gap if step.kind is StepKind.STOP else start_gap
     return lambda deadline: prove(context, member, deadline=deadline)

@@ -19,15 +19,15 @@ from ctp_runbook.plan.budget import budget_shares, step_due
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
-from ctp_runbook.run.proofs import end_member, observe, prove_for, prove_gone, prove_started
+from ctp_runbook.run.proofs import end_member, gone_gap, observe, proof_for, start_gap
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
-from ctp_runbook.run.switch import readiness_proof, unproved_gone
-from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.switch import generation_gone_gap, readiness_proof
+from ctp_runbook.watch.verdicts import Firing
 
 if TYPE_CHECKING:
     from ctp_runbook.probes.liveness import Liveness
 
-__all__ = ["RollbackEnd", "roll_back"]
+__all__ = ["RollbackEnd", "Trouble", "roll_back"]
 
 # With less than this left, a step that restores trading is not cut to it any more: late is better
 # than nothing trading. Below every share of a step that starts something.
@@ -37,13 +37,48 @@ _CANCEL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
+class Trouble:
+    """Why the switch is to be undone, and the moment that started the rollback's clock.
+
+    ``is_over``: what was seen of the metric is more than ``value``.
+    """
+
+    cause: str
+    sentence: str
+    wall: float
+    mono: float
+    metric: str = ""
+    value: float | None = None
+    limit: float | None = None
+    is_over: bool = False
+
+    @classmethod
+    def now(cls, cause: str, sentence: str) -> Trouble:
+        """Trouble noticed this very moment."""
+        return cls(cause, sentence, time.time(), time.monotonic())
+
+    @classmethod
+    def fired(cls, firing: Firing) -> Trouble:
+        """The rollback trigger became true at a sample."""
+        return cls(
+            "metric",
+            firing.sentence,
+            firing.wall,
+            firing.mono,
+            metric=firing.metric,
+            value=firing.value,
+            limit=firing.limit,
+            is_over=firing.is_over,
+        )
+
+
+@dataclass(frozen=True)
 class RollbackEnd:
     """How the rollback ended, with what to tell the operator."""
 
     outcome: Outcome
     sentence: str
     failed_step: str
-    late: bool
 
 
 @dataclass
@@ -162,7 +197,7 @@ def _remove_new(work: _Rollback) -> str:
     ]
     for member, gap in ended:
         # One that cannot be proved decides it; the other's proof could change nothing any more.
-        if gap and (gap := prove_gone(work.context, member, deadline=work.proof_deadline)):
+        if gap and (gap := gone_gap(work.context, member, deadline=work.proof_deadline)):
             return gap
     return ""
 
@@ -185,7 +220,7 @@ def _stop(work: _Rollback, step: Step, role: Role) -> str:
     if result.is_ok:
         return ""
     end_member(context, member, deadline=deadline)
-    return prove_gone(context, member, deadline=deadline)
+    return gone_gap(context, member, deadline=deadline)
 
 
 def _cancel_new_orders(context: RunContext, member: Member, *, deadline: float) -> None:
@@ -239,7 +274,7 @@ def _start(work: _Rollback, step: Step, member: Member) -> str:
         return result.sentence
     now = time.monotonic()
     until = now + max(0.0, work.deadline - now) / 4
-    if prove_started(work.context, member, deadline=until):
+    if start_gap(work.context, member, deadline=until):
         return result.sentence
     told = f"{member.name} is proved up, although its start command failed: {result.reason}"
     work.context.record("finding", severity="warning", sentence=told)
@@ -263,7 +298,7 @@ def _settled(work: _Rollback, member: Member, *, deadline: float) -> tuple[Liven
     if seen.is_alive or seen.is_gone:
         return seen, ""
     end_member(context, member, deadline=deadline)
-    gap = prove_gone(context, member, deadline=max(deadline, work.proof_deadline))
+    gap = gone_gap(context, member, deadline=max(deadline, work.proof_deadline))
     return seen, f"not started again, for it is not proved gone: {gap}" if gap else ""
 
 
@@ -296,34 +331,33 @@ def _finish(work: _Rollback) -> RollbackEnd:
     context = work.context
     step = context.plan.step("post_rollback_validate")
     judged = readiness_proof(context, "ctp_readiness_rollback.json")
-    result = _run(work, step, prove=lambda due: judged(due) or _still_trading(work, due))
+    result = _run(work, step, prove=lambda due: judged(due) or _trading_gap(work, due))
     took = time.monotonic() - work.started
     budget = context.plan.max_rollback_seconds
-    late = took > budget
     told = f"the previous stack trades again {took:.1f} s after the trigger (budget {budget:g} s)"
     bad = [one for one in work.results.values() if one.status in _BAD]
     unrestored = [one for one in bad if one.step.kind in (StepKind.RESTORE, StepKind.START)]
     if result.is_ok and unrestored:
         why = f"{told}, but not as it was to be restored: {unrestored[0].sentence}"
-        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name, late)
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, unrestored[0].step.name)
     if not result.is_ok:
         why = f"{told}, but it could not be validated: {result.sentence}"
-        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, step.name, late)
-    if late:
+        return RollbackEnd(Outcome.ROLLED_BACK_UNVALIDATED, why, step.name)
+    if took > budget:
         why = f"{told}: late"
-        return RollbackEnd(Outcome.ROLLED_BACK_LATE, why, "rollback_duration_exceeded", late)
+        return RollbackEnd(Outcome.ROLLED_BACK_LATE, why, "rollback_duration_exceeded")
     noted = f"; {'; '.join(one.sentence for one in bad)}" if bad else ""
-    return RollbackEnd(Outcome.ROLLED_BACK_IN_BUDGET, told + noted, "", late)
+    return RollbackEnd(Outcome.ROLLED_BACK_IN_BUDGET, told + noted, "")
 
 
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT)
 
 
-def _still_trading(work: _Rollback, deadline: float) -> str:
+def _trading_gap(work: _Rollback, deadline: float) -> str:
     """Validation by the probes of before the switch: both parts alive, the session verified."""
     for role in Role:
         member = work.context.plan.member(Generation.OLD, role)
-        if gap := prove_started(work.context, member, deadline=deadline):
+        if gap := start_gap(work.context, member, deadline=deadline):
             return gap
     return ""
 
@@ -334,8 +368,7 @@ def _failed(work: _Rollback, sentence: str) -> RollbackEnd:
         if step.name not in work.results:
             skip_step(context, step, reason=sentence, status=StepStatus.NOT_RUN)
     bad = [one.step.name for one in work.results.values() if one.status in _BAD]
-    late = time.monotonic() > work.deadline
-    return RollbackEnd(Outcome.ROLLBACK_FAILED, sentence, bad[-1] if bad else "", late)
+    return RollbackEnd(Outcome.ROLLBACK_FAILED, sentence, bad[-1] if bad else "")
 
 
 def _run(
@@ -348,12 +381,12 @@ def _run(
     context = work.context
     until = work.step_deadline(step) if deadline is None else deadline
     if step.kind is StepKind.START and (
-        gap := unproved_gone(context, Generation.NEW, deadline=work.proof_deadline)
+        gap := generation_gone_gap(context, Generation.NEW, deadline=work.proof_deadline)
     ):
         reason = f"not started, for the new generation is not proved gone: {gap}"
         result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
     else:
-        result = run_step(context, step, deadline=until, prove=prove or prove_for(context, step))
+        result = run_step(context, step, deadline=until, prove=prove or proof_for(context, step))
     work.results[step.name] = result
     return result
 

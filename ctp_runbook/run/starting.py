@@ -1,35 +1,43 @@
 """Starting a run: once, by the one request that asks for it, or not at all and then for good.
 
-The environment's lock says who may act; the run's own first record says whether it began. A start
-that is refused, or that comes to nothing, closes the run as REFUSED, so that nothing is left that
-somebody could arm later.
+The environment's lock says who may act; the run's own first record after the plan says whether it
+began: an orchestrator's begins the run, ``closed`` ends it unbegun. Whoever writes either holds the
+run's own lock meanwhile and reads the journal under it, so that it is one of the two. A start that
+is refused, or that comes to nothing, closes the run as REFUSED, so that nothing is left that somebody
+could arm later: an orchestrator that is still starting finds the run closed, and goes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ctp_runbook.errors import EnvironmentHeld, JournalError, RunRefused
+from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import is_running
-from ctp_runbook.model import Identity, Outcome
+from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.evidence import finalise
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.attend import is_attended, read_history, read_whole
+from ctp_runbook.redact import Redactor
+from ctp_runbook.run.attend import is_attended, read_history, read_whole, unstarted_sentence
 from ctp_runbook.run.guardian import spawn_guardian
 from ctp_runbook.run.requests import Asked
-from ctp_runbook.run.unstarted import close_unstarted, first_record, unstarted_sentence
 
-__all__ = ["set_going", "start", "was_being_started"]
+__all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_started"]
 
 # Two interpreters start and load the plan; a busy host takes its time over that.
 _START_SECONDS = 30.0
+_LOCK_SECONDS = 10.0
+_POLL_SECONDS = 0.01
+_PHASES = ("gate", "switch")
 
 
 def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
@@ -160,7 +168,6 @@ def was_being_started(run: RunDir) -> bool:
 
 
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
-    from ctp_runbook.record.finish import finalise
     from ctp_runbook.run.context import RunContext
     from ctp_runbook.run.dry_run import simulate
 
@@ -178,3 +185,80 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
     simulate(context, gaps=gaps)
     journal.close()
     finalise(run)
+
+
+@contextlib.contextmanager
+def first_record(run: RunDir) -> Iterator[None]:
+    """Hold the right to write the first record after the plan; at once where it is written.
+
+    Raises RunRefused when somebody else keeps it too long.
+    """
+    # A run that has begun must be taken up whatever some viewer of it does: no lock is asked for.
+    if History.of(read_journal(run.journal).records).has_begun:
+        yield
+        return
+    fd = os.open(run.journal, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        _flock(run, fd)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _flock(run: RunDir, fd: int) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise RunRefused(
+                    f"run {run.run_id} has been kept from its first record for {_LOCK_SECONDS:g} s "
+                    "by another process that starts or closes it; see `ctp-runbook status --run "
+                    f"{run.path}`, then try again"
+                ) from error
+        time.sleep(_POLL_SECONDS)
+
+
+def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str) -> bool:
+    """Close a run that nobody has begun; False when somebody has, or when it is over.
+
+    To be called within ``first_record``. Its requests and private files go with it, its evidence
+    says what became of it. Raises JournalError when that cannot be written.
+    """
+    history = History.of(read_journal(run.journal).records)
+    if history.has_begun:
+        return False
+    if history.closed is not None:
+        if not run.manifest.exists():  # whoever closed it was killed before the last act
+            _clear_away(run)
+        return False
+    redactor = _redactor(run)
+    journal = Journal(run.journal)
+    for step in history.plan.get("steps", ()):
+        if step["phase"] in _PHASES:
+            not_run = {"status": StepStatus.NOT_RUN.value, "reason": "the run was never started"}
+            named = {"step": step["name"], "phase": step["phase"], "command": step["command"]}
+            journal.append("step_not_done", {**named, **not_run})
+    end = {"outcome": outcome.value, "exit_code": outcome.exit_code, "failed_step": ""}
+    # Nobody looked at what runs: this run had no business with it.
+    journal.append("closed", {**end, "sentence": redactor(sentence), "running": {}})
+    journal.close()
+    _clear_away(run)
+    return True
+
+
+def _clear_away(run: RunDir) -> None:
+    for left in run.control.iterdir():
+        with contextlib.suppress(OSError):
+            left.unlink()
+    finalise(run)
+
+
+def _redactor(run: RunDir) -> Redactor:
+    """What keeps secrets out of the sentence; where the plan is gone, those of the environment."""
+    try:
+        plan, _ = load_private_plan(run)
+    except (RunbookError, OSError):
+        return Redactor.gather(environ=os.environ)
+    return plan.redactor

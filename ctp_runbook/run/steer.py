@@ -12,8 +12,9 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
+from ctp_runbook.run.attend import unstarted_sentence
+from ctp_runbook.run.starting import close_unstarted, first_record
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
-from ctp_runbook.run.unstarted import close_unstarted, first_record, unstarted_sentence
 
 __all__ = ["Steered", "steer"]
 

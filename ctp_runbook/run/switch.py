@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.handover import settle_before_stop, unproved_handover, unreadable_state
-from ctp_runbook.run.proofs import observe, pin_member, prove_for, prove_gone, session_gap
+from ctp_runbook.run.handover import handover_gap, settle_before_stop, unreadable_state
+from ctp_runbook.run.proofs import gone_gap, observe, pin_member, proof_for, session_gap
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 
 __all__ = [
+    "generation_gone_gap",
     "probe_gaps",
     "readiness_proof",
     "ready_gaps",
     "run_gates",
     "run_switch",
     "state_gaps",
-    "unproved_gone",
 ]
 
 
@@ -69,7 +69,7 @@ def ready_gaps(context: RunContext) -> list[str]:
         else:
             gaps.append(f"expected alive: {seen.sentence}")
     gaps += state_gaps(context)
-    gone = unproved_gone(context, Generation.NEW)
+    gone = generation_gone_gap(context, Generation.NEW)
     return [*gaps, f"expected gone: {gone}"] if gone else gaps
 
 
@@ -97,7 +97,7 @@ def probe_gaps(context: RunContext) -> list[str]:
     return gaps
 
 
-def unproved_gone(
+def generation_gone_gap(
     context: RunContext, generation: Generation, *, deadline: float | None = None
 ) -> str:
     """Why a part of ``generation`` is not proved gone, or nothing (invariant 1).
@@ -107,7 +107,7 @@ def unproved_gone(
     """
     for role in Role:
         member = context.plan.member(generation, role)
-        if gap := prove_gone(context, member, deadline=deadline):
+        if gap := gone_gap(context, member, deadline=deadline):
             return gap
     return ""
 
@@ -126,7 +126,7 @@ def run_switch(context: RunContext) -> StepResult | None:
 
 def _forbidden(context: RunContext, step: Step, *, deadline: float) -> str:
     """Why the step must not be begun, or nothing."""
-    if step.kind is StepKind.START and (gap := unproved_gone(context, Generation.OLD)):
+    if step.kind is StepKind.START and (gap := generation_gone_gap(context, Generation.OLD)):
         return f"not started, for the old generation is not proved gone: {gap}"
     if step.acts_on == (Generation.OLD, Role.CORE_ENGINE):
         return settle_before_stop(context, deadline=deadline)
@@ -135,7 +135,7 @@ def _forbidden(context: RunContext, step: Step, *, deadline: float) -> str:
 
 def _proof(context: RunContext, step: Step) -> Callable[[float], str] | None:
     """The new engine must also continue what the old one left."""
-    prove = prove_for(context, step)
+    prove = proof_for(context, step)
     if prove is None or step.acts_on != (Generation.NEW, Role.CORE_ENGINE):
         return prove
-    return lambda deadline: prove(deadline) or unproved_handover(context)
+    return lambda deadline: prove(deadline) or handover_gap(context)

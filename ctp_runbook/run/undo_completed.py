@@ -15,9 +15,10 @@ from pathlib import Path
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.process import boot_id
 from ctp_runbook.model import Outcome
-from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.private_plan import named_files, plan_of_files
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.run.launch import (
     RunOptions,
@@ -30,8 +31,6 @@ from ctp_runbook.run.launch import (
 from ctp_runbook.run.requests import Asked
 
 __all__ = ["roll_back_by_new_run", "rollback_gap"]
-
-_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
 
 def rollback_gap(run: RunDir, history: History) -> str:
@@ -136,17 +135,8 @@ def _read_parent(run: RunDir) -> tuple[bytes, History]:
 
 def _plan_of(run: RunDir, history: History) -> Plan:
     """The parent's plan, made again; what was reviewed is what undoes it."""
-    files, cwd = history.created["files"], Path(history.created["cwd"])
-    paths = {name: Path(files[name]) for name in _FILES}
     try:
-        plan = load_plan(
-            paths["cutover_template"],
-            paths["rollback_template"],
-            limits=paths["limits_file"],
-            watch=paths["watch_file"],
-            environ=os.environ,
-            base=cwd,
-        )
+        plan = plan_of_files(named_files(history.created), base=Path(history.created["cwd"]))
     except RunbookError as error:
         raise RunRefused(
             f"the plan of run {run.run_id} cannot be made again ({error}); restore its templates, "

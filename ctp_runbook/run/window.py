@@ -6,11 +6,9 @@ by rollback, by recovery for long enough, or by expiry.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from ctp_runbook.host.clocks import Clocks, Disturbance
@@ -18,11 +16,11 @@ from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
-from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import observe, pin_member, shows_life
 from ctp_runbook.run.requests import Request
-from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.rollback import Trouble
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
@@ -306,7 +304,12 @@ class Watch:
 
     def _replay(self, history: History) -> int:
         """Take the samples of before the interruption in; returns the next sequence number."""
-        _cut_torn_line(self._context)
+        if torn := cut_torn_line(self._context.run.samples):
+            self._context.record(
+                "finding",
+                severity="warning",
+                sentence=f"a torn sample of {len(torn)} bytes was cut, sha256 {digest_of(torn)}",
+            )
         known = read_samples(self._context.run.samples)
         accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
         for sample in known:
@@ -361,17 +364,3 @@ def _summary(one: Any) -> dict[str, Any]:
     fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
     over = {name: True for name in ("is_over", "worst_is_over") if getattr(one, name)}
     return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}, **over}
-
-
-def _cut_torn_line(context: RunContext) -> None:
-    """Drop a sample that a crash tore; its digest goes into the journal."""
-    path: Path = context.run.samples
-    data = path.read_bytes() if path.exists() else b""
-    whole, _, torn = data.rpartition(b"\n")
-    if torn:
-        os.truncate(path, len(whole) + (1 if whole else 0))
-        context.record(
-            "finding",
-            severity="warning",
-            sentence=f"a torn sample of {len(torn)} bytes was cut, sha256 {digest_of(torn)}",
-        )

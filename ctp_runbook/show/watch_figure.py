@@ -15,11 +15,12 @@ from ctp_runbook.show.time_axis import Clock, clock_of
 from ctp_runbook.show.watch_panel import (
     SAMPLE_WORDS,
     draw_panel,
+    draw_strip,
     label_start,
     rule_of,
+    strip_looks,
     verdict_colour,
 )
-from ctp_runbook.show.watch_strip import draw_strip, strip_looks
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudgement
 from ctp_runbook.watch.measure import Point
 

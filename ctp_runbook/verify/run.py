@@ -15,7 +15,6 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
 from ctp_runbook.record.kinds import malformed
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify.baseline import baseline_findings
 from ctp_runbook.verify.files import (
     evidence_findings,
     gate_findings,
@@ -29,7 +28,12 @@ from ctp_runbook.verify.journal import clock_findings, plan_findings, sequence_f
 from ctp_runbook.verify.pair import MAX_ROLLBACK_SECONDS, judge_pair
 from ctp_runbook.verify.report import Check, VerificationReport, checked
 from ctp_runbook.verify.undo_completed import parent_findings
-from ctp_runbook.verify.watch import sample_findings, verdict_findings, window_findings
+from ctp_runbook.verify.watch import (
+    baseline_findings,
+    sample_findings,
+    verdict_findings,
+    window_findings,
+)
 
 __all__ = ["verify_pair", "verify_run"]
 

@@ -7,15 +7,15 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ctp_runbook.model import Verdict, worst
-from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point, asked_of, badness, is_page
+from ctp_runbook.watch.measure import Point, asked_of, badness, concerns
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 from ctp_runbook.watch.points import Points
 from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
@@ -23,7 +23,7 @@ from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_quer
 if TYPE_CHECKING:
     from ctp_runbook.record.sample_blocks import Block, Chunk, Row
 
-__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement", "judge_window"]
+__all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement"]
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class WindowJudge:
         touched = {
             key: watched.add(sample)
             for key, watched in self._watched.items()
-            if _concerns(sample, watched.rule, pages=self._pages)
+            if concerns(sample, watched.rule, pages=self._pages)
         }
         if self.firing or not touched:
             return None
@@ -129,9 +129,7 @@ class WindowJudge:
         looks: list[tuple[Block | tuple[int, Sample], tuple[str, ...]]] = []
         for item in chunk.items:
             one = item[1] if isinstance(item, tuple) else item
-            keys = [
-                k for k, w in self._watched.items() if _concerns(one, w.rule, pages=self._pages)
-            ]
+            keys = [k for k, w in self._watched.items() if concerns(one, w.rule, pages=self._pages)]
             for key in keys:
                 if isinstance(one, Sample):
                     self._watched[key].add(one)
@@ -220,47 +218,6 @@ class WindowJudge:
     def _fire(self, condition: Condition, seq: int, wall: float, mono: float) -> Firing:
         last, rule = self._held[condition].last, self._watched[condition.metric].rule
         return firing_of(condition, last, rule=rule, seq=seq, wall=wall, mono=mono)
-
-
-def judge_window(
-    samples: Iterable[Sample],
-    *,
-    rules: WatchRules,
-    keys: tuple[str, ...],
-    trigger: Trigger,
-    started_mono: float,
-    ends_mono: float,
-    accepted_mono: Iterable[float] = (),
-    judged_mono: float | None = None,
-    final: bool = True,
-) -> tuple[WindowJudgement, Firing | None]:
-    """Judge a window again from its raw samples, as the live judge did.
-
-    ``accepted_mono`` are the moments somebody resumed the watch; ``judged_mono`` is when the
-    verdict was taken (``ends_mono`` when None). ``final`` asks for proof over the whole window.
-    """
-    judge = WindowJudge(
-        rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
-    )
-    resumes = sorted(accepted_mono)
-    for sample in samples:
-        while resumes and resumes[0] <= sample.mono:
-            judge.accept()
-            resumes.pop(0)
-        judge.add(sample)
-    if resumes:
-        judge.accept()
-    at = ends_mono if judged_mono is None else judged_mono
-    return judge.at(at, final=final), judge.firing
-
-
-def _concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str]) -> bool:
-    """Every sample but a page goes by the metric's name; ``pages`` are those that rules name."""
-    if sample.source != rule.source:
-        return False
-    if not is_page(rule):
-        return sample.target in ("", rule.source, rule.name)
-    return sample.target == rule.url if rule.url else sample.target not in pages
 
 
 def _is_true_of(condition: Condition, point: Point) -> bool:

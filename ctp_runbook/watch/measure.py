@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.samples import Sample, split_series
@@ -23,6 +24,9 @@ from ctp_runbook.watch.histogram import (
     group_buckets,
 )
 
+if TYPE_CHECKING:
+    from ctp_runbook.record.sample_blocks import Block
+
 __all__ = [
     "STATUSES",
     "MetricSeries",
@@ -30,6 +34,7 @@ __all__ = [
     "Reading",
     "asked_of",
     "badness",
+    "concerns",
     "counts_events",
     "is_page",
     "more_than",
@@ -91,6 +96,18 @@ def asked_of(rule: MetricRule) -> str:
 def is_page(rule: MetricRule) -> bool:
     """True where samples are metrics pages, of an engine now or then."""
     return rule.source in ("engine", "replay")
+
+
+def concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str]) -> bool:
+    """True for what measures the metric: a page of its own, or what bears its name.
+
+    ``pages`` are the addresses that rules name; a page that none names is the new engine's.
+    """
+    if sample.source != rule.source:
+        return False
+    if not is_page(rule):
+        return sample.target in ("", rule.source, rule.name)
+    return sample.target == rule.url if rule.url else sample.target not in pages
 
 
 def more_than(text: str, *, is_over: bool) -> str:

@@ -1,6 +1,7 @@
 """One metric of one engine as columns: what it read at which moment, of samples or whole blocks.
 
-A day of samples is held as a few numbers a sample, and cut into stretches of time in one go.
+A day of samples is held as a few numbers a sample, and cut into stretches of time in one go. Apart
+from the comparison, which the orchestrator imports at its start: numpy comes with this module.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.histogram import Grouping
-from ctp_runbook.watch.measure import MetricSeries, counts_events, is_page
+from ctp_runbook.watch.measure import MetricSeries, concerns, counts_events
 from ctp_runbook.watch.measure_block import are_cumulative, grouped_counts
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Readings:
 
     def add(self, item: Sample | Block) -> None:
         """Take a sample or a block of them in."""
-        if not self._concerns(item):
+        if not concerns(item, self.rule, pages=self._pages):
             return
         if isinstance(item, Sample):
             if not item.ok:
@@ -106,14 +107,6 @@ class Readings:
         bounds = [bound for bound, _ in groups]
         with np.errstate(invalid="ignore"):  # what is not finite is left out anyway
             return are_cumulative(bounds, counts)
-
-    def _concerns(self, item: Sample | Block) -> bool:
-        rule = self.rule
-        if item.source != rule.source:
-            return False
-        if not is_page(rule):
-            return item.target in ("", rule.source, rule.name)
-        return item.target == rule.url if rule.url else item.target not in self._pages
 
     def _slots(self, monos: _Floats) -> tuple[list[int], NDArray[np.intp]]:
         """The stretches these fall in, and which of them each falls in."""

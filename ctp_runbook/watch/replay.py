@@ -1,4 +1,4 @@
-"""A recorded window judged from its samples file, in blocks: what ``judge_window`` says, quickly."""
+"""A recorded window judged from its samples file, in blocks: what the live judge said, quickly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ def judge_recorded(
     final: bool = True,
     onlooker: Callable[[Sample | Block], None] | None = None,
 ) -> tuple[WindowJudgement, Firing | None]:
-    """``judge_window`` over the samples of a file; raises JournalError naming a line that is none.
+    """Judge a window by the samples of a file, as the live judge did.
+
+    ``accepted_mono`` are the moments somebody resumed the watch; ``judged_mono`` is when the
+    verdict was taken (``ends_mono`` when None). ``final`` asks for proof over the whole window.
+    Raises JournalError naming a line that is no sample.
 
     ``onlooker`` is shown all that is read: a day of samples is worth reading once only.
     """

@@ -100,7 +100,7 @@ def test_an_ended_notebook_is_valid_and_says_how_it_ended(tmp_path: Path) -> Non
     doc.complete_cell(3)
     doc.start_cell(4)
     doc.lose_cell(4, "its kernel died")
-    doc.finish(Ending(NotebookStatus.LOST, "its kernel died", 4), Stamp())
+    doc.finish(Ending(NotebookStatus.LOST, "its kernel died"), Stamp())
     nbformat.validate(nbformat.read(path, as_version=4))  # type: ignore[no-untyped-call]
     assert cell_states(path) == ["not_run", "completed", "lost", "not_run"]
     text = outputs_text(path)

@@ -15,9 +15,10 @@ from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.judge import WindowJudgement, judge_window
+from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import MetricSeries, Point
 from ctp_runbook.watch.verdicts import Firing
+from tests.props.whole_window import judge_window
 
 __all__ = ["Story", "above", "gap_and_hold", "passed", "spike"]
 

@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.record.samples import Sample, parse_sample, read_samples, series_key, split_series
+from ctp_runbook.record.samples import (
+    Sample,
+    cut_torn_line,
+    parse_sample,
+    read_samples,
+    series_key,
+    split_series,
+)
 
 GOOD = Sample(
     seq=3,
@@ -73,6 +80,24 @@ def test_samples_are_read_in_order(tmp_path: Path) -> None:
     assert read_samples(path) == ()
     path.write_bytes(GOOD.to_line() * 2)
     assert read_samples(path) == (GOOD, GOOD)
+
+
+TORN = {
+    "whole": (GOOD.to_line() * 2, 2, b""),
+    "torn": (GOOD.to_line() + b'{"seq":', 1, b'{"seq":'),
+    "torn at its first": (b'{"seq":', 0, b'{"seq":'),
+    "empty": (b"", 0, b""),
+}
+
+
+@pytest.mark.parametrize(("content", "left", "torn"), TORN.values(), ids=TORN)
+def test_a_torn_line_is_cut(content: bytes, left: int, torn: bytes, tmp_path: Path) -> None:
+    """What a crash left behind the last whole line goes, and is handed out; no file is none."""
+    path = tmp_path / "samples.jsonl"
+    assert cut_torn_line(path) == b""
+    path.write_bytes(content)
+    assert cut_torn_line(path) == torn
+    assert read_samples(path) == (GOOD,) * left
 
 
 def edited(**changes: object) -> bytes:

@@ -122,9 +122,11 @@ def test_nothing_left_is_nothing_ended(tmp_path: Path) -> None:
 
 def test_a_run_has_its_own_control_group_or_says_that_it_has_not() -> None:
     """One of the two: a scope of systemd, or a warning with what to do."""
-    prefix, warning = scope_prefix(), shares_control_group()
-    assert bool(prefix) != bool(warning)
-    assert not prefix or prefix[:2] == ["systemd-run", "--scope"]
+    (prefix, lack), warning = scope_prefix(), shares_control_group()
+    assert bool(prefix) != bool(lack)
+    assert not prefix or (Path(prefix[0]).name, prefix[1]) == ("systemd-run", "--scope")
+    assert warning.startswith(lack)
+    assert bool(warning) == bool(lack)
     assert not warning or "ctp-runbook resume" in warning
 
 

@@ -15,8 +15,8 @@ from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import (
     compare_states,
+    handover_gap,
     settle_before_stop,
-    unproved_handover,
     unreadable_state,
 )
 from ctp_runbook.run.switch import probe_gaps, ready_gaps
@@ -166,7 +166,7 @@ def test_an_engine_in_the_middle_of_its_replay_does_not_know_yet(context: RunCon
 def test_without_a_command_there_is_nothing_to_ask(tmp_path: Path) -> None:
     """Not configured is not unreadable, and the plan warns of it."""
     with open_context(tmp_path, plan=make_plan(tmp_path, TRADING_STATE_CMD="")) as context:
-        assert (unreadable_state(context), settle(context), unproved_handover(context)) == (
+        assert (unreadable_state(context), settle(context), handover_gap(context)) == (
             "",
             "",
             "",
@@ -206,7 +206,7 @@ def test_an_unreadable_state_of_the_new_engine_is_a_gap(
     says(context, WHOLE_STATE)
     assert settle(context) == ""
     says(context, printed)
-    assert words in unproved_handover(context)
+    assert words in handover_gap(context)
 
 
 def test_working_orders_are_counted(context: RunContext) -> None:
@@ -222,13 +222,13 @@ def test_the_new_engine_is_compared_with_what_the_old_one_left(context: RunConte
     assert settle(context) == ""
     says(context, WHOLE_STATE)
     for _ in range(2):
-        assert unproved_handover(context) == "position rb2610 long speculation: 7 before, 0 after"
+        assert handover_gap(context) == "position rb2610 long speculation: 7 before, 0 after"
 
 
 def test_nothing_kept_is_nothing_proved(context: RunContext) -> None:
     """Without the old engine's state there is no handover to prove."""
     says(context, WHOLE_STATE)
-    assert "no trading state of old_core_engine was kept" in unproved_handover(context)
+    assert "no trading state of old_core_engine was kept" in handover_gap(context)
 
 
 def test_thousands_of_differences_are_one_sentence(context: RunContext) -> None:
@@ -237,4 +237,4 @@ def test_thousands_of_differences_are_one_sentence(context: RunContext) -> None:
     says(context, {**WHOLE_STATE, "positions": held})
     assert settle(context) == ""
     says(context, WHOLE_STATE)
-    assert unproved_handover(context).endswith("; and 980 more")
+    assert handover_gap(context).endswith("; and 980 more")

@@ -14,9 +14,8 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.rollback import RollbackEnd, roll_back
+from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
 from ctp_runbook.run.steps import run_step
-from ctp_runbook.run.trouble import Trouble
 from tests.props.plan_fixtures import open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 

@@ -1,4 +1,4 @@
-"""Facts about run/starting.py and run/unstarted.py: a run starts once, by its own start, or never."""
+"""Facts about run/starting.py: a run starts once, by its own start, or never."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run import starting
 from ctp_runbook.run.guardian import spawn_guardian
 from ctp_runbook.run.launch import is_attended, read_history, start
+from ctp_runbook.run.starting import close_unstarted, first_record
 from ctp_runbook.run.steer import steer
-from ctp_runbook.run.unstarted import close_unstarted, first_record
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.run import verify_run
 from tests.props.plan_fixtures import wait_for

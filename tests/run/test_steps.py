@@ -22,11 +22,11 @@ from ctp_runbook.record.journal import Record, digest_of, read_journal
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
+    gone_gap,
     observe,
     pin_member,
-    prove_for,
-    prove_gone,
-    prove_started,
+    proof_for,
+    start_gap,
 )
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from tests.props.plan_fixtures import make_plan, open_context, processes_with, wait_for
@@ -343,7 +343,7 @@ def test_stops_and_starts_have_a_proof(context: RunContext) -> None:
     """Of the other steps the exit code is all there is to prove."""
     for one in context.plan.steps:
         wanted = one.kind in (StepKind.STOP, StepKind.START)
-        assert (prove_for(context, one) is not None) == wanted, one.name
+        assert (proof_for(context, one) is not None) == wanted, one.name
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ def test_what_lives_is_proved_started_and_written_down(
     """Its identity enters the journal once, however often it is proved."""
     member = context.plan.member(*OLD_RUNNER)
     for _ in range(2):
-        assert prove_started(context, member, deadline=soon()) == ""
+        assert start_gap(context, member, deadline=soon()) == ""
     assert known_identity(context) == identity_of(runner.pid)
     assert kinds(context) == ["probe", "identity", "probe"]
 
@@ -383,7 +383,7 @@ def test_what_comes_late_is_waited_for(context: RunContext) -> None:
         context,
         step(context, start),
         deadline=soon(10),
-        prove=lambda until: prove_started(context, member, deadline=until),
+        prove=lambda until: start_gap(context, member, deadline=until),
     )
     assert result.is_ok, result.reason
 
@@ -391,7 +391,7 @@ def test_what_comes_late_is_waited_for(context: RunContext) -> None:
 def test_what_died_right_after_its_start_is_not_started(context: RunContext) -> None:
     """Exit 0 and nothing there: told after the grace, not at the end of the timeout."""
     began = time.monotonic()
-    told = prove_started(context, context.plan.member(*OLD_RUNNER), deadline=soon(30))
+    told = start_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(30))
     assert told.startswith("it is not there after its start: old_strategy_runner gone")
     assert time.monotonic() - began < 3
 
@@ -399,7 +399,7 @@ def test_what_died_right_after_its_start_is_not_started(context: RunContext) -> 
 def test_an_undecided_start_ends_at_the_deadline(context: RunContext) -> None:
     """Alive by its command and without an identity is not started, however long one looks."""
     (context.cwd / "alive").touch()
-    told = prove_started(context, context.plan.member(*OLD_RUNNER), deadline=soon(0.2))
+    told = start_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(0.2))
     assert "old_strategy_runner undecided: alive command says alive, no process" in told
 
 
@@ -408,7 +408,7 @@ def test_an_interrupt_ends_a_proof(context: RunContext) -> None:
     (context.cwd / "alive").touch()
     aborted = replace(context, interrupt=lambda: "abort asked for by ops")
     began = time.monotonic()
-    told = prove_started(aborted, context.plan.member(*OLD_RUNNER), deadline=soon(30))
+    told = start_gap(aborted, context.plan.member(*OLD_RUNNER), deadline=soon(30))
     assert told == "abort asked for by ops"
     assert time.monotonic() - began < 5
 
@@ -419,17 +419,17 @@ def test_gone_is_proved_by_all_witnesses(
     """The command's word alone proves nothing while the recorded process runs."""
     member = context.plan.member(*OLD_RUNNER)
     (context.cwd / "alive").unlink()
-    told = prove_gone(context, member, deadline=soon(0.2))
+    told = gone_gap(context, member, deadline=soon(0.2))
     assert "undecided: alive command says gone" in told
     assert f"pid {runner.pid}" in told
     runner.kill()
-    assert prove_gone(context, member, deadline=soon()) == ""
+    assert gone_gap(context, member, deadline=soon()) == ""
     assert last(context, "probe").payload["ok"] is True
 
 
 def test_gone_is_asked_for_at_least_once(context: RunContext) -> None:
     """Also with a deadline that has passed."""
-    assert prove_gone(context, context.plan.member(*OLD_RUNNER), deadline=soon(-5)) == ""
+    assert gone_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(-5)) == ""
 
 
 def test_a_process_whose_pid_file_was_removed_is_still_known(
@@ -437,7 +437,7 @@ def test_a_process_whose_pid_file_was_removed_is_still_known(
 ) -> None:
     """The journal remembers who it was."""
     member = context.plan.member(*OLD_RUNNER)
-    prove_started(context, member, deadline=soon())
+    start_gap(context, member, deadline=soon())
     Path(member.pid_file).unlink()
     (context.cwd / "alive").unlink()
     seen = observe(context, member, question="gone")

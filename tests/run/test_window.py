@@ -15,7 +15,7 @@ from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Request
-from ctp_runbook.run.trouble import Trouble
+from ctp_runbook.run.rollback import Trouble
 from ctp_runbook.run.window import Watch
 from tests.props.plan_fixtures import make_plan, open_context
 

@@ -19,8 +19,8 @@ from tests.props.cutover_tools import cutover_of, edited, fresh_twin
 # What the broken orchestrator's interpreter runs first: every proof of gone is waved through.
 _BREAK = """
 import ctp_runbook.run.proofs, ctp_runbook.run.switch
-ctp_runbook.run.proofs.prove_gone = lambda *_, **__: ""
-ctp_runbook.run.switch.unproved_gone = lambda *_, **__: ""
+ctp_runbook.run.proofs.gone_gap = lambda *_, **__: ""
+ctp_runbook.run.switch.generation_gone_gap = lambda *_, **__: ""
 """
 
 

@@ -16,7 +16,8 @@ from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule, load_watch
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample, series_key
-from ctp_runbook.watch.judge import MetricJudgement, judge_window
+from ctp_runbook.watch.judge import MetricJudgement
+from tests.props.whole_window import judge_window
 
 RULES = load_watch(Path(__file__).parents[2] / "configs" / "watch.toml")
 NEVER = parse_trigger(

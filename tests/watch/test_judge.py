@@ -21,9 +21,9 @@ from ctp_runbook.watch.judge import (
     MetricJudgement,
     WindowJudge,
     WindowJudgement,
-    judge_window,
 )
 from ctp_runbook.watch.verdicts import Firing
+from tests.props.whole_window import judge_window
 
 STARTED = 1000.0
 SECONDS = 30

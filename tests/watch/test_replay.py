@@ -21,9 +21,10 @@ from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.sample_blocks import Block, read_chunks
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.watch.judge import WindowJudge, WindowJudgement, judge_window
+from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.replay import judge_recorded
 from ctp_runbook.watch.verdicts import Firing
+from tests.props.whole_window import judge_window
 
 STARTED, SECONDS = 1000.0, 60
 PAGE, OTHER_PAGE = "http://127.0.0.1:1/metrics", "http://127.0.0.1:2/metrics"

@@ -20,7 +20,6 @@ __all__ = ["Task", "die_with_parent"]
 
 _PR_SET_PDEATHSIG = 1
 _READY_SECONDS = 30.0
-_VALIDATE_SECONDS = 15.0
 
 
 def die_with_parent(sign: int = signal.SIGKILL) -> None:

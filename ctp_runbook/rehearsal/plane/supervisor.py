@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ctp_runbook
 from ctp_runbook.errors import ProbeError, RunbookError
+from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.host.process import end_group, identity_of, own_identity
 from ctp_runbook.rehearsal.front.protocol import write_atomically
 from ctp_runbook.rehearsal.plane.connect_tasks import die_with_parent
@@ -288,7 +288,7 @@ class Supervisor:
 
 def _ours() -> dict[str, str]:
     """This environment, with this very package first: a part does not start where we did."""
-    root = str(Path(ctp_runbook.__file__).resolve().parent.parent)
+    root = str(CHECKOUT)
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path}
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import ctp_runbook
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.checkout import CHECKOUT, find_here
 
 __all__ = ["KEYS", "QUEUES", "TICKS_TOPIC", "TOPICS", "infra_folder"]
 
@@ -46,8 +46,6 @@ QUEUES = {
 
 def infra_folder() -> Path:
     """infra/ of the working directory, else of the checkout that holds the package."""
-    checkout = Path(ctp_runbook.__file__).resolve().parent.parent
-    for base in (Path.cwd(), checkout):
-        if (base / "infra" / "timescale").is_dir():
-            return base / "infra"
-    raise RunbookError(f"no infra/ in {Path.cwd()} nor in {checkout}; run from a checkout")
+    if found := find_here("infra/timescale"):
+        return found.absolute().parent
+    raise RunbookError(f"no infra/ in {Path.cwd()} nor in {CHECKOUT}; run from a checkout")
