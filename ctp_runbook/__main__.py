@@ -9,6 +9,11 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line; exit code 70 when it cannot even be loaded."""
+    import gc
+
+    # What is loaded stays: collected at every 700 objects, as is the default, a start looks for
+    # garbage forty times and finds none.
+    gc.set_threshold(20_000, 10, 10)
     try:
         from ctp_runbook.cli.main import main as command_line
     except Exception as error:  # noqa: BLE001  a broken installation, told in a sentence

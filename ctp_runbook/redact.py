@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ _NOT_SECRET = frozenset({"true", "false", "none", "null", MASK})
 _LONGEST_ENV_FILE_BYTES = 1 << 20
 
 
+@lru_cache(maxsize=1024)  # the keys of records are few, and asked again and again
 def is_secret_name(name: str) -> bool:
     """True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
     return _SECRET_NAME.search(name) is not None

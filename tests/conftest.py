@@ -8,6 +8,7 @@ between tests, where fixtures of wider scope start what the marked ones share.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import sys
@@ -18,12 +19,15 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-__all__ = ["SERVERS", "Interlock", "browser_path", "interlock", "record_table"]
+__all__ = ["KEPT_TABLES", "SERVERS", "Interlock", "browser_path", "interlock", "record_table"]
 
 TESTS = Path(__file__).parent
 # Every test in these folders is about real processes.
 TWIN_FOLDERS = ("integration", "scenarios", "notebooks")
 OPENING_MARKS = ("twin", "browser")
+# Where tables are kept. `make prove` alone sets it, to tests/benchmarks: a test run leaves the
+# checkout as it was.
+KEPT_TABLES = "CTP_RUNBOOK_KEPT_TABLES"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # They ask for the session's ``chain``, which takes half a minute to start.
 CHAIN_FILES = ("test_real_kafka.py", "test_sabotage.py")
@@ -98,11 +102,13 @@ def browser_path() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by their folder, and skip browser tests where there is no browser."""
+    """Mark tests by their folder and by their table; without a browser, skip its tests."""
     missing = pytest.mark.skip(reason=f"none of {', '.join(BROWSERS)} is installed")
     for item in items:
         if TESTS in item.path.parents and item.path.relative_to(TESTS).parts[0] in TWIN_FOLDERS:
             item.add_marker("twin")
+        if "record_table" in getattr(item, "fixturenames", ()):
+            item.add_marker("table")
         if item.get_closest_marker("browser") and not _installed_browser():
             item.add_marker(missing)
 
@@ -125,11 +131,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 @pytest.fixture
 def record_table(capsys: pytest.CaptureFixture[str]) -> Callable[[str, list[str]], None]:
-    """Print a table past pytest's capture, and keep it under tests/benchmarks/ as NAME.txt."""
+    """Print a table past pytest's capture; keep it as NAME.txt where ``KEPT_TABLES`` says."""
 
     def keep(name: str, rows: list[str]) -> None:
         text = "\n".join(rows) + "\n"
-        (TESTS / "benchmarks" / f"{name}.txt").write_text(text, encoding="utf-8")
+        if folder := os.environ.get(KEPT_TABLES):
+            (Path(folder) / f"{name}.txt").write_text(text, encoding="utf-8")
         with capsys.disabled():
             print(f"\n{name}\n{text}")
 

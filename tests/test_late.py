@@ -32,3 +32,22 @@ def test_importing_the_rooms_imports_none_of_their_modules() -> None:
     shown = subprocess.run([sys.executable], input=code, capture_output=True, text=True, check=True)
     loaded = {name for name in shown.stdout.split() if name.startswith("ctp_runbook.")}
     assert loaded == {"ctp_runbook._late", *(f"ctp_runbook.{room}" for room in ROOMS)}
+
+
+def test_a_dry_run_loads_nothing_that_acts(tmp_path: Path) -> None:
+    """It starts, holds and samples nothing, and does not pay for what would."""
+    code = f"""
+import sys
+from ctp_runbook.cli.main import cli
+cli.main(["orchestrate", "--outputs", {str(tmp_path)!r}], standalone_mode=False)
+print(*sys.modules)
+"""
+    root = Path(ctp_runbook.__file__).parents[1]
+    shown = subprocess.run(
+        [sys.executable], input=code, capture_output=True, text=True, check=True, cwd=root
+    )
+    loaded = set(shown.stdout.splitlines()[-1].split())
+    acting = ("guardian", "requests", "rollback", "steps", "switch", "window")
+    assert "ctp_runbook.run.dry_run" in loaded
+    assert loaded.isdisjoint(f"ctp_runbook.run.{name}" for name in acting)
+    assert loaded.isdisjoint({"subprocess", "ctp_runbook.host.pin", "ctp_runbook.host.daemon"})

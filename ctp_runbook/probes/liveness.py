@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.held_command import HeldCommand
 from ctp_runbook.host.pid_file import PidFileUnreadable, read_pid_file
-from ctp_runbook.host.process import HeldCommand, identity_of, is_running
+from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, Member
 from ctp_runbook.probes.metrics import is_port_open
 

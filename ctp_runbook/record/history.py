@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.host.pin import Pin
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
 from ctp_runbook.record.journal import Record
+
+if TYPE_CHECKING:
+    from ctp_runbook.host.pin import Pin
 
 __all__ = ["History", "StepHistory", "Transition"]
 
@@ -194,6 +196,8 @@ def _with_step(history: History, step: StepHistory) -> History:
 
 
 def _identity(history: History, record: Record) -> History:
+    from ctp_runbook.host.pin import Pin
+
     pin = Pin.of(record.payload, boot_id=record.boot_id)
     return replace(history, pins={**history.pins, record.payload["member"]: pin})
 

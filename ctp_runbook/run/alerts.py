@@ -140,7 +140,7 @@ def _run_command(
     context: RunContext, room: Path, facts: Mapping[str, str], *, seconds: float
 ) -> str:
     """Run ALERT_CMD with the facts as ``CTP_ALERT_…``; why it failed, or nothing."""
-    from ctp_runbook.host.process import HeldCommand
+    from ctp_runbook.host.held_command import HeldCommand
 
     told = {f"CTP_ALERT_{name.upper()}": value for name, value in facts.items()}
     output = room / f"alert-{time.monotonic_ns()}.out"

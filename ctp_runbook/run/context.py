@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
@@ -36,6 +37,17 @@ class RunContext:
     def record(self, kind: str, **payload: Any) -> None:
         """Append to the journal, redacted."""
         self.journal.append(kind, self.plan.redactor.data(payload))
+
+    def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
+        """Append that ``step`` is not done, and why."""
+        self.record(
+            "step_not_done",
+            step=step.name,
+            phase=step.phase.value,
+            status=status.value,
+            reason=reason,
+            command=step.command,
+        )
 
     @property
     def history(self) -> History:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.steps import skip_step
 
 __all__ = ["simulate"]
 
@@ -17,7 +16,7 @@ def simulate(context: RunContext, *, gaps: tuple[str, ...] = ()) -> Outcome:
     for state, steps in zip(_PATH, (plan.gates, (), plan.switch), strict=True):
         context.record("state", to=state.value, reason="dry run")
         for step in steps:
-            skip_step(context, step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
+            context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
     for warning in plan.warnings:
         context.record("finding", severity="warning", sentence=warning)
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK

@@ -159,7 +159,7 @@ def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
 
 def cancel_working_orders(context: RunContext, engine: Member, *, deadline: float) -> None:
     """Run CANCEL_WORKING_ORDERS_CMD for ``engine``. Raises ProbeError when it fails."""
-    from ctp_runbook.host.process import HeldCommand
+    from ctp_runbook.host.held_command import HeldCommand
 
     command = context.plan.cancel_working_orders_command
     env = {

@@ -26,7 +26,6 @@ from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.run import attend, create, starting
 from ctp_runbook.run.attend import unstarted_sentence
 from ctp_runbook.run.create import header_of, overrides_of, write_plan
-from ctp_runbook.run.requests import Asked, send_request
 
 __all__ = [
     "HeldEnvironment",
@@ -138,6 +137,8 @@ def begin(
         start(run, plan=plan)
         return run
     _refuse(plan, options)
+    from ctp_runbook.run.requests import Asked
+
     told = {"by": options.by or operator_name(), "reason": reason}
     with held_environment(plan, options) as held:
         run = write_run(plan, options, path=held.path)
@@ -266,6 +267,8 @@ def request(
     A go is for the start that the asker saw, ``seen``; without it, for the one there is now. Raises
     RunRefused for a run that was never started: what is left there could only arm it.
     """
+    from ctp_runbook.run.requests import send_request
+
     history = seen or read_whole(run)
     if not history.has_begun:
         raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")

@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
@@ -28,8 +29,9 @@ from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run.attend import is_attended, read_history, read_whole, unstarted_sentence
-from ctp_runbook.run.guardian import spawn_guardian
-from ctp_runbook.run.requests import Asked
+
+if TYPE_CHECKING:
+    from ctp_runbook.run.requests import Asked
 
 __all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_started"]
 
@@ -100,9 +102,12 @@ def set_going(
 
 
 def _spawn(run: RunDir, *, lock_fd: int, resume: str = "", asked: Asked | None = None) -> Identity:
+    # A dry run has no guardian: it is not to pay for one.
+    from ctp_runbook.run import guardian
+
     told = asked.text if asked else ""
     try:
-        return spawn_guardian(run, lock_fd=lock_fd, resume=resume, asked=told)
+        return guardian.spawn_guardian(run, lock_fd=lock_fd, resume=resume, asked=told)
     except OSError as error:
         raise RunRefused(f"the guardian of run {run.run_id} cannot be started: {error}") from error
 

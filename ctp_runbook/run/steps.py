@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.process import CommandEnd, HeldCommand, end_processes, identity_of
+from ctp_runbook.host.held_command import CommandEnd, HeldCommand
+from ctp_runbook.host.process import end_processes, identity_of
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import private_dir, write_atomic
@@ -94,14 +95,7 @@ def skip_step(
     context: RunContext, step: Step, *, reason: str, status: StepStatus = StepStatus.SKIPPED
 ) -> StepResult:
     """Write down that a step is not done, and why."""
-    context.record(
-        "step_not_done",
-        step=step.name,
-        phase=step.phase.value,
-        status=status.value,
-        reason=reason,
-        command=step.command,
-    )
+    context.record_not_done(step, reason=reason, status=status)
     return StepResult(step, status, None, 0.0, reason)
 
 

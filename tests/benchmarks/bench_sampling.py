@@ -2,7 +2,7 @@
 
 The whole watch is measured: schedule, scrape, write, judge. The endpoints are HTTP servers in
 another process, whose pages have as many families again that nobody asked for. The first argument
-is for how many seconds (600 when there is none).
+is for how many seconds (600 when there is none; ``--quick``: 5, to see that it runs).
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
 from ctp_runbook.run.window import Watch
 from tests.props.plan_fixtures import make_plan, open_context
+from tests.props.watched import watch_header
 
 __all__ = ["main"]
 
-_ENDPOINTS, _SECONDS = 5, 600.0
+_ENDPOINTS, _SECONDS, _QUICK_SECONDS = 5, 600.0, 5.0
 _BOUNDS = ("0.0005", "0.001", "0.002", "0.003", "0.004", "0.005", "0.0075", "0.01", "0.05", "+Inf")
 _KINDS = ("latency_quantile",) * 3 + ("counter",) * 3 + ("state",) * 4
 _JITTER_MS, _CPU_PERCENT, _GROWTH_MIB = 20.0, 3.0, 16.0
@@ -161,7 +162,9 @@ def _context(room: Path, urls: list[str], seconds: float) -> Iterator[RunContext
     idle = subprocess.Popen(["sleep", str(seconds + 60)])
     try:
         with open_context(room, plan=plan) as context:
-            context.record("run_created", run_id=context.run.run_id, dry_run=False)
+            # The close judges the samples again, by the plan in the journal's header.
+            header = {"run_id": context.run.run_id, "dry_run": False, "plan": watch_header(plan)}
+            context.record("run_created", **header)
             identity = identity_of(idle.pid)
             assert identity is not None
             for role in ("core_engine", "strategy_runner"):
@@ -212,7 +215,8 @@ def _jitter(samples: tuple[Sample, ...]) -> list[float]:
 
 def main() -> None:
     """Watch, and print what it took beside what is asked."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else _SECONDS
+    wanted = (*sys.argv[1:], str(_SECONDS))[0]
+    seconds = _QUICK_SECONDS if wanted == "--quick" else float(wanted)
     with (
         tempfile.TemporaryDirectory() as name,
         _endpoints() as urls,

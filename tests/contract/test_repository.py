@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "infra" / "requirements.lock"
 AT_THE_TOP = (
     *("notebooks", "ctp_runbook", "infra", "configs", "outputs", "tests"),
-    *("pyproject.toml", "README*", "Makefile", "CHANGELOG*", "LICENSE", ".*"),
+    *("pyproject.toml", "README*", "Makefile", "CHANGELOG*", "CONTRIBUTING*"),
+    *("LICENSE", ".*"),
 )
-README_LINES = 150
+README_LINES, CONTRIBUTING_LINES = 150, 120
 # A path into somebody's home or work folder means nothing on another machine.
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:home|Users|root|work)/[\w.]")
 # Where packages come from is the business of each machine: installs go through its own settings.
@@ -111,6 +112,19 @@ def test_the_readme_leads_somewhere() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_contributing_is_short_and_leads_somewhere() -> None:
+    """Every path it names is there, and every table it sends to stands in a module."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert len(text.splitlines()) < CONTRIBUTING_LINES
+    named = re.findall(r"`([^`\s]+)`", re.sub(r"(?s)```.*?```", "", text))
+    paths = [name for name in named if re.search(r"/|\.(py|md|toml)$", name)]
+    assert len(paths) > 50
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    code = "".join(path.read_text() for path in (ROOT / "ctp_runbook").rglob("*.py"))
+    tables = [name for name in named if re.fullmatch(r"_?[A-Z]{3}[A-Z_]+", name)]
+    assert [name for name in tables if f"\n{name}" not in code] == []
 
 
 def test_ci_can_be_run() -> None:

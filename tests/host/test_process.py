@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.held_command import CommandEnd, HeldCommand
 from ctp_runbook.host.process import (
-    CommandEnd,
-    HeldCommand,
     boot_id,
     end_group,
     end_process,
@@ -271,7 +270,7 @@ def test_what_is_never_released_never_runs(tmp_path: Path) -> None:
 STARTER = """
 import os, sys, time
 from pathlib import Path
-from ctp_runbook.host.process import HeldCommand
+from ctp_runbook.host.held_command import HeldCommand
 folder = Path(sys.argv[1])
 held = HeldCommand(f"touch {folder}/done", cwd=folder, env=os.environ, output=folder / "out")
 print(held.identity.pid, held.identity.start_ticks, flush=True)

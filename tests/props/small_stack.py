@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
-from ctp_runbook.host.process import HeldCommand, identity_of
+from ctp_runbook.host.held_command import HeldCommand
+from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History

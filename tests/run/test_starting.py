@@ -15,7 +15,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity, Outcome
 from ctp_runbook.notebook import phases
 from ctp_runbook.record.rundir import RunDir, private_path
-from ctp_runbook.run import starting
+from ctp_runbook.run import guardian, starting
 from ctp_runbook.run.guardian import spawn_guardian
 from ctp_runbook.run.launch import is_attended, read_history, start
 from ctp_runbook.run.starting import close_unstarted, first_record
@@ -117,7 +117,7 @@ def test_a_guardian_that_does_not_come_up_closes_the_run(
 
     outputs = stack.folder / "outputs"
     for count, spawn in enumerate((stillborn, none), start=1):
-        monkeypatch.setattr(starting, "spawn_guardian", spawn)
+        monkeypatch.setattr(guardian, "spawn_guardian", spawn)
         with pytest.raises(RunRefused, match=r"is closed as REFUSED|cannot be started"):
             stack.begin(stack.plan(**WAITS))
         assert [is_refused_whole(RunDir(path)) for path in outputs.iterdir()] == [True] * count
@@ -137,7 +137,7 @@ def test_an_orchestrator_that_is_late_finds_its_run_closed(
         spawned.append(spawn_guardian(run, **named))  # type: ignore[arg-type]
         return spawned[-1]
 
-    monkeypatch.setattr(starting, "spawn_guardian", noted)
+    monkeypatch.setattr(guardian, "spawn_guardian", noted)
     monkeypatch.setattr(starting, "_START_SECONDS", 0.0)
     with pytest.raises(RunRefused, match=r"did not start within 0 s; .* closed as REFUSED"):
         stack.begin(stack.plan(**WAITS))
@@ -160,7 +160,7 @@ def test_an_abort_while_it_starts_is_final(
         assert done
         return identity
 
-    monkeypatch.setattr(starting, "spawn_guardian", late)
+    monkeypatch.setattr(guardian, "spawn_guardian", late)
     start(run)
     assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
     assert starts_of(run) == 0

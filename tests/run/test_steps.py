@@ -544,7 +544,7 @@ def test_a_killed_starter_leaves_a_record_and_no_act(tmp_path: Path) -> None:
 import os, signal
 from pathlib import Path
 from ctp_runbook.record.journal import Journal
-from ctp_runbook.host.process import HeldCommand
+from ctp_runbook.host.held_command import HeldCommand
 journal = Journal(Path({str(tmp_path)!r}) / "journal.jsonl")
 held = HeldCommand("touch {tmp_path}/done", cwd=Path("/"), env={{}}, output=Path("/dev/null"))
 journal.append("step_started", {{"pid": held.identity.pid}})
