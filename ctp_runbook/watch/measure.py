@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.samples import Sample, split_series
 from ctp_runbook.watch.histogram import (
     Buckets,
@@ -90,7 +91,7 @@ def asked_of(rule: MetricRule) -> str:
 
 def is_page(rule: MetricRule) -> bool:
     """True where samples are metrics pages, of an engine now or then."""
-    return rule.source in ("engine", "replay")
+    return rule.source in PAGES
 
 
 def more_than(text: str, *, is_over: bool) -> str:
