@@ -13,16 +13,14 @@ from typing import Any
 
 from ctp_runbook.model import Member, Phase, Step, StepKind
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured
 
 __all__ = ["EVIDENCE_FILES", "checklist_json", "checklist_markdown"]
 
 EVIDENCE_FILES = (
-    "single_host_bootstrap_result.env",
-    "kafka_topic_init_result.env",
-    "clickhouse_schema_init_result.env",
-    "debezium_connector_init_result.env",
+    *(gate.file for gate in GATES.values() if gate.is_due),
     "ctp_readiness_precheck.json",
     "ctp_cutover_result.env",
     "ctp_rollback_result.env",
