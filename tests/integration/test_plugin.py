@@ -1,4 +1,4 @@
-"""A distribution of somebody else: what it brings is planned and watched like our own."""
+"""A distribution of somebody else: what it brings is planned, watched, run and shown like our own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.gate_table import find_gate, gates_in
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show.topology import gate_topology
 from ctp_runbook.watch.sampler import read_once
 from ctp_runbook.watch.sources import watch_targets
 from tests.props.plan_fixtures import make_plan
@@ -66,7 +70,7 @@ def test_it_passes_the_test_that_others_can_run(site: Path) -> None:
     ]
     done = run_python(site, *pytest_alone, str(PLUGIN / "check_conformance.py"), cwd=site)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
+    assert "2 passed" in done.stdout
 
 
 def rules_with(folder: Path, url: str) -> Path:
@@ -113,3 +117,45 @@ def test_its_metric_is_sampled(site: Path, tmp_path: Path, monkeypatch: pytest.M
     assert url in bad.error
     assert none.ok
     assert none.series == {}
+
+
+def infra(site: Path, run: RunDir, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A gate command whose evidence goes to the run's."""
+    folder = f"--evidence-dir={run.evidence}"
+    return run_python(site, "-m", "ctp_runbook", "infra", *arguments, folder, cwd=run.path)
+
+
+def test_its_gate_is_run_and_shown(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own command, with evidence like ours, which can be read where it is not installed."""
+    run = RunDir(tmp_path / "run")
+    run.evidence.mkdir(parents=True)
+    with http_page('["orders-value"]') as url:
+        endpoint = f"--endpoint=example-registry={url.removesuffix('/metrics')}"
+        done = infra(site, run, "example-schema-registry", "--execute", endpoint)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "gate example-schema-registry ok: read_subjects ok" in done.stdout
+    [stranger] = gates_in(run.evidence)
+    assert stranger.prefix == "EXAMPLE_SCHEMA_REGISTRY"
+    assert list(judge_gate_evidence(run.evidence / stranger.file, gate=stranger, real=True)) == []
+    assert gate_topology(run) is None
+    monkeypatch.syspath_prepend(str(site))
+    assert list(gates_in(run.evidence)) == [find_gate("example-schema-registry")]
+    seen = gate_topology(run)
+    assert seen is not None
+    assert [one.key for one in seen.stations if one.state == "ok"] == ["kafka"]
+
+
+def test_its_gate_is_named_by_help_and_fails_like_ours(site: Path, tmp_path: Path) -> None:
+    """Exit 3 where nobody answers; without the plug-in there is no such command."""
+    run = RunDir(tmp_path / "run")
+    run.evidence.mkdir(parents=True)
+    told = run_python(site, "-m", "ctp_runbook", "infra", "--help", cwd=tmp_path).stdout
+    assert "example-schema-registry  The registry has its subjects." in told
+    nobody = "--endpoint=example-registry=http://127.0.0.1:1"
+    failed = infra(site, run, "example-schema-registry", "--execute", nobody)
+    assert failed.returncode == 3, failed.stdout + failed.stderr
+    assert "FAILED: read_subjects: http://127.0.0.1:1" in failed.stdout
+    unknown = infra(tmp_path, run, "example-schema-registry", "--execute", nobody)
+    assert unknown.returncode == 2
