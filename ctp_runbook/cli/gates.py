@@ -10,6 +10,9 @@ from typing import Any
 import click
 
 from ctp_runbook.cli.options import flags
+from ctp_runbook.errors import PlanRefused
+from ctp_runbook.plan.gate_table import GATE_GROUP, GATES, Gate, find_gate
+from ctp_runbook.plan.plugins import installed_names
 
 __all__ = ["canary", "infra", "readiness"]
 
@@ -105,7 +108,31 @@ def _readiness_name() -> str:
     return f"ctp_readiness_{'rollback' if after else 'precheck'}.json"
 
 
-@click.group()
+class _InfraGroup(click.Group):
+    """The commands of the gates, and of those that a plug-in brings."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Ours, else whatever is installed under that name."""
+        if (own := super().get_command(ctx, cmd_name)) is not None:
+            return own
+        gate = find_gate(cmd_name)
+        return None if gate is None else _gate_command(gate)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Ours, and what is installed and can be used."""
+        return sorted(
+            {*super().list_commands(ctx), *filter(_is_usable, installed_names(GATE_GROUP))}
+        )
+
+
+def _is_usable(name: str) -> bool:
+    try:
+        return find_gate(name) is not None
+    except PlanRefused:  # said to whoever names it; it hides no other gate
+        return False
+
+
+@click.group(cls=_InfraGroup)
 def infra() -> None:
     """The infrastructure gates (RUNBOOK §4.1): dry run unless --execute."""
 
@@ -150,31 +177,29 @@ _CONNECTOR_FLAGS = (
 )
 
 
-def _gate_command(name: str, text: str, seconds: float, *more: Any) -> click.Command:
+# What one gate alone takes.
+_MORE_FLAGS = {"debezium-connectors": _CONNECTOR_FLAGS}
+
+
+def _gate_command(gate: Gate) -> click.Command:
     def command(**given: Any) -> int:
         from ctp_runbook.gates.gate import GateOptions, write_gate
         from ctp_runbook.gates.run import run_gate
 
         options = GateOptions(**given)
-        result = run_gate(name, options, environ=os.environ, tell=click.echo)
+        result = run_gate(gate.name, options, environ=os.environ, tell=click.echo)
         write_gate(result, options, environ=os.environ)
         for step in result.steps:
             click.echo(step.sentence)
         click.echo(result.sentence)
         return result.exit_code
 
-    return click.command(name, help=text)(flags(*_FLAGS, _deadline(seconds), *more)(command))
+    more = (*_FLAGS, _deadline(gate.seconds), *_MORE_FLAGS.get(gate.name, ()))
+    return click.command(gate.name, help=gate.help)(flags(*more)(command))
 
 
-# Each deadline is a little below the step's timeout in configs/limits.toml: a gate that is late is
-# to say itself what it waited for.
-for _name, _text, _seconds, _more in (
-    ("bootstrap", "Services up and healthy.", 280.0, ()),
-    ("kafka-topics", "Topics as wanted.", 50.0, ()),
-    ("clickhouse-schema", "Schema as wanted.", 50.0, ()),
-    ("debezium-connectors", "Connectors and their tasks running.", 110.0, _CONNECTOR_FLAGS),
-):
-    infra.add_command(_gate_command(_name, _text, _seconds, *_more))
+for _gate in GATES.values():
+    infra.add_command(_gate_command(_gate))
 
 
 @infra.command()

@@ -6,14 +6,13 @@ from ctp_runbook._late import late
 
 if TYPE_CHECKING:
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.gates.gate import GATES, GateOptions, write_gate
+    from ctp_runbook.gates.gate import GateOptions, write_gate
     from ctp_runbook.gates.readiness import judge_readiness_file
     from ctp_runbook.gates.run import run_gate
 else:
     __getattr__ = late(
         __name__,
         {
-            "GATES": "gate",
             "GateContext": "context",
             "GateOptions": "gate",
             "judge_readiness_file": "readiness",
@@ -22,4 +21,4 @@ else:
         },
     )
 
-__all__ = ["GATES", "GateContext", "GateOptions", "judge_readiness_file", "run_gate", "write_gate"]
+__all__ = ["GateContext", "GateOptions", "judge_readiness_file", "run_gate", "write_gate"]

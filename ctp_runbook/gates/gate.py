@@ -3,7 +3,7 @@
 A gate is a list of tasks. Each answers with facts and with problems, and the evidence holds the
 facts, never what was wanted. A component that the profile does not have is ``skipped`` where the
 profile is the rehearsal twin, and a failure everywhere else. What the tasks of each gate are is
-said in ``gates/``.
+said in ``gates/``, which gates there are in plan/gate_table.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from typing import Protocol
 from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan import parameters
+from ctp_runbook.plan.gate_table import Gate
 from ctp_runbook.record.result_env import env_lines, parse_env, step_group_findings
 from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.redact import Redactor
 
 __all__ = [
-    "GATES",
     "REHEARSAL",
-    "Gate",
     "GateOptions",
     "GateResult",
     "GateStep",
@@ -43,55 +42,6 @@ __all__ = [
 REHEARSAL = "rehearsal"
 # A sentence that names more steps than this is not read.
 _NAMED_STEPS = 4
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One gate: its command's name, its step, the prefix and name of its evidence.
-
-    ``component`` is what it looks at.
-    """
-
-    name: str
-    step: str
-    prefix: str
-    file: str
-    component: str
-
-
-GATES: Mapping[str, Gate] = {
-    gate.name: gate
-    for gate in (
-        Gate(
-            "bootstrap",
-            "bootstrap_infra",
-            "SINGLE_HOST_BOOTSTRAP",
-            "single_host_bootstrap_result.env",
-            "services",
-        ),
-        Gate(
-            "kafka-topics",
-            "init_kafka_topic",
-            "KAFKA_TOPIC_INIT",
-            "kafka_topic_init_result.env",
-            "kafka",
-        ),
-        Gate(
-            "clickhouse-schema",
-            "init_clickhouse_schema",
-            "CLICKHOUSE_SCHEMA_INIT",
-            "clickhouse_schema_init_result.env",
-            "clickhouse",
-        ),
-        Gate(
-            "debezium-connectors",
-            "init_debezium_connector",
-            "DEBEZIUM_CONNECTOR_INIT",
-            "debezium_connector_init_result.env",
-            "debezium",
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)

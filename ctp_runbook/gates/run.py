@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
+from ctp_runbook.errors import RunRefused
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import (
-    GATES,
-    Gate,
     GateOptions,
     GateResult,
     GateStep,
@@ -17,6 +16,8 @@ from ctp_runbook.gates.gate import (
     perform,
 )
 from ctp_runbook.model import StepStatus
+from ctp_runbook.plan.gate_table import GATES, Gate, find_gate
+from ctp_runbook.plan.plugins import load_named
 
 __all__ = ["run_gate"]
 
@@ -32,9 +33,11 @@ def run_gate(
 
     ``tell`` gets a line of progress now and then.
     """
-    gate = GATES[name]
+    if (gate := find_gate(name)) is None:
+        raise RunRefused(f"no gate is named {name!r}; there are {', '.join(GATES)}")
     context = GateContext.of(options, environ=os.environ if environ is None else environ, tell=tell)
-    tasks = _given(options) if options.observers else _tasks(gate, context)
+    # A gate imports only what it needs, and only when it is run.
+    tasks = _given(options) if options.observers else load_named(gate.performer)(context)
     if not tasks:
         steps: tuple[GateStep, ...] = (_without_task(gate, options),)
     else:
@@ -46,42 +49,16 @@ def _given(options: GateOptions) -> tuple[Task, ...]:
     return tuple(observing(one) for one in options.observers)
 
 
-def _tasks(gate: Gate, context: GateContext) -> tuple[Task, ...]:
-    """What the flags and the environment make of a gate. Imports only what the gate needs."""
-    if gate.component == "kafka":
-        from ctp_runbook.gates.kafka import kafka_tasks
-
-        return kafka_tasks(context)
-    if gate.component == "clickhouse":
-        from ctp_runbook.gates.clickhouse import clickhouse_tasks
-
-        return clickhouse_tasks(context)
-    if gate.component == "debezium":
-        from ctp_runbook.gates.connectors import connector_tasks
-
-        return connector_tasks(context)
-    from ctp_runbook.gates.bootstrap import bootstrap_tasks
-
-    return bootstrap_tasks(context)
-
-
 def _without_task(gate: Gate, options: GateOptions) -> GateStep:
     """Nothing to ask: the twin has no such component; anywhere else that is a failure."""
     name = f"observe_{gate.component}"
-    if options.is_rehearsal and gate.component != "services":
+    if options.is_rehearsal and gate.is_optional_in_twin:
         reason = f"not in this environment: the rehearsal twin has no {gate.component} yet"
         return GateStep(name, StepStatus.SKIPPED, 0.0, f"no {gate.component} to ask", reason=reason)
-    flag = _FLAGS.get(gate.component, "--compose-file FILE or --endpoint NAME=URL")
+    flag = gate.address or f"--endpoint {gate.component}=URL"
     status = StepStatus.FAILED if options.execute or options.probe else StepStatus.SIMULATED_OK
     reason = (
         f"no observer for {gate.component} under profile {options.profile or '(none)'}; "
         f"name it with {flag}: nothing unobserved passes"
     )
     return GateStep(name, status, 0.0, f"no observer for {gate.component}", reason=reason)
-
-
-_FLAGS: Mapping[str, str] = {
-    "kafka": "--bootstrap-servers HOST:PORT",
-    "clickhouse": "--clickhouse-url http://HOST:PORT",
-    "debezium": "--connect-url http://HOST:PORT",
-}

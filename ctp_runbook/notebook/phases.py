@@ -26,11 +26,12 @@ from ctp_runbook.errors import (
     RunEnded,
     RunRefused,
 )
-from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.notebook.checkout import find_config
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
@@ -64,13 +65,7 @@ OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
 _REASONS = ("accept_unmeasured", "accept_late")
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
-_SWITCH_STEPS = (
-    "stop_old_strategy_runner",
-    "stop_old_core_engine",
-    "start_new_core_engine",
-    "start_new_strategy_runner",
-    "warmup_query",
-)
+_SWITCH_STEPS = steps_of(Phase.SWITCH)
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,17 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ctp_runbook.model import Member, Phase, Step, StepKind
+from ctp_runbook.model import Member, Step
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.step_table import step_spec
 from ctp_runbook.plan.timing import Measured
 
 __all__ = ["EVIDENCE_FILES", "checklist_json", "checklist_markdown"]
 
 EVIDENCE_FILES = (
-    "single_host_bootstrap_result.env",
-    "kafka_topic_init_result.env",
-    "clickhouse_schema_init_result.env",
-    "debezium_connector_init_result.env",
+    *(gate.file for gate in GATES.values() if gate.is_due),
     "ctp_readiness_precheck.json",
     "ctp_cutover_result.env",
     "ctp_rollback_result.env",
@@ -31,33 +30,6 @@ EVIDENCE_FILES = (
     "ctp_one_shot_cutover_checklist.json",
 )
 
-_WHEN_IT_FAILS = {
-    (Phase.GATE, StepKind.GATE): (
-        "The run ends (exit 3). The old stack still trades and was not touched; mend the cause"
-        " and start a new run."
-    ),
-    (Phase.SWITCH, StepKind.STOP): (
-        "TERM, then KILL goes to the recorded process. Nothing new starts before it is proved"
-        " gone; then, or if it cannot be proved, the run rolls back."
-    ),
-    (Phase.SWITCH, StepKind.START): "The run rolls back.",
-    (Phase.SWITCH, StepKind.CHECK): "The run rolls back.",
-    (Phase.ROLLBACK, StepKind.STOP): (
-        "TERM, then KILL goes to the recorded process. If it cannot be proved gone, nothing of"
-        " the previous generation is started (exit 6): end it by hand, then start the previous"
-        " engine and runner by hand."
-    ),
-    (Phase.ROLLBACK, StepKind.RESTORE): (
-        "The rollback goes on: the steps that bring trading back are not held up by this one."
-    ),
-    (Phase.ROLLBACK, StepKind.START): (
-        "The rollback has failed (exit 6): start it by hand with the command above."
-    ),
-    (Phase.ROLLBACK, StepKind.CHECK): (
-        "Rolled back, but not validated (exit 5): look at each SLI of"
-        " ctp_readiness_rollback.json before trading goes on."
-    ),
-}
 _COMPARISON = {"max": "<=", "min": ">="}
 
 
@@ -146,7 +118,7 @@ def _step_facts(step: Step) -> dict[str, Any]:
         "acts_on": acts_on,
         "effect": step.effect,
         "undo": list(step.undo),
-        "when_it_fails": _WHEN_IT_FAILS[step.phase, step.kind],
+        "when_it_fails": step_spec(step.name).when_it_fails,
     }
 
 

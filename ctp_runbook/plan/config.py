@@ -15,13 +15,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ctp_runbook.errors import ConfigError, Problem
+from ctp_runbook.errors import ConfigError, PlanRefused, Problem
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
+from ctp_runbook.plan.sources import KINDS, SOURCES, Source, find_source, known_sources
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.template_text import quoted
 from ctp_runbook.plan.trading_sessions import TradingSessions, parse_span
 
 __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
+
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class MetricRule:
     fresh_seconds: float = 10.0
     min_coverage: float = 0.9
     baseline_max_shift: float | None = None
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long one look may take: as long as until the next, two seconds at most."""
+        return min(_PATIENCE_SECONDS, max(self.interval_seconds, 0.5))
 
 
 @dataclass(frozen=True)
@@ -108,22 +116,11 @@ _WATCH_FIELDS: Mapping[str, Field] = {
     "tolerance_error_seconds": _SECONDS,
     "recovery_seconds": _SECONDS,
 }
-_SOURCES = ("engine", "prometheus", "kafka", "clickhouse", "command", "replay")
-_SOURCE_NAMES = (
-    "kafka_bootstrap",
-    "clickhouse_url",
-    "clickhouse_user",
-    "clickhouse_key_env",
-    "env_file",
-    "prometheus_url",
-    "replay_file",
-)
-_SOURCE_FIELDS: Mapping[str, Field] = {name: _text(required=False) for name in _SOURCE_NAMES}
 _METRIC_FIELDS: Mapping[str, Field] = {
     "label": _text(),
     "unit": _text("ms", "s", "state", "count", "ratio"),
-    "kind": _text("latency_quantile", "state", "counter", "lag"),
-    "source": _text(*_SOURCES),
+    "kind": _text(*KINDS),
+    "source": _text(),
     "query": _text(),
     "limit": Field("number", low=-1e12, high=1e12),
     "direction": _text("max", "min"),
@@ -191,12 +188,17 @@ def _watch_rules(source: TomlText) -> WatchRules:
     table = source.table()
     metrics, sources = table.pop("metrics", None), table.pop("sources", {})
     problems = list(source.check((), table, _WATCH_FIELDS, tables=("metrics", "sources")))
-    problems += source.check_table("sources", sources, _SOURCE_FIELDS)
     if not isinstance(metrics, dict) or not metrics:
         problems.append(source.problem(("metrics",), "no [metrics.NAME] table", "at least one"))
         metrics = {}
+    rows = dict(SOURCES)
     for name, rule in metrics.items():
         problems += _metric_problems(source, name, rule)
+        problems += _source_problems(source, name, rule, rows)
+    # What else is installed has a say in [sources] where a rule asks it, and only there.
+    settings = (setting for row in rows.values() for setting in row.settings)
+    fields = {setting: _text(required=False) for setting in settings}
+    problems += source.check_table("sources", sources, fields)
     if problems:
         raise ConfigError(problems)
     rules = {name: MetricRule(name=name, **_numbers(rule)) for name, rule in metrics.items()}
@@ -211,15 +213,32 @@ def _metric_problems(source: TomlText, name: str, rule: object) -> Iterator[Prob
         return
     found = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
     yield from found
-    if "url" in rule and rule.get("source") in set(_SOURCES) - {"engine"}:
-        # It would be asked of nobody, and the metric of whom [sources] names.
-        where, of = ("metrics", name, "url"), f"source {quoted(str(rule['source']))}"
-        yield source.problem(where, f"a page's url for {of}", 'no url but for source "engine"')
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
     if not found and fresh is not None and interval is not None and fresh < interval:
         # Every sample would be stale before the next one comes, and no `for` could mature.
         where = ("metrics", name, "fresh_seconds")
         yield source.problem(where, f"{fresh:g}", f"at least interval_seconds {interval:g}")
+
+
+def _source_problems(
+    source: TomlText, name: str, rule: object, rows: dict[str, Source]
+) -> Iterator[Problem]:
+    """What is wrong between a rule and the row of its source, which is added to ``rows``."""
+    asked = rule.get("source") if isinstance(rule, dict) else None
+    if not isinstance(rule, dict) or not isinstance(asked, str):
+        return
+    where = ("metrics", name, "source")
+    try:
+        row = find_source(asked)
+    except PlanRefused as error:
+        yield source.problem(where, f"{quoted(asked)}, and {error}", "a source that can be used")
+        return
+    if row is None:
+        yield source.problem(where, quoted(asked), "one of " + ", ".join(known_sources()))
+        return
+    rows[asked] = row
+    for key, found, expected in row.problems(rule):
+        yield source.problem(("metrics", name, key), found, expected)
 
 
 @lru_cache(maxsize=8)

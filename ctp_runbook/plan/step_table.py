@@ -1,4 +1,6 @@
-"""The seventeen steps of the runbook, in order, with what each does and how it is undone."""
+"""The seventeen steps of the runbook, in order: a row a step, with all that is known of it before
+a template gave it a command. A step is one row here and its command in the template.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from dataclasses import dataclass
 
 from ctp_runbook.model import Generation, Phase, Role, StepKind
 
-__all__ = ["STEP_TABLE", "StepSpec"]
+__all__ = ["STEP_TABLE", "StepSpec", "start_steps", "step_spec", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,9 @@ class StepSpec:
     """A step before a template gave it a command.
 
     ``stem`` is its template key without ``_CMD``; its timeout key is ``<stem>_TIMEOUT_SECONDS``.
+    ``budget_share`` is what of the rollback's budget it may count on, whatever the steps before it
+    do; what one leaves goes to the next. A stop's share covers its command, and ending the member
+    by signal should that fail.
     """
 
     name: str
@@ -21,8 +26,10 @@ class StepSpec:
     kind: StepKind
     stem: str
     effect: str
+    when_it_fails: str
     undo: tuple[str, ...] = ()
     acts_on: tuple[Generation, Role] | None = None
+    budget_share: float = 0.0
 
     @property
     def command_key(self) -> str:
@@ -42,13 +49,37 @@ _NEW_ENGINE = (Generation.NEW, Role.CORE_ENGINE)
 _NEW_RUNNER = (Generation.NEW, Role.STRATEGY_RUNNER)
 _SESSION = "TD and MD logged in, settlement confirmed, private stream drained"
 
+_RUN_ENDS = (
+    "The run ends (exit 3). The old stack still trades and was not touched; mend the cause"
+    " and start a new run."
+)
+_ENDED_BY_SIGNAL = (
+    "TERM, then KILL goes to the recorded process. Nothing new starts before it is proved"
+    " gone; then, or if it cannot be proved, the run rolls back."
+)
+_ROLLS_BACK = "The run rolls back."
+_NOTHING_STARTS = (
+    "TERM, then KILL goes to the recorded process. If it cannot be proved gone, nothing of"
+    " the previous generation is started (exit 6): end it by hand, then start the previous"
+    " engine and runner by hand."
+)
+_GOES_ON = "The rollback goes on: the steps that bring trading back are not held up by this one."
+_ROLLBACK_FAILED = "The rollback has failed (exit 6): start it by hand with the command above."
+_NOT_VALIDATED = (
+    "Rolled back, but not validated (exit 5): look at each SLI of"
+    " ctp_readiness_rollback.json before trading goes on."
+)
+
 
 def _gate(name: str, effect: str) -> StepSpec:
-    return StepSpec(name, Phase.GATE, StepKind.GATE, name.upper(), effect)
+    return StepSpec(name, Phase.GATE, StepKind.GATE, name.upper(), effect, _RUN_ENDS)
 
 
-def _restore(name: str, effect: str) -> StepSpec:
-    return StepSpec(name, Phase.ROLLBACK, StepKind.RESTORE, name.upper(), effect)
+def _restore(name: str, effect: str, *, budget_share: float) -> StepSpec:
+    return StepSpec(
+        *(name, Phase.ROLLBACK, StepKind.RESTORE, name.upper(), effect, _GOES_ON),
+        budget_share=budget_share,
+    )
 
 
 STEP_TABLE: tuple[StepSpec, ...] = (
@@ -63,6 +94,7 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.STOP,
         "OLD_STRATEGY_RUNNER_STOP",
         f"old strategy runner proved gone: {_GONE}",
+        _ENDED_BY_SIGNAL,
         undo=("start_previous_strategy_runner",),
         acts_on=_OLD_RUNNER,
     ),
@@ -72,6 +104,7 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.STOP,
         "OLD_CORE_ENGINE_STOP",
         f"old core engine proved gone: {_GONE}, metrics port closed",
+        _ENDED_BY_SIGNAL,
         undo=(
             "restore_previous_binaries",
             "restore_redis_bridge_compat",
@@ -85,6 +118,7 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.START,
         "NEW_CORE_ENGINE_START",
         f"new core engine alive, {_SESSION}",
+        _ROLLS_BACK,
         undo=("stop_new_core_engine",),
         acts_on=_NEW_ENGINE,
     ),
@@ -94,6 +128,7 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.START,
         "NEW_STRATEGY_RUNNER_START",
         "new strategy runner alive with its identity recorded",
+        _ROLLS_BACK,
         undo=("stop_new_strategy_runner",),
         acts_on=_NEW_RUNNER,
     ),
@@ -103,6 +138,7 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.CHECK,
         "WARMUP_QUERY",
         "the instrument query answered: exit code 0",
+        _ROLLS_BACK,
     ),
     StepSpec(
         "stop_new_strategy_runner",
@@ -110,7 +146,9 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.STOP,
         "NEW_STRATEGY_RUNNER_STOP",
         f"new strategy runner proved gone: {_GONE}",
+        _NOTHING_STARTS,
         acts_on=_NEW_RUNNER,
+        budget_share=0.15,
     ),
     StepSpec(
         "stop_new_core_engine",
@@ -118,17 +156,27 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.STOP,
         "NEW_CORE_ENGINE_STOP",
         f"new core engine proved gone: {_GONE}, metrics port closed",
+        _NOTHING_STARTS,
         acts_on=_NEW_ENGINE,
+        budget_share=0.2,
     ),
-    _restore("restore_previous_binaries", "previous binaries in place: exit code 0"),
-    _restore("restore_redis_bridge_compat", "Redis compatibility path in place: exit code 0"),
+    _restore(
+        "restore_previous_binaries", "previous binaries in place: exit code 0", budget_share=0.08
+    ),
+    _restore(
+        "restore_redis_bridge_compat",
+        "Redis compatibility path in place: exit code 0",
+        budget_share=0.07,
+    ),
     StepSpec(
         "start_previous_core_engine",
         Phase.ROLLBACK,
         StepKind.START,
         "PREVIOUS_CORE_ENGINE_START",
         f"previous core engine alive, {_SESSION}",
+        _ROLLBACK_FAILED,
         acts_on=_OLD_ENGINE,
+        budget_share=0.25,
     ),
     StepSpec(
         "start_previous_strategy_runner",
@@ -136,7 +184,9 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.START,
         "PREVIOUS_STRATEGY_RUNNER_START",
         "previous strategy runner alive with its identity recorded",
+        _ROLLBACK_FAILED,
         acts_on=_OLD_RUNNER,
+        budget_share=0.15,
     ),
     StepSpec(
         "post_rollback_validate",
@@ -144,5 +194,25 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         StepKind.CHECK,
         "POST_ROLLBACK_VALIDATE",
         "ctp_readiness_rollback.json: every SLI measured and healthy",
+        _NOT_VALIDATED,
+        budget_share=0.1,
     ),
 )
+_BY_NAME = {spec.name: spec for spec in STEP_TABLE}
+
+
+def step_spec(name: str) -> StepSpec:
+    """The row of a step. Raises KeyError for a name that is none."""
+    return _BY_NAME[name]
+
+
+def steps_of(phase: Phase) -> tuple[str, ...]:
+    """The names of a phase's steps, in order."""
+    return tuple(spec.name for spec in STEP_TABLE if spec.phase is phase)
+
+
+def start_steps(generation: Generation, role: Role) -> tuple[str, ...]:
+    """The steps that start this member."""
+    acts_on = (generation, role)
+    starts = (spec for spec in STEP_TABLE if spec.kind is StepKind.START)
+    return tuple(spec.name for spec in starts if spec.acts_on == acts_on)

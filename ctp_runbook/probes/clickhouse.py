@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from http.client import HTTPException
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.exchange import exchange
 
-__all__ = ["ClickHouseDoor", "ingest_delay_ms", "quoted"]
+if TYPE_CHECKING:
+    from ctp_runbook.plan.config import MetricRule
+    from ctp_runbook.plan.sources import Measure, Surroundings
+
+__all__ = ["ClickHouseDoor", "ingest_delay", "ingest_delay_ms", "quoted"]
 
 _PORT = 8123
 _SHOWN = 300
@@ -84,6 +88,22 @@ class ClickHouseDoor:
         elif "NOT_ENOUGH_SPACE" in text or "No space left" in text:
             remedy = "; make room on the disk of its data directory"
         return f"ClickHouse at {self.shown}: HTTP {status}: {told}{remedy}"
+
+
+def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
+    """The source ``clickhouse``: what the rule's query says of the rows that came in of late."""
+    settings = around.settings
+
+    def measure() -> float | None:
+        # Each time anew: a password may be changed while the watch goes on.
+        user, password = (
+            settings.get("clickhouse_user", "default"),
+            around.secret("clickhouse_key_env"),
+        )
+        door = ClickHouseDoor(settings["clickhouse_url"], user, password)
+        return ingest_delay_ms(door, rule.query, seconds=rule.patience_seconds)
+
+    return measure
 
 
 def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> float | None:

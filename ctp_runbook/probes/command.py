@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.liveness import run_probe_apart
 
-__all__ = ["spoken_value"]
+if TYPE_CHECKING:
+    from ctp_runbook.plan.config import MetricRule
+    from ctp_runbook.plan.sources import Measure, Surroundings
+
+__all__ = ["command_value", "spoken_value"]
 
 _SHOWN = 80
+
+
+def command_value(rule: MetricRule, around: Surroundings) -> Measure:
+    """The source ``command``: what the rule's command line prints."""
+    cwd, env, seconds = around.cwd, around.environ, rule.patience_seconds
+    return lambda: spoken_value(rule.query, cwd=cwd, env=env, seconds=seconds)
 
 
 def spoken_value(

@@ -18,6 +18,9 @@ from ctp_runbook.errors import ProbeError
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient, TopicMetadata  # type: ignore[attr-defined]
 
+    from ctp_runbook.plan.config import MetricRule
+    from ctp_runbook.plan.sources import Measure, Surroundings
+
 __all__ = [
     "Brokers",
     "LagReader",
@@ -25,6 +28,7 @@ __all__ = [
     "Partition",
     "Tail",
     "TopicLook",
+    "consumer_lag",
     "newest_record",
     "quiet_settings",
 ]
@@ -312,6 +316,13 @@ class LagReader:
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+
+
+def consumer_lag(rule: MetricRule, around: Surroundings) -> Measure:
+    """The source ``kafka``: how far the group of the rule's label is behind on its topic."""
+    servers = around.settings["kafka_bootstrap"]
+    reader = LagReader(servers, group=rule.labels["group"], topic=rule.query)
+    return lambda: reader.read(seconds=rule.patience_seconds)
 
 
 def _left(end: float) -> float:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.metrics import ask
 
-__all__ = ["PrometheusDoor"]
+if TYPE_CHECKING:
+    from ctp_runbook.plan.config import MetricRule
+    from ctp_runbook.plan.sources import Measure, Surroundings
+
+__all__ = ["PrometheusDoor", "query_value"]
 
 _REMEDY = "correct the query in watch.toml"
 
@@ -85,3 +89,9 @@ class PrometheusDoor:
             return float(taken), float(value)
         except (TypeError, ValueError) as error:
             raise ProbeError(f"Prometheus at {self.url}: {found!r} is no sample") from error
+
+
+def query_value(rule: MetricRule, around: Surroundings) -> Measure:
+    """The source ``prometheus``: the one value of the rule's query now."""
+    door, seconds = PrometheusDoor(around.settings["prometheus_url"]), rule.patience_seconds
+    return lambda: door.value(rule.query, seconds=seconds, fresh_seconds=rule.fresh_seconds)

@@ -19,10 +19,7 @@ from ctp_runbook.watch.sources import watch_targets
 
 __all__ = ["OldEngineSampling"]
 
-_SCRAPE_SECONDS = 2.0
 _TICK_SECONDS = 0.1
-# What is asked of the data plane, not of either engine, is there before the switch too.
-_SHARED_SOURCES = ("kafka", "clickhouse")
 
 
 class OldEngineSampling:
@@ -76,11 +73,11 @@ def _targets(context: RunContext, url: str) -> Iterator[Target]:
     if engine and url:
         families = sorted({rule.query for rule in engine})
         interval = min(rule.interval_seconds for rule in engine)
-        patience = min(_SCRAPE_SECONDS, max(interval, 0.5))
+        patience = min(rule.patience_seconds for rule in engine)
         read = lambda: scrape(url, families=families, seconds=patience)  # noqa: E731
         yield Target("engine", url, read, interval)
         others = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
-        yield from (target for target in others if target.source in _SHARED_SOURCES)
+        yield from (target for target in others if target.is_shared)
 
 
 def _sampled(url: str, samples: tuple[Sample, ...]) -> str:

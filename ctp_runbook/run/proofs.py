@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.pin import lookalikes, pin_process, survivors
 from ctp_runbook.host.process import end_processes, identity_of, is_running
-from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
+from ctp_runbook.model import Identity, Member, Role, Step, StepKind
+from ctp_runbook.plan.step_table import start_steps
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -32,16 +33,6 @@ __all__ = [
 ]
 
 _LEAST_ASK_SECONDS = 0.5
-_START_STEPS = {
-    Generation.NEW: {
-        Role.CORE_ENGINE: ("start_new_core_engine",),
-        Role.STRATEGY_RUNNER: ("start_new_strategy_runner",),
-    },
-    Generation.OLD: {
-        Role.CORE_ENGINE: ("start_previous_core_engine",),
-        Role.STRATEGY_RUNNER: ("start_previous_strategy_runner",),
-    },
-}
 
 
 def observe(
@@ -113,7 +104,7 @@ def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     """What the start of the member left running; nothing where it was never begun."""
     from ctp_runbook.probes.liveness import processes_of_step
 
-    steps = _START_STEPS[member.generation][member.role]
+    steps = start_steps(member.generation, member.role)
     begun = tuple(name for name in steps if context.history.step(name).attempt)
     found = processes_of_step(context.run.run_id, begun) if begun else ()
     # What a completed run started carries that run's id, and is this one's to undo.

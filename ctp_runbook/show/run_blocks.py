@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.gates.gate import GATES
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
+from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
@@ -53,12 +53,7 @@ __all__ = [
     "watch_banner",
 ]
 
-GATE_STEPS = (
-    "bootstrap_infra",
-    "init_kafka_topic",
-    "init_clickhouse_schema",
-    "init_debezium_connector",
-)
+GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
 _CAUSES = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
@@ -378,14 +373,13 @@ def topology_blocks(run: RunDir, *, both: bool = False) -> Iterator[Block]:
 def observed_tables(run: RunDir) -> list[Block]:
     """What the evidence of each infra gate says it saw."""
     rows = []
-    for gate in GATES.values():
-        if not (run.evidence / gate.file).is_file():
-            continue
+    for gate in gates_in(run.evidence):
         values, problems = parse_env(run.evidence / gate.file)
         start = f"{gate.prefix}_OBSERVED_"
         seen = {key.removeprefix(start): v for key, v in values.items() if key.startswith(start)}
-        rows += [(gate.step, key.lower(), value) for key, value in seen.items()]
-        rows += [(gate.step, "problem", problem) for problem in problems]
+        told_by = gate.step if gate.is_due else gate.name
+        rows += [(told_by, key.lower(), value) for key, value in seen.items()]
+        rows += [(told_by, "problem", problem) for problem in problems]
     columns = ("gate", "observed", "seen")
     return [Table(columns, rows, f"All {len(rows)} observations", folded=True)] if rows else []
 

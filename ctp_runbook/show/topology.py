@@ -9,35 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctp_runbook.gates.gate import GATES
+from ctp_runbook.plan.gate_table import PARTS, Gate, gates_in
 from ctp_runbook.record.result_env import ResultEnv, parse_env
 from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["PARTS", "Flight", "Station", "Topology", "drift_rows", "gate_topology", "sli_topology"]
+__all__ = ["Flight", "Station", "Topology", "drift_rows", "gate_topology", "sli_topology"]
 
-# Key and title of each part, in the order of the picture.
-PARTS: Mapping[str, str] = {
-    "front": "CTP front",
-    "engine": "core engine",
-    "redis": "Redis bridge",
-    "postgres": "PostgreSQL",
-    "debezium": "Debezium",
-    "kafka": "Kafka",
-    "clickhouse": "ClickHouse",
-}
 _CANARY_FILE = "ctp_canary.json"
-# Which part a step of a gate speaks for, by the beginning of its name; the first that fits.
-_STEPS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "bootstrap_infra": (
-        ("observe_front", "front"),
-        ("observe_redis", "redis"),
-        ("migrate_timescale", "postgres"),
-        ("observe_timescale", "postgres"),
-    ),
-    "init_kafka_topic": (("", "kafka"),),
-    "init_clickhouse_schema": (("", "clickhouse"),),
-    "init_debezium_connector": (("", "debezium"),),
-}
 _SLIS: Mapping[str, tuple[str, str]] = {
     "quant_hft_core_process_alive": ("engine", "alive"),
     "quant_hft_ctp_query_latency_p99_ms": ("engine", "query p99"),
@@ -147,8 +125,8 @@ def sli_topology(report: Mapping[str, Any]) -> Topology:
 def drift_rows(run: RunDir) -> list[tuple[str, str, str]]:
     """Gate, step and reason of everything that is not as wanted."""
     return [
-        (step, name, reason)
-        for step, env in _evidence(run)
+        (gate.step if gate.is_due else gate.name, name, reason)
+        for gate, env in _evidence(run)
         for name, status, reason in _steps_of(env)
         if status in ("failed", "timed_out")
     ]
@@ -178,20 +156,20 @@ def _station(key: str, looks: Sequence[_Look]) -> Station:
 
 
 def _gate_looks(run: RunDir) -> Iterator[_Look]:
-    for step, env in _evidence(run):
+    for gate, env in _evidence(run):
         for name, status, reason in _steps_of(env):
-            part = next((p for start, p in _STEPS[step] if name.startswith(start)), "")
-            if part:
+            # A part that the picture does not have cannot be drawn; its drift is told all the same.
+            part = next((p for start, p in gate.parts if name.startswith(start)), "")
+            if part in PARTS:
                 bad = status in ("failed", "timed_out")
                 yield _Look(part, status, (), f"{name}: {reason}" if bad else "")
-        yield from _FACTS[step](env)
+        yield from _FACTS.get(gate.name, _no_facts)(env)
 
 
-def _evidence(run: RunDir) -> Iterator[tuple[str, ResultEnv]]:
-    for gate in GATES.values():
-        if (run.evidence / gate.file).is_file():
-            values, _ = parse_env(run.evidence / gate.file)
-            yield gate.step, ResultEnv(gate.file, gate.prefix, values)
+def _evidence(run: RunDir) -> Iterator[tuple[Gate, ResultEnv]]:
+    for gate in gates_in(run.evidence):
+        values, _ = parse_env(run.evidence / gate.file)
+        yield gate, ResultEnv(gate.file, gate.prefix, values)
 
 
 def _steps_of(env: ResultEnv) -> Iterator[tuple[str, str, str]]:
@@ -269,11 +247,16 @@ def _debezium_facts(env: ResultEnv) -> Iterator[_Look]:
         yield _Look("debezium", "ok", tuple(facts))
 
 
+def _no_facts(env: ResultEnv) -> Iterator[_Look]:
+    """Of most gates the picture shows how their steps went, and what they saw is a table."""
+    return iter(())
+
+
 _FACTS = {
-    "bootstrap_infra": _bootstrap_facts,
-    "init_kafka_topic": _kafka_facts,
-    "init_clickhouse_schema": _clickhouse_facts,
-    "init_debezium_connector": _debezium_facts,
+    "bootstrap": _bootstrap_facts,
+    "kafka-topics": _kafka_facts,
+    "clickhouse-schema": _clickhouse_facts,
+    "debezium-connectors": _debezium_facts,
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import is_number
@@ -145,6 +146,6 @@ def _intervals(plan: Mapping[str, Any]) -> dict[tuple[str, str], float]:
         source, interval = rule.get("source", ""), rule.get("interval_seconds")
         if not is_number(interval):
             continue
-        name = rule.get("url") or source if source in ("engine", "replay") else key
+        name = rule.get("url") or source if source in PAGES else key
         found[source, name] = min(float(interval), found.get((source, name), float(interval)))
     return found

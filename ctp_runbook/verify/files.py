@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.gates.gate import GATES, judge_gate_evidence
+from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
@@ -35,6 +36,8 @@ __all__ = [
     "notebook_findings",
     "readiness_findings",
 ]
+
+_LAST_GATE = "precheck"
 
 
 def header_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -120,9 +123,15 @@ def log_findings(run: RunDir, history: History) -> Iterator[str]:
 
 
 def gate_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The infra gates that passed left their evidence, and it says so (RUNBOOK §7)."""
-    for gate in GATES.values():
-        if history.step(gate.step).status is StepStatus.OK:
+    """The infra gates that passed left their evidence, and it says so (RUNBOOK §7).
+
+    Of what a plug-in brought, whatever is there is held against the step it belongs to; where
+    nobody knows that step any more, against the last of the gates.
+    """
+    due = [gate for gate in GATES.values() if gate.is_due]
+    others = [gate for gate in gates_in(run.evidence) if not gate.is_due]
+    for gate in (*due, *others):
+        if history.step(gate.step or _LAST_GATE).status is StepStatus.OK:
             yield from judge_gate_evidence(
                 run.evidence / gate.file,
                 gate=gate,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ctp_runbook.model import Outcome, Phase, State
+from ctp_runbook.model import Generation, Outcome, Phase, Role, State, StepKind
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.journal import Record
 from ctp_runbook.verify.clocks import ClockShifts
@@ -48,13 +48,12 @@ _STEP_STATES = {
 }
 _PHASES = {spec.name: spec.phase for spec in STEP_TABLE}
 _ORDER = {spec.name: number for number, spec in enumerate(STEP_TABLE)}
-_BOTH = ("core_engine", "strategy_runner")
 # Nothing of one generation starts until both parts of the other are proved gone.
 _GONE_BEFORE = {
-    "start_new_core_engine": tuple(f"old_{role}" for role in _BOTH),
-    "start_new_strategy_runner": tuple(f"old_{role}" for role in _BOTH),
-    "start_previous_core_engine": tuple(f"new_{role}" for role in _BOTH),
-    "start_previous_strategy_runner": tuple(f"new_{role}" for role in _BOTH),
+    spec.name: tuple(f"{generation}_{role}" for role in Role)
+    for spec in STEP_TABLE
+    for generation in Generation
+    if spec.kind is StepKind.START and spec.acts_on and generation is not spec.acts_on[0]
 }
 
 

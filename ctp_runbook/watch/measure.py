@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.samples import Sample, split_series
 from ctp_runbook.watch.histogram import (
     Buckets,
@@ -95,7 +96,7 @@ def asked_of(rule: MetricRule) -> str:
 
 def is_page(rule: MetricRule) -> bool:
     """True where samples are metrics pages, of an engine now or then."""
-    return rule.source in ("engine", "replay")
+    return rule.source in PAGES
 
 
 def concerns(sample: Sample | Block, rule: MetricRule, *, pages: Collection[str]) -> bool:

@@ -28,6 +28,7 @@ class Target:
 
     ``by_wall_seconds``: how long a time, measured by the wall clock, one answer speaks of; for so
     long after the clock was set it proves nothing. 0 for what no wall clock is part of.
+    ``is_shared``: it answers for no engine, so it is there before the switch too.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Target:
     read: Reading
     interval_seconds: float
     by_wall_seconds: float = 0.0
+    is_shared: bool = False
 
 
 class Sampler:
@@ -109,7 +111,7 @@ def read_once(target: Target, *, clocks: Clocks | None = None) -> Sample:
         series = target.read()
     except ProbeError as problem:
         error = str(problem) or type(problem).__name__
-    except (ArithmeticError, LookupError, OSError, TypeError, ValueError) as problem:
+    except Exception as problem:  # noqa: BLE001  a stranger's probe may raise anything
         # The edge of a thread: what a probe did not foresee would end it, in silence.
         error = f"{target.name}: {type(problem).__name__}: {problem}"
     mono = clocks.mono()

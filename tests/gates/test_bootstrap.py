@@ -11,7 +11,8 @@ import pytest
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.gates.bootstrap import _compose, _compose_tasks
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.gates.gate import GATES, GateOptions, GateResult, perform
+from ctp_runbook.gates.gate import GateOptions, GateResult, perform
+from ctp_runbook.plan.gate_table import GATES
 from tests.props.fake_docker import FakeDocker
 
 

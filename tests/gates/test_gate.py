@@ -11,7 +11,6 @@ import pytest
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.gate import (
-    GATES,
     GateOptions,
     Observation,
     judge_gate_evidence,
@@ -19,6 +18,7 @@ from ctp_runbook.gates.gate import (
     write_gate,
 )
 from ctp_runbook.gates.run import _without_task, run_gate
+from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.probes.redis import look_at_redis, shown_url
 from tests.props.small_servers import free_port, http_page, scripted_redis, valkey
 
@@ -249,7 +249,8 @@ def test_the_four_scripts_are_wrappers() -> None:
         "init_clickhouse_schema",
         "init_debezium_connectors",
     )
-    for name, gate in zip(names, GATES, strict=True):
+    of_the_runbook = [gate.name for gate in GATES.values() if gate.is_due]
+    for name, gate in zip(names, of_the_runbook, strict=True):
         script = ROOT / "infra/scripts" / f"{name}.sh"
         lines = script.read_text().splitlines()
         assert len(lines) == 3

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
-from ctp_runbook.gates.gate import GATES
+from ctp_runbook.plan.gate_table import GATES
 from tests.props.private_engine import Engine, private_engine
 from tests.props.real_chain import ROOT
 from tests.props.stand_in_image import BREAK

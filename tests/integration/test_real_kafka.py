@@ -13,7 +13,8 @@ import pytest
 
 from ctp_runbook.gates.canary import HOPS, fly_canaries
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.gates.gate import GATES, GateOptions, judge_gate_evidence
+from ctp_runbook.gates.gate import GateOptions, judge_gate_evidence
+from ctp_runbook.plan.gate_table import GATES
 from tests.props.real_chain import ROOT, RealChain, plane_part
 from tests.props.small_postgres import PASSWORDS
 from tests.props.small_servers import valkey

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctp_runbook.model import Generation, Phase, Role, StepKind
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import STEP_TABLE, start_steps, step_spec, steps_of
 
 
 def test_keys_are_the_templates_own_words() -> None:
@@ -41,3 +41,25 @@ def test_generations_never_mix_within_a_direction() -> None:
         (Phase.ROLLBACK, StepKind.STOP, Generation.NEW),
         (Phase.ROLLBACK, StepKind.START, Generation.OLD),
     }
+
+
+def test_the_rollbacks_steps_share_its_budget() -> None:
+    """All of it, and only theirs."""
+    shares = {step.name: step.budget_share for step in STEP_TABLE if step.budget_share}
+    assert tuple(shares) == steps_of(Phase.ROLLBACK)
+    assert round(sum(shares.values()), 9) == 1.0
+
+
+def test_a_member_is_started_by_the_steps_that_act_on_it() -> None:
+    """Previous in the rollback is the old generation."""
+    assert start_steps(Generation.OLD, Role.CORE_ENGINE) == ("start_previous_core_engine",)
+    assert start_steps(Generation.NEW, Role.STRATEGY_RUNNER) == ("start_new_strategy_runner",)
+
+
+def test_every_step_says_what_comes_of_its_failure() -> None:
+    """A gate ends the run, the switch rolls back, a restore holds nothing up."""
+    said = {step.name: step.when_it_fails for step in STEP_TABLE}
+    assert all(said.values())
+    assert all("exit 3" in said[name] for name in steps_of(Phase.GATE))
+    assert all("rolls back" in said[name] for name in steps_of(Phase.SWITCH))
+    assert "goes on" in step_spec("restore_previous_binaries").when_it_fails

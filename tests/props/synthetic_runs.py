@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 import ctp_runbook.record.journal as journal_module
-from ctp_runbook.gates.gate import GATES, GateResult, GateStep
+from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.plan.triggers import parse_trigger
@@ -235,7 +236,7 @@ class Story:
 
     def _gate_evidence(self, step: str) -> None:
         for gate in GATES.values():
-            if gate.step == step:
+            if gate.step == step and gate.is_due:
                 facts = {"role": "master", "version": "9.1"}
                 asked = GateStep(f"observe_{gate.component}", StepStatus.OK, 12.0, "ask it", facts)
                 evidence = GateResult(gate, False, (asked,)).evidence()

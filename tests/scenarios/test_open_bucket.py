@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.gates.gate import GATES, Gate, GateResult, GateStep
+from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.model import Outcome, StepStatus
+from ctp_runbook.plan.gate_table import GATES, Gate
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
@@ -94,7 +95,11 @@ def planned(
         "sleep 300", f"{sys.executable} {stack.folder}/engine.py {port} {page}"
     )
     stack.plan(
-        **{f"{gate.step.upper()}_CMD": gate_command(stack.folder, gate) for gate in GATES.values()},
+        **{
+            f"{gate.step.upper()}_CMD": gate_command(stack.folder, gate)
+            for gate in GATES.values()
+            if gate.is_due
+        },
         PRECHECK_CMD=stack.readiness_command("precheck"),
         NEW_CORE_ENGINE_START_CMD=start,
         NEW_CORE_ENGINE_METRICS_URL=f"http://127.0.0.1:{port}/metrics",

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.gates.gate import GATES, GateResult, GateStep
+from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.model import StepStatus
+from ctp_runbook.plan.gate_table import GATES, PARTS, Gate
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.topology import (
-    PARTS,
     Station,
     Topology,
     drift_rows,
@@ -149,3 +149,14 @@ def test_every_part_is_on_the_picture() -> None:
     assert [title for title in PARTS.values() if title not in said] == []
     assert said.count("not looked at") == len(PARTS)
     assert "the host" in topology_picture(seen).text
+
+
+def test_a_gate_that_nobody_knows_breaks_nothing(run: RunDir) -> None:
+    """Its drift is told under its own name; the picture shows the parts it has."""
+    stranger = Gate("moon-base", "", "MOON_BASE", "moon_base_result.env", "moon", "")
+    steps = (ok("reach_moon", tide="low"), bad("land", "no ground"))
+    (run.evidence / stranger.file).write_bytes(GateResult(stranger, False, steps).evidence())
+    assert gate_topology(run) is None
+    say(run, "kafka-topics", ok("reach_brokers", brokers="1"))
+    assert part(gate_topology(run), "kafka").state == "ok"
+    assert drift_rows(run) == [("moon_base", "land", "no ground")]

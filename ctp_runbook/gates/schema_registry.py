@@ -1,0 +1,77 @@
+"""The gate ``schema-registry``: it answers, refuses what would break readers, and has its subjects.
+
+It is only looked at: a registry's compatibility is a decision of whoever owns the schemas.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from ctp_runbook.errors import ProbeError
+from ctp_runbook.gates.context import GateContext
+from ctp_runbook.gates.gate import Observation, Task
+from ctp_runbook.probes.metrics import ask
+
+__all__ = ["registry_tasks"]
+
+_CALL_SECONDS = 5.0
+_GATE = "ctp-runbook infra schema-registry"
+
+
+def registry_tasks(context: GateContext) -> tuple[Task, ...]:
+    """Reach the registry, then look at its subjects; none without an address."""
+    url = context.options.endpoints.get("schema-registry", "") or context.value(
+        "SCHEMA_REGISTRY_URL"
+    )
+    if not url:
+        return ()
+    registry = _Registry(context, url.rstrip("/"))
+    return (
+        Task("reach_registry", f"GET {registry.url}/config", registry.reach, is_vital=True),
+        Task("read_subjects", f"GET {registry.url}/subjects", registry.subjects),
+    )
+
+
+@dataclass(frozen=True)
+class _Registry:
+    context: GateContext
+    url: str
+
+    def reach(self) -> Observation:
+        """Its compatibility; NONE takes any change of a schema, readable or not."""
+        level = str(self._get("/config", dict).get("compatibilityLevel", "unknown"))
+        problems = (
+            (f"compatibility is {level}, expected BACKWARD or stricter; set it, then `{_GATE}`",)
+            if level in ("NONE", "unknown")
+            else ()
+        )
+        return Observation({"compatibility": level}, problems)
+
+    def subjects(self) -> Observation:
+        """Each subject's latest version, which a writer will be given."""
+        names = sorted(map(str, self._get("/subjects", list)))
+        problems = [found for name in names if (found := self._finding(name))]
+        if not names:
+            problems.append(f"no subject is registered; register the schemas, then `{_GATE}`")
+        return Observation({"subjects": str(len(names))}, tuple(problems))
+
+    def _finding(self, name: str) -> str:
+        latest = self._get(f"/subjects/{quote(name, safe='')}/versions/latest", dict)
+        return "" if latest.get("schema") else f"subject {name}: its latest version has no schema"
+
+    def _get(self, path: str, kind: type[Any]) -> Any:
+        """The JSON under ``path``, which must be of this kind. Raises ProbeError."""
+        seconds = self.context.deadline.call(_CALL_SECONDS)
+        status, body = ask(f"{self.url}{path}", seconds=seconds)
+        if status != 200:
+            raise ProbeError(f"{self.url}{path}: HTTP {status}; is it the registry's address?")
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise ProbeError(f"{self.url}{path}: not JSON: {error}") from error
+        if not isinstance(found, kind):
+            raise ProbeError(f"{self.url}{path}: a {type(found).__name__}, not a registry's answer")
+        return found

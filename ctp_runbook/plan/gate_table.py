@@ -1,0 +1,178 @@
+"""The infra gates of RUNBOOK §4.1: a row a gate, with all that is known of it before it is run.
+
+A gate is one module that makes its tasks and one row here; another distribution adds a row of its
+own as an entry point of the group ``ctp_runbook.gates``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from ctp_runbook.errors import PlanRefused
+from ctp_runbook.plan.plugins import find_row, installed_names
+
+__all__ = ["GATES", "GATE_GROUP", "PARTS", "Gate", "find_gate", "gates_in"]
+
+GATE_GROUP = "ctp_runbook.gates"
+# Key and title of each part of the host, in the order of the picture.
+PARTS: Mapping[str, str] = MappingProxyType(
+    {
+        "front": "CTP front",
+        "engine": "core engine",
+        "redis": "Redis bridge",
+        "postgres": "PostgreSQL",
+        "debezium": "Debezium",
+        "kafka": "Kafka",
+        "clickhouse": "ClickHouse",
+    }
+)
+_ENDING = "_result.env"
+# The results of the run itself end alike, and are no gate's.
+_OF_THE_RUN = ("ctp_cutover_result.env", "ctp_rollback_result.env")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A row: ``infra <name>``, the step it belongs to, the prefix and name of its evidence.
+
+    ``component`` is what it looks at. ``performer`` is ``module:function``, imported when the gate
+    is run: it takes a ``GateContext`` and returns its tasks, none where no address is known;
+    ``address`` is the flag that would have named one. ``parts``: which part of the picture a step
+    of its evidence speaks for, by the beginning of its name; the first that fits. ``is_due``: its
+    evidence must be there when its step has passed. ``seconds``: its deadline where no flag says.
+    ``is_optional_in_twin``: the rehearsal may lack the component.
+    """
+
+    name: str
+    step: str
+    prefix: str
+    file: str
+    component: str
+    performer: str
+    help: str = ""
+    address: str = ""
+    parts: tuple[tuple[str, str], ...] = ()
+    seconds: float = 50.0
+    is_due: bool = False
+    is_optional_in_twin: bool = True
+
+
+# Each deadline is a little below the step's timeout in configs/limits.toml: a gate that is late is
+# to say itself what it waited for.
+GATES: Mapping[str, Gate] = MappingProxyType(
+    {
+        gate.name: gate
+        for gate in (
+            Gate(
+                "bootstrap",
+                "bootstrap_infra",
+                "SINGLE_HOST_BOOTSTRAP",
+                "single_host_bootstrap_result.env",
+                "services",
+                "ctp_runbook.gates.bootstrap:bootstrap_tasks",
+                help="Services up and healthy.",
+                address="--compose-file FILE or --endpoint NAME=URL",
+                parts=(
+                    ("observe_front", "front"),
+                    ("observe_redis", "redis"),
+                    ("migrate_timescale", "postgres"),
+                    ("observe_timescale", "postgres"),
+                ),
+                seconds=280.0,
+                is_due=True,
+                is_optional_in_twin=False,
+            ),
+            Gate(
+                "kafka-topics",
+                "init_kafka_topic",
+                "KAFKA_TOPIC_INIT",
+                "kafka_topic_init_result.env",
+                "kafka",
+                "ctp_runbook.gates.kafka:kafka_tasks",
+                help="Topics as wanted.",
+                address="--bootstrap-servers HOST:PORT",
+                parts=(("", "kafka"),),
+                is_due=True,
+            ),
+            Gate(
+                "schema-registry",
+                "init_kafka_topic",
+                "SCHEMA_REGISTRY",
+                "schema_registry_result.env",
+                "schema-registry",
+                "ctp_runbook.gates.schema_registry:registry_tasks",
+                help="Schemas there, and kept compatible.",
+                address="--endpoint schema-registry=http://HOST:PORT",
+                parts=(("", "kafka"),),
+            ),
+            Gate(
+                "clickhouse-schema",
+                "init_clickhouse_schema",
+                "CLICKHOUSE_SCHEMA_INIT",
+                "clickhouse_schema_init_result.env",
+                "clickhouse",
+                "ctp_runbook.gates.clickhouse:clickhouse_tasks",
+                help="Schema as wanted.",
+                address="--clickhouse-url http://HOST:PORT",
+                parts=(("", "clickhouse"),),
+                is_due=True,
+            ),
+            Gate(
+                "debezium-connectors",
+                "init_debezium_connector",
+                "DEBEZIUM_CONNECTOR_INIT",
+                "debezium_connector_init_result.env",
+                "debezium",
+                "ctp_runbook.gates.connectors:connector_tasks",
+                help="Connectors and their tasks running.",
+                address="--connect-url http://HOST:PORT",
+                parts=(("", "debezium"),),
+                seconds=110.0,
+                is_due=True,
+            ),
+        )
+    }
+)
+
+
+def find_gate(name: str) -> Gate | None:
+    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    return GATES.get(name) or find_row(GATE_GROUP, name, kind=Gate)
+
+
+def gates_in(evidence: Path) -> Iterator[Gate]:
+    """The gates whose evidence is in this folder: ours in their order, then anybody else's.
+
+    A record is read where its plug-ins are not, too: then a file says by its name and first key
+    whose it is, and nothing more is known of it.
+    """
+    ours = {gate.file: gate for gate in GATES.values()}
+    yield from (gate for file, gate in ours.items() if (evidence / file).is_file())
+    strange = {file.name for file in evidence.glob(f"*{_ENDING}")} - {*ours, *_OF_THE_RUN}
+    known = {gate.file: gate for gate in _installed()} if strange else {}
+    for file in sorted(strange):
+        if found := known.get(file) or _told_by(evidence / file):
+            yield found
+
+
+def _installed() -> Iterator[Gate]:
+    """The rows of plug-ins, of those that can be loaded."""
+    for name in installed_names(GATE_GROUP):
+        try:
+            found = find_gate(name)
+        except PlanRefused:
+            continue
+        if found is not None:
+            yield found
+
+
+def _told_by(file: Path) -> Gate | None:
+    """A row of what a file says of its gate; None for a file that is no gate's."""
+    with file.open("rb") as stream:
+        first = stream.readline(200).decode("utf-8", "replace")
+    prefix, ending, _ = first.partition("_DRY_RUN=")
+    name = file.name.removesuffix(_ENDING)
+    return Gate(name, "", prefix, file.name, name, "") if ending else None

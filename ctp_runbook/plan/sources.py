@@ -1,0 +1,168 @@
+"""Where a metric may come from: a row a source, with all that is known of it before it is asked.
+
+A source is one module that reads it and one row here; another distribution adds a row of its own
+as an entry point of the group ``ctp_runbook.sources``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from ctp_runbook.errors import PlanRefused, ProbeError
+from ctp_runbook.plan.plugins import find_row, installed_names, load_named
+from ctp_runbook.plan.template_text import read_variables
+
+__all__ = [
+    "KINDS",
+    "PAGES",
+    "SOURCES",
+    "SOURCE_GROUP",
+    "Measure",
+    "Source",
+    "Surroundings",
+    "find_source",
+    "known_sources",
+]
+
+SOURCE_GROUP = "ctp_runbook.sources"
+KINDS = ("latency_quantile", "state", "counter", "lag")
+# One look: the metric's value, None where there was nothing to measure, or ProbeError.
+Measure = Callable[[], float | None]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """From where a source is asked: ``settings`` is the table [sources] of watch.toml."""
+
+    settings: Mapping[str, str]
+    cwd: Path
+    environ: Mapping[str, str] = field(repr=False)
+
+    def secret(self, setting: str) -> str:
+        """The variable that ``setting`` names: of the environment, else of the file env_file.
+
+        Raises ProbeError for a file that cannot be read.
+        """
+        name, file = self.settings.get(setting, ""), self.settings.get("env_file", "")
+        if not name or name in self.environ or not file:
+            return self.environ.get(name, "")
+        try:
+            return read_variables(Path(file)).get(name, "")
+        except (OSError, ValueError) as error:
+            raise ProbeError(f"env_file {file} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True)
+class Source:
+    """A row: what a rule may say of this source, and how it is measured.
+
+    ``performer`` is ``module:function``, imported at the first look: it takes a rule and
+    ``Surroundings`` and returns a ``Measure``; making one asks nobody. Blank for metrics pages,
+    which the watch reads itself: it judges their buckets, on hosts too that have no plug-in.
+    ``settings`` are its keys in [sources], ``needs`` those it cannot do without, ``labels`` what a
+    rule must have of those. ``url``: whether a rule has one (no, may, must). ``by_wall_clock``: an
+    answer speaks of a stretch of time, and proves nothing while a step of the clock is in it.
+    ``is_shared``: it is asked of the data plane, not of an engine, and so before the switch too.
+    """
+
+    name: str
+    performer: str
+    settings: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = KINDS
+    url: str = "no"
+    by_wall_clock: bool = True
+    is_shared: bool = False
+    is_page: bool = False
+
+    def lacking(self, settings: Mapping[str, str], labels: Mapping[str, str]) -> str:
+        """What it needs and a watch.toml does not say, in words; blank where it has all."""
+        missing = [f"sources.{key}" for key in self.needs if not settings.get(key)]
+        missing += [f"the label {key}" for key in self.labels if not labels.get(key)]
+        return " and ".join(missing)
+
+    def problems(self, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+        """Key, what was found, what is expected, of what a rule says and this source cannot do."""
+        if rule.get("kind") in set(KINDS) - set(self.kinds):
+            words = f"{rule['kind']} for source '{self.name}'"
+            yield "kind", words, f"one of {', '.join(self.kinds)}"
+        if "url" in rule and self.url == "no":
+            # It would be asked of nobody, and the metric of whom [sources] names.
+            takers = " or ".join(f'"{row.name}"' for row in SOURCES.values() if row.url != "no")
+            yield "url", f"a page's url for source '{self.name}'", f"no url but for source {takers}"
+        if "url" not in rule and self.url == "must":
+            yield "url", "no such key", f"the address that source '{self.name}' asks"
+
+    def measure(self, rule: object, around: Surroundings) -> Measure:
+        """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""
+        made: Measure = load_named(self.performer)(rule, around)
+        return made
+
+
+SOURCES: Mapping[str, Source] = MappingProxyType(
+    {
+        source.name: source
+        for source in (
+            Source("engine", "", url="may", by_wall_clock=False, is_page=True),
+            Source(
+                "prometheus",
+                "ctp_runbook.probes.prometheus:query_value",
+                settings=("prometheus_url",),
+                needs=("prometheus_url",),
+            ),
+            Source(
+                "kafka",
+                "ctp_runbook.probes.kafka:consumer_lag",
+                settings=("kafka_bootstrap",),
+                needs=("kafka_bootstrap",),
+                labels=("group",),
+                is_shared=True,
+            ),
+            Source(
+                "clickhouse",
+                "ctp_runbook.probes.clickhouse:ingest_delay",
+                settings=("clickhouse_url", "clickhouse_user", "clickhouse_key_env", "env_file"),
+                needs=("clickhouse_url",),
+                is_shared=True,
+            ),
+            Source(
+                "http_json",
+                "ctp_runbook.probes.http_json:json_number",
+                url="must",
+                by_wall_clock=False,
+            ),
+            # What a command prints is its own affair: no clock of ours is known to be part of it.
+            Source("command", "ctp_runbook.probes.command:command_value", by_wall_clock=False),
+            Source(
+                "replay",
+                "",
+                settings=("replay_file",),
+                needs=("replay_file",),
+                by_wall_clock=False,
+                is_page=True,
+            ),
+        )
+    }
+)
+# Samples of these are metrics pages, of an engine now or then; no plug-in's are.
+PAGES = frozenset(source.name for source in SOURCES.values() if source.is_page)
+
+
+def known_sources() -> tuple[str, ...]:
+    """The names a rule may give: ours, then those that are installed beside us."""
+    return tuple(dict.fromkeys((*SOURCES, *installed_names(SOURCE_GROUP))))
+
+
+def find_source(name: str) -> Source | None:
+    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    if (own := SOURCES.get(name)) is not None:
+        return own
+    row = find_row(SOURCE_GROUP, name, kind=Source)
+    if row is not None and row.is_page:
+        raise PlanRefused([f"source '{name}' says it is a metrics page; only engines' are"])
+    return row
