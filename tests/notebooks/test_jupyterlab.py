@@ -174,8 +174,12 @@ def keep(lab: Lab, walk: Walk, name: str) -> None:
 
 
 def is_saved(walk: Walk, name: str) -> bool:
-    """The file has a number at each cell."""
-    cells = [cell for cell in walk.notebook(name)["cells"] if cell["cell_type"] == "code"]
+    """The file is whole, which JupyterLab does not write at once, and has a number at each cell."""
+    try:
+        saved = walk.notebook(name)
+    except json.JSONDecodeError:
+        return False
+    cells = [cell for cell in saved["cells"] if cell["cell_type"] == "code"]
     return all(cell["execution_count"] for cell in cells)
 
 

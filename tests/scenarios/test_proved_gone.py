@@ -65,7 +65,7 @@ def strays(twin: Twin) -> list[Identity]:
     for name in os.listdir("/proc"):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{name}/cmdline").read_bytes() if name.isdigit() else b""
-            is_member = b"rehearsal.core_engine" in words or b"rehearsal.old_runner" in words
+            is_member = any(name in words for name in (b".core_engine", b".old_runner"))
             if is_member and str(twin.dir).encode() in words and (one := identity_of(int(name))):
                 found.append(one)
     return found
@@ -143,7 +143,7 @@ def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         ending = cutover.end()
         assert not is_running(runner)
-        assert len([one for one in strays(twin) if "rehearsal.old_runner" in command_of(one)]) == 1
+        assert len([one for one in strays(twin) if ".old_runner" in command_of(one)]) == 1
     assert ending.exit_code in (4, 5), cutover.story()
     assert (ending.trading, ending.overlaps) == (frozenset({"old"}), 0)
 

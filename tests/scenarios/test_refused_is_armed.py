@@ -11,10 +11,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -214,14 +214,14 @@ def test_the_loser_is_not_in_the_way_of_the_winner_s_rollback(stack: SmallStack)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ctp_runbook import guardian, starting
+from ctp_runbook.run import guardian
 from ctp_runbook.run.launch import RunOptions, begin
 from ctp_runbook.plan.plan import load_plan
 
 def killed(*args, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 
-starting.spawn_guardian = killed
+guardian.spawn_guardian = killed
 here = Path.cwd()
 plan = load_plan(
     here / "cutover.env", here / "rollback.env", limits=here / "limits.toml",
@@ -257,6 +257,11 @@ def test_a_start_killed_before_its_guardian_leaves_nothing_armed(stack: SmallSta
     assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
 
 
+def answers(run: RunDir) -> list[Mapping[str, Any]]:
+    """What was answered to requests of the run so far."""
+    return [one.payload for one in read_whole(run).records if one.kind == "answer"]
+
+
 def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
     """Whoever starts the run is asked for the switch all the same, and the file is gone; a go for
     the start there is counts."""
@@ -269,10 +274,10 @@ def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
     old = run.control / "00000000000000000001-1-go.json"
     old.write_text('{"request": "go", "by": "x", "reason": "", "requested_utc": "2026-01-01"}')
     start(run)
+    wait_for(lambda: len(answers(run)) == 2, seconds=20)
     wait_for(lambda: read_whole(run).state is State.READY, seconds=20)
     history = read_whole(run)
-    answers = [record.payload for record in history.records if record.kind == "answer"]
-    assert [(one["request"], one["obeyed"]) for one in answers] == [("go", False)] * 2
+    assert [(one["request"], one["obeyed"]) for one in answers(run)] == [("go", False)] * 2
     assert history.go is None
     assert list(run.control.iterdir()) == []
     request(run, "go", by="chief")

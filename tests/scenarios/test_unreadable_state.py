@@ -86,9 +86,7 @@ def plan_of(stack: SmallStack, **values: str) -> Plan:
 
 def ended(stack: SmallStack, plan: Plan) -> History:
     """The history of a real run of the plan that was over before any watch, in one go."""
-    run = stack.create(plan)
-    launch.request(run, "go", by="chief", reason="test")
-    launch.start(run, plan=plan)
+    run = stack.begin(plan)
     wait_for(
         lambda: launch.read_whole(run).closed or launch.read_whole(run).watch_started, seconds=30
     )
