@@ -32,7 +32,7 @@ from tests.props.run_mutants import rewrite_journal
 from tests.props.small_stack import SmallStack, small_stack
 
 pytestmark = pytest.mark.twin
-PAGES = Path(__file__).parents[1] / "histograms"
+PAGES = Path(__file__).parents[1] / "watch" / "histograms"
 SHIPPED_TRIGGER = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 ROLLED_BACK = 4
 # The new engine: a metrics page read from a file each time.
@@ -135,8 +135,8 @@ def watched(
     page.write_text(accident.before)
     plan = planned(stack, page=page, limits=limits or {}, values=values)
     run = stack.create(plan, options={"short_watch_reason": "a test"})
-    launch.request(run, "go", by="ops", reason="test")
     launch.start(run, plan=plan)
+    launch.request(run, "go", by="ops", reason="test")
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     wait_for(lambda: any(one.series for one in read_samples(run.samples)), seconds=30)
     (stack.folder / "next").write_text(accident.after)
