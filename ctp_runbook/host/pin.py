@@ -72,8 +72,10 @@ class Pin:
 
 def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
     """Pin a running process. ``before`` is what the same member was pinned as: who stood beside
-    that one stands beside this one, and whoever came since does not."""
-    tree = _below(identity)
+    that one stands beside this one, and whoever came since does not; what ran below this very
+    process still counts where it has lost its parent."""
+    kept = survivors(before) if before is not None and before.identity == identity else ()
+    tree = tuple(dict.fromkeys((*kept, *_below(identity))))
     bare = Pin(identity, _executable(identity.pid), _command_sha256(identity.pid), tree)
     if before is not None and before.is_like(bare):
         beside = before.bystanders

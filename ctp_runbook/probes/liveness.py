@@ -87,6 +87,12 @@ class Liveness:
         )
 
     @property
+    def is_torn(self) -> bool:
+        """The command says gone and a process of it runs: no later look will agree by itself."""
+        runs = self.process is not None or bool(self.survivors) or bool(self.lookalikes)
+        return self.command == _GONE and runs
+
+    @property
     def sentence(self) -> str:
         """What was observed, witness by witness."""
         says = {_ALIVE: "alive", _GONE: "gone", None: "no answer"}.get(

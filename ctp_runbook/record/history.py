@@ -12,7 +12,10 @@ from ctp_runbook.record.journal import Record
 if TYPE_CHECKING:
     from ctp_runbook.host.pin import Pin
 
-__all__ = ["History", "StepHistory", "Transition"]
+__all__ = ["WITH_START", "History", "StepHistory", "Transition"]
+
+# What stands for the file's name in the record of a request that came with the start itself.
+WITH_START = "with the start"
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,12 @@ def _control(history: History, record: Record) -> History:
 
 def _orchestrator_started(history: History, record: Record) -> History:
     restarts = history.restarts + bool(record.payload["resumed"])
-    return replace(history, conducted=record, restarts=restarts)
+    go = history.go
+    # A go that a person gave was given to the start they saw. One that is taken up again looks at
+    # everything anew, and so does the person; what a run was started with stays with it.
+    if go and history.state.is_before_switch and go.payload.get("file") != WITH_START:
+        go = None
+    return replace(history, conducted=record, restarts=restarts, go=go)
 
 
 def _trigger(history: History, record: Record) -> History:

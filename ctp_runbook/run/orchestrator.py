@@ -32,7 +32,13 @@ from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
 from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
 from ctp_runbook.run.starting import first_record
-from ctp_runbook.run.switch import ready_gaps, run_gates, run_switch, state_gaps
+from ctp_runbook.run.switch import (
+    generation_gone_gap,
+    ready_gaps,
+    run_gates,
+    run_switch,
+    state_gaps,
+)
 from ctp_runbook.run.window import Watch
 
 __all__ = ["Orchestrator", "main"]
@@ -152,6 +158,7 @@ class Orchestrator:
             if isinstance(ended, Outcome):
                 return ended
             trouble = ended or Watch(self.context, requests=self._take_requests).run()
+            trouble = trouble or self._old_is_back()
         except (JournalError, OSError) as error:
             if not self._is_touched:
                 raise
@@ -159,6 +166,15 @@ class Orchestrator:
         if trouble:
             return self._undo(trouble)
         return self._close(Outcome.COMPLETED, "the new generation trades; the watch window passed")
+
+    def _old_is_back(self) -> Trouble | None:
+        """A last whole look, by every witness: the glances of the watch do not ask the alive
+        commands, and nobody is to read COMPLETED beside an old generation that runs."""
+        self._is_deaf = True
+        until = time.monotonic() + self.context.plan.limits.alive_timeout_seconds
+        gap = generation_gone_gap(self.context, Generation.OLD, deadline=until)
+        self._is_deaf = False
+        return Trouble.now("judge", f"the old generation is not gone: {gap}") if gap else None
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""

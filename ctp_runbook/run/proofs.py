@@ -25,8 +25,10 @@ __all__ = [
     "end_member",
     "gone_gap",
     "observe",
+    "pin_anew",
     "pin_member",
     "proof_for",
+    "second_of",
     "session_gap",
     "shows_life",
     "start_gap",
@@ -90,6 +92,15 @@ def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | N
     parent = context.history.parent
     run_ids = [context.run.run_id, *([str(parent.payload["run_id"])] if parent else [])]
     return lookalikes(pin, run_ids=run_ids, others=[one.identity for one in pins.values()])
+
+
+def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
+    """Pids of whoever runs as a living member does and is neither it nor below it: a supervisor
+    that starts what lies where the old engine lay starts a second new one."""
+    pin = context.history.pins.get(member.name)
+    alike = _lookalikes(context, member) or ()
+    own = set(pin_process(pin.identity).tree) if pin and alike else set()
+    return tuple(one.pid for one in alike if one not in own)
 
 
 def _seconds_to_ask(context: RunContext, deadline: float | None) -> float:
@@ -164,8 +175,24 @@ def pin_member(
     if process is None or (known and known.identity == process and not anew):
         return
     pin = pin_process(process, before=known)
-    if pin != known:
-        context.record("identity", member=member.name, unit=member.unit, **pin.facts)
+    if pin == known:
+        return
+    context.record("identity", member=member.name, unit=member.unit, **pin.facts)
+    if known is None and pin.bystanders:
+        pids = tuple(one.pid for one in pin.bystanders)
+        told = (
+            f"{pids} run with the executable and command line of {member.name} ({process}) and are "
+            "taken for others: if one of them is a second one of it, end the run and that process"
+        )
+        context.record("finding", severity="warning", sentence=told)
+
+
+def pin_anew(context: RunContext, member: Member) -> None:
+    """Look again at a pinned process that is about to be stopped: what it has started since then
+    would outlive it unseen."""
+    pin = context.history.pins.get(member.name)
+    if pin is not None and is_running(pin.identity):
+        pin_member(context, member, pin.identity)
 
 
 def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:

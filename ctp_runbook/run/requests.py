@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import State
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import WITH_START, History
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.rundir import RunDir, write_atomic
 
@@ -35,8 +35,6 @@ __all__ = [
 
 STOPS = ("abort", "rollback")
 REQUESTS = ("go", "abort", "hold", "resume", "rollback")
-# What stands for the file's name in the record of a request that came with the start itself.
-_WITH_START = "with the start"
 _NO_START = -1
 
 
@@ -85,11 +83,11 @@ class Asked:
         if history.conducted is None or any(map(_came_with_start, history.records)):
             return None
         texts = {key: value.encode(errors="replace").decode() for key, value in vars(self).items()}
-        return Request(**texts, file=_WITH_START, start=history.conducted.seq)
+        return Request(**texts, file=WITH_START, start=history.conducted.seq)
 
 
 def _came_with_start(record: Record) -> bool:
-    return record.kind == "control" and record.payload.get("file") == _WITH_START
+    return record.kind == "control" and record.payload.get("file") == WITH_START
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ __all__ = ["RollbackEnd", "Trouble", "roll_back"]
 # than nothing trading. Below every share of a step that starts something.
 _LEAST_SECONDS = 1.0
 _LEAST_SHARE = 0.05
+# A step that gets nearly its share is not late: those before it took their graces.
+_WHOLE_SHARE = 0.9
 _CANCEL_SECONDS = 3.0
 
 
@@ -104,13 +106,22 @@ class _Rollback:
         return max(self.deadline, time.monotonic() + self.context.plan.limits.alive_timeout_seconds)
 
     def step_deadline(self, step: Step) -> float:
-        """When this step must end: what is left, less what the later steps are owed."""
+        """When this step must end: what is left, less what the later steps are owed.
+
+        Of a rollback that began late, or was held up, no start and no stop is cut to a share that
+        is smaller than planned: an engine that is ended while it comes up trades no sooner. It has
+        all that is left, and where that is less than its share, its own time: late beats never.
+        """
         now = time.monotonic()
         least = min(_LEAST_SECONDS, _LEAST_SHARE * self.budget)
         if self.resumed_late or self.deadline - now < least:
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + self._late_seconds(step)
-        return step_due(step.name, now=now, started=self.started, budget_seconds=self.budget)
+        due = step_due(step.name, now=now, started=self.started, budget_seconds=self.budget)
+        share = budget_shares(self.budget)[step.name] * _WHOLE_SHARE
+        if due - now >= share or step.kind not in (StepKind.START, StepKind.STOP):
+            return due
+        return self.deadline if self.deadline - now >= share else now + self._late_seconds(step)
 
     def _late_seconds(self, step: Step) -> float:
         """What a step gets once the budget is gone. A stop can be replaced by signals: it gets
@@ -292,7 +303,7 @@ def _settled(work: _Rollback, member: Member, *, deadline: float) -> tuple[Liven
     # The first look is a whole one: a hurried one would take a busy engine for half a one, and
     # end what trades.
     seen = observe(context, member, question="alive")
-    while not (seen.is_alive or seen.is_gone) and time.monotonic() < until:
+    while not (seen.is_alive or seen.is_gone or seen.is_torn) and time.monotonic() < until:
         time.sleep(context.plan.limits.effect_poll_seconds)
         seen = observe(context, member, question="alive", deadline=until)
     if seen.is_alive or seen.is_gone:

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import handover_gap, settle_before_stop, unreadable_state
-from ctp_runbook.run.proofs import gone_gap, observe, pin_member, proof_for, session_gap
+from ctp_runbook.run.proofs import (
+    gone_gap,
+    observe,
+    pin_anew,
+    pin_member,
+    proof_for,
+    session_gap,
+)
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 
 __all__ = [
@@ -118,6 +125,8 @@ def run_switch(context: RunContext) -> StepResult | None:
         deadline = time.monotonic() + step.timeout_seconds
         if gap := _forbidden(context, step, deadline=deadline):
             return skip_step(context, step, reason=gap, status=StepStatus.FAILED)
+        if step.kind is StepKind.STOP and step.acts_on is not None:
+            pin_anew(context, context.plan.member(*step.acts_on))
         result = run_step(context, step, deadline=deadline, prove=_proof(context, step))
         if not result.is_ok:
             return result

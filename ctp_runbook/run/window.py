@@ -18,7 +18,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.proofs import observe, pin_member, shows_life
+from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
 from ctp_runbook.run.requests import Request
 from ctp_runbook.run.rollback import Trouble
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
@@ -214,13 +214,17 @@ class Watch:
         self._next_glance = now + _GLANCE_SECONDS
         for role in Role:
             member = self._plan.member(Generation.OLD, role)
-            if not shows_life(self._context, member):
-                continue
-            seen = observe(self._context, member, question="gone")
-            if not seen.is_gone and self._context.interrupt():
+            seen = None
+            if shows_life(self._context, member):
+                seen = observe(self._context, member, question="gone")
+            if seen and not seen.is_gone and self._context.interrupt():
                 return None
-            if not seen.is_gone:
+            if seen and not seen.is_gone:
                 return Trouble.now("judge", f"the old generation lives again: {seen.sentence}")
+            new = self._plan.member(Generation.NEW, role)
+            if doubles := second_of(self._context, new):
+                told = f"{new.name} runs twice: its command line runs as {doubles} as well"
+                return Trouble.now("judge", told)
         return None
 
     def _forced(self) -> Trouble | None:
