@@ -94,17 +94,18 @@ def lookalikes(
 ) -> tuple[Identity, ...]:
     """Processes with the executable and command line of the pinned one that are not accounted for.
 
-    Accounted for is what stood beside it when it was pinned, what carries one of ``run_ids`` as
-    CTP_RUN_ID (our own steps started it), and ``others`` (who is pinned as another member) with
-    all that is below them: a new engine may well be the old one's binary, replaced in place.
+    Accounted for is what carries one of ``run_ids`` as CTP_RUN_ID (our own steps started it), and,
+    with all that is below them, what stood beside it when it was pinned and ``others`` (who is
+    pinned as another member): a new engine may well be the old one's binary, replaced in place,
+    and every process looks like its parent for a moment.
     """
     if not pin.command_sha256:
         return ()
     marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
     known = {pin.identity, *pin.bystanders, *others}
     found = [one for one in _alike(pin) if one not in known and not marks & _variables(one.pid)]
-    if found and others:
-        below = {one for other in others for one in _below(other)}
+    if found:
+        below = {one for other in (*others, *pin.bystanders) for one in _below(other)}
         found = [one for one in found if one not in below]
     return tuple(found)
 

@@ -242,3 +242,19 @@ def test_a_closed_run_has_its_outcome(outcome: Outcome, tmp_path: Path) -> None:
     """The last record is how the run ended, whatever state came before."""
     history = history_of(tmp_path, to(State.WATCHING), ("closed", {"outcome": outcome.value}))
     assert (history.state, history.outcome) == (State.CLOSED, outcome)
+
+
+@pytest.mark.parametrize(("file", "stays"), [("with the start", True), ("1-go.json", False)])
+def test_a_go_is_for_the_start_it_was_given_to(file: str, stays: bool, tmp_path: Path) -> None:
+    """Taken up again before its switch, a run asks anew whoever typed it; what it was started with
+    stays."""
+    kind, go = control("go")
+    begun = ("orchestrator_started", {"resumed": False, "reason": ""})
+    again = ("orchestrator_started", {"resumed": True, "reason": "resume"})
+    given: tuple[Entry, ...] = (begun, to(State.READY), (kind, {**go, "file": file}))
+    history = history_of(tmp_path, *given)
+    assert history.go is not None
+    resumed = history.then(records_of(tmp_path, again)[-1:])
+    assert (resumed.go is not None) is stays
+    switching = history.then(records_of(tmp_path, to(State.SWITCHING, "go"), again)[-2:])
+    assert switching.go is not None

@@ -45,6 +45,20 @@ def test_a_late_rollback_on_a_busy_host_restores_trading(tmp_path: Path, ago: fl
     assert outcome in (Outcome.ROLLED_BACK_LATE, Outcome.ROLLED_BACK_IN_BUDGET)
 
 
+@pytest.mark.parametrize("ago", [7.0, 8.8, 9.4])
+def test_a_start_that_takes_its_time_is_not_cut_short(tmp_path: Path, ago: float) -> None:
+    """Both parts need 1.5 s to come up, and the rollback of 10 s began late: they come up."""
+    with small_stack(tmp_path) as stack:
+        slow = {
+            f"PREVIOUS_{role}_START_CMD": f"sleep 1.5; {stack.start_command(f'old_{role.lower()}')}"
+            for role in ("CORE_ENGINE", "STRATEGY_RUNNER")
+        }
+        plan = stack.plan(MAX_ROLLBACK_SECONDS="10", ROLLBACK_CANCEL_SECONDS="1", **slow)
+        end, _ = rolled_back(stack, plan, ago=ago)
+        assert living(stack) == list(OLD), end.sentence
+    assert end.outcome in (Outcome.ROLLED_BACK_LATE, Outcome.ROLLED_BACK_IN_BUDGET), end.sentence
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("busy_host")

@@ -1,0 +1,106 @@
+"""Facts about host/pin.py: a process is found again by what it is, not by who started it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host.pin import Pin, lookalikes, pin_process, survivors
+from ctp_runbook.host.process import identity_of
+from ctp_runbook.model import Identity
+from tests.props.plan_fixtures import wait_for
+
+Start = Callable[..., Identity]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start a command in a folder of this test, by default with nothing in its environment."""
+    with ExitStack() as ends:
+
+        def begin(*words: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Identity:
+            environ = {"PATH": os.environ["PATH"], **(env or {})}
+            child = ends.enter_context(subprocess.Popen(words, cwd=cwd, env=environ))
+            ends.callback(child.wait)
+            ends.callback(child.kill)
+            found = identity_of(child.pid)
+            assert found is not None
+            return found
+
+        yield begin
+
+
+def seconds(tmp_path: Path) -> str:
+    """How long to sleep, as no other test of this host says it."""
+    return f"600.{abs(hash(str(tmp_path))) % 10**12}"
+
+
+def alike(
+    pin: Pin, *, run_ids: tuple[str, ...] = (), others: tuple[Identity, ...] = ()
+) -> set[int]:
+    """Pids of who is alike and not accounted for."""
+    return {one.pid for one in lookalikes(pin, run_ids=run_ids, others=others)}
+
+
+def test_whoever_starts_the_same_again_is_found(start: Start, tmp_path: Path) -> None:
+    """From another folder as well; another command line is somebody else."""
+    words = ("sleep", seconds(tmp_path))
+    pin = pin_process(start(*words))
+    assert alike(pin) == set()
+    again = start(*words, cwd=Path("/"))
+    start("sleep", f"{words[1]}1")
+    assert alike(pin) == {again.pid}
+
+
+def test_who_stood_beside_it_is_not_it(start: Start, tmp_path: Path) -> None:
+    """Also when it is pinned anew, and whoever came in between still is."""
+    words = ("sleep", seconds(tmp_path))
+    beside, member = start(*words), start(*words)
+    pin = pin_process(member)
+    assert pin.bystanders == (beside,)
+    later = start(*words)
+    assert alike(pin_process(member, before=pin)) == {later.pid}
+
+
+def test_what_our_own_steps_start_is_accounted_for(start: Start, tmp_path: Path) -> None:
+    """And what is pinned as another member, with all that is below it: the same binary, replaced."""
+    words = ("sleep", seconds(tmp_path))
+    pin = pin_process(start(*words))
+    ours = start(*words, env={"CTP_RUN_ID": "r1"})
+    other = start(*words)
+    shell = start("sh", "-c", f"{' '.join(words)}; true")
+    wait_for(lambda: len(alike(pin)) == 3)
+    assert alike(pin, run_ids=("r1",)) == alike(pin) - {ours.pid}
+    assert alike(pin, run_ids=("r1",), others=(other, shell)) == set()
+
+
+def test_a_name_of_a_file_is_the_file(start: Start, tmp_path: Path) -> None:
+    """Named from its own folder or from another, it is one command line."""
+    script = tmp_path / "engine.sh"
+    script.write_text(f"exec 3<&0; sleep {seconds(tmp_path)}; true\n")
+    pin = pin_process(start("sh", "engine.sh"))
+    again = start("sh", str(script), cwd=Path("/"))
+    wait_for(lambda: alike(pin) == {again.pid})  # its child looks like it until it is `sleep`
+
+
+def test_what_ran_below_it_is_remembered(start: Start, tmp_path: Path) -> None:
+    """A wrapper that ends leaves the engine that it started."""
+    wrapper = start("sh", "-c", f"sleep {seconds(tmp_path)}; true")
+    wait_for(lambda: pin_process(wrapper).tree)
+    pin = pin_process(wrapper)
+    os.kill(wrapper.pid, 9)
+    assert survivors(pin) == pin.tree
+    for one in pin.tree:
+        os.kill(one.pid, 9)
+    wait_for(lambda: survivors(pin) == ())
+
+
+def test_a_pin_is_kept_whole(start: Start, tmp_path: Path) -> None:
+    """What the journal keeps of it reads back as it was."""
+    pin = pin_process(start("sleep", seconds(tmp_path)))
+    assert Pin.of(pin.facts, boot_id=pin.identity.boot_id) == pin
