@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.host.process import identity_of, is_running, parents
+from ctp_runbook.host.process import identity_of, is_running, led_by, parents
 from ctp_runbook.model import Identity
 
 __all__ = ["Pin", "lookalikes", "pin_process", "survivors"]
@@ -121,16 +121,17 @@ def _alike(pin: Pin) -> Iterator[Identity]:
 
 
 def _below(identity: Identity) -> tuple[Identity, ...]:
-    """The processes that descend from ``identity``, by parents alone: a session or a group may be
-    shared with strangers."""
+    """The processes that descend from ``identity``, and those of the group or session it leads: a
+    child that was made a daemon has lost its parent, and not its session. Where somebody else leads
+    them, they may be shared with strangers, and parents alone count."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
-    found: list[int] = []
+    found = set(led_by(identity.pid))
     left = list(children.get(identity.pid, ()))
     while left:
         pid = left.pop()
-        found.append(pid)
+        found.add(pid)
         left += children.get(pid, ())
     return tuple(one for pid in sorted(found) if (one := identity_of(pid)))
 

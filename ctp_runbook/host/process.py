@@ -27,6 +27,7 @@ __all__ = [
     "group_members",
     "identity_of",
     "is_running",
+    "led_by",
     "own_identity",
     "parents",
     "wait_gone",
@@ -102,6 +103,17 @@ def parents() -> dict[int, int]:
             if fields and fields[0] not in _GONE_STATES:
                 found[int(name)] = int(fields[1])
     return found
+
+
+def led_by(leader: int) -> tuple[int, ...]:
+    """Pids of the live processes in the process group or the session that ``leader`` leads."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != leader:
+            fields = _stat_fields(int(name))
+            if fields and fields[0] not in _GONE_STATES and str(leader) in fields[2:4]:
+                found.append(int(name))
+    return tuple(found)
 
 
 def wait_gone(identity: Identity, *, seconds: float) -> bool:

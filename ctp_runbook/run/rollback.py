@@ -19,7 +19,7 @@ from ctp_runbook.plan.budget import budget_shares, step_due
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
-from ctp_runbook.run.proofs import end_member, gone_gap, observe, proof_for, start_gap
+from ctp_runbook.run.proofs import end_member, gone_gap, observe, proof_for, second_of, start_gap
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from ctp_runbook.run.switch import generation_gone_gap, readiness_proof
 from ctp_runbook.watch.verdicts import Firing
@@ -370,6 +370,8 @@ def _trading_gap(work: _Rollback, deadline: float) -> str:
         member = work.context.plan.member(Generation.OLD, role)
         if gap := start_gap(work.context, member, deadline=deadline):
             return gap
+        if doubles := second_of(work.context, member):
+            return f"{member.name} runs twice: its command line runs as {doubles} as well"
     return ""
 
 

@@ -100,6 +100,18 @@ def test_what_ran_below_it_is_remembered(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: survivors(pin) == ())
 
 
+def test_a_daemon_of_the_wrapper_is_below_it(start: Start, tmp_path: Path) -> None:
+    """It has no parent any more, and the session of the one that was pinned."""
+    script = f"(sleep {seconds(tmp_path)} &); exec sleep {seconds(tmp_path)}1"
+    wrapper = start("setsid", "sh", "-c", script)
+    wait_for(lambda: b"sleep" in Path(f"/proc/{wrapper.pid}/cmdline").read_bytes()[:5])
+    pin = pin_process(wrapper)
+    assert len(pin.tree) == 1
+    os.kill(wrapper.pid, 9)
+    assert survivors(pin) == pin.tree
+    os.kill(pin.tree[0].pid, 9)
+
+
 def test_a_pin_is_kept_whole(start: Start, tmp_path: Path) -> None:
     """What the journal keeps of it reads back as it was."""
     pin = pin_process(start("sleep", seconds(tmp_path)))
