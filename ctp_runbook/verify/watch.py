@@ -6,6 +6,7 @@ And the baseline: the old engine's samples were taken before the switch, and com
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -316,6 +317,11 @@ def _time_findings(name: str, samples: tuple[Sample, ...], history: History) -> 
             yield f"{name}:{number + 1}: taken from {sample.target}, not from the old engine"
 
 
+def _is_same(found: Any, due: Any) -> bool:
+    """True when both are written alike: to Python false is 0, and to a reader it is not."""
+    return json.dumps(found, sort_keys=True) == json.dumps(due, sort_keys=True)
+
+
 def _comparison_findings(run: RunDir, history: History) -> Iterator[str]:
     ended = history.watch_ended
     if ended is None:
@@ -324,7 +330,7 @@ def _comparison_findings(run: RunDir, history: History) -> Iterator[str]:
     if window_is_over(history):
         due = read_baseline(run, history, read_rules(history.plan["watch"])).payload
     found = ended.payload.get("baseline")
-    if found == due:
+    if _is_same(found, due):
         return
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
         yield "watch_ended has no comparison with the old engine; its samples are there"
@@ -332,7 +338,7 @@ def _comparison_findings(run: RunDir, history: History) -> Iterator[str]:
     if found.get("sentence") != due["sentence"]:
         yield f"compared again: {due['sentence']}; watch_ended says {found.get('sentence')}"
     for key, one in due["metrics"].items():
-        if found["metrics"].get(key) != one:
+        if not _is_same(found["metrics"].get(key), one):
             yield f"{key}: compared with the old engine again: {one['sentence']}; watch_ended differs"
     if extra := set(found["metrics"]) - set(due["metrics"]):
         yield f"watch_ended compares {', '.join(sorted(extra))}, which nothing proves"
