@@ -18,7 +18,7 @@ from typing import Any
 from ctp_runbook.host.process import identity_of, is_running, led_by, parents
 from ctp_runbook.model import Identity
 
-__all__ = ["Pin", "lookalikes", "pin_process", "survivors"]
+__all__ = ["Pin", "below", "lookalikes", "pin_process", "survivors"]
 
 _DELETED = " (deleted)"
 
@@ -75,7 +75,7 @@ def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
     that one stands beside this one, and whoever came since does not; what ran below this very
     process still counts where it has lost its parent."""
     kept = survivors(before) if before is not None and before.identity == identity else ()
-    tree = tuple(dict.fromkeys((*kept, *_below(identity))))
+    tree = tuple(dict.fromkeys((*kept, *below(identity))))
     bare = Pin(identity, _executable(identity.pid), _command_sha256(identity.pid), tree)
     if before is not None and before.is_like(bare):
         beside = before.bystanders
@@ -105,8 +105,8 @@ def lookalikes(
     known = {pin.identity, *pin.bystanders, *others}
     found = [one for one in _alike(pin) if one not in known and not marks & _variables(one.pid)]
     if found:
-        below = {one for other in (*others, *pin.bystanders) for one in _below(other)}
-        found = [one for one in found if one not in below]
+        theirs = {one for other in (*others, *pin.bystanders) for one in below(other)}
+        found = [one for one in found if one not in theirs]
     return tuple(found)
 
 
@@ -120,7 +120,7 @@ def _alike(pin: Pin) -> Iterator[Identity]:
             yield found
 
 
-def _below(identity: Identity) -> tuple[Identity, ...]:
+def below(identity: Identity) -> tuple[Identity, ...]:
     """The processes that descend from ``identity``, and those of the group or session it leads: a
     child that was made a daemon has lost its parent, and not its session. Where somebody else leads
     them, they may be shared with strangers, and parents alone count."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.pin import lookalikes, pin_process, survivors
+from ctp_runbook.host.pin import below, lookalikes, pin_process, survivors
 from ctp_runbook.host.process import end_processes, identity_of, is_running
 from ctp_runbook.model import Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.step_table import start_steps
@@ -99,7 +99,7 @@ def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
     that starts what lies where the old engine lay starts a second new one."""
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member) or ()
-    own = set(pin_process(pin.identity).tree) if pin and alike else set()
+    own = set(below(pin.identity)) if pin and alike else set()
     return tuple(one.pid for one in alike if one not in own)
 
 

@@ -214,16 +214,21 @@ class Watch:
         self._next_glance = now + _GLANCE_SECONDS
         for role in Role:
             member = self._plan.member(Generation.OLD, role)
-            seen = None
-            if shows_life(self._context, member):
-                seen = observe(self._context, member, question="gone")
-            if seen and not seen.is_gone and self._context.interrupt():
+            if not shows_life(self._context, member):
+                continue
+            seen = observe(self._context, member, question="gone")
+            if not seen.is_gone and self._context.interrupt():
                 return None
-            if seen and not seen.is_gone:
+            if not seen.is_gone:
                 return Trouble.now("judge", f"the old generation lives again: {seen.sentence}")
-            new = self._plan.member(Generation.NEW, role)
-            if doubles := second_of(self._context, new):
-                told = f"{new.name} runs twice: its command line runs as {doubles} as well"
+        return self._new_doubled()
+
+    def _new_doubled(self) -> Trouble | None:
+        """The same somebody started what lies there now: a second one of the new generation."""
+        for role in Role:
+            member = self._plan.member(Generation.NEW, role)
+            if doubles := second_of(self._context, member):
+                told = f"{member.name} runs twice: its command line runs as {doubles} as well"
                 return Trouble.now("judge", told)
         return None
 
