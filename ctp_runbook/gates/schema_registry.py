@@ -23,16 +23,11 @@ _GATE = "ctp-runbook infra schema-registry"
 
 def registry_tasks(context: GateContext) -> tuple[Task, ...]:
     """Reach the registry, then look at its subjects; none without an address."""
-    url = context.options.endpoints.get("schema-registry", "") or context.value(
-        "SCHEMA_REGISTRY_URL"
-    )
-    if not url:
-        return ()
-    registry = _Registry(context, url.rstrip("/"))
-    return (
-        Task("reach_registry", f"GET {registry.url}/config", registry.reach, is_vital=True),
-        Task("read_subjects", f"GET {registry.url}/subjects", registry.subjects),
-    )
+    flag = context.options.endpoints.get("schema-registry", "")
+    url = (flag or context.value("SCHEMA_REGISTRY_URL")).rstrip("/")
+    registry = _Registry(context, url)
+    reach = Task("reach_registry", f"GET {url}/config", registry.reach, is_vital=True)
+    return (reach, Task("read_subjects", f"GET {url}/subjects", registry.subjects)) if url else ()
 
 
 @dataclass(frozen=True)
@@ -43,35 +38,36 @@ class _Registry:
     def reach(self) -> Observation:
         """Its compatibility; NONE takes any change of a schema, readable or not."""
         level = str(self._get("/config", dict).get("compatibilityLevel", "unknown"))
-        problems = (
-            (f"compatibility is {level}, expected BACKWARD or stricter; set it, then `{_GATE}`",)
-            if level in ("NONE", "unknown")
-            else ()
-        )
-        return Observation({"compatibility": level}, problems)
+        if level not in ("NONE", "unknown"):
+            return Observation({"compatibility": level})
+        why = f"compatibility is {level}, expected BACKWARD or stricter; set it, then `{_GATE}`"
+        return Observation({"compatibility": level}, (why,))
 
     def subjects(self) -> Observation:
         """Each subject's latest version, which a writer will be given."""
         names = sorted(map(str, self._get("/subjects", list)))
-        problems = [found for name in names if (found := self._finding(name))]
+        problems = [
+            f"subject {name}: its latest version has no schema"
+            for name in names
+            if not self._get(f"/subjects/{quote(name, safe='')}/versions/latest", dict).get(
+                "schema"
+            )
+        ]
         if not names:
             problems.append(f"no subject is registered; register the schemas, then `{_GATE}`")
         return Observation({"subjects": str(len(names))}, tuple(problems))
 
-    def _finding(self, name: str) -> str:
-        latest = self._get(f"/subjects/{quote(name, safe='')}/versions/latest", dict)
-        return "" if latest.get("schema") else f"subject {name}: its latest version has no schema"
-
     def _get(self, path: str, kind: type[Any]) -> Any:
-        """The JSON under ``path``, which must be of this kind. Raises ProbeError."""
+        """Return the JSON under ``path``, which must be of this kind. Raises ProbeError."""
         seconds = self.context.deadline.call(_CALL_SECONDS)
         status, body = ask(f"{self.url}{path}", seconds=seconds)
         if status != 200:
             raise ProbeError(f"{self.url}{path}: HTTP {status}; is it the registry's address?")
         try:
-            found = json.loads(body)
+            answer = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise ProbeError(f"{self.url}{path}: not JSON: {error}") from error
-        if not isinstance(found, kind):
-            raise ProbeError(f"{self.url}{path}: a {type(found).__name__}, not a registry's answer")
-        return found
+        if not isinstance(answer, kind):
+            kinds = f"a {type(answer).__name__}, not a registry's answer"
+            raise ProbeError(f"{self.url}{path}: {kinds}")
+        return answer

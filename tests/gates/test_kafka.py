@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.gates.topics import load_topics
-from ctp_runbook.probes.kafka import Partition, TopicLook
+from ctp_runbook.gates.kafka import load_topics
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -61,10 +60,3 @@ def test_a_bad_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_topics(path)
     assert said in str(refused.value)
-
-
-def test_a_look_counts_the_weakest_partition() -> None:
-    """Replication and in-sync replicas are those of the worst partition; -1 is no leader."""
-    look = TopicLook("t", (Partition(0, 1, (1, 2), (1, 2)), Partition(1, -1, (1, 2), (2,))))
-    assert (look.replication, look.in_sync) == (2, 1)
-    assert (look.leaderless, look.lagging) == ((1,), (1,))
