@@ -68,7 +68,7 @@ def readiness(output_json: Path | None, **given: Any) -> int:
             bridge_clients=given["bridge_client"],
             bridge_keys=given["bridge_key"],
             commands=given["sli_cmd"],
-            pipeline=_pipeline(given),
+            **_pipeline(given),
         )
     )
     path = output_json or _evidence_dir() / _readiness_name()
@@ -79,22 +79,21 @@ def readiness(output_json: Path | None, **given: Any) -> int:
     return found.exit_code
 
 
-def _pipeline(given: Any) -> Any:
+def _pipeline(given: Any) -> dict[str, Any]:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
     from ctp_runbook.gates.context import GateContext
     from ctp_runbook.gates.gate import GateOptions
-    from ctp_runbook.gates.readiness_probes import PipelineSources
 
     names = ("env_file", "profile", "bootstrap_servers", "clickhouse_url", "postgres_dsn")
     if not any(given[name] for name in names[2:]):
-        return PipelineSources()
+        return {}
     options = GateOptions(**{name: given[name] for name in names})
     context = GateContext.of(options, environ=os.environ, tell=click.echo)
-    return PipelineSources(
-        bootstrap_servers=options.bootstrap_servers,
-        clickhouse=context.clickhouse if options.clickhouse_url else None,
-        postgres=context.postgres if options.postgres_dsn else None,
-    )
+    return {
+        "bootstrap_servers": options.bootstrap_servers,
+        "clickhouse": context.clickhouse if options.clickhouse_url else None,
+        "postgres": context.postgres if options.postgres_dsn else None,
+    }
 
 
 def _evidence_dir() -> Path:

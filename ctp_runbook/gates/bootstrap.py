@@ -83,7 +83,7 @@ class _ComposeGate:
 
     def _running(self) -> dict[str, Container]:
         containers = self.compose.containers(seconds=self.seconds)
-        return {name: one for name, one in containers.items() if one.is_running}
+        return {name: box for name, box in containers.items() if box.is_running}
 
     def _drifted(
         self, running: Mapping[str, Container], hashes: Mapping[str, str]
@@ -144,9 +144,9 @@ class _ComposeGate:
         # Beyond the deadline if need be: without this look nobody knows why nothing came up.
         containers = self.compose.containers(seconds=_CALL_SECONDS)
         return {
-            name: one
-            for name, one in containers.items()
-            if one.is_over or one.health == "unhealthy"
+            name: box
+            for name, box in containers.items()
+            if box.is_over or box.health == "unhealthy"
         }
 
     def wait(self) -> Observation:
@@ -155,11 +155,11 @@ class _ComposeGate:
         while True:
             containers = self.compose.containers(seconds=self.seconds)
             looks = {name: containers.get(name) for name in names}
-            bad = {name: one for name, one in looks.items() if one is None or not one.is_healthy}
-            facts = {name: one.sentence for name, one in containers.items()}
+            bad = {name: box for name, box in looks.items() if box is None or not box.is_healthy}
+            facts = {name: box.sentence for name, box in containers.items()}
             if not bad:
                 return Observation(facts)
-            line = ", ".join(f"{name} {_state(one)}" for name, one in bad.items())
+            line = ", ".join(f"{name} {_state(box)}" for name, box in bad.items())
             if line != said:
                 self.context.tell(f"{len(names) - len(bad)} of {len(names)} healthy; {line}")
                 said = line

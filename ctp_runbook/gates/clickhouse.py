@@ -113,10 +113,9 @@ class _SchemaGate:
         new += sorted(name for name in before if after[name].columns != before[name].columns)
         facts = {"statements_run": str(len(texts)), "created": ", ".join(new) or "none"}
         if self.context.options.is_rehearsal:
-            queues = [
-                one for file in self.files for one in file.statements if one.engine == "Kafka"
-            ]
-            facts["stand_ins"] = f"{len(queues)} queues have engine Null on the twin, not Kafka"
+            own = (wanted for file in self.files for wanted in file.statements)
+            queues = sum(wanted.engine == "Kafka" for wanted in own)
+            facts["stand_ins"] = f"{queues} queues have engine Null on the twin, not Kafka"
         return Observation(facts, changes=len(new))
 
     def dropped_views(self, live: Mapping[str, _Table]) -> Iterator[str]:
@@ -158,7 +157,7 @@ class _SchemaGate:
                 problems.append(f"{noun} does not exist ({file.path}); run {_GATE}")
                 continue
             differences = self.view_differences if wanted.is_view else self.table_differences
-            problems += [f"{noun}: {one} ({file.path})" for one in differences(wanted, table)]
+            problems += [f"{noun}: {words} ({file.path})" for words in differences(wanted, table)]
             facts[f"{wanted.short}_engine"] = table.engine
             facts[f"{wanted.short}_columns"] = str(len(table.columns))
         return Observation(facts or {"tables": "none in this file"}, tuple(problems))
@@ -195,7 +194,7 @@ class _SchemaGate:
 
     def spelt(self, types: list[str]) -> dict[str, str]:
         """Each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
-        asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(one)}))" for one in types)
+        asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(kind)}))" for kind in types)
         return dict(zip(types, map(str, self.ask(f"SELECT {asked}")[0]), strict=True))
 
     def view_differences(self, wanted: Statement, view: _Table) -> Iterator[str]:
@@ -205,7 +204,7 @@ class _SchemaGate:
         if not view.select:
             yield f"has no query; {_BY_HAND}"
             return
-        both = (f"formatQuerySingleLine({quoted(one)})" for one in (view.select, wanted.select))
+        both = (f"formatQuerySingleLine({quoted(sql)})" for sql in (view.select, wanted.select))
         have, want = map(str, self.ask(f"SELECT {', '.join(both)}")[0])
         if squeezed(have) != squeezed(want):
             yield f"selects {_first_difference(have, want)}; {_BY_HAND}"

@@ -8,6 +8,7 @@ may say RUNNING while nobody reads its slot and the disk fills with WAL.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ def connector_tasks(context: GateContext) -> tuple[Task, ...]:
     )
     rest = _Rest(context, base)
     reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)
-    return (reach, *(task for one in wanted for task in _Connector(context, rest, one).tasks()))
+    each = (_Connector(context, rest, connector).tasks() for connector in wanted)
+    return (reach, *itertools.chain.from_iterable(each))
 
 
 @dataclass(frozen=True)
