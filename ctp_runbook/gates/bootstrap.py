@@ -68,12 +68,12 @@ class _ComposeGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def config(self) -> Observation:
-        """The file is one that compose takes, passwords and all."""
+        """Ask compose to take the file, passwords and all."""
         names = sorted(self.compose.hashes(seconds=self.seconds))
         return Observation({"services": ", ".join(names)})
 
     def compare(self) -> Observation:
-        """What runs is what the file says; what does not run finds its ports free."""
+        """Hold what runs to the file; what does not run must find its ports free."""
         hashes = self.compose.hashes(seconds=self.seconds)
         running = self._running()
         same = [name for name in running if running[name].config_hash == hashes.get(name)]
@@ -102,7 +102,7 @@ class _ComposeGate:
                 )
 
     def _taken(self, running: Mapping[str, Container]) -> Iterator[str]:
-        """Ports of services that are not up, and who listens there."""
+        """Yield ports of services that are not up, and who listens there."""
         published = self.compose.published(seconds=self.seconds)
         idle = [(name, port) for name in published.keys() - running for port in published[name]]
         for name, port in sorted(idle):
@@ -125,7 +125,7 @@ class _ComposeGate:
         return Observation(facts, why, changes=len(started))
 
     def _refusal_to_start(self) -> str:
-        """What compose says where it gives up; blank for done.
+        """Return what compose says where it gives up; blank for done.
 
         A compose whose gate was killed may still be at work: its containers are waited for.
         """
@@ -140,7 +140,7 @@ class _ComposeGate:
                 return ""
 
     def _broken(self) -> dict[str, Container | None]:
-        """Containers whose check or process has failed: compose names those that wait for them."""
+        """Return containers whose check or process failed: compose names those that wait for them."""
         # Beyond the deadline if need be: without this look nobody knows why nothing came up.
         containers = self.compose.containers(seconds=_CALL_SECONDS)
         return {
@@ -150,7 +150,7 @@ class _ComposeGate:
         }
 
     def wait(self) -> Observation:
-        """Until every service is healthy; the last look and the logs of those that are not."""
+        """Wait until every service is healthy; tell the logs of those that are not."""
         names, deadline, said = self.compose.hashes(seconds=self.seconds), self.context.deadline, ""
         while True:
             containers = self.compose.containers(seconds=self.seconds)
@@ -190,7 +190,7 @@ def _state(container: Container | None) -> str:
 
 
 def _is_hopeless(container: Container | None) -> bool:
-    """What waiting does not mend: no check, or a process that ended for good."""
+    """Return True for what waiting does not mend: no check, or a process that ended for good."""
     if container is None:
         return False
     return (container.is_running and not container.health) or container.is_over

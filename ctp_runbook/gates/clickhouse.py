@@ -75,7 +75,7 @@ class _SchemaGate:
         return self.door.rows(query, seconds=self.context.deadline.call(_CALL_SECONDS))
 
     def reach(self) -> Observation:
-        """The server's version, and room on its disks: nothing is made on a full one."""
+        """Ask for the version, and for room on the disks: nothing is made on a full one."""
         facts = {"version": str(self.ask("SELECT version()")[0][0])}
         problems = []
         for name, path, free in self.ask("SELECT name, path, free_space FROM system.disks"):
@@ -119,7 +119,7 @@ class _SchemaGate:
         return Observation(facts, changes=len(new))
 
     def dropped_views(self, live: Mapping[str, _Table]) -> Iterator[str]:
-        """Views that are gone though their target was filled: rows are missing since."""
+        """Yield views that are gone though their target was filled: rows are missing since."""
         for file, view in self.wanted:
             target = live.get(view.target) if view.kind == "MATERIALIZED VIEW" else None
             if target is not None and target.rows and view.name not in live:
@@ -131,7 +131,7 @@ class _SchemaGate:
                 )
 
     def live(self) -> dict[str, _Table]:
-        """Every table and view of the databases, by full name."""
+        """Return every table and view of the databases, by full name."""
         databases = ", ".join(map(quoted, sorted({wanted.database for _, wanted in self.wanted})))
         columns = dict[str, dict[str, str]]()
         for table, name, kind in self.ask(
@@ -147,7 +147,7 @@ class _SchemaGate:
         return {name: _Table(columns.get(name, {}), *facts) for name, *facts in rows}
 
     def compare(self, file: SqlFile) -> Observation:
-        """Each statement of a file against what is live."""
+        """Compare each statement of a file with what is live."""
         live, facts, problems = self.live(), dict[str, str](), list[str]()
         for wanted in map(self.here, file.statements):
             if wanted.kind == "DATABASE":
@@ -163,7 +163,7 @@ class _SchemaGate:
         return Observation(facts or {"tables": "none in this file"}, tuple(problems))
 
     def table_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """What is live otherwise than the statement has it."""
+        """Yield what is live otherwise than the statement has it."""
         if table.engine != wanted.engine:
             yield f"engine is {table.engine}, expected {wanted.engine}; {_BY_HAND}"
         yield from self.column_differences(wanted, table)
@@ -178,7 +178,7 @@ class _SchemaGate:
                 yield f"setting {key} is not {value}: {table.engine_full}; {_BY_HAND}"
 
     def column_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """Columns that are missing, of another type, or nobody's."""
+        """Yield columns that are missing, of another type, or nobody's."""
         spelt = self.spelt([column.type for column in wanted.columns])
         types = {column.name: spelt[column.type] for column in wanted.columns}
         for name, want in types.items():
@@ -193,12 +193,12 @@ class _SchemaGate:
             yield f"column {name} {table.columns[name]} is not in the file; add it there, or drop it"
 
     def spelt(self, types: list[str]) -> dict[str, str]:
-        """Each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
+        """Return each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
         asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(kind)}))" for kind in types)
         return dict(zip(types, map(str, self.ask(f"SELECT {asked}")[0]), strict=True))
 
     def view_differences(self, wanted: Statement, view: _Table) -> Iterator[str]:
-        """A view that writes elsewhere, or selects something else."""
+        """Yield where a view writes elsewhere, or selects something else."""
         if wanted.target and view.target.replace("`", "") != wanted.target:
             yield f"writes to {view.target}, expected {wanted.target}; {_BY_HAND}"
         if not view.select:

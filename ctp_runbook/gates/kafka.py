@@ -113,7 +113,7 @@ class _KafkaGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def reach(self) -> Observation:
-        """Brokers and their addresses."""
+        """Ask for the brokers and their addresses."""
         ids = self.brokers.ids(seconds=self.seconds)
         addresses = {f"broker_{number}": address for number, address in ids.items()}
         return Observation({"brokers": str(len(ids)), **addresses})
@@ -132,7 +132,7 @@ class _KafkaGate:
         return Observation(facts, changes=len(created))
 
     def look(self, topic: NewTopicSpec) -> Observation:
-        """What the brokers say of a topic, against what its table says."""
+        """Compare what the brokers say of a topic with what its table says."""
         look = self.brokers.topics([topic.name], seconds=self.seconds).get(topic.name)
         if look is None:
             why = f"topic {topic.name}: does not exist; create it: {_GATE} --execute"
@@ -193,7 +193,7 @@ class _KafkaGate:
         return f"{what} {have}, expected {want} ({self.file})"
 
     def _tool(self, tool: str, arguments: str) -> str:
-        """Kafka's own script, run in the compose project where there is one."""
+        """Return a call of Kafka's own script, in the compose project where there is one."""
         options = self.context.options
         inside = ""
         if options.compose_file:

@@ -68,7 +68,7 @@ class SliSpec:
         return math.isfinite(value) and 0.0 <= value <= self.high
 
     def is_healthy(self, value: Any) -> bool:
-        """Whether ``value`` meets the target; what is no value never does."""
+        """Return whether ``value`` meets the target; what is no value never does."""
         compare = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}[self.op]
         return self.is_value(value) and bool(compare(value, self.target))
 

@@ -337,7 +337,7 @@ def _gaps_in_chain(look: RedisLook, sources: ReadinessSources) -> Iterator[str]:
 
 
 def _alive(command: str, running: Running) -> _Answer:
-    """Exit 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
+    """Ask the alive command: 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
     code, _ = run_probe(command, **running)
     value = {0: True, 1: False}.get(_in_time(code, running))
     remark = ": could not tell (0 is alive, 1 is gone)" if value is None else ""
@@ -345,7 +345,7 @@ def _alive(command: str, running: Running) -> _Answer:
 
 
 def _printed(spec: SliSpec, command: str, running: Running) -> _Answer:
-    """The last word a command prints, if it exits 0."""
+    """Take the last word a command prints, if it exits 0."""
     code, output, _ = run_probe_apart(command, **running)
     text = " ".join(output.decode(errors="replace").split()[-1:])
     value = spec.read(text)
@@ -389,7 +389,7 @@ def _postgres_health(door: PostgresDoor, seconds: float) -> _Answer:
 
 
 def _cdc_lag(door: PostgresDoor, servers: str, seconds: float) -> _Answer:
-    """By record time: how much newer the newest order is than the newest change in Kafka."""
+    """Compare by record time: the newest order with the newest change in Kafka."""
     from ctp_runbook.probes.kafka import newest_record
 
     with door.open(seconds=seconds) as connection:

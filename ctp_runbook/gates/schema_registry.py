@@ -36,7 +36,7 @@ class _Registry:
     url: str
 
     def reach(self) -> Observation:
-        """Its compatibility; NONE takes any change of a schema, readable or not."""
+        """Ask for its compatibility; NONE takes any change of a schema, readable or not."""
         level = str(self._get("/config", dict).get("compatibilityLevel", "unknown"))
         if level not in ("NONE", "unknown"):
             return Observation({"compatibility": level})
@@ -44,7 +44,7 @@ class _Registry:
         return Observation({"compatibility": level}, (why,))
 
     def subjects(self) -> Observation:
-        """Each subject's latest version, which a writer will be given."""
+        """Look at each subject's latest version, which a writer will be given."""
         names = sorted(map(str, self._get("/subjects", list)))
         problems = [
             f"subject {name}: its latest version has no schema"

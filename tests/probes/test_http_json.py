@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes.http_json import number_at
+from tests.props.rules import rule_of
 from tests.props.small_servers import http_page
 
 PAGE = {"pools": {"orders": {"waiting": 7}}, "load": 0.5, "idle": None, "up": True, "big": 10**400}
-RULE = MetricRule(
-    name="waiting",
-    label="Waiting",
-    unit="count",
-    kind="state",
-    source="http_json",
-    query="pools.orders.waiting",
-    limit=10,
-    direction="max",
-)
 
 
 def test_a_number_is_found_by_its_path() -> None:
@@ -55,9 +44,8 @@ def test_anything_else_is_told(path: str, said: str) -> None:
 def test_a_page_is_asked_at_each_look(tmp_path: Path) -> None:
     """The row's own reader sees the value change."""
     with http_page('{"pools": {"orders": {"waiting": 1}}}', '{"pools": {}}') as url:
-        measure = SOURCES["http_json"].measure(
-            replace(RULE, url=url), Surroundings({}, tmp_path, {})
-        )
+        rule = rule_of("http_json", "pools.orders.waiting", unit="count", kind="state", url=url)
+        measure = SOURCES["http_json"].measure(rule, Surroundings({}, tmp_path, {}))
         assert measure() == 1.0
         with pytest.raises(ProbeError, match="no 'orders' of"):
             measure()
