@@ -65,7 +65,8 @@ class SliSpec:
             return isinstance(value, str | bool) and value in self.words
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and 0.0 <= value <= self.high
+        # NaN fails these comparisons, and a whole number of any size stands them.
+        return 0.0 <= value <= self.high and value < math.inf
 
     def is_healthy(self, value: Any) -> bool:
         """Return whether ``value`` meets the target; what is no value never does."""
