@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.front.control import front_control
-from ctp_runbook.rehearsal.front.protocol import write_atomically
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.seams import PARTITIONS, write_topic
 from ctp_runbook.rehearsal.twin import Twin
@@ -71,7 +71,7 @@ def query_flood(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
 def gate_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
     """ClickHouse has a column nobody asked for (without a plane: the topic 1 partition, not 6)."""
     if twin.has_plane:
-        _clickhouse(twin, f"ALTER TABLE market_ticks ADD COLUMN IF NOT EXISTS {_COLUMN} String")
+        Store(twin.plane).run(f"ALTER TABLE market_ticks ADD COLUMN IF NOT EXISTS {_COLUMN} String")
     else:
         write_topic(twin, partitions=1)
 
@@ -105,7 +105,7 @@ def reset(twin: Twin) -> None:
     """Take every fault back that is applied or armed; what has happened has happened."""
     twin.behaviour_file("new").unlink(missing_ok=True)
     if twin.has_plane:
-        _clickhouse(twin, f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
+        Store(twin.plane).run(f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
     else:
         write_topic(twin, partitions=PARTITIONS)
     front_control(
@@ -119,14 +119,6 @@ def reset(twin: Twin) -> None:
     )
 
 
-def _clickhouse(twin: Twin, statement: str) -> None:
-    store = Store(twin.plane)
-    try:
-        store.run(statement)
-    finally:
-        store.close()
-
-
 def _misbehave(twin: Twin, **behaviour: float) -> None:
     """Written for the new engine to read when it starts."""
-    write_atomically(twin.behaviour_file("new"), json.dumps(behaviour) + "\n")
+    write_atomic(twin.behaviour_file("new"), json.dumps(behaviour).encode())

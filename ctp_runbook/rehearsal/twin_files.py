@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.host.checkout import CHECKOUT, find_here
+from ctp_runbook.host.checkout import CHECKOUT
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.engine.bridge import valkey_port
-from ctp_runbook.rehearsal.front.protocol import read_ports, write_atomically
-from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane, write_private
-from ctp_runbook.rehearsal.plane.tables import infra_folder
+from ctp_runbook.rehearsal.front.protocol import read_ports
+from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane
+from ctp_runbook.rehearsal.plane.tables import checkout_folder, infra_folder
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["render", "render_templates", "write_env_file", "write_releases", "write_wrappers"]
@@ -39,9 +40,8 @@ def write_wrappers(twin: Twin) -> None:
     root = shlex.quote(str(CHECKOUT))
     python = shlex.quote(sys.executable)
     for path, module in ((twin.python, ""), (twin.ctp_runbook, " -m ctp_runbook")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _WRAPPER.format(root=root, python=python, module=module))
-        path.chmod(0o755)
+        text = _WRAPPER.format(root=root, python=python, module=module)
+        write_atomic(path, text.encode(), mode=0o755)
 
 
 def write_releases(twin: Twin) -> None:
@@ -62,10 +62,9 @@ def write_releases(twin: Twin) -> None:
             runner = {"front_dir": front, "valkey_dir": valkey}
         if twin.has_plane:
             engine["plane_dir"] = str(twin.plane.dir)
-        twin.release(generation).mkdir(parents=True, exist_ok=True)
         for name, content in (("core_engine", engine), ("strategy_runner", runner)):
             text = json.dumps(content, indent=2) + "\n"
-            write_atomically(twin.release(generation) / f"{name}.json", text)
+            write_atomic(twin.release(generation) / f"{name}.json", text.encode())
     current = twin.dir / "current"
     current.unlink(missing_ok=True)
     current.symlink_to("releases/old")
@@ -80,16 +79,8 @@ def write_env_file(twin: Twin) -> None:
         "DEBEZIUM_PASSWORD": secrets.debezium,
         "CLICKHOUSE_PASSWORD": secrets.clickhouse,
     }
-    write_private(twin.env_file, "".join(f"{name}={value}\n" for name, value in names.items()))
-
-
-def _source_dir() -> Path:
-    """configs/rehearsal of the working directory, else of the checkout that holds the package."""
-    if found := find_here("configs/rehearsal"):
-        return found.absolute()
-    raise RunbookError(
-        f"no configs/rehearsal in {Path.cwd()} nor in {CHECKOUT}; run from a checkout"
-    )
+    text = "".join(f"{name}={value}\n" for name, value in names.items())
+    write_atomic(twin.env_file, text.encode(), mode=0o600)
 
 
 def render(text: str, values: dict[str, str]) -> str:
@@ -136,12 +127,12 @@ def render_templates(
         **(_plane_values(twin.plane, twin.env_file) if twin.has_plane else {}),
     }
     target = twin.cutover_template.parent
-    target.mkdir(parents=True, exist_ok=True)
     for source, name in _SOURCES.items():
-        folder = _source_dir()
+        folder = checkout_folder("configs/rehearsal")
         light = folder / "light" / source
         found = light if light.is_file() and not twin.has_plane else folder / source
-        write_atomically(target / name, render(found.read_text(encoding="utf-8"), values))
+        text = render(found.read_text(encoding="utf-8"), values)
+        write_atomic(target / name, text.encode())
 
 
 def _plane_values(plane: Plane, env_file: Path) -> dict[str, str]:

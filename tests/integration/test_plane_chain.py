@@ -36,7 +36,6 @@ def wait_count(plane: Plane, query: str, *, at_least: int, seconds: float = 8.0)
     while (found := int(store.run(query))) < at_least:
         assert time.monotonic() < end, f"{query}: {found}, expected at least {at_least}"
         time.sleep(0.02)
-    store.close()
 
 
 def test_every_table_arrives_in_clickhouse(plane: Plane) -> None:
@@ -54,9 +53,7 @@ def test_every_table_arrives_in_clickhouse(plane: Plane) -> None:
     for table in ("orders", "trades", "position_detail", "account_funds", "risk_events"):
         wait_count(plane, f"SELECT count() FROM {table}_cdc", at_least=1)
     wait_count(plane, "SELECT count() FROM market_ticks", at_least=30)
-    store = Store(plane)
-    row = store.run("SELECT limit_price, op FROM orders_cdc FORMAT TSV")
-    store.close()
+    row = Store(plane).run("SELECT limit_price, op FROM orders_cdc FORMAT TSV")
     assert row.split() == ["3500.5", "c"]
 
 

@@ -55,9 +55,7 @@ def test_a_killed_part_is_named_and_comes_back(plane: Plane, name: str) -> None:
 
     def named() -> bool:
         said = f"was killed by signal 9 (pid {pid})"
-        return any(
-            (event["part"], event["sentence"]) == (name, said) for event in plane.state()["events"]
-        )
+        return any((event.part, event.sentence) == (name, said) for event in plane.state().events)
 
     noticed = wait_for(named, seconds=5)
     back = wait_for(lambda: control.status(plane.dir).is_serving, seconds=30)
@@ -100,7 +98,6 @@ def test_the_chain_works_after_all_that(plane: Plane) -> None:
     query = "SELECT count() FROM orders_cdc WHERE order_id = 'after'"
     wait_for(lambda: int(store.run(query)) > 0, seconds=15)
     publisher.close()
-    store.close()
 
 
 def test_parts_end_with_their_supervisor(tmp_path: Path) -> None:

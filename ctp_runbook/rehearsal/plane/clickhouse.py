@@ -8,21 +8,19 @@ parameters are accepted and not applied.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import hmac
 import re
-import signal
 import threading
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.rehearsal.plane.layout import Plane
-from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
+from ctp_runbook.rehearsal.plane.web import Reply, Request, serve, serve_until_term
 
 __all__ = ["ClickHouse", "answer", "main"]
 
@@ -197,10 +195,7 @@ def _refusal(engine: ClickHouse, text: str) -> Reply:
 
 def main() -> None:
     """Serve a plane's ClickHouse until TERM."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--plane", type=Path, required=True)
-    plane = Plane(parser.parse_args().plane)
-    plane.home("clickhouse").mkdir(parents=True, exist_ok=True)
+    plane = Plane.of_command_line()
     engine = ClickHouse(plane.home("clickhouse"))
     password = plane.credentials().clickhouse
 
@@ -208,15 +203,9 @@ def main() -> None:
         return answer(engine, request, user="quant_hft", password=password)
 
     server = serve(plane.port("clickhouse"), handle, name="ClickHouse")
-    _until_term(server.shutdown)
     print(f"ClickHouse {engine.version} serves {plane.url('clickhouse')}", flush=True)
-    server.serve_forever(poll_interval=0.1)
+    serve_until_term(server)
     engine.close()
-
-
-def _until_term(shutdown: Callable[[], Any]) -> None:
-    """``shutdown`` must not run on the thread that serves, where signals arrive."""
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown, daemon=True).start())
 
 
 if __name__ == "__main__":

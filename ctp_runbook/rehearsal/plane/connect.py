@@ -7,10 +7,8 @@ are kept in ``connect/connectors.json`` (mode 0600) and started again with the p
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.plane.connect_tasks import Task
 from ctp_runbook.rehearsal.plane.connectors import resolved
-from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane, write_private
-from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
+from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
+from ctp_runbook.rehearsal.plane.web import Reply, Request, serve, serve_until_term
 
 __all__ = ["Cluster", "ConnectError", "answer", "main"]
 
@@ -55,7 +54,6 @@ class Cluster:
         self._lock = threading.Lock()
         self._connectors: dict[str, _Connector] = {}
         self._spares: dict[str, Task] = {}
-        plane.home("connect").mkdir(parents=True, exist_ok=True)
         known = self._load()
         for name in (*known, *[each for each in CONNECTORS if each not in known])[:spares]:
             self._spares[name] = self._worker(name)  # JVMs start while nobody waits for them
@@ -77,9 +75,8 @@ class Cluster:
         return found
 
     def _save(self) -> None:
-        write_private(
-            self._file(), json.dumps({name: each.config for name, each in self._connectors.items()})
-        )
+        configs = {name: each.config for name, each in self._connectors.items()}
+        write_atomic(self._file(), json.dumps(configs).encode(), mode=0o600)
 
     def _worker(self, name: str) -> Task:
         offsets = self._plane.home("connect") / f"{name}.offsets"
@@ -350,16 +347,11 @@ def _dispatch(routes: tuple[tuple[str, re.Pattern[str], _Handler], ...], request
 
 def main() -> None:
     """Serve a plane's Connect until TERM."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--plane", type=Path, required=True)
-    plane = Plane(parser.parse_args().plane)
+    plane = Plane.of_command_line()
     cluster = Cluster(plane, spares=len(CONNECTORS))
     routes = _routes(cluster)
-    server = serve(plane.port("connect"), lambda request: answer(routes, request), name="Connect")
-    signal.signal(
-        signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown, daemon=True).start()
-    )
-    server.serve_forever(poll_interval=0.1)
+    port = plane.port("connect")
+    serve_until_term(serve(port, lambda request: answer(routes, request), name="Connect"))
     cluster.close()
 
 

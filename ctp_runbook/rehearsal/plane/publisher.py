@@ -11,7 +11,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,14 +29,22 @@ _SPOOL_SECONDS = 1.0
 
 
 class Publisher:
-    """The data plane as an engine sees it; every method returns at once."""
+    """The data plane as an engine sees it; every method returns at once.
 
-    def __init__(self, plane: Plane, *, name: str) -> None:
-        self._plane = plane
+    ``on_publish`` is told of each tick whether the broker has it.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        name: str,
+        on_publish: Callable[[bool], None] = lambda succeeded: None,
+    ) -> None:
+        self._plane, self._on_publish = plane, on_publish
         self._producer = make_producer(plane.bootstrap, name=name)
         self._rows: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(_QUEUE_ROWS)
-        self.published = self.failed = self.dropped = 0
-        self.refused = ""
+        self.dropped, self.refused = 0, ""
         self._clear = time.monotonic()  # when nothing waited, last
         self._ends = threading.Event()
         self._writer = threading.Thread(target=self._write, name=f"{name} rows", daemon=True)
@@ -59,12 +67,6 @@ class Publisher:
             self._clear = time.monotonic()
         return waiting
 
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is None:
-            self.published += 1
-        else:
-            self.failed += 1
-
     def tick(self, instrument_id: str, *, last_price: float, **fields: Any) -> None:
         """Publish one tick, keyed by its instrument; ``fields`` as in ``market_ticks``."""
         now = datetime.now(UTC)
@@ -76,14 +78,16 @@ class Publisher:
             **fields,
         }
         self._look()
-        text = json.dumps(record)
         try:
             self._producer.produce(
-                TICKS_TOPIC, key=instrument_id, value=text, on_delivery=self._delivered
+                TICKS_TOPIC,
+                key=instrument_id,
+                value=json.dumps(record),
+                on_delivery=lambda error, message: self._on_publish(error is None),
             )
         except BufferError:
             self.dropped += 1
-            self.failed += 1
+            self._on_publish(False)
 
     def row(self, table: str, values: Mapping[str, Any]) -> None:
         """Write an order, trade, position, funds or risk event; the newest row of a key stays.
