@@ -33,7 +33,7 @@ _AFTER_SECONDS = 3.0
 _COLUMN = "nobody_asked_for_it"
 
 
-def order_latency(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def order_latency(twin: Twin, after_seconds: float) -> None:
     """The front answers the new generation's orders 400 ms late; fires the rollback trigger."""
     front_control(
         twin.front_dir,
@@ -44,12 +44,12 @@ def order_latency(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
     )
 
 
-def engine_dies(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def engine_dies(twin: Twin, after_seconds: float) -> None:
     """The new engine is ended by SIGKILL: no logout, its session lingers at the front."""
     _misbehave(twin, die_after_login_seconds=after_seconds)
 
 
-def reconnect_storm(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def reconnect_storm(twin: Twin, after_seconds: float) -> None:
     """The front drops the new generation and refuses its logins for 5 s, three times over."""
     front_control(
         twin.front_dir,
@@ -63,12 +63,12 @@ def reconnect_storm(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> Non
     )
 
 
-def query_flood(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def query_flood(twin: Twin, after_seconds: float) -> None:
     """The new engine forgets its pacing and queries for 5 s; the front answers -3."""
     _misbehave(twin, flood_after_login_seconds=after_seconds)
 
 
-def gate_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
+def gate_fails(twin: Twin, after_seconds: float) -> None:
     """ClickHouse has a column nobody asked for (without a plane: the topic 1 partition, not 6)."""
     if twin.has_plane:
         Store(twin.plane).run(f"ALTER TABLE market_ticks ADD COLUMN IF NOT EXISTS {_COLUMN} String")
@@ -76,29 +76,22 @@ def gate_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
         write_topic(twin, partitions=1)
 
 
-def warmup_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
+def warmup_fails(twin: Twin, after_seconds: float) -> None:
     """The front refuses the new engine's instrument queries: warmup_query fails."""
     front_control(twin.front_dir, reject_instrument_query=True, reject_generation="new")
 
 
-FAULTS: Mapping[str, Callable[..., None]] = {
-    "order-latency": order_latency,
-    "engine-dies": engine_dies,
-    "reconnect-storm": reconnect_storm,
-    "query-flood": query_flood,
-    "gate-fails": gate_fails,
-    "warmup-fails": warmup_fails,
+_ALL = (order_latency, engine_dies, reconnect_storm, query_flood, gate_fails, warmup_fails)
+FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
+    fault.__name__.replace("_", "-"): fault for fault in _ALL
 }
 
 
-def apply(twin: Twin, name: str, *, after_seconds: float | None = None) -> None:
+def apply(twin: Twin, name: str, *, after_seconds: float = _AFTER_SECONDS) -> None:
     """Apply or arm the fault ``name``; raises RunRefused for a name that is none."""
     if name not in FAULTS:
         raise RunRefused(f"fault {name!r} is not known; expected one of {', '.join(FAULTS)}")
-    if after_seconds is None:
-        FAULTS[name](twin)
-    else:
-        FAULTS[name](twin, after_seconds=after_seconds)
+    FAULTS[name](twin, after_seconds)
 
 
 def reset(twin: Twin) -> None:
@@ -108,15 +101,7 @@ def reset(twin: Twin) -> None:
         Store(twin.plane).run(f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
     else:
         write_topic(twin, partitions=PARTITIONS)
-    front_control(
-        twin.front_dir,
-        reset=True,
-        order_latency_ms=0.0,
-        reject_orders_ratio=0.0,
-        reject_instrument_query=False,
-        replay_size=0,
-        replay_delay_ms=0.0,
-    )
+    front_control(twin.front_dir, reset=True)
 
 
 def _misbehave(twin: Twin, **behaviour: float) -> None:

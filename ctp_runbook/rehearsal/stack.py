@@ -39,12 +39,6 @@ __all__ = ["TwinDown", "TwinStatus", "down", "start_member", "status", "up"]
 
 _READY_SECONDS = 15.0
 _VALKEY_TRIES = 5
-_MODULES = {
-    "old_core_engine": ("core_engine", "--generation", "old"),
-    "new_core_engine": ("core_engine", "--generation", "new"),
-    "old_strategy_runner": ("old_runner",),
-    "new_strategy_runner": ("new_runner",),
-}
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,15 @@ class TwinStatus:
 class TwinDown:
     """How every process ended; ``left`` names those not proved gone."""
 
+    twin: Twin
     reports: dict[str, ProcReport]
+
+    @property
+    def sentence(self) -> str:
+        """Whether that is proved of every process."""
+        if self.left:
+            return f"twin NOT down: {', '.join(self.left)} still run; see {self.twin.dir}/run"
+        return "twin down: every process proved gone"
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -116,22 +118,16 @@ def up(
 
 
 def _refuse_if_running(twin: Twin) -> None:
-    running = [
-        report.sentence
-        for name in (*PARTS, *MEMBERS)
-        if (report := alive(twin.pid_file(name))).exit_code != GONE
-    ]
-    if (plane := alive(twin.plane.pid_file("supervisor"))).exit_code != GONE:
-        running.append(plane.sentence)
-    if running:
-        raise RunRefused(
-            f"{twin.dir} holds a twin that runs: {'; '.join(running)}; take it down first"
-        )
+    files = [*map(twin.pid_file, (*PARTS, *MEMBERS)), twin.plane.pid_file("supervisor")]
+    reports = [report for report in map(alive, files) if report.exit_code != GONE]
+    if reports:
+        running = "; ".join(report.sentence for report in reports)
+        raise RunRefused(f"{twin.dir} holds a twin that runs: {running}; take it down first")
 
 
 def _prepare(twin: Twin) -> None:
     """The folders, without what a twin of before would mislead by; the front's log goes on."""
-    for name in ("front", "valkey", "run", "logs", "faults"):
+    for name in ("valkey", "faults"):
         (twin.dir / name).mkdir(parents=True, exist_ok=True)
     (twin.front_dir / "ports.json").unlink(missing_ok=True)
     for generation in ("old", "new"):
@@ -174,10 +170,11 @@ def start_member(twin: Twin, name: str) -> None:
     Raises RunbookError when it dies at once; does not wait until it is ready.
     """
     generation, role = name.split("_", 1)
-    module, *options = _MODULES[name]
-    config = twin.release(generation) / f"{role}.json"
-    module = f"ctp_runbook.rehearsal.engine.{module}"
-    _start(twin, name, module, "--config", str(config), *options)
+    words = ["--config", str(twin.release(generation) / f"{role}.json")]
+    module = f"{generation}_runner"
+    if role == "core_engine":
+        module, words = role, [*words, "--generation", generation]
+    _start(twin, name, f"ctp_runbook.rehearsal.engine.{module}", *words)
 
 
 def _start(twin: Twin, name: str, module: str, *words: str) -> None:
@@ -258,7 +255,7 @@ def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
     if twin.has_plane:
         ended_parts = control.down(twin.plane.dir)
         reports |= {f"plane {name}": report for name, report in ended_parts.items()}
-    return TwinDown(reports)
+    return TwinDown(twin, reports)
 
 
 def _end_strays(twin: Twin, grace: float) -> dict[str, ProcReport]:

@@ -8,7 +8,6 @@ import shlex
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.checkout import CHECKOUT
@@ -48,20 +47,17 @@ def write_releases(twin: Twin) -> None:
     """Each generation's configuration, and ``current`` pointing at the old one."""
     front, valkey = str(twin.front_dir), str(twin.valkey_dir)
     for generation in ("old", "new"):
-        engine: dict[str, Any] = {
+        is_old = generation == "old"
+        engine = {
             "generation": generation,
             "front_dir": front,
             "metrics_port": twin.metrics_port(generation),
             "behaviour_file": str(twin.behaviour_file(generation)),
+            "valkey_dir": valkey if is_old else "",
+            "quotes_per_second": 0.0 if is_old else 20.0,
+            "plane_dir": str(twin.plane.dir) if twin.has_plane else "",
         }
-        if generation == "old":
-            engine["valkey_dir"] = valkey
-            runner = {"valkey_dir": valkey}
-        else:
-            engine["quotes_per_second"] = 20.0
-            runner = {"front_dir": front, "valkey_dir": valkey}
-        if twin.has_plane:
-            engine["plane_dir"] = str(twin.plane.dir)
+        runner = {"front_dir": front, "valkey_dir": valkey}
         for name, content in (("core_engine", engine), ("strategy_runner", runner)):
             text = json.dumps(content, indent=2) + "\n"
             write_atomic(twin.release(generation) / f"{name}.json", text.encode())
@@ -98,19 +94,16 @@ def _render_line(line: str, values: dict[str, str]) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
-            raise RunbookError(
-                f"no value for {match[0]} in {line.strip()!r}; known: {sorted(values)}"
-            )
+            known = f"known: {sorted(values)}"
+            raise RunbookError(f"no value for {match[0]} in {line.strip()!r}; {known}")
         return shlex.quote(values[match[1]]) if is_command else values[match[1]]
 
     return _PLACEHOLDER.sub(value, line)
 
 
-def render_templates(
-    twin: Twin, *, watch_minutes: float = 0.5, window: datetime | None = None
-) -> None:
-    """Write the twin's templates for a window that opened a minute ago, or at ``window``."""
-    opens = window or datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
+def render_templates(twin: Twin, *, watch_minutes: float) -> None:
+    """Write the twin's templates for a window that opened a minute ago."""
+    opens = datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
     ports = read_ports(twin.front_dir)
     values = {
         "environment": twin.environment,

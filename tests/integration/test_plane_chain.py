@@ -18,6 +18,7 @@ from ctp_runbook.rehearsal.plane.connectors import call_connect, connector_confi
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
 from ctp_runbook.rehearsal.plane.publisher import Publisher
+from tests.props.data_plane import plane_up, resident_mb
 
 TRADING = CONNECTORS[0]
 
@@ -26,7 +27,7 @@ TRADING = CONNECTORS[0]
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A plane that serves, in a directory with spaces that only its owner may enter."""
     folder = tmp_path_factory.mktemp("data plane") / "of a twin"
-    yield control.up(folder)
+    yield plane_up(folder)
     control.down(folder)
 
 
@@ -97,7 +98,7 @@ def test_clickhouse_connect_is_served(plane: Plane) -> None:
 def test_a_second_plane_is_refused(plane: Plane) -> None:
     """A directory whose plane runs is not started in again."""
     with pytest.raises(RunRefused, match="down first"):
-        control.up(plane.dir)
+        plane_up(plane.dir)
 
 
 def test_no_password_is_seen(plane: Plane) -> None:
@@ -116,9 +117,9 @@ def test_no_password_is_seen(plane: Plane) -> None:
 
 def test_down_leaves_nothing(tmp_path: Path) -> None:
     """After ``down`` no process, port, pid file or lock file of the plane is there."""
-    plane = control.up(tmp_path / "short life")
+    plane = plane_up(tmp_path / "short life")
     status = control.status(plane.dir)
-    assert status.resident_mb < 1536
+    assert resident_mb(status) < 1536
     reports = control.down(plane.dir)
     assert {report.exit_code for report in reports.values()} == {0}
     assert [part.pid for part in status.parts.values() if part.pid and identity_of(part.pid)] == []

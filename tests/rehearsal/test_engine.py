@@ -231,8 +231,7 @@ def test_a_warm_up_is_a_real_instrument_query(engine: StartEngine) -> None:
 
 def test_a_query_flood_is_refused_and_counted(engine: StartEngine) -> None:
     """The front answers -3; the metric counts what the front refused."""
-    running = ready(engine(flood_seconds=0.5))
-    running.get("/flood", method="POST")
+    running = ready(engine(flood_after_login_seconds=0.0, flood_seconds=0.5))
     name = "quant_hft_query_rate_violation_total"
     wait_until(lambda: running.metrics()[name] >= 3)
     time.sleep(1)

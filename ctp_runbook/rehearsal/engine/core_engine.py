@@ -4,7 +4,7 @@ Run as ``python -m ctp_runbook.rehearsal.engine.core_engine --config FILE [--gen
 TERM logs out and exits 0 within a second. ``EngineSettings`` names what it can be made to do wrong.
 
 HTTP on its metrics port: ``GET /metrics``, ``/state`` (TRADING_STATE_CMD's object), ``/warmup``
-(a real instrument query), ``POST /flood`` and ``POST /cancel_working_orders``.
+(a real instrument query), ``POST /cancel_working_orders``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ctp_runbook.rehearsal.front.protocol import (
     Login,
     Message,
     ProtocolError,
+    Push,
     SessionState,
 )
 from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
@@ -92,15 +93,14 @@ class Engine:
         link = (Path(settings.front_dir), login, settings.login_attempts)
         self._td = TradingLink(
             *link,
+            on={Push.ORDER: self._take_order, Push.TRADE: self._take_trade},
             on_state=self._note_state,
             on_reconnected=self._note_reconnect,
             on_login=self._note_login,
-            on_order=self._take_order,
-            on_trade=self._take_trade,
             on_replay=self.account.clear,
             on_query=self.metrics.query_latency.observe,
         )
-        self._md = MarketLink(*link, on_state=self._note_state, on_tick=self._records.tick)
+        self._md = MarketLink(*link, on={Push.TICK: self._records.tick}, on_state=self._note_state)
         self._flow = OrderFlow(
             self._td,
             self._order,
@@ -216,10 +216,6 @@ class Engine:
             return Reply.of({"ok": False, "error": problem}, status=503)
         return Reply.of({"ok": True, "instruments": INSTRUMENTS})
 
-    async def _start_flood(self) -> Reply:
-        self._begin(self._flood())
-        return Reply.of({"ok": True})
-
     async def _cancel_working(self) -> Reply:
         problems = []
         for session_id, ref in list(self.account.working):
@@ -283,7 +279,6 @@ class Engine:
             "GET /metrics": self._page,
             "GET /state": self._state,
             "GET /warmup": self._warm_up,
-            "POST /flood": self._start_flood,
             "POST /cancel_working_orders": self._cancel_working,
         }
 

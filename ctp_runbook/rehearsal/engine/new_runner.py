@@ -22,7 +22,7 @@ from ctp_runbook.rehearsal.engine.order_flow import OrderFlow
 from ctp_runbook.rehearsal.engine.runner import ORDERS_PER_SECOND, RunnerSettings, order_of
 from ctp_runbook.rehearsal.engine.session import MarketLink, TradingLink
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
-from ctp_runbook.rehearsal.front.protocol import Login, SessionState
+from ctp_runbook.rehearsal.front.protocol import Login, Push, SessionState
 from ctp_runbook.rehearsal.process import on_term, say
 
 __all__ = ["main"]
@@ -38,7 +38,7 @@ class _Runner:
         front, login = Path(settings.front_dir), Login("new", "strategy_runner")
         self._td, self._md = TradingLink(front, login), MarketLink(front, login)
         self._flow = OrderFlow(self._td, Breaker("order"), ttl_seconds=settings.order_ttl_seconds)
-        self._td.on_order = self._flow.take
+        self._td.on = {Push.ORDER: self._flow.take}
         self._stopped = asyncio.Event()
 
     async def run(self, *, seconds: float, once: bool) -> int:
@@ -48,7 +48,8 @@ class _Runner:
         tasks = [asyncio.create_task(each) for each in work]
         ready = await self._until_ready()
         if ready:
-            await self._close_redis_path()
+            if valkey := self._settings.valkey_dir:  # the Redis path
+                await asyncio.to_thread(set_compat, Path(valkey), enabled=False)
             await self._trade(seconds=seconds, once=once)
         await self._flow.cancel_resting()
         await asyncio.gather(self._td.log_out(), self._md.log_out())
@@ -68,11 +69,6 @@ class _Runner:
                 break
             await asyncio.sleep(0.02)
         return False
-
-    async def _close_redis_path(self) -> None:
-        if self._settings.valkey_dir:
-            path = Path(self._settings.valkey_dir)
-            await asyncio.to_thread(set_compat, path, enabled=False)
 
     async def _trade(self, *, seconds: float, once: bool) -> None:
         """An order every so often."""

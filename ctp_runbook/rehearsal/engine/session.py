@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,11 +63,11 @@ class _Connection:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        on_push: Callable[[Message], None],
+        on: Mapping[str, Callable[[Message], None]],
     ) -> None:
         self.closed = asyncio.Event()
         self.last_heard = time.monotonic()
-        self._writer, self._on_push = writer, on_push
+        self._writer, self._on = writer, on
         self._waiting: dict[int | str, asyncio.Future[Message]] = {}
         self._rid = 0
         self._reading = asyncio.create_task(self._read(reader))
@@ -86,10 +86,10 @@ class _Connection:
         waiting = self._waiting.pop(message.get("rid") or message.get("push", ""), None)
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
-        elif "push" in message:
-            self._on_push(message)
+        elif (push := message.get("push", "")) in self._on:
+            self._on[push](message)
         elif message.get("reply") == Op.INSERT:
-            self._on_push({**message, "push": Push.ORDER, "status": "rejected"})
+            self._on[Push.ORDER]({**message, "status": "rejected"})
 
     def send(self, op: Op, **fields: Any) -> int:
         """Write a request without waiting for its answer; its rid."""
@@ -130,11 +130,13 @@ class _Link:
     """What both channels share: connect, log in, keep alive, try again, give up.
 
     ``attempts`` failed logins in a row end it; pauses between them double up to the longest.
+    ``on`` says who is given which push.
     """
 
     front_dir: Path
     login: Login
     attempts: int = 8
+    on: Mapping[str, Callable[[Message], None]] = field(default_factory=dict)
     on_state: Callable[[str, SessionState], None] = lambda channel, state: None
     on_reconnected: Callable[[float], None] = lambda seconds: None
     on_login: Callable[[bool], None] = lambda succeeded: None
@@ -197,7 +199,7 @@ class _Link:
     async def _establish(self) -> _Connection:
         port = int(read_ports(self.front_dir)[self.channel])
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        self._connection = connection = _Connection(reader, writer, self._take_push)
+        self._connection = connection = _Connection(reader, writer, self.on)
         self._set_state(SessionState.CONNECTED)
         await self._log_in(connection)
         return connection
@@ -234,25 +236,17 @@ class _Link:
     async def _log_in(self, connection: _Connection) -> None:
         raise NotImplementedError
 
-    def _take_push(self, message: Message) -> None:
-        raise NotImplementedError
-
 
 @dataclass
 class MarketLink(_Link):
     """The MD channel: login, subscribe, ticks."""
 
-    on_tick: Callable[[Message], None] = lambda message: None
     channel: ClassVar[str] = "md"
 
     async def _log_in(self, connection: _Connection) -> None:
         await self._ask(Op.LOGIN, **self.login.fields(pid=os.getpid()))
         await self._ask(Op.SUBSCRIBE, instruments=INSTRUMENTS)
         self._set_state(SessionState.LOGGED_IN)
-
-    def _take_push(self, message: Message) -> None:
-        if message["push"] == Push.TICK:
-            self.on_tick(message)
 
 
 @dataclass
@@ -263,8 +257,6 @@ class TradingLink(_Link):
     the private stream was.
     """
 
-    on_order: Callable[[Message], None] = lambda message: None
-    on_trade: Callable[[Message], None] = lambda message: None
     on_replay: Callable[[], None] = lambda: None
     on_query: Callable[[float], None] = lambda seconds: None
     front_id: int = 0
@@ -310,13 +302,6 @@ class TradingLink(_Link):
         await self._ask(Op.RESUME)
         end = await asyncio.wait_for(drained, _DRAIN_SECONDS)
         self.replayed, self.drain_seconds = int(end["replayed"]), time.monotonic() - began
-
-    def _take_push(self, message: Message) -> None:
-        match message["push"]:
-            case Push.ORDER:
-                self.on_order(message)
-            case Push.TRADE:
-                self.on_trade(message)
 
     async def query(self, what: str, *, spacing_seconds: float = 1.05) -> Message:
         """Ask, one at a time and no faster than flow control allows (1 a second)."""

@@ -220,13 +220,13 @@ class FrontSession:
         return {}
 
     def _insert(self, request: Message) -> Message | None:
+        ref = {"order_ref": request["order_ref"]}
         if error := self._order_problem(request):
-            refused = self._refuse(request, error, order_ref=request["order_ref"])
-            return {**refused, "order_ref": request["order_ref"]}
+            return {**self._refuse(request, error, **ref), **ref}
         if _too_many(self._recent_orders, self.desk.settings.orders_per_second):
             code = ReturnCode.TOO_MANY_PER_SECOND
             self.note("refused", op=Op.INSERT, return_code=code, error=code.name)
-            return {"return_code": code, "order_ref": request["order_ref"]}
+            return {"return_code": code, **ref}
         self._recent_orders.append(time.monotonic())
         order = Order.of(request, session_id=self.session_id)
         self.last_order_ref = order.order_ref

@@ -24,8 +24,7 @@ class FrontSettings:
     """How a front behaves from its start; ``second_login`` is accept, kick or refuse.
 
     A second login is one of the same user *and role*: an engine and its runner are one user
-    with two sessions in CTP too. ``reserve_ports`` are bound, never listened on: an engine may
-    listen there (SO_REUSEADDR), and nothing else gets them meanwhile.
+    with two sessions in CTP too.
     """
 
     dir: Path
@@ -36,7 +35,6 @@ class FrontSettings:
     query_latency_ms: float = 20.0
     orders_per_second: float = 200.0
     ticks_per_second: float = 10.0
-    reserve_ports: int = 2
 
 
 class FaultOrder(Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,8 +42,8 @@ class FaultOrder(Struct, frozen=True, forbid_unknown_fields=True):
 
     ``…_generation`` blank means every generation; ``reject_generation`` goes with both rejects.
     ``after_login_of`` arms the rest: ``after_seconds`` after that generation's engine next logs
-    in, then ``repeat`` times in all, ``repeat_every_seconds`` apart. ``reset`` disarms what is
-    armed and lets logins in again.
+    in, then ``repeat`` times in all, ``repeat_every_seconds`` apart. ``reset`` comes first: it
+    disarms what is armed and takes everything back.
     """
 
     order_latency_ms: float | None = None
@@ -100,8 +98,6 @@ class Faults:
 
     def take(self, order: FaultOrder) -> None:
         """Apply what ``order`` names (disconnecting is the front's own to do)."""
-        if order.reset:
-            self.refused_until.clear()
         for name, whose in _WHOSE.items():
             if (value := getattr(order, name)) is not None:
                 setattr(self, name, value)

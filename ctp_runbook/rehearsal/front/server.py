@@ -40,6 +40,7 @@ from ctp_runbook.rehearsal.process import on_term
 
 __all__ = ["Front", "main"]
 
+_ENGINES = 2
 _PARTY = attrgetter("user", "role", "channel")
 
 
@@ -207,6 +208,7 @@ class Front:
             return
         if order.reset:
             self._disarm()
+            self.faults = Faults()
         self.faults.take(order)
         self.log.append("fault", **{k: v for k, v in structs.asdict(order).items() if v})
         for session in list(self._sessions.values()):
@@ -260,11 +262,15 @@ class Front:
         self.log.close()
 
     def _reserve(self) -> list[int]:
-        """Hold ports for engines, the ones of an earlier front in this directory if it left any."""
+        """Hold ports for engines, the ones of an earlier front in this directory if it left any.
+
+        They are bound, never listened on: an engine may listen there (SO_REUSEADDR), and nothing
+        else gets them meanwhile.
+        """
         try:
             before = read_ports(self.settings.dir)["reserved"]
         except (ProtocolError, KeyError):
-            before = [0] * self.settings.reserve_ports
+            before = [0] * _ENGINES
         return [self._hold(port) for port in before]
 
     def _hold(self, port: int) -> int:

@@ -15,7 +15,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, PartState, Plane
 from ctp_runbook.rehearsal.plane.postgres import remove_cluster
 
-__all__ = ["PlaneStatus", "begin", "down", "status", "up", "wait_serving"]
+__all__ = ["PlaneStatus", "begin", "down", "status", "wait_serving"]
 
 _SERVING_SECONDS = 60.0
 
@@ -35,11 +35,6 @@ class PlaneStatus:
         return attended and all(each.state == "serving" for each in self.parts.values())
 
     @property
-    def resident_mb(self) -> float:
-        """Of all parts together."""
-        return sum(each.resident_mb for each in self.parts.values())
-
-    @property
     def sentences(self) -> tuple[str, ...]:
         """One line a part."""
         return tuple(
@@ -50,17 +45,6 @@ class PlaneStatus:
             + (f": {each.sentence}" if each.sentence else "")
             for name, each in self.parts.items()
         )
-
-
-def up(directory: Path, *, seconds: float = _SERVING_SECONDS) -> Plane:
-    """``begin`` and ``wait_serving``; what had been started is ended again when that fails."""
-    plane = begin(directory)
-    try:
-        wait_serving(plane, seconds=seconds)
-    except BaseException:
-        down(directory)
-        raise
-    return plane
 
 
 def begin(directory: Path) -> Plane:
@@ -76,13 +60,13 @@ def begin(directory: Path) -> Plane:
     return plane
 
 
-def wait_serving(plane: Plane, *, seconds: float = _SERVING_SECONDS) -> PlaneStatus:
+def wait_serving(plane: Plane) -> None:
     """Until every part and connector serves; RunbookError names those that do not."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _SERVING_SECONDS
     while time.monotonic() < end:
         state = plane.state()
         if state.serving_after_seconds is not None:
-            return status(plane.dir)
+            return
         failed = [
             f"{name} {part.sentence}"
             for name, part in state.parts.items()
@@ -94,7 +78,8 @@ def wait_serving(plane: Plane, *, seconds: float = _SERVING_SECONDS) -> PlaneSta
             raise RunbookError(f"the data plane did not come up: {'; '.join(failed)}")
         time.sleep(0.03)
     late = [line for line in status(plane.dir).sentences if ": serving" not in line]
-    raise RunbookError(f"not serving within {seconds:g} s: {'; '.join(late)}; see {plane.dir}/logs")
+    told = f"{'; '.join(late)}; see {plane.dir}/logs"
+    raise RunbookError(f"not serving within {_SERVING_SECONDS:g} s: {told}")
 
 
 def status(directory: Path) -> PlaneStatus:

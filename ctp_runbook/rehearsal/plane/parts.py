@@ -13,7 +13,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.sql_files import load_sql
 from ctp_runbook.rehearsal.plane.connectors import call_connect, register_connector
 from ctp_runbook.rehearsal.plane.ingester import Store
-from ctp_runbook.rehearsal.plane.kafka_broker import kafka_argv, kafka_environment, provision_kafka
+from ctp_runbook.rehearsal.plane.kafka_broker import kafka_argv, provision_kafka
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
 from ctp_runbook.rehearsal.plane.postgres import (
     connect,
@@ -94,7 +94,7 @@ def plane_parts() -> tuple[Part, ...]:
             _listens("kafka"),
             provide=provision_kafka,
             end_signal=signal.SIGKILL,
-            environment=kafka_environment(),
+            environment={"RUST_LOG": "warn"},  # its options have variables too
         ),
     )
 

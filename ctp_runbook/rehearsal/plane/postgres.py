@@ -22,6 +22,7 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.gates.migrations import apply_migrations
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane
 from ctp_runbook.rehearsal.plane.tables import infra_folder
 
@@ -129,8 +130,7 @@ def _binaries(folder: Path, user: struct_passwd) -> Path:
 
 def _initdb(binaries: Path, folder: Path, user: struct_passwd, password: str) -> None:
     secret = folder / "initdb.secret"
-    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w") as sink:
-        sink.write(password + "\n")
+    write_atomic(secret, f"{password}\n".encode(), mode=0o600)
     os.chown(secret, user.pw_uid, user.pw_gid)
     argv = [str(binaries / "initdb"), "--pgdata", str(folder / "data"), "--username", "postgres"]
     argv += ["--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]

@@ -51,19 +51,16 @@ class Publisher:
         self._writer.start()
 
     @property
-    def backlog(self) -> int:
-        """Ticks and rows not yet with Kafka and PostgreSQL."""
-        self._producer.poll(0)  # what is delivered counts until its report is taken
-        return len(self._producer) + self._rows.qsize()
-
-    @property
     def spooled(self) -> int:
         """What waits, if something has waited without a break for longer than a second."""
         waiting = self._look()
         return waiting if time.monotonic() - self._clear > _SPOOL_SECONDS else 0
 
     def _look(self) -> int:
-        if not (waiting := self.backlog):
+        """How many ticks and rows are not yet with Kafka and PostgreSQL."""
+        self._producer.poll(0)  # what is delivered counts until its report is taken
+        waiting = len(self._producer) + self._rows.qsize()
+        if not waiting:
             self._clear = time.monotonic()
         return waiting
 
@@ -133,7 +130,7 @@ class Publisher:
         self._writer.join(seconds)
         self._ends.set()
         self._producer.flush(max(0.0, end - time.monotonic()))
-        return self.backlog
+        return self._look()
 
 
 def upsert(table: str, values: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import subprocess
 import time
@@ -25,7 +26,6 @@ from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.host.process import end_group, identity_of
 from ctp_runbook.record.rundir import write_atomic
-from ctp_runbook.rehearsal.plane.connect_tasks import die_with_parent
 from ctp_runbook.rehearsal.plane.connectors import call_connect, failed_task
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PartState, Plane, PlaneEvent, PlaneState
 from ctp_runbook.rehearsal.plane.parts import Part, plane_parts
@@ -40,6 +40,7 @@ _WATCH_SECONDS = 0.5
 _EVENTS_KEPT = 50
 _GRACE_SECONDS = 4.0
 _STARTS = 3
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -153,7 +154,7 @@ class Supervisor:
                 cwd="/",
                 env=_ours() if part.environment is None else part.environment,
                 start_new_session=True,
-                preexec_fn=partial(die_with_parent, part.end_signal),
+                preexec_fn=partial(_die_with_parent, part.end_signal),
                 **(run_as(part.user) if part.user else {}),
             )
         found = identity_of(child.pid)
@@ -255,6 +256,11 @@ class Supervisor:
             return
         self._plane.pid_file(name).unlink(missing_ok=True)
         self._set(name, state="down", sentence="")
+
+
+def _die_with_parent(sign: int) -> None:
+    """In a child before exec: the kernel sends ``sign`` when the thread that forked ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sign)
 
 
 def _ours() -> dict[str, str]:
