@@ -84,10 +84,8 @@ def _leave_twin(made: Twin, outputs: Path) -> None:
     if run := run_going_on(outputs, environment=made.environment):
         click.echo(f"run {run.run_id} goes on; end it with `ctp-runbook abort --run {run.path}`,")
         click.echo(f"then take the twin down with `ctp-runbook stack down --dir {made.dir}`")
-    elif left := rehearsal_twin.down(made.dir).left:
-        click.echo(f"twin NOT down: {', '.join(left)} still run; see {made.dir}/run")
     else:
-        click.echo("twin down: every process proved gone")
+        click.echo(rehearsal_twin.down(made.dir).sentence)
 
 
 @click.group()
