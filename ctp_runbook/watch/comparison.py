@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Verdict, worst
@@ -22,6 +22,9 @@ from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import counts_events
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ctp_runbook.watch.readings import Readings
 
 __all__ = ["Comparison", "Shift", "block_seconds", "compare_metric", "rank_test", "with_comparison"]
@@ -50,7 +53,8 @@ class Comparison:
 
     ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
     ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
-    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``: beyond the rule's ``baseline_max_shift``.
+    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``:
+    beyond the rule's ``baseline_max_shift``.
     """
 
     metric: str
@@ -58,11 +62,11 @@ class Comparison:
     n_after: int
     events_before: float
     events_after: float
-    median: Shift | None
-    p99: Shift | None
-    rank_p: float | None
-    failed: bool
-    sentence: str
+    median: Shift | None = None
+    p99: Shift | None = None
+    rank_p: float | None = None
+    failed: bool = False
+    sentence: str = ""
 
     @property
     def payload(self) -> dict[str, Any]:
@@ -76,58 +80,44 @@ class _Block:
     buckets behind it."""
 
     value: float
-    events: float
-    buckets: Mapping[float, float]
+    events: float = 1.0
+    buckets: Mapping[float, float] = field(default_factory=dict)
 
 
 def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Comparison:
     """Compare what both engines showed of one metric; the warm-up is the caller's to leave out."""
     old, new = _blocks(rule, before), _blocks(rule, after)
-    made = Comparison(
-        metric=rule.name,
-        n_before=len(old),
-        n_after=len(new),
-        events_before=sum(block.events for block in old),
-        events_after=sum(block.events for block in new),
-        median=None,
-        p99=None,
-        rank_p=None,
-        failed=False,
-        sentence="",
-    )
+    events_before, events_after = (sum(block.events for block in side) for side in (old, new))
+    sizes = Comparison(rule.name, len(old), len(new), events_before, events_after)
     if not (before.is_of_one_histogram and after.is_of_one_histogram):
-        told = f"not compared: an engine's histogram changed its buckets meanwhile{_unasked(rule)}"
-        return replace(made, sentence=told)
+        why = "not compared: an engine's histogram changed its buckets meanwhile"
+        return replace(sizes, sentence=why + _unasked(rule))
     if min(len(old), len(new)) < _LEAST_BLOCKS:
-        return replace(made, sentence=_too_small(rule, made))
-    made = replace(
-        made,
-        median=_shift(rule, old, new, quantile=0.5),
-        p99=_shift(rule, old, new, quantile=0.99),
-        rank_p=_rank_p(old, new),
-    )
-    failed = any(_is_beyond(rule, shift) for shift in (made.median, made.p99) if shift)
-    return replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
+        return replace(sizes, sentence=_too_small(rule, sizes))
+    median, p99 = (_shift(rule, old, new, quantile=quantile) for quantile in _LEAST_FOR)
+    failed = any(_is_beyond(rule, shift) for shift in (median, p99) if shift)
+    figures = replace(sizes, median=median, p99=p99, rank_p=_rank_p(old, new), failed=failed)
+    return replace(figures, sentence=_sentence(rule, figures))
 
 
 def with_comparison(
     judged: WindowJudgement, compared: Mapping[str, Comparison], *, accepted: bool = False
 ) -> WindowJudgement:
-    """The judgement with the failures that the comparison adds; it takes none away.
+    """Return the judgement with the failures that the comparison adds; it takes none away.
 
     ``accepted``: a person resumed the watch at its end, knowing them.
     """
-    bad = {name for name, one in compared.items() if one.failed and not accepted}
     metrics = dict(judged.metrics)
-    for name, one in judged.metrics.items():
-        if name in bad and one.verdict is Verdict.PASSED:
-            told = f"{name} FAILED: {compared[name].sentence}"
-            metrics[name] = replace(one, verdict=Verdict.FAILED, sentence=told)
-    overall = worst(one.verdict for one in metrics.values())
+    for name, metric in judged.metrics.items():
+        shifted = name in compared and compared[name].failed
+        if shifted and not accepted and metric.verdict is Verdict.PASSED:
+            sentence = f"{name} FAILED: {compared[name].sentence}"
+            metrics[name] = replace(metric, verdict=Verdict.FAILED, sentence=sentence)
+    overall = worst(metric.verdict for metric in metrics.values())
     if overall is judged.overall:
         return replace(judged, metrics=metrics)
-    told = next(one.sentence for one in metrics.values() if one.verdict is overall)
-    return WindowJudgement(overall=overall, sentence=told, metrics=metrics)
+    sentence = next(metric.sentence for metric in metrics.values() if metric.verdict is overall)
+    return WindowJudgement(overall, sentence, metrics)
 
 
 def _rank_p(old: Sequence[_Block], new: Sequence[_Block]) -> float | None:
@@ -173,24 +163,22 @@ def block_seconds(rule: MetricRule, *spans: float) -> float:
 
 def _blocks(rule: MetricRule, readings: Readings) -> list[_Block]:
     if not counts_events(rule):
-        return [_Block(value, 1.0, {}) for value in readings.furthest]
-    blocks = (_event_block(rule, delta) for delta in readings.increases)
-    return [block for block in blocks if block.events or rule.kind == "counter"]
-
-
-def _event_block(rule: MetricRule, delta: Mapping[float, float]) -> _Block:
-    events = delta[max(delta)]
+        return [_Block(value) for value in readings.furthest]
     if rule.kind == "counter":
-        return _Block(events * rule.scale, events, {})
-    return _Block(_quantile(rule, delta, 0.5), events, delta)
+        return [_Block(count[0.0] * rule.scale, count[0.0]) for count in readings.increases]
+    return [
+        _Block(_quantile(rule, delta, 0.5), delta[math.inf], delta)
+        for delta in readings.increases
+        if delta[math.inf]
+    ]
 
 
 def _quantile(rule: MetricRule, buckets: Mapping[float, float], quantile: float) -> float:
     """In the rule's unit; inf above all buckets, NaN for no event."""
-    found = bucket_quantile(buckets, quantile=quantile)
-    if found is None:
+    within = bucket_quantile(buckets, quantile=quantile)
+    if within is None:
         return math.nan
-    return math.inf if found.is_over else found.value * rule.scale
+    return math.inf if within.is_over else within.value * rule.scale
 
 
 # --- from blocks to figures -------------------------------------------------------
@@ -212,21 +200,25 @@ def _shift(
     return Shift(*(_rounded(float(figure)) for figure in figures))
 
 
-def _drawn(rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str) -> Any:
-    """The quantile of the blocks, and behind it that of each bootstrap draw."""
+def _drawn(
+    rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str
+) -> NDArray[np.float64]:
+    """Return the quantile of the blocks, and behind it that of each bootstrap draw."""
     import numpy as np
 
     n = len(blocks)
     picks = np.random.default_rng(_seed(rule, blocks, side)).integers(0, n, size=(_DRAWS, n))
     picks = np.vstack([np.arange(n), picks])
     if not blocks[0].buckets:
-        return np.quantile(np.array([b.value for b in blocks])[picks], quantile, axis=1)
-    bounds = sorted({bound for block in blocks for bound in block.buckets})
-    counts = np.array([[block.buckets.get(bound, 0.0) for bound in bounds] for block in blocks])
+        values = np.array([block.value for block in blocks])
+        drawn: NDArray[np.float64] = np.quantile(values[picks], quantile, axis=1)
+        return drawn
+    bounds = sorted(blocks[0].buckets)  # those of all: what changed them is not compared
+    counts = np.array([[block.buckets[bound] for bound in bounds] for block in blocks])
     times = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
-    drawn = times @ counts  # whole numbers: exact in whatever order they are added
+    sums = (times @ counts).tolist()  # whole numbers: exact in whatever order they are added
     return np.array(
-        [_quantile(rule, dict(zip(bounds, row, strict=True)), quantile) for row in drawn.tolist()]
+        [_quantile(rule, dict(zip(bounds, row, strict=True)), quantile) for row in sums]
     )
 
 
@@ -243,17 +235,17 @@ def _is_beyond(rule: MetricRule, shift: Shift) -> bool:
     return surely > rule.baseline_max_shift
 
 
-# --- in words ---------------------------------------------------------------------
-
-
 def _rounded(value: float) -> float:
     """Seven figures: more is not known, and no processor's last bit gets into a record."""
     return float(f"{value:.7g}") + 0.0
 
 
-def _too_small(rule: MetricRule, made: Comparison) -> str:
+# --- in words ---------------------------------------------------------------------
+
+
+def _too_small(rule: MetricRule, sizes: Comparison) -> str:
     return (
-        f"too small to judge: {made.n_before} blocks before, {made.n_after} after; "
+        f"too small to judge: {sizes.n_before} blocks before, {sizes.n_after} after; "
         f"at least {_LEAST_BLOCKS} each are needed{_unasked(rule)}"
     )
 
@@ -264,27 +256,31 @@ def _unasked(rule: MetricRule) -> str:
     return f"; watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift:g} was not applied"
 
 
-def _sentence(rule: MetricRule, made: Comparison, *, failed: bool) -> str:
-    parts = [_told(rule, name, getattr(made, name), made) for name in ("median", "p99")]
-    if made.median is None and made.p99 is None:
-        return "; ".join(parts) + _unasked(rule)
-    size = f"n {made.n_before} before, {made.n_after} after"
-    rank = "not known" if made.rank_p is None else f"p {made.rank_p:.2g}"
-    told = f"{'; '.join(parts)}; rank test {rank} ({size})"
+def _sentence(rule: MetricRule, figures: Comparison) -> str:
+    shifts = {0.5: ("median", figures.median), 0.99: ("p99", figures.p99)}
+    sentence = "; ".join(
+        f"{name} {_shift_words(rule, shift) if shift else _no_shift(rule, figures, quantile)}"
+        for quantile, (name, shift) in shifts.items()
+    )
+    if figures.median is None and figures.p99 is None:
+        return sentence + _unasked(rule)
+    rank = "not known" if figures.rank_p is None else f"p {figures.rank_p:.2g}"
+    sentence += f"; rank test {rank} (n {figures.n_before} before, {figures.n_after} after)"
     limit = f"watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift or 0:g} {rule.unit}"
-    return f"{told}; surely beyond {limit}" if failed else told
+    return f"{sentence}; surely beyond {limit}" if figures.failed else sentence
 
 
-def _told(rule: MetricRule, name: str, shift: Shift | None, made: Comparison) -> str:
-    if shift is None:
-        histogram = rule.kind == "latency_quantile"
-        old = made.events_before if histogram else made.n_before
-        new = made.events_after if histogram else made.n_after
-        least = _LEAST_FOR[0.5 if name == "median" else 0.99]
-        if min(old, new) >= least:
-            return f"{name} not known: it may lie above the widest bucket of an engine's histogram"
-        return f"{name} too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"
+def _shift_words(rule: MetricRule, shift: Shift) -> str:
     return (
-        f"{name} {shift.before:.3g} → {shift.after:.3g} {rule.unit} "
+        f"{shift.before:.3g} → {shift.after:.3g} {rule.unit} "
         f"({shift.shift:+.3g}, 95 % {shift.low:+.3g} to {shift.high:+.3g})"
     )
+
+
+def _no_shift(rule: MetricRule, figures: Comparison, quantile: float) -> str:
+    least, old, new = _LEAST_FOR[quantile], float(figures.n_before), float(figures.n_after)
+    if rule.kind == "latency_quantile":
+        old, new = figures.events_before, figures.events_after
+    if min(old, new) >= least:
+        return "not known: it may lie above the widest bucket of an engine's histogram"
+    return f"too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"

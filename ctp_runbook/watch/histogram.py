@@ -95,7 +95,7 @@ def group_buckets(series: Iterable[tuple[int, Mapping[str, str]]]) -> Buckets:
         return Buckets(fault=fault)
     if any(own != found.keys() for own in bounds.values()):
         return Buckets(fault="its series have different buckets, which cannot be added up")
-    return Buckets(tuple((bound, tuple(places)) for bound, places in found.items()))
+    return Buckets(tuple((bound, tuple(found[bound])) for bound in sorted(found)))
 
 
 def _bounds_fault(bounds: set[float]) -> str:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.triggers import Condition
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import Point, badness, counts_events, more_than
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 
@@ -49,23 +50,22 @@ class Moment:
         return self.final and self.mono < self.ends - SLACK_SECONDS
 
 
-def firing_of(
-    condition: Condition, point: Point, *, rule: MetricRule, seq: int, wall: float, mono: float
-) -> Firing:
-    """The trigger true by ``condition``, last seen at ``point``, at the sample of these numbers."""
+def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: Sample) -> Firing:
+    """Return the trigger true by ``condition``, last seen at ``point``, at this sample."""
     assert point.value is not None  # what has no value makes no condition true
-    seen = f"= {_number(point.value)} {rule.unit} at {_clock(wall)}"
+    seen = f"= {_number(point.value)} {rule.unit} at {_clock(sample.wall)}"
     if point.is_over:
-        seen = f"is {_amount(rule, point)} at {_clock(wall)}, above its histogram's widest bucket"
+        amount = _amount(rule, point)
+        seen = f"is {amount} at {_clock(sample.wall)}, above its histogram's widest bucket"
     return Firing(
         metric=condition.metric,
         value=point.value,
         limit=condition.value,
         unit=rule.unit,
         sentence=f"rollback trigger: {condition.metric} {seen}; condition {condition.sentence}",
-        sample_seq=seq,
-        wall=wall,
-        mono=mono,
+        sample_seq=sample.seq,
+        wall=sample.wall,
+        mono=sample.mono,
         is_over=point.is_over,
     )
 

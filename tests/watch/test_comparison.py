@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.record.sample_blocks import read_chunks
-from ctp_runbook.record.samples import Sample
+from ctp_runbook.record.sample_blocks import chunks_of
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.watch.comparison import (
     Comparison,
     block_seconds,
@@ -72,10 +74,18 @@ def compared(rule: MetricRule, before: list[Sample], after: list[Sample]) -> Com
     """Both sides read sample by sample."""
     spans = [side[-1].mono - side[0].mono for side in (before, after) if side]
     old, new = (Readings(rule, seconds=block_seconds(rule, *spans)) for _ in range(2))
-    for made, side in ((old, before), (new, after)):
-        for one in side:
-            made.add(one)
+    for readings, side in ((old, before), (new, after)):
+        read(readings, side)
     return compare_metric(rule, old, new)
+
+
+def read(readings: Readings, samples: Iterable[Sample], *, rows: int = 1 << 16) -> None:
+    """Show the samples to ``readings``, so many at a time."""
+    left = iter(samples)
+    while some := list(islice(left, rows)):
+        for chunk in chunks_of(some):
+            for block in chunk.blocks:
+                readings.add(block)
 
 
 def test_a_shift_is_found_with_its_interval() -> None:
@@ -315,11 +325,8 @@ def test_blocks_read_what_samples_read(
     path.write_bytes(b"".join(one.to_line() for one in taken))
     since, until = 100.0 + cut[0], 100.0 + cut[1]
     singly, whole = (Readings(rule, seconds=3.0, since=since, until=until) for _ in range(2))
-    for one in taken:
-        singly.add(one)
-    for chunk in read_chunks(path):
-        for item in chunk.items:
-            whole.add(item[1] if isinstance(item, tuple) else item)
+    read(singly, taken, rows=1)
+    read(whole, read_samples(path))
     assert singly.increases == whole.increases
     assert singly.furthest == whole.furthest
 
@@ -332,7 +339,6 @@ def test_a_page_of_its_own_is_read_alone() -> None:
     )
     named = Readings(replace(STATE, url="mine"), seconds=1.0)
     unnamed = Readings(STATE, seconds=1.0, pages={"other"})
-    for one in (mine, other):
-        named.add(one)
-        unnamed.add(one)
+    for readings in (named, unnamed):
+        read(readings, (mine, other))
     assert named.furthest == unnamed.furthest == [1.0]
