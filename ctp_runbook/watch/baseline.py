@@ -7,14 +7,17 @@ nothing by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Comparison, ComparisonFacts
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample
-from ctp_runbook.watch.comparison import Comparison, block_seconds, compare_metric
+from ctp_runbook.watch.comparison import block_seconds, compare_metric
 from ctp_runbook.watch.measure import MetricSeries, Point, concerns, pages_of
 
 if TYPE_CHECKING:
@@ -36,10 +39,9 @@ class Baseline:
     compared: Mapping[str, Comparison] = field(default_factory=dict)
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> ComparisonFacts:
         """As it stands in watch_ended."""
-        metrics = {name: comparison.payload for name, comparison in self.compared.items()}
-        return {"sentence": self.sentence, "metrics": metrics}
+        return ComparisonFacts(sentence=self.sentence, metrics=dict(self.compared))
 
 
 NOT_COMPARED = Baseline("not compared: the watch was stopped before its end")
@@ -61,8 +63,8 @@ class BothEngines:
         from ctp_runbook.record.sample_blocks import chunks_of
         from ctp_runbook.watch.readings import Readings
 
-        begins = history.watch_started.mono_ns / 1e9
-        length, pages = _window_seconds(history), pages_of(self._rules.values())
+        begins = history.watch_started.mono
+        length, pages = history.plan.monitor_minutes * 60, pages_of(self._rules.values())
         lasted = max(0.0, self._before[-1].mono - self._before[0].mono)
         for key, rule in self._rules.items():
             seconds = block_seconds(rule, lasted, length)
@@ -82,7 +84,7 @@ class BothEngines:
             return Baseline("no baseline: the old engine was not sampled")
         points = _points(self._rules, self._before)
         if not _has_engine(self._before):
-            return Baseline(str(self._history.baseline_ended.payload["sentence"]), points)
+            return Baseline(self._history.baseline_ended.payload.sentence, points)
         if self._history.watch_started is None:
             return Baseline("no comparison: there was no watch window", points)
         compared = {
@@ -123,11 +125,7 @@ def _read(chunk: Chunk, readings: Mapping[str, Readings]) -> None:
 
 
 def _watched(history: History, rules: WatchRules) -> dict[str, MetricRule]:
-    return {key: rules.metrics[key] for key in history.plan["monitor_keys"]}
-
-
-def _window_seconds(history: History) -> float:
-    return float(history.plan["monitor_minutes"]) * 60
+    return {key: rules.metrics[key] for key in history.plan.monitor_keys}
 
 
 def _has_engine(samples: Sequence[Sample]) -> bool:
@@ -137,8 +135,8 @@ def _has_engine(samples: Sequence[Sample]) -> bool:
 def _nearest(run: RunDir, history: History) -> Sequence[Sample]:
     if history.baseline_ended is None:
         return ()
-    length = max(_window_seconds(history), _LEAST_SECONDS)
-    since = history.baseline_ended.mono_ns / 1e9 - length
+    length = max(history.plan.monitor_minutes * 60, _LEAST_SECONDS)
+    since = history.baseline_ended.mono - length
     return [sample for sample in each_sample(run.baseline) if sample.mono >= since]
 
 
@@ -148,7 +146,7 @@ def _points(
     pages, points = pages_of(rules.values()), {}
     for key, rule in rules.items():
         # As the watch makes them, without a warm-up: this engine is warm.
-        series = MetricSeries(replace(rule, warm_up_seconds=0.0), started_mono=0.0)
+        series = MetricSeries(structs.replace(rule, warm_up_seconds=0.0), started_mono=0.0)
         own = (sample for sample in before if concerns(sample, rule, pages=pages))
         points[key] = tuple(map(series.add, own))
     return points

@@ -12,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.record.kinds import Comparison, Shift
 from ctp_runbook.watch.histogram import bucket_quantile
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import counts_events
@@ -27,51 +30,13 @@ if TYPE_CHECKING:
 
     from ctp_runbook.watch.readings import Readings
 
-__all__ = ["Comparison", "Shift", "block_seconds", "compare_metric", "rank_test", "with_comparison"]
+__all__ = ["block_seconds", "compare_metric", "rank_test", "with_comparison"]
 
 _LEAST_BLOCKS = 8
 _LEAST_FOR = {0.5: 20, 0.99: 100}  # events, or values, without which the quantile is noise
 _BLOCKS = 300
 _DRAWS = 1000
 _CONFIDENCE = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """A quantile before and after, their difference, and its 95 % bootstrap interval."""
-
-    before: float
-    after: float
-    shift: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric, old engine against new, in the metric's unit.
-
-    ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
-    ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
-    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``:
-    beyond the rule's ``baseline_max_shift``.
-    """
-
-    metric: str
-    n_before: int
-    n_after: int
-    events_before: float
-    events_after: float
-    median: Shift | None = None
-    p99: Shift | None = None
-    rank_p: float | None = None
-    failed: bool = False
-    sentence: str = ""
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """As it stands in the journal."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -87,17 +52,24 @@ class _Block:
 def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Comparison:
     """Compare what both engines showed of one metric; the warm-up is the caller's to leave out."""
     old, new = _blocks(rule, before), _blocks(rule, after)
-    events_before, events_after = (sum(block.events for block in side) for side in (old, new))
-    sizes = Comparison(rule.name, len(old), len(new), events_before, events_after)
+    sizes = Comparison(
+        metric=rule.name,
+        n_before=len(old),
+        n_after=len(new),
+        events_before=sum((block.events for block in old), 0.0),
+        events_after=sum((block.events for block in new), 0.0),
+    )
     if not (before.is_of_one_histogram and after.is_of_one_histogram):
         why = "not compared: an engine's histogram changed its buckets meanwhile"
-        return replace(sizes, sentence=why + _unasked(rule))
+        return structs.replace(sizes, sentence=why + _unasked(rule))
     if min(len(old), len(new)) < _LEAST_BLOCKS:
-        return replace(sizes, sentence=_too_small(rule, sizes))
+        return structs.replace(sizes, sentence=_too_small(rule, sizes))
     median, p99 = (_shift(rule, old, new, quantile=quantile) for quantile in _LEAST_FOR)
     failed = any(_is_beyond(rule, shift) for shift in (median, p99) if shift)
-    figures = replace(sizes, median=median, p99=p99, rank_p=_rank_p(old, new), failed=failed)
-    return replace(figures, sentence=_sentence(rule, figures))
+    figures = structs.replace(
+        sizes, median=median, p99=p99, rank_p=_rank_p(old, new), failed=failed
+    )
+    return structs.replace(figures, sentence=_sentence(rule, figures))
 
 
 def with_comparison(
@@ -196,8 +168,13 @@ def _shift(
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return None
     low, high = np.quantile(after[1:] - before[1:], _CONFIDENCE)
-    figures = (before[0], after[0], after[0] - before[0], low, high)
-    return Shift(*(_rounded(float(figure)) for figure in figures))
+    return Shift(
+        before=_rounded(before[0]),
+        after=_rounded(after[0]),
+        shift=_rounded(after[0] - before[0]),
+        low=_rounded(low),
+        high=_rounded(high),
+    )
 
 
 def _drawn(

@@ -6,19 +6,20 @@ import json
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.record.kinds import Comparison
 from ctp_runbook.record.sample_blocks import chunks_of
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.watch.comparison import (
-    Comparison,
     block_seconds,
     compare_metric,
     rank_test,
@@ -162,7 +163,7 @@ def test_what_is_above_all_buckets_has_no_shift() -> None:
         assert "baseline_max_shift 0 was not applied" in found.sentence
         assert found.rank_p is not None
         assert (found.rank_p < 1e-6) is (before is not after)
-        json.dumps(found.payload, allow_nan=False)
+        json.dumps(to_builtins(found), allow_nan=False)
 
 
 def test_a_median_may_be_known_where_the_p99_is_not() -> None:
@@ -181,7 +182,7 @@ def test_ranks_above_different_buckets_are_not_known() -> None:
     ]
     found = compared(LATENCY, latencies(200, seed=2), wider)
     assert found.rank_p is None
-    json.dumps(found.payload, allow_nan=False)
+    json.dumps(to_builtins(found), allow_nan=False)
 
 
 def test_an_engine_that_changed_its_buckets_is_not_compared() -> None:
@@ -263,7 +264,16 @@ def test_statistics_only_add_a_failure(verdict: Verdict, failed: bool) -> None:
         "latency", verdict, "said", 1.0, 5.0, 4.0, 1.0, 0.0, 1.0, False, False, Points.of(())
     )
     judged = WindowJudgement(verdict, "said", {"latency": one})
-    compared = {"latency": Comparison("latency", 9, 9, 9, 9, None, None, None, failed, "worse")}
+    shifted = Comparison(
+        metric="latency",
+        n_before=9,
+        n_after=9,
+        events_before=9.0,
+        events_after=9.0,
+        failed=failed,
+        sentence="worse",
+    )
+    compared = {"latency": shifted}
     turned = with_comparison(judged, compared)
     is_turned = failed and verdict is Verdict.PASSED
     assert turned.overall is (Verdict.FAILED if is_turned else verdict)

@@ -67,7 +67,7 @@ def _take(
     taken: list[Sample], at: float, source: str, target: str, series: Mapping[str, float]
 ) -> None:
     wall, mono = 1.77e9 + at, STARTED + at
-    taken.append(Sample(len(taken), wall, mono, source, target, True, "", 2.0, series))
+    taken.append(Sample(len(taken), wall, mono, source, target, True, "", 2.0, dict(series)))
 
 
 def judged(samples: list[Sample], room: Path) -> tuple[WindowJudgement, Firing | None]:
