@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from ctp_runbook.record.samples import Sample, each_sample
 
@@ -25,8 +25,7 @@ __all__ = ["Block", "Chunk", "chunks_of", "read_chunks"]
 _CHUNK_LINES = 1 << 16
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Struct, frozen=True):
     """Samples of one target with the same series, all of them ok; ``values`` has a row a sample
     and a column a series of ``layout``."""
 
@@ -55,8 +54,7 @@ class Block:
             yield Sample(seq, wall, mono, self.source, self.target, True, "", 0.0, series)
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Part of a samples file: blocks, and the samples that failed, in order within each target.
 
     ``order`` has the index of its item for each line; ``cuts`` says how many of the moments asked

@@ -7,10 +7,9 @@ nothing by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.record.history import History
@@ -30,13 +29,12 @@ __all__ = ["NOT_COMPARED", "Baseline", "BothEngines", "baseline_points", "read_b
 _LEAST_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(Struct, frozen=True):
     """The old engine's samples and what they say; ``compared`` is empty without any."""
 
     sentence: str
-    points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
-    compared: Mapping[str, Comparison] = field(default_factory=dict)
+    points: Mapping[str, tuple[Point, ...]] = {}
+    compared: Mapping[str, Comparison] = {}
 
     @property
     def payload(self) -> ComparisonFacts:

@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule
@@ -39,14 +38,13 @@ _DRAWS = 1000
 _CONFIDENCE = (0.025, 0.975)
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """What one stretch of time came to: a value for the ranks (inf: above all buckets), and the
     buckets behind it."""
 
     value: float
     events: float = 1.0
-    buckets: Mapping[float, float] = field(default_factory=dict)
+    buckets: Mapping[float, float] = {}
 
 
 def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Comparison:
@@ -84,10 +82,10 @@ def with_comparison(
         shifted = name in compared and compared[name].failed
         if shifted and not accepted and metric.verdict is Verdict.PASSED:
             sentence = f"{name} FAILED: {compared[name].sentence}"
-            metrics[name] = replace(metric, verdict=Verdict.FAILED, sentence=sentence)
+            metrics[name] = structs.replace(metric, verdict=Verdict.FAILED, sentence=sentence)
     overall = worst(metric.verdict for metric in metrics.values())
     if overall is judged.overall:
-        return replace(judged, metrics=metrics)
+        return structs.replace(judged, metrics=metrics)
     sentence = next(metric.sentence for metric in metrics.values() if metric.verdict is overall)
     return WindowJudgement(overall, sentence, metrics)
 

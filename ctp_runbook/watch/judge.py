@@ -8,9 +8,10 @@ measured (``blind``) is told apart from what was measured and is bad.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule, WatchRules
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement"]
 
+_NOTHING = Point(0.0, 0.0, None, None, "no_data")
 
-@dataclass(frozen=True)
-class MetricJudgement:
+
+class MetricJudgement(Struct, frozen=True):
     """What is known of one metric. ``margin`` is how far the worst value stayed from the limit;
     ``query`` is what was asked, and of whom.
 
@@ -55,8 +57,7 @@ class MetricJudgement:
     worst_is_over: bool = False
 
 
-@dataclass(frozen=True)
-class WindowJudgement:
+class WindowJudgement(Struct, frozen=True):
     """What is known of the whole window; ``overall`` is the worst of its metrics."""
 
     overall: Verdict
@@ -74,8 +75,7 @@ class WindowJudgement:
         return tuple(name for name, judged in self.metrics.items() if judged.breaching)
 
 
-@dataclass
-class _Held:
+class _Held(Struct):
     """A condition of the trigger, and the first and the last measurement that it holds by without
     a break; None while it does not hold."""
 
@@ -147,10 +147,11 @@ class WindowJudge:
             for clause in trigger.any_of
             if own.keys() >= {condition.metric for condition in clause}
         ]
+        self._held = [*chain.from_iterable(self._clauses)]
         self.firing: Firing | None = None
 
     def add(self, sample: Sample) -> Firing | None:
-        """Take a sample in; the firing it caused, if it is the one that made the trigger true."""
+        """Take a sample in; return the firing, where this one made the trigger true."""
         points = {key: self._watched[key].add(sample) for key in self._measured_by(sample)}
         if self.firing or not points:
             return None
@@ -186,7 +187,7 @@ class WindowJudge:
 
     def _fired(self, sample: Sample, points: Mapping[str, Point]) -> Firing | None:
         """Note the points that a sample made; return the firing, where they make one."""
-        for held in chain.from_iterable(self._clauses):
+        for held in self._held:
             if point := points.get(held.condition.metric):
                 held.note(point)
         for clause in self._clauses:
@@ -194,26 +195,21 @@ class WindowJudge:
                 return clause[0].firing(sample)
         return None
 
-    def _may_fire(self, counts: Mapping[str, int]) -> bool:
-        """True when a condition holds, or any point since makes it true. Most days have none, and
-        then nobody looks at each line."""
-        return any(
-            held.last
-            or any(map(held.is_true_of, self._points_since(held.condition.metric, counts)))
-            for held in chain.from_iterable(self._clauses)
-        )
+    def _since(self, held: _Held, counts: Mapping[str, int]) -> Iterator[Point]:
+        metric = held.condition.metric
+        return self._watched[metric].log.points.since(counts[metric])
 
-    def _points_since(self, key: str, counts: Mapping[str, int]) -> Iterator[Point]:
-        return self._watched[key].log.points.since(counts[key])
+    def _may_fire(self, counts: Mapping[str, int]) -> bool:
+        # Most chunks make no condition true, and then nobody needs to look at each line.
+        return any(
+            held.last or any(map(held.is_true_of, self._since(held, counts))) for held in self._held
+        )
 
     def _fired_in(
         self, chunk: Chunk, keys: Sequence[Sequence[str]], counts: Mapping[str, int]
     ) -> Firing | None:
         """Go line by line through what was taken in, for the sample that fires."""
-        since = {
-            held.condition.metric: self._points_since(held.condition.metric, counts)
-            for held in chain.from_iterable(self._clauses)
-        }
+        since = {held.condition.metric: self._since(held, counts) for held in self._held}
         for item, sample in chunk.lines():
             points = {key: next(since[key]) for key in keys[item] if key in since}
             if keys[item] and (firing := self._fired(sample, points)):
@@ -222,26 +218,25 @@ class WindowJudge:
 
 
 def _judge_metric(watched: Watched, moment: Moment) -> MetricJudgement:
-    rule, extreme = watched.rule, watched.extreme
-    worst_value = extreme.value if extreme else None
-    worst_is_over = extreme is not None and extreme.is_over
-    known = None if worst_is_over else worst_value
+    rule, extreme = watched.rule, watched.extreme or _NOTHING
+    valued, query = watched.valued or _NOTHING, asked_of(watched.rule)
+    known = None if extreme.is_over else extreme.value
     coverage = watched.coverage(moment.started, min(moment.mono, moment.ends))
     verdict, sentence, blind = verdict_of(watched, coverage=coverage, moment=moment)
     return MetricJudgement(
         name=rule.name,
-        query=asked_of(rule),
+        query=query,
         verdict=verdict,
-        sentence=f"{rule.name} {verdict.name}: {sentence}; query {shortened_query(asked_of(rule))}",
-        value=watched.valued.value if watched.valued else None,
+        sentence=f"{rule.name} {verdict.name}: {sentence}; query {shortened_query(query)}",
+        value=valued.value,
         limit=rule.limit,
         margin=None if known is None else 0.0 - badness(rule, known),
-        worst=worst_value,
-        worst_wall=extreme.wall if extreme else None,
+        worst=extreme.value,
+        worst_wall=extreme.wall if watched.extreme else None,
         coverage=coverage,
         blind=blind,
         breaching=watched.breach_since is not None,
         points=watched.log.points,
-        is_over=watched.valued is not None and watched.valued.is_over,
-        worst_is_over=worst_is_over,
+        is_over=valued.is_over,
+        worst_is_over=extreme.is_over,
     )

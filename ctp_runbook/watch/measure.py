@@ -10,19 +10,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.samples import Sample, split_series
-from ctp_runbook.watch.histogram import (
-    Buckets,
-    bucket_quantile,
-    counts_fault,
-    group_buckets,
-)
+from ctp_runbook.watch.histogram import Buckets, bucket_quantile, counts_fault, group_buckets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,8 +47,7 @@ STATUSES = (*_MEASURED, "no_data", "error")
 _Values = TypeVar("_Values", float, "NDArray[np.float64]")
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """One metric at one moment. ``status`` is one of good, breach, few_events, zero_events,
     warm_up, open_bucket (all measured), no_data, error (could not measure).
 
@@ -94,7 +89,7 @@ def counts_events(rule: MetricRule) -> bool:
 
 
 def asked_of(rule: MetricRule) -> str:
-    """The rule's query on one line, and whom it is put to."""
+    """Return the rule's query on one line, and who is asked."""
     whom = f"{rule.source} {rule.url}" if rule.url else rule.source
     return f"{' '.join(rule.query.split())} ({whom})"
 
@@ -120,17 +115,17 @@ def concerns(item: Sample | Block, rule: MetricRule, *, pages: Collection[str]) 
 
 
 def more_than(text: str, *, is_over: bool) -> str:
-    """A value as a person reads it: ``more than 10 s`` where no more is known."""
+    """Return a value as a person reads it: ``more than 10 s`` where no more is known."""
     return f"more than {text}" if is_over else text
 
 
 def scaled_bound(rule: MetricRule, bound: float) -> float:
-    """A bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
+    """Return a bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
     return float(Decimal(repr(bound)) * Decimal(repr(rule.scale)))
 
 
 def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
-    """What ``value`` says of the limit, past the warm-up.
+    """Return what ``value`` says of the limit, past the warm-up.
 
     More than a bound is beyond (for a minimum: above) any limit that is no higher than the bound.
     """
@@ -142,8 +137,7 @@ def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
     return "breach" if rule.direction == "max" else "good"
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The cumulative part of a sample: bucket counts, or a counter under the key 0."""
 
     mono: float
@@ -159,8 +153,7 @@ class Reading:
         return any(self.counts[bound] < count for bound, count in before.counts.items())
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(Struct, frozen=True):
     """What a sample says of the metric: a value, too few events for one, or why neither."""
 
     value: float | None = None

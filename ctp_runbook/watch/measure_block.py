@@ -8,10 +8,10 @@ after the other.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
@@ -31,13 +31,19 @@ if TYPE_CHECKING:
     _Floats = NDArray[np.float64]
     _Flags = NDArray[np.bool_]
 
-__all__ = ["MeasuredBlock", "are_cumulative", "furthest", "grouped_counts", "measure_block"]
+__all__ = [
+    "CODES",
+    "MeasuredBlock",
+    "are_cumulative",
+    "furthest",
+    "grouped_counts",
+    "measure_block",
+]
 
-_CODES = {name: np.int8(code) for code, name in enumerate(STATUSES)}
+CODES = {name: np.int8(code) for code, name in enumerate(STATUSES)}
 
 
-@dataclass(frozen=True)
-class MeasuredBlock:
+class MeasuredBlock(Struct, frozen=True):
     """Points as columns: a value or a number of events is NaN where there is none, ``status``
     indexes STATUSES, ``over`` is 1 where the truth is more than the value."""
 
@@ -47,21 +53,6 @@ class MeasuredBlock:
     events: _Floats
     status: NDArray[np.int8]
     over: NDArray[np.int8]
-
-    @property
-    def breaches(self) -> _Flags:
-        """Where a point is beyond its limit, and counts."""
-        return np.equal(self.status, _CODES["breach"])
-
-    @property
-    def judged(self) -> _Flags:
-        """Where a point counts: past the warm-up."""
-        return np.not_equal(self.status, _CODES["warm_up"])
-
-    @property
-    def open(self) -> _Flags:
-        """Where a point counts, and says nothing of its limit."""
-        return np.equal(self.status, _CODES["open_bucket"])
 
 
 # What overflows is not finite, and wants a look of its own: no warning is due.
@@ -77,6 +68,29 @@ def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
         return _counted(series, block, [bound for bound, _ in groups], counts)
     uncounted, certain = np.full(len(counts), np.nan), np.zeros(len(counts), dtype=bool)
     return _judged(series, block, furthest(rule, counts), uncounted, certain)
+
+
+def lasting_places(measured: MeasuredBlock, rule: MetricRule, *, in_breach: bool) -> list[int]:
+    """Return the points, in order, whose traces outlast the block: what breaches, or ends a breach;
+    the worst; the first that is open; the last with a value, and the last of all.
+
+    ``in_breach``: the point before the block breached.
+    """
+    breaches = measured.status == CODES["breach"]
+    ended = np.append(in_breach, breaches[:-1])
+    valued = np.flatnonzero((measured.status != CODES["warm_up"]) & ~np.isnan(measured.value))
+    bad = badness(rule, measured.value[valued])
+    worst = valued[bad == bad.max(initial=-np.inf)]
+    # The first that are worst: where the truth is the value, and where it is more than that.
+    _, firsts = np.unique(measured.over[worst], return_index=True)
+    places = (
+        np.flatnonzero(breaches | ended),
+        np.flatnonzero(measured.status == CODES["open_bucket"])[:1],
+        worst[firsts],
+        valued[-1:],
+        [len(measured.status) - 1],
+    )
+    return sorted(set(np.concatenate(places).tolist()))
 
 
 def grouped_counts(groups: Grouping, values: _Floats) -> _Floats:
@@ -168,11 +182,11 @@ def _judged(
     value = value + 0.0  # no minus zero
     if np.isinf(value).any():
         return None
-    status = np.where(badness(rule, value) > 0, _CODES["breach"], _CODES["good"])
+    status = np.where(badness(rule, value) > 0, CODES["breach"], CODES["good"])
     # As ``status_of`` has it: more than a bound is beyond a limit that is no higher.
-    status[over] = _CODES["breach" if rule.direction == "max" else "good"]
-    status[over & (value < rule.limit)] = _CODES["open_bucket"]
+    status[over] = CODES["breach" if rule.direction == "max" else "good"]
+    status[over & (value < rule.limit)] = CODES["open_bucket"]
     few = np.isnan(value)
-    status[few] = np.where(events[few] != 0, _CODES["few_events"], _CODES["zero_events"])
-    status[block.mono - series.started < rule.warm_up_seconds] = _CODES["warm_up"]
+    status[few] = np.where(events[few] != 0, CODES["few_events"], CODES["zero_events"])
+    status[block.mono - series.started < rule.warm_up_seconds] = CODES["warm_up"]
     return MeasuredBlock(block.wall, block.mono, value, events, status, over.astype(np.int8))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ctp_runbook.record.sample_blocks import Block
-    from ctp_runbook.watch.measure_block import MeasuredBlock
 
 __all__ = ["SLACK_SECONDS", "Watched"]
 
@@ -64,47 +63,21 @@ class Watched:
         if isinstance(item, Sample):
             self.add(item)
             return
-        from ctp_runbook.watch.measure_block import measure_block
+        from ctp_runbook.watch import measure_block as blocks
 
-        measured = measure_block(self.series, item) if len(item.seq) >= _LEAST_ROWS else None
-        if measured is not None:
-            self._take_measured(measured)
+        long_enough = len(item.seq) >= _LEAST_ROWS
+        measured = blocks.measure_block(self.series, item) if long_enough else None
+        if measured is None:
+            for sample in item.samples(sorted(self.series.places(item.layout))):
+                self.add(sample)
             return
-        for sample in item.samples(sorted(self.series.places(item.layout))):
-            self.add(sample)
-
-    def _take_measured(self, measured: MeasuredBlock) -> None:
-        import numpy as np
-
         first = len(self.log)
         self.log.extend(measured)
-        points, judged = self.log.points, np.flatnonzero(measured.judged)
-        self._covered.extend(measured.mono[judged])
-        valued = judged[~np.isnan(measured.value[judged])]
-        # Of all that ``_note`` would do at each point, these do what lasts: whatever breaches,
-        # or ends a breach; the worst; the first that is open; the last.
-        ended = np.append(self.breach_since is not None, measured.breaches[:-1])
-        places = {
-            *np.flatnonzero(measured.breaches | ended).tolist(),
-            *np.flatnonzero(measured.open)[:1].tolist(),
-            *self._worst(measured, valued),
-            *valued[-1:].tolist(),
-            len(measured.mono) - 1,
-        }
-        for place in sorted(places):
+        points = self.log.points
+        self._covered.extend(measured.mono[measured.status != blocks.CODES["warm_up"]])
+        in_breach = self.breach_since is not None
+        for place in blocks.lasting_places(measured, self.rule, in_breach=in_breach):
             self._note(points[first + place])
-
-    def _worst(self, measured: MeasuredBlock, valued: NDArray[np.intp]) -> list[int]:
-        """Return the first of the points that are worst by their value, and where the truth may
-        be more than that the first such one."""
-        import numpy as np
-
-        if not len(valued):
-            return []
-        bad = badness(self.rule, measured.value[valued])
-        worst = valued[bad == bad.max()]
-        _, firsts = np.unique(measured.over[worst], return_index=True)
-        return sorted(worst[firsts].tolist())
 
     def _note(self, point: Point) -> None:
         self.last = point

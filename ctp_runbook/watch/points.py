@@ -11,6 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from ctp_runbook.watch.measure import STATUSES, Point
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class PointLog:
 
     def extend(self, measured: MeasuredBlock) -> None:
         """Take measured points in, whose columns go by the same names; none has a reason."""
-        for name, column in vars(measured).items():
+        for name, column in structs.asdict(measured).items():
             getattr(self, name).frombytes(column.tobytes())
         self.reason.extend(array("i", [0]) * len(measured.mono))
 

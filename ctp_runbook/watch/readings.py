@@ -78,8 +78,10 @@ class Readings:
 
     def add(self, block: Block) -> None:
         """Take a block of samples in, as far as it is the metric's."""
+        if not concerns(block, self._rule, pages=self._pages):
+            return
         groups = self._series.buckets(block.layout).groups
-        if not groups or not concerns(block, self._rule, pages=self._pages):
+        if not groups:
             return
         counts = grouped_counts(groups, block.values)
         sound = (block.mono >= self._since) & (block.mono <= self._until)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import ClockWatch, Disturbance
@@ -26,8 +25,7 @@ Reading = Callable[[], Mapping[str, float]]
 _LOOK_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """Something to sample: ``read`` returns its series, or raises ProbeError.
 
     ``by_wall_seconds``: how long a time, measured by the wall clock, one answer speaks of; for so
