@@ -178,7 +178,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
     run, history = _follow(run_dir, until=lambda h: not _is_switching(h))
     blocks: list[Block] = [
         run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
-        *pictures_of(history, "switch"),
+        *pictures_of(history, Phase.SWITCH),
         Facts([("trading downtime", run_blocks.downtime_figure(history))]),
     ]
     return _result(run, history, blocks, due=_SWITCH_STEPS)
@@ -196,17 +196,12 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
             Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
         ]
         return PhaseResult(_page(run, history, blocks), _ended(history))
-    from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.watch.baseline import read_baseline
-    from ctp_runbook.watch.replay import read_rules, rejudge
+    from ctp_runbook.watch.replay import rejudge
 
     judged, _ = rejudge(run, history)
-    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     blocks = [
         run_blocks.watch_banner(history, judged),
-        watch_picture(history, judged, before=baseline.points),
-        run_blocks.verdict_table(history, judged),
-        run_blocks.comparison_table(history, baseline),
+        *run_blocks.watch_blocks(run, history, judged),
     ]
     return PhaseResult(_page(run, history, blocks), _watch_failure(history))
 
@@ -215,8 +210,7 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     _refuse_wrong("06_rollback", _run_dir(run_dir))
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
-    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
-    blocks[1:1] = pictures_of(history, "rollback")
+    blocks = [*run_blocks.rollback_blocks(history)]
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
     )

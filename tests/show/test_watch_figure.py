@@ -30,7 +30,7 @@ def story(name: str) -> Story:
     return _CACHE[name]
 
 
-def figure(name: str, *, theme: str = "light") -> Figure:
+def figure(name: str, *, theme: Theme = LIGHT) -> Figure:
     """The story's watch, drawn."""
     told = story(name)
     return watch_figure(told.history, told.judged()[0], theme=theme)
@@ -54,8 +54,8 @@ def value_lines(panel: Any, theme: Theme = LIGHT) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_metric_has_a_panel_with_its_verdict(name: str, theme: str) -> None:
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_every_metric_has_a_panel_with_its_verdict(name: str, theme: Theme) -> None:
     """Six metrics, six panels with six strips, each with label and verdict in words."""
     drawn = figure(name, theme=theme)
     rules = story(name).rules.metrics
@@ -226,7 +226,7 @@ def test_a_single_measurement_is_seen() -> None:
 def test_before_and_after_stand_on_one_axis(name: str, theme: Theme) -> None:
     """The old engine's line ends at the switch; its range goes on as a band beside the new one."""
     told = story(name)
-    drawn = watch_figure(told.history, told.judged()[0], theme=theme.name, before=told.before())
+    drawn = watch_figure(told.history, told.judged()[0], theme=theme, before=told.before())
     latency = panels(drawn)[0]
     stopped = -19.0 / 60
     old = [line for line in latency.lines if line.get_color() == theme.before]
