@@ -165,7 +165,7 @@ def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:
     for run in runs_under(outputs.absolute()):
         with contextlib.suppress(RunbookError):  # a record nobody can read is nobody's run
             history = read_history(run)
-            ours = history.created["environment"] == environment
+            ours = history.created.environment == environment
             if ours and history.closed is None and is_attended(run):
                 return run
     return None

@@ -35,6 +35,7 @@ from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import PlanFiles, RequestAnswered
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
@@ -117,7 +118,7 @@ def plan(
     _go_home()
     known = _known_run(run_dir)
     if known is None:
-        made = _load(cutover_template, rollback_template, {})
+        made = _load(cutover_template, rollback_template)
         asked = Path(run_dir) if run_dir else None
         options = launch.RunOptions(
             execute=execute,
@@ -129,7 +130,7 @@ def plan(
         run = launch.create_run(made, options)
     else:
         run, history = known, launch.read_history(known)
-        made = _load(cutover_template, rollback_template, history.created["files"])
+        made = _load(cutover_template, rollback_template, history.created.files)
         refuse_other_plan(history, made, execute=execute)
     history = launch.read_history(run)
     if history.is_dry_run:  # as recorded: a real run begins in 02
@@ -248,7 +249,7 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
     run, history = _follow(run_dir, until=lambda h: h.closed is not None)
     report = verify_run(
         run,
-        allow_cutover_rollback=history.created.get("force_rollback") is True,
+        allow_cutover_rollback=history.created.force_rollback,
         require_manifest=False,
     )
     checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
@@ -313,17 +314,17 @@ def _known_run(run_dir: str | Path) -> RunDir | None:
 
 
 def _load(
-    cutover_template: str | Path, rollback_template: str | Path, files: dict[str, str]
+    cutover_template: str | Path, rollback_template: str | Path, known: PlanFiles | None = None
 ) -> Plan:
+    """The plan as it is now; with the limits of a run that is ``known``, if it is."""
+    template = Path(cutover_template)
+    limits = known.limits_file if known else find_config("limits.toml", template=template)
+    watch = known.watch_file if known else find_config("watch.toml", template=template)
     return load_plan(
-        Path(cutover_template),
+        template,
         Path(rollback_template),
-        limits=Path(
-            files.get("limits_file") or find_config("limits.toml", template=Path(cutover_template))
-        ),
-        watch=Path(
-            files.get("watch_file") or find_config("watch.toml", template=Path(cutover_template))
-        ),
+        limits=Path(limits),
+        watch=Path(watch),
         environ=os.environ,
         base=Path.cwd(),
     )
@@ -360,7 +361,7 @@ def _start(run_dir: str | Path) -> None:
 
 def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
-    environment = str(history.plan["environment"])
+    environment = history.plan.environment
     reason = "parameter go of 04_switch"
     if go is not True:
         show(_page(run, history, _question(history)))
@@ -376,8 +377,8 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
     answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
     answer = launch.answer_in(answered, name)
-    if answer is not None and not answer.payload["obeyed"]:
-        raise RunRefused(f"go not obeyed: {answer.payload['sentence']}")
+    if answer and isinstance(answer.payload, RequestAnswered) and not answer.payload.obeyed:
+        raise RunRefused(f"go not obeyed: {answer.payload.sentence}")
 
 
 def _question(history: History) -> list[Block]:
@@ -431,10 +432,10 @@ def _watch_is_over(history: History) -> bool:
 def _watch_failure(history: History) -> RunEnded | None:
     """A watch is good when it lasted, passed and triggered nothing; a drill's is cut short."""
     if history.trigger is not None:
-        drill = history.trigger.payload["cause"] == "forced_drill"
-        return None if drill else RunEnded(str(history.trigger.payload["sentence"]), exit_code=4)
+        drill = history.trigger.payload.cause == "forced_drill"
+        return None if drill else RunEnded(history.trigger.payload.sentence, exit_code=4)
     ended = history.watch_ended
-    passed = ended is not None and ended.payload["verdict"] == "PASSED"
+    passed = ended is not None and ended.payload.verdict == "PASSED"
     return None if passed else _ended(history)
 
 

@@ -32,8 +32,7 @@ def progress_sentence(history: History, *, mono: float) -> str:
         step = history.unfinished[-1]
         return f"{step.name} for {mono - step.started_mono_ns / 1e9:.0f} s"
     if history.state in (State.WATCHING, State.HOLDING) and history.watch_started is not None:
-        minutes = float(history.watch_started.payload["minutes"])
-        gone = mono - history.watch_started.mono_ns / 1e9
+        gone, minutes = mono - history.watch_started.mono, history.watch_started.payload.minutes
         return f"{gone:.0f} s of {minutes * 60:.0f} s watched; {_judged(history)}"
     return history.transitions[-1].reason if history.transitions else "starting"
 
@@ -41,7 +40,7 @@ def progress_sentence(history: History, *, mono: float) -> str:
 def _judged(history: History) -> str:
     if history.judgement is None:
         return "no verdict yet"
-    return f"so far {history.judgement.payload['overall']}"
+    return f"so far {history.judgement.payload.overall}"
 
 
 def show(page: Page) -> Any:
@@ -121,7 +120,7 @@ class LiveView:
             from ctp_runbook.watch.baseline import baseline_points
             from ctp_runbook.watch.replay import read_rules
 
-            self._old = baseline_points(self._run, history, read_rules(history.plan["watch"]))
+            self._old = baseline_points(self._run, history, read_rules(history.plan.watch))
         return self._old
 
     def _show(self, page: Page) -> None:

@@ -105,7 +105,7 @@ def _html(blocks: Iterable[Block]) -> str:
 
 def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     """The few numbers everybody asks for first."""
-    figures = {"environment": str(history.plan.get("environment", ""))}
+    figures = {"environment": history.plan.environment}
     if history.outcome is not None:
         figures["outcome"] = history.outcome.value
     figures["trading downtime"] = run_blocks.downtime_figure(history)
@@ -113,7 +113,7 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
         passed = sum(metric.verdict.name == "PASSED" for metric in judged.metrics.values())
         figures["watch"] = f"{mark(judged.overall.name)}, {passed} of {len(judged.metrics)}"
     if history.rollback_started is not None:
-        budget = float(history.rollback_started.payload["budget_seconds"])
+        budget = history.rollback_started.payload.budget_seconds
         figures["rollback"] = f"{rollback_seconds(history):.1f} s of {budget:g} s"
     cells = "".join(
         f"<div><span>{escape(name)}</span><b>{escape(value)}</b></div>"
@@ -135,7 +135,7 @@ def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Ite
 def _switch(history: History) -> Iterator[Block]:
     yield from pictures_of(history, Phase.SWITCH, both=True)
     yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.SWITCH))
-    if history.closed is not None and history.closed.payload.get("running"):
+    if history.closed is not None and history.closed.payload.running:
         yield run_blocks.member_table(history)
 
 
@@ -152,7 +152,7 @@ def _run(history: History) -> Iterator[Block]:
     yield run_blocks.facts_of_plan(history)
     yield run_blocks.timeline_table(history)
     yield run_blocks.commands_table(history)
-    yield Notes("warn", history.plan.get("warnings", ()), "Warnings of the plan")
+    yield Notes("warn", history.plan.warnings, "Warnings of the plan")
 
 
 def _evidence(run: RunDir) -> str:

@@ -15,9 +15,9 @@ from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.step_table import steps_of
-from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Cause, Finding, Shift
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
@@ -25,7 +25,6 @@ from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.show.topology import drift_rows, gate_topology, speaker_of
 from ctp_runbook.show.topology_figure import topology_picture
 from ctp_runbook.watch.baseline import Baseline, read_baseline
-from ctp_runbook.watch.comparison import Shift
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import more_than
 from ctp_runbook.watch.replay import read_rules
@@ -60,7 +59,7 @@ __all__ = [
 ]
 
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
-_CAUSES = {
+_CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
     "operator": "an operator asked for it",
@@ -105,18 +104,17 @@ def mode_banner(history: History) -> Banner:
     if history.is_dry_run:
         sentence = "no command of the template is run; this never verifies as a real run"
         return Banner("info", "DRY RUN", sentence)
-    environment = history.plan.get("environment", "")
-    if history.created.get("rehearsal"):
+    environment = history.plan.environment
+    if history.created.rehearsal:
         return Banner("info", "REHEARSAL", f"real commands against the twin {environment}")
     return Banner("warn", "REAL RUN", f"environment {environment}")
 
 
 def override_banners(history: History) -> list[Banner]:
     """Say every override with its reason, in red; nothing where nothing was overridden."""
-    overrides = history.created.get("overrides", {})
     return [
-        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", str(reason))
-        for name, reason in overrides.items()
+        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", reason)
+        for name, reason in history.created.overrides.items()
     ]
 
 
@@ -126,14 +124,14 @@ def outcome_banner(history: History) -> Banner:
     if history.closed is None:
         return Banner(kind, title, outcome_sentence(history))
     closed = history.closed.payload
-    ending = f"{title} ({closed['outcome']}, exit {closed['exit_code']})"
-    return Banner(kind, ending, str(closed["sentence"]))
+    ending = f"{title} ({closed.outcome.value}, exit {closed.exit_code})"
+    return Banner(kind, ending, closed.sentence)
 
 
 def outcome_sentence(history: History) -> str:
     """Say how the run ended; while it has not, why it is where it is."""
     if history.closed is not None:
-        return f"{history.closed.payload['outcome']}: {history.closed.payload['sentence']}"
+        return f"{history.closed.payload.outcome.value}: {history.closed.payload.sentence}"
     reason = history.transitions[-1].reason if history.transitions else "it has not begun"
     return f"{history.state.value}: {reason}"
 
@@ -141,35 +139,31 @@ def outcome_sentence(history: History) -> str:
 def facts_of_plan(history: History) -> Facts:
     """Say which run of which plan this is."""
     created, plan = history.created, history.plan
-    keys = ", ".join(plan.get("monitor_keys", ()))
-    pairs: dict[str, object] = {
-        "run": history.run_id,
-        "environment": plan.get("environment", ""),
-        "window": plan.get("window_local", ""),
-        "CTP configuration": plan.get("ctp_config_path", ""),
-        "watch": f"{plan.get('monitor_minutes', 0):.3g} min: {keys}",
-        "rollback when": plan.get("trigger_text", ""),
-        "rollback budget": f"{plan.get('max_rollback_seconds', 0):g} s",
-        "plan sha256": created.get("plan_sha256", ""),
-        "created": f"by {created.get('created_by', '')} on {created.get('host', '')}",
-    }
-    if "measured" in created:
-        known = Measured.of(created["measured"])
-        pairs["earlier cutovers took"] = known.cutover
-        pairs["earlier rollbacks took"] = known.rollback
+    pairs: list[tuple[str, object]] = [
+        ("run", history.run_id),
+        ("environment", plan.environment),
+        ("window", plan.window_local),
+        ("CTP configuration", plan.ctp_config_path),
+        ("watch", f"{plan.monitor_minutes:.3g} min: {', '.join(plan.monitor_keys)}"),
+        ("rollback when", plan.trigger_text),
+        ("rollback budget", f"{plan.max_rollback_seconds:g} s"),
+        ("plan sha256", created.plan_sha256),
+        ("created", f"by {created.created_by} on {created.host}"),
+        ("earlier cutovers took", created.measured.cutover),
+        ("earlier rollbacks took", created.measured.rollback),
+    ]
     drill = "rolls back after a verified switch (--force-rollback)"
     special = {
-        "rolls back run": created.get("parent_run"),
-        "drill": drill if created.get("force_rollback") else "",
-        "short watch": created.get("short_watch_reason"),
+        "rolls back run": created.parent_run,
+        "drill": drill if created.force_rollback else "",
+        "short watch": created.short_watch_reason,
     }
-    return Facts([*pairs.items(), *((name, fact) for name, fact in special.items() if fact)])
+    return Facts([*pairs, *((name, fact) for name, fact in special.items() if fact)])
 
 
 def steps_in(history: History, phase: Phase) -> list[str]:
     """Return the names of a phase's steps as the run's plan has them."""
-    steps = history.plan.get("steps", ())
-    return [step["name"] for step in steps if step["phase"] == phase]
+    return [step.name for step in history.plan.steps if step.phase is phase]
 
 
 def step_table(history: History, names: Iterable[str], *, title: str = "") -> Table:
@@ -185,7 +179,7 @@ def step_table(history: History, names: Iterable[str], *, title: str = "") -> Ta
 
 def commands_table(history: History) -> Table:
     """Show each step's command, folded away."""
-    commands = [(step["name"], step["command"]) for step in history.plan.get("steps", ())]
+    commands = [(step.name, step.command) for step in history.plan.steps]
     return Table(("step", "command"), commands, "Commands", code=("command",), folded=True)
 
 
@@ -209,23 +203,18 @@ def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _rules(history: History) -> Mapping[str, Mapping[str, Any]]:
-    rules: Mapping[str, Mapping[str, Any]] = history.plan.get("watch", {}).get("metrics", {})
-    return rules
-
-
 def rule_table(history: History) -> Table:
     """Show what a watch would hold each metric against."""
     rows = [
         (
             name,
-            f"{_number(rule['limit'], rule['unit'])} for {rule['for_seconds']:g} s",
-            f"{rule['window_seconds']:g} s",
-            rule["min_events"],
-            f"{rule['min_coverage']:.0%}",
-            rule["source"],
+            f"{_number(rule.limit, rule.unit)} for {rule.for_seconds:g} s",
+            f"{rule.window_seconds:g} s",
+            rule.min_events,
+            f"{rule.min_coverage:.0%}",
+            rule.source,
         )
-        for name, rule in _rules(history).items()
+        for name, rule in history.plan.watch.metrics.items()
     ]
     columns = ("metric", "limit", "window", "least events", "least coverage", "source")
     return Table(columns, rows, numbers=("window", "least events", "least coverage"))
@@ -235,10 +224,10 @@ def watch_banner(history: History, judged: WindowJudgement) -> Banner:
     """Say what the watch came to: passed, cut short by a trigger, or judged otherwise."""
     if history.trigger is not None:
         trigger = history.trigger.payload
-        if trigger["cause"] == "forced_drill":
-            return Banner("info", "Watch cut short by the drill", str(trigger["sentence"]))
-        title = f"Watch cut short: rollback triggered ({trigger['cause']})"
-        return Banner("bad", title, str(trigger["sentence"]))
+        if trigger.cause == "forced_drill":
+            return Banner("info", "Watch cut short by the drill", trigger.sentence)
+        title = f"Watch cut short: rollback triggered ({trigger.cause})"
+        return Banner("bad", title, trigger.sentence)
     kind = {Verdict.PASSED: "good", Verdict.FAILED: "bad"}.get(judged.overall, "warn")
     return Banner(kind, f"Watch {judged.overall.name}", judged.sentence)
 
@@ -252,7 +241,7 @@ def watch_blocks(
     """
     from ctp_runbook.show.watch_figure import watch_picture
 
-    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
+    baseline = read_baseline(run, history, read_rules(history.plan.watch))
     yield watch_picture(history, judged, before=baseline.points, both=both)
     yield verdict_table(history, judged)
     yield comparison_table(history, baseline)
@@ -262,8 +251,8 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
     """Show a line a metric: verdict, worst value, limit, margin, coverage, and the judge's words."""
     metrics = judged.metrics if judged else {}
     rows = []
-    for name in history.plan.get("monitor_keys", ()):
-        unit = _rules(history).get(name, {}).get("unit", "")
+    for name in history.plan.monitor_keys:
+        unit = history.plan.watch.metrics[name].unit
         if (metric := metrics.get(name)) is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
@@ -282,7 +271,7 @@ def comparison_table(history: History, baseline: Baseline) -> Table:
     """Show old engine against new: median, p99, their shifts, and the numbers behind."""
     rows = []
     for name, metric in baseline.compared.items():
-        unit = _rules(history).get(name, {}).get("unit", "")
+        unit = history.plan.watch.metrics[name].unit
         shifts = (_shifted(metric.median, unit), _shifted(metric.p99, unit))
         rank = "" if metric.rank_p is None else f"p {metric.rank_p:.2g}"
         counts = f"{metric.n_before} / {metric.n_after}"
@@ -312,7 +301,7 @@ def _unit(unit: str) -> str:
 
 def member_table(history: History) -> Table:
     """Show the four members: identity as recorded, and what was seen of them at the end."""
-    running = history.closed.payload.get("running", {}) if history.closed else {}
+    running = history.closed.payload.running if history.closed else {}
     rows = [
         (name, str(history.identities.get(name, "not recorded")), mark(running.get(name, "")))
         for name in _MEMBERS
@@ -330,20 +319,20 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         return
     fired = trigger.payload
     in_time = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    title = f"Rolled back: {_CAUSES.get(fired['cause'], str(fired['cause']))}"
-    yield Banner("warn" if in_time else "bad", title, str(fired["sentence"]))
+    title = f"Rolled back: {_CAUSES[fired.cause]}"
+    yield Banner("warn" if in_time else "bad", title, fired.sentence)
     yield from pictures_of(history, Phase.ROLLBACK, both=both)
-    shares = begun.payload.get("shares", {})
+    budget, shares = begun.payload.budget_seconds, begun.payload.shares
     pairs: list[tuple[str, object]] = [
-        ("trigger condition", history.plan.get("trigger_text", "")),
-        ("triggering sample", fired.get("sample_utc", "")),
+        ("trigger condition", history.plan.trigger_text),
+        ("triggering sample", fired.sample_utc),
         ("split", ", ".join(f"{name} {part:.3g} s" for name, part in shares.items())),
     ]
-    if fired.get("metric"):
-        observed = f"{fired['metric']} = {fired['value']:.4g}, limit {fired['limit']:g}"
+    if fired.metric:
+        observed = f"{fired.metric} = {fired.value:.4g}, limit {fired.limit:g}"
         pairs.insert(2, ("observed", observed))
     if history.closed is not None:
-        seconds, budget = rollback_seconds(history), float(begun.payload["budget_seconds"])
+        seconds = rollback_seconds(history)
         kept = "kept" if seconds <= budget else "EXCEEDED"
         pairs.append(("budget", f"{seconds:.1f} s of {budget:g} s ({kept})"))
     yield Facts(pairs)
@@ -352,9 +341,9 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
 
 def findings(history: History) -> Iterator[Notes]:
     """Yield what the run itself saw worth saying, the gravest first."""
-    said = [record.payload for record in history.records if record.kind == "finding"]
+    said = [record.payload for record in history.of_kind(Finding)]
     for severity, kind in (("critical", "bad"), ("warning", "warn"), ("info", "info")):
-        sentences = [str(entry["sentence"]) for entry in said if entry["severity"] == severity]
+        sentences = [entry.sentence for entry in said if entry.severity == severity]
         yield Notes(kind, list(dict.fromkeys(sentences)))
 
 
@@ -365,7 +354,7 @@ def timeline_table(history: History) -> Table:
         for entry in history.transitions
     ]
     if history.closed is not None:
-        entries.append((history.closed.wall, State.CLOSED, history.closed.payload["outcome"]))
+        entries.append((history.closed.wall, State.CLOSED, history.closed.payload.outcome.value))
     rows = []
     for when, state, why in entries:
         after = (when - history.records[0].wall).total_seconds()
@@ -429,7 +418,7 @@ def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]
 
 def refuse_other_plan(history: History, plan: Plan, *, execute: bool) -> None:
     """Raise RunRefused when the run was made from another plan, or is of another kind."""
-    recorded = history.created["plan_sha256"]
+    recorded = history.created.plan_sha256
     if recorded != plan.sha256:
         raise RunRefused(
             f"run {history.run_id} was made from a plan with sha256 {recorded[:12]}…; these "

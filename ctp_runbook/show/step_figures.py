@@ -10,6 +10,7 @@ from ctp_runbook.model import Generation, Outcome, Phase, Role, StepStatus
 from ctp_runbook.plan.step_table import start_steps, step_spec, steps_of
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History, StepHistory
+from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.show.blocks import Picture, mark
 from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, picture, write
 
@@ -73,11 +74,11 @@ def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
     begun = history.rollback_started
     if begun is None:
         raise ValueError(f"run {history.run_id} was not rolled back")
-    bars = _bars(history, Phase.ROLLBACK, zero=int(begun.payload["started_mono_ns"]))
+    bars = _bars(history, Phase.ROLLBACK, zero=begun.payload.started_mono_ns)
     figure, axes = _canvas(len(bars), theme, above=0.6)
     height = figure.get_figheight()
     gauge = figure.add_axes((0.24, 1 - 0.82 / height, 0.66, 0.2 / height))
-    _draw_budget(gauge, rollback_seconds(history), float(begun.payload["budget_seconds"]), theme)
+    _draw_budget(gauge, rollback_seconds(history), begun.payload.budget_seconds, theme)
     _draw_bars(axes, bars, theme, span=_end(bars))
     axes.set_xlabel("s after the triggering sample", fontsize=8, color=theme.faint)
     good = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
@@ -153,9 +154,8 @@ def _draw_budget(axes: Axes, spent: float, budget: float, theme: Theme) -> None:
 def _downtime_span(history: History) -> float | None:
     """Seconds from the first stop until a runner traded again; None while none does."""
     begun = history.step(_FIRST_STOP).started_mono_ns
-    for record in history.records:
-        ended = record.kind == "step_ended" and record.payload["step"] in _TRADES_AGAIN
-        if ended and record.payload["status"] == StepStatus.OK:
+    for record in history.of_kind(StepEnded):
+        if record.payload.step in _TRADES_AGAIN and record.payload.status is StepStatus.OK:
             return (record.mono_ns - begun) / 1e9
     return None
 
@@ -173,7 +173,7 @@ def _spent(history: History) -> str:
     begun = history.rollback_started
     if begun is None:
         return "no rollback"
-    seconds, budget = rollback_seconds(history), float(begun.payload["budget_seconds"])
+    seconds, budget = rollback_seconds(history), begun.payload.budget_seconds
     if history.closed is None:
         return f"rolling back; budget {budget:g} s from the triggering sample"
     if history.outcome is Outcome.ROLLBACK_FAILED:

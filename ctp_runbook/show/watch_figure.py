@@ -16,7 +16,6 @@ from ctp_runbook.show.watch_panel import (
     SAMPLE_WORDS,
     Panel,
     line_looks,
-    rule_of,
     strip_looks,
     verdict_colour,
 )
@@ -115,25 +114,25 @@ def _where_and_when(history: History) -> str:
     """``single-host (rehearsal) · 30 min from 2026-03-02 00:30:52 UTC · run …``."""
     assert history.watch_started is not None  # asked by the caller
     begun = history.watch_started.wall.astimezone(UTC)
-    length = _span_text(float(history.watch_started.payload["minutes"]) * 60)
+    length = _span_text(history.watch_started.payload.minutes * 60)
     ended = history.watch_ended
-    if ended is not None and ended.payload.get("stopped_early"):
-        watched = (ended.mono_ns - history.watch_started.mono_ns) / 1e9
+    if ended is not None and ended.payload.stopped_early:
+        watched = ended.mono - history.watch_started.mono
         length = f"stopped after {_span_text(watched)} of {length},"
-    where = " ".join(filter(None, (str(history.plan["environment"]), _kind(history))))
+    where = " ".join(filter(None, (history.plan.environment, _kind(history))))
     return f"{where} · {length} from {begun:%Y-%m-%d %H:%M:%S} UTC · run {history.run_id}"
 
 
 def _kind(history: History) -> str:
     if history.is_dry_run:
         return "(dry run)"
-    return "(rehearsal)" if history.created.get("rehearsal") else ""
+    return "(rehearsal)" if history.created.rehearsal else ""
 
 
 def _headline(history: History, judged: WindowJudgement, theme: Theme) -> tuple[str, str]:
     """The window's result in words, and its colour; one cut short has passed nothing."""
     if history.trigger is not None:
-        if history.trigger.payload["cause"] == "forced_drill":
+        if history.trigger.payload.cause == "forced_drill":
             return "cut short by the drill", theme.ink
         return "✗ ROLLBACK TRIGGERED", theme.bad
     still = "" if history.watch_ended or history.closed else " so far"
@@ -158,14 +157,14 @@ def _in_short(judged: WindowJudgement, history: History) -> str:
     if not spare or judged.overall is not Verdict.PASSED:
         return told
     nearest = min(spare, key=lambda name: spare[name])
-    label = rule_of(history, nearest)["label"]
+    label = history.plan.watch.metrics[nearest].label
     return f"{told} · tightest: {label}, worst at {1 - spare[nearest]:.0%} of its limit"
 
 
 def _outcome_line(history: History) -> str:
     if history.trigger is not None:
-        return str(history.trigger.payload["sentence"])
-    return f"rollback when {history.plan['trigger_text']}"
+        return history.trigger.payload.sentence
+    return f"rollback when {history.plan.trigger_text}"
 
 
 def _shortened(text: str, width: int = 150) -> str:

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Verdict
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.history import History
 from ctp_runbook.show.blocks import mark
 from ctp_runbook.show.figure_style import Theme, bare_axes, label
@@ -25,7 +26,7 @@ from ctp_runbook.watch.points import Points
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SAMPLE_WORDS", "Panel", "line_looks", "rule_of", "strip_looks", "verdict_colour"]
+__all__ = ["SAMPLE_WORDS", "Panel", "line_looks", "strip_looks", "verdict_colour"]
 
 _NEIGHBOURS = 2.5  # samples further apart than this many intervals have a gap between them
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
@@ -40,12 +41,6 @@ SAMPLE_WORDS = {
     "no_data": "missing",
     "error": "missing",
 }
-
-
-def rule_of(history: History, name: str) -> dict[str, Any]:
-    """The metric's rule as the run's plan has it (config.MetricRule's fields)."""
-    rule: dict[str, Any] = history.plan["watch"]["metrics"][name]
-    return rule
 
 
 def verdict_colour(verdict: Verdict, theme: Theme) -> str:
@@ -116,7 +111,9 @@ class Panel:
         words = [SAMPLE_WORDS[status] for status in STATUSES]
         looks = strip_looks(self.theme)
         held = (
-            stretches(points, words=words, interval=self._interval, far_seconds=self._far)
+            stretches(
+                points, words=words, interval=self._rule.interval_seconds, far_seconds=self._far
+            )
             for points in (self._before, self.metric.points)
         )
         for name, first, last in chain.from_iterable(held):
@@ -147,22 +144,18 @@ class Panel:
 
     # --- what is known --------------------------------------------------------------
 
-    @cached_property
-    def _rule(self) -> dict[str, Any]:
-        return rule_of(self.history, self.metric.name)
-
     @property
-    def _interval(self) -> float:
-        return float(self._rule["interval_seconds"])
+    def _rule(self) -> MetricRule:
+        return self.history.plan.watch.metrics[self.metric.name]
 
     @property
     def _far(self) -> float:
-        return _NEIGHBOURS * self._interval
+        return _NEIGHBOURS * self._rule.interval_seconds
 
     @property
     def _is_stepped(self) -> bool:
         """True for what holds its value from one sample to the next."""
-        return self._rule["kind"] in ("state", "counter")
+        return self._rule.kind in ("state", "counter")
 
     @cached_property
     def _before(self) -> Points:
@@ -193,9 +186,9 @@ class Panel:
         from ctp_runbook.plan.triggers import parse_trigger
 
         plan = self.history.plan
-        units = {key: rule["unit"] for key, rule in plan["watch"]["metrics"].items()}
+        units = {key: rule.unit for key, rule in plan.watch.metrics.items()}
         try:
-            trigger = parse_trigger(plan["trigger_text"], units=units, file="journal", line=0)
+            trigger = parse_trigger(plan.trigger_text, units=units, file="journal", line=0)
         except TriggerError:  # the plan was accepted once; a figure is no place to refuse it
             return []
         conditions = chain.from_iterable(trigger.any_of)
@@ -206,11 +199,11 @@ class Panel:
         if self.metric.name == "breaker_state" and value in _BREAKER:
             return _BREAKER[int(value)]
         shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"
-        return shown + ("" if self._is_counted else f" {self._rule['unit']}")
+        return shown + ("" if self._is_counted else f" {self._rule.unit}")
 
     @property
     def _is_counted(self) -> bool:
-        return self._rule["unit"] in ("state", "count")
+        return self._rule.unit in ("state", "count")
 
     # --- what is drawn --------------------------------------------------------------
 
@@ -277,7 +270,7 @@ class Panel:
         if limit > 0 and max(values, default=0.0) > 12 * limit:
             axes.set_yscale("symlog", linthresh=limit)
         axes.set_ylim(min([0.0, *values]) - 0.03 * (top or 1.0), (top or 0.8) * 1.28)
-        if self.metric.name == "breaker_state" and self._rule["kind"] == "state":
+        if self.metric.name == "breaker_state" and self._rule.kind == "state":
             axes.set_ylim(-0.1, max(2.0, top) * 1.2)
             axes.set_yticks(list(_BREAKER), list(_BREAKER.values()))
         elif self._is_stepped:
@@ -289,7 +282,7 @@ class Panel:
         """The limit, with a tint over all that is beyond it, and the level that rolls back."""
         limit, looks = self.metric.limit, line_looks(self.theme)
         floor, top = axes.get_ylim()
-        beyond = top if self._rule["direction"] == "max" else floor
+        beyond = top if self._rule.direction == "max" else floor
         axes.axhspan(limit, beyond, color=self.theme.limit, alpha=0.06, linewidth=0)
         axes.axhline(limit, **looks["limit"])
         both = " = rollback" if limit in self._rollback_levels else ""
@@ -318,13 +311,13 @@ class Panel:
         if self.history.trigger is None:
             return
         trigger = self.history.trigger.payload
-        x = self.clock.at(float(trigger["sample_mono_ns"]) / 1e9)
+        x = self.clock.at(trigger.sample_mono_ns / 1e9)
         axes.axvline(x, **line_looks(self.theme)["rollback triggered"])
-        value = trigger.get("value")
+        value = trigger.value
         if not self._fired or value is None:
             return
         axes.plot([x], [value], marker="X", markersize=9, color=self.theme.bad, zorder=5)
-        said = more_than(self._amount(value), is_over=bool(trigger.get("is_over")))
+        said = more_than(self._amount(value), is_over=trigger.is_over)
         look = {"ha": "right", "fontsize": 8.5, "fontweight": "bold", "color": self.theme.bad}
         label(axes, f"trigger: {said}", (x, value), shift=(-8, 6), **look)
 
@@ -332,7 +325,7 @@ class Panel:
     def _fired(self) -> bool:
         """True when this metric triggered the rollback."""
         trigger = self.history.trigger
-        return trigger is not None and trigger.payload.get("metric") == self.metric.name
+        return trigger is not None and trigger.payload.metric == self.metric.name
 
     def _write_title(self, axes: Axes) -> None:
         """The metric's name, and below it the verdict with the worst value and its margin."""
@@ -344,7 +337,7 @@ class Panel:
             )
         if metric.margin is not None and not self._is_counted:
             said += f" · margin {self._amount(metric.margin)}"
-        name = str(self._rule["label"]) + ("" if self._is_counted else f" ({self._rule['unit']})")
+        name = self._rule.label + ("" if self._is_counted else f" ({self._rule.unit})")
         bold = {"color": self.theme.ink, "fontweight": "bold", "fontsize": 10}
         label(axes, name, (0, 1), shift=(0, 16), xycoords="axes fraction", **bold)
         colour = self.theme.bad if self._fired else verdict_colour(metric.verdict, self.theme)

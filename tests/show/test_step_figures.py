@@ -35,7 +35,7 @@ def test_the_rollback_shows_budget_spent_and_failed_step() -> None:
 @pytest.mark.parametrize("phase", [Phase.SWITCH, Phase.ROLLBACK])
 def test_what_was_not_started_has_no_picture(phase: Phase) -> None:
     """No step, no picture; asking for the figure itself is an error."""
-    empty = History((), created={"plan": {"steps": []}})
+    empty = History(())
     assert pictures_of(empty, phase) == []
     with pytest.raises(ValueError, match=r"started no step|was not rolled back"):
         {Phase.SWITCH: switch_figure, Phase.ROLLBACK: rollback_figure}[phase](empty)
