@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.model import State
-from ctp_runbook.notebook.engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.notebook.engine import KernelLost, Setting, execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.redact import Redactor
 
@@ -161,9 +161,9 @@ class _Series:
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.notebook.kernels import event_loop_thread
+        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel
 
-        with event_loop_thread() as loop:
+        with contextlib.closing(EventLoopThread()) as loop:
             starting: Future[ReadyKernel] | None = self._order_kernel(loop)
             try:
                 for name in NOTEBOOKS:
@@ -181,7 +181,7 @@ class _Series:
                 raise
             finally:
                 if starting is not None:
-                    end_kernel(starting, loop)
+                    loop.submit(end_kernel(starting))
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
         from ctp_runbook.notebook.kernels import start_kernel
