@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -224,21 +223,31 @@ def header_text(header: RunCreated) -> bytes:
     return msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n"
 
 
+def _as_read(payload: _K) -> _K:
+    """The payload as whoever reads the journal will have it: a whole number where a fraction may
+    stand is 3.0, NaN is nothing, half a surrogate pair its escape."""
+    try:
+        data = msgspec.json.encode(payload)
+    except ValueError:
+        payload = _sayable(payload)
+        data = msgspec.json.encode(payload)
+    try:
+        return msgspec.json.decode(data, type=type(payload))
+    except ValueError:
+        # What happened is written all the same: a reader says what is wrong with its form.
+        return payload
+
+
 def _sayable(value: Any) -> Any:
-    """The same without what JSON or UTF-8 cannot say: half a surrogate pair, NaN."""
     if isinstance(value, Struct):
         names = value.__struct_fields__
         return type(value)(**{name: _sayable(getattr(value, name)) for name in names})
-    if isinstance(value, Enum):
-        return value
     if isinstance(value, dict):
         return {_sayable(key): _sayable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return tuple(map(_sayable, value))
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Enum):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
 
 
@@ -310,18 +319,11 @@ class Journal:
             mono_ns=time.monotonic_ns(),
             boot_id=boot_id(),
             writer=self._writer,
-            payload=payload,
+            payload=_as_read(payload),
             prev=self._prev,
             line=b"",
             torn_line_sha256=self.torn_line_sha256,
         )
-        try:
-            # Through its type once: a whole number where a fraction may stand reads 3.0 from then on.
-            payload = msgspec.json.decode(msgspec.json.encode(payload), type=type(payload))
-        except (ValueError, RecursionError):
-            # What happened is written all the same: a reader says what is wrong with it.
-            payload = _sayable(payload)
-        record = structs.replace(record, payload=payload)
         return structs.replace(record, line=_encode(record))
 
     def reserve(self, size: int) -> None:
