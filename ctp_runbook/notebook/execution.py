@@ -173,10 +173,12 @@ class Execution:
             self.stop("timeout")
             return self._lost(index, f"cell {number} ran longer than {self._cell_timeout:g} s")
         except DeadKernelError:
-            why = self._stopped or "its kernel died"
-            return self._lost(index, f"{why} while cell {number} ran")
+            return self._lost(index, f"{self._why_dead()} while cell {number} ran")
         self._document.complete_cell(index)
         return None
+
+    def _why_dead(self) -> str:
+        return self._stopped or "its kernel died"
 
     def _lost(self, index: int, reason: str) -> Ending:
         sentence = f"{reason}; the run itself does not depend on this notebook"
@@ -187,7 +189,7 @@ class Execution:
 def _failure_sentence(error: CellExecutionError, number: int) -> str:
     if error.ename == "SystemExit":
         return f"cell {number} called sys.exit({error.evalue}); a notebook ends with its last cell"
-    return f"cell {number}: {str(error.evalue) or error.ename}"
+    return f"cell {number}: {error.evalue}" if error.evalue else f"cell {number}: {error.ename}"
 
 
 def _code_cells(nb: NotebookNode) -> Iterator[int]:

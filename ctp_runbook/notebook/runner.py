@@ -35,6 +35,10 @@ NOTEBOOKS = (
     "06_rollback",
     "07_verify",
 )
+_PARAMETERS = {
+    "01_plan": ("cutover_template", "rollback_template", "execute"),
+    "04_switch": ("go",),
+}
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
 _LEFT = 130
@@ -91,8 +95,13 @@ def run_all(
         environ=os.environ,
         base=Path.cwd(),
     )
-    run = _begin(plan, options, on_progress)
-    series = _Series(run, sources, _given(run, plan, options), plan.redactor, on_progress)
+    run = launch.begin(
+        plan,
+        options,
+        reason="run --execute",
+        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
+    )
+    series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
     try:
         series.run()
     except KeyboardInterrupt:
@@ -102,20 +111,8 @@ def run_all(
     return _exit_code(launch.read_history(run), series.results)
 
 
-def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) -> RunDir:
-    """Make the run and start it; with ``execute`` its go is given with it."""
-    from ctp_runbook.run import launch
-
-    return launch.begin(
-        plan,
-        options,
-        reason="run --execute",
-        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
-    )
-
-
-def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
-    """All that any of the notebooks is told."""
+def _known(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+    """All that any of the notebooks may ask for."""
     return {
         "run_dir": str(run.path),
         "cutover_template": str(plan.cutover_template),
@@ -140,7 +137,7 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
     """The run's own; 2 where it says 0 and a notebook found something wrong."""
     code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
-    return 2 if code == 0 and any(one.status == "failed" for one in results) else code
+    return 2 if code == 0 and any(result.status == "failed" for result in results) else code
 
 
 class _Series:
@@ -150,11 +147,11 @@ class _Series:
         self,
         run: RunDir,
         sources: Path,
-        given: Mapping[str, Any],
+        known: Mapping[str, Any],
         redactor: Redactor,
         on_progress: Callable[[str], None],
     ) -> None:
-        self._run, self._sources, self._given = run, sources, given
+        self._run, self._sources, self._known = run, sources, known
         self._redactor, self._on_progress = redactor, on_progress
         self._blocked = ""
         self.results: list[NotebookResult] = []
@@ -210,11 +207,7 @@ class _Series:
 
     def _parameters_of(self, name: str) -> dict[str, Any]:
         """What the contract gives this notebook of all that is known."""
-        names = {
-            "01_plan": ("cutover_template", "rollback_template", "execute"),
-            "04_switch": ("go",),
-        }
-        return {key: self._given[key] for key in ("run_dir", *names.get(name, ()))}
+        return {key: self._known[key] for key in ("run_dir", *_PARAMETERS.get(name, ()))}
 
     def _leave_out(self, name: str) -> None:
         import nbformat

@@ -8,8 +8,10 @@ from typing import Any, cast
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Triggered
 from ctp_runbook.show.blocks import Picture
 from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.lines import unbroken_lines
@@ -103,10 +105,10 @@ def test_the_triggering_sample_is_marked_with_its_value() -> None:
     trigger = told.history.trigger
     assert trigger is not None
     markers = [line for line in panels(drawn)[0].lines if line.get_marker() == "X"]
-    assert list(markers[0].get_ydata()) == [trigger.payload["value"]]
+    assert list(markers[0].get_ydata()) == [trigger.payload.value]
     assert all(any(line.get_color() == LIGHT.bad for line in p.lines) for p in panels(drawn))
     said = texts(drawn)
-    assert f"trigger: {trigger.payload['value']:.3g} ms" in said
+    assert f"trigger: {trigger.payload.value:.3g} ms" in said
     assert "✗ ROLLBACK TRIGGERED" in said
     assert "metrics passed" not in said
 
@@ -137,13 +139,14 @@ def test_what_is_above_all_buckets_is_drawn_as_more_than(limit: float, is_known:
 def test_a_trigger_above_all_buckets_is_named_so() -> None:
     """On its panel the trigger's value reads "more than" its number."""
     told = story("spike")
-    given = next(record for record in told.records if record.kind == "trigger").payload
-    assert isinstance(given, dict)
-    given["is_over"] = True
-    try:
-        assert f"trigger: more than {given['value']:.3g} ms" in texts(figure("spike"))
-    finally:
-        del given["is_over"]
+    records = [
+        replace(record, payload=replace(record.payload, is_over=True))
+        if isinstance(record.payload, Triggered)
+        else record
+        for record in told.records
+    ]
+    drawn = watch_figure(History.of(records), told.judged()[0])
+    assert "trigger: more than 8.1 ms" in texts(drawn)
 
 
 def test_a_hold_is_named() -> None:
