@@ -6,17 +6,16 @@ And the baseline: the old engine's samples were taken before the switch, and com
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from ctp_runbook.errors import JournalError, TriggerError
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, digest_of, utc_text
-from ctp_runbook.record.kinds import is_number
+from ctp_runbook.record.kinds import MetricEnd, Triggered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample, read_samples
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
@@ -38,48 +37,46 @@ __all__ = [
 WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
-_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence")
-# Written where it is true only.
-_FLAGS = ("is_over", "worst_is_over")
+_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence", "is_over", "worst_is_over")
+_NO_METRIC = ("", None, None, False)
 
 
 def window_findings(history: History) -> Iterator[str]:
     """Did the watch last as long as asked, and was it asked to last long enough?"""
-    started, ended = history.watch_started, history.watch_ended
-    asked = float(history.plan["monitor_minutes"])
-    completed = history.outcome is Outcome.COMPLETED
+    started, ended, plan = history.watch_started, history.watch_ended, history.plan
+    asked, completed = plan.monitor_minutes, history.outcome is Outcome.COMPLETED
     if started is None or ended is None:
         if completed:
             yield "the journal has no whole watch window; a run without one is never COMPLETED"
         return
-    if started.payload["minutes"] != asked:
+    if started.payload.minutes != asked:
         yield (
-            f"watch_started says {started.payload['minutes']} minutes; "
+            f"watch_started says {started.payload.minutes} minutes; "
             f"POST_SWITCH_MONITOR_MINUTES is {asked:g}"
         )
-    if started.payload.get("metrics") != history.plan["monitor_keys"]:
+    if started.payload.metrics != plan.monitor_keys:
         yield (
-            f"watch_started watches {started.payload.get('metrics')}; MONITOR_KEYS is "
-            f"{history.plan['monitor_keys']}"
+            f"watch_started watches {', '.join(started.payload.metrics)}; MONITOR_KEYS is "
+            f"{', '.join(plan.monitor_keys)}"
         )
-    watched = _seconds_between(started, ended)
+    watched, said = _seconds_between(started, ended), ended.payload
     if completed and watched < asked * 60:
         yield (
             f"the watch lasted {watched:.1f} s; POST_SWITCH_MONITOR_MINUTES {asked:g} asks for "
             f"{asked * 60:g} s: stopped early is never PASSED"
         )
-    if ended.payload["stopped_early"] is completed:
+    if said.stopped_early is completed:
         yield (
-            f"watch_ended says stopped_early {str(ended.payload['stopped_early']).lower()} in a "
-            f"run that ended {history.outcome.value if history.outcome else 'not at all'}"
+            f"watch_ended says stopped_early {str(said.stopped_early).lower()} in a run that "
+            f"ended {history.outcome.value if history.outcome else 'not at all'}"
         )
-    judged = ended.payload["judged_mono"] - started.mono_ns / 1e9
-    if abs(judged - ended.payload["watched_seconds"]) > 0.01 or judged > watched + 0.01:
+    judged = said.judged_mono - started.mono
+    if abs(judged - said.watched_seconds) > 0.01 or judged > watched + 0.01:
         yield (
-            f"watch_ended says {ended.payload['watched_seconds']} s were watched; it was judged "
+            f"watch_ended says {said.watched_seconds} s were watched; it was judged "
             f"{judged:.3f} s after the start and written {watched:.3f} s after it"
         )
-    excused = history.created["rehearsal"] or history.created["short_watch_reason"].strip()
+    excused = history.created.rehearsal or history.created.short_watch_reason.strip()
     if asked < WATCH_MINUTES and not excused:
         yield (
             f"a watch of {asked:g} minutes without --short-watch REASON; RUNBOOK §5 wants "
@@ -120,7 +117,7 @@ def sample_findings(run: RunDir, history: History) -> Iterator[str]:
 def _noted(samples: Iterable[Sample], bare: list[Sample]) -> Iterator[Sample]:
     """``samples`` passed on, and kept in ``bare`` without their series: when, of whom and how."""
     for sample in samples:
-        bare.append(replace(sample, series={}))
+        bare.append(structs.replace(sample, series={}))
         yield sample
 
 
@@ -151,7 +148,7 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
         )
     if judged.sentence != ended.payload["sentence"]:
         yield f"the samples say: {judged.sentence}; watch_ended: {ended.payload['sentence']}"
-    yield from _metric_findings(judged, ended.payload["metrics"])
+    yield from _metric_findings(judged, ended.payload.metrics)
     yield from _firing_findings(firing, history.trigger)
     if history.outcome is Outcome.COMPLETED and judged.overall.name != "PASSED":
         yield f"COMPLETED, but the samples judge to {judged.overall.name}: {judged.sentence}"
@@ -207,68 +204,54 @@ def _apart(sample: Sample, wall: float, *, since: Record) -> Iterator[str]:
 
 
 def _form_findings(sample: Sample) -> Iterator[str]:
-    given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
-    if not is_number(given["took_ms"]) or given["took_ms"] < 0:
-        yield f"took_ms {given['took_ms']!r} is not a duration"
-    due, missed = given["due"], given["missed"]
-    if not is_number(due) or not isinstance(missed, int) or isinstance(missed, bool):
-        yield f"due {due!r} and missed {missed!r} must be a time and a count"
-    elif missed < 0 or due > sample.mono:
-        yield f"it was due at {due!r} after {missed!r} missed turns, and taken at {sample.mono!r}"
-    if not isinstance(given["ok"], bool) or not isinstance(given["error"], str):
-        yield "ok must be true or false and error a text"
-    elif given["ok"] == bool(given["error"]):
-        yield f"ok is {str(given['ok']).lower()} with the error {given['error']!r}"
-    if not isinstance(given["source"], str) or not isinstance(given["target"], str):
-        yield "source and target must be texts"
+    if sample.due > sample.mono:
+        yield f"it was due at {sample.due!r} and taken at {sample.mono!r}"
+    if sample.ok == bool(sample.error):
+        yield f"ok is {str(sample.ok).lower()} with the error {sample.error!r}"
 
 
-def _metric_findings(judged: WindowJudgement, written: Mapping[str, Any]) -> Iterator[str]:
+def _metric_findings(judged: WindowJudgement, written: Mapping[str, MetricEnd]) -> Iterator[str]:
     if set(judged.metrics) != set(written):
         yield (
             f"watch_ended judges {', '.join(sorted(written))}; MONITOR_KEYS asks for "
             f"{', '.join(sorted(judged.metrics))}"
         )
-    for name, one in judged.metrics.items():
-        given = written.get(name)
-        if not isinstance(given, dict):
+    for name, metric in judged.metrics.items():
+        if name not in written:
             continue
-        if given.get("verdict") != one.verdict.name:
-            yield f"{name}: judged again {one.verdict.name}; watch_ended: {given.get('verdict')}"
+        if written[name].verdict != metric.verdict.name:
+            yield (
+                f"{name}: judged again {metric.verdict.name}; watch_ended: {written[name].verdict}"
+            )
         for key in _SUMMARY:
-            found, due = given.get(key, "nothing"), getattr(one, key)
-            if found != due or isinstance(found, bool):
-                yield f"{name}: {key} judged again is {due!r}; watch_ended says {found!r}"
-        for key in _FLAGS:
-            flag, due = given.get(key, False), getattr(one, key)
-            if flag is not due:
-                yield f"{name}: {key} judged again is {due!r}; watch_ended says {flag!r}"
+            said, due = getattr(written[name], key), getattr(metric, key)
+            if said != due:
+                yield f"{name}: {key} judged again is {due!r}; watch_ended says {said!r}"
 
 
-def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[str]:
+def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -> Iterator[str]:
     """A trigger that the samples made true was acted on, and one acted on was made true."""
-    given = trigger.payload if trigger else {}
-    by_metric = given.get("cause") == "metric"
-    named = (given.get("metric"), given.get("value"), given.get("limit"))
-    if trigger and not by_metric and (named != ("", None, None) or "is_over" in given):
-        yield f"the trigger names a metric, and its cause is {given['cause']}"
+    acted = trigger.payload if trigger else None
+    if acted is None or acted.cause != "metric":
+        if acted and (acted.metric, acted.value, acted.limit, acted.is_over) != _NO_METRIC:
+            yield f"the trigger names a metric, and its cause is {acted.cause}"
+        if firing is not None:
+            cause = acted.cause if acted else "nothing"
+            yield f"the samples fire the trigger ({firing.sentence}); the run acted on {cause}"
+        return
     if firing is None:
-        if by_metric:
-            yield f"the trigger on {given.get('metric')} is not in the samples"
+        yield f"the trigger on {acted.metric} is not in the samples"
         return
-    if not by_metric:
-        acted = given.get("cause", "nothing")
-        yield f"the samples fire the trigger ({firing.sentence}); the run acted on {acted}"
-        return
-    fired = (firing.metric, firing.value, firing.limit)
+    named, fired = ((side.metric, side.value, side.limit) for side in (acted, firing))
     if named != fired:
         yield f"the trigger was {named}; the samples fire {fired}"
-    is_over = given.get("is_over", False)
-    if is_over is not firing.is_over:
-        yield f"the trigger's is_over was {is_over!r}; the samples fire with {firing.is_over!r}"
-    if given.get("sample_utc") != utc_text(firing.wall):
+    if acted.is_over is not firing.is_over:
         yield (
-            f"the trigger's sample is from {given.get('sample_utc')}; the samples fire at "
+            f"the trigger's is_over was {acted.is_over!r}; the samples fire with {firing.is_over!r}"
+        )
+    if acted.sample_utc != utc_text(firing.wall):
+        yield (
+            f"the trigger's sample is from {acted.sample_utc}; the samples fire at "
             f"{utc_text(firing.wall)}"
         )
 
@@ -317,28 +300,21 @@ def _time_findings(name: str, samples: tuple[Sample, ...], history: History) -> 
             yield f"{name}:{number + 1}: taken from {sample.target}, not from the old engine"
 
 
-def _is_same(found: Any, due: Any) -> bool:
-    """True when both are written alike: to Python false is 0, and to a reader it is not."""
-    return json.dumps(found, sort_keys=True) == json.dumps(due, sort_keys=True)
-
-
 def _comparison_findings(run: RunDir, history: History) -> Iterator[str]:
     ended = history.watch_ended
     if ended is None:
         return
     due = NOT_COMPARED.payload
     if window_is_over(history):
-        due = read_baseline(run, history, read_rules(history.plan["watch"])).payload
-    found = ended.payload.get("baseline")
-    if _is_same(found, due):
-        return
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
-        yield "watch_ended has no comparison with the old engine; its samples are there"
-        return
-    if found.get("sentence") != due["sentence"]:
-        yield f"compared again: {due['sentence']}; watch_ended says {found.get('sentence')}"
-    for key, one in due["metrics"].items():
-        if not _is_same(found["metrics"].get(key), one):
-            yield f"{key}: compared with the old engine again: {one['sentence']}; watch_ended differs"
-    if extra := set(found["metrics"]) - set(due["metrics"]):
+        due = read_baseline(run, history, read_rules(history.plan.watch)).payload
+    said = ended.payload.baseline
+    if said.sentence != due.sentence:
+        yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
+    for key, compared in due.metrics.items():
+        if said.metrics.get(key) != compared:
+            yield (
+                f"{key}: compared with the old engine again: {compared.sentence}; "
+                "watch_ended differs"
+            )
+    if extra := set(said.metrics) - set(due.metrics):
         yield f"watch_ended compares {', '.join(sorted(extra))}, which nothing proves"

@@ -17,6 +17,7 @@ from typing import Any
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import KINDS
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.run import verify_run
 from tests.props.run_mutants import rewrite_journal
@@ -56,9 +57,17 @@ def forge(run: RunDir, edit: Edit) -> None:
     """Edit the records of a run, then chain, derive and seal anew as far as that can be done."""
     raws = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
     edit(raws)
+    for raw in raws:
+        raw["payload"] = _in_order(raw["kind"], raw["payload"])
     # Of a record that contradicts itself there may be no evidence: the old one stays then.
     with contextlib.suppress(RunbookError, KeyError, ValueError, TypeError, AttributeError):
         rewrite_journal(run, raws)
+
+
+def _in_order(kind: str, payload: Raw) -> Raw:
+    """The payload with its keys where this version writes them."""
+    order = KINDS[kind].__struct_fields__ if kind in KINDS else ()
+    return {**{key: payload[key] for key in ("format", *order) if key in payload}, **payload}
 
 
 def findings_of(run: RunDir, **options: Any) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ctp_runbook.record.evidence import write_evidence, write_manifest
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import FIRST_PREV, digest_of, read_journal
@@ -212,7 +214,8 @@ def rewrite_journal(run: RunDir, raws: list[dict[str, Any]]) -> None:
     data = b"\n".join(lines) + b"\n"
     run.journal.write_bytes(data)
     created = raws[0].get("payload", {})
-    run.run_json.write_text(json.dumps(created, indent=2, sort_keys=True) + "\n")
+    header = json.dumps(created, ensure_ascii=False).encode()
+    run.run_json.write_bytes(msgspec.json.format(header, indent=2) + b"\n")
     for path in run.notebooks.glob("*.ipynb"):
         notebook = json.loads(path.read_bytes())
         stamp = notebook["metadata"]["ctp_runbook"]

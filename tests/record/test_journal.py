@@ -24,6 +24,7 @@ from ctp_runbook.record.journal import (
     read_journal,
     utc_text,
 )
+from tests.props.example_records import like
 
 KEYS = ["seq", "wall_utc", "mono_ns", "boot_id", "writer", "kind", "payload", "prev"]
 
@@ -45,7 +46,7 @@ def write(path: Path, *kinds: str) -> None:
     """Append a record of each kind, by a writer of its own."""
     journal = Journal(path, durable=False)
     for kind in kinds:
-        journal.append(kind, {"name": "Größe", "value": 1.5})
+        journal.append(like(kind, name="Größe", value=1.5))
     journal.close()
 
 
@@ -63,8 +64,8 @@ def test_a_record_says_when_who_and_after_what(path: Path) -> None:
     """One compact line with the eight keys in order, by this process, in this boot."""
     before = datetime.now(UTC)
     journal = Journal(path)
-    first = journal.append("run_created", {"run_id": "r1"})
-    second = journal.append("state", {"to": "GATING"})
+    first = journal.append(like("run_created", run_id="r1"))
+    second = journal.append(like("state", to="GATING"))
     journal.close()
     raw = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert [list(one) for one in raw] == [KEYS, KEYS]
@@ -81,7 +82,7 @@ def test_a_record_says_when_who_and_after_what(path: Path) -> None:
 def test_what_was_appended_is_what_is_read(path: Path) -> None:
     """The records handed out, those remembered and those read are the same."""
     journal = Journal(path)
-    appended = (journal.append("a", {"x": None}), journal.append("b", {"y": ["é", {"z": 1e-9}]}))
+    appended = (journal.append(like("a", x=None)), journal.append(like("b", y=["é", {"z": 1e-9}])))
     assert journal.records == appended
     assert read_journal(path) == JournalFile(appended)
     journal.close()
@@ -118,8 +119,8 @@ def test_any_payload_comes_back(payload: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal.jsonl"
         journal = Journal(path, durable=False)
-        journal.append("any", payload)
-        journal.append("next", {})
+        journal.append(like("any", **payload))
+        journal.append(like("next"))
         journal.close()
         assert read_journal(path).records[0].payload == payload
         assert path.read_bytes().count(b"\n") == 2
@@ -134,7 +135,7 @@ def test_what_json_cannot_say_stops_no_rollback(value: object, path: Path) -> No
     journal = Journal(path)
     journal.tolerant = True
     try:
-        journal.append("trigger", {"value": value})
+        journal.append(like("trigger", value=value))
     finally:
         journal.close()
     assert len(read_journal(path).records) == 1
@@ -258,8 +259,8 @@ def test_a_torn_line_is_quoted_wherever_it_was_torn(path: Path, lines: list[byte
         torn = torn_at(path, cut)
         journal = Journal(path, durable=False)
         assert journal.torn_line_sha256 == digest_of(torn)
-        journal.append("orchestrator_started", {})
-        journal.append("state", {})
+        journal.append(like("orchestrator_started"))
+        journal.append(like("state"))
         journal.close()
         found = read_journal(path)
         assert [one.seq for one in found.records] == [0, 1, 2, 3, 4]
@@ -404,10 +405,10 @@ def test_a_durable_record_is_synced(tmp_path: Path) -> None:
     (tmp_path / "null").symlink_to("/dev/null")
     durable = Journal(tmp_path / "null")
     with pytest.raises(JournalError, match="Invalid argument"):
-        durable.append("a", {})
+        durable.append(like("a"))
     durable.close()
     dry = Journal(tmp_path / "null", durable=False)
-    assert dry.append("a", {}).seq == 0
+    assert dry.append(like("a")).seq == 0
     dry.close()
 
 

@@ -159,7 +159,8 @@ def _gone(ok: bool) -> Edit:
 def _outlived(raws: Raws) -> None:
     """Gone before its start, and seen alive again after that."""
     before = nth(raws, "step_started", step="start_new_core_engine")
-    look = {"subject": "old_core_engine", "question": "alive", "ok": True, "observed": "alive"}
+    seen = {"observed": "alive", "expected": "gone"}
+    look = {"subject": "old_core_engine", "question": "alive", "ok": True, **seen}
     raws.insert(raws.index(before), {**before, "kind": "probe", "payload": look})
 
 
@@ -266,6 +267,7 @@ STEPS: dict[str, tuple[str, Edit, str]] = {
             pid=1,
             start_ticks=1,
             command="x",
+            timeout_seconds=30.0,
             due_mono_ns=0,
         ),
         "a dry run started bootstrap_infra",
@@ -392,6 +394,7 @@ def _taken_up(raws: Raws) -> None:
     }
     first = {**ended, "payload": {**unknown, "reason": "its orchestrator was killed"}}
     raws[number:number] = [first, again, gating, second]
+    nth(raws, "control")["payload"]["start"] = number + 1  # given to the start that was taken up
     ended["payload"]["duration_ms"] = 0.0
 
 
@@ -418,6 +421,7 @@ def test_a_step_nobody_finished_may_be_told_as_not_done(run_of: Callable[[str], 
     """What was open when its writer died is closed by the word for that, and no other step is."""
     run = run_of("completed")
     not_done = {"step": "precheck", "phase": "gate", "status": "unknown", "reason": "killed"}
+    not_done["command"] = "/opt/quant-hft/bin/precheck --config ctp.yaml"
     forge(
         run,
         together(

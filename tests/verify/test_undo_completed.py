@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 
 import pytest
 
+from ctp_runbook.errors import JournalError
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
@@ -36,7 +38,8 @@ def replace_parent(run: RunDir, edit: Edit) -> None:
     edit(raws)
     beside = RunDir(run.path.parent / "another")
     beside.make()
-    rewrite_journal(beside, raws)
+    with contextlib.suppress(JournalError):  # what is no journal has no evidence
+        rewrite_journal(beside, raws)
     data = beside.journal.read_bytes()
     path.write_bytes(data)
     forge(run, _carries(digest_of(data)))
@@ -113,11 +116,11 @@ HEADERS: dict[str, tuple[Edit, str]] = {
     ),
     "with a member less": (
         removed("identity", number=3),
-        "{'kind': 'orchestrator_started'}]; the parent's journal has [",
+        "), OrchestratorStarted(resumed=False, ",
     ),
     "with a look between": (
         inserted("parent", "finding", severity="info", sentence="hm"),
-        "the members adopted are [{'kind': 'finding'}, ",
+        "the members adopted are [Finding(severity='info', sentence='hm'), ",
     ),
 }
 
@@ -147,7 +150,7 @@ PARENTS: dict[str, tuple[Edit, str]] = {
     ),
     "that is malformed": (
         changed("closed", exit_code="none"),
-        f"{COPY}: journal record 45 (closed): exit_code has the unexpected value 'none'",
+        "journal record 45 (closed): Expected `int`, got `str` - at `$.exit_code`",
     ),
     "that has no header": (
         removed("run_created"),
