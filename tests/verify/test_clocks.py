@@ -117,8 +117,9 @@ def test_a_pause_is_believed_where_nothing_ran(
     records: list[Record], samples: list[Sample], said: str
 ) -> None:
     """Neither a sample within it, nor another length than between its ends."""
-    assert said in "".join(disturbance_findings(records, samples))
-    assert bool(said) is bool(list(disturbance_findings(records, samples)))
+    findings = "".join(disturbance_findings(History.of(records), samples))
+    assert said in findings
+    assert bool(said) is bool(findings)
 
 
 RULE: dict[str, Any] = {

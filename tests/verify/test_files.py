@@ -154,12 +154,12 @@ FILES: dict[str, tuple[str, Change, str]] = {
     "no notebook": (
         NOTEBOOK,
         lambda data: b"{}",
-        f"{NOTEBOOK}: not a notebook stamped by this project: KeyError('metadata')",
+        f"{NOTEBOOK}: not a notebook stamped by this project: Object missing required field `metadata`",
     ),
     "a notebook of no JSON": (
         NOTEBOOK,
         lambda data: b"<html>",
-        f"{NOTEBOOK}: not a notebook stamped by this project: JSONDecodeError",
+        f"{NOTEBOOK}: not a notebook stamped by this project: JSON is malformed: invalid character (byte 0)",
     ),
 }
 
@@ -300,7 +300,7 @@ NOTEBOOKS: dict[str, tuple[Callable[[Any], None], str]] = {
         f"{NOTEBOOK}: stamped at record 999; the journal has 46",
     ),
     "of no journal": (stamped(journal_records=0), f"{NOTEBOOK}: stamped at record 0; the journal"),
-    "of a true journal": (stamped(journal_records=True), "stamped at record True; the journal"),
+    "of a true journal": (stamped(journal_records=True), "Expected `int`, got `bool` - at `$.metadata.ctp_runbook.journal_records`"),
     "of another journal": (
         stamped(journal_sha256="0" * 64),
         f"{NOTEBOOK}: stamped with journal digest 000000000000…; at record 46 it was ",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify.run import verify_pair
+from ctp_runbook.verify.pair import verify_pair
 
 Pair = tuple[Path, Path]
 Swap = tuple[str, str]

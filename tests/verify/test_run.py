@@ -15,8 +15,9 @@ from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import KINDS
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.report import VerificationReport
-from ctp_runbook.verify.run import verify_pair, verify_run
+from ctp_runbook.verify.run import verify_run
 from tests.props.example_records import EXAMPLES
 from tests.props.forged_runs import (
     Edit,
