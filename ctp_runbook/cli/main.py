@@ -209,7 +209,8 @@ def verify(
 ) -> int:
     """Verify a run, or a bare pair of result files (RUNBOOK §8)."""
     from ctp_runbook.record.rundir import RunDir
-    from ctp_runbook.verify.run import verify_pair, verify_run
+    from ctp_runbook.verify.pair import verify_pair
+    from ctp_runbook.verify.run import verify_run
 
     wanted = {
         "allow_cutover_rollback": allow_cutover_rollback,
