@@ -81,10 +81,9 @@ def readiness(output_json: Path | None, **given: Any) -> int:
 
 def _pipeline(given: Any) -> Any:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
-    from ctp_runbook.gates.clickhouse import clickhouse_door
     from ctp_runbook.gates.context import GateContext
     from ctp_runbook.gates.gate import GateOptions
-    from ctp_runbook.gates.readiness_pipeline import PipelineSources
+    from ctp_runbook.gates.readiness_probes import PipelineSources
 
     names = ("env_file", "profile", "bootstrap_servers", "clickhouse_url", "postgres_dsn")
     if not any(given[name] for name in names[2:]):
@@ -93,7 +92,7 @@ def _pipeline(given: Any) -> Any:
     context = GateContext.of(options, environ=os.environ, tell=click.echo)
     return PipelineSources(
         bootstrap_servers=options.bootstrap_servers,
-        clickhouse=clickhouse_door(context) if options.clickhouse_url else None,
+        clickhouse=context.clickhouse if options.clickhouse_url else None,
         postgres=context.postgres if options.postgres_dsn else None,
     )
 
