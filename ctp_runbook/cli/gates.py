@@ -10,13 +10,11 @@ import click
 
 from ctp_runbook.cli.click_commands import click_command
 from ctp_runbook.cli.options import Command, Option, command, say
-from ctp_runbook.errors import PlanRefused
-from ctp_runbook.plan.gate_table import GATE_GROUP, GATES, Gate, find_gate
-from ctp_runbook.plan.plugins import installed_names
 
 if TYPE_CHECKING:
     from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.gates.readiness_pipeline import PipelineSources
+    from ctp_runbook.plan.gate_table import Gate
 
 __all__ = ["canary", "infra", "readiness"]
 
@@ -105,27 +103,22 @@ def _readiness_name() -> str:
 
 
 class _InfraGroup(click.Group):
-    """The commands of the gates, and of those that a plug-in brings."""
+    """A command a gate, ours and those that a plug-in brings, and the canary."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Ours, else whatever is installed under that name."""
-        if (own := super().get_command(ctx, cmd_name)) is not None:
-            return own
+        """What is of that name, ours before whatever is installed."""
+        from ctp_runbook.plan.gate_table import find_gate
+
+        if cmd_name == "canary":
+            return click_command(cmd_name, canary)
         gate = find_gate(cmd_name)
         return None if gate is None else _gate_command(gate)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Ours, and what is installed and can be used."""
-        return sorted(
-            {*super().list_commands(ctx), *filter(_is_usable, installed_names(GATE_GROUP))}
-        )
+        from ctp_runbook.plan.gate_table import GATES, usable_gates
 
-
-def _is_usable(name: str) -> bool:
-    try:
-        return find_gate(name) is not None
-    except PlanRefused:  # said to whoever names it; it hides no other gate
-        return False
+        return sorted({"canary", *GATES, *(gate.name for gate in usable_gates())})
 
 
 @click.group(cls=_InfraGroup)
@@ -209,8 +202,3 @@ def canary(runs: int, output_json: Path | None, **values: Any) -> int:
         write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
     say(result.sentence)
     return result.exit_code
-
-
-for _gate in GATES.values():
-    infra.add_command(_gate_command(_gate))
-infra.add_command(click_command("canary", canary))

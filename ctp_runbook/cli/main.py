@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ctp_runbook._late import import_msgspec
 from ctp_runbook.cli.options import (
     COPIES,
     HOMES,
@@ -46,9 +47,12 @@ def _perform(words: list[str]) -> Any:
     name, rest = "".join(words[:1]), words[1:]
     if name == "proc" and rest and not rest[0].startswith("-"):
         return proc.perform(tuple(rest))
-    row = load_command(name) if name in HOMES else None
-    if isinstance(row, Command) and (values := plain_values(rest, row.options)) is not None:
-        return row.perform(**values)
+    if name in HOMES:
+        import_msgspec()
+        row = load_command(name)
+        values = plain_values(rest, row.options) if isinstance(row, Command) else None
+        if values is not None:
+            return row.perform(**values)
     from ctp_runbook.cli.click_commands import cli
 
     return cli.main(words, standalone_mode=False)

@@ -7,9 +7,10 @@ runs measured is such an input; without any, cutover and rollback are UNMEASURED
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from ctp_runbook.model import Member, Step
 from ctp_runbook.plan.config import MetricRule
@@ -35,7 +36,8 @@ _COMPARISON = {"max": "<=", "min": ">="}
 
 def checklist_json(plan: Plan, measured: Measured | None = None) -> str:
     """Every fact of the checklist, for machines; ends with a newline."""
-    return json.dumps(_facts(plan, measured or Measured()), ensure_ascii=False, indent=2) + "\n"
+    facts = msgspec.json.encode(_facts(plan, measured or Measured()))
+    return msgspec.json.format(facts, indent=2).decode() + "\n"
 
 
 def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem, TemplateError
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
@@ -31,8 +33,7 @@ __all__ = ["PLAN_FILES", "Plan", "load_plan", "plan_digest", "window_refusals"]
 PLAN_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Everything a run needs to know, fixed before it starts. Times are minutes or seconds
     as named; ``sha256`` binds a real run to what was reviewed."""
 
@@ -62,7 +63,7 @@ class Plan:
     rollback_cancel_seconds: float
     redis_compat: str
     alert_command: str
-    alert_webhook_url: str = field(repr=False)
+    alert_webhook_url: str
     readiness_commands: Mapping[str, str]
     cutover_evidence_output: str
     rollback_evidence_output: str
@@ -72,8 +73,11 @@ class Plan:
     watch_file: Path
     warnings: tuple[str, ...]
     execute_refusals: tuple[str, ...]
-    redactor: Redactor = field(repr=False)
+    redactor: Redactor
     sha256: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.environment} {self.sha256[:12]}>"  # the webhook's address is a secret
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -108,8 +112,7 @@ class Plan:
         return tuple(self.watch.metrics[key] for key in self.monitor_keys)
 
 
-@dataclass(frozen=True)
-class _Inputs:
+class _Inputs(Struct, frozen=True):
     """What was read from the disk, with nothing wrong in it."""
 
     values: TemplateValues
@@ -159,7 +162,7 @@ def load_plan(
         execute_refusals=tuple(map(redactor, found.refusals)),
         redactor=redactor,
     )
-    return replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
+    return msgspec.structs.replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
 
 
 def _facts(values: TemplateValues, limits: Limits) -> dict[str, Any]:
@@ -230,8 +233,7 @@ def _read_inputs(
 
 
 def _masked(problem: Problem, redactor: Redactor) -> Problem:
-    return replace(
-        problem,
+    return problem._replace(
         key=redactor(problem.key),
         found=redactor(problem.found),
         expected=redactor(problem.expected),

@@ -4,15 +4,14 @@ a template gave it a command. A step is one row here and its command in the temp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ctp_runbook.model import Generation, Phase, Role, StepKind
 
 __all__ = ["STEP_TABLE", "StepSpec", "start_steps", "step_spec", "steps_of"]
 
 
-@dataclass(frozen=True)
-class StepSpec:
+class StepSpec(Struct, frozen=True):
     """A step before a template gave it a command.
 
     ``stem`` is its template key without ``_CMD``; its timeout key is ``<stem>_TIMEOUT_SECONDS``.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem
 from ctp_runbook.model import Phase
@@ -43,19 +44,16 @@ SLI_NAMES = (
     "quant_hft_clickhouse_ingest_lag_seconds",
 )
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-_WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
-_URL = re.compile(
-    r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?", re.ASCII
-)
+_NUMBER = r"(?a)[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_UNIT = r"[A-Za-z0-9:_.\\@-]{1,255}"
+_WEBHOOK = r"https?://[^\s/]+\S*"
+_URL = r"(?a)https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?"
 _DAY_SECONDS = 86_400.0
 _YEARS = range(2000, 2100)
 
 
-@dataclass(frozen=True)
-class TemplateKey:
+class TemplateKey(Struct, frozen=True):
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
@@ -168,8 +166,7 @@ KEYS: Mapping[str, TemplateKey] = {
 }
 
 
-@dataclass(frozen=True)
-class TemplateValues:
+class TemplateValues(Struct, frozen=True):
     """The values of both templates that passed their own check, and all that did not."""
 
     entries: Mapping[str, Entry]
@@ -322,12 +319,12 @@ def _expected(value: str, key: TemplateKey) -> str | None:
         case "window":
             return _window_expected(value)
         case "name":
-            good = _NAME.fullmatch(value)
+            good = re.fullmatch(_NAME, value)
             return None if good else "letters, digits, '.', '_' and '-', 64 at most"
         case "unit":
-            return None if _UNIT.fullmatch(value) else "the name of a systemd unit"
+            return None if re.fullmatch(_UNIT, value) else "the name of a systemd unit"
         case "webhook":
-            good = _WEBHOOK.fullmatch(value)
+            good = re.fullmatch(_WEBHOOK, value)
             return None if good else "http://… or https://… without spaces"
         case "url":
             return None if _is_metrics_url(value) else "http://HOST:PORT/PATH without user info"
@@ -336,7 +333,7 @@ def _expected(value: str, key: TemplateKey) -> str | None:
 
 
 def _in_range(value: str, key: TemplateKey) -> bool:
-    if not _NUMBER.fullmatch(value):
+    if not re.fullmatch(_NUMBER, value):
         return False
     number = float(value)
     above = number >= key.low if key.low_allowed else number > key.low
@@ -344,7 +341,7 @@ def _in_range(value: str, key: TemplateKey) -> bool:
 
 
 def _is_metrics_url(value: str) -> bool:
-    match = _URL.fullmatch(value)
+    match = re.fullmatch(_URL, value)
     return match is not None and 0 < int(match.group(1)) < 65_536
 
 
