@@ -87,7 +87,7 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
         "measured": {
             "cutover": measured.cutover,
             "rollback": measured.rollback,
-            **vars(measured),
+            **msgspec.structs.asdict(measured),
         },
         "evidence_files": list(EVIDENCE_FILES),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],

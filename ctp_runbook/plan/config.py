@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -29,8 +28,7 @@ __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 _PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class MetricRule:
+class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one metric of the watch is measured and judged.
 
     ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
@@ -48,7 +46,7 @@ class MetricRule:
     limit: float
     direction: str
     url: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
     quantile: float = 0.99
     scale: float = 1.0
     for_seconds: float = 0.0

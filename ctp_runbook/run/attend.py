@@ -10,6 +10,7 @@ from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
+from ctp_runbook.record.kinds import GuardianStarted, OrchestratorStarted
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole", "unstarted_sentence"]
@@ -36,14 +37,14 @@ def _is_attended(history: History) -> bool:
 def _attendants(records: tuple[Record, ...]) -> list[Identity]:
     found = []
     for record in records:
-        if record.kind == "orchestrator_started":
+        if isinstance(record.payload, OrchestratorStarted):
             writer = record.writer
-            found.append(Identity(writer["pid"], writer["start_ticks"], record.boot_id))
-            if given := record.payload.get("guardian"):
-                found.append(Identity(given["pid"], given["start_ticks"], record.boot_id))
-        elif record.kind == "guardian_started":
-            given = record.payload
-            found.append(Identity(given["pid"], given["start_ticks"], record.boot_id))
+            found.append(Identity(writer.pid, writer.start_ticks, record.boot_id))
+            if guardian := record.payload.guardian:
+                found.append(Identity(guardian.pid, guardian.start_ticks, record.boot_id))
+        elif isinstance(record.payload, GuardianStarted):
+            started = record.payload
+            found.append(Identity(started.pid, started.start_ticks, record.boot_id))
     return found
 
 

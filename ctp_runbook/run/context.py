@@ -11,6 +11,7 @@ from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import Payload, of_kind
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["RunContext"]
@@ -34,9 +35,10 @@ class RunContext:
     alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
-    def record(self, kind: str, **payload: Any) -> None:
+    def record(self, kind: str | Payload, **payload: Any) -> None:
         """Append to the journal, redacted."""
-        self.journal.append(kind, self.plan.redactor.data(payload))
+        made = of_kind(kind, payload) if isinstance(kind, str) else kind
+        self.journal.append(self.plan.redactor.data(made))
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
         """Append that ``step`` is not done, and why."""

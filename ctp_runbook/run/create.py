@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
@@ -15,6 +15,7 @@ from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import PlanFacts, PlanFiles, PlannedStep, RunCreated, WatchFacts
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
 
@@ -113,69 +114,83 @@ def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
     return {name: digest_of(text.encode()) for name, text in texts.items()}
 
 
-def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
-    """The first payload of the journal, but for digests: what the run is, and its plan."""
+def header_of(
+    run: RunDir,
+    plan: Plan,
+    options: RunOptions,
+    *,
+    measured: Measured,
+    overrides: Mapping[str, str],
+    reason: str,
+    rehearsal: bool,
+) -> RunCreated:
+    """The first payload of the journal, redacted, but for digests: what the run is, and its plan.
+
+    ``reason`` and ``rehearsal`` are those of the run that this one undoes.
+    """
     copies = {
         name: str(Path(path).absolute())
         for name in ("cutover_output", "rollback_output")
         if (path := getattr(options, name)) is not None
     }
-    return {
-        "run_id": run.run_id,
-        "environment": plan.environment,
-        "dry_run": options.execute is not True,
-        "rehearsal": plan.is_rehearsal,
-        "plan_sha256": plan.sha256,
-        "created_by": options.by or operator_name(),
-        "host": os.uname().nodename,
-        "probe": options.probe,
-        "force_rollback": options.force_rollback,
-        "forced_after_seconds": plan.forced_rollback_after_seconds,
-        "restarts_max": plan.limits.restarts_max,
-        "short_watch_reason": options.short_watch_reason,
-        "parent_run": options.parent_run,
-        "cwd": str(Path.cwd()),
-        "files": {name: str(getattr(plan, name).absolute()) for name in PLAN_FILES},
-        "copies": copies,
-        "plan": _plan_data(plan),
-    }
+    header = RunCreated(
+        run_id=run.run_id,
+        environment=plan.environment,
+        dry_run=options.execute is not True,
+        rehearsal=rehearsal,
+        plan_sha256=plan.sha256,
+        created_by=options.by or operator_name(),
+        host=os.uname().nodename,
+        probe=options.probe,
+        force_rollback=options.force_rollback,
+        forced_after_seconds=plan.forced_rollback_after_seconds,
+        restarts_max=plan.limits.restarts_max,
+        short_watch_reason=options.short_watch_reason,
+        parent_run=options.parent_run,
+        cwd=str(Path.cwd()),
+        files=PlanFiles(**{name: str(getattr(plan, name).absolute()) for name in PLAN_FILES}),
+        copies=copies,
+        plan=_plan_facts(plan),
+        measured=measured,
+        overrides=dict(overrides),
+        reason=reason,
+        plan_files={},
+        kept_files={},
+    )
+    redacted: RunCreated = plan.redactor.data(header)
+    return redacted
 
 
-def _plan_data(plan: Plan) -> dict[str, Any]:
+def _plan_facts(plan: Plan) -> PlanFacts:
     """What evidence, verification and pictures need of the plan."""
-    return {
-        "environment": plan.environment,
-        "window_local": plan.window_text,
-        "ctp_config_path": plan.ctp_config_path,
-        "monitor_minutes": plan.monitor_minutes,
-        "monitor_keys": list(plan.monitor_keys),
-        "trigger_text": plan.trigger.text,
-        "max_rollback_seconds": plan.max_rollback_seconds,
-        "hold_seconds": plan.hold_seconds,
-        "hold_expiry": plan.hold_expiry,
-        "session_policy": plan.session_policy,
-        "cutover_evidence_output": plan.cutover_evidence_output,
-        "rollback_evidence_output": plan.rollback_evidence_output,
-        "warnings": list(plan.warnings),
-        "steps": [
-            {
-                "name": step.name,
-                "phase": step.phase.value,
-                "kind": step.kind.value,
-                "command": step.command,
-                "timeout_seconds": step.timeout_seconds,
-            }
+    return PlanFacts(
+        environment=plan.environment,
+        window_local=plan.window_text,
+        ctp_config_path=plan.ctp_config_path,
+        monitor_minutes=plan.monitor_minutes,
+        monitor_keys=tuple(plan.monitor_keys),
+        trigger_text=plan.trigger.text,
+        max_rollback_seconds=plan.max_rollback_seconds,
+        hold_seconds=plan.hold_seconds,
+        hold_expiry=plan.hold_expiry,
+        session_policy=plan.session_policy,
+        cutover_evidence_output=plan.cutover_evidence_output,
+        rollback_evidence_output=plan.rollback_evidence_output,
+        warnings=tuple(plan.warnings),
+        steps=tuple(
+            PlannedStep(
+                name=step.name,
+                phase=step.phase,
+                kind=step.kind,
+                command=step.command,
+                timeout_seconds=step.timeout_seconds,
+            )
             for step in plan.steps
-        ],
-        "watch": {
-            "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
-            "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
-            "recovery_seconds": plan.watch.recovery_seconds,
-            "metrics": {rule.name: _rule_data(rule) for rule in plan.watched},
-        },
-    }
-
-
-def _rule_data(rule: Any) -> dict[str, Any]:
-    data = {field.name: getattr(rule, field.name) for field in fields(rule)}
-    return {**data, "labels": dict(rule.labels)}
+        ),
+        watch=WatchFacts(
+            tolerance_inconclusive_seconds=plan.watch.tolerance_inconclusive_seconds,
+            tolerance_error_seconds=plan.watch.tolerance_error_seconds,
+            recovery_seconds=plan.watch.recovery_seconds,
+            metrics={rule.name: rule for rule in plan.watched},
+        ),
+    )

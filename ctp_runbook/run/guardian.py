@@ -205,10 +205,10 @@ class GuardianWatch:
         self._next_look = 0.0
 
     @property
-    def described(self) -> dict[str, int]:
-        """Who it is, for the record; empty when there is none."""
+    def described(self) -> dict[str, int] | None:
+        """Who it is, for the record; None when there is none."""
         known = self._identity
-        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else {}
+        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else None
 
     def look(self, context: RunContext) -> None:
         """Look at most twice a second; start a new guardian when the old one is gone."""

@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, digest_of
+from ctp_runbook.record.journal import Journal, digest_of, header_text
+from ctp_runbook.record.kinds import Finding, Payload
 from ctp_runbook.record.private_plan import clear_private, keep_private
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.run import attend, create, starting
@@ -30,6 +32,7 @@ from ctp_runbook.run.create import header_of, overrides_of, write_plan
 __all__ = [
     "HeldEnvironment",
     "RunOptions",
+    "Undone",
     "answer_in",
     "begin",
     "create_run",
@@ -171,6 +174,19 @@ def held_environment(plan: Plan, options: RunOptions) -> Iterator[HeldEnvironmen
         os.close(lock_fd)
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What a rollback takes over from the completed run that it undoes.
+
+    ``plan_files`` go into plan/, ``records`` stand after the header.
+    """
+
+    reason: str
+    rehearsal: bool
+    plan_files: Mapping[str, bytes]
+    records: tuple[Payload, ...]
+
+
 def _path_of(plan: Plan, options: RunOptions) -> Path:
     path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
     return path.absolute()
@@ -181,19 +197,16 @@ def write_run(
     options: RunOptions,
     *,
     path: Path | None = None,
-    more: Mapping[str, Any] | None = None,
-    plan_files: Mapping[str, bytes] | None = None,
-    records: Iterable[tuple[str, Mapping[str, Any]]] = (),
+    undone: Undone | None = None,
 ) -> RunDir:
     """Make the directory of a run that was let through, with its plan and its header.
 
-    ``more`` goes into the header, ``plan_files`` into plan/, ``records`` after the header. Raises
-    RunRefused when the run id is taken.
+    ``undone`` is the run that this one rolls back. Raises RunRefused when the run id is taken.
     """
     run = RunDir(path or _path_of(plan, options))
     run.make()
     try:
-        _write(run, plan, options, more=more or {}, plan_files=plan_files or {}, records=records)
+        _write(run, plan, options, undone=undone)
     except BaseException:
         # Without its header it is no run, and nobody would ever come to remove these.
         clear_private(run)
@@ -201,49 +214,42 @@ def write_run(
     return run
 
 
-def _write(
-    run: RunDir,
-    plan: Plan,
-    options: RunOptions,
-    *,
-    more: Mapping[str, Any],
-    plan_files: Mapping[str, bytes],
-    records: Iterable[tuple[str, Mapping[str, Any]]],
-) -> None:
+def _write(run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | None) -> None:
     measured = options.measured(plan.environment)
-    overrides = {} if options.parent_run else overrides_of(plan, options, measured)
-    digests = {
-        "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files)},
-        "kept_files": keep_private(run, plan) if options.execute is True else {},
-    }
-    facts = {
-        **header_of(run, plan, options),
-        "measured": vars(measured),
-        "overrides": {name: reason for name, (reason, _) in overrides.items()},
-        **more,
-    }
-    header = {**plan.redactor.data(facts), **digests}
+    overrides = {} if undone else overrides_of(plan, options, measured)
+    header = structs.replace(
+        header_of(
+            run,
+            plan,
+            options,
+            measured=measured,
+            overrides={name: reason for name, (reason, _) in overrides.items()},
+            reason=undone.reason if undone else "",
+            rehearsal=undone.rehearsal if undone else plan.is_rehearsal,
+        ),
+        plan_files={
+            **write_plan(run, plan, measured),
+            **_write_more(run, undone.plan_files if undone else {}),
+        },
+        kept_files=keep_private(run, plan) if options.execute is True else {},
+    )
     # The journal comes to be whole, and before run.json, by which runs are found: nobody starts a
     # run whose first records are still being written, and whoever is killed here leaves none.
     draft = run.journal.with_suffix(".draft")
     journal = Journal(draft, durable=options.execute is True)
-    journal.append("run_created", header)
-    for kind, payload in records:
-        journal.append(kind, payload)
+    journal.append(header)
+    for payload in undone.records if undone else ():
+        journal.append(payload)
     for name, (reason, refused) in overrides.items():
-        told = f"OVERRIDE --{name.replace('_', '-')} by {facts['created_by']}: {reason} ({refused})"
-        journal.append("finding", {"severity": "critical", "sentence": plan.redactor(told)})
+        override = (
+            f"OVERRIDE --{name.replace('_', '-')} by {header.created_by}: {reason} ({refused})"
+        )
+        journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
     if options.execute is True:
         _warn_of_shared_group(journal)
     journal.close()
     draft.rename(run.journal)
-    write_atomic(run.run_json, _json(header))
-
-
-def _json(header: Mapping[str, Any]) -> bytes:
-    import json
-
-    return (json.dumps(header, indent=2, sort_keys=True) + "\n").encode()
+    write_atomic(run.run_json, header_text(header))
 
 
 def _write_more(run: RunDir, files: Mapping[str, bytes]) -> dict[str, str]:
@@ -256,7 +262,7 @@ def _warn_of_shared_group(journal: Journal) -> None:
     from ctp_runbook.run.guardian import shares_control_group
 
     if warning := shares_control_group():
-        journal.append("finding", {"severity": "warning", "sentence": warning})
+        journal.append(Finding(severity="warning", sentence=warning))
 
 
 def request(

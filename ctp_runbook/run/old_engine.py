@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec import structs
 
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
@@ -61,7 +62,7 @@ class OldEngineSampling:
                 if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
                     continue
                 error = self._context.plan.redactor(sample.error)
-                sink.write(replace(sample, seq=self._next_seq, error=error).to_line())
+                sink.write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
                 sink.flush()
                 self._next_seq += 1
 

@@ -12,14 +12,15 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
-from ctp_runbook.plan.timing import Measured, undo_refusals
+from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.private_plan import load_private_plan, named_files
@@ -246,7 +247,7 @@ class Orchestrator:
         overrides = created.get("overrides", {})
         return undo_refusals(
             self.context.plan,
-            Measured.of(created.get("measured", {})),
+            created.measured,
             now=datetime.now(UTC),
             accept_unmeasured=str(overrides.get("accept_unmeasured", "")),
             accept_late=str(overrides.get("accept_late", "")),

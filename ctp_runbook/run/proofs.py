@@ -15,6 +15,7 @@ from ctp_runbook.host.pin import below, lookalikes, pin_process, survivors
 from ctp_runbook.host.process import end_processes, identity_of, is_running
 from ctp_runbook.model import Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.step_table import start_steps
+from ctp_runbook.record.history import pinned
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def pin_member(
     pin = pin_process(process, before=known)
     if pin == known:
         return
-    context.record("identity", member=member.name, unit=member.unit, **pin.facts)
+    context.record(pinned(member.name, member.unit, pin))
     if known is None and pin.bystanders:
         pids = tuple(one.pid for one in pin.bystanders)
         told = (

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import is_running
-from ctp_runbook.model import Identity, Outcome, StepStatus
+from ctp_runbook.model import Identity, Outcome, Phase, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.kinds import Closed, StepNotDone
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
@@ -39,7 +40,7 @@ __all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_s
 _START_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.01
-_PHASES = ("gate", "switch")
+_PHASES = (Phase.GATE, Phase.SWITCH)
 
 
 def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
@@ -240,14 +241,26 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str) -> bool:
         return False
     redactor = _redactor(run)
     journal = Journal(run.journal)
-    for step in history.plan.get("steps", ()):
-        if step["phase"] in _PHASES:
-            not_run = {"status": StepStatus.NOT_RUN.value, "reason": "the run was never started"}
-            named = {"step": step["name"], "phase": step["phase"], "command": step["command"]}
-            journal.append("step_not_done", {**named, **not_run})
-    end = {"outcome": outcome.value, "exit_code": outcome.exit_code, "failed_step": ""}
-    # Nobody looked at what runs: this run had no business with it.
-    journal.append("closed", {**end, "sentence": redactor(sentence), "running": {}})
+    for step in history.plan.steps:
+        if step.phase in _PHASES:
+            journal.append(
+                StepNotDone(
+                    step=step.name,
+                    phase=step.phase,
+                    status=StepStatus.NOT_RUN,
+                    reason="the run was never started",
+                    command=step.command,
+                )
+            )
+    journal.append(
+        Closed(
+            outcome=outcome,
+            exit_code=outcome.exit_code,
+            sentence=redactor(sentence),
+            failed_step="",
+            running={},  # nobody looked at what runs: this run had no business with it
+        )
+    )
     journal.close()
     _clear_away(run)
     return True

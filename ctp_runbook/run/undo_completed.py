@@ -16,12 +16,14 @@ from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.process import boot_id
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.kinds import ParentAdopted, Payload
 from ctp_runbook.record.private_plan import named_files, plan_of_files
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.run.launch import (
     RunOptions,
+    Undone,
     held_environment,
     operator_name,
     read_history,
@@ -116,9 +118,12 @@ def roll_back_by_new_run(run: RunDir, *, by: str = "", reason: str = "") -> RunD
                 plan,
                 options,
                 path=held.path,
-                more={"reason": reason, "rehearsal": history.created["rehearsal"]},
-                plan_files={PARENT_JOURNAL: data},
-                records=_adopted(history, journal_sha256=digest_of(data)),
+                undone=Undone(
+                    reason=plan.redactor(reason),
+                    rehearsal=history.created.rehearsal,
+                    plan_files={PARENT_JOURNAL: data},
+                    records=tuple(_adopted(history, journal_sha256=digest_of(data))),
+                ),
             )
         set_going(made, lock_fd=held.lock_fd, asked=asked)
     return made
@@ -152,17 +157,10 @@ def _plan_of(run: RunDir, history: History) -> Plan:
     return plan
 
 
-def _adopted(history: History, *, journal_sha256: str) -> Iterator[tuple[str, dict[str, object]]]:
+def _adopted(history: History, *, journal_sha256: str) -> Iterator[Payload]:
     """What the new run knows from the start: its parent, and who the members are."""
-    if history.outcome is None:
-        raise JournalError("a run that is not over adopts nobody")
-    yield (
-        "parent",
-        {
-            "run_id": history.run_id,
-            "journal_sha256": journal_sha256,
-            "outcome": history.outcome.value,
-        },
-    )
+    if history.outcome is not Outcome.COMPLETED:
+        raise JournalError("only a COMPLETED run is undone by another")
+    yield ParentAdopted(run_id=history.run_id, journal_sha256=journal_sha256, outcome="COMPLETED")
     for member, pin in history.pins.items():
-        yield "identity", {"member": member, "unit": "", **pin.facts}
+        yield pinned(member, "", pin)

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, BinaryIO
+
+from msgspec import structs
 
 from ctp_runbook.host.clocks import Clocks, Disturbance
 from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
+from ctp_runbook.record.kinds import WatchStarted
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
@@ -172,7 +174,9 @@ class Watch:
     def _keep(self, sample: Sample, sink: BinaryIO) -> Firing | None:
         if self._holding_since is None and sample.mono > self._ends:
             return None
-        sample = replace(sample, seq=self._next_seq, error=self._plan.redactor(sample.error))
+        sample = structs.replace(
+            sample, seq=self._next_seq, error=self._plan.redactor(sample.error)
+        )
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         sink.write(sample.to_line())
@@ -306,10 +310,9 @@ class Watch:
             pin_member(self._context, member, self._context.history.identities.get(member.name))
         self._context.record("state", to=State.WATCHING.value, reason="the switch is verified")
         record = self._context.journal.append(
-            "watch_started",
-            {"minutes": self._minutes, "metrics": list(plan.monitor_keys)},
+            WatchStarted(minutes=self._minutes, metrics=tuple(plan.monitor_keys))
         )
-        return record.mono_ns / 1e9
+        return record.mono
 
     def _replay(self, history: History) -> int:
         """Take the samples of before the interruption in; returns the next sequence number."""

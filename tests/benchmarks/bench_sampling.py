@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from msgspec.structs import replace
 
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation
@@ -235,7 +236,7 @@ def main() -> None:
         size = context.run.samples.stat().st_size
         ended = context.history.watch_ended
         bare = sleeper.communicate()[0].strip()
-    verdict = ended.payload["verdict"] if ended else "none"
+    verdict = ended.payload.verdict if ended else "none"
     late = _jitter(samples)
     due = [one.due for one in samples if one.target == "engine"]
     steps = [b - a for a, b in pairwise(due)]

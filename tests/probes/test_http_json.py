@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.config import MetricRule

@@ -20,6 +20,7 @@ from ctp_runbook.host.process import own_identity
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.triggers import parse_trigger
+from ctp_runbook.record.history import pinned
 from ctp_runbook.run.requests import Request
 from ctp_runbook.run.window import Watch
 from tests.props.plan_fixtures import make_plan, open_context
@@ -78,7 +79,7 @@ def main() -> None:
         )
         own = own_identity()  # as long as this process lives, so do the members
         for member in ("new_core_engine", "new_strategy_runner"):
-            context.record("identity", member=member, **Pin(own).facts)
+            context.record(pinned(member, "", Pin(own)))
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)

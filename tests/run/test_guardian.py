@@ -20,6 +20,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.guardian import end_leftovers, shares_control_group
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.run.requests import send_request
+from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, processes_with, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -58,7 +59,7 @@ def history_of(folder: Path, *entries: tuple[str, dict[str, object]]) -> History
     """These records, folded."""
     journal = Journal(folder / "journal.jsonl", durable=False)
     for kind, payload in entries:
-        journal.append(kind, payload)
+        journal.append(like(kind, **payload))
     journal.close()
     return History.of(journal.records)
 
@@ -237,10 +238,9 @@ def mid_switch(stack: SmallStack) -> RunDir:
         identity = stack.identity(member)
         assert identity is not None
         journal.append(
-            "identity",
-            {"member": member, "pid": identity.pid, "start_ticks": identity.start_ticks},
+            like("identity", member=member, pid=identity.pid, start_ticks=identity.start_ticks),
         )
-    journal.append("state", {"to": "SWITCHING", "reason": "go"})
+    journal.append(like("state", to="SWITCHING", reason="go"))
     step = "stop_old_strategy_runner"
     journal.append(*step_started(Identity(2**22 + 1, 1), step=step))
     journal.append(*step_ended(step))

@@ -38,6 +38,7 @@ from ctp_runbook.run.launch import (
 )
 from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify.run import verify_run
+from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, make_plan, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -398,7 +399,7 @@ def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions
 
     def show(history: History) -> None:
         shown.append(len(history.records))
-        journal.append("finding", {"severity": "info", "sentence": "x"})
+        journal.append(like("finding", severity="info", sentence="x"))
 
     history = follow(run, until=lambda h: len(h.records) == 4, on_change=show, poll_seconds=0.01)
     journal.close()
@@ -415,7 +416,7 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     with pytest.raises(RunRefused, match=r"never started, .*ctp-runbook abort --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
     journal = Journal(run.journal, durable=False)
-    journal.append("state", {"to": "GATING", "reason": ""})
+    journal.append(like("state", to="GATING", reason=""))
     journal.close()
     with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
@@ -459,7 +460,7 @@ def test_a_run_is_attended_while_its_orchestrator_lives(
     run = create_run(plan, options)
     if payload is not None:
         journal = Journal(run.journal, durable=False)
-        journal.append("orchestrator_started", payload)
+        journal.append(like("orchestrator_started", **payload))
         journal.close()
     assert is_attended(run) is attended
 
@@ -473,7 +474,7 @@ def test_a_guardian_attends_too(
     run = create_run(plan, options)
     journal = Journal(run.journal, durable=False)
     guardian = {"pid": own.pid, "start_ticks": own.start_ticks - ticks, "reason": ""}
-    journal.append("guardian_started", guardian)
+    journal.append(like("guardian_started", **guardian))
     journal.close()
     assert is_attended(run) is attended
 
@@ -486,7 +487,7 @@ def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions)
         request(run, "hold", by="ops", reason="wait")
     assert list(run.control.iterdir()) == []
     journal = Journal(run.journal, durable=False)
-    seq = journal.append("orchestrator_started", {"resumed": False, "reason": ""}).seq
+    seq = journal.append(like("orchestrator_started", resumed=False, reason="")).seq
     journal.close()
     request(run, "hold", by="ops", reason="wait")
     (path,) = run.control.iterdir()

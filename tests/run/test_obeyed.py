@@ -17,6 +17,7 @@ from ctp_runbook.record.journal import Journal, Record, utc_text
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
+from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -228,7 +229,7 @@ def test_a_stop_that_was_taken_in_and_not_acted_on_is_not_forgotten(stack: Small
     wait_for(lambda: not launch.is_attended(run.run))
     journal = Journal(run.run.journal)
     asked = {"request": "rollback", "by": "chief", "reason": "", "requested_utc": utc_text()}
-    journal.append("control", {**asked, "file": "gone.json"})
+    journal.append(like("control", **{**asked, "file": "gone.json"}))
     journal.close()
     launch.start(run.run, resume="taken up again")
     assert run.end() is Outcome.ROLLED_BACK_IN_BUDGET

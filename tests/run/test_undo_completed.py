@@ -16,12 +16,13 @@ from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
+from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 from tests.props.synthetic_runs import make_run
@@ -76,9 +77,9 @@ def beside(folder: Path, name: str, *records: tuple[str, dict[str, object]]) -> 
     header = {"run_id": name, "environment": "synthetic", "dry_run": False, "plan": {}}
     run.run_json.write_text(json.dumps(header))
     journal = Journal(run.journal, durable=False)
-    journal.append("run_created", header)
+    journal.append(like("run_created", **header))
     for kind, payload in records:
-        journal.append(kind, payload)
+        journal.append(like(kind, **payload))
     journal.close()
 
 
@@ -137,10 +138,8 @@ def completed(stack: SmallStack, plan: Plan) -> RunDir:
     for member in NEW:
         identity = stack.identity(member)
         assert identity is not None
-        journal.append("identity", {"member": member, "unit": "", **pin_process(identity).facts})
-    journal.append(
-        "closed", {"outcome": "COMPLETED", "exit_code": 0, "sentence": "", "running": {}}
-    )
+        journal.append(pinned(member, "", pin_process(identity)))
+    journal.append(like("closed", outcome="COMPLETED", exit_code=0, sentence="", running={}))
     journal.close()
     return run
 

@@ -12,6 +12,7 @@ from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.history import pinned
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Request
@@ -41,7 +42,7 @@ def context(tmp_path: Path, plan: Plan) -> Iterator[RunContext]:
     with open_context(tmp_path, plan=plan) as made:
         made.record("run_created", run_id=made.run.run_id, dry_run=False)
         for member in ("new_core_engine", "new_strategy_runner"):
-            made.record("identity", member=member, **Pin(own_identity()).facts)
+            made.record(pinned(member, "", Pin(own_identity())))
         yield made
 
 
