@@ -220,6 +220,6 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
         return _LEFT if state is State.HOLDING else 0
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
-    say(f"{history.outcome.value}: {history.closed.payload['sentence']}")
+    say(f"{history.outcome.value}: {history.closed.payload.sentence}")
     say(f"evidence: {run.evidence}")
     return history.outcome.exit_code
