@@ -46,6 +46,10 @@ class Entry(Struct, frozen=True):
     file: str
     line: int
 
+    def problem(self, *, found: str, expected: str, remedy: str, nearest: str = "") -> Problem:
+        """What is wrong with this line."""
+        return Problem(self.file, self.line, self.key, found, expected, remedy, nearest)
+
 
 class TemplateText(Struct, frozen=True):
     """A template as it was read."""
