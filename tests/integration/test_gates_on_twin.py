@@ -21,6 +21,7 @@ from ctp_runbook.gates.run import run_gate
 from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.layout import Plane
+from tests.props.data_plane import plane_up
 from tests.props.real_chain import ROOT
 
 pytestmark = pytest.mark.timeout(240)
@@ -70,7 +71,7 @@ class Twin:
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
     """A data plane."""
-    plane = control.up(tmp_path_factory.mktemp("twin") / "plane")
+    plane = plane_up(tmp_path_factory.mktemp("twin") / "plane")
     try:
         yield Twin(plane)
     finally:

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_a_member_that_never_was_is_gone(member: Member, tmp_path: Path) -> None
 def test_a_member_that_runs_is_alive(member: Member, tmp_path: Path, process: Identity) -> None:
     """The pid file names a process that runs, and the command says so too."""
     Path(member.pid_file).write_text(f"{process.pid}\n{process.start_ticks}\n")
-    seen = look(replace(member, alive_command="exit 0"), tmp_path)
+    seen = look(member._replace(alive_command="exit 0"), tmp_path)
     assert seen.is_alive
     assert seen.identity == process
 
@@ -183,7 +182,7 @@ def test_a_blank_alive_command_says_nothing(
     member: Member, tmp_path: Path, process: Identity
 ) -> None:
     """No command, no word of it: neither alive nor gone."""
-    blank = replace(member, alive_command="")
+    blank = member._replace(alive_command="")
     assert look(blank, tmp_path).command is None
     seen = look(blank, tmp_path, known=process)
     assert not seen.is_alive
@@ -193,7 +192,7 @@ def test_a_blank_alive_command_says_nothing(
 def test_an_alive_command_that_hangs_could_not_tell(member: Member, tmp_path: Path) -> None:
     """It is ended after its time, with all it started."""
     began = time.monotonic()
-    hanging = replace(member, alive_command="trap '' TERM; sleep 600 & sleep 600")
+    hanging = member._replace(alive_command="trap '' TERM; sleep 600 & sleep 600")
     seen = observe_member(
         hanging, known=None, cwd=tmp_path, env={**ENVIRON, "MARK": str(tmp_path)}, seconds=0.2
     )
@@ -234,7 +233,7 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
     assert recorded_identity(member) is None
     seen = look(member, tmp_path)
     assert (seen.identity, seen.by_pid, seen.is_gone) == (None, process, False)
-    assert look(replace(member, alive_command="exit 0"), tmp_path).is_alive
+    assert look(member._replace(alive_command="exit 0"), tmp_path).is_alive
     Path(member.pid_file).write_text(f"{2**22 + 1}\n")
     assert look(member, tmp_path).is_gone
 
@@ -242,7 +241,7 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
 def test_a_relative_pid_file_lies_where_the_commands_run(member: Member, tmp_path: Path) -> None:
     """And not where this process happens to be: a file not found would say gone."""
     Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
-    relative = replace(member, pid_file="runner.pid")
+    relative = member._replace(pid_file="runner.pid")
     assert recorded_identity(relative, cwd=tmp_path) == Identity(NOBODY, 7, boot_id())
     assert recorded_identity(relative) is None
     assert look(relative, tmp_path).identity_known
@@ -276,7 +275,7 @@ def test_a_garbled_pid_file_is_no_proof_of_alive(
 ) -> None:
     """The journal's process runs and the command says alive; who runs now is still not known."""
     Path(member.pid_file).write_text("?")
-    seen = look(replace(member, alive_command="exit 0"), tmp_path, known=process)
+    seen = look(member._replace(alive_command="exit 0"), tmp_path, known=process)
     assert (seen.identity, seen.is_alive, seen.is_gone) == (process, False, False)
 
 
@@ -334,7 +333,7 @@ def test_a_unit_names_its_main_process(
     systemctl.write_text(f"#!/bin/sh\nprintf '{says.format(pid=process.pid)}\\n'\nexit {code}\n")
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
-    unit = replace(member, pid_file="", unit="engine.service")
+    unit = member._replace(pid_file="", unit="engine.service")
     seen = look(unit, tmp_path)
     assert recorded_identity(unit) == seen.identity == (process if runs else None)
     assert seen.is_gone == (not runs and not unasked)
@@ -346,7 +345,7 @@ def test_without_systemd_a_unit_says_nothing(
     member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither alive nor gone; the sentence says why."""
-    unit = replace(member, pid_file="", unit="engine.service")
+    unit = member._replace(pid_file="", unit="engine.service")
     monkeypatch.setenv("PATH", "/nowhere")
     assert recorded_identity(unit) is None
     seen = observe_member(unit, known=None, cwd=tmp_path, env=ENVIRON, seconds=5)
@@ -489,7 +488,7 @@ def test_what_others_saw_is_kept(member: Member, tmp_path: Path) -> None:
 def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
     """An abort does not wait for an alive command that hangs: it could not tell."""
     began = time.monotonic()
-    hanging = replace(member, alive_command="sleep 600")
+    hanging = structs.replace(member, alive_command="sleep 600")
     seen = observe_member(
         hanging, known=None, cwd=tmp_path, env=ENVIRON, seconds=60, interrupt=lambda: "abort"
     )
@@ -502,7 +501,7 @@ def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
 
 def test_a_glance_sees_who_runs(member: Member, tmp_path: Path, process: Identity) -> None:
     """By what the journal knows, by the pid file, and by a bare pid; the command is not asked."""
-    deaf = replace(member, alive_command="touch asked; exit 0")
+    deaf = structs.replace(member, alive_command="touch asked; exit 0")
 
     def shows(known: Identity | None = None) -> bool:
         return shows_by_name_or_port(deaf, known=known, cwd=tmp_path)
