@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["FakeDocker"]
 
-_SCRIPT = """#!{python}
+_SCRIPT = """#!{python} -SE
 import json, sys
 from pathlib import Path
 
