@@ -9,6 +9,7 @@ answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -71,14 +72,10 @@ def _session(twin: Twin, generation: str) -> str:
     """TD ready (settlement confirmed, private stream drained) and MD logged in."""
     state = _state_of(twin, generation)
     td, md = state["td_session"], state["md_session"]
+    seen = f"{state['generation']} engine: td {td}, md {md}"
     if td != "ready" or md != "logged_in":
-        raise ProbeError(
-            f"{state['generation']} engine: td {td}, md {md}; expected ready, logged_in"
-        )
-    return (
-        f"{state['generation']} engine: td {td}, md {md}, {state['replayed']} returns replayed "
-        f"in {state['drain_seconds']} s"
-    )
+        raise ProbeError(f"{seen}; expected ready, logged_in")
+    return f"{seen}, {state['replayed']} returns replayed in {state['drain_seconds']} s"
 
 
 def _trading(twin: Twin, generation: str) -> str:
@@ -137,11 +134,9 @@ def _answering(twin: Twin) -> str:
     """The generation whose engine answers; raises ProbeError for none or both."""
     found = []
     for generation in ("old", "new"):
-        try:
+        with contextlib.suppress(ProbeError):
             twin.state(generation)
-        except ProbeError:
-            continue
-        found.append(generation)
+            found.append(generation)
     if len(found) != 1:
         raise ProbeError(f"engines that answer: {found}; expected one; name it by --generation")
     return found[0]

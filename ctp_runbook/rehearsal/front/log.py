@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,8 @@ class Overlap:
     def __str__(self) -> str:
         if self.until_ns is None:
             return f"{self.first} overlaps {self.second} and still does"
-        return (
-            f"{self.first} overlaps {self.second} for {(self.until_ns - self.from_ns) / 1e9:.3f} s"
-        )
+        seconds = (self.until_ns - self.from_ns) / 1e9
+        return f"{self.first} overlaps {self.second} for {seconds:.3f} s"
 
 
 def read_front_log(path: Path) -> list[dict[str, Any]]:
@@ -137,11 +137,10 @@ def overlaps(log_path: Path) -> list[Overlap]:
     """Every time two generations held TD sessions at once, from the front's own log."""
     intervals = sorted(trading_intervals(read_front_log(log_path)), key=lambda each: each.from_ns)
     found = []
-    for index, first in enumerate(intervals):
-        for second in intervals[index + 1 :]:
-            if second.generation != first.generation and _meets(first, second):
-                ends = [each.until_ns for each in (first, second) if each.until_ns is not None]
-                found.append(Overlap(first, second, second.from_ns, min(ends, default=None)))
+    for first, second in combinations(intervals, 2):
+        if second.generation != first.generation and _meets(first, second):
+            ends = [each.until_ns for each in (first, second) if each.until_ns is not None]
+            found.append(Overlap(first, second, second.from_ns, min(ends, default=None)))
     return found
 
 

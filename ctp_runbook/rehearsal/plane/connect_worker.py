@@ -223,7 +223,6 @@ def main() -> None:
     _start_jvm()
     _warm()
     worker = _Worker(options.bootstrap, options.offsets, say)
-    say(ready=True)
     for line in sys.stdin:
         _obey(worker, json.loads(line), say)
     worker.close()
