@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -37,11 +36,13 @@ else:
     from typing import TypeVar
 
     _P = TypeVar("_P")
+_B = TypeVar("_B")
 
 __all__ = [
     "FIRST_PREV",
     "Journal",
     "JournalFile",
+    "Line",
     "Record",
     "Writer",
     "digest_of",
@@ -71,7 +72,7 @@ class Writer(Struct, frozen=True, forbid_unknown_fields=True):
     start_ticks: Count
 
 
-class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Line(Struct, Generic[_B], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A record as it stands in the file, in the order of its keys."""
 
     seq: Count
@@ -80,7 +81,7 @@ class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     boot_id: Name
     writer: Writer
     kind: str
-    payload: Raw
+    payload: _B
     prev: str
     # Digest of the torn line before this one, by whoever took over after a crash.
     torn_line_sha256: str = ""
@@ -161,15 +162,15 @@ def read_journal(path: Path) -> JournalFile:
     return JournalFile(records=tuple(records), torn=torn)
 
 
-def _envelope(line: bytes) -> _Line | None:
+def _envelope(line: bytes) -> Line[Raw] | None:
     """The keys around a payload; None for what is no record, as a torn line is none."""
     try:
-        return msgspec.json.decode(line, type=_Line)
+        return msgspec.json.decode(line, type=Line[Raw])
     except (ValueError, RecursionError):
         return None
 
 
-def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
+def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
     """The record a line says, its payload of the type of its kind. Raises JournalError."""
     where = f"{where}: journal record {envelope.seq} ({envelope.kind})"
     payload_type = KINDS.get(envelope.kind)
@@ -180,7 +181,7 @@ def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
             check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
         payload = msgspec.json.decode(envelope.payload, type=payload_type)
         datetime.fromisoformat(envelope.wall_utc)
-    except ValueError as error:
+    except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
     record = _joined(envelope, payload, line)
     if _encode(record) != line:
@@ -188,7 +189,7 @@ def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
     return record
 
 
-def _joined(envelope: _Line, payload: Payload, line: bytes) -> Record:
+def _joined(envelope: Line[Raw], payload: Payload, line: bytes) -> Record:
     return Record(
         seq=envelope.seq,
         wall_utc=envelope.wall_utc,
@@ -205,7 +206,7 @@ def _joined(envelope: _Line, payload: Payload, line: bytes) -> Record:
 def _encode(record: Record) -> bytes:
     """The line of a record."""
     return msgspec.json.encode(
-        _Line(
+        Line(
             record.seq,
             record.wall_utc,
             record.mono_ns,
@@ -224,21 +225,31 @@ def header_text(header: RunCreated) -> bytes:
     return msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n"
 
 
+def _as_read(payload: _K) -> _K:
+    """The payload as whoever reads the journal will have it: a whole number where a fraction may
+    stand is 3.0, NaN is nothing, half a surrogate pair its escape."""
+    try:
+        data = msgspec.json.encode(payload)
+    except ValueError:
+        payload = _sayable(payload)
+        data = msgspec.json.encode(payload)
+    try:
+        return msgspec.json.decode(data, type=type(payload))
+    except ValueError:
+        # What happened is written all the same: a reader says what is wrong with its form.
+        return payload
+
+
 def _sayable(value: Any) -> Any:
-    """The same without what JSON or UTF-8 cannot say: half a surrogate pair, NaN."""
     if isinstance(value, Struct):
         names = value.__struct_fields__
         return type(value)(**{name: _sayable(getattr(value, name)) for name in names})
-    if isinstance(value, Enum):
-        return value
     if isinstance(value, dict):
         return {_sayable(key): _sayable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return tuple(map(_sayable, value))
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, Enum):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
     return value
 
 
@@ -310,18 +321,11 @@ class Journal:
             mono_ns=time.monotonic_ns(),
             boot_id=boot_id(),
             writer=self._writer,
-            payload=payload,
+            payload=_as_read(payload),
             prev=self._prev,
             line=b"",
             torn_line_sha256=self.torn_line_sha256,
         )
-        try:
-            # Through its type once: a whole number where a fraction may stand reads 3.0 from then on.
-            payload = msgspec.json.decode(msgspec.json.encode(payload), type=type(payload))
-        except (ValueError, RecursionError):
-            # What happened is written all the same: a reader says what is wrong with it.
-            payload = _sayable(payload)
-        record = structs.replace(record, payload=payload)
         return structs.replace(record, line=_encode(record))
 
     def reserve(self, size: int) -> None:

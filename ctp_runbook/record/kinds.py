@@ -292,7 +292,7 @@ class RequestAnswered(Payload, frozen=True, kw_only=True):
     request: RequestName
     file: Name
     obeyed: bool
-    sentence: Name
+    sentence: str
 
 
 class AlertSent(Payload, frozen=True, kw_only=True):
@@ -300,7 +300,7 @@ class AlertSent(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "alert"
     occasion: Name
-    sentence: Name
+    sentence: str
     hooks: tuple[Name, ...]
 
 
@@ -311,7 +311,7 @@ class AlertEnded(Payload, frozen=True, kw_only=True):
     occasion: Name
     hook: Name
     ok: bool
-    sentence: Name
+    sentence: str
     took_ms: Duration
 
 
@@ -408,7 +408,7 @@ class BaselineEnded(Payload, frozen=True, kw_only=True):
     url: str
     samples: Count
     samples_sha256: Sha256
-    sentence: Name
+    sentence: str
 
 
 class WatchStarted(Payload, frozen=True, kw_only=True):
@@ -442,7 +442,7 @@ class WatchDisturbed(Payload, frozen=True, kw_only=True):
     to_utc: Instant
     from_mono: float
     to_mono: float
-    sentence: Name
+    sentence: str
 
     def __post_init__(self) -> None:
         """Refuse what is no instant."""
@@ -475,7 +475,7 @@ class Triggered(Payload, frozen=True, kw_only=True):
     is_over: bool = False
     sample_utc: Instant
     sample_mono_ns: Count
-    sentence: Name
+    sentence: str
 
     def __post_init__(self) -> None:
         """Refuse what is no instant."""

@@ -235,7 +235,7 @@ def main() -> None:
         size = context.run.samples.stat().st_size
         ended = context.history.watch_ended
         bare = sleeper.communicate()[0].strip()
-    verdict = ended.payload["verdict"] if ended else "none"
+    verdict = ended.payload.verdict if ended else "none"
     late = _jitter(samples)
     due = [one.due for one in samples if one.target == "engine"]
     steps = [b - a for a, b in pairwise(due)]

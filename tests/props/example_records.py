@@ -13,7 +13,7 @@ from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record import kinds
 from ctp_runbook.record.kinds import Payload
 
-__all__ = ["EXAMPLES", "like"]
+__all__ = ["EXAMPLES", "header_like", "like"]
 
 SHA256 = "5e" * 32
 INSTANT = "2026-02-02T02:02:02.000002+00:00"
@@ -230,6 +230,13 @@ def like(kind: str, /, **facts: Any) -> Payload:
     plan of a header) changes the keys it names and no other."""
     example = msgspec.to_builtins(EXAMPLES[kind])
     return msgspec.convert(_changed(example, facts), type(EXAMPLES[kind]))
+
+
+def header_like(**facts: Any) -> kinds.RunCreated:
+    """A header with other ``facts``."""
+    header = like("run_created", **facts)
+    assert isinstance(header, kinds.RunCreated)
+    return header
 
 
 def _changed(example: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
-from tests.props.example_records import like
+from tests.props.example_records import header_like, like
 
 __all__ = [
     "KINDS",
@@ -566,8 +566,9 @@ def _story(outputs: Path, name: str, **header: Any) -> Iterator[Story]:
     with _on(clock):
         journal = Journal(run.journal, durable=False)
         story = Story(run, clock, journal)
-        created = story.say("run_created", **_header(run, header))
-        run.run_json.write_bytes(header_text(created.payload))
+        created = header_like(**_header(run, header))
+        run.run_json.write_bytes(header_text(created))
+        story.say("run_created", **structs.asdict(created))
         yield story
         journal.close()
 
