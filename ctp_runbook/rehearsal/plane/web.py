@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -100,6 +101,10 @@ def serve(  # noqa: C901  # http.server wants classes; theirs are small
     class Server(ThreadingHTTPServer):
         daemon_threads = True
         request_queue_size = 64
+
+        def server_bind(self) -> None:
+            """Without asking a resolver for our own name, which may take seconds."""
+            TCPServer.server_bind(self)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A client that left in the middle is no news."""
