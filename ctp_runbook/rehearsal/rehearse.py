@@ -25,10 +25,12 @@ _MEANING = {
     Outcome.COMPLETED: "The new generation trades; the watch window passed.",
     Outcome.ABORTED_BEFORE_SWITCH: "A gate stopped the run before anything was touched; the old "
     "generation never stopped trading.",
-    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation trades again.",
+    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation "
+    "trades again.",
     Outcome.ROLLED_BACK_LATE: "The switch was undone, but later than the budget allows.",
     Outcome.ROLLED_BACK_UNVALIDATED: "The switch was undone, but could not be validated.",
-    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to act now.",
+    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to "
+    "act now.",
     Outcome.REFUSED: "The run was refused; nothing was touched.",
     Outcome.DRY_RUN_OK: "A dry run.",
 }

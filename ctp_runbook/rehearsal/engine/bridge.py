@@ -72,9 +72,9 @@ def set_compat(valkey_dir: Path, *, enabled: bool) -> None:
     wanted = "1" if enabled else "0"
     with bridge_client(valkey_dir, name="bridge_switch") as client:
         client.set(COMPAT, wanted)
-        found = client.get(COMPAT)
-    if found != wanted:
-        raise ProbeError(f"{COMPAT} is {found!r} after it was set to {wanted!r}")
+        compat = client.get(COMPAT)
+    if compat != wanted:
+        raise ProbeError(f"{COMPAT} is {compat!r} after it was set to {wanted!r}")
 
 
 async def serve_bridge(

@@ -153,8 +153,8 @@ class Plane(ProcessFolder):
     def make_credentials(self) -> None:
         """Make the plane's passwords, the first time."""
         if not self.credentials_file.exists():
-            made = {user: secrets.token_urlsafe(24) for user in Credentials.__struct_fields__}
-            write_atomic(self.credentials_file, msgspec.json.encode(made), mode=0o600)
+            passwords = {user: secrets.token_urlsafe(24) for user in Credentials.__struct_fields__}
+            write_atomic(self.credentials_file, msgspec.json.encode(passwords), mode=0o600)
 
     def state(self) -> PlaneState:
         """The state file; nothing known where there is none."""
