@@ -68,7 +68,7 @@ class FrontSession:
         self._recent_orders: deque[float] = deque()
         self._pending_queries = 0
         self._backlog: list[Message] | None = None  # while the private stream is replayed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replaying: asyncio.Task[None] | None = None
         self._handlers: dict[str, Callable[[Message], Message | None]] = {
             Op.AUTHENTICATE: self._authenticate,
             Op.LOGIN: self._login,
@@ -111,8 +111,8 @@ class FrontSession:
 
     def close(self) -> None:
         """Drop the connection and what still ran for it."""
-        for task in self._tasks:
-            task.cancel()
+        if self._replaying is not None:
+            self._replaying.cancel()
         self._writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -198,9 +198,7 @@ class FrontSession:
     def _resume(self, request: Message) -> Message:
         if not self.confirmed:
             return self._refuse(request, CtpError.SETTLEMENT_NOT_CONFIRMED)
-        task = asyncio.create_task(self._replay())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._replaying = asyncio.create_task(self._replay())
         return {}
 
     async def _replay(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,9 @@ def serve(  # noqa: C901  # http.server wants classes; theirs are small
             TCPServer.server_bind(self)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that left in the middle is no news."""
+            """Say what went wrong; a client that left in the middle is no news."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                super().handle_error(request, client_address)
 
     return Server(("127.0.0.1", port), Handler)
 
