@@ -192,7 +192,7 @@ def verify(
 
 
 @command(
-    Option("WORDS", name="words"),
+    Option("WORDS ...", name="words"),
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     add_help_option=False,
 )

@@ -46,6 +46,7 @@ _COMMANDS = {
     "twin": ("rehearse", "stack", "lab"),
 }
 HOMES = {name: module for module, names in _COMMANDS.items() for name in names}
+_BLANKS = {"": False, "PATH": None, "FLOAT": None}
 _LEFT = 7  # this viewer left while the run is holding for a decision
 _Performer = Callable[..., "int | None"]
 
@@ -61,8 +62,8 @@ class Option:
         self.flag, _, self.metavar = spec.partition(" ")
         self.name = name or self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
         self.help = help
-        blank = {"": False, "PATH": None}.get(self.metavar, "")
-        self.settings = {"default": blank, **settings}
+        blank = None if self.metavar.endswith("...") else ""
+        self.settings = {"default": _BLANKS.get(self.metavar, blank), **settings}
 
 
 class Command:
