@@ -15,7 +15,7 @@ from ctp_runbook.host import proc as daemons
 from ctp_runbook.notebook import runner
 from ctp_runbook.record.rundir import newest_run
 from ctp_runbook.run.launch import RunOptions, read_history
-from tests.props.command_line import typed
+from tests.props.command_line import StandIn, typed
 from tests.props.synthetic_runs import completed_run, dry_run, seal
 
 
@@ -182,11 +182,11 @@ def test_a_bare_pair_is_verified_too(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_the_notebooks_get_the_files_and_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
     """`run` passes on what `orchestrate` takes, and where the notebooks are."""
-    calls: list[dict[str, Any]] = []
-    monkeypatch.setattr(runner, "run_all", lambda **values: calls.append(values) or 4)
+    run_all = StandIn(4)
+    monkeypatch.setattr(runner, "run_all", run_all)
     words = ("--notebooks", "mine", "--limits", "l.toml", "--short-watch", "a drill")
     assert typed("run", *words) == 4
-    (values,) = calls
+    ((_, values),) = run_all.calls
     assert values["notebooks_dir"] == Path("mine")
     assert values["limits"] == Path("l.toml")
     assert values["watch"] is None
@@ -200,7 +200,7 @@ def test_proc_gets_its_words_as_they_are(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """``--`` included, and without click: an alive command is asked again and again."""
-    calls: list[list[str]] = []
-    monkeypatch.setattr(daemons, "main", lambda words: calls.append(words) or 1)
+    proc = StandIn(1)
+    monkeypatch.setattr(daemons, "main", proc)
     assert typed("proc", *words) == 1
-    assert calls == [list(words)]
+    assert proc.calls == [((list(words),), {})]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,7 +10,7 @@ from ctp_runbook.notebook import lab
 from ctp_runbook.rehearsal import rehearse, stack
 from ctp_runbook.rehearsal.faults import FAULTS
 from ctp_runbook.rehearsal.twin import Twin
-from tests.props.command_line import typed
+from tests.props.command_line import StandIn, typed
 
 
 def test_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,15 +21,14 @@ def test_every_fault_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_rehearsal_is_what_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its exit code is that of the rehearsed run."""
-    asked: list[Any] = []
-    monkeypatch.setattr(
-        rehearse, "rehearse_cutover", lambda rehearsal, *, say: asked.append(rehearsal) or 4
-    )
+    rehearse_cutover = StandIn(4)
+    monkeypatch.setattr(rehearse, "rehearse_cutover", rehearse_cutover)
     words = ("--fault", "x", "--no-notebooks", "--watch-seconds", "3", "--outputs", "o")
     assert typed("rehearse", *words) == 4
-    assert asked == [
-        rehearse.Rehearsal(fault="x", watch_seconds=3.0, outputs=Path("o"), notebooks=False)
-    ]
+    (((rehearsal,), _),) = rehearse_cutover.calls
+    assert rehearsal == rehearse.Rehearsal(
+        fault="x", watch_seconds=3.0, outputs=Path("o"), notebooks=False
+    )
 
 
 @pytest.mark.parametrize(("left", "code"), [((), 0), (("front",), 1)])
@@ -60,10 +58,11 @@ def test_stack_status_says_whether_it_is_up(
 
 def test_the_lab_gets_what_stands_after_the_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Options of JupyterLab's own are none of ours."""
-    opened: list[dict[str, Any]] = []
-    monkeypatch.setattr(lab, "open_lab", lambda **values: opened.append(values) or 0)
+    open_lab = StandIn(0)
+    monkeypatch.setattr(lab, "open_lab", open_lab)
     assert typed("lab", "--outputs", "o", "--", "--port", "1") == 0
-    assert opened == [{"outputs": Path("o"), "parameters": {}, "arguments": ("--port", "1")}]
+    values = {"outputs": Path("o"), "parameters": {}, "arguments": ("--port", "1")}
+    assert open_lab.calls == [((), values)]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 from unittest import mock
 
 import pytest
 
 from ctp_runbook.cli.main import main
 
-__all__ = ["typed"]
+__all__ = ["StandIn", "typed"]
+
+
+class StandIn:
+    """Stands for what a command calls: keeps what it was called with, and gives one answer."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+        self.calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def __call__(self, *args: Any, **values: Any) -> Any:
+        """The answer, whatever it is called with."""
+        self.calls.append((args, values))
+        return self.answer
 
 
 def typed(*words: object) -> int:
