@@ -13,7 +13,7 @@ from ctp_runbook.cli.options import Command, Option, command, say
 
 if TYPE_CHECKING:
     from ctp_runbook.gates.gate import GateOptions
-    from ctp_runbook.gates.readiness_pipeline import PipelineSources
+    from ctp_runbook.gates.readiness_probes import PipelineSources
     from ctp_runbook.plan.gate_table import Gate
 
 __all__ = ["canary", "infra", "readiness"]
@@ -78,16 +78,15 @@ def readiness(output_json: Path | None, **values: Any) -> int:
 
 def _pipeline(options: GateOptions) -> PipelineSources:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
-    from ctp_runbook.gates.clickhouse import clickhouse_door
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.gates.readiness_pipeline import PipelineSources
+    from ctp_runbook.gates.readiness_probes import PipelineSources
 
     if not (options.bootstrap_servers or options.clickhouse_url or options.postgres_dsn):
         return PipelineSources()
     context = GateContext.of(options, environ=os.environ, tell=say)
     return PipelineSources(
         bootstrap_servers=options.bootstrap_servers,
-        clickhouse=clickhouse_door(context) if options.clickhouse_url else None,
+        clickhouse=context.clickhouse if options.clickhouse_url else None,
         postgres=context.postgres if options.postgres_dsn else None,
     )
 

@@ -173,7 +173,8 @@ def verify(
 ) -> int:
     """Verify a run, or a bare pair of result files (RUNBOOK §8)."""
     from ctp_runbook.record.rundir import RunDir
-    from ctp_runbook.verify.run import verify_pair, verify_run
+    from ctp_runbook.verify.pair import verify_pair
+    from ctp_runbook.verify.run import verify_run
 
     if run_dir is not None:
         report = verify_run(RunDir(run_dir.absolute()), **bounds)

@@ -90,10 +90,8 @@ def _leave_twin(twin: Twin, outputs: Path) -> None:
     if run := run_going_on(outputs, environment=twin.environment):
         say(f"run {run.run_id} goes on; end it with `ctp-runbook abort --run {run.path}`,")
         say(f"then take the twin down with `ctp-runbook stack down --dir {twin.dir}`")
-    elif left := rehearsal_twin.down(twin.dir).left:
-        say(f"twin NOT down: {', '.join(left)} still run; see {twin.dir}/run")
     else:
-        say("twin down: every process proved gone")
+        say(rehearsal_twin.down(twin.dir).sentence)
 
 
 @click.group()

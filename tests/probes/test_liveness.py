@@ -19,7 +19,6 @@ from ctp_runbook.probes.liveness import (
     observe_member,
     processes_of_step,
     recorded_identity,
-    run_probe,
 )
 from tests.props.plan_fixtures import processes_with, wait_for
 
@@ -353,23 +352,7 @@ def test_without_systemd_a_unit_says_nothing(
     assert not seen.is_gone
 
 
-# --- probes as commands -----------------------------------------------------------
-
-
-def test_a_probe_is_its_exit_code_and_output(tmp_path: Path) -> None:
-    """Both streams, as they came, in the folder and environment given."""
-    command = "pwd; echo $WORD >&2; exit 3"
-    code, output = run_probe(command, cwd=tmp_path, env={**ENVIRON, "WORD": "x"}, seconds=5)
-    assert (code, output) == (3, f"{tmp_path}\nx\n".encode())
-
-
-@pytest.mark.parametrize("command", ["sleep 600 & true", "sleep 600 & exit 1", "sleep 600"])
-def test_a_probe_leaves_nothing_behind(command: str, tmp_path: Path) -> None:
-    """Five looks a second for half an hour must not fill the process table."""
-    before = sorted(os.listdir("/proc/self/fd"))
-    run_probe(command, cwd=tmp_path, env={**ENVIRON, "MARK": str(tmp_path)}, seconds=0.3)
-    assert processes_with(f"MARK={tmp_path}") == ()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+# --- what a step left ------------------------------------------------------------
 
 
 def test_a_step_is_known_by_what_it_left(tmp_path: Path) -> None:
