@@ -13,13 +13,8 @@ from hypothesis import strategies as st
 
 from ctp_runbook.cli.click_commands import click_command
 from ctp_runbook.cli.options import (
-    COPIES,
     HOMES,
     OUTPUTS,
-    RUNNING,
-    TEMPLATES,
-    WHICH_RUN,
-    WHY,
     Command,
     Option,
     find_run,
@@ -34,15 +29,16 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from tests.props.synthetic_runs import dry_run
 
-ALL = (*TEMPLATES, *RUNNING, *COPIES)
-FLAGS = st.sampled_from([option.flag for option in (*ALL, *WHICH_RUN, *WHY)])
+ALL = load_command("orchestrate").options
+STEERING = load_command("hold").options
+FLAGS = st.sampled_from([option.flag for option in (*ALL, *STEERING)])
 VALUES = st.sampled_from(
     ["", "x", "a b", "a=b", "--execute", "-h", "--", "-", "configs", "/nowhere", "ä", "0", "False"]
 )
 WORDS = st.lists(FLAGS | VALUES | st.builds("{}={}".format, FLAGS, VALUES), max_size=5)
 
 
-@given(words=WORDS, options=st.sampled_from([ALL, (*WHICH_RUN, *WHY)]))
+@given(words=WORDS, options=st.sampled_from([ALL, STEERING]))
 def test_plain_words_mean_what_click_says(words: list[str], options: tuple[Option, ...]) -> None:
     """Whatever is read without click has the values, types included, that click gives it."""
     values = plain_values(words, options)

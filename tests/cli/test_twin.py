@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.proc import ProcReport
 from ctp_runbook.notebook import lab
 from ctp_runbook.rehearsal import rehearse, stack
 from ctp_runbook.rehearsal.faults import FAULTS
@@ -66,11 +67,11 @@ def test_the_lab_gets_what_stands_after_the_dashes(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("left", "said"),
-    [((), "twin down: every process proved gone"), (("plane",), "twin NOT down: plane still run")],
+    ("code", "said"),
+    [(0, "twin down: every process proved gone"), (1, "twin NOT down: plane still run")],
 )
 def test_a_lab_takes_its_own_twin_down(
-    left: tuple[str, ...],
+    code: int,
     said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -79,7 +80,8 @@ def test_a_lab_takes_its_own_twin_down(
     """Whatever became of JupyterLab, and it says what was left."""
     monkeypatch.setattr(stack, "up", lambda folder, **_: Twin(folder))
     monkeypatch.setattr(Twin, "sentence", "as told", raising=False)
-    monkeypatch.setattr(stack, "down", lambda folder: type("Down", (), {"left": left}))
+    down = {"plane": ProcReport(code, "gone or not")}
+    monkeypatch.setattr(stack, "down", lambda folder: stack.TwinDown(Twin(folder), down))
     monkeypatch.setattr(lab, "open_lab", lambda **_: 0)
     monkeypatch.setattr(lab, "rehearsal_parameters", lambda *templates: {})
     assert typed("lab", "--twin", "--outputs", tmp_path) == 0
