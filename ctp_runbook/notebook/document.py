@@ -24,6 +24,7 @@ from ctp_runbook.errors import NotebookError
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.redact import Redactor
+from ctp_runbook.show.blocks import symbol_of
 
 __all__ = ["FOOTER_TAG", "METADATA_KEY", "Document", "Ending", "NotebookStatus", "Stamp"]
 
@@ -32,7 +33,6 @@ FOOTER_TAG = "ctp-runbook-footer"
 _BANNER_TAG = "ctp-runbook-banner"
 _CELL_KEYS = ("exception", "start_time", "end_time", "duration")
 _MAX_STREAM_CHARS = 200_000
-_SYMBOLS = {"completed": "✓", "failed": "✗", "lost": "!", "not_run": "–", "running": "…"}
 
 
 class NotebookStatus(StrEnum):
@@ -193,7 +193,7 @@ class Document:
         ending = self.ending
         cells = [cell for cell in self.nb.cells if not _is_frame(cell)]
         sentence = self._redactor(ending.sentence)
-        title = f"{_SYMBOLS[ending.status]} {ending.status.replace('_', ' ').upper()}"
+        title = f"{symbol_of(ending.status)} {ending.status.replace('_', ' ').upper()}"
         if ending.status is not NotebookStatus.COMPLETED:
             cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {sentence}"))
         footer = f"---\n{title} at {_now()} · {stamp.markdown}"
@@ -221,7 +221,7 @@ def _is_frame(cell: NotebookNode) -> bool:
 
 def _notice(status: NotebookStatus, text: str) -> NotebookNode:
     """An output that no program wrote: a sentence about the cell itself."""
-    body = f"<div><strong>{_SYMBOLS[status]} {html.escape(text)}</strong></div>"
+    body = f"<div><strong>{symbol_of(status)} {html.escape(text)}</strong></div>"
     output: NotebookNode = new_output(  # type: ignore[no-untyped-call]
         "display_data",
         data={"text/plain": text, "text/html": body},

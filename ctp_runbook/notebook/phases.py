@@ -29,15 +29,14 @@ from ctp_runbook.errors import (
     RunRefused,
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
-from ctp_runbook.notebook.checkout import find_config
+from ctp_runbook.notebook.checkout import find_plan
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
-from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import PlanFiles, RequestAnswered
+from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
@@ -122,10 +121,12 @@ def plan(
     run = RunDir(Path(run_dir).absolute()) if run_dir else None
     if run is not None and run.journal.exists():
         history = launch.read_history(run)
-        planned = _load(cutover_template, rollback_template, history.created.files)
+        files = history.created.files
+        known = {"limits": Path(files.limits_file), "watch": Path(files.watch_file)}
+        planned = find_plan(Path(cutover_template), Path(rollback_template), **known)
         refuse_other_plan(history, planned, execute=execute)
     else:
-        planned = _load(cutover_template, rollback_template)
+        planned = find_plan(Path(cutover_template), Path(rollback_template))
         options = launch.RunOptions(
             execute=execute,
             run_dir=run.path if run else None,
@@ -304,23 +305,6 @@ def _home() -> Path | None:
 
 def _outputs() -> Path:
     return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
-
-
-def _load(
-    cutover_template: str | Path, rollback_template: str | Path, known: PlanFiles | None = None
-) -> Plan:
-    """The plan as it is now; with the limits of a run that is ``known``, if it is."""
-    template = Path(cutover_template)
-    limits = known.limits_file if known else find_config("limits.toml", template=template)
-    watch = known.watch_file if known else find_config("watch.toml", template=template)
-    return load_plan(
-        template,
-        Path(rollback_template),
-        limits=Path(limits),
-        watch=Path(watch),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
 
 
 # --- following --------------------------------------------------------------------

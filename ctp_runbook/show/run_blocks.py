@@ -34,7 +34,6 @@ __all__ = [
     "commands_table",
     "comparison_table",
     "downtime_figure",
-    "evidence_table",
     "facts_of_plan",
     "findings",
     "headline",
@@ -360,11 +359,6 @@ def timeline_table(history: History) -> Table:
         after = (when - history.records[0].wall).total_seconds()
         rows.append((f"{when:%H:%M:%S}Z", f"+{after:.1f} s", state.value, why))
     return Table(("UTC", "after", "state", "why"), rows, "Timeline", numbers=("after",))
-
-
-def evidence_table(files: Mapping[str, str]) -> Table:
-    """Show evidence files with their digests (``sha256sum`` of each)."""
-    return Table(("file", "sha256"), sorted(files.items()), "Evidence", code=("sha256",))
 
 
 def downtime_figure(history: History) -> str:

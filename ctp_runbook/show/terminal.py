@@ -16,19 +16,11 @@ from ctp_runbook.model import Phase, State
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History, Transition
 from ctp_runbook.record.journal import Record
+from ctp_runbook.show.blocks import symbol_of
 
 __all__ = ["Countdown", "Narrator", "countdown", "sentence_of"]
 
 
-_MARKS = {
-    "ok": "✓",
-    "simulated_ok": "✓",
-    "failed": "✗",
-    "timed_out": "✗",
-    "unknown": "?",
-    "skipped": "-",
-    "not_run": "-",
-}
 _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 
 
@@ -46,9 +38,9 @@ def _of_steps(payload: kinds.Payload) -> str:
             return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
         case kinds.StepEnded() as step:
             took = f"in {step.duration_ms / 1000:.1f} s"
-            return f"  {_MARKS[step.status]} {step.step} {step.status} {took}: {step.reason}"
+            return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
         case kinds.StepNotDone() as step:
-            return f"  {_MARKS[step.status]} {step.step} {step.status}: {step.reason}"
+            return f"  {symbol_of(step.status)} {step.step} {step.status}: {step.reason}"
         case kinds.RollbackStarted() as begun:
             shares = ", ".join(f"{name} {seconds:g} s" for name, seconds in begun.shares.items())
             return f"  budget {begun.budget_seconds:g} s from the trigger: {shares}"
