@@ -98,17 +98,6 @@ GATES: Mapping[str, Gate] = MappingProxyType(
                 is_due=True,
             ),
             Gate(
-                "schema-registry",
-                "init_kafka_topic",
-                "SCHEMA_REGISTRY",
-                "schema_registry_result.env",
-                "schema-registry",
-                "ctp_runbook.gates.schema_registry:registry_tasks",
-                help="Schemas there, and kept compatible.",
-                address="--endpoint schema-registry=http://HOST:PORT",
-                parts=(("", "kafka"),),
-            ),
-            Gate(
                 "clickhouse-schema",
                 "init_clickhouse_schema",
                 "CLICKHOUSE_SCHEMA_INIT",

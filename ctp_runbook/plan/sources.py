@@ -130,12 +130,6 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 needs=("clickhouse_url",),
                 is_shared=True,
             ),
-            Source(
-                "http_json",
-                "ctp_runbook.probes.http_json:json_number",
-                url="must",
-                by_wall_clock=False,
-            ),
             # What a command prints is its own affair: no clock of ours is known to be part of it.
             Source("command", "ctp_runbook.probes.command:command_value", by_wall_clock=False),
             Source(

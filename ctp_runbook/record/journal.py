@@ -36,11 +36,13 @@ else:
     from typing import TypeVar
 
     _P = TypeVar("_P")
+_B = TypeVar("_B")
 
 __all__ = [
     "FIRST_PREV",
     "Journal",
     "JournalFile",
+    "Line",
     "Record",
     "Writer",
     "digest_of",
@@ -70,7 +72,7 @@ class Writer(Struct, frozen=True, forbid_unknown_fields=True):
     start_ticks: Count
 
 
-class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Line(Struct, Generic[_B], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A record as it stands in the file, in the order of its keys."""
 
     seq: Count
@@ -79,7 +81,7 @@ class _Line(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     boot_id: Name
     writer: Writer
     kind: str
-    payload: Raw
+    payload: _B
     prev: str
     # Digest of the torn line before this one, by whoever took over after a crash.
     torn_line_sha256: str = ""
@@ -160,15 +162,15 @@ def read_journal(path: Path) -> JournalFile:
     return JournalFile(records=tuple(records), torn=torn)
 
 
-def _envelope(line: bytes) -> _Line | None:
+def _envelope(line: bytes) -> Line[Raw] | None:
     """The keys around a payload; None for what is no record, as a torn line is none."""
     try:
-        return msgspec.json.decode(line, type=_Line)
+        return msgspec.json.decode(line, type=Line[Raw])
     except (ValueError, RecursionError):
         return None
 
 
-def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
+def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
     """The record a line says, its payload of the type of its kind. Raises JournalError."""
     where = f"{where}: journal record {envelope.seq} ({envelope.kind})"
     payload_type = KINDS.get(envelope.kind)
@@ -179,7 +181,7 @@ def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
             check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
         payload = msgspec.json.decode(envelope.payload, type=payload_type)
         datetime.fromisoformat(envelope.wall_utc)
-    except ValueError as error:
+    except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
     record = _joined(envelope, payload, line)
     if _encode(record) != line:
@@ -187,7 +189,7 @@ def _record(envelope: _Line, line: bytes, *, where: str) -> Record:
     return record
 
 
-def _joined(envelope: _Line, payload: Payload, line: bytes) -> Record:
+def _joined(envelope: Line[Raw], payload: Payload, line: bytes) -> Record:
     return Record(
         seq=envelope.seq,
         wall_utc=envelope.wall_utc,
@@ -204,7 +206,7 @@ def _joined(envelope: _Line, payload: Payload, line: bytes) -> Record:
 def _encode(record: Record) -> bytes:
     """The line of a record."""
     return msgspec.json.encode(
-        _Line(
+        Line(
             record.seq,
             record.wall_utc,
             record.mono_ns,

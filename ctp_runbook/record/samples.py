@@ -19,6 +19,7 @@ from ctp_runbook.record.kinds import Count, Duration
 
 __all__ = [
     "Sample",
+    "SampleLine",
     "cut_torn_line",
     "each_sample",
     "read_samples",
@@ -62,15 +63,15 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format"
         return msgspec.json.encode(structs.replace(self, series=series)) + b"\n"
 
 
-class _Unsaid(Sample, frozen=True, tag_field="format", tag=FORMAT):
-    """A sample with values that JSON has no number for."""
+class SampleLine(Sample, frozen=True, tag_field="format", tag=FORMAT):
+    """A sample as it may stand in the file: with values that JSON has no number for."""
 
     series: dict[str, float | Literal["nan", "inf", "-inf"]]  # type: ignore[assignment]
 
 
 _FORMATTED = f'{{"format":{FORMAT},'.encode()
 _decoded = msgspec.json.Decoder(Sample).decode
-_decoded_unsaid = msgspec.json.Decoder(_Unsaid).decode
+_decoded_unsaid = msgspec.json.Decoder(SampleLine).decode
 
 
 def sample_of(line: bytes, *, path: Path, number: int) -> Sample:
