@@ -34,7 +34,7 @@ def find_plan(
 
 
 def find_config(name: str, *, template: Path) -> Path:
-    """The file beside the template, else ``configs/NAME`` here, else that of the checkout.
+    """Return the file beside the template, else ``configs/NAME`` here, else that of the checkout.
 
     A rehearsal's templates bring their own limits.toml and watch.toml along.
     """
@@ -43,7 +43,7 @@ def find_config(name: str, *, template: Path) -> Path:
 
 
 def find_notebooks() -> Path:
-    """The directory of the seven notebooks."""
+    """Return the directory of the seven notebooks."""
     return _find(Path("notebooks"))
 
 

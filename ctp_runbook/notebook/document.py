@@ -69,7 +69,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path | None) -> Stamp:
-        """The stamp of the run directory ``path``; an empty one when there is no run."""
+        """Return the stamp of the run directory ``path``; an empty one when there is no run."""
         if path is None:
             return cls()
         run = RunDir(path)
@@ -106,6 +106,7 @@ class Document:
         self.nb, self.path = nb, path
         self._redactor = redactor
         self.ending = Ending(NotebookStatus.RUNNING, "it was started and its end was not recorded")
+        # Written whole before anything runs: whoever is killed later leaves a file that says so.
         self._prepare()
         self._frame(stamp)
         if path is not None:
@@ -137,13 +138,10 @@ class Document:
     def fail_cell(self, index: int) -> None:
         """Record that a cell raised; the error is among its outputs."""
         self._end_cell(index, NotebookStatus.FAILED)
-        self.nb.cells[index].metadata.papermill["exception"] = True
 
     def lose_cell(self, index: int, reason: str) -> None:
         """Record that nobody saw the cell end; what it had shown by then is kept."""
-        cell = self.nb.cells[index]
-        self._end_cell(index, NotebookStatus.LOST)
-        cell.metadata.papermill["exception"] = True
+        cell = self._end_cell(index, NotebookStatus.LOST)
         cell.metadata[METADATA_KEY] = {"status": "LOST"}
         cell.outputs = [*_real_outputs(cell), _notice(NotebookStatus.LOST, f"LOST: {reason}")]
 
@@ -177,16 +175,18 @@ class Document:
         cell.metadata[METADATA_KEY] = {"status": text.partition(":")[0] if final else "pending"}
         cell.outputs = [_notice(status, text)]
 
-    def _end_cell(self, index: int, status: NotebookStatus) -> None:
-        cell = self.nb.cells[index]
+    def _end_cell(self, index: int, status: NotebookStatus) -> NotebookNode:
+        cell: NotebookNode = self.nb.cells[index]
         cell.metadata.pop(METADATA_KEY, None)
-        cell.metadata.papermill["status"] = str(status)
+        is_good = status is NotebookStatus.COMPLETED
+        cell.metadata.papermill.update(status=str(status), exception=not is_good)
         _clock_out(cell.metadata.papermill)
         cell.outputs = _joined_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "stream":
                 # A secret may have come in two messages; here the text is in one piece.
                 output.text = _cut(self._redactor(output.text))
+        return cell
 
     def _frame(self, stamp: Stamp) -> None:
         """Put the banner (unless all is well) and the footer around the cells, and the metadata."""

@@ -176,6 +176,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
     """
     run = _attached("04_switch", run_dir, parameters.flag("go", go))
     history = _follow(run, until=lambda h: not _is_gating(h))
+    # A run that was given its go, or is past it, is only looked at: the cell may be run again.
     if history.closed is None and history.go is None and history.state is State.READY:
         _confirm(run, history, go=go)
     history = _follow(run, until=lambda h: not _is_switching(h))
@@ -211,6 +212,7 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     run = _attached("06_rollback", run_dir)
     history = _follow(run, until=_is_over)
+    # No rollback is good news here, and so is one in time; the run's own end is 05's affair.
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
     )
@@ -315,6 +317,7 @@ def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False
     history = launch.read_whole(run)
     if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
         raise RunRefused(unstarted_sentence(run))
+    # Interrupting a cell ends the look, never the run: that has a process of its own.
     with contextlib.closing(LiveView(run, plot=plot)) as view:
 
         def look(history: History) -> bool:

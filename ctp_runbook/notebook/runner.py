@@ -99,6 +99,7 @@ def run_all(
         series.run()
     except KeyboardInterrupt:
         return _leave(run, on_progress)
+    # The seal is last: it covers the notebooks and the report.
     write_report(run)
     write_manifest(run, sealed=True)
     return _exit_code(launch.read_history(run), series.results)
@@ -160,6 +161,8 @@ class _Series:
                     if self._blocked and name not in _ALWAYS:
                         self._leave_out(name)
                         continue
+                    # Its successor's kernel starts while this notebook runs: that is the time it
+                    # would be waited for.
                     current, starting = starting, None
                     if name != NOTEBOOKS[-1]:
                         starting = self._order_kernel(loop)

@@ -52,7 +52,7 @@ _PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "und
 
 
 def mark(word: object) -> str:
-    """A status or verdict with its symbol in front: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
+    """Return a status or verdict behind its symbol: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
     symbol = symbol_of(word)
     return f"{symbol} {word}".strip() if not isinstance(word, bool) else symbol
 

@@ -32,7 +32,7 @@ class Line:
 
 
 def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
-    """A line for each stretch of points with values no more than ``far_seconds`` apart."""
+    """Yield a line for each stretch of points with values no more than ``far_seconds`` apart."""
     monos, values, _ = points.columns()
     whole = ~np.isnan(values)
     if not whole.any():
@@ -50,7 +50,7 @@ def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
 
 
 def over_marks(points: Points) -> Line | None:
-    """Where the truth is more than the value, no more marks than can be told apart; None for none."""
+    """Return where the truth is more than the value, as marks that can be told apart; None for none."""
     monos, values = points.over()
     if not len(monos):
         return None
@@ -84,7 +84,7 @@ def _telling(monos: NDArray[np.float64], values: NDArray[np.float64], width: flo
 def stretches(
     points: Points, *, words: Sequence[str], interval: float, far_seconds: float
 ) -> Iterator[tuple[str, float, float]]:
-    """Neighbouring points of one word, joined; each holds for its interval. ``words`` has the word
+    """Yield neighbouring points of one word, joined; each holds for its interval. ``words`` has the word
     of each status, in the order of STATUSES. Where more of them fall into one column than can be
     told apart, the last of the words shows.
     """

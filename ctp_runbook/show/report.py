@@ -71,6 +71,7 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     _, title = run_blocks.headline(history)
+    # The watch first: it is what a reader was not there for, and what the outcome rests on.
     sections = {
         "Watch window": _html(_watch(run, history, judged)),
         "Switch": _html(_switch(history)),

@@ -252,6 +252,7 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
     rows = []
     for name in history.plan.monitor_keys:
         unit = history.plan.watch.metrics[name].unit
+        # A watch that never began has no verdict, and a row left out would look like none was due.
         if (metric := metrics.get(name)) is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
@@ -341,6 +342,7 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
 def findings(history: History) -> Iterator[Notes]:
     """Yield what the run itself saw worth saying, the gravest first."""
     said = [record.payload for record in history.of_kind(Finding)]
+    # What is said twice, as after a resume, is shown once.
     for severity, kind in (("critical", "bad"), ("warning", "warn"), ("info", "info")):
         sentences = [entry.sentence for entry in said if entry.severity == severity]
         yield Notes(kind, list(dict.fromkeys(sentences)))
