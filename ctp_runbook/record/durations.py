@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Outcome
@@ -22,6 +24,13 @@ _ROLLED_BACK = (
     Outcome.ROLLED_BACK_LATE,
     Outcome.ROLLED_BACK_UNVALIDATED,
 )
+
+
+class _Header(Struct, frozen=True):
+    """As much of run.json as spares reading the journals of others."""
+
+    environment: str
+    dry_run: bool
 
 
 def measured_durations(environment: str, outputs: Iterable[Path]) -> Measured:
@@ -45,18 +54,17 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
-    for run in sorted(
-        (run for root in outputs for run in runs_under(root)), key=lambda run: run.path
-    ):
+    runs = (run for root in outputs for run in runs_under(root))
+    for run in sorted(runs, key=lambda run: run.path):
         try:
-            header = json.loads(run.run_json.read_bytes())
-            if header["environment"] != environment or header["dry_run"]:
+            header = msgspec.json.decode(run.run_json.read_bytes(), type=_Header)
+            if header.environment != environment or header.dry_run:
                 continue
             history = History.of(read_journal(run.journal).records)
-        except (OSError, ValueError, KeyError, TypeError, RunbookError):
+        except (OSError, ValueError, RunbookError):
             continue
         # The journal is what counts; run.json only spares reading those of others.
-        if history.created.get("environment") == environment and not history.is_dry_run:
+        if not history.is_dry_run and history.created.environment == environment:
             yield history
 
 

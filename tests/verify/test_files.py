@@ -300,7 +300,10 @@ NOTEBOOKS: dict[str, tuple[Callable[[Any], None], str]] = {
         f"{NOTEBOOK}: stamped at record 999; the journal has 46",
     ),
     "of no journal": (stamped(journal_records=0), f"{NOTEBOOK}: stamped at record 0; the journal"),
-    "of a true journal": (stamped(journal_records=True), "Expected `int`, got `bool` - at `$.metadata.ctp_runbook.journal_records`"),
+    "of a true journal": (
+        stamped(journal_records=True),
+        "Expected `int`, got `bool` - at `$.metadata.ctp_runbook.journal_records`",
+    ),
     "of another journal": (
         stamped(journal_sha256="0" * 64),
         f"{NOTEBOOK}: stamped with journal digest 000000000000…; at record 46 it was ",
