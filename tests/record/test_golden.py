@@ -97,8 +97,8 @@ def test_a_recorded_watch_is_judged_again(name: str, copy_of: Callable[[str], Ru
     ended = HISTORIES[name].watch_ended
     assert ended is not None
     judged = rejudge_run(RUNS[name])
-    assert judged.own.judged.sentence == ended.payload.sentence
-    assert judged.own.judged.overall.name == ended.payload.verdict
+    assert judged.own.sentence == ended.payload.sentence
+    assert judged.own.overall == ended.payload.verdict
     assert rejudge_run(copy_of(name)).json == judged.json
 
 
