@@ -14,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain, groupby
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -111,10 +112,8 @@ class Document:
             _claim(path, self._bytes())
 
     def _prepare(self) -> None:
-        self.nb.metadata.setdefault("papermill", {})
-        self.nb.metadata.papermill.update(
-            start_time=_now(), end_time=None, duration=None, exception=None
-        )
+        meta = self.nb.metadata.setdefault("papermill", {})
+        meta.update(start_time=_now(), end_time=None, duration=None, exception=None)
         for cell in self.nb.cells:
             if cell.cell_type == "code":
                 cell.metadata["papermill"] = dict.fromkeys(_CELL_KEYS)
@@ -151,16 +150,12 @@ class Document:
     def finish(self, ending: Ending, stamp: Stamp) -> None:
         """Write how the notebook ended, what did not run, and which run it shows."""
         self.ending = ending
+        text = f"NOT RUN: before it, {self._redactor(ending.sentence)}"
         for cell in self.nb.cells:
-            if _status(cell) == NotebookStatus.NOT_RUN:
-                self._mark(
-                    cell,
-                    NotebookStatus.NOT_RUN,
-                    f"NOT RUN: before it, {self._redactor(ending.sentence)}",
-                )
+            if cell.metadata.get("papermill", {}).get("status") == NotebookStatus.NOT_RUN:
+                self._mark(cell, NotebookStatus.NOT_RUN, text)
         meta = self.nb.metadata.papermill
-        meta["end_time"] = _now()
-        meta["duration"] = _seconds_between(meta["start_time"], meta["end_time"])
+        _clock_out(meta)
         meta["exception"] = True if ending.status is not NotebookStatus.COMPLETED else None
         self._frame(stamp)
         self.save()
@@ -185,9 +180,8 @@ class Document:
     def _end_cell(self, index: int, status: NotebookStatus) -> None:
         cell = self.nb.cells[index]
         cell.metadata.pop(METADATA_KEY, None)
-        meta = cell.metadata.papermill
-        meta.update(end_time=_now(), status=str(status))
-        meta["duration"] = _seconds_between(meta["start_time"], meta["end_time"])
+        cell.metadata.papermill["status"] = str(status)
+        _clock_out(cell.metadata.papermill)
         cell.outputs = _joined_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "stream":
@@ -225,10 +219,6 @@ def _is_frame(cell: NotebookNode) -> bool:
     return bool({FOOTER_TAG, _BANNER_TAG} & set(cell.metadata.get("tags", [])))
 
 
-def _status(cell: NotebookNode) -> str:
-    return str(cell.metadata.get("papermill", {}).get("status", ""))
-
-
 def _notice(status: NotebookStatus, text: str) -> NotebookNode:
     """An output that no program wrote: a sentence about the cell itself."""
     body = f"<div><strong>{_SYMBOLS[status]} {html.escape(text)}</strong></div>"
@@ -250,17 +240,15 @@ def _real_outputs(cell: NotebookNode) -> list[NotebookNode]:
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Neighbouring pieces of one stream as one output."""
-    found: list[NotebookNode] = []
-    for output in outputs:
-        last = found[-1] if found else None
-        is_stream = output.output_type == "stream"
-        if is_stream:
-            output.text = "".join(output.text)
-        if is_stream and last and last.output_type == "stream" and last.name == output.name:
-            last.text += output.text
-        else:
-            found.append(output)
-    return found
+    joined: list[NotebookNode] = []
+    for name, pieces in groupby(outputs, key=lambda output: output.get("name")):
+        if name is None:  # no stream
+            joined += pieces
+            continue
+        first, *rest = pieces
+        first.text = "".join(chain(first.text, *(piece.text for piece in rest)))
+        joined.append(first)
+    return joined
 
 
 def _cut(text: str) -> str:
@@ -274,10 +262,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _seconds_between(start: str | None, end: str) -> float | None:
-    if start is None:
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+def _clock_out(meta: NotebookNode) -> None:
+    """Write down when something ended, and how long it took if it was seen to start."""
+    meta["end_time"] = _now()
+    if meta["start_time"] is not None:
+        start, end = map(datetime.fromisoformat, (meta["start_time"], meta["end_time"]))
+        meta["duration"] = (end - start).total_seconds()
 
 
 def _claim(path: Path, data: bytes) -> None:

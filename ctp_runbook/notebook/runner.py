@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.model import State
-from ctp_runbook.notebook.engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.notebook.engine import KernelLost, Setting, execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.redact import Redactor
 
@@ -35,6 +35,10 @@ NOTEBOOKS = (
     "06_rollback",
     "07_verify",
 )
+_PARAMETERS = {
+    "01_plan": ("cutover_template", "rollback_template", "execute"),
+    "04_switch": ("go",),
+}
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
 _LEFT = 130
@@ -91,8 +95,13 @@ def run_all(
         environ=os.environ,
         base=Path.cwd(),
     )
-    run = _begin(plan, options, on_progress)
-    series = _Series(run, sources, _given(run, plan, options), plan.redactor, on_progress)
+    run = launch.begin(
+        plan,
+        options,
+        reason="run --execute",
+        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
+    )
+    series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
     try:
         series.run()
     except KeyboardInterrupt:
@@ -102,20 +111,8 @@ def run_all(
     return _exit_code(launch.read_history(run), series.results)
 
 
-def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) -> RunDir:
-    """Make the run and start it; with ``execute`` its go is given with it."""
-    from ctp_runbook.run import launch
-
-    return launch.begin(
-        plan,
-        options,
-        reason="run --execute",
-        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
-    )
-
-
-def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
-    """All that any of the notebooks is told."""
+def _known(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+    """All that any of the notebooks may ask for."""
     return {
         "run_dir": str(run.path),
         "cutover_template": str(plan.cutover_template),
@@ -140,7 +137,7 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
     """The run's own; 2 where it says 0 and a notebook found something wrong."""
     code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
-    return 2 if code == 0 and any(one.status == "failed" for one in results) else code
+    return 2 if code == 0 and any(result.status == "failed" for result in results) else code
 
 
 class _Series:
@@ -150,20 +147,20 @@ class _Series:
         self,
         run: RunDir,
         sources: Path,
-        given: Mapping[str, Any],
+        known: Mapping[str, Any],
         redactor: Redactor,
         on_progress: Callable[[str], None],
     ) -> None:
-        self._run, self._sources, self._given = run, sources, given
+        self._run, self._sources, self._known = run, sources, known
         self._redactor, self._on_progress = redactor, on_progress
         self._blocked = ""
         self.results: list[NotebookResult] = []
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.notebook.kernels import event_loop_thread
+        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel
 
-        with event_loop_thread() as loop:
+        with contextlib.closing(EventLoopThread()) as loop:
             starting: Future[ReadyKernel] | None = self._order_kernel(loop)
             try:
                 for name in NOTEBOOKS:
@@ -181,7 +178,7 @@ class _Series:
                 raise
             finally:
                 if starting is not None:
-                    end_kernel(starting, loop)
+                    loop.submit(end_kernel(starting))
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
         from ctp_runbook.notebook.kernels import start_kernel
@@ -210,11 +207,7 @@ class _Series:
 
     def _parameters_of(self, name: str) -> dict[str, Any]:
         """What the contract gives this notebook of all that is known."""
-        names = {
-            "01_plan": ("cutover_template", "rollback_template", "execute"),
-            "04_switch": ("go",),
-        }
-        return {key: self._given[key] for key in ("run_dir", *names.get(name, ()))}
+        return {key: self._known[key] for key in ("run_dir", *_PARAMETERS.get(name, ()))}
 
     def _leave_out(self, name: str) -> None:
         import nbformat

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem
 from ctp_runbook.plan.template_keys import nearest_name
@@ -20,8 +21,7 @@ _LARGEST_CONFIG_BYTES = 1 << 20
 _DAY = 86_400.0
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """The type and range of one key; ``required`` keys have no default."""
 
     kind: str  # number, integer, boolean, text, texts, spans, strings
@@ -87,8 +87,7 @@ def _is_str(value: object) -> bool:
     return isinstance(value, str)
 
 
-@dataclass(frozen=True)
-class TomlText:
+class TomlText(Struct, frozen=True):
     """A TOML file's name and text, from which the line of a key is found."""
 
     file: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -66,8 +65,7 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return min(_PATIENCE_SECONDS, max(self.interval_seconds, 0.5))
 
 
-@dataclass(frozen=True)
-class WatchRules:
+class WatchRules(Struct, frozen=True):
     """The rules of the watch; tolerances say how long a bad state may last before HOLDING.
 
     ``sources`` says where metrics that no engine exposes are asked for; never a password, only
@@ -78,11 +76,10 @@ class WatchRules:
     tolerance_inconclusive_seconds: float
     tolerance_error_seconds: float
     recovery_seconds: float
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Timeouts and policies; ``step_timeout_seconds`` has every step of the runbook."""
 
     step_timeout_seconds: Mapping[str, float]
@@ -99,8 +96,11 @@ class Limits:
     journal_reserve_bytes: int
     restarts_max: int
     alert_timeout_seconds: float = 5.0
-    redact: tuple[str, ...] = field(default=(), repr=False)
-    sessions: TradingSessions = field(default_factory=TradingSessions)
+    redact: tuple[str, ...] = ()
+    sessions: TradingSessions = TradingSessions()
+
+    def __repr__(self) -> str:
+        return "<Limits>"  # what is to be redacted may be secrets themselves
 
 
 def _text(*choices: str, required: bool = True) -> Field:

@@ -9,9 +9,10 @@ a word that only answers yes or no is neither a path nor a reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem
 from ctp_runbook.plan.template_keys import nearest_name
@@ -27,8 +28,7 @@ _NOTHING = ("null", "none", "nil", "nan", "na", "n/a", "undefined", "~", "-")
 _ANSWERS = frozenset(_YES + _NO + _NOTHING)
 
 
-@dataclass(frozen=True)
-class _Type:
+class _Type(Struct, frozen=True):
     """A type as the ``parameters`` cell of a notebook may declare it."""
 
     words: str
@@ -139,7 +139,7 @@ def reasons(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Pro
 def _unknown(name: str, key: object, known: tuple[str, ...]) -> Problem:
     expected, remedy = f"one of {', '.join(known)}", "correct its name"
     wrong = _problem(name, key, expected=expected, remedy=remedy)
-    return replace(wrong, nearest=nearest_name(key, known) if isinstance(key, str) else "")
+    return wrong._replace(nearest=nearest_name(key, known) if isinstance(key, str) else "")
 
 
 def choice(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Problem]:
@@ -166,7 +166,9 @@ def _is_number(told: str) -> bool:
 def placed(problems: Iterable[Problem], *, where: str, redactor: Redactor) -> list[Problem]:
     """The problems as those of ``where``, a notebook say, with no secret in the values shown."""
     # Cut after masking: half a secret is not recognised any more.
-    return [replace(one, file=where, found=_cut(redactor(one.found))) for one in problems]
+    return [
+        problem._replace(file=where, found=_cut(redactor(problem.found))) for problem in problems
+    ]
 
 
 def _cut(shown: str) -> str:

@@ -7,10 +7,11 @@ as an entry point of the group ``ctp_runbook.sources``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import PlanRefused, ProbeError
 from ctp_runbook.plan.plugins import find_row, installed_names, load_named
@@ -34,13 +35,15 @@ KINDS = ("latency_quantile", "state", "counter", "lag")
 Measure = Callable[[], float | None]
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """From where a source is asked: ``settings`` is the table [sources] of watch.toml."""
 
     settings: Mapping[str, str]
     cwd: Path
-    environ: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Surroundings in {self.cwd}>"  # the environment holds secrets
 
     def secret(self, setting: str) -> str:
         """The variable that ``setting`` names: of the environment, else of the file env_file.
@@ -56,8 +59,7 @@ class Surroundings:
             raise ProbeError(f"env_file {file} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """A row: what a rule may say of this source, and how it is measured.
 
     ``performer`` is ``module:function``, imported at the first look: it takes a rule and

@@ -15,7 +15,8 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem, TriggerError
 from ctp_runbook.plan.template_keys import nearest_name
@@ -36,7 +37,7 @@ _TERM = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _JOINT = re.compile(r"_(or|and)_|\s+(or|and)\s+")
-_NEXT_JOINT = re.compile(r"_(or|and)_|\s(or|and)\s")
+_NEXT_JOINT = r"_(or|and)_|\s(or|and)\s"
 
 _OPERATORS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "gt": (">", operator.gt),
@@ -55,15 +56,13 @@ _Finding = tuple[str, str, str, str]
 _SENTENCES = "METRIC_gt_NUMBER[UNIT] or METRIC > NUMBER [UNIT] [for NUMBER s], joined by or / and"
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One comparison; ``value`` is in the metric's own unit, which ``unit`` names."""
 
     metric: str
     op: str
     value: float
     for_seconds: float = 0.0
-    text: str = field(default="", compare=False)
     unit: str = ""
 
     def holds(self, value: float, *, is_over: bool = False) -> bool:
@@ -83,11 +82,10 @@ class Condition:
         return f"{self.metric} {_OPERATORS[self.op][0]} {_plain(self.value)}{unit}{lasting}"
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(Struct, frozen=True):
     """A disjunction of conjunctions; ``text`` is what the template says."""
 
-    text: str = field(compare=False)
+    text: str
     any_of: tuple[tuple[Condition, ...], ...]
 
     @property
@@ -145,7 +143,7 @@ def _terms(text: str, found: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
         if term is not None and (following or after == end):
             terms.append((joint, term))
         else:
-            following = _NEXT_JOINT.search(text, at, end)
+            following = re.compile(_NEXT_JOINT).search(text, at, end)
             found.append(_not_a_term(text[at : following.start() if following else end], at))
         if following is None:
             return terms
@@ -176,7 +174,7 @@ def _condition(
     if len(found) > before or value is None or lasting is None:
         return None
     op = term["word"] or _OF_SIGN[term["sign"]]
-    return Condition(metric, op, value, lasting, text=term.group(), unit=units[metric])
+    return Condition(metric, op, value, lasting, units[metric])
 
 
 def _metrics(name: str, units: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,6 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.rehearsal.engine.bridge import COMPAT, bridge_client, set_compat
-from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.rehearsal.front.protocol import USER, Login, Op, Push, decode, encode, read_ports
 from ctp_runbook.rehearsal.seams import PARTITIONS, TOPIC, read_topics
@@ -29,31 +28,6 @@ from ctp_runbook.rehearsal.twin import Twin
 __all__ = ["PROBES", "main"]
 
 _TRADES_SECONDS = 5.0
-
-
-def _front(twin: Twin, generation: str) -> str:
-    """The front: control answers, TD and MD listeners accept."""
-    ports = read_ports(twin.front_dir)
-    for channel in ("td", "md"):
-        with socket.create_connection(("127.0.0.1", ports[channel]), timeout=2.0):
-            pass
-    seen = front_control(twin.front_dir)
-    return f"front: TD {ports['td']} and MD {ports['md']} accept; {seen['orders']} orders today"
-
-
-def _valkey(twin: Twin, generation: str) -> str:
-    """Valkey: PING, and a value written and read back."""
-    with bridge_client(twin.valkey_dir, name="gate_probe") as client:
-        written = str(time.time_ns())
-        client.set("quant_hft:twin:probe", written, ex=60)
-        if (found := client.get("quant_hft:twin:probe")) != written:
-            raise ProbeError(f"valkey: wrote {written}, read {found}")
-        return f"valkey {client.info('server')['server_name']}: a value was written and read back"
-
-
-def _infra(twin: Twin, generation: str) -> str:
-    """Front and Valkey."""
-    return f"{_front(twin, generation)}; {_valkey(twin, generation)}"
 
 
 def _topic(twin: Twin, generation: str) -> str:
@@ -143,9 +117,6 @@ def _restore_bridge(twin: Twin, generation: str) -> str:
 
 
 PROBES: dict[str, Callable[[Twin, str], str]] = {
-    "front": _front,
-    "valkey": _valkey,
-    "infra": _infra,
     "topic": _topic,
     "market-data": _market_data,
     "bridge": _bridge,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,9 +50,7 @@ class Rehearsal:
 
 def fault_names() -> dict[str, str]:
     """Every fault with the first sentence of what it does."""
-    return {
-        name: (fault.__doc__ or "").strip().splitlines()[0] for name, fault in faults.FAULTS.items()
-    }
+    return {name: (fault.__doc__ or "").splitlines()[0] for name, fault in faults.FAULTS.items()}
 
 
 def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int:
@@ -72,10 +71,8 @@ def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int
     finally:
         if rehearsal.keep:
             say(f"twin left up; take it down with `ctp-runbook stack down --dir {twin.dir}`")
-        elif left := stack.down(directory).left:
-            say(f"twin NOT down: {', '.join(left)} still run; see {twin.dir}/run")
         else:
-            say("twin down: every process proved gone")
+            say(stack.down(directory).sentence)
 
 
 def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[str], None]) -> int:
@@ -95,8 +92,6 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
 
 
 def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None]) -> int:
-    import os
-
     from ctp_runbook.plan.plan import load_plan
     from ctp_runbook.show.terminal import sentence_of
 
@@ -113,9 +108,8 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
 
     def tell(history: History) -> None:
         nonlocal told
-        for record in history.records[told:]:
-            if line := sentence_of(record):
-                say(line)
+        for line in filter(None, map(sentence_of, history.records[told:])):
+            say(line)
         told = len(history.records)
 
     history = launch.follow(run, until=lambda _: False, on_change=tell)
@@ -125,20 +119,19 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
 
 def _conclude(twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None]) -> int:
     history = launch.read_history(run)
-    outcome = history.outcome
-    if outcome is None:
+    if history.closed is None:
         raise RunbookError(f"run {run.run_id} did not end; see {run.logs}")
+    outcome = history.closed.payload.outcome
     say("")
     say(f"{outcome.value}: {_MEANING[outcome]}")
-    if history.closed is not None:
-        say(f"  {history.closed.payload['sentence']}")
+    say(f"  {history.closed.payload.sentence}")
     together = overlaps(twin.front_log)
-    say(
-        f"  the front saw {'TWO GENERATIONS TRADING AT ONCE: ' + str(together) if together else 'at no instant two generations able to trade'}"
-    )
-    say(
-        f"  now able to trade: {', '.join(sorted(trading_generations(twin.front_log))) or 'nobody'}"
-    )
+    seen = "at no instant two generations able to trade"
+    if together:
+        seen = f"TWO GENERATIONS TRADING AT ONCE: {together}"
+    say(f"  the front saw {seen}")
+    able = ", ".join(sorted(trading_generations(twin.front_log))) or "nobody"
+    say(f"  now able to trade: {able}")
     verified = _verify(run, outcome, say=say)
     say(f"  look at: {run.report}")
     say(f"           {run.notebooks}")

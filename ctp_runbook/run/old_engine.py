@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
@@ -31,7 +32,7 @@ class OldEngineSampling:
         self._done = threading.Event()
         self._path = context.run.baseline
         self._url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
-        self._sampler = Sampler(list(_targets(context, self._url)))
+        self._sampler = Sampler(list(_targets(context, self._url)), clocks=Clocks())
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:

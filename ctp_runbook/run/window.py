@@ -86,7 +86,7 @@ class Watch:
         context = self._context
         environ = context.environment_of()
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
-        sampler = Sampler(targets, clocks=self._clocks)
+        sampler = Sampler(targets, clocks=self._clocks or Clocks())
         sampler.start()
         try:
             with self._open_samples() as sink:

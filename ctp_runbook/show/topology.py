@@ -13,7 +13,15 @@ from ctp_runbook.plan.gate_table import PARTS, Gate, gates_in
 from ctp_runbook.record.result_env import ResultEnv, parse_env
 from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["Flight", "Station", "Topology", "drift_rows", "gate_topology", "sli_topology"]
+__all__ = [
+    "Flight",
+    "Station",
+    "Topology",
+    "drift_rows",
+    "gate_topology",
+    "sli_topology",
+    "speaker_of",
+]
 
 _CANARY_FILE = "ctp_canary.json"
 _SLIS: Mapping[str, tuple[str, str]] = {
@@ -122,10 +130,15 @@ def sli_topology(report: Mapping[str, Any]) -> Topology:
     return Topology(_stations(looks))
 
 
+def speaker_of(gate: Gate) -> str:
+    """Return the step that a gate's evidence is due with, else the gate's own name."""
+    return gate.step if gate.is_due else gate.name
+
+
 def drift_rows(run: RunDir) -> list[tuple[str, str, str]]:
     """Gate, step and reason of everything that is not as wanted."""
     return [
-        (gate.step if gate.is_due else gate.name, name, reason)
+        (speaker_of(gate), name, reason)
         for gate, env in _evidence(run)
         for name, status, reason in _steps_of(env)
         if status in ("failed", "timed_out")

@@ -8,8 +8,7 @@ from msgspec import structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Generation, Outcome, Phase, Role, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal

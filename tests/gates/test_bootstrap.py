@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.gates.bootstrap import _compose, _compose_tasks
+from ctp_runbook.gates.bootstrap import _compose_tasks
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions, GateResult, perform
 from ctp_runbook.plan.gate_table import GATES
@@ -37,7 +37,7 @@ def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 4.0) -> 
     )
     environ = {"PATH": f"{docker.bin}:{os.environ['PATH']}"}
     context = GateContext.of(options, environ=environ, tell=lambda line: None)
-    tasks = _compose_tasks(context, _compose(context))
+    tasks = _compose_tasks(context)
     steps = perform(tasks, execute=execute, probe=not execute)
     return GateResult(GATES["bootstrap"], not execute, steps)
 
@@ -142,7 +142,7 @@ def test_a_project_needs_its_name(tmp_path: Path) -> None:
     ):
         context = GateContext.of(options, environ={}, tell=print)
         with pytest.raises(RunRefused, match=said):
-            _compose(context)
+            _compose_tasks(context)
 
 
 def test_without_docker(docker: FakeDocker) -> None:
@@ -153,5 +153,5 @@ def test_without_docker(docker: FakeDocker) -> None:
         execute=True, compose_file=docker.bin / "compose.yaml", project_name="prodlike"
     )
     context = GateContext.of(options, environ={"PATH": str(docker.bin)}, tell=print)
-    steps = perform(_compose_tasks(context, _compose(context)), execute=True)
+    steps = perform(_compose_tasks(context), execute=True)
     assert "no `docker` on PATH" in steps[0].reason

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.gates.context import GateContext, open_door
-from ctp_runbook.gates.deadline import Deadline
+from ctp_runbook.gates.context import Deadline, GateContext, open_door
 from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.gate_table import GATES

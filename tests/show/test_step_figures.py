@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ctp_runbook.model import Phase
 from ctp_runbook.record.history import History
+from ctp_runbook.show.figure_style import DARK
 from ctp_runbook.show.step_figures import pictures_of, rollback_figure, switch_figure
 from tests.show.test_watch_figure import story, texts
 
@@ -24,23 +26,23 @@ def test_downtime_of_the_rollback_is_told_apart() -> None:
 
 def test_the_rollback_shows_budget_spent_and_failed_step() -> None:
     """Seconds from the triggering sample against the budget; a step that failed keeps its name."""
-    said = texts(rollback_figure(story("spike").history, theme="dark"))
+    said = texts(rollback_figure(story("spike").history, theme=DARK))
     assert "budget 180 s" in said
     assert "to spare" in said
     assert "6.2 s  ✗ timed_out" in said
 
 
-@pytest.mark.parametrize("phase", ["switch", "rollback"])
-def test_what_was_not_started_has_no_picture(phase: str) -> None:
+@pytest.mark.parametrize("phase", [Phase.SWITCH, Phase.ROLLBACK])
+def test_what_was_not_started_has_no_picture(phase: Phase) -> None:
     """No step, no picture; asking for the figure itself is an error."""
-    empty = History((), created={"plan": {"steps": []}})
+    empty = History(())
     assert pictures_of(empty, phase) == []
     with pytest.raises(ValueError, match=r"started no step|was not rolled back"):
-        {"switch": switch_figure, "rollback": rollback_figure}[phase](empty)
+        {Phase.SWITCH: switch_figure, Phase.ROLLBACK: rollback_figure}[phase](empty)
 
 
 def test_a_picture_says_in_words_what_it_shows() -> None:
     """For those who cannot see it, and for a terminal."""
-    (picture,) = pictures_of(story("spike").history, "rollback", both=True)
+    (picture,) = pictures_of(story("spike").history, Phase.ROLLBACK, both=True)
     assert "trading restored" in picture.text
     assert picture.dark != picture.png

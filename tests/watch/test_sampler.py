@@ -21,7 +21,7 @@ def begin() -> Iterator[Callable[..., Sampler]]:
     made: list[Sampler] = []
 
     def start(*targets: Target) -> Sampler:
-        made.append(Sampler(targets))
+        made.append(Sampler(targets, clocks=Clocks()))
         made[-1].start()
         return made[-1]
 
@@ -57,7 +57,7 @@ def taken(sampler: Sampler, *, seconds: float) -> list[Sample]:
 def test_a_sample_is_what_the_source_said_and_when() -> None:
     """Both clocks are read when the answer is complete."""
     before = time.time(), time.monotonic()
-    sample = read_once(steady("up", interval=1, takes=0.05))
+    sample = read_once(steady("up", interval=1, takes=0.05), clocks=Clocks())
     assert (sample.source, sample.target, sample.series) == ("engine", "up", {"up": 1.0})
     assert (sample.ok, sample.error, sample.seq) == (True, "", 0)
     assert before[0] + 0.05 <= sample.wall <= time.time()
@@ -67,7 +67,7 @@ def test_a_sample_is_what_the_source_said_and_when() -> None:
 
 def test_a_source_that_fails_makes_a_sample_too() -> None:
     """It says that nothing was measured, and why."""
-    sample = read_once(Target("engine", "url", failing, 1.0))
+    sample = read_once(Target("engine", "url", failing, 1.0), clocks=Clocks())
     assert (sample.ok, sample.error) == (False, "http://x: connection refused")
     assert sample.series == {}
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.rehearsal.front.protocol import utc_text
+from ctp_runbook.rehearsal.process import utc_text
 
 __all__ = [
     "FrontLog",
@@ -91,20 +91,11 @@ class Overlap:
         )
 
 
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; the torn end of a killed front's log is left out."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    for line in lines[:-1]:
-        if line:
-            yield json.loads(line)
-
-
 def read_front_log(path: Path) -> list[dict[str, Any]]:
-    """Every record; empty where there is no log."""
-    return list(_records(path))
+    """Every whole record, without the torn end of a killed front's log; empty without a log."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
 
 
 def trading_intervals(records: Iterable[dict[str, Any]]) -> list[TradingInterval]:
@@ -144,7 +135,7 @@ def _interval(login: dict[str, Any], end: dict[str, Any] | None) -> TradingInter
 
 def overlaps(log_path: Path) -> list[Overlap]:
     """Every time two generations held TD sessions at once, from the front's own log."""
-    intervals = sorted(trading_intervals(_records(log_path)), key=lambda each: each.from_ns)
+    intervals = sorted(trading_intervals(read_front_log(log_path)), key=lambda each: each.from_ns)
     found = []
     for index, first in enumerate(intervals):
         for second in intervals[index + 1 :]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -16,15 +14,9 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError
 
-__all__ = ["Task", "die_with_parent"]
+__all__ = ["Task"]
 
-_PR_SET_PDEATHSIG = 1
 _READY_SECONDS = 30.0
-
-
-def die_with_parent(sign: int = signal.SIGKILL) -> None:
-    """In a child before exec: the kernel sends ``sign`` when the thread that forked ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sign)
 
 
 class Task:

@@ -17,7 +17,7 @@ from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.rehearsal.plane.layout import Plane
 from ctp_runbook.rehearsal.plane.tables import TOPICS
 
-__all__ = ["PRODUCER", "kafka_argv", "kafka_environment", "make_producer", "provision_kafka"]
+__all__ = ["PRODUCER", "kafka_argv", "make_producer", "provision_kafka"]
 
 # One record a batch (see above), sent at once.
 PRODUCER = {"batch.num.messages": 1, "linger.ms": 0, "acks": "all"}
@@ -35,11 +35,6 @@ def kafka_argv(plane: Plane) -> list[str]:
     listener = f"tcp://{plane.bootstrap}"
     argv = [str(binary), "broker", "--storage-engine", "memory://tansu/", "--silent"]
     return [*argv, "--listener-url", listener, "--advertised-listener-url", listener]
-
-
-def kafka_environment() -> dict[str, str]:
-    """The broker reads nothing of the caller's environment: its options have variables too."""
-    return {"RUST_LOG": "warn"}
 
 
 def provision_kafka(plane: Plane) -> None:

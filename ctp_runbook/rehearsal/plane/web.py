@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Reply", "Request", "serve"]
+__all__ = ["Reply", "Request", "serve", "serve_until_term"]
 
 _LARGEST = 256 * 2**20
 
@@ -103,3 +105,10 @@ def serve(  # noqa: C901  # http.server wants classes; theirs are small
             """A client that left in the middle is no news."""
 
     return Server(("127.0.0.1", port), Handler)
+
+
+def serve_until_term(server: ThreadingHTTPServer) -> None:
+    """Serve on this thread, where signals arrive; hence the shutdown on another."""
+    end = threading.Thread(target=server.shutdown, daemon=True)
+    signal.signal(signal.SIGTERM, lambda *_: end.start())
+    server.serve_forever(poll_interval=0.1)
