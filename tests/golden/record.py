@@ -60,6 +60,10 @@ class Ending:
     undone: bool = False
 
 
+def _fault(name: str) -> Callable[[Twin], None]:
+    return lambda twin: faults.apply(twin, name)
+
+
 def _no_old_runner(twin: Twin) -> None:
     """The old strategy runner is gone: there is nothing to take over from."""
     pid_file = twin.pid_file("old_strategy_runner")
@@ -102,8 +106,8 @@ ENDINGS = {
     "completed": Ending(Outcome.COMPLETED, undone=True),
     "dry": Ending(Outcome.DRY_RUN_OK, options=()),
     "refused": Ending(Outcome.REFUSED, _no_old_runner),
-    "aborted": Ending(Outcome.ABORTED_BEFORE_SWITCH, faults.gate_fails),
-    "triggered": Ending(Outcome.ROLLED_BACK_IN_BUDGET, faults.order_latency, watch_seconds=30.0),
+    "aborted": Ending(Outcome.ABORTED_BEFORE_SWITCH, _fault("gate-fails")),
+    "triggered": Ending(Outcome.ROLLED_BACK_IN_BUDGET, _fault("order-latency"), watch_seconds=30.0),
     "drill": Ending(Outcome.ROLLED_BACK_IN_BUDGET, options=DRILL),
     "late": Ending(Outcome.ROLLED_BACK_LATE, _in_a_hurry, DRILL, _held_up),
     "unvalidated": Ending(Outcome.ROLLED_BACK_UNVALIDATED, _invalid, DRILL),
