@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -16,18 +15,12 @@ from msgspec import Struct
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.rundir import RunDir, newest_run, runs_under
+from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
 __all__ = ["run_in_charge"]
 
 # What ended so never touched the stack that trades: there is nothing of it to roll back.
 _TOUCHED_NOTHING = (Outcome.REFUSED.value, Outcome.ABORTED_BEFORE_SWITCH.value)
-
-
-class _Header(Struct, frozen=True):
-    """As much of run.json as is asked about."""
-
-    environment: str = ""
 
 
 class _Ending(Struct, frozen=True):
@@ -40,9 +33,6 @@ class _Record(Struct, frozen=True):
     kind: str = ""
     wall_utc: str = ""
     payload: _Ending = _Ending()
-
-
-_S = TypeVar("_S", bound=Struct)
 
 
 def run_in_charge(outputs: Path) -> RunDir:
@@ -68,7 +58,7 @@ def _holding(runs: list[RunDir]) -> list[RunDir]:
     A lock is a file that every user may write to, so it chooses among the runs there are in
     ``outputs`` and never leads anywhere else.
     """
-    environments = {_read(run.run_json, _Header()).environment for run in runs} - {""}
+    environments = {glance_at(run).environment for run in runs} - {""}
     holders = {os.path.realpath(path) for name in environments if (path := holder_of(name))}
     held = (run for run in runs if os.path.realpath(run.path) in holders)
     return sorted(held, key=lambda run: run.run_id)
@@ -84,24 +74,12 @@ def _began(run: RunDir) -> str:
     except OSError:
         return ""
     for line in reversed(lines):
-        record = _decoded(line, _Record())
+        try:
+            record = msgspec.json.decode(line, type=_Record)
+        except (ValueError, RecursionError):
+            continue  # torn, or damaged: what stands before it counts all the same
         if record.kind == "closed" and record.payload.outcome in _TOUCHED_NOTHING:
             return ""
         if record.kind == "orchestrator_started":
             return record.wall_utc
     return ""
-
-
-def _read(path: Path, default: _S) -> _S:
-    try:
-        return _decoded(path.read_bytes(), default)
-    except OSError:
-        return default
-
-
-def _decoded(data: bytes, default: _S) -> _S:
-    """What is there of the default's type; the default where nothing of it can be read."""
-    try:
-        return msgspec.json.decode(data, type=type(default))
-    except (ValueError, RecursionError):
-        return default

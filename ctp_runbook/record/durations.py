@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import msgspec
-from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Outcome
@@ -14,7 +12,7 @@ from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.record.rundir import runs_under
+from ctp_runbook.record.rundir import HeaderGlance, glance_at, runs_under
 
 __all__ = ["measured_durations"]
 
@@ -24,13 +22,6 @@ _ROLLED_BACK = (
     Outcome.ROLLED_BACK_LATE,
     Outcome.ROLLED_BACK_UNVALIDATED,
 )
-
-
-class _Header(Struct, frozen=True):
-    """As much of run.json as spares reading the journals of others."""
-
-    environment: str
-    dry_run: bool
 
 
 def measured_durations(environment: str, outputs: Iterable[Path]) -> Measured:
@@ -56,16 +47,13 @@ def _rounded(seconds: float | None) -> float | None:
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
     runs = (run for root in outputs for run in runs_under(root))
     for run in sorted(runs, key=lambda run: run.path):
-        try:
-            header = msgspec.json.decode(run.run_json.read_bytes(), type=_Header)
-            if header.environment != environment or header.dry_run:
-                continue
-            history = History.of(read_journal(run.journal).records)
-        except (OSError, ValueError, RunbookError):
+        if glance_at(run) != HeaderGlance(environment, dry_run=False):
             continue
         # The journal is what counts; run.json only spares reading those of others.
-        if not history.is_dry_run and history.created.environment == environment:
-            yield history
+        with contextlib.suppress(OSError, RunbookError):
+            history = History.of(read_journal(run.journal).records)
+            if not history.is_dry_run and history.created.environment == environment:
+                yield history
 
 
 def _cutover_seconds(history: History) -> float | None:

@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from ctp_runbook.errors import RunRefused
 
 __all__ = [
     "PARENT_JOURNAL",
+    "HeaderGlance",
     "RunDir",
+    "glance_at",
     "newest_run",
     "private_dir",
     "private_path",
@@ -140,6 +145,21 @@ def _is_tmpfs(mount_point: str) -> bool:
 def runs_under(outputs: Path) -> Iterator[RunDir]:
     """Every run in a folder, in no order: what has a run.json, which is written last."""
     return (RunDir(path.parent) for path in outputs.glob("*/run.json"))
+
+
+class HeaderGlance(Struct, frozen=True):
+    """As much of a run.json as spares reading the journals of others; it proves nothing."""
+
+    environment: str = ""
+    dry_run: bool = True
+
+
+def glance_at(run: RunDir) -> HeaderGlance:
+    """What run.json says, of whichever format; of no environment where it cannot be read."""
+    try:
+        return msgspec.json.decode(run.run_json.read_bytes(), type=HeaderGlance)
+    except (OSError, ValueError, RecursionError):
+        return HeaderGlance()
 
 
 def newest_run(outputs: Path) -> RunDir:
