@@ -65,20 +65,16 @@ def readiness(output_json: Path | None, **values: Any) -> int:
         **values,
         declared={flag: value for flag, value in typed.items() if value is not None},
         **_pipeline(GateOptions(**asked, profile=values["profile"])),
-    typed = {flag: given[flag.replace("-", "_")] for flag in DECLARED_FLAGS}
-    found = measure(
-        ReadinessSources(
-            environment=given["environment"],
-            profile=given["profile"],
-            declared={flag: value for flag, value in typed.items() if value is not None},
-            metrics_url=given["metrics_url"],
-            redis_url=given["redis_url"],
-            alive_command=given["alive_cmd"],
-            bridge_clients=given["bridge_client"],
-            bridge_keys=given["bridge_key"],
-            commands=given["sli_cmd"],
-            **_pipeline(given),
-        )
+    )
+    seen = measure(sources)
+    path = output_json or _evidence_dir() / _readiness_name()
+    write_readiness(path, seen)
+    for reading in seen.readings:
+        say(f"{'✓' if reading.is_healthy else '✗'} {reading.sentence}")
+    say(f"readiness {'ok' if seen.is_healthy else 'FAILED'}: {path}")
+    return seen.exit_code
+
+
 def _pipeline(options: GateOptions) -> dict[str, Any]:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
     from ctp_runbook.gates.context import GateContext
@@ -91,18 +87,115 @@ def _pipeline(options: GateOptions) -> dict[str, Any]:
         "clickhouse": context.clickhouse if options.clickhouse_url else None,
         "postgres": context.postgres if options.postgres_dsn else None,
     }
-def _pipeline(given: Any) -> dict[str, Any]:
-    """What readiness may ask beside engine and Redis; passwords by environment or env file."""
+
+
+def _evidence_dir() -> Path:
+    return Path(os.environ.get("CTP_EVIDENCE_DIR") or "outputs")
+
+
+def _readiness_name() -> str:
+    """The validation of a rollback writes a file of its own."""
+    after = os.environ.get("CTP_STEP") == "post_rollback_validate"
+    return f"ctp_readiness_{'rollback' if after else 'precheck'}.json"
+
+
+class _InfraGroup(click.Group):
+    """A command a gate, ours and those that a plug-in brings, and the canary."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return what is of that name, ours before whatever is installed."""
+        from ctp_runbook.plan.gate_table import find_gate
+
+        if cmd_name == "canary":
+            return click_command(cmd_name, canary)
+        gate = find_gate(cmd_name)
+        return None if gate is None else _gate_command(gate)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name ours, and what is installed and can be used."""
+        from ctp_runbook.plan.gate_table import GATES, usable_gates
+
+        return sorted({"canary", *GATES, *(gate.name for gate in usable_gates())})
+
+
+@click.group(cls=_InfraGroup)
+def infra() -> None:
+    """The infrastructure gates (RUNBOOK §4.1): dry run unless --execute."""
+
+
+def _deadline(default: float) -> Option:
+    return Option("--deadline-seconds FLOAT>0", default=default)
+
+
+_EXECUTE = Option("--execute", "Act. Without it nothing is done.")
+_ADDRESSES = (
+    Option("--profile TEXT", default="single-host"),
+    Option("--compose-file PATH"),
+    Option("--project-name TEXT"),
+    Option("--env-file PATH", "[default: infra/env/prodlike.env]"),
+    Option("--infra PATH", "The folder of the wanted state  [default: infra]"),
+    _BOOTSTRAP_SERVERS,
+    _CLICKHOUSE_URL,
+    Option("--connect-url URL", "Kafka Connect."),
+    _POSTGRES_DSN,
+    Option("--redis-url URL"),
+)
+_FLAGS = (
+    *_ADDRESSES,
+    Option("--endpoint NAME=URL...", name="endpoints"),
+    Option("--output-file PATH"),
+    Option("--evidence-dir PATH"),
+    Option("--probe", "Dry run: look for real, change nothing."),
+    _EXECUTE,
+)
+_A_KEY = "A key that is otherwise here than in the connector files; no secrets."
+# What one gate alone takes.
+_MORE_FLAGS = {
+    "debezium-connectors": (
+        Option("--max-slot-wal-mib FLOAT>=1", default=1024.0, show_default=False),
+        Option("--update NAME...", "Replace what drifted."),
+        Option("--set KEY=VALUE...", _A_KEY, name="connector_set"),
+    )
+}
+
+
+def _gate_command(gate: Gate) -> click.Command:
+    def perform(**values: Any) -> int:
+        from ctp_runbook.gates.gate import GateOptions, write_gate
+        from ctp_runbook.gates.run import run_gate
+
+        options = GateOptions(**values)
+        result = run_gate(gate.name, options, environ=os.environ, tell=say)
+        write_gate(result, options, environ=os.environ)
+        for step in result.steps:
+            say(step.sentence)
+        say(result.sentence)
+        return result.exit_code
+
+    options = (*_FLAGS, _deadline(gate.seconds), *_MORE_FLAGS.get(gate.name, ()))
+    return click_command(gate.name, Command(perform, *options, help=gate.help))
+
+
+@command(
+    *_ADDRESSES,
+    _deadline(30.0),
+    _EXECUTE,
+    Option("--runs INTEGER>=1", default=1),
+    _OUTPUT_JSON,
+)
+def canary(runs: int, output_json: Path | None, **values: Any) -> int:
+    """Send a marked record through the whole chain and time every hop."""
+    import json
+
+    from ctp_runbook.gates.canary import fly_canaries
     from ctp_runbook.gates.context import GateContext
     from ctp_runbook.gates.gate import GateOptions
+    from ctp_runbook.record.rundir import write_atomic
 
-    names = ("env_file", "profile", "bootstrap_servers", "clickhouse_url", "postgres_dsn")
-    if not any(given[name] for name in names[2:]):
-        return {}
-    options = GateOptions(**{name: given[name] for name in names})
-    context = GateContext.of(options, environ=os.environ, tell=click.echo)
-    return {
-        "bootstrap_servers": options.bootstrap_servers,
-        "clickhouse": context.clickhouse if options.clickhouse_url else None,
-        "postgres": context.postgres if options.postgres_dsn else None,
-    }
+    context = GateContext.of(GateOptions(**values), environ=os.environ, tell=say)
+    result = fly_canaries(context, runs=runs, run_id=os.environ.get("CTP_RUN_ID", ""))
+    if output_json or not result.dry_run:
+        path = output_json or _evidence_dir() / "ctp_canary.json"
+        write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
+    say(result.sentence)
+    return result.exit_code
