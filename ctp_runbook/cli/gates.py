@@ -103,7 +103,7 @@ class _InfraGroup(click.Group):
     """A command a gate, ours and those that a plug-in brings, and the canary."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """What is of that name, ours before whatever is installed."""
+        """Return what is of that name, ours before whatever is installed."""
         from ctp_runbook.plan.gate_table import find_gate
 
         if cmd_name == "canary":
@@ -112,7 +112,7 @@ class _InfraGroup(click.Group):
         return None if gate is None else _gate_command(gate)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Ours, and what is installed and can be used."""
+        """Name ours, and what is installed and can be used."""
         from ctp_runbook.plan.gate_table import GATES, usable_gates
 
         return sorted({"canary", *GATES, *(gate.name for gate in usable_gates())})
