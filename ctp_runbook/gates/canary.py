@@ -180,6 +180,7 @@ def _chain(context: GateContext) -> Iterator[_Chain]:
             f"given: {servers or 'no Kafka'}, {context.clickhouse_url or 'no ClickHouse'}"
         )
     deadline = context.deadline
+    # Asked before anything is sent: a canary that cannot be seen to arrive is not to fly.
     target.rows(f"SELECT count() FROM {_TABLE} WHERE 0", seconds=deadline.call(_CALL_SECONDS))
     with (
         context.postgres.open(seconds=deadline.call(_CALL_SECONDS)) as source,
@@ -201,6 +202,7 @@ def _fly(chain: _Chain, run_id: str) -> CanaryFlight:
         ("debezium_to_kafka", _in_kafka, _STUCK_BEFORE_KAFKA),
         ("kafka_to_clickhouse", _in_clickhouse, _STUCK_BEFORE_CLICKHOUSE),
     ):
+        # One reading of the clock ends a hop and begins the next: their sum is the whole way.
         hops.setdefault("postgres", (now := time.monotonic()) - began)
         if not arrived(chain, mark):
             most = f"within the {chain.context.deadline.seconds:g} s of --deadline-seconds"

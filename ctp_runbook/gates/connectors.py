@@ -160,6 +160,7 @@ class _Connector:
                 said = sentence
             if look is not None and (problems := tuple(self.broken(look))):
                 return Observation(facts, problems)
+            # Connect knows a new connector's configuration before its status.
             if look is None and self.live() is None:
                 return Observation({}, (f"{self.noun}: is not registered",))
             if not self.context.options.execute or not deadline.pause(_LOOK_SECONDS):
@@ -195,6 +196,7 @@ class _Connector:
     def slot(self) -> Observation:
         """Look whether somebody reads the slot, and how much WAL it keeps."""
         door, status = self.context.postgres, self.status()
+        # One that does not run will not read its slot, however long it is watched.
         patience = _SLOT_SECONDS if status is not None and status.is_running else 0.0
         with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
             look = look_at_slot(connection, self.wanted.slot)

@@ -228,6 +228,7 @@ def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tup
         if stopped_by:
             reason = f"not run: {stopped_by} failed before it"
             step = GateStep(task.name, StepStatus.NOT_RUN, 0.0, task.question, reason=reason)
+        # ``is True``: a flag of another type must not act, whatever it is to Python.
         elif execute is True or (probe is True and not task.acts):
             step = _do(task)
         else:
@@ -283,6 +284,7 @@ def _do(task: Task) -> GateStep:
     try:
         seen = task.run()
     except ProbeError as error:
+        # Not to be seen is a problem like any other: nothing unobserved passes.
         seen = Observation({}, (str(error),))
     took = (time.monotonic() - began) * 1000
     unharmed = StepStatus.SKIPPED if seen.skipped else StepStatus.OK

@@ -88,6 +88,7 @@ def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[
     """Run the files; return how many objects are new, or differ. Raises ProbeError."""
     import psycopg
 
+    # Counted, not believed: IF NOT EXISTS says nothing of what was there.
     before = set(connection.execute(_OBJECTS).fetchall())
     connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK,))
     for setting, secret in secrets.items():

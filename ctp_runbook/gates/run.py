@@ -32,6 +32,7 @@ def run_gate(
     # A gate imports only what it needs, and only when it is run.
     tasks = load_named(gate.performer)(context)
     steps = perform(tasks, execute=options.execute, probe=options.probe)
+    # Redacted here, once: whatever a task says goes to evidence and terminal from this result.
     result = GateResult(gate, not options.execute, steps or (_step_without_task(gate, options),))
     return context.redacted(result)
 

@@ -80,6 +80,7 @@ def ask_connect(
     except ProbeError as error:
         raise ProbeError(f"Kafka Connect: {where}: {error}; is the service up?") from error
     try:
+        # A PUT that needed nothing is answered 204, with nothing.
         return Answer(status, json.loads(raw) if raw.strip() else None)
     except (ValueError, RecursionError) as error:
         shown = raw[:60].decode("utf-8", "replace")

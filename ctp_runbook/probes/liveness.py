@@ -116,6 +116,7 @@ def shows_by_name_or_port(member: Member, *, known: Identity | None, cwd: Path) 
     named = _named(member, known=known, cwd=cwd)
     if named.by_pid or any(who and is_running(who) for who in (named.identity, known)):
         return True
+    # A port that hangs may be held: that is suspicion enough.
     is_open, unasked = _port_answer(member, seconds=0.2)
     return bool(is_open or unasked)
 
@@ -203,6 +204,7 @@ def observe_member(
     code, silent = _answer_of_command(member, **running)
     named = _named(member, known=known, cwd=running["cwd"])
     is_open, held = _port_answer(member, seconds=1.0)
+    # Whoever runs counts, even where the file names another than the journal.
     identities = [who for who in (named.identity, known) if who is not None]
     return Liveness(
         member=member.name,

@@ -42,6 +42,7 @@ class PrometheusDoor:
             taken, value = map(float, sample)
         except (TypeError, ValueError) as error:
             raise self._error(f"{sample!r} is no sample") from error
+        # Ahead as well as behind: of a clock that differs nobody knows how old a sample is.
         if (apart := abs(time.time() - taken)) > fresh_seconds:
             raise self._error(
                 f"its clock is {apart:.0f} s away from this host's; fresh_seconds is "

@@ -35,6 +35,7 @@ class Recording:
         """
         played = self._clock() - self._began
         number = bisect.bisect_right(self._times, played) - 1
+        # The last sample stands for as long as the one before it did.
         after = self._times[-1] - self._times[-2] if len(self._times) > 1 else 0.0
         if played > self._times[-1] + after:
             raise ProbeError(

@@ -71,6 +71,7 @@ def read_session(member: Member, *, command: str, **running: Unpack[Running]) ->
     """
     if not command:
         return _on_metrics_page(member, seconds=running["seconds"])
+    # ``is True``: on the metrics page 1 means connected, and a text that says no is true to Python.
     fields = read_state_object(_output(command, member, **running), subject=_subject(member))
     return SessionState(
         td_logged_in=is_logged_in(fields.get("td_session")),
@@ -89,6 +90,7 @@ def _on_metrics_page(member: Member, *, seconds: float) -> SessionState:
         raise ProbeError(
             f"{member.metrics_url}: no {_STATE} for td and md; set TRADING_STATE_CMD in the template"
         )
+    # NaN fails each of these: what is no number is no login.
     return SessionState(
         td_logged_in=td >= _LOGGED_IN,
         md_logged_in=md >= _LOGGED_IN,

@@ -98,6 +98,7 @@ class TradingState:
 
         Raises ProbeError with every problem of every field.
         """
+        # First: an error object lacks every field, and its own words say why.
         _refuse_error_of_ctp(fields, subject=subject)
         if problems := _first(_problems(fields)):
             raise ProbeError(f"{subject}: no whole trading state: {'; '.join(problems)}")
