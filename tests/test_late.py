@@ -38,8 +38,12 @@ def test_a_dry_run_loads_nothing_that_acts(tmp_path: Path) -> None:
     """It starts, holds and samples nothing, and does not pay for what would."""
     code = f"""
 import sys
-from ctp_runbook.cli.main import cli
-cli.main(["orchestrate", "--outputs", {str(tmp_path)!r}], standalone_mode=False)
+from ctp_runbook.cli.main import main
+sys.argv[1:] = ["orchestrate", "--outputs", {str(tmp_path)!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
 print(*sys.modules)
 """
     root = Path(ctp_runbook.__file__).parents[1]
@@ -51,3 +55,4 @@ print(*sys.modules)
     assert "ctp_runbook.run.dry_run" in loaded
     assert loaded.isdisjoint(f"ctp_runbook.run.{name}" for name in acting)
     assert loaded.isdisjoint({"subprocess", "ctp_runbook.host.pin", "ctp_runbook.host.daemon"})
+    assert loaded.isdisjoint({"click", "rich", "typing_extensions"})

@@ -35,7 +35,7 @@ class Document:
 
 
 def decode_object(output: bytes, *, subject: str) -> Document:
-    """The one object in ``output``; ``subject`` says whose output it is, in the error.
+    """Return the one object in ``output``; ``subject`` says whose output it is, in the error.
 
     Raises ProbeError, and nothing else.
     """
@@ -62,12 +62,12 @@ def decode_object(output: bytes, *, subject: str) -> Document:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         # Which of the two is meant, nobody can say; `json` alone would take the last.
         raise ValueError(f"key {shown(twice)} stands more than once in one object")
-    return found
+    return fields
 
 
 def _odd_number(word: str, odd: list[str]) -> float:
@@ -83,7 +83,7 @@ def _finite(text: str, odd: list[str]) -> float:
 
 
 def keys_of(fields: Mapping[str, Any]) -> str:
-    """The first keys of an object, in words."""
+    """Return the first keys of an object, in words."""
     if not fields:
         return "no keys"
     names = ", ".join(shown(name) for name in islice(fields, _SHOWN_KEYS))
@@ -91,7 +91,7 @@ def keys_of(fields: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A short value as JSON has it; a long one by its size.
+    """Return a short value as JSON has it; a long one by its size.
 
     Never a part of it: cut anywhere, it could show half a secret, which nobody masks.
     """

@@ -12,9 +12,10 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
@@ -254,7 +255,7 @@ class Orchestrator:
 
     def _digest_now(self) -> str:
         files = named_files(self.context.history.created)
-        plan = replace(self.context.plan, **files)  # type: ignore[arg-type]  # Path to Path fields
+        plan = replace(self.context.plan, **files)
         return plan_digest(plan, base=self.context.cwd, environ=os.environ)
 
     def _undo_parent(self, resumed: str) -> Outcome:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares, step_due
+from ctp_runbook.plan.step_table import budget_shares, step_due
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders

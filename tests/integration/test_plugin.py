@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.host.clocks import Clocks

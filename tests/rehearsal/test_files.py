@@ -1,12 +1,12 @@
-"""Facts about engine/settings_file.py, twin_files.py, front/protocol.py and front/faults.py: no process needed."""
+"""Facts about the twin's files and settings, its protocol and its faults: no process needed."""
 
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
@@ -16,8 +16,7 @@ from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.rehearsal.twin_files import render, write_wrappers
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """What a test process might be told."""
 
     name: str

@@ -339,6 +339,23 @@ def test_a_command_that_failed_is_not_proved(context: RunContext, command: str) 
     assert not result.is_ok
 
 
+@pytest.mark.parametrize(("command", "status"), [("exit 1", "failed"), ("sleep 600", "timed_out")])
+def test_a_stop_that_failed_says_who_still_runs(
+    context: RunContext, runner: subprocess.Popen[bytes], command: str, status: str
+) -> None:
+    """Pid and start tick of what it was to stop; that it is gone by then mends no status."""
+    stop = context.plan.step("stop_old_strategy_runner")
+    stop = replace(stop, command=command, timeout_seconds=0.3)
+    failed = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
+    assert failed.reason.endswith(f"{identity_of(runner.pid)} runs"), failed.reason
+    (context.cwd / "alive").unlink()
+    runner.kill()
+    runner.wait()
+    late = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
+    assert late.reason.endswith("; yet it is proved gone")
+    assert (failed.status.value, late.status.value) == (status, status)
+
+
 def test_stops_and_starts_have_a_proof(context: RunContext) -> None:
     """Of the other steps the exit code is all there is to prove."""
     for one in context.plan.steps:

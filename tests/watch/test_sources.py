@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.plan.config import load_watch
