@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.history import History
@@ -19,24 +18,14 @@ _EDGE_SECONDS = 0.5
 _EARLY_MS, _TURN_SLACK = 1.0, 0.01
 
 
-@dataclass(frozen=True)
-class _Shift:
-    """The wall clock went ``seconds`` ahead of the monotonic one between two moments of a boot."""
-
-    boot_id: str
-    from_mono: float
-    told_mono: float
-    seconds: float
-
-
 class ClockShifts:
     """The shifts that a journal tells; whoever claims one that was not is apart ever after."""
 
     def __init__(self, records: Sequence[Record]) -> None:
+        # Of two that stand still, the process moves no clock, and the host one of two.
         self._shifts = [
-            _Shift(record.boot_id, shift.from_mono, record.mono, shift.seconds)
+            (record, shift)
             for record in records
-            # A process that stood still moves no clock.
             if isinstance(shift := record.payload, WatchDisturbed) and shift.what != "paused"
         ]
 
@@ -46,12 +35,9 @@ class ClockShifts:
 
         Between the two looks that met a shift, it may have happened already or not yet.
         """
-        sure = sum(s.seconds for s in self._shifts if s.boot_id == boot_id and s.told_mono <= mono)
-        perhaps = [
-            s.seconds
-            for s in self._shifts
-            if s.boot_id == boot_id and s.from_mono <= mono < s.told_mono
-        ]
+        mine = [(record, shift) for record, shift in self._shifts if record.boot_id == boot_id]
+        sure = sum(shift.seconds for record, shift in mine if record.mono <= mono)
+        perhaps = [shift.seconds for record, shift in mine if shift.from_mono <= mono < record.mono]
         likely = [sum(perhaps[:count]) for count in range(len(perhaps) + 1)]
         return sure + min(likely, key=lambda part: abs(apart - sure - part))
 

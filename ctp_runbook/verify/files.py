@@ -22,6 +22,7 @@ from ctp_runbook.record.evidence import (
     result_files,
     unlisted_files,
 )
+from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, header_text
 from ctp_runbook.record.kinds import Count, Finding, StepEnded
@@ -51,12 +52,24 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
             f"the journal in {run.path} is that of run {history.run_id}: a record moved here "
             "from elsewhere proves nothing"
         )
+    yield from _format_findings(run)
     due = header_text(history.created)
     yield from _same(run, run.run_json, due, "the journal's first record")
     for name, sha256 in history.created.plan_files.items():
         yield from _digested(run, run.plan / name, sha256, "run_created.plan_files")
     yield from _rule_findings(run, history)
     yield from _override_findings(history)
+
+
+def _format_findings(run: RunDir) -> Iterator[str]:
+    try:
+        check_format(
+            msgspec.json.decode(run.run_json.read_bytes(), type=FormatOf).format, "run.json"
+        )
+    except JournalError as error:
+        yield str(error)
+    except (OSError, ValueError):
+        return  # that it is not what the journal says is told beside it
 
 
 def _override_findings(history: History) -> Iterator[str]:

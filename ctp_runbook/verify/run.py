@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from msgspec import structs
+
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Generation, Outcome, Phase, Role, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
-from ctp_runbook.record.kinds import RunCreated
+from ctp_runbook.record.kinds import RollbackStarted, RunCreated
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify import files, journal, undo_completed, watch
 from ctp_runbook.verify.report import Check, VerificationReport, checked
@@ -185,7 +187,7 @@ def _identities(history: History) -> Iterator[str]:
 
 def _rollback(history: History, limit: float) -> Iterator[str]:
     """Why it was rolled back, and whether trading was restored in time; nothing if it was not."""
-    begun, trigger, planned = history.rollback_started, history.trigger, history.plan
+    begun, trigger = history.rollback_started, history.trigger
     if history.outcome is Outcome.COMPLETED and (begun or trigger):
         yield "a run that is COMPLETED has a trigger or a rollback in its journal"
     if begun is None:
@@ -193,18 +195,19 @@ def _rollback(history: History, limit: float) -> Iterator[str]:
     if trigger is None:
         yield "a rollback began without a trigger in the journal"
         return
-    clock, cause = begun.payload, trigger.payload
-    if clock.started_utc != cause.sample_utc:
-        yield f"the rollback counts from {clock.started_utc}; its trigger is from {cause.sample_utc}"
-    if clock.started_mono_ns != cause.sample_mono_ns:
-        yield "the rollback counts from another monotonic instant than that of its trigger"
-    if clock.budget_seconds != planned.max_rollback_seconds:
-        yield (
-            f"the rollback had {clock.budget_seconds} s; MAX_ROLLBACK_SECONDS is "
-            f"{planned.max_rollback_seconds}"
-        )
-    if clock.shares != budget_shares(clock.budget_seconds):
-        yield "rollback_started splits the budget over the steps in another way than this version"
+    cause, budget = trigger.payload, history.plan.max_rollback_seconds
+    due = RollbackStarted(
+        budget_seconds=budget,
+        shares=budget_shares(budget),
+        started_utc=cause.sample_utc,
+        started_mono_ns=cause.sample_mono_ns,
+    )
+    for key, said in structs.asdict(begun.payload).items():
+        if said != getattr(due, key):
+            yield (
+                f"rollback_started: {key} is {said}; by the trigger's sample and "
+                f"MAX_ROLLBACK_SECONDS it is {getattr(due, key)}"
+            )
     if cause.cause == "forced_drill" and not history.created.force_rollback:
         yield "a forced drill in a run that was not started with --force-rollback"
     if history.outcome is Outcome.ROLLED_BACK_IN_BUDGET:

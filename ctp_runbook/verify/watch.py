@@ -44,7 +44,6 @@ __all__ = [
 WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
-_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence", "is_over", "worst_is_over")
 _NO_METRIC = ("", None, None, False)
 
 
@@ -210,22 +209,17 @@ def _form_findings(sample: Sample, number: int) -> Iterator[str]:
 
 
 def _metric_findings(judged: WindowJudgement, written: Mapping[str, MetricEnd]) -> Iterator[str]:
-    if set(judged.metrics) != set(written):
+    if judged.metrics.keys() != written.keys():
         yield (
             f"watch_ended judges {', '.join(sorted(written))}; MONITOR_KEYS asks for "
             f"{', '.join(sorted(judged.metrics))}"
         )
-    for name, metric in judged.metrics.items():
-        if name not in written:
-            continue
-        if written[name].verdict != metric.verdict.name:
-            yield (
-                f"{name}: judged again {metric.verdict.name}; watch_ended: {written[name].verdict}"
-            )
-        for key in _SUMMARY:
-            said, due = getattr(written[name], key), getattr(metric, key)
-            if said != due:
-                yield f"{name}: {key} judged again is {due!r}; watch_ended says {said!r}"
+    for name in sorted(judged.metrics.keys() & written.keys()):
+        facts, metric = structs.asdict(written[name]), judged.metrics[name]
+        due = {key: getattr(metric, key) for key in facts} | {"verdict": metric.verdict.name}
+        for key, said in facts.items():
+            if said != due[key]:
+                yield f"{name}: {key} judged again is {due[key]!r}; watch_ended says {said!r}"
 
 
 def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -> Iterator[str]:
@@ -234,25 +228,18 @@ def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -
     if acted is None or acted.cause != "metric":
         if acted and (acted.metric, acted.value, acted.limit, acted.is_over) != _NO_METRIC:
             yield f"the trigger names a metric, and its cause is {acted.cause}"
-        if firing is not None:
+        if firing:
             cause = acted.cause if acted else "nothing"
             yield f"the samples fire the trigger ({firing.sentence}); the run acted on {cause}"
         return
     if firing is None:
         yield f"the trigger on {acted.metric} is not in the samples"
         return
-    named, fired = ((side.metric, side.value, side.limit) for side in (acted, firing))
-    if named != fired:
-        yield f"the trigger was {named}; the samples fire {fired}"
-    if acted.is_over is not firing.is_over:
-        yield (
-            f"the trigger's is_over was {acted.is_over!r}; the samples fire with {firing.is_over!r}"
-        )
-    if acted.sample_utc != utc_text(firing.wall):
-        yield (
-            f"the trigger's sample is from {acted.sample_utc}; the samples fire at "
-            f"{utc_text(firing.wall)}"
-        )
+    fired = {key: getattr(firing, key) for key in ("metric", "value", "limit", "is_over")}
+    for key, due in {**fired, "sample_utc": utc_text(firing.wall)}.items():
+        said = getattr(acted, key)
+        if said != due:
+            yield f"the trigger's {key} was {said!r}; the samples fire with {due!r}"
 
 
 def baseline_findings(run: RunDir, history: History) -> Iterator[str]:

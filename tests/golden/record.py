@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -40,10 +40,10 @@ HERE = Path("/tmp/ctp-golden")
 VENV = HERE / "venv"
 RUNS = Path(__file__).parent / "runs"
 MOST_BYTES = 300_000
-_END_SECONDS = 60.0
+_END_SECONDS = 120.0
 
 
-def nothing(twin: Twin) -> None:
+def nothing(of: Twin | RunDir) -> None:
     """The run ends as planned."""
 
 
@@ -54,9 +54,14 @@ class Ending:
     outcome: Outcome
     before: Callable[[Twin], None] = nothing
     options: tuple[str, ...] = ("--execute",)
+    during: Callable[[RunDir], None] = nothing
     watch_seconds: float = 4.0
     # Then the completed run is rolled back by another, which is recorded as well.
     undone: bool = False
+
+
+def _fault(name: str) -> Callable[[Twin], None]:
+    return lambda twin: faults.apply(twin, name)
 
 
 def _no_old_runner(twin: Twin) -> None:
@@ -72,11 +77,23 @@ def _invalid(twin: Twin) -> None:
     edited(twin.rollback_template, POST_ROLLBACK_VALIDATE_CMD="ls /nowhere")
 
 
-def _late(twin: Twin) -> None:
-    """The previous engine takes longer to come up than the whole rollback may."""
-    key = "PREVIOUS_CORE_ENGINE_START_CMD"
-    (line,) = re.findall(rf"(?m)^{key}=(.*)$", twin.rollback_template.read_text())
-    edited(twin.rollback_template, MAX_ROLLBACK_SECONDS="6", **{key: f"sleep 6; {line}"})
+def _in_a_hurry(twin: Twin) -> None:
+    """A budget that the rollback keeps, unless it is held up."""
+    edited(twin.rollback_template, MAX_ROLLBACK_SECONDS="10")
+
+
+def _held_up(run: RunDir) -> None:
+    """The host stands still in the middle of the rollback, for longer than it may take in all."""
+    while not _is_begun(run, "restore_previous_binaries"):
+        time.sleep(0.02)
+    pid = read_history(run).records[-1].writer.pid
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(12)
+    os.kill(pid, signal.SIGCONT)
+
+
+def _is_begun(run: RunDir, step: str) -> bool:
+    return run.journal.exists() and bool(read_history(run).step(step).attempt)
 
 
 def _no_way_back(twin: Twin) -> None:
@@ -89,10 +106,10 @@ ENDINGS = {
     "completed": Ending(Outcome.COMPLETED, undone=True),
     "dry": Ending(Outcome.DRY_RUN_OK, options=()),
     "refused": Ending(Outcome.REFUSED, _no_old_runner),
-    "aborted": Ending(Outcome.ABORTED_BEFORE_SWITCH, faults.gate_fails),
-    "triggered": Ending(Outcome.ROLLED_BACK_IN_BUDGET, faults.order_latency, watch_seconds=30.0),
+    "aborted": Ending(Outcome.ABORTED_BEFORE_SWITCH, _fault("gate-fails")),
+    "triggered": Ending(Outcome.ROLLED_BACK_IN_BUDGET, _fault("order-latency"), watch_seconds=30.0),
     "drill": Ending(Outcome.ROLLED_BACK_IN_BUDGET, options=DRILL),
-    "late": Ending(Outcome.ROLLED_BACK_LATE, _late, DRILL),
+    "late": Ending(Outcome.ROLLED_BACK_LATE, _in_a_hurry, DRILL, _held_up),
     "unvalidated": Ending(Outcome.ROLLED_BACK_UNVALIDATED, _invalid, DRILL),
     "failed": Ending(Outcome.ROLLBACK_FAILED, _no_way_back, DRILL),
 }
@@ -112,11 +129,12 @@ def record(name: str) -> list[RunDir]:
         }
         words = [word for pair in templates.items() for word in pair]
         _say("orchestrate", *words, "--by", "operator", *ending.options)
+        ending.during(run)
         runs = [run]
         _wait_closed(run)
         if ending.undone:
             _say("rollback", "--run", run.path, "--by", "operator", "--reason", "spreads")
-            runs += [RunDir(path) for path in run.path.parent.iterdir() if path.name != name]
+            runs.append(_other_run(run))
             _wait_closed(runs[-1])
     _check(run, ending.outcome)
     return runs
@@ -129,10 +147,17 @@ def _sample_less(twin: Twin) -> None:
 
 
 def _say(*words: object) -> None:
+    """Start a command and leave it to itself."""
     argv = [sys.executable, "-m", "ctp_runbook", *map(str, words)]
-    done = subprocess.run(argv, cwd=HERE, capture_output=True, text=True, check=False)
-    print(f"ctp-runbook {words[0]}: exit {done.returncode}", flush=True)
-    (HERE / "said.txt").write_text(done.stdout + done.stderr)
+    with (HERE / "said.txt").open("ab") as said:
+        subprocess.Popen(argv, cwd=HERE, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+
+
+def _other_run(run: RunDir) -> RunDir:
+    """The run that is made beside ``run``."""
+    while not (others := [path for path in run.path.parent.iterdir() if path != run.path]):
+        time.sleep(0.05)
+    return RunDir(others[0])
 
 
 def _wait_closed(run: RunDir) -> None:

@@ -275,22 +275,22 @@ ENDINGS: dict[str, tuple[str, Edit, str]] = {
     "a rollback that counts from later": (
         "rolled_back",
         changed("rollback_started", started_utc=LATER),
-        f"the rollback counts from {LATER}; its trigger is from 2026-02-02T",
+        f"rollback_started: started_utc is {LATER}; by the trigger's sample and",
     ),
     "a rollback that counts from another instant": (
         "rolled_back",
         changed("rollback_started", started_mono_ns=1),
-        "the rollback counts from another monotonic instant than that of its trigger",
+        "rollback_started: started_mono_ns is 1; by the trigger's sample and MAX_ROLLBACK_SECONDS",
     ),
     "a larger budget": (
         "rolled_back",
         changed("rollback_started", budget_seconds=900.0),
-        "the rollback had 900.0 s; MAX_ROLLBACK_SECONDS is 180.0",
+        "rollback_started: budget_seconds is 900.0; by the trigger's sample and",
     ),
     "a budget split in another way": (
         "rolled_back",
         changed("rollback_started", shares={"post_rollback_validate": 180.0}),
-        "rollback_started splits the budget over the steps in another way than this version",
+        "rollback_started: shares is {'post_rollback_validate': 180.0}; by the trigger's sample",
     ),
     "a drill nobody asked for": (
         "drill",

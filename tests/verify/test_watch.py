@@ -296,7 +296,7 @@ VERDICTS: dict[str, tuple[str, Edit, str]] = {
     "another verdict of a metric": (
         "completed",
         of_metric(LATENCY, verdict="FAILED"),
-        "order_latency_p99_ms: judged again PASSED; watch_ended: FAILED",
+        "order_latency_p99_ms: verdict judged again is 'PASSED'; watch_ended says 'FAILED'",
     ),
     "another value": (
         "completed",
@@ -341,7 +341,7 @@ VERDICTS: dict[str, tuple[str, Edit, str]] = {
     "another value that fired": (
         "rolled_back",
         changed("trigger", value=5.5),
-        "the trigger was ('order_latency_p99_ms', 5.5, 5.0); the samples fire (",
+        "the trigger's value was 5.5; the samples fire with ",
     ),
     "more than the bucket": (
         "rolled_back",
@@ -351,7 +351,7 @@ VERDICTS: dict[str, tuple[str, Edit, str]] = {
     "another sample that fired": (
         "rolled_back",
         changed("trigger", sample_utc="2026-02-02T02:00:00.000000+00:00"),
-        "the trigger's sample is from 2026-02-02T02:00:00.000000+00:00; the samples fire at",
+        "the trigger's sample_utc was '2026-02-02T02:00:00.000000+00:00'; the samples fire with",
     ),
 }
 

@@ -5,31 +5,33 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.record.charge import run_in_charge
-from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.journal import Journal, header_text
+from ctp_runbook.record.kinds import Payload
 from ctp_runbook.record.rundir import RunDir
+from tests.props.example_records import header_like, like
 
-Entry = tuple[str, dict[str, Any]]
-BEGUN: Entry = ("orchestrator_started", {"resumed": False, "reason": ""})
-REFUSED: Entry = ("closed", {"outcome": "REFUSED"})
+BEGUN = like("orchestrator_started")
+REFUSED = like("closed", outcome="REFUSED")
+ABORTED = like("closed", outcome="ABORTED_BEFORE_SWITCH")
+COMPLETED = like("closed", outcome="COMPLETED")
 
 
-def beside(folder: Path, name: str, *records: Entry) -> RunDir:
+def beside(folder: Path, name: str, *records: Payload) -> RunDir:
     """A run of an environment of this test, newer than those before it."""
     run = RunDir(folder / name)
     run.make()
-    header = {"run_id": name, "environment": f"charge-{os.getpid()}-{folder.name}"}
+    header = header_like(run_id=name, environment=f"charge-{os.getpid()}-{folder.name}")
     journal = Journal(run.journal, durable=False)
-    for kind, payload in (("run_created", header), *records):
-        journal.append(kind, payload)
+    for payload in (header, *records):
+        journal.append(payload)
     journal.close()
-    run.run_json.write_text(json.dumps(header))
+    run.run_json.write_bytes(header_text(header))
     return run
 
 
@@ -45,12 +47,38 @@ def test_the_one_that_began_wins_over_newer_folders(tmp_path: Path) -> None:
     assert run_in_charge(tmp_path) == run
 
 
+@pytest.mark.parametrize("over", [(), (COMPLETED,)], ids=["under way", "completed"])
+def test_a_later_run_that_switched_nothing_is_not_meant(
+    over: tuple[Payload, ...], tmp_path: Path
+) -> None:
+    """Its gates failed, or somebody aborted it: ``rollback`` is asked of the run that trades."""
+    run = beside(tmp_path, "trades", BEGUN, *over)
+    beside(tmp_path, "aborted", BEGUN, ABORTED)
+    assert run_in_charge(tmp_path) == run
+
+
+def test_a_later_run_that_rolled_back_is_meant(tmp_path: Path) -> None:
+    """Whatever was before it: since then it says what trades."""
+    beside(tmp_path, "completed", BEGUN, COMPLETED)
+    later = beside(tmp_path, "later", BEGUN, like("closed", outcome="ROLLED_BACK_IN_BUDGET"))
+    assert run_in_charge(tmp_path) == later
+
+
+def test_a_torn_journal_has_begun_all_the_same(tmp_path: Path) -> None:
+    """Its writer died: what it wrote before counts, and what cannot be read counts for nothing."""
+    run = beside(tmp_path, "torn", BEGUN)
+    with run.journal.open("ab") as sink:
+        sink.write(b'{"seq":2,"kind":"clo')
+    beside(tmp_path, "planned")
+    assert run_in_charge(tmp_path) == run
+
+
 def test_of_two_that_began_it_is_the_later_start(tmp_path: Path) -> None:
     """A run planned first and started last is the one that acts."""
     first = beside(tmp_path, "planned-first")
     beside(tmp_path, "planned-last", BEGUN)
     journal = Journal(first.journal, durable=False)
-    journal.append(*BEGUN)
+    journal.append(BEGUN)
     journal.close()
     assert run_in_charge(tmp_path) == first
 
