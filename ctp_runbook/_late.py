@@ -13,7 +13,7 @@ __all__ = ["import_msgspec", "late"]
 
 
 def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` (PEP 562) for ``homes``: each name, and its module in ``room``."""
+    """Return a module's ``__getattr__`` (PEP 562) for ``homes``: each name, and its module in ``room``."""
 
     def find(name: str) -> Any:
         if name not in homes:  # the import system asks for submodules by this error

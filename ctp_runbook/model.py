@@ -32,7 +32,7 @@ class Verdict(IntEnum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
+    """Return the worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
     return max(verdicts, default=Verdict.INCONCLUSIVE)
 
 

@@ -41,7 +41,7 @@ _LONGEST_ENV_FILE_BYTES = 1 << 20
 
 @lru_cache(maxsize=1024)  # the keys of records are few, and asked again and again
 def is_secret_name(name: str) -> bool:
-    """True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
+    """Return True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
     return _has_secret_name(name)
 
 
@@ -96,7 +96,7 @@ class Redactor(Struct, frozen=True):
 
     @classmethod
     def of(cls, secrets: Iterable[str], *, names: Iterable[str] = ()) -> Redactor:
-        """A redactor for these values; those too short or too common to mask are left out."""
+        """Make a redactor for these values; those too short or too common to mask are left out."""
         kept = frozenset(form for secret in secrets for form in _written_forms(secret))
         # The longest first: a secret that begins with another must not be left half masked.
         longest_first = sorted(kept, key=lambda secret: (-len(secret), secret))
@@ -119,7 +119,7 @@ class Redactor(Struct, frozen=True):
         return re.sub(_ASSIGNMENT, rf"\g<1>{MASK}", text) if _has_secret_name(text) else text
 
     def data(self, value: Any) -> Any:
-        """The same over JSON-like data; a value under a secret name is masked whole."""
+        """Mask JSON-like data; a value under a secret name is masked whole."""
         if isinstance(value, Enum):  # our own words are no secrets, whatever somebody's secret is
             return value
         if isinstance(value, str):

@@ -34,7 +34,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 
 def click_command(name: str, command: Command) -> click.Command:
-    """``command`` under ``name``."""
+    """Return ``command`` as click has it, under ``name``."""
     return click.Command(
         name,
         callback=command.perform,

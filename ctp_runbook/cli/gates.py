@@ -13,7 +13,6 @@ from ctp_runbook.cli.options import Command, Option, command, say
 
 if TYPE_CHECKING:
     from ctp_runbook.gates.gate import GateOptions
-    from ctp_runbook.gates.readiness_probes import PipelineSources
     from ctp_runbook.plan.gate_table import Gate
 
 __all__ = ["canary", "infra", "readiness"]
@@ -65,7 +64,7 @@ def readiness(output_json: Path | None, **values: Any) -> int:
     sources = ReadinessSources(
         **values,
         declared={flag: value for flag, value in typed.items() if value is not None},
-        pipeline=_pipeline(GateOptions(**asked, profile=values["profile"])),
+        **_pipeline(GateOptions(**asked, profile=values["profile"])),
     )
     seen = measure(sources)
     path = output_json or _evidence_dir() / _readiness_name()
@@ -76,19 +75,18 @@ def readiness(output_json: Path | None, **values: Any) -> int:
     return seen.exit_code
 
 
-def _pipeline(options: GateOptions) -> PipelineSources:
+def _pipeline(options: GateOptions) -> dict[str, Any]:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.gates.readiness_probes import PipelineSources
 
     if not (options.bootstrap_servers or options.clickhouse_url or options.postgres_dsn):
-        return PipelineSources()
+        return {}
     context = GateContext.of(options, environ=os.environ, tell=say)
-    return PipelineSources(
-        bootstrap_servers=options.bootstrap_servers,
-        clickhouse=context.clickhouse if options.clickhouse_url else None,
-        postgres=context.postgres if options.postgres_dsn else None,
-    )
+    return {
+        "bootstrap_servers": options.bootstrap_servers,
+        "clickhouse": context.clickhouse if options.clickhouse_url else None,
+        "postgres": context.postgres if options.postgres_dsn else None,
+    }
 
 
 def _evidence_dir() -> Path:
@@ -105,7 +103,7 @@ class _InfraGroup(click.Group):
     """A command a gate, ours and those that a plug-in brings, and the canary."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """What is of that name, ours before whatever is installed."""
+        """Return what is of that name, ours before whatever is installed."""
         from ctp_runbook.plan.gate_table import find_gate
 
         if cmd_name == "canary":
@@ -114,7 +112,7 @@ class _InfraGroup(click.Group):
         return None if gate is None else _gate_command(gate)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Ours, and what is installed and can be used."""
+        """Name ours, and what is installed and can be used."""
         from ctp_runbook.plan.gate_table import GATES, usable_gates
 
         return sorted({"canary", *GATES, *(gate.name for gate in usable_gates())})

@@ -5,26 +5,54 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ctp_runbook._late import import_msgspec
 from ctp_runbook.cli.options import (
-    COPIES,
+    BY,
     HOMES,
     OUTPUTS,
-    RUNNING,
-    TEMPLATES,
     Command,
     Option,
     command,
     follow_to_end,
     load_command,
     plain_values,
-    plan_of,
     say,
 )
 
+if TYPE_CHECKING:
+    from ctp_runbook.plan.plan import Plan
+
 __all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
+
+_OPS = Path("configs/ops")
+_BESIDE = "[default: beside the template, else configs/]"
+_TEMPLATES = (
+    Option("--cutover-template PATH", default=_OPS / "ctp_cutover.template.env"),
+    Option("--rollback-template PATH", default=_OPS / "ctp_rollback_drill.template.env"),
+    Option("--limits PATH", _BESIDE),
+    Option("--watch PATH", _BESIDE),
+)
+_RUNNING = (
+    Option("--execute", "Act. Without it nothing is run."),
+    Option("--probe", "Dry run: do the read-only probes for real."),
+    Option("--force-rollback", "Drill: roll back after a verified switch."),
+    Option("--plan-sha256 HEX", "Run only the plan reviewed."),
+    Option("--short-watch REASON", "Allow a watch below 30 minutes.", name="short_watch_reason"),
+    Option(
+        "--accept-unmeasured REASON",
+        "Act although no earlier run measured how long cutover and rollback take here.",
+    ),
+    Option("--accept-late REASON", "Act although a rollback may not end in time."),
+    OUTPUTS,
+    Option("--run-dir PATH", "The run's own directory  [default: a new one in --outputs]"),
+    BY,
+)
+_COPIES = (
+    Option("--cutover-output PATH", "Copy of ctp_cutover_result.env"),
+    Option("--rollback-output PATH", "Copy of ctp_rollback_result.env"),
+)
 
 
 def main() -> NoReturn:
@@ -95,14 +123,14 @@ def _keep_traceback() -> str:
     return sink.name
 
 
-@command(*TEMPLATES, Option("--output-md PATH"), Option("--output-json PATH"), OUTPUTS)
+@command(*_TEMPLATES, Option("--output-md PATH"), Option("--output-json PATH"), OUTPUTS)
 def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **files: Any) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
     from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
     from ctp_runbook.record.durations import measured_durations
     from ctp_runbook.record.rundir import write_atomic
 
-    plan = plan_of(**files)
+    plan = _plan_of(**files)
     measured = measured_durations(plan.environment, [outputs])
     markdown = checklist_markdown(plan, measured)
     if output_md:
@@ -117,13 +145,13 @@ def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **file
     say(f"plan {plan.environment}: {len(plan.steps)} steps, sha256 {plan.sha256}")
 
 
-@command(*TEMPLATES, *RUNNING, *COPIES)
+@command(*_TEMPLATES, *_RUNNING, *_COPIES)
 def orchestrate(**values: Any) -> int:
     """Gates, switch and watch without notebooks (RUNBOOK §3)."""
     return _conduct(values, "orchestrate")
 
 
-@command(*TEMPLATES, *RUNNING, *COPIES)
+@command(*_TEMPLATES, *_RUNNING, *_COPIES)
 def drill(**values: Any) -> int:
     """The rollback drill (RUNBOOK §6): orchestrate --force-rollback under its own name."""
     return _conduct({**values, "force_rollback": True}, "drill")
@@ -132,7 +160,7 @@ def drill(**values: Any) -> int:
 def _conduct(values: dict[str, Any], name: str) -> int:
     from ctp_runbook.run import launch
 
-    plan = plan_of(**_files(values))
+    plan = _plan_of(**_files(values))
     options = launch.RunOptions(**values)
     run = launch.begin(
         plan,
@@ -143,12 +171,29 @@ def _conduct(values: dict[str, Any], name: str) -> int:
     return follow_to_end(run, quiet=not options.execute)
 
 
+def _plan_of(
+    *, cutover_template: Path, rollback_template: Path, limits: Path | None, watch: Path | None
+) -> Plan:
+    """Make the plan of these files; raises TemplateError or ConfigError with every problem."""
+    from ctp_runbook.notebook.checkout import find_config
+    from ctp_runbook.plan.plan import load_plan
+
+    return load_plan(
+        cutover_template,
+        rollback_template,
+        limits=limits or find_config("limits.toml", template=cutover_template),
+        watch=watch or find_config("watch.toml", template=cutover_template),
+        environ=os.environ,
+        base=Path.cwd(),
+    )
+
+
 def _files(values: dict[str, Any]) -> dict[str, Any]:
     """Take the four files of a plan from the values; the others say what is asked of a run."""
-    return {option.name: values.pop(option.name) for option in TEMPLATES}
+    return {option.name: values.pop(option.name) for option in _TEMPLATES}
 
 
-@command(*TEMPLATES, *RUNNING, Option("--notebooks PATH", "Directory of the seven notebooks"))
+@command(*_TEMPLATES, *_RUNNING, Option("--notebooks PATH", "Directory of the seven notebooks"))
 def run(notebooks: Path | None, **values: Any) -> int:
     """The seven notebooks, headless: executed notebooks are the evidence."""
     from ctp_runbook.notebook.runner import run_all
@@ -193,7 +238,7 @@ def verify(
 
 
 @command(
-    Option("WORDS", name="words"),
+    Option("WORDS ...", name="words"),
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     add_help_option=False,
 )

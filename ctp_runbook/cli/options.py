@@ -14,18 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ctp_runbook.plan.plan import Plan
     from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
-    "COPIES",
+    "BY",
     "HOMES",
     "OUTPUTS",
-    "RUNNING",
-    "TEMPLATES",
-    "WHICH_RECORD",
-    "WHICH_RUN",
-    "WHY",
     "Command",
     "Option",
     "command",
@@ -33,7 +27,6 @@ __all__ = [
     "follow_to_end",
     "load_command",
     "plain_values",
-    "plan_of",
     "say",
 ]
 
@@ -46,6 +39,7 @@ _COMMANDS = {
     "twin": ("rehearse", "stack", "lab"),
 }
 HOMES = {name: module for module, names in _COMMANDS.items() for name in names}
+_BLANKS = {"": False, "PATH": None, "FLOAT": None}
 _LEFT = 7  # this viewer left while the run is holding for a decision
 _Performer = Callable[..., "int | None"]
 
@@ -61,8 +55,8 @@ class Option:
         self.flag, _, self.metavar = spec.partition(" ")
         self.name = name or self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
         self.help = help
-        blank = {"": False, "PATH": None}.get(self.metavar, "")
-        self.settings = {"default": blank, **settings}
+        blank = None if self.metavar.endswith("...") else ""
+        self.settings = {"default": _BLANKS.get(self.metavar, blank), **settings}
 
 
 class Command:
@@ -75,55 +69,21 @@ class Command:
 
 
 def command(*options: Option, **settings: Any) -> Callable[[_Performer], Command]:
-    """A function as a command with these options, in the order of its help."""
+    """Make a function a command with these options, in the order of its help."""
     return lambda perform: Command(perform, *options, **settings)
 
 
 def load_command(name: str) -> Any:
-    """The row of a command, or what click calls a group; its module is imported now."""
+    """Return the row of a command, or what click calls a group; its module is imported now."""
     return getattr(importlib.import_module(f"ctp_runbook.cli.{HOMES[name]}"), name)
 
 
-_OPS = Path("configs/ops")
-_BESIDE = "[default: beside the template, else configs/]"
-_UNDER_WAY = "Directory or id  [default: the one under way, else the last that was]"
-_BY = Option("--by TEXT", "Who asks, for the record.")
+BY = Option("--by TEXT", "Who asks, for the record.")
 OUTPUTS = Option("--outputs PATH", default=Path("outputs"))
-TEMPLATES = (
-    Option("--cutover-template PATH", default=_OPS / "ctp_cutover.template.env"),
-    Option("--rollback-template PATH", default=_OPS / "ctp_rollback_drill.template.env"),
-    Option("--limits PATH", _BESIDE),
-    Option("--watch PATH", _BESIDE),
-)
-RUNNING = (
-    Option("--execute", "Act. Without it nothing is run."),
-    Option("--probe", "Dry run: do the read-only probes for real."),
-    Option("--force-rollback", "Drill: roll back after a verified switch."),
-    Option("--plan-sha256 HEX", "Run only the plan reviewed."),
-    Option("--short-watch REASON", "Allow a watch below 30 minutes.", name="short_watch_reason"),
-    Option(
-        "--accept-unmeasured REASON",
-        "Act although no earlier run measured how long cutover and rollback take here.",
-    ),
-    Option("--accept-late REASON", "Act although a rollback may not end in time."),
-    OUTPUTS,
-    Option("--run-dir PATH", "The run's own directory  [default: a new one in --outputs]"),
-    _BY,
-)
-COPIES = (
-    Option("--cutover-output PATH", "Copy of ctp_cutover_result.env"),
-    Option("--rollback-output PATH", "Copy of ctp_rollback_result.env"),
-)
-WHICH_RUN = (Option("--run PATH", _UNDER_WAY, name="run_dir"), OUTPUTS)
-WHICH_RECORD = (
-    Option("--run PATH", "Directory or id  [default: the newest]", name="run_dir"),
-    OUTPUTS,
-)
-WHY = (Option("--reason TEXT", "Why, for the record."), _BY)
 
 
 def plain_values(words: Iterable[str], options: Iterable[Option]) -> dict[str, Any] | None:
-    """The value of each option by its name; None where only click can tell, or tell what is wrong."""
+    """Return each option's value by its name; None where only click can tell, or say what is wrong."""
     known = {option.flag: option for option in options}
     if not all(option.metavar in _PLAIN for option in known.values()):
         return None
@@ -166,25 +126,8 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
         print(text, file=stream, flush=True)
 
 
-def plan_of(
-    *, cutover_template: Path, rollback_template: Path, limits: Path | None, watch: Path | None
-) -> Plan:
-    """The plan these files make; raises TemplateError or ConfigError with every problem."""
-    from ctp_runbook.notebook.checkout import find_config
-    from ctp_runbook.plan.plan import load_plan
-
-    return load_plan(
-        cutover_template,
-        rollback_template,
-        limits=limits or find_config("limits.toml", template=cutover_template),
-        watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
-
-
 def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> RunDir:
-    """The run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
+    """Return the run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
     none.

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 from ctp_runbook.cli.options import (
-    WHICH_RECORD,
-    WHICH_RUN,
-    WHY,
+    BY,
+    OUTPUTS,
     Command,
     Option,
     command,
@@ -19,8 +18,16 @@ from ctp_runbook.cli.options import (
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
+_UNDER_WAY = "Directory or id  [default: the one under way, else the last that was]"
+_WHICH_RUN = (Option("--run PATH", _UNDER_WAY, name="run_dir"), OUTPUTS)
+_WHICH_RECORD = (
+    Option("--run PATH", "Directory or id  [default: the newest]", name="run_dir"),
+    OUTPUTS,
+)
+_WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 
-@command(*WHICH_RUN)
+
+@command(*_WHICH_RUN)
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
@@ -49,7 +56,7 @@ def _steer(name: str, text: str) -> Command:
         say(steered.sentence)
         return follow_to_end(steered.run, quiet=False) if steered.is_new else 0
 
-    return Command(ask, *WHICH_RUN, *WHY, help=text)
+    return Command(ask, *_WHICH_RUN, *_WHY, help=text)
 
 
 hold = _steer("hold", "Hold the watch for a decision.")
@@ -60,7 +67,7 @@ abort = _steer(
 rollback = _steer("rollback", "Roll back now; a COMPLETED run by a new run, which is followed.")
 
 
-@command(*WHICH_RECORD)
+@command(*_WHICH_RECORD)
 def report(run_dir: Path | None, outputs: Path) -> None:
     """Write report.html from the journal and the samples."""
     from ctp_runbook.show.report import write_report
@@ -69,7 +76,7 @@ def report(run_dir: Path | None, outputs: Path) -> None:
 
 
 @command(
-    *WHICH_RECORD,
+    *_WHICH_RECORD,
     Option("--watch PATH", "Other rules: what would they have changed?"),
     Option("--output-json PATH", "The same for a program."),
 )

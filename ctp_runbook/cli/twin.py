@@ -51,7 +51,7 @@ def rehearse(list_faults: bool, **values: Any) -> int:
     OUTPUTS,
     Option("--twin/--no-twin", "Bring the rehearsal twin up first."),
     _watch_seconds(60.0, "With --twin."),
-    Option("WORDS", name="jupyter_arguments"),
+    Option("WORDS ...", name="jupyter_arguments"),
 )
 def lab(outputs: Path, twin: bool, watch_seconds: float, jupyter_arguments: tuple[str, ...]) -> int:
     """Open the notebooks in JupyterLab, on a copy that may be executed.

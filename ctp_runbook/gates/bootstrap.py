@@ -68,12 +68,12 @@ class _ComposeGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def config(self) -> Observation:
-        """The file is one that compose takes, passwords and all."""
+        """Ask compose to take the file, passwords and all."""
         names = sorted(self.compose.hashes(seconds=self.seconds))
         return Observation({"services": ", ".join(names)})
 
     def compare(self) -> Observation:
-        """What runs is what the file says; what does not run finds its ports free."""
+        """Hold what runs to the file; what does not run must find its ports free."""
         hashes = self.compose.hashes(seconds=self.seconds)
         running = self._running()
         same = [name for name in running if running[name].config_hash == hashes.get(name)]
@@ -83,7 +83,7 @@ class _ComposeGate:
 
     def _running(self) -> dict[str, Container]:
         containers = self.compose.containers(seconds=self.seconds)
-        return {name: one for name, one in containers.items() if one.is_running}
+        return {name: box for name, box in containers.items() if box.is_running}
 
     def _drifted(
         self, running: Mapping[str, Container], hashes: Mapping[str, str]
@@ -102,7 +102,7 @@ class _ComposeGate:
                 )
 
     def _taken(self, running: Mapping[str, Container]) -> Iterator[str]:
-        """Ports of services that are not up, and who listens there."""
+        """Yield ports of services that are not up, and who listens there."""
         published = self.compose.published(seconds=self.seconds)
         idle = [(name, port) for name in published.keys() - running for port in published[name]]
         for name, port in sorted(idle):
@@ -125,7 +125,7 @@ class _ComposeGate:
         return Observation(facts, why, changes=len(started))
 
     def _refusal_to_start(self) -> str:
-        """What compose says where it gives up; blank for done.
+        """Return what compose says where it gives up; blank for done.
 
         A compose whose gate was killed may still be at work: its containers are waited for.
         """
@@ -140,26 +140,26 @@ class _ComposeGate:
                 return ""
 
     def _broken(self) -> dict[str, Container | None]:
-        """Containers whose check or process has failed: compose names those that wait for them."""
+        """Return containers whose check or process failed: compose names those that wait for them."""
         # Beyond the deadline if need be: without this look nobody knows why nothing came up.
         containers = self.compose.containers(seconds=_CALL_SECONDS)
         return {
-            name: one
-            for name, one in containers.items()
-            if one.is_over or one.health == "unhealthy"
+            name: box
+            for name, box in containers.items()
+            if box.is_over or box.health == "unhealthy"
         }
 
     def wait(self) -> Observation:
-        """Until every service is healthy; the last look and the logs of those that are not."""
+        """Wait until every service is healthy; tell the logs of those that are not."""
         names, deadline, said = self.compose.hashes(seconds=self.seconds), self.context.deadline, ""
         while True:
             containers = self.compose.containers(seconds=self.seconds)
             looks = {name: containers.get(name) for name in names}
-            bad = {name: one for name, one in looks.items() if one is None or not one.is_healthy}
-            facts = {name: one.sentence for name, one in containers.items()}
+            bad = {name: box for name, box in looks.items() if box is None or not box.is_healthy}
+            facts = {name: box.sentence for name, box in containers.items()}
             if not bad:
                 return Observation(facts)
-            line = ", ".join(f"{name} {_state(one)}" for name, one in bad.items())
+            line = ", ".join(f"{name} {_state(box)}" for name, box in bad.items())
             if line != said:
                 self.context.tell(f"{len(names) - len(bad)} of {len(names)} healthy; {line}")
                 said = line
@@ -190,7 +190,7 @@ def _state(container: Container | None) -> str:
 
 
 def _is_hopeless(container: Container | None) -> bool:
-    """What waiting does not mend: no check, or a process that ended for good."""
+    """Return True for what waiting does not mend: no check, or a process that ended for good."""
     if container is None:
         return False
     return (container.is_running and not container.health) or container.is_over

@@ -172,7 +172,7 @@ class _Chain:
 
 @contextmanager
 def _chain(context: GateContext) -> Iterator[_Chain]:
-    """The three ends, connected before the first record is sent."""
+    """Yield the three ends, connected before the first record is sent."""
     servers, target = context.bootstrap_servers, context.clickhouse
     if not servers or target is None:
         raise ProbeError(

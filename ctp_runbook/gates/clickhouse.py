@@ -75,7 +75,7 @@ class _SchemaGate:
         return self.door.rows(query, seconds=self.context.deadline.call(_CALL_SECONDS))
 
     def reach(self) -> Observation:
-        """The server's version, and room on its disks: nothing is made on a full one."""
+        """Ask for the version, and for room on the disks: nothing is made on a full one."""
         facts = {"version": str(self.ask("SELECT version()")[0][0])}
         problems = []
         for name, path, free in self.ask("SELECT name, path, free_space FROM system.disks"):
@@ -113,14 +113,13 @@ class _SchemaGate:
         new += sorted(name for name in before if after[name].columns != before[name].columns)
         facts = {"statements_run": str(len(texts)), "created": ", ".join(new) or "none"}
         if self.context.options.is_rehearsal:
-            queues = [
-                one for file in self.files for one in file.statements if one.engine == "Kafka"
-            ]
-            facts["stand_ins"] = f"{len(queues)} queues have engine Null on the twin, not Kafka"
+            own = (wanted for file in self.files for wanted in file.statements)
+            queues = sum(wanted.engine == "Kafka" for wanted in own)
+            facts["stand_ins"] = f"{queues} queues have engine Null on the twin, not Kafka"
         return Observation(facts, changes=len(new))
 
     def dropped_views(self, live: Mapping[str, _Table]) -> Iterator[str]:
-        """Views that are gone though their target was filled: rows are missing since."""
+        """Yield views that are gone though their target was filled: rows are missing since."""
         for file, view in self.wanted:
             target = live.get(view.target) if view.kind == "MATERIALIZED VIEW" else None
             if target is not None and target.rows and view.name not in live:
@@ -132,7 +131,7 @@ class _SchemaGate:
                 )
 
     def live(self) -> dict[str, _Table]:
-        """Every table and view of the databases, by full name."""
+        """Return every table and view of the databases, by full name."""
         databases = ", ".join(map(quoted, sorted({wanted.database for _, wanted in self.wanted})))
         columns = dict[str, dict[str, str]]()
         for table, name, kind in self.ask(
@@ -148,7 +147,7 @@ class _SchemaGate:
         return {name: _Table(columns.get(name, {}), *facts) for name, *facts in rows}
 
     def compare(self, file: SqlFile) -> Observation:
-        """Each statement of a file against what is live."""
+        """Compare each statement of a file with what is live."""
         live, facts, problems = self.live(), dict[str, str](), list[str]()
         for wanted in map(self.here, file.statements):
             if wanted.kind == "DATABASE":
@@ -158,13 +157,13 @@ class _SchemaGate:
                 problems.append(f"{noun} does not exist ({file.path}); run {_GATE}")
                 continue
             differences = self.view_differences if wanted.is_view else self.table_differences
-            problems += [f"{noun}: {one} ({file.path})" for one in differences(wanted, table)]
+            problems += [f"{noun}: {words} ({file.path})" for words in differences(wanted, table)]
             facts[f"{wanted.short}_engine"] = table.engine
             facts[f"{wanted.short}_columns"] = str(len(table.columns))
         return Observation(facts or {"tables": "none in this file"}, tuple(problems))
 
     def table_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """What is live otherwise than the statement has it."""
+        """Yield what is live otherwise than the statement has it."""
         if table.engine != wanted.engine:
             yield f"engine is {table.engine}, expected {wanted.engine}; {_BY_HAND}"
         yield from self.column_differences(wanted, table)
@@ -179,7 +178,7 @@ class _SchemaGate:
                 yield f"setting {key} is not {value}: {table.engine_full}; {_BY_HAND}"
 
     def column_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """Columns that are missing, of another type, or nobody's."""
+        """Yield columns that are missing, of another type, or nobody's."""
         spelt = self.spelt([column.type for column in wanted.columns])
         types = {column.name: spelt[column.type] for column in wanted.columns}
         for name, want in types.items():
@@ -194,18 +193,18 @@ class _SchemaGate:
             yield f"column {name} {table.columns[name]} is not in the file; add it there, or drop it"
 
     def spelt(self, types: list[str]) -> dict[str, str]:
-        """Each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
-        asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(one)}))" for one in types)
+        """Return each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
+        asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(kind)}))" for kind in types)
         return dict(zip(types, map(str, self.ask(f"SELECT {asked}")[0]), strict=True))
 
     def view_differences(self, wanted: Statement, view: _Table) -> Iterator[str]:
-        """A view that writes elsewhere, or selects something else."""
+        """Yield where a view writes elsewhere, or selects something else."""
         if wanted.target and view.target.replace("`", "") != wanted.target:
             yield f"writes to {view.target}, expected {wanted.target}; {_BY_HAND}"
         if not view.select:
             yield f"has no query; {_BY_HAND}"
             return
-        both = (f"formatQuerySingleLine({quoted(one)})" for one in (view.select, wanted.select))
+        both = (f"formatQuerySingleLine({quoted(sql)})" for sql in (view.select, wanted.select))
         have, want = map(str, self.ask(f"SELECT {', '.join(both)}")[0])
         if squeezed(have) != squeezed(want):
             yield f"selects {_first_difference(have, want)}; {_BY_HAND}"

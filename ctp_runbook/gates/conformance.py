@@ -110,7 +110,7 @@ def _name_findings(tasks: tuple[Task, ...]) -> Iterator[str]:
 
 
 def _silence_findings(row: Gate, tasks: tuple[Task, ...]) -> Iterator[str]:
-    """Where nobody answers it fails in time, and its evidence is one that verifies as failed."""
+    """Yield where it does not fail in time, with evidence that verifies as failed."""
     began = time.monotonic()
     try:
         steps = perform(tasks, execute=True)

@@ -130,7 +130,7 @@ def _load(path: Path, values: Mapping[str, str], over: Mapping[str, str]) -> Wan
 
 
 def _text(value: object) -> str:
-    """Connect's configurations are texts all through: true, not True."""
+    """Return a value as Connect writes it: its configurations are texts all through."""
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
 
 

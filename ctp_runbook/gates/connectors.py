@@ -8,6 +8,7 @@ may say RUNNING while nobody reads its slot and the disk fills with WAL.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ def connector_tasks(context: GateContext) -> tuple[Task, ...]:
     )
     rest = _Rest(context, base)
     reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)
-    return (reach, *(task for one in wanted for task in _Connector(context, rest, one).tasks()))
+    each = (_Connector(context, rest, connector).tasks() for connector in wanted)
+    return (reach, *itertools.chain.from_iterable(each))
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class _Rest:
     base: str
 
     def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
-        """One call, asked again while the workers rebalance. Raises ProbeError for other 5xx."""
+        """Make one call, and again while the workers rebalance. Raises ProbeError for other 5xx."""
         deadline, most = self.context.deadline, _PUT_SECONDS if method == "PUT" else _CALL_SECONDS
         while True:
             answer = ask_connect(self.base, method, path, seconds=deadline.call(most), body=body)
@@ -72,7 +74,7 @@ class _Rest:
                 )
 
     def reach(self) -> Observation:
-        """Connect's version, and how many connectors it has."""
+        """Ask for Connect's version, and which connectors it has."""
         about, names = self.ask("GET", "/"), self.ask("GET", "/connectors")
         if not isinstance(names.data, list) or not isinstance(about.data, dict):
             raise ProbeError(
@@ -106,7 +108,7 @@ class _Connector:
         return f"connector {self.wanted.name}"
 
     def live(self) -> dict[str, str] | None:
-        """The live configuration, None for a connector that is not there."""
+        """Return the live configuration, None for a connector that is not there."""
         answer = self.rest.ask("GET", f"{self.path}/config")
         if answer.status == _UNKNOWN:
             return None
@@ -132,7 +134,7 @@ class _Connector:
         return Observation({"registered": "updated" if live else "now"}, changes=1)
 
     def compare(self) -> Observation:
-        """The live configuration against the file, key by key."""
+        """Compare the live configuration with the file, key by key."""
         if (live := self.live()) is None:
             why = f"{self.noun}: is not registered; `{_GATE} --execute` registers it"
             return Observation({"keys": "0"}, (why,))
@@ -169,12 +171,12 @@ class _Connector:
                 return Observation(facts, (why,))
 
     def status(self) -> ConnectorLook | None:
-        """The state now; None while Connect does not know it, as just after a PUT."""
+        """Return the state now; None while Connect does not know it, as just after a PUT."""
         answer = self.rest.ask("GET", f"{self.path}/status")
         return None if answer.status == _UNKNOWN else read_status(self.wanted.name, answer.data)
 
     def broken(self, look: ConnectorLook) -> Iterator[str]:
-        """What does not mend itself by waiting."""
+        """Yield what does not mend itself by waiting."""
         where, url = f"{self.noun}: {look.sentence}", f"{self.rest.base}{self.path}"
         for task in look.tasks:
             if task.state == "FAILED":
@@ -191,7 +193,7 @@ class _Connector:
             yield f"{where}, expected RUNNING; somebody paused it: `curl -X PUT {url}/resume`"
 
     def slot(self) -> Observation:
-        """Somebody reads the slot, and it keeps no more WAL than it may."""
+        """Look whether somebody reads the slot, and how much WAL it keeps."""
         door, status = self.context.postgres, self.status()
         patience = _SLOT_SECONDS if status is not None and status.is_running else 0.0
         with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
@@ -217,7 +219,7 @@ class _Connector:
         return Observation(facts, problems)
 
     def slot_problems(self, look: SlotLook | None, where: str) -> Iterator[str]:
-        """A slot that is gone, lost, unread, or that keeps too much."""
+        """Yield why a slot is no good: gone, lost, unread, or it keeps too much."""
         slot, most = self.wanted.slot, self.context.options.max_slot_wal_mib
         noun = f"slot {slot} of {self.wanted.name}"
         if look is None:
@@ -246,7 +248,7 @@ class _Connector:
             )
 
     def publication_problems(self, tables: tuple[str, ...] | None) -> Iterator[str]:
-        """A publication that is gone, or lacks a table the connector is to capture."""
+        """Yield that a publication is gone, or lacks a table the connector is to capture."""
         publication = self.wanted.publication
         noun = f"publication {publication} of {self.wanted.name}"
         if tables is None:
@@ -259,7 +261,7 @@ class _Connector:
 
 
 def _is_busy(answer: Answer) -> bool:
-    """Connect 4.1 also says 500 for a moment: "a rebalance is expected" just after a PUT."""
+    """Return True for a worker that rebalances: 409, and of Connect 4.1 a 500 just after a PUT."""
     rebalances = answer.status == 500 and "rebalance is expected" in answer.message
     return answer.status == _BUSY or rebalances
 

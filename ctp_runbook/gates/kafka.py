@@ -6,10 +6,11 @@ command brings it in line: what the old engine reads is not altered under its fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from ctp_runbook.errors import ConfigError, Problem
 from ctp_runbook.gates.context import GateContext
@@ -17,7 +18,7 @@ from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
 from ctp_runbook.probes.kafka import Brokers, NewTopicSpec, TopicLook
 
-__all__ = ["WantedTopic", "kafka_tasks", "load_topics"]
+__all__ = ["kafka_tasks", "load_topics"]
 
 _CALL_SECONDS = 10.0
 _SETTLE_SECONDS = 0.2
@@ -29,40 +30,19 @@ _FIELDS = {
     "retention_ms": Field("integer", low=_FOR_EVER, high=1e15),
     "cleanup_policy": Field("text", choices=("delete", "compact", "compact,delete")),
 }
+# Kafka's names of what the file says.
+_CONFIGS = {
+    "retention.ms": "retention_ms",
+    "min.insync.replicas": "min_insync_replicas",
+    "cleanup.policy": "cleanup_policy",
+}
 _GATE = "ctp-runbook infra kafka-topics"
 
 
 # --- infra/kafka/topics.toml ------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class WantedTopic:
-    """One topic of the file; ``source`` is the file's name, for sentences."""
-
-    name: str
-    partitions: int
-    replication: int
-    min_insync_replicas: int
-    retention_ms: int
-    cleanup_policy: str
-    source: str
-
-    @property
-    def configs(self) -> dict[str, str]:
-        """Kafka's names and spellings of what the file says."""
-        return {
-            "retention.ms": str(self.retention_ms),
-            "min.insync.replicas": str(self.min_insync_replicas),
-            "cleanup.policy": self.cleanup_policy,
-        }
-
-    @property
-    def spec(self) -> NewTopicSpec:
-        """How to create it."""
-        return NewTopicSpec(self.name, self.partitions, self.replication, self.configs)
-
-
-def load_topics(path: Path) -> tuple[WantedTopic, ...]:
+def load_topics(path: Path) -> tuple[NewTopicSpec, ...]:
     """Read the topics of a file, in its order. Raises ConfigError with every problem."""
     text = read_toml(path, flag="--infra")
     table = text.table()
@@ -75,7 +55,12 @@ def load_topics(path: Path) -> tuple[WantedTopic, ...]:
         problems += _problems(text, name, fields)
     if problems:
         raise ConfigError(problems)
-    return tuple(WantedTopic(name, **fields, source=str(path)) for name, fields in topics.items())
+    return tuple(_spec(name, fields) for name, fields in topics.items())
+
+
+def _spec(name: str, fields: Mapping[str, Any]) -> NewTopicSpec:
+    configs = {key: str(fields[own]) for key, own in _CONFIGS.items()}
+    return NewTopicSpec(name, fields["partitions"], fields["replication"], configs)
 
 
 def _problems(text: TomlText, name: str, fields: object) -> Iterator[Problem]:
@@ -98,13 +83,17 @@ def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
     servers = context.bootstrap_servers
     if not servers:
         return ()
-    wanted = load_topics(context.infra("kafka/topics.toml"))
-    gate = _KafkaGate(context, servers, wanted)
-    create = f"create what is missing of {len(wanted)} topics of {wanted[0].source}"
+    file = context.infra("kafka/topics.toml")
+    wanted = load_topics(file)
+    gate = _KafkaGate(context, servers, file, wanted)
+    create = f"create what is missing of {len(wanted)} topics of {file}"
     return (
         Task("reach_brokers", f"metadata of {servers}", gate.reach, is_vital=True),
         Task("create_topics", create, gate.create, acts=True, is_vital=True),
-        *(Task(one.name, f"describe {one.name}", partial(gate.look, one)) for one in wanted),
+        *(
+            Task(topic.name, f"describe {topic.name}", partial(gate.look, topic))
+            for topic in wanted
+        ),
     )
 
 
@@ -112,7 +101,8 @@ def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
 class _KafkaGate:
     context: GateContext
     servers: str
-    wanted: tuple[WantedTopic, ...]
+    file: Path
+    wanted: tuple[NewTopicSpec, ...]
 
     @cached_property
     def brokers(self) -> Brokers:
@@ -123,7 +113,7 @@ class _KafkaGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def reach(self) -> Observation:
-        """Brokers and their addresses."""
+        """Ask for the brokers and their addresses."""
         ids = self.brokers.ids(seconds=self.seconds)
         addresses = {f"broker_{number}": address for number, address in ids.items()}
         return Observation({"brokers": str(len(ids)), **addresses})
@@ -132,7 +122,7 @@ class _KafkaGate:
         """Create the missing topics, and wait until every broker asked knows them."""
         names = [topic.name for topic in self.wanted]
         known = self.brokers.topics(names, seconds=self.seconds)
-        missing = [topic.spec for topic in self.wanted if topic.name not in known]
+        missing = [topic for topic in self.wanted if topic.name not in known]
         created = self.brokers.create(missing, seconds=self.seconds) if missing else ()
         while missing and len(self.brokers.topics(names, seconds=self.seconds)) < len(names):
             self.context.tell("waiting until the new topics are known to the brokers")
@@ -141,8 +131,8 @@ class _KafkaGate:
         facts = {"created": ", ".join(created) or "none", "existing": str(len(known))}
         return Observation(facts, changes=len(created))
 
-    def look(self, topic: WantedTopic) -> Observation:
-        """What the brokers say of a topic, against what its table says."""
+    def look(self, topic: NewTopicSpec) -> Observation:
+        """Compare what the brokers say of a topic with what its table says."""
         look = self.brokers.topics([topic.name], seconds=self.seconds).get(topic.name)
         if look is None:
             why = f"topic {topic.name}: does not exist; create it: {_GATE} --execute"
@@ -157,29 +147,29 @@ class _KafkaGate:
         problems = (*self._shape(topic, look), *self._configs(topic, configs))
         return Observation(facts, tuple(f"topic {topic.name}: {problem}" for problem in problems))
 
-    def _shape(self, topic: WantedTopic, look: TopicLook) -> Iterator[str]:
+    def _shape(self, topic: NewTopicSpec, look: TopicLook) -> Iterator[str]:
         want, have = topic.partitions, len(look.partitions)
         if have < want:
             fix = f"--alter --topic {topic.name} --partitions {want}"
-            yield f"{_differs('partitions', have, want, topic)}; run {self._tool('topics', fix)}"
+            yield f"{self._differs('partitions', have, want)}; run {self._tool('topics', fix)}"
         elif have > want:
             yield (
-                f"{_differs('partitions', have, want, topic)}; partitions cannot be taken away: "
-                f"correct {topic.source}, or delete the topic while nothing writes to it"
+                f"{self._differs('partitions', have, want)}; partitions cannot be taken away: "
+                f"correct {self.file}, or delete the topic while nothing writes to it"
             )
         if look.replication != topic.replication:
-            differs = _differs("replication", look.replication, topic.replication, topic)
+            differs = self._differs("replication", look.replication, topic.replication)
             fix = "--reassignment-json-file PLAN.json --execute"
             yield f"{differs}; run {self._tool('reassign-partitions', fix)}"
         if look.leaderless:
             yield f"partitions {_list(look.leaderless)} have no leader; is a broker down?"
-        if look.lagging or look.in_sync < topic.min_insync_replicas:
+        if look.lagging or look.in_sync < int(topic.configs["min.insync.replicas"]):
             yield (
                 f"in-sync replicas of partitions {_list(look.lagging)}: {look.in_sync}, expected "
                 f"{topic.replication}; wait for the broker that is behind, or see its log"
             )
 
-    def _configs(self, topic: WantedTopic, configs: dict[str, str] | None) -> Iterator[str]:
+    def _configs(self, topic: NewTopicSpec, configs: dict[str, str] | None) -> Iterator[str]:
         if configs is None:
             # The twin's broker describes none: there retention is not what is rehearsed.
             if not self.context.options.is_rehearsal:
@@ -197,20 +187,19 @@ class _KafkaGate:
                     f"--alter --entity-type topics --entity-name {topic.name} "
                     f"--add-config {name}=[{want}]"
                 )
-                yield f"{_differs(name, have, want, topic)}; run {self._tool('configs', fix)}"
+                yield f"{self._differs(name, have, want)}; run {self._tool('configs', fix)}"
+
+    def _differs(self, what: str, have: object, want: object) -> str:
+        return f"{what} {have}, expected {want} ({self.file})"
 
     def _tool(self, tool: str, arguments: str) -> str:
-        """Kafka's own script, run in the compose project where there is one."""
+        """Return a call of Kafka's own script, in the compose project where there is one."""
         options = self.context.options
         inside = ""
         if options.compose_file:
             project = f" -p {options.project_name}" if options.project_name else ""
             inside = f"docker compose -f {options.compose_file}{project} exec kafka "
         return f"`{inside}kafka-{tool}.sh --bootstrap-server {self.servers} {arguments}`"
-
-
-def _differs(what: str, have: object, want: object, topic: WantedTopic) -> str:
-    return f"{what} {have}, expected {want} ({topic.source})"
 
 
 def _list(numbers: tuple[int, ...]) -> str:

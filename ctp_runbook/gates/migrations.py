@@ -124,7 +124,7 @@ class _Timescale:
         return Observation(facts, changes=changes)
 
     def observe(self) -> Observation:
-        """Version, extension, the settings CDC rests on, and the partitions of the next days."""
+        """Look at version, extension, the settings CDC rests on, and the next days' partitions."""
         with self.connection() as connection:
             [row] = connection.execute(_SETTINGS).fetchall()
             parts = dict(connection.execute(_PARTITIONS).fetchall())
@@ -159,7 +159,7 @@ class _Timescale:
 
 
 def _lacking(parts: dict[str, list[str]], days: tuple[date, ...]) -> Iterator[str]:
-    """Partitions that are not there; rows of their day would go to the default partition."""
+    """Yield partitions that are not there: rows of their day would go to the default one."""
     if not parts:
         yield "no partitioned table in trading_core and ops_audit; are the migrations applied?"
     for table, children in parts.items():

@@ -65,10 +65,11 @@ class SliSpec:
             return isinstance(value, str | bool) and value in self.words
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and 0.0 <= value <= self.high
+        # NaN fails these comparisons, and a whole number of any size stands them.
+        return 0.0 <= value <= self.high and value < math.inf
 
     def is_healthy(self, value: Any) -> bool:
-        """Whether ``value`` meets the target; what is no value never does."""
+        """Return whether ``value`` meets the target; what is no value never does."""
         compare = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}[self.op]
         return self.is_value(value) and bool(compare(value, self.target))
 

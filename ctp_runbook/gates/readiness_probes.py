@@ -31,7 +31,7 @@ from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
 from ctp_runbook.record.samples import split_series
 from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, group_buckets
 
-__all__ = ["PipelineSources", "ReadinessSources", "measure"]
+__all__ = ["ReadinessSources", "measure"]
 
 _QUERY_P99 = "quant_hft_ctp_query_latency_p99_ms"
 _QUERIES = "quant_hft_ctp_query_latency_seconds"
@@ -57,23 +57,13 @@ _INGEST = (
 
 
 @dataclass(frozen=True)
-class PipelineSources:
-    """Where to ask; what is not named is not measured. CDC lag needs PostgreSQL and Kafka."""
-
-    bootstrap_servers: str = ""
-    clickhouse: ClickHouseDoor | None = None
-    postgres: PostgresDoor | None = None
-    seconds: float = 5.0
-
-
-@dataclass(frozen=True)
 class ReadinessSources:
     """Where to measure, and what was declared instead (by flag, without dashes).
 
     ``commands`` maps an SLI to a command that prints its value. The bridge chain is complete
     when Redis has a client of every name in ``bridge_clients`` and every key of
-    ``bridge_keys`` at its value. The p99 is that of the next
-    queries, which are waited for ``window_seconds`` at most.
+    ``bridge_keys`` at its value. The p99 is that of the next queries, which are waited for
+    ``window_seconds`` at most. CDC lag needs PostgreSQL and Kafka.
     """
 
     environment: str
@@ -85,7 +75,9 @@ class ReadinessSources:
     bridge_clients: tuple[str, ...] = ()
     bridge_keys: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
-    pipeline: PipelineSources = field(default_factory=PipelineSources)
+    bootstrap_servers: str = ""
+    clickhouse: ClickHouseDoor | None = None
+    postgres: PostgresDoor | None = None
     seconds: float = 5.0
     window_seconds: float = 10.0
     cwd: Path = Path()
@@ -107,8 +99,8 @@ def measure(sources: ReadinessSources) -> Readiness:
             Problem("command line", 0, "--sli-cmd", name, ", ".join(SLIS), "name an SLI")
             for name in unknown
         )
-    readings = {one.name: one for one in declared_readings(sources.declared)}
-    readings |= {one.name: one for one in _measured(sources)}
+    own = (*declared_readings(sources.declared), *_measured(sources))
+    readings = {reading.name: reading for reading in own}
     missing = [spec for spec in SLIS.values() if spec.name not in readings]
     absent = [spec.name for spec in missing if sources.profile == REHEARSAL and not _on_twin(spec)]
     for spec in missing:
@@ -161,7 +153,7 @@ def _measured(sources: ReadinessSources) -> Iterator[SliReading]:
     if command := sources.alive_command:
         alive = partial(_alive, command, sources.running)
         yield _reading("quant_hft_core_process_alive", "alive command", alive)
-    yield from _pipeline(sources.pipeline)
+    yield from _pipeline(sources)
     for name, command in sources.commands.items():
         yield _reading(name, "SLI command", partial(_printed, SLIS[name], command, sources.running))
 
@@ -177,7 +169,8 @@ def _engine(sources: ReadinessSources) -> Iterator[SliReading]:
         before = scrape(sources.metrics_url, families=_FAMILIES, seconds=sources.seconds)
         page = _after_a_query(sources, before)
     except ProbeError as error:
-        yield from (measured(one, None, detail=str(error), source=source) for one in _FROM_PAGE)
+        for name in _FROM_PAGE:
+            yield measured(name, None, detail=str(error), source=source)
         return
     is_publisher = _total(page, _PUBLISHED) is not None
     for name, read in (_FROM_PAGE | (_FROM_PUBLISHER if is_publisher else {})).items():
@@ -321,7 +314,8 @@ def _redis(sources: ReadinessSources) -> Iterator[SliReading]:
         look = look_at_redis(sources.redis_url, seconds=sources.seconds, keys=sources.bridge_keys)
     except ProbeError as error:
         source = f"PING, INFO {shown}"
-        yield from (measured(name, None, detail=str(error), source=source) for name in names)
+        for name in names:
+            yield measured(name, None, detail=str(error), source=source)
         return
     word = "healthy" if look.is_healthy else "unhealthy"
     yield measured(health, word, detail=look.sentence, source=f"PING, INFO {shown}")
@@ -343,7 +337,7 @@ def _gaps_in_chain(look: RedisLook, sources: ReadinessSources) -> Iterator[str]:
 
 
 def _alive(command: str, running: Running) -> _Answer:
-    """Exit 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
+    """Ask the alive command: 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
     code, _ = run_probe(command, **running)
     value = {0: True, 1: False}.get(_in_time(code, running))
     remark = ": could not tell (0 is alive, 1 is gone)" if value is None else ""
@@ -351,7 +345,7 @@ def _alive(command: str, running: Running) -> _Answer:
 
 
 def _printed(spec: SliSpec, command: str, running: Running) -> _Answer:
-    """The last word a command prints, if it exits 0."""
+    """Take the last word a command prints, if it exits 0."""
     code, output, _ = run_probe_apart(command, **running)
     text = " ".join(output.decode(errors="replace").split()[-1:])
     value = spec.read(text)
@@ -369,7 +363,7 @@ def _in_time(code: int | None, running: Running) -> int:
 # --- the pipeline -----------------------------------------------------------------
 
 
-def _pipeline(sources: PipelineSources) -> Iterator[SliReading]:
+def _pipeline(sources: ReadinessSources) -> Iterator[SliReading]:
     """Read each SLI whose source is named: PostgreSQL, CDC into Kafka, ingest into ClickHouse."""
     seconds = sources.seconds
     if door := sources.postgres:
@@ -395,7 +389,7 @@ def _postgres_health(door: PostgresDoor, seconds: float) -> _Answer:
 
 
 def _cdc_lag(door: PostgresDoor, servers: str, seconds: float) -> _Answer:
-    """By record time: how much newer the newest order is than the newest change in Kafka."""
+    """Compare by record time: the newest order with the newest change in Kafka."""
     from ctp_runbook.probes.kafka import newest_record
 
     with door.open(seconds=seconds) as connection:

@@ -37,7 +37,7 @@ def run_gate(
 
 
 def _step_without_task(gate: Gate, options: GateOptions) -> GateStep:
-    """Nothing to ask: the twin has no such component; anywhere else that is a failure."""
+    """Return what to say where nobody is to be asked: in the twin skipped, elsewhere a failure."""
     name = f"observe_{gate.component}"
     if options.is_rehearsal and gate.is_optional_in_twin:
         reason = f"not in this environment: the rehearsal twin has no {gate.component} yet"

@@ -48,7 +48,7 @@ def _observe_port(url: str) -> Observation:
 
 
 def _observe_redis(url: str) -> Observation:
-    """A server that is no loaded primary, or could lose what it is given, is a problem."""
+    """Look whether a server is a loaded primary that does not lose what it is given."""
     look = _look(url)
     facts = {"role": look.info.get("role", "unknown"), "version": look.version}
     facts |= {

@@ -24,6 +24,7 @@ from ctp_runbook.errors import NotebookError
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.redact import Redactor
+from ctp_runbook.show.blocks import symbol_of
 
 __all__ = ["FOOTER_TAG", "METADATA_KEY", "Document", "Ending", "NotebookStatus", "Stamp"]
 
@@ -32,7 +33,6 @@ FOOTER_TAG = "ctp-runbook-footer"
 _BANNER_TAG = "ctp-runbook-banner"
 _CELL_KEYS = ("exception", "start_time", "end_time", "duration")
 _MAX_STREAM_CHARS = 200_000
-_SYMBOLS = {"completed": "✓", "failed": "✗", "lost": "!", "not_run": "–", "running": "…"}
 
 
 class NotebookStatus(StrEnum):
@@ -69,7 +69,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path | None) -> Stamp:
-        """The stamp of the run directory ``path``; an empty one when there is no run."""
+        """Return the stamp of the run directory ``path``; an empty one when there is no run."""
         if path is None:
             return cls()
         run = RunDir(path)
@@ -106,6 +106,7 @@ class Document:
         self.nb, self.path = nb, path
         self._redactor = redactor
         self.ending = Ending(NotebookStatus.RUNNING, "it was started and its end was not recorded")
+        # Written whole before anything runs: whoever is killed later leaves a file that says so.
         self._prepare()
         self._frame(stamp)
         if path is not None:
@@ -137,13 +138,10 @@ class Document:
     def fail_cell(self, index: int) -> None:
         """Record that a cell raised; the error is among its outputs."""
         self._end_cell(index, NotebookStatus.FAILED)
-        self.nb.cells[index].metadata.papermill["exception"] = True
 
     def lose_cell(self, index: int, reason: str) -> None:
         """Record that nobody saw the cell end; what it had shown by then is kept."""
-        cell = self.nb.cells[index]
-        self._end_cell(index, NotebookStatus.LOST)
-        cell.metadata.papermill["exception"] = True
+        cell = self._end_cell(index, NotebookStatus.LOST)
         cell.metadata[METADATA_KEY] = {"status": "LOST"}
         cell.outputs = [*_real_outputs(cell), _notice(NotebookStatus.LOST, f"LOST: {reason}")]
 
@@ -177,23 +175,25 @@ class Document:
         cell.metadata[METADATA_KEY] = {"status": text.partition(":")[0] if final else "pending"}
         cell.outputs = [_notice(status, text)]
 
-    def _end_cell(self, index: int, status: NotebookStatus) -> None:
-        cell = self.nb.cells[index]
+    def _end_cell(self, index: int, status: NotebookStatus) -> NotebookNode:
+        cell: NotebookNode = self.nb.cells[index]
         cell.metadata.pop(METADATA_KEY, None)
-        cell.metadata.papermill["status"] = str(status)
+        is_good = status is NotebookStatus.COMPLETED
+        cell.metadata.papermill.update(status=str(status), exception=not is_good)
         _clock_out(cell.metadata.papermill)
         cell.outputs = _joined_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "stream":
                 # A secret may have come in two messages; here the text is in one piece.
                 output.text = _cut(self._redactor(output.text))
+        return cell
 
     def _frame(self, stamp: Stamp) -> None:
         """Put the banner (unless all is well) and the footer around the cells, and the metadata."""
         ending = self.ending
         cells = [cell for cell in self.nb.cells if not _is_frame(cell)]
         sentence = self._redactor(ending.sentence)
-        title = f"{_SYMBOLS[ending.status]} {ending.status.replace('_', ' ').upper()}"
+        title = f"{symbol_of(ending.status)} {ending.status.replace('_', ' ').upper()}"
         if ending.status is not NotebookStatus.COMPLETED:
             cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {sentence}"))
         footer = f"---\n{title} at {_now()} · {stamp.markdown}"
@@ -221,7 +221,7 @@ def _is_frame(cell: NotebookNode) -> bool:
 
 def _notice(status: NotebookStatus, text: str) -> NotebookNode:
     """An output that no program wrote: a sentence about the cell itself."""
-    body = f"<div><strong>{_SYMBOLS[status]} {html.escape(text)}</strong></div>"
+    body = f"<div><strong>{symbol_of(status)} {html.escape(text)}</strong></div>"
     output: NotebookNode = new_output(  # type: ignore[no-untyped-call]
         "display_data",
         data={"text/plain": text, "text/html": body},

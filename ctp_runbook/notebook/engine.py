@@ -120,6 +120,7 @@ def _local_path(nb: Any, output_path: str | None) -> Path | None:
     named = output_path or nb.metadata.get("papermill", {}).get("output_path")
     if named is None:
         return None
+    # A stream or a bucket cannot be replaced in one instant, and half a file claims too much.
     if named == "-" or "://" in named:
         raise NotebookError(
             f"output {named}: found no local file; expected one, for it must be replaced "

@@ -88,6 +88,7 @@ def _run_cells(
         try:
             ending = work.result()
         except (KeyboardInterrupt, SystemExit) as error:
+            # First the file says what became of the cell, then the signal goes on its way.
             execution.stop("the runner was told to end")
             ending, signalled = work.result(timeout=_STOP_SECONDS), error
         shown = shown_run_dir(document.nb) or run_dir
@@ -170,6 +171,7 @@ class Execution:
             sentence = self._redactor(_failure_sentence(error, number))
             return Ending(NotebookStatus.FAILED, sentence, error.ename)
         except CellTimeoutError:
+            # nbclient only interrupts, which a cell may swallow: what was given up must not go on.
             self.stop("timeout")
             return self._lost(index, f"cell {number} ran longer than {self._cell_timeout:g} s")
         except DeadKernelError:

@@ -119,7 +119,7 @@ class ForkServer:
 
     @property
     def is_alive(self) -> bool:
-        """False once the server has ended."""
+        """Return False once the server has ended."""
         return self._process.poll() is None
 
     def fork(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> ForkedKernel:

@@ -146,6 +146,7 @@ async def start_kernel(
 async def end_kernel(starting: Future[ReadyKernel]) -> None:
     """End a kernel that may be starting still; one that did not start needs no end."""
     with contextlib.suppress(RuntimeError, OSError):
+        # Also while it starts: ended half-way it would be a process that nobody knows.
         kernel = await asyncio.wrap_future(starting)
         await kernel.end()
 

@@ -61,7 +61,7 @@ _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def rehearsal_parameters(cutover_template: Path, rollback_template: Path) -> dict[str, str]:
-    """01's defaults for a real run of a twin's templates; paths below here are told short."""
+    """Return 01's defaults for a real run of a twin's templates; paths below here are told short."""
 
     def short(path: Path) -> str:
         here = Path.cwd()
@@ -158,7 +158,7 @@ def _ending(server: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:
-    """A run of ``environment`` in ``outputs`` that is attended now, if there is one."""
+    """Return a run of ``environment`` in ``outputs`` that is attended now, if there is one."""
     for run in runs_under(outputs.absolute()):
         with contextlib.suppress(RunbookError):  # a record nobody can read is nobody's run
             history = read_history(run)

@@ -30,7 +30,7 @@ class Declared:
 
 
 def declared_parameters(nb: Any, *, where: str) -> dict[str, Declared]:
-    """The parameters a notebook declares. Raises NotebookError when it has no tagged cell."""
+    """Return the parameters a notebook declares. Raises NotebookError where no cell is tagged."""
     tagged = [c for c in nb["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(

@@ -29,15 +29,14 @@ from ctp_runbook.errors import (
     RunRefused,
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
-from ctp_runbook.notebook.checkout import find_config
+from ctp_runbook.notebook.checkout import find_plan
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
-from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import PlanFiles, RequestAnswered
+from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
@@ -122,10 +121,12 @@ def plan(
     run = RunDir(Path(run_dir).absolute()) if run_dir else None
     if run is not None and run.journal.exists():
         history = launch.read_history(run)
-        planned = _load(cutover_template, rollback_template, history.created.files)
+        files = history.created.files
+        known = {"limits": Path(files.limits_file), "watch": Path(files.watch_file)}
+        planned = find_plan(Path(cutover_template), Path(rollback_template), **known)
         refuse_other_plan(history, planned, execute=execute)
     else:
-        planned = _load(cutover_template, rollback_template)
+        planned = find_plan(Path(cutover_template), Path(rollback_template))
         options = launch.RunOptions(
             execute=execute,
             run_dir=run.path if run else None,
@@ -175,6 +176,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
     """
     run = _attached("04_switch", run_dir, parameters.flag("go", go))
     history = _follow(run, until=lambda h: not _is_gating(h))
+    # A run that was given its go, or is past it, is only looked at: the cell may be run again.
     if history.closed is None and history.go is None and history.state is State.READY:
         _confirm(run, history, go=go)
     history = _follow(run, until=lambda h: not _is_switching(h))
@@ -210,6 +212,7 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     run = _attached("06_rollback", run_dir)
     history = _follow(run, until=_is_over)
+    # No rollback is good news here, and so is one in time; the run's own end is 05's affair.
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
     )
@@ -306,23 +309,6 @@ def _outputs() -> Path:
     return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
 
 
-def _load(
-    cutover_template: str | Path, rollback_template: str | Path, known: PlanFiles | None = None
-) -> Plan:
-    """The plan as it is now; with the limits of a run that is ``known``, if it is."""
-    template = Path(cutover_template)
-    limits = known.limits_file if known else find_config("limits.toml", template=template)
-    watch = known.watch_file if known else find_config("watch.toml", template=template)
-    return load_plan(
-        template,
-        Path(rollback_template),
-        limits=Path(limits),
-        watch=Path(watch),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
-
-
 # --- following --------------------------------------------------------------------
 
 
@@ -331,6 +317,7 @@ def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False
     history = launch.read_whole(run)
     if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
         raise RunRefused(unstarted_sentence(run))
+    # Interrupting a cell ends the look, never the run: that has a process of its own.
     with contextlib.closing(LiveView(run, plot=plot)) as view:
 
         def look(history: History) -> bool:

@@ -24,7 +24,7 @@ _PLOT_SECONDS = 5.0
 
 
 def progress_sentence(history: History, *, mono: float) -> str:
-    """What the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
+    """Return what the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
     if runs_out := countdown(history, mono=mono):
         return runs_out.sentence
     if history.unfinished:

@@ -16,6 +16,7 @@ from ctp_runbook.model import State
 from ctp_runbook.notebook.engine import KernelLost, Setting, execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.redact import Redactor
+from ctp_runbook.show.blocks import symbol_of
 
 if TYPE_CHECKING:
     from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
@@ -57,10 +58,10 @@ class NotebookResult:
     @property
     def line(self) -> str:
         """``✓ 05_watch completed in 1.2 s`` or ``✗ 05_watch failed: …``."""
-        symbol = {"completed": "✓", "failed": "✗", "lost": "!"}.get(self.status, "–")
+        start = f"{symbol_of(self.status)} {self.name}"
         if self.status == "completed":
-            return f"{symbol} {self.name} completed in {self.seconds:.1f} s"
-        return f"{symbol} {self.name} {self.status.replace('_', ' ')}: {self.sentence}"
+            return f"{start} completed in {self.seconds:.1f} s"
+        return f"{start} {self.status.replace('_', ' ')}: {self.sentence}"
 
 
 def run_all(
@@ -80,21 +81,13 @@ def run_all(
     """
     with contextlib.suppress(ForkServerLost):
         fork_server()
-    from ctp_runbook.notebook.checkout import find_config, find_notebooks
-    from ctp_runbook.plan.plan import load_plan
+    from ctp_runbook.notebook.checkout import find_notebooks, find_plan
     from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
 
     sources = notebooks_dir or find_notebooks()
-    plan = load_plan(
-        cutover_template,
-        rollback_template,
-        limits=limits or find_config("limits.toml", template=cutover_template),
-        watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
+    plan = find_plan(cutover_template, rollback_template, limits=limits, watch=watch)
     run = launch.begin(
         plan,
         options,
@@ -106,6 +99,7 @@ def run_all(
         series.run()
     except KeyboardInterrupt:
         return _leave(run, on_progress)
+    # The seal is last: it covers the notebooks and the report.
     write_report(run)
     write_manifest(run, sealed=True)
     return _exit_code(launch.read_history(run), series.results)
@@ -167,6 +161,8 @@ class _Series:
                     if self._blocked and name not in _ALWAYS:
                         self._leave_out(name)
                         continue
+                    # Its successor's kernel starts while this notebook runs: that is the time it
+                    # would be waited for.
                     current, starting = starting, None
                     if name != NOTEBOOKS[-1]:
                         starting = self._order_kernel(loop)

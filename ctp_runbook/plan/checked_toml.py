@@ -43,7 +43,7 @@ class Field(Struct, frozen=True):
         return _KIND_WORDS[self.kind]
 
     def accepts(self, value: object) -> bool:
-        """Whether ``value`` is of this type and in this range."""
+        """Say whether ``value`` is of this type and in this range."""
         return _ACCEPTS[self.kind](self, value)
 
 
@@ -95,14 +95,14 @@ class TomlText(Struct, frozen=True):
     text: str
 
     def table(self) -> dict[str, Any]:
-        """The parsed file, or a ConfigError with the line TOML could not be read at."""
+        """Parse the file, or raise a ConfigError with the line TOML could not be read at."""
         try:
             return tomllib.loads(self.text)
         except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
             raise self.unreadable(error) from error
 
     def unreadable(self, error: Exception) -> ConfigError:
-        """What to raise for a file that is no TOML, or no file."""
+        """Return what to raise for a file that is no TOML, or no file."""
         reason = getattr(error, "strerror", None) or str(error)
         at = re.search(r"\(at line (\d+)", reason)
         problem = Problem(
@@ -116,12 +116,12 @@ class TomlText(Struct, frozen=True):
         return ConfigError([problem])
 
     def problem(self, path: tuple[str, ...], found: str, expected: str) -> Problem:
-        """A problem of the key at ``path``, with the line it (or its table) stands on."""
+        """Return a problem of the key at ``path``, with the line it (or its table) stands on."""
         key = ".".join(path)
         return Problem(self.file, self.line(path), key, found, expected, f"correct {key}")
 
     def line(self, path: tuple[str, ...]) -> int:
-        """The line of a key, of its table where it has none, or 0."""
+        """Find the line of a key, of its table where it has none, or 0."""
         table: tuple[str, ...] = ()
         header = 0
         for number, line in enumerate(self.text.splitlines(), start=1):
@@ -139,7 +139,7 @@ class TomlText(Struct, frozen=True):
     def check_table(
         self, name: str, table: object, fields: Mapping[str, Field]
     ) -> Iterator[Problem]:
-        """The same for a table that may be none at all."""
+        """Yield the same for a table that may be none at all."""
         if isinstance(table, dict):
             yield from self.check((name,), table, fields)
         else:
@@ -152,7 +152,7 @@ class TomlText(Struct, frozen=True):
         fields: Mapping[str, Field],
         tables: tuple[str, ...] = (),
     ) -> Iterator[Problem]:
-        """Unknown, mistyped and missing keys of one table."""
+        """Yield unknown, mistyped and missing keys of one table."""
         for key, value in table.items():
             if key not in fields:
                 yield self._unknown((*path, key), (*fields, *tables))
@@ -186,7 +186,7 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def read_toml(path: Path, *, flag: str) -> TomlText:
-    """The file's text, or a ConfigError with one problem."""
+    """Return the file's text, or raise a ConfigError with one problem."""
     try:
         with path.open("rb") as stream:
             # Cut in the middle, a file that is too large does not parse; no config comes near it.

@@ -35,13 +35,13 @@ _COMPARISON = {"max": "<=", "min": ">="}
 
 
 def checklist_json(plan: Plan, measured: Measured | None = None) -> str:
-    """Every fact of the checklist, for machines; ends with a newline."""
+    """Return every fact of the checklist, for machines; ends with a newline."""
     facts = msgspec.json.encode(_facts(plan, measured or Measured()))
     return msgspec.json.format(facts, indent=2).decode() + "\n"
 
 
 def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:
-    """The checklist a person follows, with a box for every step; ends with a newline."""
+    """Return the checklist a person follows, with a box for every step; ends with a newline."""
     facts = _facts(plan, measured or Measured())
     lines = [
         *_head(facts),

@@ -194,8 +194,7 @@ def _watch_rules(source: TomlText) -> WatchRules:
         metrics = {}
     rows = dict(SOURCES)
     for name, rule in metrics.items():
-        problems += _metric_problems(source, name, rule)
-        problems += _source_problems(source, name, rule, rows)
+        problems += _rule_problems(source, name, rule, rows)
     # What else is installed has a say in [sources] where a rule asks it, and only there.
     settings = (setting for row in rows.values() for setting in row.settings)
     fields = {setting: _text(required=False) for setting in settings}
@@ -206,40 +205,41 @@ def _watch_rules(source: TomlText) -> WatchRules:
     return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
 
 
-def _metric_problems(source: TomlText, name: str, rule: object) -> Iterator[Problem]:
+def _rule_problems(
+    source: TomlText, name: str, rule: object, rows: dict[str, Source]
+) -> Iterator[Problem]:
+    """What is wrong with a rule; the row of its source is added to ``rows``."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         yield source.problem(("metrics", name), f"the name {quoted(name)}", "a-z, 0-9 and _")
     if not isinstance(rule, dict):
         yield source.problem(("metrics", name), "no table", f"a table [metrics.{name}]")
         return
-    found = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
-    yield from found
+    mistyped = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
+    yield from mistyped
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
-    if not found and fresh is not None and interval is not None and fresh < interval:
+    if not mistyped and fresh is not None and interval is not None and fresh < interval:
         # Every sample would be stale before the next one comes, and no `for` could mature.
         where = ("metrics", name, "fresh_seconds")
         yield source.problem(where, f"{fresh:g}", f"at least interval_seconds {interval:g}")
+    if isinstance(asked := rule.get("source"), str):
+        for key, found, expected in _source_problems(asked, rule, rows):
+            yield source.problem(("metrics", name, key), found, expected)
 
 
 def _source_problems(
-    source: TomlText, name: str, rule: object, rows: dict[str, Source]
-) -> Iterator[Problem]:
-    """What is wrong between a rule and the row of its source, which is added to ``rows``."""
-    asked = rule.get("source") if isinstance(rule, dict) else None
-    if not isinstance(rule, dict) or not isinstance(asked, str):
-        return
-    where = ("metrics", name, "source")
+    asked: str, rule: Mapping[str, Any], rows: dict[str, Source]
+) -> Iterator[tuple[str, str, str]]:
+    """Key, what was found and what is expected, between a rule and the row of its source."""
     try:
         row = find_source(asked)
     except PlanRefused as error:
-        yield source.problem(where, f"{quoted(asked)}, and {error}", "a source that can be used")
+        yield "source", f"{quoted(asked)}, and {error}", "a source that can be used"
         return
     if row is None:
-        yield source.problem(where, quoted(asked), "one of " + ", ".join(known_sources()))
+        yield "source", quoted(asked), "one of " + ", ".join(known_sources())
         return
     rows[asked] = row
-    for key, found, expected in row.problems(rule):
-        yield source.problem(("metrics", name, key), found, expected)
+    yield from row.problems(rule)
 
 
 @lru_cache(maxsize=8)

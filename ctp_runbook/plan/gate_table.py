@@ -129,12 +129,12 @@ GATES: Mapping[str, Gate] = MappingProxyType(
 
 
 def find_gate(name: str) -> Gate | None:
-    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     return GATES.get(name) or find_row(GATE_GROUP, name, kind=Gate)
 
 
 def gates_in(evidence: Path) -> Iterator[Gate]:
-    """The gates whose evidence is in this folder: ours in their order, then anybody else's.
+    """Yield the gates whose evidence is in this folder: ours in their order, then anybody else's.
 
     A record is read where its plug-ins are not, too: then a file says by its name and first key
     whose it is, and nothing more is known of it.
@@ -144,20 +144,20 @@ def gates_in(evidence: Path) -> Iterator[Gate]:
     strange = {file.name for file in evidence.glob(f"*{_ENDING}")} - {*ours, *_OF_THE_RUN}
     known = {gate.file: gate for gate in usable_gates()} if strange else {}
     for file in sorted(strange):
-        if found := known.get(file) or _told_by(evidence / file):
-            yield found
+        if gate := known.get(file) or _gate_of(evidence / file):
+            yield gate
 
 
 def usable_gates() -> Iterator[Gate]:
-    """The rows of plug-ins that can be used; why another cannot is said to whoever names it."""
+    """Yield the rows of plug-ins that can be used; why another cannot is said to whoever names it."""
     for name in installed_names(GATE_GROUP):
         with contextlib.suppress(PlanRefused):
             if gate := find_gate(name):
                 yield gate
 
 
-def _told_by(file: Path) -> Gate | None:
-    """A row of what a file says of its gate; None for a file that is no gate's."""
+def _gate_of(file: Path) -> Gate | None:
+    """Return a row of what a file says of its gate; None for a file that is no gate's."""
     with file.open("rb") as stream:
         first = stream.readline(200).decode("utf-8", "replace")
     prefix, ending, _ = first.partition("_DRY_RUN=")

@@ -97,11 +97,11 @@ class Plan(Struct, frozen=True):
         return self.environment.partition("-")[0] == "rehearsal"
 
     def step(self, name: str) -> Step:
-        """The step called ``name``; KeyError for a name that is none of the seventeen."""
+        """Return the step called ``name``; KeyError for a name that is none of the seventeen."""
         return {step.name: step for step in self.steps}[name]
 
     def member(self, generation: Generation, role: Role) -> Member:
-        """One of the four members."""
+        """Return that one of the four members."""
         return self.members[f"{generation}_{role}"]
 
     @property
@@ -138,7 +138,7 @@ def load_plan(
     values = inputs.values
     steps = _steps(values, inputs.limits)
     members = _members(values)
-    found = inspect_plan(
+    preflight = inspect_plan(
         values, steps=steps, members=members, limits=inputs.limits, base=base, environ=environ
     )
     redactor = inputs.redactor
@@ -159,8 +159,8 @@ def load_plan(
         rollback_template=rollback_template,
         limits_file=limits,
         watch_file=watch,
-        warnings=tuple(map(redactor, found.warnings)),
-        execute_refusals=tuple(map(redactor, found.refusals)),
+        warnings=tuple(map(redactor, preflight.warnings)),
+        execute_refusals=tuple(map(redactor, preflight.refusals)),
         redactor=redactor,
     )
     return msgspec.structs.replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
@@ -321,7 +321,7 @@ def _member(values: TemplateValues, generation: Generation, role: Role) -> Membe
 
 
 def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
-    """SHA-256 over the bytes of everything the plan stands on, as they are on disk now.
+    """Return the SHA-256 over the bytes of everything the plan stands on, as they are on disk now.
 
     Each part goes in with its name as the template writes it and its length, so that the
     digest is the same in another checkout and no two sets of files share one. A file that is
@@ -362,7 +362,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def window_refusals(plan: Plan, *, now: datetime) -> tuple[str, ...]:
-    """Why a real run may not start, or switch, at ``now`` (aware); empty where it may."""
+    """Say why a real run may not start, or switch, at ``now`` (aware); empty where it may."""
     return (*_outside_window(plan, now), *_against_session_policy(plan, now))
 
 

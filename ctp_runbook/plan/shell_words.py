@@ -54,12 +54,12 @@ class Executable(Struct, frozen=True):
 
 
 def swallows_failure(command: str) -> bool:
-    """True for ``… || true`` and its like: the exit code of such a command proves nothing."""
+    """Return True for ``… || true`` and its like: the exit code of such a command proves nothing."""
     return re.search(_SWALLOWS, command) is not None
 
 
 def is_idle(command: str) -> bool:
-    """True where the command only prints, sleeps or succeeds: it cannot have done its step."""
+    """Return True where the command only prints, sleeps or succeeds: it cannot have done its step."""
     segments = _segments(command)
     words = [words[0] for _, words in segments or ()]
     return bool(words) and all(_name(word) in _IDLE for word in words)
@@ -67,11 +67,11 @@ def is_idle(command: str) -> bool:
 
 @lru_cache(maxsize=256)
 def executables(command: str) -> tuple[Executable, ...]:
-    """The executables of ``command`` that can be told for sure; never raises."""
+    """Return the executables of ``command`` that can be told for sure; never raises."""
     segments = _segments(command)
     if segments is None:
         return ()
-    found: list[Executable] = []
+    named: list[Executable] = []
     folder: str | None = ""
     for joint, words in segments:
         if joint == "||" or folder is None:
@@ -80,8 +80,8 @@ def executables(command: str) -> tuple[Executable, ...]:
             # A subshell keeps its folder to itself; where one begins or ends, only bash knows.
             folder = None if "(" in command else _changed(folder, words)
             continue
-        found += _of_simple_command(words, folder)
-    return tuple(dict.fromkeys(found))
+        named += _of_simple_command(words, folder)
+    return tuple(dict.fromkeys(named))
 
 
 def _changed(folder: str, words: list[str]) -> str | None:
@@ -187,7 +187,7 @@ def _of_simple_command(words: list[str], folder: str) -> Iterator[Executable]:
 
 
 def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -> Path | None:
-    """The file bash would run, or None where there is none.
+    """Return the file bash would run, or None where there is none.
 
     A script need not be executable: its interpreter only reads it.
     """

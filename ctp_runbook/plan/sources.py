@@ -46,7 +46,7 @@ class Surroundings(Struct, frozen=True):
         return f"<Surroundings in {self.cwd}>"  # the environment holds secrets
 
     def secret(self, setting: str) -> str:
-        """The variable that ``setting`` names: of the environment, else of the file env_file.
+        """Return the variable that ``setting`` names: of the environment, else of the file env_file.
 
         Raises ProbeError for a file that cannot be read.
         """
@@ -83,13 +83,13 @@ class Source(Struct, frozen=True):
     is_page: bool = False
 
     def lacking(self, settings: Mapping[str, str], labels: Mapping[str, str]) -> str:
-        """What it needs and a watch.toml does not say, in words; blank where it has all."""
+        """Say what it needs and a watch.toml does not say, in words; blank where it has all."""
         missing = [f"sources.{key}" for key in self.needs if not settings.get(key)]
         missing += [f"the label {key}" for key in self.labels if not labels.get(key)]
         return " and ".join(missing)
 
     def problems(self, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-        """Key, what was found, what is expected, of what a rule says and this source cannot do."""
+        """Yield key, what was found, what is expected, of what a rule says and this source cannot do."""
         if rule.get("kind") in set(KINDS) - set(self.kinds):
             words = f"{rule['kind']} for source '{self.name}'"
             yield "kind", words, f"one of {', '.join(self.kinds)}"
@@ -102,8 +102,8 @@ class Source(Struct, frozen=True):
 
     def measure(self, rule: object, around: Surroundings) -> Measure:
         """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""
-        made: Measure = load_named(self.performer)(rule, around)
-        return made
+        look: Measure = load_named(self.performer)(rule, around)
+        return look
 
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
@@ -150,12 +150,12 @@ PAGES = frozenset(source.name for source in SOURCES.values() if source.is_page)
 
 
 def known_sources() -> tuple[str, ...]:
-    """The names a rule may give: ours, then those that are installed beside us."""
+    """Return the names a rule may give: ours, then those that are installed beside us."""
     return tuple(dict.fromkeys((*SOURCES, *installed_names(SOURCE_GROUP))))
 
 
 def find_source(name: str) -> Source | None:
-    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     if (own := SOURCES.get(name)) is not None:
         return own
     row = find_row(SOURCE_GROUP, name, kind=Source)

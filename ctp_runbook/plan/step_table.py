@@ -169,29 +169,29 @@ _SHARES = {spec.name: spec.budget_share for spec in STEP_TABLE if spec.budget_sh
 
 
 def step_spec(name: str) -> StepSpec:
-    """The row of a step. Raises KeyError for a name that is none."""
+    """Return the row of a step. Raises KeyError for a name that is none."""
     return _BY_NAME[name]
 
 
 def steps_of(phase: Phase) -> tuple[str, ...]:
-    """The names of a phase's steps, in order."""
+    """Return the names of a phase's steps, in order."""
     return tuple(spec.name for spec in STEP_TABLE if spec.phase is phase)
 
 
 def start_steps(generation: Generation, role: Role) -> tuple[str, ...]:
-    """The steps that start this member."""
+    """Return the steps that start this member."""
     acts_on = (generation, role)
     starts = (spec for spec in STEP_TABLE if spec.kind is StepKind.START)
     return tuple(spec.name for spec in starts if spec.acts_on == acts_on)
 
 
 def budget_shares(budget_seconds: float) -> dict[str, float]:
-    """Seconds of the budget that belong to each step, milliseconds at the finest."""
+    """Return the seconds of the budget that belong to each step, milliseconds at the finest."""
     return {name: round(share * budget_seconds, 3) for name, share in _SHARES.items()}
 
 
 def step_due(name: str, *, now: float, started: float, budget_seconds: float) -> float:
-    """When step ``name`` must end, on the clock of ``now`` and ``started``.
+    """Return when step ``name`` must end, on the clock of ``now`` and ``started``.
 
     All that is left, less what the later steps are owed; where that is less than the step's part
     of what is left (something before it overran), that part.

@@ -179,23 +179,23 @@ class TemplateValues(Struct, frozen=True):
     problems: tuple[Problem, ...]
 
     def text(self, key: str) -> str:
-        """The literal value, or the key's default; blank where it has none."""
+        """Return the literal value, or the key's default; blank where it has none."""
         entry = self.entries.get(key)
         return entry.value if entry is not None and entry.value else KEYS[key].default
 
     def number(self, key: str, *, default: float | None = None) -> float:
-        """The value as a number; ``default`` is what limits.toml says for a key left out."""
+        """Return the value as a number; ``default`` is what limits.toml says for a key left out."""
         text = self.text(key)
         return float(text) if text else float(default or 0.0)
 
     def window(self) -> datetime:
-        """``CUTOVER_WINDOW_LOCAL``, aware."""
+        """Return ``CUTOVER_WINDOW_LOCAL``, aware."""
         return datetime.fromisoformat(self.text("CUTOVER_WINDOW_LOCAL"))
 
 
 @lru_cache(maxsize=1024)
 def nearest_name(name: str, known: tuple[str, ...]) -> str:
-    """The known name most like ``name``, or blank; difflib is only paid for by a mistake."""
+    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake."""
     import difflib
 
     if len(name) > 80:
@@ -261,13 +261,13 @@ def _unknown(entry: Entry) -> Problem:
 def _missing(
     cutover: TemplateText,
     rollback: TemplateText,
-    given: Mapping[str, Entry],
+    present: Mapping[str, Entry],
     refused: set[tuple[str, str]],
 ) -> Iterator[Problem]:
     """Required keys that stand nowhere; not repeated where the line itself was refused."""
     files = {"cutover": cutover, "rollback": rollback}
     for key in KEYS.values():
-        if not key.required or key.name in given:
+        if not key.required or key.name in present:
             continue
         template = files[key.home]
         unreadable = not template.entries and template.problems

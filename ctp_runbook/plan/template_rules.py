@@ -25,12 +25,12 @@ _PID_FILE_KEYS = (
 
 
 def monitor_keys(values: TemplateValues) -> tuple[str, ...]:
-    """The metrics of ``MONITOR_KEYS`` in the order given."""
+    """Return the metrics of ``MONITOR_KEYS`` in their order."""
     return tuple(name.strip() for name in values.text("MONITOR_KEYS").split(","))
 
 
 def trigger_of(values: TemplateValues, rules: WatchRules) -> Trigger:
-    """The rollback trigger over the watched metrics.
+    """Parse the rollback trigger over the watched metrics.
 
     Raises:
         TriggerError: with every term that does not parse or fit.
@@ -48,7 +48,7 @@ def trigger_of(values: TemplateValues, rules: WatchRules) -> Trigger:
 
 
 def cross_problems(values: TemplateValues, rules: WatchRules | None) -> Iterator[Problem]:
-    """Every problem between keys; those that need watch.toml only when it could be read."""
+    """Yield every problem between keys; those that need watch.toml only when it could be read."""
     yield from _same_environment(values)
     yield from _same_start(values)
     yield from _shared_paths(values)
@@ -65,8 +65,8 @@ def cross_problems(values: TemplateValues, rules: WatchRules | None) -> Iterator
 
 
 def _both(values: TemplateValues, first: str, second: str) -> tuple[Entry, Entry] | None:
-    one, other = values.entries.get(first), values.entries.get(second)
-    return (one, other) if one and other and one.value and other.value else None
+    left, right = values.entries.get(first), values.entries.get(second)
+    return (left, right) if left and right and left.value and right.value else None
 
 
 def _same_environment(values: TemplateValues) -> Iterator[Problem]:

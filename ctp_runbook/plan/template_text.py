@@ -47,7 +47,7 @@ class Entry(Struct, frozen=True):
     line: int
 
     def problem(self, *, found: str, expected: str, remedy: str, nearest: str = "") -> Problem:
-        """What is wrong with this line."""
+        """Return what is wrong with this line, with the line."""
         return Problem(self.file, self.line, self.key, found, expected, remedy, nearest)
 
 
@@ -60,12 +60,12 @@ class TemplateText(Struct, frozen=True):
 
 
 def placeholders(value: str) -> tuple[str, ...]:
-    """The placeholders ``<name>`` left in a value, each once, in order."""
+    """Return the placeholders ``<name>`` left in a value, each once, in order."""
     return tuple(dict.fromkeys(re.findall(_PLACEHOLDER, value))) if "<" in value else ()
 
 
 def quoted(text: str) -> str:
-    """``text`` in quotes for a sentence: control characters escaped, cut when long."""
+    """Put ``text`` in quotes for a sentence: control characters escaped, cut when long."""
     shown = text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
     if not shown.isprintable():
         shown = re.sub(_FORBIDDEN, lambda match: f"\\x{ord(match.group()):02x}", shown)
@@ -174,7 +174,7 @@ def _line_problem(
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """The variables of an env file, as a shell would take them; raises OSError or ValueError.
+    """Return the variables of an env file, as a shell would take them; raises OSError or ValueError.
 
     Not a template: here quotes around a value are none of it.
     """

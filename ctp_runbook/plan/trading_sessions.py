@@ -27,7 +27,7 @@ class Span(Struct, frozen=True):
 
 
 def parse_span(text: str) -> Span | None:
-    """``21:00-02:30`` as a Span; None for what is no span."""
+    """Read ``21:00-02:30`` as a Span; None for what is no span."""
     match = re.fullmatch(_SPAN, text)
     if match is None:
         return None
@@ -50,7 +50,7 @@ class TradingSessions(Struct, frozen=True):
         return bool(self.day or self.night)
 
     def close_after(self, moment: datetime) -> datetime | None:
-        """When the day or night in which ``moment`` trades closes; None outside sessions.
+        """Return when the day or night in which ``moment`` trades closes; None outside sessions.
 
         Breaks within a day are outside sessions; the close is that of the day, not of a part.
         """

@@ -66,7 +66,7 @@ class Condition(Struct, frozen=True):
     unit: str = ""
 
     def holds(self, value: float, *, is_over: bool = False) -> bool:
-        """Whether the comparison is surely true of ``value``, or where ``is_over`` of whatever is
+        """Say whether the comparison is surely true of ``value``, or where ``is_over`` of whatever is
         more than it; NaN proves nothing and never holds."""
         if is_over:
             # All that is more than a value is more than what is no more than that value. Nothing
@@ -114,24 +114,26 @@ def parse_trigger(
     Raises:
         TriggerError: with every term that does not parse or does not fit its metric.
     """
-    found: list[_Finding] = []
+    findings: list[_Finding] = []
     groups: list[list[Condition]] = [[]]
-    for joint, term in _terms(text, found):
+    for joint, term in _terms(text, findings):
         if joint == "or":
             groups.append([])
-        condition = _condition(term, units, found)
+        condition = _condition(term, units, findings)
         if condition is not None:
             groups[-1].append(condition)
-    if found:
-        raise TriggerError(Problem(file, line, key, *problem) for problem in found)
+    if findings:
+        raise TriggerError(Problem(file, line, key, *problem) for problem in findings)
     return Trigger(text=text, any_of=tuple(tuple(group) for group in groups))
 
 
-def _terms(text: str, found: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
-    """The terms with the joint before each; what is no term goes to ``found``."""
+def _terms(text: str, findings: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
+    """The terms with the joint before each; what is no term goes to ``findings``."""
     terms: list[tuple[str, re.Match[str]]] = []
     if len(text) > _LONGEST_TRIGGER:
-        found.append((f"{len(text)} characters", f"{_LONGEST_TRIGGER} at most", "shorten it", ""))
+        findings.append(
+            (f"{len(text)} characters", f"{_LONGEST_TRIGGER} at most", "shorten it", "")
+        )
         return terms
     end = len(text.rstrip())
     at = len(text) - len(text.lstrip())
@@ -144,7 +146,7 @@ def _terms(text: str, found: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
             terms.append((joint, term))
         else:
             following = re.compile(_NEXT_JOINT).search(text, at, end)
-            found.append(_not_a_term(text[at : following.start() if following else end], at))
+            findings.append(_not_a_term(text[at : following.start() if following else end], at))
         if following is None:
             return terms
         joint, at = following.group(1) or following.group(2), following.end()
@@ -156,22 +158,26 @@ def _not_a_term(part: str, at: int) -> _Finding:
 
 
 def _condition(
-    term: re.Match[str], units: Mapping[str, str], found: list[_Finding]
+    term: re.Match[str], units: Mapping[str, str], findings: list[_Finding]
 ) -> Condition | None:
-    """The condition a term states, or None with the reasons added to ``found``."""
+    """The condition a term states, or None with the reasons added to ``findings``."""
     where = f"{quoted(term.group())} at column {term.start() + 1}"
     metrics = _metrics(term["metric"], units)
     if len(metrics) != 1:
-        found.append(_no_metric(where, term["metric"], metrics, units))
+        findings.append(_no_metric(where, term["metric"], metrics, units))
         return None
-    (metric,), before = metrics, len(found)
+    (metric,), before = metrics, len(findings)
     value = _value(term["number"], (term["unit"] or "").strip(), units[metric])
     if value is None:
-        found.append((f"{where}; the unit of {metric} is {units[metric]}", *_wanted(units[metric])))
+        findings.append(
+            (f"{where}; the unit of {metric} is {units[metric]}", *_wanted(units[metric]))
+        )
     lasting = _value(term["duration"] or "0", term["duration_unit"] or "s", "s")
     if lasting is None or lasting < 0:
-        found.append((where, "for NUMBER s (or ms, min), not negative", "correct the duration", ""))
-    if len(found) > before or value is None or lasting is None:
+        findings.append(
+            (where, "for NUMBER s (or ms, min), not negative", "correct the duration", "")
+        )
+    if len(findings) > before or value is None or lasting is None:
         return None
     op = term["word"] or _OF_SIGN[term["sign"]]
     return Condition(metric, op, value, lasting, units[metric])

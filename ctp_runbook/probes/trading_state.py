@@ -164,7 +164,7 @@ def is_logged_in(value: object) -> bool:
 
 
 def _refuse_error_of_ctp(fields: Mapping[str, Any], *, subject: str) -> None:
-    """CTP answers with ``ErrorID`` where it has nothing to tell; 0 is its word for no error."""
+    """Raise what CTP answers where it has nothing to tell: ``ErrorID``, 0 for no error."""
     code = fields.get("ErrorID", 0)
     if code == 0 and isinstance(code, int):
         return
@@ -199,7 +199,7 @@ def _is_amount(value: Any) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    """Half a surrogate pair and control characters are not printable, and no name either."""
+    """Return True for a printable name; half a surrogate pair and control characters are none."""
     return (
         isinstance(value, str)
         and bool(value.strip())

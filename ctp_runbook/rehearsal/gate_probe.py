@@ -9,6 +9,7 @@ answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -32,10 +33,11 @@ _TRADES_SECONDS = 5.0
 
 def _topic(twin: Twin, generation: str) -> str:
     """The stand-in topic has as many partitions as wanted (seam: Kafka is not in this twin)."""
-    found = read_topics(twin).get(TOPIC)
-    if found != str(PARTITIONS):
-        raise ProbeError(f"topic {TOPIC}: {found} partitions, expected {PARTITIONS} (stand-in)")
-    return f"topic {TOPIC}: {found} partitions (stand-in in Valkey)"
+    partitions = read_topics(twin).get(TOPIC)
+    seen = f"topic {TOPIC}: {partitions} partitions"
+    if partitions != str(PARTITIONS):
+        raise ProbeError(f"{seen}, expected {PARTITIONS} (stand-in)")
+    return f"{seen} (stand-in in Valkey)"
 
 
 def _market_data(twin: Twin, generation: str) -> str:
@@ -71,14 +73,10 @@ def _session(twin: Twin, generation: str) -> str:
     """TD ready (settlement confirmed, private stream drained) and MD logged in."""
     state = _state_of(twin, generation)
     td, md = state["td_session"], state["md_session"]
+    seen = f"{state['generation']} engine: td {td}, md {md}"
     if td != "ready" or md != "logged_in":
-        raise ProbeError(
-            f"{state['generation']} engine: td {td}, md {md}; expected ready, logged_in"
-        )
-    return (
-        f"{state['generation']} engine: td {td}, md {md}, {state['replayed']} returns replayed "
-        f"in {state['drain_seconds']} s"
-    )
+        raise ProbeError(f"{seen}; expected ready, logged_in")
+    return f"{seen}, {state['replayed']} returns replayed in {state['drain_seconds']} s"
 
 
 def _trading(twin: Twin, generation: str) -> str:
@@ -135,16 +133,14 @@ def _state_of(twin: Twin, generation: str) -> dict[str, Any]:
 
 def _answering(twin: Twin) -> str:
     """The generation whose engine answers; raises ProbeError for none or both."""
-    found = []
+    answering = []
     for generation in ("old", "new"):
-        try:
+        with contextlib.suppress(ProbeError):
             twin.state(generation)
-        except ProbeError:
-            continue
-        found.append(generation)
-    if len(found) != 1:
-        raise ProbeError(f"engines that answer: {found}; expected one; name it by --generation")
-    return found[0]
+            answering.append(generation)
+    if len(answering) != 1:
+        raise ProbeError(f"engines that answer: {answering}; expected one; name it by --generation")
+    return answering[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

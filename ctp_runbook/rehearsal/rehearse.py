@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
@@ -26,10 +25,12 @@ _MEANING = {
     Outcome.COMPLETED: "The new generation trades; the watch window passed.",
     Outcome.ABORTED_BEFORE_SWITCH: "A gate stopped the run before anything was touched; the old "
     "generation never stopped trading.",
-    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation trades again.",
+    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation "
+    "trades again.",
     Outcome.ROLLED_BACK_LATE: "The switch was undone, but later than the budget allows.",
     Outcome.ROLLED_BACK_UNVALIDATED: "The switch was undone, but could not be validated.",
-    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to act now.",
+    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to "
+    "act now.",
     Outcome.REFUSED: "The run was refused; nothing was touched.",
     Outcome.DRY_RUN_OK: "A dry run.",
 }
@@ -88,12 +89,12 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
             options=options,
             on_progress=say,
         )
-    return _orchestrate(twin, options, say=say)
+    return _orchestrate(twin, options)
 
 
-def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None]) -> int:
+def _orchestrate(twin: Twin, options: RunOptions) -> int:
     from ctp_runbook.plan.plan import load_plan
-    from ctp_runbook.show.terminal import sentence_of
+    from ctp_runbook.show.terminal import Narrator
 
     plan = load_plan(
         twin.cutover_template,
@@ -104,15 +105,7 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
         base=Path.cwd(),
     )
     run = launch.begin(plan, options, reason="rehearse --no-notebooks")
-    told = 0
-
-    def tell(history: History) -> None:
-        nonlocal told
-        for line in filter(None, map(sentence_of, history.records[told:])):
-            say(line)
-        told = len(history.records)
-
-    history = launch.follow(run, until=lambda _: False, on_change=tell)
+    history = launch.follow(run, until=lambda _: False, on_change=Narrator())
     assert history.outcome is not None  # follow returned, so it is over
     return history.outcome.exit_code
 

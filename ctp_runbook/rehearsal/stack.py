@@ -1,7 +1,7 @@
 """Bring a twin up, take it down, say how it is.
 
-``up`` starts the front and Valkey (or the whole data plane) at once, then the old generation
-through ``proc start``, as the templates do. ``down`` ends every process by its identity and proves it gone.
+``up`` starts the front and Valkey (or the whole data plane), then the old generation, as ``proc
+start`` of the templates does. ``down`` ends every process by its identity and proves it gone.
 """
 
 from __future__ import annotations
@@ -100,9 +100,10 @@ def up(
 ) -> Twin:
     """Bring up a twin in ``directory``, old generation trading, templates rendered.
 
-    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go to the front (``--second-login kick``, …). Raises RunRefused when
-    something of a twin runs there already, RunbookError when a part does not come up; whatever
-    had been started is ended again then.
+    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go
+    to the front (``--second-login kick``, …). Raises RunRefused when something of a twin runs there
+    already, RunbookError when a part does not come up; whatever had been started is ended again
+    then.
     """
     twin = Twin(directory.resolve())
     _refuse_if_running(twin)
@@ -165,7 +166,7 @@ def _is_ready(twin: Twin, generation: str) -> bool:
 
 
 def start_member(twin: Twin, name: str) -> None:
-    """Start ``new_core_engine`` and the like, by ``proc start``, with its own release's files.
+    """Start ``new_core_engine`` and the like, as ``proc start`` does, with its release's files.
 
     Raises RunbookError when it dies at once; does not wait until it is ready.
     """

@@ -124,8 +124,7 @@ class Twin(ProcessFolder):
 
     def state(self, generation: str) -> dict[str, Any]:
         """The engine's trading state; raises ProbeError when it does not answer."""
-        state = self.call(generation, "GET", "/state")
-        assert isinstance(state, dict)
+        state: dict[str, Any] = self.call(generation, "GET", "/state")
         return state
 
     def call(self, generation: str, method: str, path: str, *, seconds: float = 5.0) -> Any:

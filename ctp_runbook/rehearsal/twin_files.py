@@ -123,8 +123,8 @@ def render_templates(twin: Twin, *, watch_minutes: float) -> None:
     for source, name in _SOURCES.items():
         folder = checkout_folder("configs/rehearsal")
         light = folder / "light" / source
-        found = light if light.is_file() and not twin.has_plane else folder / source
-        text = render(found.read_text(encoding="utf-8"), values)
+        file = light if light.is_file() and not twin.has_plane else folder / source
+        text = render(file.read_text(encoding="utf-8"), values)
         write_atomic(target / name, text.encode())
 
 

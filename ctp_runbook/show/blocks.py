@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark"]
+__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark", "symbol_of"]
 
 _INK = "var(--jp-ui-font-color1, inherit)"
 _FAINT = "var(--jp-ui-font-color2, inherit)"
@@ -37,6 +37,9 @@ _MARKS: Mapping[str, str] = {
     "gone": "–",
     "True": "✓",
     "False": "✗",
+    "completed": "✓",
+    "lost": "!",
+    "running": "…",
 }
 # JupyterLab's theme is its own affair, not the system's. Turned inside out with its hues kept, a
 # light plot is a dark one.
@@ -49,10 +52,14 @@ _PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "und
 
 
 def mark(word: object) -> str:
-    """A status or verdict with its symbol in front: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
-    text = str(word)
-    symbol = _MARKS.get(text, "")
-    return f"{symbol} {text}".strip() if text not in ("True", "False") else symbol
+    """Return a status or verdict behind its symbol: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
+    symbol = symbol_of(word)
+    return f"{symbol} {word}".strip() if not isinstance(word, bool) else symbol
+
+
+def symbol_of(word: object) -> str:
+    """Return the symbol of a status or verdict alone; blank for a word that is none."""
+    return _MARKS.get(str(word), "")
 
 
 class Block(Protocol):

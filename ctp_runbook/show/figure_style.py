@@ -7,7 +7,7 @@ symbol of its own, so that a figure survives a black-and-white printer.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "Theme", "bare_axes", "label", "picture", "write"]
+__all__ = ["DARK", "LIGHT", "Theme", "bare_axes", "label", "name_rows", "picture", "write"]
 
 # By what they mean: on a light page, on a dark one.
 _COLOURS = {
@@ -66,6 +66,13 @@ def bare_axes(axes: Axes, theme: Theme) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.faint)
     axes.set_axisbelow(True)
+
+
+def name_rows(axes: Axes, names: Sequence[str], theme: Theme, *, labelsize: float) -> None:
+    """Name horizontal bars at their left, the first one on top."""
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", colors=theme.ink, labelsize=labelsize, length=0)
 
 
 def label(

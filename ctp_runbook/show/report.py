@@ -19,7 +19,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.show import run_blocks
-from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, mark
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
@@ -71,6 +71,7 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     _, title = run_blocks.headline(history)
+    # The watch first: it is what a reader was not there for, and what the outcome rests on.
     sections = {
         "Watch window": _html(_watch(run, history, judged)),
         "Switch": _html(_switch(history)),
@@ -156,15 +157,16 @@ def _run(history: History) -> Iterator[Block]:
 
 
 def _evidence(run: RunDir) -> str:
-    """Evidence with its digests, and the notebooks with what they say of themselves."""
+    """Evidence with its digests (``sha256sum`` of each), and the notebooks with what they say of themselves."""
     kept = [run.journal, run.baseline, run.samples, *sorted(run.evidence.glob("*"))]
     digests = {
         path.relative_to(run.path).as_posix(): digest_of(path.read_bytes())
         for path in kept
         if path.is_file()
     }
+    table = Table(("file", "sha256"), sorted(digests.items()), "Evidence", code=("sha256",))
     check = Facts([("how to check", "ctp-runbook verify --run RUN_DIRECTORY")])
-    return f"{run_blocks.evidence_table(digests).html}{_links(run)}{check.html}"
+    return f"{table.html}{_links(run)}{check.html}"
 
 
 def _links(run: RunDir) -> str:

@@ -34,7 +34,6 @@ __all__ = [
     "commands_table",
     "comparison_table",
     "downtime_figure",
-    "evidence_table",
     "facts_of_plan",
     "findings",
     "headline",
@@ -253,6 +252,7 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
     rows = []
     for name in history.plan.monitor_keys:
         unit = history.plan.watch.metrics[name].unit
+        # A watch that never began has no verdict, and a row left out would look like none was due.
         if (metric := metrics.get(name)) is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
@@ -342,6 +342,7 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
 def findings(history: History) -> Iterator[Notes]:
     """Yield what the run itself saw worth saying, the gravest first."""
     said = [record.payload for record in history.of_kind(Finding)]
+    # What is said twice, as after a resume, is shown once.
     for severity, kind in (("critical", "bad"), ("warning", "warn"), ("info", "info")):
         sentences = [entry.sentence for entry in said if entry.severity == severity]
         yield Notes(kind, list(dict.fromkeys(sentences)))
@@ -360,11 +361,6 @@ def timeline_table(history: History) -> Table:
         after = (when - history.records[0].wall).total_seconds()
         rows.append((f"{when:%H:%M:%S}Z", f"+{after:.1f} s", state.value, why))
     return Table(("UTC", "after", "state", "why"), rows, "Timeline", numbers=("after",))
-
-
-def evidence_table(files: Mapping[str, str]) -> Table:
-    """Show evidence files with their digests (``sha256sum`` of each)."""
-    return Table(("file", "sha256"), sorted(files.items()), "Evidence", code=("sha256",))
 
 
 def downtime_figure(history: History) -> str:

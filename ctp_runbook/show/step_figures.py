@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Generation, Outcome, Phase, Role, StepStatus
@@ -12,7 +11,7 @@ from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_secon
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, picture, write
+from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, name_rows, picture, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,15 +26,6 @@ _TRADES_AGAIN = (
     *start_steps(Generation.NEW, Role.STRATEGY_RUNNER),
     *step_spec(_FIRST_STOP).undo,
 )
-
-
-@dataclass(frozen=True)
-class _Bar:
-    """A step on the axis; seconds after the axis' zero."""
-
-    step: StepHistory
-    first: float
-    seconds: float
 
 
 def pictures_of(history: History, phase: Phase, *, both: bool = False) -> list[Picture]:
@@ -55,12 +45,14 @@ def switch_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
 
     Raises ValueError when no step of the switch was started.
     """
-    bars = _bars(history, Phase.SWITCH)
-    figure, axes = _canvas(len(bars), theme)
+    steps = _started(history, Phase.SWITCH)
+    if not steps:
+        raise ValueError(f"run {history.run_id} started no step of the switch")
+    figure, axes = _canvas(len(steps), theme)
     down = _downtime_span(history) or 0.0
     if down:
         axes.axvspan(0, down, facecolor=theme.shade, linewidth=0)
-    _draw_bars(axes, bars, theme, span=max(_end(bars), down))
+    _draw_bars(axes, steps, theme, zero=steps[0].started_mono_ns, shaded=down)
     axes.set_title(_downtime(history), loc="left", fontsize=10, color=theme.ink, pad=8)
     axes.set_xlabel("s after the old runner's stop began", fontsize=8, color=theme.faint)
     return figure
@@ -71,15 +63,14 @@ def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
 
     Raises ValueError when no step of a rollback was started.
     """
-    begun = history.rollback_started
-    if begun is None:
-        raise ValueError(f"run {history.run_id} was not rolled back")
-    bars = _bars(history, Phase.ROLLBACK, zero=begun.payload.started_mono_ns)
-    figure, axes = _canvas(len(bars), theme, above=0.6)
+    begun, steps = history.rollback_started, _started(history, Phase.ROLLBACK)
+    if begun is None or not steps:
+        raise ValueError(f"run {history.run_id} was not rolled back, or started no step of it")
+    figure, axes = _canvas(len(steps), theme, above=0.6)
     height = figure.get_figheight()
     gauge = figure.add_axes((0.24, 1 - 0.82 / height, 0.66, 0.2 / height))
     _draw_budget(gauge, rollback_seconds(history), begun.payload.budget_seconds, theme)
-    _draw_bars(axes, bars, theme, span=_end(bars))
+    _draw_bars(axes, steps, theme, zero=begun.payload.started_mono_ns)
     axes.set_xlabel("s after the triggering sample", fontsize=8, color=theme.faint)
     good = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     bold: dict[str, Any] = {"fontweight": "bold", "color": theme.good if good else theme.bad}
@@ -88,22 +79,9 @@ def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
 
 
 def _started(history: History, phase: Phase) -> list[StepHistory]:
+    # In the order of the journal, which is the plan's: a step that was tried again keeps its place.
     steps = history.steps.values()
     return [step for step in steps if step.phase == phase and step.started_mono_ns]
-
-
-def _bars(history: History, phase: Phase, *, zero: int | None = None) -> list[_Bar]:
-    steps = _started(history, phase)
-    if not steps:
-        raise ValueError(f"run {history.run_id} started no step of the {phase}")
-    begun = steps[0].started_mono_ns if zero is None else zero
-    return [
-        _Bar(step, (step.started_mono_ns - begun) / 1e9, step.duration_ms / 1000) for step in steps
-    ]
-
-
-def _end(bars: Sequence[_Bar]) -> float:
-    return max(bar.first + bar.seconds for bar in bars)
 
 
 def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axes]:
@@ -117,16 +95,20 @@ def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axe
     return figure, axes
 
 
-def _draw_bars(axes: Axes, bars: Sequence[_Bar], theme: Theme, *, span: float) -> None:
-    for row, bar in enumerate(bars):
-        length = max(bar.seconds, _SHORTEST * span)
-        axes.barh(row, length, left=bar.first, height=0.56, **_look(bar.step.status, theme))
-        text = f"{bar.seconds:.1f} s  {mark(bar.step.status.value)}"
+def _draw_bars(
+    axes: Axes, steps: Sequence[StepHistory], theme: Theme, *, zero: int, shaded: float = 0.0
+) -> None:
+    """A bar a step, from ``zero`` on, on an axis that has room for all and what is ``shaded``."""
+    firsts = [(step.started_mono_ns - zero) / 1e9 for step in steps]
+    seconds = [step.duration_ms / 1000 for step in steps]
+    span = max(*map(sum, zip(firsts, seconds, strict=True)), shaded)
+    for row, (step, first, took) in enumerate(zip(steps, firsts, seconds, strict=True)):
+        length = max(took, _SHORTEST * span)
+        axes.barh(row, length, left=first, height=0.56, **_look(step.status, theme))
+        text = f"{took:.1f} s  {mark(step.status)}"
         look = {"va": "center", "fontsize": 8, "color": theme.ink}
-        label(axes, text, (bar.first + length, row), shift=(5, 0), **look)
-    axes.set_yticks(range(len(bars)), [bar.step.name for bar in bars])
-    axes.tick_params(axis="y", colors=theme.ink, labelsize=9, length=0)
-    axes.set_ylim(len(bars) - 0.4, -0.6)
+        label(axes, text, (first + length, row), shift=(5, 0), **look)
+    name_rows(axes, [step.name for step in steps], theme, labelsize=9)
     axes.set_xlim(0, span * 1.02 or 1.0)
 
 

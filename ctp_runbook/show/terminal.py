@@ -14,21 +14,13 @@ from typing import Any
 
 from ctp_runbook.model import Phase, State
 from ctp_runbook.record import kinds
-from ctp_runbook.record.history import History, Transition
+from ctp_runbook.record.history import History, StepHistory, Transition
 from ctp_runbook.record.journal import Record
+from ctp_runbook.show.blocks import symbol_of
 
 __all__ = ["Countdown", "Narrator", "countdown", "sentence_of"]
 
 
-_MARKS = {
-    "ok": "✓",
-    "simulated_ok": "✓",
-    "failed": "✗",
-    "timed_out": "✗",
-    "unknown": "?",
-    "skipped": "-",
-    "not_run": "-",
-}
 _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 
 
@@ -46,9 +38,9 @@ def _of_steps(payload: kinds.Payload) -> str:
             return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
         case kinds.StepEnded() as step:
             took = f"in {step.duration_ms / 1000:.1f} s"
-            return f"  {_MARKS[step.status]} {step.step} {step.status} {took}: {step.reason}"
+            return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
         case kinds.StepNotDone() as step:
-            return f"  {_MARKS[step.status]} {step.step} {step.status}: {step.reason}"
+            return f"  {symbol_of(step.status)} {step.step} {step.status}: {step.reason}"
         case kinds.RollbackStarted() as begun:
             shares = ", ".join(f"{name} {seconds:g} s" for name, seconds in begun.shares.items())
             return f"  budget {begun.budget_seconds:g} s from the trigger: {shares}"
@@ -143,16 +135,11 @@ def _waiting_for(history: History) -> str:
 
 @dataclass(frozen=True)
 class Countdown:
-    """``seconds_left`` until ``what`` happens, negative when it is overdue; ``detail`` in words."""
+    """``seconds_left`` until something happens, negative when it is overdue; ``sentence`` says what:
+    ``ROLLBACK: 47.2 s of 60 s left; …``."""
 
-    what: str
     seconds_left: float
-    detail: str
-
-    @property
-    def sentence(self) -> str:
-        """``ROLLBACK: 47.2 s of 60 s left; …``."""
-        return f"{self.what}; {self.detail}" if self.detail else self.what
+    sentence: str
 
 
 def countdown(history: History, *, mono: float) -> Countdown | None:
@@ -169,28 +156,27 @@ def countdown(history: History, *, mono: float) -> Countdown | None:
 
 def _hold(plan: kinds.PlanFacts, held: Transition, mono: float) -> Countdown:
     left = held.mono_ns / 1e9 + plan.hold_seconds - mono
-    if plan.hold_expiry != "rollback":
-        return Countdown("HOLDING until somebody decides (HOLD_EXPIRY keep)", left, held.reason)
-    minutes, seconds = divmod(max(0, round(left)), 60)
-    what = f"HOLDING: rolls back in {minutes}:{seconds:02d} unless resumed"
-    return Countdown(what, left, held.reason)
+    words = "HOLDING until somebody decides (HOLD_EXPIRY keep)"
+    if plan.hold_expiry == "rollback":
+        minutes, seconds = divmod(max(0, round(left)), 60)
+        words = f"HOLDING: rolls back in {minutes}:{seconds:02d} unless resumed"
+    return Countdown(left, "; ".join(filter(None, (words, held.reason))))
 
 
 def _rollback(history: History, begun: kinds.RollbackStarted, mono: float) -> Countdown:
     budget = begun.budget_seconds
+    # From the triggering sample, not from the first step: the budget is what trading has lost.
     left = begun.started_mono_ns / 1e9 + budget - mono
     words = (
         f"{left:.1f} s of {budget:g} s left" if left >= 0 else f"{-left:.1f} s OVER {budget:g} s"
     )
-    return Countdown(f"ROLLBACK: {words}", left, _step(history, begun, mono))
-
-
-def _step(history: History, begun: kinds.RollbackStarted, mono: float) -> str:
-    """The step under way, its share of the budget, and what is left until it is due."""
     under_way = [step for step in history.unfinished if step.phase == Phase.ROLLBACK]
-    if not under_way:
-        return ""
-    step = under_way[-1]
+    steps = [_step(step, begun, mono) for step in under_way[-1:]]
+    return Countdown(left, "; ".join([f"ROLLBACK: {words}", *steps]))
+
+
+def _step(step: StepHistory, begun: kinds.RollbackStarted, mono: float) -> str:
+    """The step under way, what is left until it is due, and its share of the budget."""
     due = max(0.0, step.due_mono_ns / 1e9 - mono)
     share = begun.shares.get(step.name)
     part = f", share {share:.3g} s" if share is not None else ""

@@ -36,7 +36,7 @@ class Clock:
     before: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
 
     def at(self, mono: float) -> float:
-        """Where a moment of the monotonic clock stands on the axis."""
+        """Return where a moment of the monotonic clock stands on the axis."""
         return (mono - self.zero) / self.per_unit
 
 
@@ -62,8 +62,10 @@ def clock_of(
     last = [metric.points[-1].mono for metric in judged.metrics.values() if len(metric.points)]
     watched = max(last, default=zero) - zero
     length = max(history.watch_started.payload.minutes * 60, watched)
+    # Of a watch that was cut short nothing more will come, and room for it would say otherwise.
     if history.watch_ended is not None and history.watch_ended.payload.stopped_early:
         length = max(watched * 1.1, 5.0)
+    # A start long before a short watch would leave most of the axis empty: it is not shown then.
     lead = zero - runner_started(history)
     first = zero - lead * 1.1 if 0 < lead <= 0.15 * length else zero - 0.01 * length
     unit, per_unit = ("s", 1.0) if length <= 240 else ("min", 60.0)

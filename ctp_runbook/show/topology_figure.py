@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, picture
+from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, name_rows, picture
 from ctp_runbook.show.topology import Flight, Station, Topology
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def _draw_flights(figure: Figure, topology: Topology, theme: Theme) -> None:
     shown = topology.flights[:_MOST_FLIGHTS]
     for row, flight in enumerate(shown):
         _draw_flight(axes, row, flight, theme)
-    axes.set_xlim(0, max((flight.milliseconds for flight in shown), default=1.0) * 1.16)
-    axes.set_ylim(max(len(shown), 1) - 0.4, -0.6)
-    axes.set_yticks(range(len(shown)), [f"canary {row + 1}" for row in range(len(shown))])
-    axes.tick_params(axis="y", colors=theme.ink, labelsize=8, length=0)
+    # Beside a bar stands its time, and of a lost one in more words.
+    room = 1.36 if any(flight.problem for flight in shown) else 1.16
+    axes.set_xlim(0, max((flight.milliseconds for flight in shown), default=1.0) * room)
+    name_rows(axes, [f"canary {row + 1}" for row in range(len(shown))], theme, labelsize=8)
     axes.tick_params(axis="x", labelsize=7)
     axes.set_xlabel("ms after the insert began", fontsize=7.5, color=theme.faint, labelpad=1)
     _title_flights(axes, topology, theme)

@@ -147,18 +147,19 @@ def _in_short(judged: WindowJudgement, history: History) -> str:
     """How many passed, and which came nearest to its limit."""
     if history.trigger is not None:
         return ""
-    passed = sum(one.verdict is Verdict.PASSED for one in judged.metrics.values())
-    told = f"{passed} of {len(judged.metrics)} metrics passed"
+    metrics = judged.metrics
+    passed = sum(metric.verdict is Verdict.PASSED for metric in metrics.values())
+    words = f"{passed} of {len(metrics)} metrics passed"
     spare = {
-        name: one.margin / one.limit
-        for name, one in judged.metrics.items()
-        if one.margin is not None and one.limit > 0
+        name: metric.margin / metric.limit
+        for name, metric in metrics.items()
+        if metric.margin is not None and metric.limit > 0
     }
     if not spare or judged.overall is not Verdict.PASSED:
-        return told
+        return words
     nearest = min(spare, key=lambda name: spare[name])
     label = history.plan.watch.metrics[nearest].label
-    return f"{told} · tightest: {label}, worst at {1 - spare[nearest]:.0%} of its limit"
+    return f"{words} · tightest: {label}, worst at {1 - spare[nearest]:.0%} of its limit"
 
 
 def _outcome_line(history: History) -> str:
@@ -187,7 +188,7 @@ def _legend(figure: Figure, panels: Sequence[Panel]) -> None:
         names["rollback triggered"] = "rollback triggered"
     entries += [Line2D([], [], label=name, **looks[line]) for line, name in names.items()]
     entries.append(Line2D([], [], linestyle="none", label="Coverage:"))
-    is_any_open = any("open_bucket" in one.metric.points.statuses for one in panels)
+    is_any_open = any("open_bucket" in shown.metric.points.statuses for shown in panels)
     for name, look in strip_looks(theme).items():
         if is_any_open or name != SAMPLE_WORDS["open_bucket"]:
             entries.append(Patch(label=name, **look))

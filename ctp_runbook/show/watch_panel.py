@@ -49,7 +49,7 @@ def verdict_colour(verdict: Verdict, theme: Theme) -> str:
 
 
 def line_looks(theme: Theme) -> dict[str, dict[str, Any]]:
-    """How each line is drawn, by the name that the legend gives it."""
+    """Return how each line is drawn, by the name that the legend gives it."""
     return {
         "value": {"color": theme.value, "linewidth": 1.5},
         "old engine": {"color": theme.before, "linewidth": 1.5},
@@ -227,6 +227,7 @@ class Panel:
         axes.axvspan(stopped, 0.0, facecolor=self.theme.grid, linewidth=0, zorder=0.5, gid="switch")
         for x in (stopped, 0.0):
             axes.axvline(x, color=self.theme.faint, linewidth=0.9, linestyle=_DOTTED)
+        # A switch of seconds in half an hour is thinner than its own name.
         if -stopped > 0.09 * (self.clock.at(self.clock.last) - self.clock.at(self.clock.first)):
             self._write(axes, stopped / 2, 0.985, "switch")
 
@@ -237,6 +238,7 @@ class Panel:
         if not values:
             return
         most = len(values) - 1
+        # Not the extremes: the old engine's worst second is no measure for the new one.
         low, high = values[int(0.05 * most)], values[math.ceil(0.95 * most)]
         watched = [0.0, self.clock.at(self.clock.last)]
         band: dict[str, Any] = {"alpha": 0.16, "linewidth": 0, "gid": "baseline"}
@@ -267,6 +269,7 @@ class Panel:
         limit = self.metric.limit
         values = [*(self.metric.points.extremes or ()), *(self._before.extremes or ())]
         top = max([*values, limit, *self._rollback_levels, 0.0])
+        # Twelve limits high, what is near the limit would be as thin as the floor.
         if limit > 0 and max(values, default=0.0) > 12 * limit:
             axes.set_yscale("symlog", linthresh=limit)
         axes.set_ylim(min([0.0, *values]) - 0.03 * (top or 1.0), (top or 0.8) * 1.28)

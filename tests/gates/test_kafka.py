@@ -43,7 +43,7 @@ def test_the_shipped_topics_are_those_of_the_pipeline() -> None:
         "quant_hft_pg.trading_core.risk_events": 1,
         "quant_hft_ops.ops_audit.events": 1,
     }
-    assert topics[0].spec.configs["retention.ms"] == str(7 * 24 * 3600 * 1000)
+    assert topics[0].configs["retention.ms"] == str(7 * 24 * 3600 * 1000)
 
 
 BAD = {

@@ -80,6 +80,8 @@ BAD_SLIS: dict[str, tuple[dict[str, Any], str]] = {
     "healthy by claim": ({"value": 2400.0}, "healthy is True with the value 2400.0"),
     "negative": ({"value": -5.0}, "healthy is True with the value -5.0"),
     "nan": ({"value": float("nan")}, "with the value nan"),
+    "infinite": ({"value": float("inf")}, "with the value inf"),
+    "beyond a float": ({"value": 10**400, "healthy": False}, "expected <= 2000 ms"),
     "text": ({"value": "fast"}, "with the value 'fast'"),
     "true": ({"value": True}, "with the value True"),
     "no value": ({"value": None, "healthy": False}, "no value, expected"),

@@ -14,7 +14,7 @@ import pytest
 from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.gates import readiness_probes
 from ctp_runbook.gates.readiness import DECLARED_FLAGS, SliReading
-from ctp_runbook.gates.readiness_probes import PipelineSources, ReadinessSources, measure
+from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
 from ctp_runbook.probes import kafka
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.postgres import PostgresDoor
@@ -489,7 +489,7 @@ class Answer:
 
 
 @pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipelineSources]:
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ReadinessSources]:
     """Make the three say so: PostgreSQL's role and newest order, Kafka's record, a delay."""
 
     def use(
@@ -499,7 +499,7 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipelineSources]
         record: bytes | None = b'{"__source_ts_ms": 3500}',
         delay: list[object] | None = None,
         down: str = "",
-    ) -> PipelineSources:
+    ) -> ReadinessSources:
         class Connection:
             def execute(self, query: str) -> Answer:
                 return Answer(standby, "17.2") if "recovery" in query else Answer(newest)
@@ -518,7 +518,8 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[..., PipelineSources]
         monkeypatch.setattr(PostgresDoor, "open", opened)
         monkeypatch.setattr(ClickHouseDoor, "rows", rows)
         monkeypatch.setattr(kafka, "newest_record", lambda servers, topic, seconds: record)
-        return PipelineSources(
+        return ReadinessSources(
+            "x",
             bootstrap_servers="h:9092",
             clickhouse=ClickHouseDoor("http://h", "u", "p"),
             postgres=PostgresDoor("host=h dbname=d", ""),
@@ -550,23 +551,23 @@ def test_the_pipeline_is_measured_where_it_is(
     name: str,
     value: object,
     said: str,
-    answering: Callable[..., PipelineSources],
+    answering: Callable[..., ReadinessSources],
 ) -> None:
     """Each from its own store; what proves nothing is no value."""
-    found = by_name(ReadinessSources("x", pipeline=answering(**facts)))[name]
+    found = by_name(answering(**facts))[name]
     assert found.value == value
     assert said in found.detail
 
 
-def test_only_what_is_named_is_asked(answering: Callable[..., PipelineSources]) -> None:
+def test_only_what_is_named_is_asked(answering: Callable[..., ReadinessSources]) -> None:
     """CDC lag needs PostgreSQL and Kafka; without either there is no reading of it."""
     whole = answering()
     for sources, names in (
-        (PipelineSources(), set()),
-        (PipelineSources(bootstrap_servers="h:9092"), set()),
-        (PipelineSources(postgres=whole.postgres), {TIMESCALE}),
-        (PipelineSources(clickhouse=whole.clickhouse), {INGEST}),
+        (ReadinessSources("x"), set()),
+        (ReadinessSources("x", bootstrap_servers="h:9092"), set()),
+        (ReadinessSources("x", postgres=whole.postgres), {TIMESCALE}),
+        (ReadinessSources("x", clickhouse=whole.clickhouse), {INGEST}),
         (whole, {TIMESCALE, CDC, INGEST}),
     ):
-        readings = measure(ReadinessSources("x", pipeline=sources)).readings
+        readings = measure(sources).readings
         assert {one.name for one in readings if one.source} == names

@@ -11,22 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms, quoted
+from tests.props.rules import rule_of
 from tests.props.small_servers import Asked, free_port, scripted_http
 
 pytestmark = pytest.mark.twin
-RULE = MetricRule(
-    name="delay",
-    label="Delay",
-    unit="ms",
-    kind="lag",
-    source="clickhouse",
-    query="SELECT 1, 2",
-    limit=10,
-    direction="max",
-)
+RULE = rule_of("clickhouse", "SELECT 1, 2")
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes.command import run_probe, run_probe_apart, spoken_value
 from tests.props.plan_fixtures import processes_with
+from tests.props.rules import rule_of
 
 ENVIRON = {"PATH": os.environ["PATH"]}
 
@@ -148,16 +148,7 @@ def test_a_command_that_says_none_is_an_error(command: str, said: str, tmp_path:
 def test_the_source_runs_in_its_surroundings(tmp_path: Path) -> None:
     """The row's own reader: the rule's query, in the folder and with the variables of the run."""
     (tmp_path / "depth").write_text(json.dumps({"value": 7}))
-    rule = MetricRule(
-        name="depth",
-        label="Depth",
-        unit="count",
-        kind="state",
-        source="command",
-        query='cat "$NAME"',
-        limit=10,
-        direction="max",
-    )
+    rule = rule_of("command", 'cat "$NAME"', unit="count", kind="state")
     around = Surroundings({}, tmp_path, {**ENVIRON, "NAME": "depth"})
     measure = SOURCES["command"].measure(rule, around)
     assert measure() == 7.0

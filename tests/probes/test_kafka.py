@@ -13,7 +13,6 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import PartitionMetadata  # type: ignore[attr-defined]
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes import kafka
 from ctp_runbook.probes.kafka import (
@@ -24,6 +23,7 @@ from ctp_runbook.probes.kafka import (
     TopicLook,
     newest_record,
 )
+from tests.props.rules import rule_of
 
 TOPIC, NOW = "ticks", 1_770_000_000.0
 
@@ -308,17 +308,7 @@ def test_a_topic_without_partitions_has_no_lag(consuming: Callable[..., Consumer
 def test_the_source_reads_the_group_of_its_label(consuming: Callable[..., Consumer]) -> None:
     """The row's own reader: the query is the topic."""
     consuming(commits={0: 1})
-    rule = MetricRule(
-        name="lag",
-        label="Lag",
-        unit="ms",
-        kind="lag",
-        source="kafka",
-        query=TOPIC,
-        labels={"group": "ingest"},
-        limit=10,
-        direction="max",
-    )
+    rule = rule_of("kafka", TOPIC, labels={"group": "ingest"})
     around = Surroundings({"kafka_bootstrap": "h:1"}, Path(), {})
     assert SOURCES["kafka"].measure(rule, around)() == 1.0
 

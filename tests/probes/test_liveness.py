@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ctp_runbook.probes.liveness import (
     observe_member,
     processes_of_step,
     recorded_identity,
+    shows_by_name_or_port,
 )
 from tests.props.plan_fixtures import processes_with, wait_for
 
@@ -412,3 +414,127 @@ def test_a_port_that_hangs_is_not_closed(
         one.close()
     assert not seen.is_gone
     assert f"could not be asked: metrics port ({member.metrics_url}: timed out)" in seen.sentence
+
+
+# --- what ran below it, and what looks like it ------------------------------------
+
+# Alive command, process, survivors, lookalikes; gone, torn.
+TORN: dict[str, tuple[Liveness, bool, bool]] = {
+    "gone": (Liveness("m", 1, None, True, None), True, False),
+    "its process runs": (Liveness("m", 1, ENGINE, True, None), False, True),
+    "somebody runs under its pid": (
+        Liveness("m", 1, None, False, None, by_pid=ENGINE),
+        False,
+        True,
+    ),
+    "a child of it runs": (Liveness("m", 1, None, True, None, survivors=(43,)), False, True),
+    "its like runs": (Liveness("m", 1, None, True, None, lookalikes=(44,)), False, True),
+    "nothing is like it": (Liveness("m", 1, None, True, None, lookalikes=()), True, False),
+    "a start left something": (Liveness("m", 1, None, True, None, leftovers=(45,)), False, False),
+    "its port answers": (Liveness("m", 1, None, True, True), False, False),
+    "a witness is silent": (Liveness("m", 1, None, True, None, unasked=("x",)), False, False),
+    "said to be alive": (Liveness("m", 0, ENGINE, True, None, survivors=(43,)), False, False),
+}
+
+
+@pytest.mark.parametrize(("seen", "is_gone", "is_torn"), TORN.values(), ids=TORN)
+def test_torn_is_what_no_later_look_will_mend(seen: Liveness, is_gone: bool, is_torn: bool) -> None:
+    """The command says gone while a process of it runs; a port may yet close, a child end."""
+    assert (seen.is_gone, seen.is_torn) == (is_gone, is_torn)
+
+
+LIKENESS = {
+    "a survivor": (
+        Liveness("m", 1, None, True, None, survivors=(43, 44)),
+        "no process of its identity runs, processes below it still run: (43, 44)",
+    ),
+    "its like": (
+        Liveness("m", 1, None, True, None, lookalikes=(45,)),
+        "runs, its command line runs again, or still, as (45,)",
+    ),
+    "no like": (
+        Liveness("m", 1, None, True, None, lookalikes=()),
+        "no process of its identity runs, nor its command line elsewhere",
+    ),
+    "no like beside itself": (
+        Liveness("m", 0, ENGINE, True, None, lookalikes=()),
+        "m alive: alive command says alive, pid 42 (started at tick 7) runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "said"), LIKENESS.values(), ids=LIKENESS)
+def test_what_outlived_it_is_named(seen: Liveness, said: str) -> None:
+    """By pid, so that an operator can look at it."""
+    assert said in seen.sentence
+    assert ("elsewhere" in seen.sentence) == ("elsewhere" in said)
+
+
+def test_what_others_saw_is_kept(member: Member, tmp_path: Path) -> None:
+    """What ran below it, what is like it and what a start left behind are witnesses, too."""
+    seen = observe_member(
+        member,
+        known=None,
+        leftovers=(1,),
+        survivors=(2,),
+        lookalikes=(3,),
+        cwd=tmp_path,
+        env=ENVIRON,
+        seconds=5,
+    )
+    assert (seen.leftovers, seen.survivors, seen.lookalikes) == ((1,), (2,), (3,))
+    assert not seen.is_gone
+
+
+def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
+    """An abort does not wait for an alive command that hangs: it could not tell."""
+    began = time.monotonic()
+    hanging = replace(member, alive_command="sleep 600")
+    seen = observe_member(
+        hanging, known=None, cwd=tmp_path, env=ENVIRON, seconds=60, interrupt=lambda: "abort"
+    )
+    assert (seen.command, seen.is_gone) == (None, False)
+    assert time.monotonic() - began < 10
+
+
+# --- a glance ---------------------------------------------------------------------
+
+
+def test_a_glance_sees_who_runs(member: Member, tmp_path: Path, process: Identity) -> None:
+    """By what the journal knows, by the pid file, and by a bare pid; the command is not asked."""
+    deaf = replace(member, alive_command="touch asked; exit 0")
+
+    def shows(known: Identity | None = None) -> bool:
+        return shows_by_name_or_port(deaf, known=known, cwd=tmp_path)
+
+    assert not shows()
+    assert shows(process)
+    assert not shows(Identity(process.pid, process.start_ticks - 1, boot_id()))
+    for text in (f"{process.pid}\n{process.start_ticks}\n", f"{process.pid}\n"):
+        Path(member.pid_file).write_text(text)
+        assert shows()
+    Path(member.pid_file).write_text("?")
+    assert not shows()
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.twin
+def test_a_glance_sees_a_port_that_answers_or_hangs(
+    engine: tuple[Member, socket.socket], tmp_path: Path
+) -> None:
+    """A suspicion, to be followed by a look: only a refused port is no sign of life."""
+    member, server = engine
+
+    def shows() -> bool:
+        return shows_by_name_or_port(member, known=None, cwd=tmp_path)
+
+    assert shows()
+    waiting = [socket.socket() for _ in range(4)]
+    for link in waiting:
+        link.setblocking(False)
+        link.connect_ex(server.getsockname())
+    assert shows()
+    for link in waiting:
+        link.close()
+    server.close()
+    assert not shows()

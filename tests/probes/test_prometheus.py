@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 import time
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes.prometheus import PrometheusDoor
-from tests.props.small_servers import free_port, http_page
+from tests.props.rules import rule_of
+from tests.props.small_servers import Asked, free_port, http_page, scripted_http
 
 pytestmark = pytest.mark.twin
 
@@ -71,3 +75,55 @@ def test_nobody_there_is_an_error() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(ProbeError, match=f"Prometheus at {url}: .*refused"):
         PrometheusDoor(url).value("x", seconds=1, fresh_seconds=10)
+
+
+QUIET = {
+    "no series": answer("vector", []),
+    "a histogram": answer("vector", [{"metric": {}, "histogram": [0, {}]}]),
+    "no scalar": json.dumps({"status": "success", "data": {"resultType": "scalar"}}),
+}
+
+
+@pytest.mark.parametrize("page", QUIET.values(), ids=QUIET)
+def test_what_has_no_value_is_no_data(page: str) -> None:
+    """And no error: the judge will say that nothing was measured."""
+    assert asked(page) is None
+
+
+ODD_ANSWERS = {
+    "a matrix": (answer("matrix", []), "a matrix is no number; correct the query"),
+    "series that are numbers": (answer("vector", [1]), "a vector is no number"),
+    "no list of series": (answer("vector", {}), "a vector is no number"),
+    "data that is a list": (json.dumps({"status": "success", "data": []}), "a None is no number"),
+    "three parts": (answer("scalar", [1, 2, 3]), "is no sample"),
+    "a value that is null": (answer("scalar", [1, None]), "is no sample"),
+    "a status alone": ('{"status": "error"}', "not as Prometheus does"),
+    "nested without end": ("[" * 100_000, "not as Prometheus does"),
+}
+
+
+@pytest.mark.parametrize(("page", "said"), ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_another_form_of_answer_is_an_error(page: str, said: str) -> None:
+    """Each is told by the address, never taken for a number."""
+    with pytest.raises(ProbeError, match=f"^Prometheus at http://127.*{said}"):
+        asked(page)
+
+
+def test_a_query_is_bounded_by_its_freshness(tmp_path: Path) -> None:
+    """The row's own reader: Prometheus would repeat a series that ended for five minutes."""
+    seen: list[Asked] = []
+
+    def reply(request: Asked) -> tuple[int, str]:
+        seen.append(request)
+        return 200, one("7")
+
+    rule = rule_of("prometheus", 'up{job="a b"}', fresh_seconds=2.5)
+    with scripted_http(reply) as url:
+        around = Surroundings({"prometheus_url": f"{url}/prom/"}, tmp_path, {})
+        assert SOURCES["prometheus"].measure(rule, around)() == 7.0
+    ((method, path, _, _),) = seen
+    assert (method, urlsplit(path).path) == ("GET", "/prom/api/v1/query")
+    assert parse_qs(urlsplit(path).query) == {
+        "query": ['up{job="a b"}'],
+        "lookback_delta": ["2500ms"],
+    }

@@ -27,39 +27,6 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def http_page(*pages: str, status: int = 200) -> Iterator[str]:
-    """The URL of a page; each further GET shows the next of ``pages``, then the last."""
-    left = list(pages)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Answer with the page whose turn it is."""
-            body = (left.pop(0) if len(left) > 1 else left[0]).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def bulk(text: bytes) -> bytes:
-    """A text as a Redis-protocol server answers it."""
-    return b"$%d\r\n%s\r\n" % (len(text), text)
-
-
-@contextlib.contextmanager
 def scripted_http(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
     """The address of a server that answers every request as ``answer`` says: status and body."""
 
@@ -87,6 +54,19 @@ def scripted_http(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def http_page(*pages: str, status: int = 200) -> Iterator[str]:
+    """The URL of a page; each further request is answered with the next of ``pages``, then the last."""
+    left = list(pages)
+    with scripted_http(lambda _: (status, left.pop(0) if len(left) > 1 else left[0])) as url:
+        yield f"{url}/metrics"
+
+
+def bulk(text: bytes) -> bytes:
+    """A text as a Redis-protocol server answers it."""
+    return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
 @contextlib.contextmanager

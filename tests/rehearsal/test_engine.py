@@ -1,4 +1,4 @@
-"""Facts about engine/core_engine.py and engine/new_runner.py: real processes at a real (simulated) front."""
+"""Facts about the new engine and runner: real processes at a real (simulated) front."""
 
 from __future__ import annotations
 

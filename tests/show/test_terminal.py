@@ -13,9 +13,10 @@ from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.show.terminal import Narrator, countdown, sentence_of
-from tests.props.example_records import like
+from tests.props.example_records import EXAMPLES, like
 
-STEP = {"step": "precheck", "phase": "gate", "reason": "exit 0", "duration_ms": 1234.5}
+STEP = {"step": "precheck", "phase": "gate"}
+ENDED = {**STEP, "reason": "exit 0", "duration_ms": 1234.5}
 JUDGED = {
     "overall": "INCONCLUSIVE",
     "metrics": {
@@ -23,31 +24,55 @@ JUDGED = {
         "b": {"verdict": "INCONCLUSIVE", "sentence": "b INCONCLUSIVE: warming up"},
     },
 }
+SINCE = "2026-02-02T10:00:00.000000+00:00"
+# Of each kind of record what it says, and the line that an operator reads of it; blank: none.
 LINES: dict[str, tuple[Mapping[str, Any], str]] = {
     "state": ({"to": "GATING", "reason": "the gates begin"}, "» GATING: the gates begin"),
     "step_started": ({**STEP, "timeout_seconds": 60.0}, "  … precheck (at most 60 s)"),
-    "step_ended": ({**STEP, "status": "ok"}, "  ✓ precheck ok in 1.2 s: exit 0"),
+    "step_ended": ({**ENDED, "status": "ok"}, "  ✓ precheck ok in 1.2 s: exit 0"),
     "step_not_done": (
         {**STEP, "status": "skipped", "reason": "it runs and is kept"},
-        "  - precheck skipped: it runs and is kept",
+        "  – precheck skipped: it runs and is kept",
     ),
     "judgement": (JUDGED, "  · watch INCONCLUSIVE: b INCONCLUSIVE: warming up"),
     "trigger": ({"cause": "metric", "sentence": "m = 9 ms"}, "✗ m = 9 ms"),
     "finding": ({"severity": "warning", "sentence": "no unit"}, "! no unit"),
-    "watch_gap": (
-        {"from_utc": "10:00", "to_utc": "10:01", "reason": "resumed"},
-        "! the watch has a gap since 10:00",
-    ),
+    "watch_gap": ({"from_utc": SINCE}, f"! the watch has a gap since {SINCE}"),
     "watch_disturbed": ({"what": "paused", "sentence": "it stood still"}, "! it stood still"),
     "control": ({"request": "hold", "by": "ops", "reason": "spreads"}, "» hold by ops spreads"),
+    "answer": ({"obeyed": False, "sentence": "it is over"}, "  ! go: it is over"),
+    "alert": (
+        {"hooks": ["CALL", "MAIL"], "sentence": "it holds"},
+        "! alert (CALL, MAIL): it holds",
+    ),
+    "alert_ended": (
+        {"ok": False, "sentence": "exit 1", "hook": "CALL", "took_ms": 1500.0},
+        "  · alert by CALL NOT delivered: exit 1 after 1.5 s",
+    ),
+    "rollback_started": (
+        {"budget_seconds": 60.0, "shares": {"one": 20.0, "other": 40.0}},
+        "  budget 60 s from the trigger: one 20 s, other 40 s",
+    ),
+    "parent": ({"run_id": "r1"}, "» rolls back run r1 (COMPLETED)"),
     "closed": (
         {"outcome": "COMPLETED", "sentence": "the new generation trades"},
         "» COMPLETED: the new generation trades",
     ),
-    "probe": ({"subject": "old_core_engine", "question": "alive"}, ""),
-    "identity": ({"member": "old_core_engine", "pid": 1}, ""),
-    "something_new": ({}, ""),
 }
+# What only a verifier needs, or what is told by the record that follows.
+UNTOLD = (
+    "run_created",
+    "orchestrator_started",
+    "guardian_started",
+    "identity",
+    "probe",
+    "act_started",
+    "act_ended",
+    "trading_state",
+    "baseline_ended",
+    "watch_started",
+    "watch_ended",
+)
 
 
 def record(folder: Path, kind: str, payload: Mapping[str, Any]) -> Record:
@@ -65,6 +90,32 @@ def test_each_record_has_its_line(kind: str, tmp_path: Path) -> None:
     assert sentence_of(record(tmp_path, kind, payload)) == line
 
 
+@pytest.mark.parametrize("kind", UNTOLD)
+def test_what_needs_no_line_has_none(kind: str, tmp_path: Path) -> None:
+    """A terminal shows what happens, not all that is written down."""
+    assert sentence_of(record(tmp_path, kind, {})) == ""
+
+
+def test_every_kind_of_record_is_thought_of() -> None:
+    """A new kind is put with those that have a line, or with those that need none."""
+    assert sorted([*LINES, *UNTOLD]) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize(("severity", "mark"), [("info", "!"), ("warning", "!"), ("critical", "✗")])
+def test_a_critical_finding_looks_like_a_failure(severity: str, mark: str, tmp_path: Path) -> None:
+    """It is red where others are yellow."""
+    finding = {"severity": severity, "sentence": "look"}
+    assert sentence_of(record(tmp_path, "finding", finding)) == f"{mark} look"
+
+
+def test_an_answer_that_was_obeyed_and_an_alert_that_arrived_say_so(tmp_path: Path) -> None:
+    """The other half of the two lines above."""
+    obeyed = {"obeyed": True, "sentence": "it begins"}
+    assert sentence_of(record(tmp_path, "answer", obeyed)) == "  » go: it begins"
+    told = sentence_of(record(tmp_path, "alert_ended", {"hook": "CALL", "took_ms": 200.0}))
+    assert told == "  · alert by CALL delivered after 0.2 s"
+
+
 def test_a_request_without_a_reason_ends_with_who(tmp_path: Path) -> None:
     """No space is left over."""
     given = {"request": "go", "by": "ops", "reason": ""}
@@ -74,12 +125,11 @@ def test_a_request_without_a_reason_ends_with_who(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", StepStatus)
 def test_every_status_has_a_mark(status: StepStatus, tmp_path: Path) -> None:
     """Good, bad, unknown and not done can be told apart by the first character."""
-    line = sentence_of(record(tmp_path, "step_ended", {**STEP, "status": status.value}))
-    good, bad = ("ok", "simulated_ok"), ("failed", "timed_out")
-    expected = (
-        "✓" if status in good else "✗" if status in bad else "?" if status == "unknown" else "-"
-    )
-    assert line.strip()[0] == expected
+    ran = status in ("ok", "failed", "timed_out", "unknown")
+    kind, more = ("step_ended", ENDED) if ran else ("step_not_done", STEP)
+    line = sentence_of(record(tmp_path, kind, {**more, "status": status.value}))
+    expected = {"ok": "✓", "simulated_ok": "○", "failed": "✗", "timed_out": "✗", "unknown": "?"}
+    assert line.strip()[0] == expected.get(status, "–")
 
 
 def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +137,7 @@ def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     tell = Narrator()
     for kind in ("state", "probe", "closed"):
-        journal.append(like(kind, **{**LINES[kind][0], "outcome": "COMPLETED"}))
+        journal.append(like(kind, **(LINES[kind][0] if kind in LINES else {})))
         tell(History.of(journal.records))
         tell(History.of(journal.records))
     journal.close()
@@ -164,7 +214,6 @@ def rolling_back(folder: Path) -> tuple[History, float]:
             "rollback_started",
             {
                 "budget_seconds": 60.0,
-                "started_utc": "",
                 "started_mono_ns": int(began * 1e9),
                 "shares": {"start_previous_core_engine": 15.0},
             },

@@ -72,9 +72,9 @@ def set_compat(valkey_dir: Path, *, enabled: bool) -> None:
     wanted = "1" if enabled else "0"
     with bridge_client(valkey_dir, name="bridge_switch") as client:
         client.set(COMPAT, wanted)
-        found = client.get(COMPAT)
-    if found != wanted:
-        raise ProbeError(f"{COMPAT} is {found!r} after it was set to {wanted!r}")
+        compat = client.get(COMPAT)
+    if compat != wanted:
+        raise ProbeError(f"{COMPAT} is {compat!r} after it was set to {wanted!r}")
 
 
 async def serve_bridge(
@@ -86,13 +86,12 @@ async def serve_bridge(
     that an engine that comes back does not trade on what piled up meanwhile.
     """
     module = await asyncio.to_thread(importlib.import_module, "valkey.asyncio")
-    errors = await asyncio.to_thread(importlib.import_module, "valkey.exceptions")
     client = module.Valkey(**_address(valkey_dir, name), single_connection_client=True)
     try:
         while True:
             try:
                 await _carry_one(client, place)
-            except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            except (module.ConnectionError, module.TimeoutError, OSError) as error:
                 say(f"bridge: {error}; trying again")
                 await asyncio.sleep(_RETRY_SECONDS)
     finally:

@@ -50,10 +50,10 @@ _QUERY_EVERY_SECONDS = 5.0
 class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """An engine's configuration, and below it what it can be made to do wrong.
 
-    ``valkey_dir`` given: orders come through the Redis bridge. ``plane_dir`` given: what it sees and
-    does is written there. ``quotes_per_second``: its own
-    hedging quotes, which never fill (immediate or cancel) and so leave positions alone.
-    ``behaviour_file`` is read at the start, after the configuration, and wins.
+    With ``valkey_dir`` orders come through the Redis bridge; with ``plane_dir`` what it sees and
+    does is written there. ``quotes_per_second``: its own hedging quotes, which never fill
+    (immediate or cancel) and so leave positions alone. ``behaviour_file`` is read at the start,
+    after the configuration, and wins.
     """
 
     generation: str

@@ -1,7 +1,7 @@
 """The old strategy runner: sends its orders to the old engine through the Redis bridge.
 
-Run as ``python -m ctp_runbook.rehearsal.engine.old_runner --config FILE``. It refuses to start while
-the Redis path is closed, and stops sending when it is closed under it.
+Run as ``python -m ctp_runbook.rehearsal.engine.old_runner --config FILE``. It refuses to start
+while the Redis path is closed, and stops sending when it is closed under it.
 """
 
 from __future__ import annotations

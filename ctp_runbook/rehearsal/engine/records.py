@@ -128,9 +128,9 @@ class Records:
         """Write a row."""
         self._give(lambda publisher: publisher.row(table, values))
 
-    def risk(self, kind: str, told: str, *, level: int = 1) -> None:
+    def risk(self, kind: str, sentence: str, *, level: int = 1) -> None:
         """Write a risk event."""
-        event = {"event_type": kind, "event_level": level, "event_desc": told}
+        event = {"event_type": kind, "event_level": level, "event_desc": sentence}
         self.row("risk_events", {"account_id": USER, "occurred_at": datetime.now(UTC), **event})
 
     def _give(self, record: Callable[[Publisher], None]) -> None:
@@ -145,10 +145,10 @@ class Records:
         written: dict[str, Any] = {}
         while True:
             state = self._state()
-            found = {name: state[name] for name in ("trading_day", "positions", "funds")}
-            if found != written and found["trading_day"]:
-                written = found
-                for row in account_rows(found):
+            account = {name: state[name] for name in ("trading_day", "positions", "funds")}
+            if account != written and account["trading_day"]:
+                written = account
+                for row in account_rows(account):
                     self.row(*row)
             await asyncio.sleep(_ACCOUNT_SECONDS)
 

@@ -288,7 +288,7 @@ class TradingLink(_Link):
         self.trading_day, self.attempts_left = answer["trading_day"], int(answer["attempts_left"])
 
     async def _first_query(self) -> None:
-        """Instruments, as a login does. A refusal is no reason not to log in: warm-up asks again."""
+        """Instruments, as a login does. A refusal hinders no login: warm-up asks again."""
         try:
             await self.query("instruments")
         except FrontRefused as error:

@@ -68,7 +68,7 @@ class FrontSession:
         self._recent_orders: deque[float] = deque()
         self._pending_queries = 0
         self._backlog: list[Message] | None = None  # while the private stream is replayed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replaying: asyncio.Task[None] | None = None
         self._handlers: dict[str, Callable[[Message], Message | None]] = {
             Op.AUTHENTICATE: self._authenticate,
             Op.LOGIN: self._login,
@@ -111,8 +111,8 @@ class FrontSession:
 
     def close(self) -> None:
         """Drop the connection and what still ran for it."""
-        for task in self._tasks:
-            task.cancel()
+        if self._replaying is not None:
+            self._replaying.cancel()
         self._writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -141,6 +141,10 @@ class FrontSession:
         self.note("refused", op=request["op"], error_id=error, error=error.name, **facts)
         return {"error_id": error, "error_msg": error.name}
 
+    def _keep_back(self, op: Op, code: ReturnCode) -> Message:
+        self.note("refused", op=op, return_code=code, error=code.name)
+        return {"return_code": code}
+
     def _authenticate(self, request: Message) -> Message:
         if request.get("auth_code") != AUTH_CODE:
             return self._refuse(request, CtpError.AUTHENTICATION_FAILED)
@@ -167,8 +171,7 @@ class FrontSession:
 
     def _query(self, request: Message) -> Message | None:
         if code := self._query_flow():
-            self.note("refused", op=Op.QUERY, return_code=code, error=code.name)
-            return {"return_code": code}
+            return self._keep_back(Op.QUERY, code)
         self._pending_queries += 1
         wait = self.desk.settings.query_latency_ms / 1000
         self._later(wait, lambda: self._answer_query(request))
@@ -195,9 +198,7 @@ class FrontSession:
     def _resume(self, request: Message) -> Message:
         if not self.confirmed:
             return self._refuse(request, CtpError.SETTLEMENT_NOT_CONFIRMED)
-        task = asyncio.create_task(self._replay())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._replaying = asyncio.create_task(self._replay())
         return {}
 
     async def _replay(self) -> None:
@@ -224,9 +225,7 @@ class FrontSession:
         if error := self._order_problem(request):
             return {**self._refuse(request, error, **ref), **ref}
         if _too_many(self._recent_orders, self.desk.settings.orders_per_second):
-            code = ReturnCode.TOO_MANY_PER_SECOND
-            self.note("refused", op=Op.INSERT, return_code=code, error=code.name)
-            return {"return_code": code, **ref}
+            return {**self._keep_back(Op.INSERT, ReturnCode.TOO_MANY_PER_SECOND), **ref}
         self._recent_orders.append(time.monotonic())
         order = Order.of(request, session_id=self.session_id)
         self.last_order_ref = order.order_ref

@@ -164,8 +164,8 @@ def _headers(output: str, written: int) -> dict[str, str]:
 
 
 def _refusal(engine: ClickHouse, text: str) -> Reply:
-    found = _CODE.search(text)
-    code = int(found[1]) if found else 1000
+    named = _CODE.search(text)
+    code = int(named[1]) if named else 1000
     body = f"{text.strip()} (version {engine.version})\n".encode()
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     return Reply(_STATUS.get(code, 500), body, "text/plain; charset=UTF-8", headers)

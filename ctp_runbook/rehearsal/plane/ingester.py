@@ -108,13 +108,13 @@ class _Ingester:
         if time.monotonic() - self._looked > _VIEWS_SECONDS:
             self._assign()
         messages = self._consumer.consume(_BATCH, _POLL_SECONDS)
-        found: defaultdict[str, list[bytes]] = defaultdict(list)
+        batches: defaultdict[str, list[bytes]] = defaultdict(list)
         for message in messages:
             if message.error() is None and message.value() is not None:
-                found[message.topic()].append(message.value())
-        for topic, records in found.items():
+                batches[message.topic()].append(message.value())
+        for topic, records in batches.items():
             self._store.insert(QUEUES[topic], records)
-        if found:
+        if batches:
             self._commit()
 
     def _assign(self) -> None:

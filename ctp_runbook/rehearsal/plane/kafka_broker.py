@@ -46,8 +46,8 @@ def provision_kafka(plane: Plane) -> None:
     try:
         known = admin.list_topics(timeout=_SECONDS).topics
         wanted = [NewTopic(name, many, 1) for name, many in TOPICS.items() if name not in known]
-        for made in admin.create_topics(wanted).values() if wanted else ():
-            made.result(timeout=_SECONDS)
+        for creation in admin.create_topics(wanted).values() if wanted else ():
+            creation.result(timeout=_SECONDS)
     except KafkaException as error:
         raise ProbeError(f"broker at {plane.bootstrap}: {error}") from error
 

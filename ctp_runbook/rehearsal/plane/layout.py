@@ -122,8 +122,7 @@ class Plane(ProcessFolder):
     def choose_port(self, part: str) -> int:
         """A port that is free now, recorded as the part's own."""
         port = free_port()
-        ports = self._ports() if self._ports_file.exists() else {}
-        write_atomic(self._ports_file, msgspec.json.encode({**ports, part: port}))
+        write_atomic(self._ports_file, msgspec.json.encode({**self._ports(), part: port}))
         return port
 
     @property
@@ -131,6 +130,8 @@ class Plane(ProcessFolder):
         return self.dir / "ports.json"
 
     def _ports(self) -> dict[str, int]:
+        if not self._ports_file.exists():
+            return {}
         return msgspec.json.decode(self._ports_file.read_bytes(), type=dict[str, int])
 
     @property
@@ -152,8 +153,8 @@ class Plane(ProcessFolder):
     def make_credentials(self) -> None:
         """Make the plane's passwords, the first time."""
         if not self.credentials_file.exists():
-            made = {user: secrets.token_urlsafe(24) for user in Credentials.__struct_fields__}
-            write_atomic(self.credentials_file, msgspec.json.encode(made), mode=0o600)
+            passwords = {user: secrets.token_urlsafe(24) for user in Credentials.__struct_fields__}
+            write_atomic(self.credentials_file, msgspec.json.encode(passwords), mode=0o600)
 
     def state(self) -> PlaneState:
         """The state file; nothing known where there is none."""

@@ -61,10 +61,10 @@ def _can_enter(folder: Path, user: struct_passwd) -> bool:
     return all(_is_open(path.stat(), user) for path in (folder, *folder.parents))
 
 
-def _is_open(found: os.stat_result, user: struct_passwd) -> bool:
-    if found.st_uid == user.pw_uid:
-        return bool(found.st_mode & 0o100)
-    return bool(found.st_mode & (0o010 if found.st_gid == user.pw_gid else 0o001))
+def _is_open(folder: os.stat_result, user: struct_passwd) -> bool:
+    if folder.st_uid == user.pw_uid:
+        return bool(folder.st_mode & 0o100)
+    return bool(folder.st_mode & (0o010 if folder.st_gid == user.pw_gid else 0o001))
 
 
 def postgres_user() -> struct_passwd:
@@ -198,7 +198,7 @@ def connect(
 
 
 def provision_postgres(plane: Plane) -> None:
-    """The database, and in it what the migrations of ``infra/timescale`` make; twice does no harm."""
+    """Make the database, and in it what infra/timescale has; twice does no harm."""
     credentials = plane.credentials()
     with connect(plane, user="postgres", database="postgres") as server:
         known = "SELECT 1 FROM pg_database WHERE datname = %s"

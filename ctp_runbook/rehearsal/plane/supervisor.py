@@ -157,8 +157,8 @@ class Supervisor:
                 preexec_fn=partial(_die_with_parent, part.end_signal),
                 **(run_as(part.user) if part.user else {}),
             )
-        found = identity_of(child.pid)
-        ticks = found.start_ticks if found else 0
+        identity = identity_of(child.pid)
+        ticks = identity.start_ticks if identity else 0
         self._set(part.name, pid=child.pid, start_ticks=ticks)
         write_atomic(self._plane.pid_file(part.name), f"{child.pid}\n{ticks}\n".encode())
 

@@ -46,8 +46,8 @@ QUEUES = {
 
 def checkout_folder(part: str) -> Path:
     """``part`` of the working directory, else of the checkout that holds the package."""
-    if found := find_here(part):
-        return found.absolute()
+    if folder := find_here(part):
+        return folder.absolute()
     raise RunbookError(f"no {part} in {Path.cwd()} nor in {CHECKOUT}; run from a checkout")
 
 

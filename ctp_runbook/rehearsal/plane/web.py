@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -101,8 +103,14 @@ def serve(  # noqa: C901  # http.server wants classes; theirs are small
         daemon_threads = True
         request_queue_size = 64
 
+        def server_bind(self) -> None:
+            """Without asking a resolver for our own name, which may take seconds."""
+            TCPServer.server_bind(self)
+
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that left in the middle is no news."""
+            """Say what went wrong; a client that left in the middle is no news."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                super().handle_error(request, client_address)
 
     return Server(("127.0.0.1", port), Handler)
 
