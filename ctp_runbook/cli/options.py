@@ -118,7 +118,7 @@ def _is_unreadable(value: Any) -> bool:
 def say(text: str, *, err: bool = False, **style: Any) -> None:
     """Print a line as click does: colours for a terminal alone, UTF-8 where a stream says ASCII."""
     stream = sys.stderr if err else sys.stdout
-    if style or (stream.encoding or "").lower() != "utf-8":
+    if style or stream is None or (stream.encoding or "").lower() != "utf-8":
         import click
 
         click.secho(text, err=err, **style)

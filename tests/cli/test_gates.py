@@ -59,7 +59,7 @@ def test_readiness_passes_on_where_to_measure(
     assert sources.bridge_keys == {"k": "v"}
     assert sources.commands == {"x": "echo 1"}
     assert (sources.alive_command, sources.redis_url) == ("true", "redis://h:1")
-    assert sources.pipeline.bootstrap_servers == "h:9"
+    assert sources.bootstrap_servers == "h:9"
     assert sources.declared == {}
 
 

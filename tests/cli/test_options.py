@@ -118,6 +118,12 @@ def test_saying_survives_a_stream_of_ascii(monkeypatch: pytest.MonkeyPatch) -> N
     assert raw.getvalue().decode() == "✓ 5 ms\n"
 
 
+def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that was closed before the start is None to Python, and no reason to fail."""
+    monkeypatch.setattr(sys, "stdout", None)
+    say("unheard")
+
+
 def test_colours_are_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """What is captured has none, and errors go to the other stream."""
     say("wrong", err=True, fg="red")

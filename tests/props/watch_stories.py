@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def begin(
     changed = {
         key: structs.replace(rules.metrics[key], limit=n) for key, n in (limits or {}).items()
     }
-    rules = replace(rules, metrics={**rules.metrics, **changed})
+    rules = structs.replace(rules, metrics={**rules.metrics, **changed})
     story = Story(minutes, rules, trigger)
     story.say("run_created", -60, **_header(minutes, rules, trigger))
     story.say("state", -50, to="GATING", reason="start")

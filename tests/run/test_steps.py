@@ -49,7 +49,7 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
 
 def step(context: RunContext, command: str, *, seconds: float = 10.0) -> Step:
     """A gate with this command and timeout."""
-    return replace(context.plan.step("bootstrap_infra"), command=command, timeout_seconds=seconds)
+    return context.plan.step("bootstrap_infra")._replace(command=command, timeout_seconds=seconds)
 
 
 def run(context: RunContext, command: str, *, seconds: float = 10.0) -> StepResult:
@@ -345,7 +345,7 @@ def test_a_stop_that_failed_says_who_still_runs(
 ) -> None:
     """Pid and start tick of what it was to stop; that it is gone by then mends no status."""
     stop = context.plan.step("stop_old_strategy_runner")
-    stop = replace(stop, command=command, timeout_seconds=0.3)
+    stop = stop._replace(command=command, timeout_seconds=0.3)
     failed = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
     assert failed.reason.endswith(f"{identity_of(runner.pid)} runs"), failed.reason
     (context.cwd / "alive").unlink()
@@ -464,9 +464,8 @@ def test_a_process_whose_pid_file_was_removed_is_still_known(
 
 def test_what_a_start_left_behind_speaks_against_gone(context: RunContext) -> None:
     """A daemon nobody recorded is found by the step it came from."""
-    start = replace(
-        context.plan.step("start_previous_strategy_runner"), command="setsid sleep 60 &"
-    )
+    planned = context.plan.step("start_previous_strategy_runner")
+    start = planned._replace(command="setsid sleep 60 &")
     run_step(context, start, deadline=soon(10))
     seen = observe(context, context.plan.member(*OLD_RUNNER), question="gone")
     assert seen.command == 1
@@ -525,7 +524,7 @@ def test_a_stubborn_member_and_its_leftovers_are_killed(
     stubborn = (
         f"setsid bash -c \"trap '' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done\" &"
     )
-    start = replace(context.plan.step("start_previous_strategy_runner"), command=stubborn)
+    start = context.plan.step("start_previous_strategy_runner")._replace(command=stubborn)
     run_step(context, start, deadline=soon(10))
     wait_for((tmp_path / "up").exists)
     (left,) = group_leaders(context)
