@@ -11,50 +11,18 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
+from ctp_runbook.notebook.setting import Setting
 from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.redact import Redactor
 
-if TYPE_CHECKING:
-    from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
-
-__all__ = [
-    "ENGINE_NAME",
-    "CutoverEngine",
-    "KernelLost",
-    "NotebookFailed",
-    "Setting",
-    "execute_notebook",
-    "gathered_redactor",
-]
+__all__ = ["ENGINE_NAME", "CutoverEngine", "execute_notebook", "gathered_redactor"]
 
 ENGINE_NAME = "ctp_runbook"
-
-
-class NotebookFailed(NotebookError):
-    """A cell raised, or called sys.exit; the cells after it did not run."""
-
-
-class KernelLost(NotebookError):
-    """The kernel died, timed out or was ended; the run it was looking at goes on without it."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What running a notebook needs from whoever runs it: where kernels live, and a kernel of
-    its own that may be starting already."""
-
-    loop: EventLoopThread
-    redactor: Redactor
-    starting: Future[ReadyKernel] | None = None
-    cell_timeout: float | None = None
-    start_timeout: float = 60.0
 
 
 class CutoverEngine:

@@ -18,9 +18,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbformat import NotebookNode
 
 from ctp_runbook.notebook.document import METADATA_KEY, Document, Ending, NotebookStatus, Stamp
-from ctp_runbook.notebook.engine import KernelLost, NotebookFailed, Setting
 from ctp_runbook.notebook.kernels import ReadyKernel, end_kernel, signal_group, start_kernel
 from ctp_runbook.notebook.parameters import check_parameters
+from ctp_runbook.notebook.setting import KernelLost, NotebookFailed, Setting
 from ctp_runbook.redact import Redactor
 
 __all__ = ["Execution", "execute", "shown_run_dir"]

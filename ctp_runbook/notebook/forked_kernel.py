@@ -47,12 +47,12 @@ class ForkedKernel:
     stdin = stdout = stderr = None
 
     def __init__(self, status: socket.socket) -> None:
-        """Wait until the kernel exists. ``status`` is where the fork server reports."""
-        self._status = status
+        """Wait until the kernel exists. ``status`` is where the fork server reports: ours now."""
+        self._status = status.detach()
         self.returncode: int | None = None
         first = self._next_fact(timeout=None) or {}
         if "pid" not in first:
-            status.close()
+            self._close()
             raise ForkServerLost("the fork server ended before it forked the kernel")
         self.pid: int = first["pid"]
 
@@ -79,18 +79,24 @@ class ForkedKernel:
             if fact is not None:
                 # Without a report the server is gone, and its kernels went with it.
                 self.returncode = fact.get("returncode", -signal.SIGKILL)
-                self._status.close()
+                self._close()
         return self.returncode
 
     def _next_fact(self, *, timeout: float | None) -> dict[str, int] | None:
         """The next report; ``{}`` when none will come; None when none came in time."""
         if not select.select([self._status], [], [], timeout)[0]:
             return None
-        fact: dict[str, int] = json.loads(self._status.recv(_MAX_FACT_BYTES) or b"{}")
+        fact: dict[str, int] = json.loads(os.read(self._status, _MAX_FACT_BYTES) or b"{}")
         return fact
 
+    def _close(self) -> None:
+        if self._status >= 0:
+            os.close(self._status)
+            self._status = -1
+
     def __del__(self) -> None:
-        self._status.close()
+        # A descriptor, not a socket: that would complain if it were collected before this.
+        self._close()
 
 
 class ForkServer:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.model import State
-from ctp_runbook.notebook.engine import KernelLost, Setting, execute_notebook
+from ctp_runbook.notebook.engine import execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
+from ctp_runbook.notebook.setting import KernelLost, Setting
 from ctp_runbook.redact import Redactor
 from ctp_runbook.show.blocks import symbol_of
 
