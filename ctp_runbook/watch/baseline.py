@@ -58,11 +58,13 @@ class BothEngines:
         self._new: dict[str, Readings] = {}
         if not _has_engine(self._before) or history.watch_started is None:
             return
+        # Only where there is something to compare: numpy comes with both.
         from ctp_runbook.record.sample_blocks import chunks_of
         from ctp_runbook.watch.readings import Readings
 
         begins = history.watch_started.mono
         length, pages = history.plan.monitor_minutes * 60, pages_of(self._rules.values())
+        # Both engines are cut into stretches of the same length, or their values were no match.
         lasted = max(0.0, self._before[-1].mono - self._before[0].mono)
         for key, rule in self._rules.items():
             seconds = block_seconds(rule, lasted, length)

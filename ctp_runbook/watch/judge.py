@@ -7,7 +7,7 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,11 @@ class _Held(Struct):
     first: Point | None = None
     last: Point | None = None
 
+    @property
+    def metric(self) -> str:
+        """The metric it is a condition on."""
+        return self.condition.metric
+
     def is_true_of(self, point: Point) -> bool:
         """True when the point counts and makes the condition true."""
         if not point.judged or point.value is None:
@@ -141,7 +146,7 @@ class WindowJudge:
             key: Watched(rule, started=started_mono, ends=ends_mono, keeps_points=keeps_points)
             for key, rule in own.items()
         }
-        # What nobody watches never becomes true.
+        # A clause on what nobody watches never becomes true.
         self._clauses = [
             [_Held(condition, own[condition.metric]) for condition in clause]
             for clause in trigger.any_of
@@ -155,7 +160,8 @@ class WindowJudge:
         points = {key: self._watched[key].add(sample) for key in self._measured_by(sample)}
         if self.firing or not points:
             return None
-        self.firing = self._fired(sample, points)
+        self._note(points)
+        self.firing = self._firing_at(sample)
         return self.firing
 
     def add_chunk(self, chunk: Chunk) -> None:
@@ -166,7 +172,7 @@ class WindowJudge:
             for key in own:
                 self._watched[key].take(item)
         if self.firing is None and self._may_fire(counts):
-            self.firing = self._fired_in(chunk, keys, counts)
+            self.firing = self._firing_in(chunk, keys, counts)
 
     def accept(self) -> None:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
@@ -185,34 +191,38 @@ class WindowJudge:
     def _measured_by(self, item: Sample | Block) -> list[str]:
         return [k for k, w in self._watched.items() if concerns(item, w.rule, pages=self._pages)]
 
-    def _fired(self, sample: Sample, points: Mapping[str, Point]) -> Firing | None:
-        """Note the points that a sample made; return the firing, where they make one."""
+    def _note(self, points: Mapping[str, Point]) -> None:
         for held in self._held:
-            if point := points.get(held.condition.metric):
+            if point := points.get(held.metric):
                 held.note(point)
+
+    def _firing_at(self, sample: Sample) -> Firing | None:
+        # Asked at each sample, not only at those of its metrics: what is due may go stale meanwhile.
         for clause in self._clauses:
             if all(held.is_due(sample.mono) for held in clause):
                 return clause[0].firing(sample)
         return None
 
-    def _since(self, held: _Held, counts: Mapping[str, int]) -> Iterator[Point]:
-        metric = held.condition.metric
-        return self._watched[metric].log.points.since(counts[metric])
-
     def _may_fire(self, counts: Mapping[str, int]) -> bool:
         # Most chunks make no condition true, and then nobody needs to look at each line.
-        return any(
-            held.last or any(map(held.is_true_of, self._since(held, counts))) for held in self._held
+        return any(held.last for held in self._held) or any(
+            held.condition.holds(value, is_over=bool(over))
+            for held in self._held
+            for value, over in self._watched[held.metric].log.values_since(counts[held.metric])
         )
 
-    def _fired_in(
+    def _firing_in(
         self, chunk: Chunk, keys: Sequence[Sequence[str]], counts: Mapping[str, int]
     ) -> Firing | None:
         """Go line by line through what was taken in, for the sample that fires."""
-        since = {held.condition.metric: self._since(held, counts) for held in self._held}
+        # In the order of the file, and not metric by metric: which sample fires is in the record.
+        since = {
+            held.metric: self._watched[held.metric].log.points.since(counts[held.metric])
+            for held in self._held
+        }
         for item, sample in chunk.lines():
-            points = {key: next(since[key]) for key in keys[item] if key in since}
-            if keys[item] and (firing := self._fired(sample, points)):
+            self._note({key: next(since[key]) for key in keys[item] if key in since})
+            if keys[item] and (firing := self._firing_at(sample)):
                 return firing
         return None
 

@@ -37,6 +37,7 @@ __all__ = [
     "are_cumulative",
     "furthest",
     "grouped_counts",
+    "lasting_places",
     "measure_block",
 ]
 

@@ -55,6 +55,10 @@ class PointLog:
             getattr(self, name).frombytes(column.tobytes())
         self.reason.extend(array("i", [0]) * len(measured.mono))
 
+    def values_since(self, first: int) -> Iterator[tuple[float, int]]:
+        """Yield the values from a place on, NaN for none, each with 1 where the truth is more."""
+        return zip(self.value[first:], self.over[first:], strict=True)
+
     @property
     def points(self) -> Points:
         """What there is by now; later points do not show in it."""

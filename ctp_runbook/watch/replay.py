@@ -41,13 +41,13 @@ def replay(
 
     passed = 0
     for chunk in read_chunks(path, cuts=accepted_mono):
-        if chunk.cuts:
+        if chunk.cuts:  # resumed before the first of these samples
             judge.accept()
         passed += chunk.cuts
         judge.add_chunk(chunk)
         if onlooker is not None:
             onlooker(chunk)
-    if passed < len(accepted_mono):
+    if passed < len(accepted_mono):  # resumed after the last sample
         judge.accept()
 
 
@@ -80,6 +80,7 @@ def rejudge(
     is_final = so_far_mono is None
     if both is None and is_final and window_is_over(history):
         both = BothEngines(run, history, rules)
+    # The first time the run entered WATCHING the watch began; each time after, somebody resumed it.
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
     replay(judge, run.samples, accepted_mono=resumed, onlooker=both.add if both else None)
     judged_mono = ended.payload.judged_mono if ended else ends

@@ -73,12 +73,14 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
     """Return verdict, sentence, and whether nothing fresh is known. Hard limits come first."""
     rule = watched.rule
     where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
+    # A limit that was broken for as long as the rule allows stays broken, whatever came since.
     if bad := watched.failed_at:
         return Verdict.FAILED, _beyond(rule, bad, where=where), _is_unknown_now(watched)
     if moment.firing and moment.firing.metric == rule.name:
         return Verdict.FAILED, moment.firing.sentence, False
     if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
         return Verdict.INCONCLUSIVE, "warming up", False
+    # Silence before coverage: of the two it is the one that somebody can do something about now.
     age = moment.mono - (watched.fresh.mono if watched.fresh else moment.started)
     if age > rule.fresh_seconds:
         last = watched.last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block, chunks_of
@@ -14,9 +15,9 @@ __all__ = ["WALL", "blocks", "histogram", "rule", "sample", "states"]
 WALL = 1.7e9
 
 
-def rule(kind: str = "state", **changes: object) -> MetricRule:
+def rule(kind: str = "state", **changes: Any) -> MetricRule:
     """The metric ``m`` of the engine's family ``f``: at most 5 ms, for 2 s, fresh for 3 s."""
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "name": "m",
         "label": "M",
         "unit": "ms",
@@ -30,7 +31,7 @@ def rule(kind: str = "state", **changes: object) -> MetricRule:
         "fresh_seconds": 3.0,
         **changes,
     }
-    return MetricRule(**facts)  # type: ignore[arg-type]
+    return MetricRule(**facts)
 
 
 def sample(mono: float, series: Mapping[str, float], *, error: str = "", seq: int = 0) -> Sample:

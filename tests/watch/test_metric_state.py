@@ -17,7 +17,7 @@ from tests.props.metric_samples import blocks, rule, sample, states
 Values = Sequence[float | str | None]
 
 
-def watched(samples: Sequence[Sample], *, ends: float = 100.0, **changes: object) -> Watched:
+def watched(samples: Sequence[Sample], *, ends: float = 100.0, **changes: Any) -> Watched:
     """The metric after these samples."""
     metric = Watched(rule(**changes), started=0.0, ends=ends)
     for one in samples:
@@ -135,7 +135,10 @@ def test_blocks_leave_what_samples_leave(
     dice = random.Random(7)
     for _ in range(40):
         taken = states([dice.choice(words) for _ in range(dice.randrange(1, 40))])
-        changes = {"direction": direction, "warm_up_seconds": dice.choice((0.0, 4.0))}
+        changes: dict[str, Any] = {
+            "direction": direction,
+            "warm_up_seconds": dice.choice((0.0, 4.0)),
+        }
         singly = watched(taken, ends=30.0, **changes)
         in_blocks = Watched(rule(**changes), started=0.0, ends=30.0)
         left = [*taken]
