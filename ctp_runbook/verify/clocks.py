@@ -22,7 +22,7 @@ class ClockShifts:
     """The shifts that a journal tells; whoever claims one that was not is apart ever after."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        # Of two that stand still, the process moves no clock, and the host one of two.
+        # A process that stood still moves no clock; a host that was suspended moves one of two.
         self._shifts = [
             (record, shift)
             for record in records

@@ -35,7 +35,7 @@ _NEXT = {
     State.CLOSED: set[State](),
 }
 _BEFORE_SWITCH = {state for state in State if state.is_before_switch}
-# A rollback that failed is one as well: whatever is not named here ends out of ROLLING_BACK.
+# Whatever is not named here is the end of a rollback, kept, late, unvalidated or failed.
 _ENDS = {
     Outcome.COMPLETED: {State.WATCHING, State.HOLDING},
     Outcome.DRY_RUN_OK: set(State),

@@ -47,28 +47,28 @@ def verify_pair(
     Without ``max_rollback_seconds`` the limit is that of RUNBOOK §8. No age check.
     """
     limit = MAX_ROLLBACK_SECONDS if max_rollback_seconds is None else max_rollback_seconds
-    one, cutover_wrong = _read(cutover, "CUTOVER")
-    two, rollback_wrong = _read(rollback, "ROLLBACK")
+    forth, forth_wrong = _read(cutover, "CUTOVER")
+    back, back_wrong = _read(rollback, "ROLLBACK")
+    due = [
+        ("steps", "known steps, in order", _of_both(_step_findings, forth, back)),
+        ("arithmetic", "the numbers fit each other", _of_both(_sums, forth, back)),
+        ("cutover", "the cutover is consistent", _named(forth, _cutover_findings(forth))),
+        ("rollback", "the rollback is consistent", _named(back, _rollback_findings(back, limit))),
+        (
+            "outcome",
+            "the outcome is the one allowed",
+            _cross_findings(forth, back, allow=allow_cutover_rollback),
+        ),
+    ]
     checks = [
-        checked("cutover keys", "every key is there, in form", cutover_wrong),
-        checked("rollback keys", "every key is there, in form", rollback_wrong),
+        checked("cutover keys", "every key is there, in form", forth_wrong),
+        checked("rollback keys", "every key is there, in form", back_wrong),
     ]
     # What is not in form, or not of a real run, is asked nothing more.
     if all(check.ok for check in checks):
-        checks.append(checked("real", "both are of a real run", _real_findings(one, two)))
+        checks.append(checked("real", "both are of a real run", _real_findings(forth, back)))
     if all(check.ok for check in checks):
-        cross = _cross_findings(one, two, allow=allow_cutover_rollback)
-        checks += [
-            checked("steps", "known steps, in order", _of_both(_step_findings, one, two)),
-            checked("arithmetic", "the numbers fit each other", _of_both(_sums, one, two)),
-            checked("cutover", "the cutover is consistent", _named(one, _cutover_findings(one))),
-            checked(
-                "rollback",
-                "the rollback is consistent",
-                _named(two, _rollback_findings(two, limit=limit)),
-            ),
-            checked("outcome", "the outcome is the one allowed", cross),
-        ]
+        checks += [checked(*check) for check in due]
     return VerificationReport(f"{cutover} {rollback}", tuple(checks), contract_only=True)
 
 
@@ -172,7 +172,7 @@ def _success_findings(env: ResultEnv, bad: list[str]) -> Iterator[str]:
         yield "CUTOVER_SUCCESS is true without a sample of the watch"
 
 
-def _rollback_findings(env: ResultEnv, *, limit: float) -> Iterator[str]:
+def _rollback_findings(env: ResultEnv, limit: float) -> Iterator[str]:
     success, failed = env.flag("SUCCESS"), env.text("FAILED_STEP")
     if not env.flag("TRIGGERED"):
         if env.steps or failed:

@@ -78,10 +78,14 @@ def _checks(
         ),
         (
             "baseline",
-            "compared again, the old engine's samples say the same",
+            "the old engine's samples are whole and of before the switch",
             watch.baseline_findings(*both),
         ),
-        ("verdict", "judged again, the samples say the same", watch.verdict_findings(*both)),
+        (
+            "verdict",
+            "judged and compared again, the samples say the same",
+            watch.verdict_findings(*both),
+        ),
         ("rollback", "the rollback had its reason and kept its budget", _rollback(history, limit)),
         (
             "evidence",

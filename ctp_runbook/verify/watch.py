@@ -28,7 +28,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, sample_of
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify.journal import CLOCK_SLACK_SECONDS
-from ctp_runbook.watch.baseline import NOT_COMPARED, read_baseline
+from ctp_runbook.watch.baseline import NOT_COMPARED, BothEngines
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.replay import read_rules, rejudge, window_is_over
 from ctp_runbook.watch.verdicts import Firing
@@ -157,14 +157,18 @@ def _read(run: RunDir, path: Path, ended: Record) -> _SamplesFile:
 
 
 def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The verdict judged again from the samples, compared with the one that was written.
+    """The verdict and the comparison with the old engine made again, and as they were written.
 
     Raises EvidenceInvalid when it cannot be judged.
     """
     if history.watch_ended is None or history.watch_started is None:
         return
+    both = None
     try:
-        judged, firing = rejudge(run, history)
+        # Of a watch that was stopped before its end nothing is compared.
+        if window_is_over(history):
+            both = BothEngines(run, history, read_rules(history.plan.watch))
+        judged, firing = rejudge(run, history, both=both)
     except _UNJUDGEABLE as error:
         raise EvidenceInvalid([f"the watch cannot be judged again: {error!r}"]) from error
     said, verdict = history.watch_ended.payload, judged.overall.name
@@ -174,6 +178,8 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
         yield f"the samples say: {judged.sentence}; watch_ended: {said.sentence}"
     yield from _metric_findings(judged, said.metrics)
     yield from _firing_findings(firing, history.trigger)
+    compared = both.baseline() if both else NOT_COMPARED
+    yield from _comparison_findings(said.baseline, due=compared.payload)
     if history.outcome is Outcome.COMPLETED and verdict != "PASSED":
         yield f"COMPLETED, but the samples judge to {verdict}: {judged.sentence}"
 
@@ -251,9 +257,9 @@ def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -
 
 
 def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The samples file as the journal digested it, and the comparison, made again.
+    """The old engine's samples: those the journal digested, taken before the switch.
 
-    Raises EvidenceInvalid when either cannot be read or compared.
+    Raises EvidenceInvalid when they cannot be read.
     """
     ended = history.baseline_ended
     name = run.baseline.relative_to(run.path).as_posix()
@@ -266,8 +272,6 @@ def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
     file = _read(run, run.baseline, ended)
     yield from file.findings(ended)
     yield from _before_switch_findings(file, history, ended)
-    if history.watch_ended:
-        yield from _comparison_findings(run, history, history.watch_ended.payload.baseline)
 
 
 def _before_switch_findings(
@@ -286,13 +290,7 @@ def _before_switch_findings(
             yield f"{file.name}:{line}: taken from {sample.target}, not from the old engine"
 
 
-def _comparison_findings(run: RunDir, history: History, said: ComparisonFacts) -> Iterator[str]:
-    due = NOT_COMPARED.payload
-    try:
-        if window_is_over(history):
-            due = read_baseline(run, history, read_rules(history.plan.watch)).payload
-    except _UNJUDGEABLE as error:
-        raise EvidenceInvalid([f"the baseline cannot be compared again: {error!r}"]) from error
+def _comparison_findings(said: ComparisonFacts, *, due: ComparisonFacts) -> Iterator[str]:
     if said.sentence != due.sentence:
         yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
     for key, compared in due.metrics.items():

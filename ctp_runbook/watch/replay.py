@@ -57,9 +57,11 @@ def rejudge(
     *,
     so_far_mono: float | None = None,
     rules: WatchRules | None = None,
+    both: BothEngines | None = None,
 ) -> tuple[WindowJudgement, Firing | None]:
     """Judge the window again by the rules in the journal's header, or by other ``rules``.
 
+    Whoever wants the comparison as well hands ``both`` in, empty, for the samples are read once.
     With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
     Raises JournalError for unreadable samples, TriggerError for a trigger that does not parse.
     """
@@ -76,7 +78,8 @@ def rejudge(
         ends_mono=ends,
     )
     is_final = so_far_mono is None
-    both = BothEngines(run, history, rules) if is_final and window_is_over(history) else None
+    if both is None and is_final and window_is_over(history):
+        both = BothEngines(run, history, rules)
     # The first time the run entered WATCHING the watch began; each time after, somebody resumed it.
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
     replay(judge, run.samples, accepted_mono=resumed, onlooker=both.add if both else None)
