@@ -153,7 +153,7 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
             from ctp_runbook.show.terminal import Narrator
 
             with Narrator().on_terminal() as narrator:
-                history = launch.follow(run, until=narrator.tick, on_change=narrator)
+                history = launch.follow(run, until=lambda _: False, on_change=narrator)
     except KeyboardInterrupt:
         state = launch.read_history(run).state
         say(

@@ -91,10 +91,13 @@ class ReadyKernel:
         """End the kernel with its process group and wait until it is gone."""
         self.client.stop_channels()
         process = getattr(self.manager.provisioner, "process", None)
-        if process is not None:
-            signal_group(process.pid)
-            await asyncio.to_thread(process.wait, _END_SECONDS)
-        await self.manager.cleanup_resources()
+        try:
+            if process is not None:
+                signal_group(process.pid)
+                await asyncio.to_thread(process.wait, _END_SECONDS)
+        finally:
+            # Its sockets are ours to close, also where nobody saw it go in time.
+            await self.manager.cleanup_resources()
 
 
 def signal_group(pid: int) -> None:

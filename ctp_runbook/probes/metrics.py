@@ -13,7 +13,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.record.samples import series_key
 
-__all__ = ["ask", "fetch", "is_port_open", "parse_page", "scrape"]
+__all__ = ["fetch", "is_port_open", "parse_page", "scrape"]
 
 # Nobody can listen where the host has no such address (``::1`` of localhost without IPv6).
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -35,18 +35,13 @@ def fetch(url: str, *, seconds: float) -> bytes:
 
     Follows no redirect and uses no proxy: what is asked is a process of this host.
     """
-    status, body = ask(url, seconds=seconds)
+    try:
+        status, body = exchange(url, seconds=seconds)
+    except ProbeError as error:
+        raise ProbeError(f"{url}: {error}") from error
     if status != 200:
         raise ProbeError(f"{url}: answered HTTP {status}, expected 200")
     return body
-
-
-def ask(url: str, *, seconds: float) -> tuple[int, bytes]:
-    """Return the status and the body, whatever it is: ``fetch`` for who reads what a refusal says."""
-    try:
-        return exchange(url, seconds=seconds)
-    except ProbeError as error:
-        raise ProbeError(f"{url}: {error}") from error
 
 
 def parse_page(text: str, *, families: Collection[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -44,13 +45,14 @@ def decode_object(output: bytes, *, subject: str) -> Document:
             f"{subject}: more than {_OUTPUT_LIMIT_BYTES >> 20} MiB of output, expected one object"
         )
     odd: list[str] = []
+    number = partial(_number, odd=odd)
     try:
         # A byte order mark is not the object's; UTF-16, which `json` would guess, is refused.
         value = json.loads(
             output.decode("utf-8-sig"),
             object_pairs_hook=_without_duplicates,
-            parse_constant=lambda word: _odd_number(word, odd),
-            parse_float=lambda text: _finite(text, odd),
+            parse_constant=number,
+            parse_float=number,
         )
     except RecursionError as error:
         raise ProbeError(f"{subject}: not JSON that can be read: nested too deeply") from error
@@ -70,12 +72,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def _odd_number(word: str, odd: list[str]) -> float:
-    odd.append(word)
-    return float(word.replace("Infinity", "inf"))
-
-
-def _finite(text: str, odd: list[str]) -> float:
+def _number(text: str, *, odd: list[str]) -> float:
+    """Return a number as written; NaN, an infinity and 1e999 go to ``odd``, too."""
     value = float(text)
     if not math.isfinite(value):
         odd.append(text[:LONGEST_SHOWN])

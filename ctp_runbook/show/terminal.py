@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ctp_runbook.model import Phase, State
 from ctp_runbook.record import kinds
@@ -86,38 +85,31 @@ class Narrator:
     """Prints what is new each time it is shown the history; on a terminal, a clock below it."""
 
     def __init__(self) -> None:
-        self._told = 0
-        self._status: Any = None
-
-    def tick(self, history: History) -> bool:
-        """Move the clock of the status line; always False, to be put into a condition."""
-        if self._status is not None:
-            self._status.update(_waiting_for(history))
-        return False
+        self._history = History(())
 
     def __call__(self, history: History) -> None:
         """Print the records that came since the last call."""
-        for record in history.records[self._told :]:
+        for record in history.records[len(self._history.records) :]:
             if line := sentence_of(record):
                 import click  # not for who asks for the countdown alone
 
                 mark = line.strip()[:1]
                 click.secho(line, fg=_COLOURS.get(mark), bold=record.kind in ("state", "closed"))
-        self._told = len(history.records)
-        if self._status is not None:
-            self._status.update(_waiting_for(history))
+        self._history = history
+
+    def __rich__(self) -> str:
+        """Return the line below, as it is now: rich asks for it whenever it draws the line anew."""
+        return _waiting_for(self._history) if self._history.records else "starting"
 
     @contextlib.contextmanager
     def on_terminal(self) -> Iterator[Narrator]:
         """Show a live status line meanwhile, where there is a terminal to show it on."""
-        if not sys.stdout.isatty():
-            yield self
-            return
-        from rich.console import Console
+        with contextlib.ExitStack() as line:
+            if sys.stdout.isatty():
+                from rich.console import Console
 
-        with Console().status("starting") as self._status:
+                line.enter_context(Console().status(self))
             yield self
-        self._status = None
 
 
 def _waiting_for(history: History) -> str:

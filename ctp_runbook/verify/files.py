@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from ctp_runbook.errors import ConfigError, JournalError
+from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
@@ -238,18 +238,19 @@ def _stamp_findings(stamp: _Stamp, run: RunDir, history: History) -> Iterator[st
 
 
 def manifest_findings(run: RunDir) -> Iterator[str]:
-    """Every listed file as it was listed; under a seal, none that is not."""
+    """Every listed file as it was listed; under a seal, none that is not.
+
+    Raises EvidenceInvalid when it cannot be read.
+    """
     try:
         data = run.manifest.read_bytes()
         manifest = read_manifest(data)
         paths = {name: run.path / name for name in manifest.files}
         content = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     except OSError as error:
-        yield f"manifest.json: cannot be read: {error.strerror}"
-        return
+        raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error
     except (ValueError, JournalError) as error:
-        yield f"manifest.json: not a manifest: {error}"
-        return
+        raise EvidenceInvalid([f"manifest.json: not a manifest: {error}"]) from error
     for name, due in manifest.files.items():
         if name not in content:
             yield f"manifest.json lists {name}, which is not there"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from ctp_runbook.errors import JournalError, TriggerError
+from ctp_runbook.errors import EvidenceInvalid, JournalError, TriggerError
 from ctp_runbook.model import Outcome, Phase
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, utc_text
@@ -22,6 +22,7 @@ from ctp_runbook.record.kinds import (
     MetricEnd,
     StepStarted,
     Triggered,
+    WatchEnded,
 )
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, sample_of
@@ -44,6 +45,8 @@ __all__ = [
 WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
+# Rules that a header has, and by which nothing can be judged.
+_UNJUDGEABLE = (JournalError, TriggerError, KeyError, TypeError, ValueError)
 _NO_METRIC = ("", None, None, False)
 
 
@@ -91,63 +94,79 @@ def window_findings(history: History) -> Iterator[str]:
 
 
 def sample_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The samples file: the one the journal digested, whole, in order, taken in the window."""
+    """The samples file: the one the journal digested, whole, in order, taken in the window.
+
+    Raises EvidenceInvalid when it cannot be read.
+    """
     started, ended = history.watch_started, history.watch_ended
-    if ended is None:
+    if started is None or ended is None:
         return
-    name = run.samples.relative_to(run.path).as_posix()
-    try:
-        file = _read(run.samples)
-    except OSError as error:
-        yield f"{name}: cannot be read: {error.strerror}; the journal counts samples"
-        return
-    except JournalError as error:
-        yield str(error)
-        return
-    said = ended.payload
-    if file.sha256 != said.samples_sha256:
-        yield f"{name}: sha256 {file.sha256[:12]}…; watch_ended says {said.samples_sha256[:12]}…"
-    if not file.is_whole:
-        yield f"{name}: its last line is torn"
-    if started:
-        yield from _order_findings(name, file.samples, history, window=(started, ended))
-    yield from (f"{name}: {wrong}" for wrong in schedule_findings(file.samples, history))
+    file = _read(run, run.samples, ended)
+    yield from file.findings(ended)
+    wrong = (
+        _order_findings(file.samples, history, window=(started, ended)),
+        schedule_findings(file.samples, history),
+    )
+    yield from (f"{file.name}:{finding}" for findings in wrong for finding in findings)
     yield from disturbance_findings(history, file.samples)
-    if len(file.samples) != said.samples:
-        yield f"{name}: {len(file.samples)} samples; watch_ended counts {said.samples}"
 
 
 class _SamplesFile(NamedTuple):
     """A samples file as it was read once: when each was taken, of whom and how; not the series."""
 
+    name: str
     sha256: str
     is_whole: bool
     samples: list[Sample]
 
+    def findings(self, ended: Record[BaselineEnded] | Record[WatchEnded]) -> Iterator[str]:
+        """Whether it is the one that the journal counted and digested."""
+        name, said, sha256 = self.name, ended.payload, self.sha256
+        if sha256 != said.samples_sha256:
+            yield (f"{name}: sha256 {sha256[:12]}…; {ended.kind} says {said.samples_sha256[:12]}…")
+        if not self.is_whole:
+            yield f"{name}: its last line is torn"
+        if len(self.samples) != said.samples:
+            yield f"{name}: {len(self.samples)} samples; {ended.kind} counts {said.samples}"
+        for number, sample in enumerate(self.samples):
+            where = f"{name}:{number + 1}"
+            if sample.seq != number:
+                yield f"{where}: sample {sample.seq} stands where {number} is due"
+            if sample.due > sample.mono:
+                yield f"{where}: it was due at {sample.due!r} and taken at {sample.mono!r}"
+            if sample.ok == bool(sample.error):
+                yield f"{where}: ok is {str(sample.ok).lower()} with the error {sample.error!r}"
 
-def _read(path: Path) -> _SamplesFile:
-    """Read a file line by line: a day of samples is more than one wants to hold.
 
-    Raises OSError, or JournalError naming the line that is no sample.
-    """
+def _read(run: RunDir, path: Path, ended: Record) -> _SamplesFile:
+    """Read a file line by line: a day of samples is more than one wants to hold."""
+    name = path.relative_to(run.path).as_posix()
     digest, line, samples = hashlib.sha256(), b"\n", []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            digest.update(line)
-            sample = sample_of(line, path=path, number=number)
-            samples.append(structs.replace(sample, series={}))
-    return _SamplesFile(digest.hexdigest(), line.endswith(b"\n"), samples)
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                digest.update(line)
+                sample = sample_of(line, path=path, number=number)
+                samples.append(structs.replace(sample, series={}))
+    except OSError as error:
+        said = f"{name}: cannot be read: {error.strerror}; {ended.kind} digests it"
+        raise EvidenceInvalid([said]) from error
+    except JournalError as error:
+        raise EvidenceInvalid([str(error)]) from error
+    return _SamplesFile(name, digest.hexdigest(), line.endswith(b"\n"), samples)
 
 
 def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The verdict judged again from the samples, compared with the one that was written."""
+    """The verdict judged again from the samples, compared with the one that was written.
+
+    Raises EvidenceInvalid when it cannot be judged.
+    """
     if history.watch_ended is None or history.watch_started is None:
         return
     try:
         judged, firing = rejudge(run, history)
-    except (JournalError, TriggerError, KeyError, TypeError, ValueError) as error:
-        yield f"the watch cannot be judged again: {error!r}"
-        return
+    except _UNJUDGEABLE as error:
+        raise EvidenceInvalid([f"the watch cannot be judged again: {error!r}"]) from error
     said, verdict = history.watch_ended.payload, judged.overall.name
     if verdict != said.verdict:
         yield f"the samples judge to {verdict} ({judged.sentence}); watch_ended says {said.verdict}"
@@ -166,46 +185,35 @@ def _seconds_between(start: Record, end: Record) -> float:
 
 
 def _order_findings(
-    name: str, samples: Sequence[Sample], history: History, *, window: tuple[Record, Record]
+    samples: Sequence[Sample], history: History, *, window: tuple[Record, Record]
 ) -> Iterator[str]:
-    """What is wrong with the order of samples, or that of the window and them."""
+    """What is wrong with the order of samples, or that of the window and them, by line."""
     started, ended = window
     # In another boot the monotonic clock begins anew, and says nothing of the one before.
     one_boot = len({record.boot_id for record in history.records}) == 1
     shifts = ClockShifts(history.records)
     last_wall = started.wall.timestamp() - _EDGE_SECONDS
     last_mono = started.mono - _EDGE_SECONDS
-    for number, sample in enumerate(samples):
-        where = f"{name}:{number + 1}"
-        yield from (f"{where}: {wrong}" for wrong in _form_findings(sample, number))
+    for line, sample in enumerate(samples, start=1):
         wall = sample.wall
         if one_boot:
             wall = shifts.unshifted(wall, mono=sample.mono, since=started)
             lasted = sample.mono - started.mono
             apart = abs(wall - started.wall.timestamp() - lasted)
             if apart > CLOCK_SLACK_SECONDS + 0.001 * lasted:
-                yield f"{where}: wall and monotonic clock are {apart:.1f} s apart"
+                yield f"{line}: wall and monotonic clock are {apart:.1f} s apart"
             if sample.mono < last_mono - _EDGE_SECONDS:
-                yield f"{where}: its monotonic clock is before that of the window or sample before"
+                yield f"{line}: its monotonic clock is before that of the window or sample before"
         if wall < last_wall - CLOCK_SLACK_SECONDS:
-            yield f"{where}: taken at {utc_text(sample.wall)}, before the window or sample before"
+            yield f"{line}: taken at {utc_text(sample.wall)}, before the window or sample before"
         last_wall, last_mono = max(last_wall, wall), max(last_mono, sample.mono)
     end = ended.wall.timestamp()
     if one_boot:
         end = shifts.unshifted(end, mono=ended.mono, since=started)
         if last_mono > ended.mono + _EDGE_SECONDS:
-            yield f"{name}: a sample's monotonic clock is after the end of the watch"
+            yield " a sample's monotonic clock is after the end of the watch"
     if last_wall > end + _EDGE_SECONDS:
-        yield f"{name}: a sample is from {utc_text(last_wall)}, after the watch ended"
-
-
-def _form_findings(sample: Sample, number: int) -> Iterator[str]:
-    if sample.seq != number:
-        yield f"sample {sample.seq} stands where {number} is due"
-    if sample.due > sample.mono:
-        yield f"it was due at {sample.due!r} and taken at {sample.mono!r}"
-    if sample.ok == bool(sample.error):
-        yield f"ok is {str(sample.ok).lower()} with the error {sample.error!r}"
+        yield f" a sample is from {utc_text(last_wall)}, after the watch ended"
 
 
 def _metric_findings(judged: WindowJudgement, written: Mapping[str, MetricEnd]) -> Iterator[str]:
@@ -243,7 +251,10 @@ def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -
 
 
 def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The samples file as the journal digested it, and the comparison, made again."""
+    """The samples file as the journal digested it, and the comparison, made again.
+
+    Raises EvidenceInvalid when either cannot be read or compared.
+    """
     ended = history.baseline_ended
     name = run.baseline.relative_to(run.path).as_posix()
     if ended is None:
@@ -252,45 +263,36 @@ def baseline_findings(run: RunDir, history: History) -> Iterator[str]:
         if history.watch_started is not None:
             yield "the journal has no baseline_ended: what the old engine showed is not proved"
         return
-    said = ended.payload
-    try:
-        file = _read(run.baseline)
-        if file.sha256 != said.samples_sha256:
-            yield f"{name}: sha256 {file.sha256[:12]}…; baseline_ended says another"
-        if len(file.samples) != said.samples:
-            yield f"{name}: {len(file.samples)} samples; baseline_ended: {said.samples}"
-        yield from _before_switch_findings(name, file.samples, history, ended)
-        if history.watch_ended:
-            yield from _comparison_findings(run, history, history.watch_ended.payload.baseline)
-    except OSError as error:
-        yield f"{name}: cannot be read: {error.strerror}; baseline_ended digests it"
-    except (JournalError, KeyError, TypeError, ValueError) as error:
-        yield f"the baseline cannot be compared again: {error!r}"
+    file = _read(run, run.baseline, ended)
+    yield from file.findings(ended)
+    yield from _before_switch_findings(file, history, ended)
+    if history.watch_ended:
+        yield from _comparison_findings(run, history, history.watch_ended.payload.baseline)
 
 
 def _before_switch_findings(
-    name: str, samples: Sequence[Sample], history: History, ended: Record[BaselineEnded]
+    file: _SamplesFile, history: History, ended: Record[BaselineEnded]
 ) -> Iterator[str]:
-    """Between the run's beginning and the first stop, on one boot, in order."""
+    """Between the run's beginning and the first stop, on one boot, of the old engine."""
     stops = (r for r in history.of_kind(StepStarted) if r.payload.phase is Phase.SWITCH)
     if any(stop.seq < ended.seq for stop in stops):
         yield "baseline_ended stands behind the first stop: those samples are not a baseline"
     begun = history.records[0]
-    for number, sample in enumerate(samples):
-        where = f"{name}:{number + 1}"
-        if sample.seq != number:
-            yield f"{where}: sample {sample.seq} stands where {number} is due"
+    for line, sample in enumerate(file.samples, start=1):
         in_time = begun.mono - _EDGE_SECONDS <= sample.mono <= ended.mono
         if begun.boot_id == ended.boot_id and not in_time:
-            yield f"{where}: not taken between the run's start and baseline_ended"
+            yield f"{file.name}:{line}: not taken between the run's start and baseline_ended"
         if sample.source == "engine" and sample.target != ended.payload.url:
-            yield f"{where}: taken from {sample.target}, not from the old engine"
+            yield f"{file.name}:{line}: taken from {sample.target}, not from the old engine"
 
 
 def _comparison_findings(run: RunDir, history: History, said: ComparisonFacts) -> Iterator[str]:
     due = NOT_COMPARED.payload
-    if window_is_over(history):
-        due = read_baseline(run, history, read_rules(history.plan.watch)).payload
+    try:
+        if window_is_over(history):
+            due = read_baseline(run, history, read_rules(history.plan.watch)).payload
+    except _UNJUDGEABLE as error:
+        raise EvidenceInvalid([f"the baseline cannot be compared again: {error!r}"]) from error
     if said.sentence != due.sentence:
         yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
     for key, compared in due.metrics.items():

@@ -27,7 +27,7 @@ def docker(tmp_path: Path) -> FakeDocker:
     return fake
 
 
-def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 4.0) -> GateResult:
+def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 60.0) -> GateResult:
     compose = docker.bin / "compose.yaml"
     compose.touch()
     options = GateOptions(
@@ -90,7 +90,7 @@ def test_what_is_not_healthy_is_named(docker: FakeDocker, given: dict[str, str],
     """Not healthy within the deadline: by name, with its last log lines or what it lacks."""
     becomes = given.get("health", "healthy")
     docker.service("kafka", becomes=becomes, **given)
-    result = _gate(docker)
+    result = _gate(docker, seconds=8.0)
     assert result.exit_code == 3
     assert said in result.sentence
     assert "wait_healthy" in result.sentence
@@ -172,7 +172,7 @@ def test_another_compose_at_work_is_waited_for(docker: FakeDocker) -> None:
     """One whose gate was killed may have made the container a moment ago."""
     docker.service("kafka", status="absent", runs="")
     docker.set(in_use=1)
-    result = _gate(docker, seconds=60.0)
+    result = _gate(docker)
     assert result.is_ok, result.sentence
     assert docker.asked().count("up --detach") == 2
 
@@ -181,7 +181,7 @@ def test_another_compose_that_does_not_end_is_told(docker: FakeDocker) -> None:
     """At the deadline, in docker's words."""
     docker.service("kafka", status="absent", runs="")
     docker.set(in_use=999)
-    result = _gate(docker, seconds=2.5)
+    result = _gate(docker, seconds=6.0)
     assert result.exit_code == 3
     assert "is already in use by container 7" in result.sentence
 
@@ -210,8 +210,8 @@ def test_what_ended_for_good_is_not_waited_for(docker: FakeDocker) -> None:
     docker.service("kafka", status="exited", health="")
     docker.service("redis", health="")
     began = time.monotonic()
-    result = _gate(docker, execute=False, seconds=60.0)
-    assert time.monotonic() - began < 20
+    result = _gate(docker, execute=False)
+    assert time.monotonic() - began < 30
     assert "kafka is exited" in result.sentence
     assert "service redis has no health check" in result.sentence
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -489,7 +488,7 @@ def test_what_others_saw_is_kept(member: Member, tmp_path: Path) -> None:
 def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
     """An abort does not wait for an alive command that hangs: it could not tell."""
     began = time.monotonic()
-    hanging = replace(member, alive_command="sleep 600")
+    hanging = member._replace(alive_command="sleep 600")
     seen = observe_member(
         hanging, known=None, cwd=tmp_path, env=ENVIRON, seconds=60, interrupt=lambda: "abort"
     )
@@ -502,7 +501,7 @@ def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
 
 def test_a_glance_sees_who_runs(member: Member, tmp_path: Path, process: Identity) -> None:
     """By what the journal knows, by the pid file, and by a bare pid; the command is not asked."""
-    deaf = replace(member, alive_command="touch asked; exit 0")
+    deaf = member._replace(alive_command="touch asked; exit 0")
 
     def shows(known: Identity | None = None) -> bool:
         return shows_by_name_or_port(deaf, known=known, cwd=tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["FakeDocker"]
 
-_SCRIPT = """#!{python}
+_SCRIPT = """#!{python} -SE
 import json, sys
 from pathlib import Path
 
@@ -92,8 +92,8 @@ class FakeDocker:
     def service(self, name: str, **given: Any) -> None:
         """A service, running and healthy as its file says unless ``given`` otherwise."""
         plain = {"status": "running", "health": "healthy", "hash": "h1", "runs": "h1", "ports": []}
-        plain |= {"id": "", "replaced": False}
-        self._state["services"][name] = {**plain, "becomes": "healthy", **given}
+        seldom = {"id": "", "replaced": False, "becomes": "healthy"}
+        self._state["services"][name] = {**plain, **seldom, **given}
         self._write()
 
     def set(self, **given: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
@@ -16,7 +16,8 @@ from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.rehearsal.twin_files import render, write_wrappers
 
 
-class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Settings:
     """What a test process might be told."""
 
     name: str

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ctp_runbook.model import StepStatus
 from ctp_runbook.notebook.progress import progress_sentence
@@ -251,23 +253,61 @@ def test_nothing_runs_out_elsewhere(tmp_path: Path) -> None:
     assert countdown(history_of(tmp_path, holding, closed), mono=0.0) is None
 
 
-class _Status:
-    """Stands in for rich's status line."""
-
-    def __init__(self) -> None:
-        self.shown: list[str] = []
-
-    def update(self, text: str) -> None:
-        """Keep what is shown."""
-        self.shown.append(text)
+def line_below(narrator: Narrator) -> str:
+    """The line that rich draws, without its colours."""
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as drawn:
+        console.print(narrator)
+    return drawn.get().strip()
 
 
-def test_the_terminal_shows_it_move(tmp_path: Path) -> None:
-    """Each look moves the clock, though the journal says nothing new."""
-    history, _ = held(tmp_path)
+def test_the_terminal_shows_it_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time the line is drawn its clock has moved, though the journal says nothing new."""
+    history, since = held(tmp_path)
     narrator = Narrator()
-    narrator._status = status = _Status()
-    assert narrator.tick(history) is False
-    assert narrator.tick(history) is False
-    assert len(status.shown) == 2
-    assert all("HOLDING: rolls back in" in text for text in status.shown)
+    narrator(history)
+    seen = []
+    for seconds in (48.0, 49.0):
+        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda s=seconds: since + s)
+        seen.append(line_below(narrator))
+    assert seen == [
+        f"HOLDING: rolls back in {left} unless resumed; no data; Ctrl-C leaves the run going"
+        for left in ("4:12", "4:11")
+    ]
+
+
+def test_the_line_says_how_much_of_the_watch_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds of the window, never below none."""
+    watching = ("state", {"to": "WATCHING", "reason": "verified"})
+    history = history_of(tmp_path, watching, ("watch_started", {"minutes": 1.0}))
+    narrator = Narrator()
+    narrator(history)
+    began = history.records[-1].mono
+    for gone, left in ((12.0, "48"), (90.0, "0")):
+        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda g=gone: began + g)
+        assert line_below(narrator).startswith(f"watching, {left} s left; Ctrl-C")
+
+
+def test_before_the_first_record_the_line_says_that_it_starts() -> None:
+    """Nothing is known yet, and no state is claimed."""
+    assert line_below(Narrator()) == "starting"
+
+
+def test_a_reason_in_square_brackets_is_no_colour(tmp_path: Path) -> None:
+    """What an operator wrote is text on the terminal, whatever it holds."""
+    state = ("state", {"to": "HOLDING", "reason": "see [bold]ticket[/bold] [17]"})
+    narrator = Narrator()
+    narrator(history_of(tmp_path, state))
+    assert "see [bold]ticket[/bold] [17]" in line_below(narrator)
+
+
+def test_on_a_terminal_the_line_is_there_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And gone when the run is left."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with Narrator().on_terminal() as narrator:
+        assert isinstance(narrator, Narrator)
+    assert "starting" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from ctp_runbook.errors import EvidenceInvalid
@@ -22,6 +24,16 @@ def test_a_finding_is_one_line(finding: str) -> None:
     """Whatever a forged file has in it: what quotes it does not become two findings."""
     check = checked("files", "all well", [finding])
     assert VerificationReport("run x", (check,)).findings == ("a b",)
+
+
+def test_a_check_that_cannot_go_on_says_why() -> None:
+    """What it said before counts as well; nobody takes its silence for a pass."""
+
+    def findings() -> Iterator[str]:
+        yield "record 3: no end"
+        raise EvidenceInvalid(["record 9: no start"])
+
+    assert checked("acts", "all well", findings()) == BROKEN
 
 
 def test_an_empty_finding_is_a_finding() -> None:

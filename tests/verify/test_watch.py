@@ -144,7 +144,7 @@ BAD_SAMPLES: dict[str, tuple[Edit, str]] = {
     ),
     "due half a turn after its turn": (
         lambda raws: [raw.update(_due(raw, late=60.0 * (raw["seq"] == 5))) for raw in raws],
-        f"{SAMPLES}: 6: due 1.50 turns after the one before, 0 missed",
+        f"{SAMPLES}:6: due 1.50 turns after the one before, 0 missed",
     ),
 }
 
@@ -208,7 +208,7 @@ FILES: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
     "samples gone": (
         SAMPLES,
         lambda data: None,
-        f"{SAMPLES}: cannot be read: No such file or directory; the journal counts samples",
+        f"{SAMPLES}: cannot be read: No such file or directory; watch_ended digests it",
     ),
     "samples of somebody else": (
         SAMPLES,
@@ -225,17 +225,17 @@ FILES: dict[str, tuple[str, Callable[[bytes], bytes | None], str]] = {
     "a baseline of somebody else": (
         BASELINE,
         lambda data: data.replace(b"100.0", b"101.0", 1),
-        "; baseline_ended says another",
+        "…; baseline_ended says ",
     ),
     "a sample of the baseline less": (
         BASELINE,
         _one_less,
-        f"{BASELINE}: 19 samples; baseline_ended: 20",
+        f"{BASELINE}: 19 samples; baseline_ended counts 20",
     ),
     "no baseline at all": (
         BASELINE,
         lambda data: b"not a sample\n",
-        "the baseline cannot be compared again: JournalError(",
+        f"/{BASELINE}:1: not a sample: JSON is malformed",
     ),
 }
 

@@ -16,10 +16,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.engine.account import Account
@@ -47,7 +46,8 @@ __all__ = ["Engine", "EngineSettings", "main"]
 _QUERY_EVERY_SECONDS = 5.0
 
 
-class EngineSettings(Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class EngineSettings:
     """An engine's configuration, and below it what it can be made to do wrong.
 
     With ``valkey_dir`` orders come through the Redis bridge; with ``plane_dir`` what it sees and

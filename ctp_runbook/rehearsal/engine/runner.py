@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-from msgspec import Struct
 
 __all__ = ["ORDERS_PER_SECOND", "RunnerSettings", "order_of"]
 
 ORDERS_PER_SECOND = 5.0
 
 
-class RunnerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class RunnerSettings:
     """``valkey_dir`` holds Valkey's port; ``front_dir`` and the rest are the direct runner's own.
 
     The direct runner closes the Redis path once its own stands; without ``valkey_dir`` it has none

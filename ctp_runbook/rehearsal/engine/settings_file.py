@@ -1,17 +1,17 @@
-"""Settings of a twin process: a JSON file into a frozen record, unknown names refused."""
+"""Settings of a twin process: a JSON file into a frozen dataclass, unknown names refused."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
-
-import msgspec
 
 from ctp_runbook.errors import RunbookError
 
 __all__ = ["load_settings"]
 
-_Settings = TypeVar("_Settings", bound=msgspec.Struct)
+_Settings = TypeVar("_Settings")
 
 
 def load_settings(kind: type[_Settings], *files: Path) -> _Settings:
@@ -23,8 +23,9 @@ def load_settings(kind: type[_Settings], *files: Path) -> _Settings:
     try:
         for file in files:
             if file is files[0] or file.exists():
-                values |= msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
-        return msgspec.convert(values, kind)
-    except (OSError, msgspec.MsgspecError) as error:
-        names = f"expected the names {sorted(kind.__struct_fields__)}"
-        raise RunbookError(f"{', '.join(map(str, files))}: {error}; {names}") from error
+                values |= json.loads(file.read_bytes())
+        return kind(**values)
+    except (OSError, ValueError, TypeError) as error:
+        names = sorted(each.name for each in fields(kind))  # type: ignore[arg-type]  # a dataclass
+        where = ", ".join(map(str, files))
+        raise RunbookError(f"{where}: {error}; expected an object of {names}") from error

@@ -7,12 +7,9 @@ or armed to happen some seconds after a generation's next login.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import msgspec
-from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 
@@ -37,7 +34,8 @@ class FrontSettings:
     ticks_per_second: float = 10.0
 
 
-class FaultOrder(Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class FaultOrder:
     """One request to the front's control port; every field left out changes nothing.
 
     ``…_generation`` blank means every generation; ``reject_generation`` goes with both rejects.
@@ -66,9 +64,9 @@ class FaultOrder(Struct, frozen=True, forbid_unknown_fields=True):
     def parse(cls, wanted: dict[str, Any]) -> FaultOrder:
         """Refuses a name it does not know, so that a misspelt fault is not a fault left out."""
         try:
-            return msgspec.convert(wanted, cls)
-        except msgspec.ValidationError as error:
-            known = sorted(cls.__struct_fields__)
+            return cls(**wanted)
+        except TypeError as error:
+            known = [each.name for each in fields(cls)]
             raise RunbookError(f"not faults: {error}; expected some of {known}") from error
 
 

@@ -7,13 +7,12 @@ CTP's (error.xml of the API); return codes are those the API's request calls giv
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import msgspec
 
 from ctp_runbook.errors import RunbookError
 
@@ -125,15 +124,18 @@ class Login:
 
 def encode(message: Message) -> bytes:
     """One line, newline included."""
-    return msgspec.json.encode(message) + b"\n"
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> Message:
     """The object on one line; raises ProtocolError for anything else."""
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+        message = json.loads(line)
+    except ValueError as error:
         raise ProtocolError(f"found {line[:80]!r}; expected one JSON object a line") from error
+    if not isinstance(message, dict):
+        raise ProtocolError(f"found {line[:80]!r}; expected one JSON object a line")
+    return message
 
 
 def trading_day() -> str:

@@ -12,13 +12,11 @@ import contextlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
-
-from msgspec import structs
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.rundir import write_atomic
@@ -210,7 +208,7 @@ class Front:
             self._disarm()
             self.faults = Faults()
         self.faults.take(order)
-        self.log.append("fault", **{k: v for k, v in structs.asdict(order).items() if v})
+        self.log.append("fault", **{k: v for k, v in vars(order).items() if v})
         for session in list(self._sessions.values()):
             if order.disconnect and session.generation == order.disconnect:
                 self.lose(session, reason="disconnected by the front")
@@ -230,7 +228,7 @@ class Front:
 
     async def _happen(self, order: FaultOrder) -> None:
         await asyncio.sleep(order.after_seconds)
-        now = structs.replace(order, after_login_of="", after_seconds=0.0, repeat=1)
+        now = replace(order, after_login_of="", after_seconds=0.0, repeat=1)
         for turn in range(order.repeat):
             if turn:
                 await asyncio.sleep(order.repeat_every_seconds)

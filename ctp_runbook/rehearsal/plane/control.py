@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop

@@ -7,14 +7,13 @@ is the supervisor's word on every part; it is replaced whole at each change.
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
 import socket
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-
-import msgspec
-from msgspec import Struct
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.rundir import write_atomic
@@ -37,7 +36,8 @@ PARTS = ("postgres", "valkey", "kafka", "clickhouse", "connect", "ingester")
 CONNECTORS = ("trading-core-connector", "ops-audit-connector")
 
 
-class Credentials(Struct, frozen=True):
+@dataclass(frozen=True)
+class Credentials:
     """A password for each role, made for one plane alone; ``postgres`` is the superuser."""
 
     postgres: str
@@ -49,7 +49,8 @@ class Credentials(Struct, frozen=True):
         return "Credentials(***)"
 
 
-class PartState(Struct, frozen=True):
+@dataclass(frozen=True)
+class PartState:
     """A part or connector: ``state`` is starting, serving, dead, failed, left or down.
 
     ``resident_mb`` is measured by who asks.
@@ -65,7 +66,8 @@ class PartState(Struct, frozen=True):
     resident_mb: float = 0.0
 
 
-class PlaneEvent(Struct, frozen=True):
+@dataclass(frozen=True)
+class PlaneEvent:
     """What became of a part or connector, and when."""
 
     at: str
@@ -74,11 +76,12 @@ class PlaneEvent(Struct, frozen=True):
     sentence: str
 
 
-class PlaneState(Struct, frozen=True):
+@dataclass(frozen=True)
+class PlaneState:
     """The supervisor's word on its plane; events are the last ones, oldest first."""
 
     serving_after_seconds: float | None = None
-    parts: dict[str, PartState] = {}
+    parts: Mapping[str, PartState] = field(default_factory=dict)
     events: tuple[PlaneEvent, ...] = ()
 
 
@@ -116,13 +119,13 @@ class Plane(ProcessFolder):
         """The port a part serves on; raises RunbookError before one was chosen."""
         try:
             return self._ports()[part]
-        except (OSError, msgspec.MsgspecError, KeyError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise RunbookError(f"no port of {part} in {self.dir}: {error!r}; is it up?") from error
 
     def choose_port(self, part: str) -> int:
         """A port that is free now, recorded as the part's own."""
         port = free_port()
-        write_atomic(self._ports_file, msgspec.json.encode({**self._ports(), part: port}))
+        write_atomic(self._ports_file, json.dumps({**self._ports(), part: port}).encode())
         return port
 
     @property
@@ -132,7 +135,8 @@ class Plane(ProcessFolder):
     def _ports(self) -> dict[str, int]:
         if not self._ports_file.exists():
             return {}
-        return msgspec.json.decode(self._ports_file.read_bytes(), type=dict[str, int])
+        ports: dict[str, int] = json.loads(self._ports_file.read_bytes())
+        return ports
 
     @property
     def bootstrap(self) -> str:
@@ -146,22 +150,24 @@ class Plane(ProcessFolder):
     def credentials(self) -> Credentials:
         """The plane's passwords; raises RunbookError where there are none."""
         try:
-            return msgspec.json.decode(self.credentials_file.read_bytes(), type=Credentials)
-        except (OSError, msgspec.MsgspecError) as error:
+            return Credentials(**json.loads(self.credentials_file.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
             raise RunbookError(f"cannot read {self.credentials_file}: {error!r}") from error
 
     def make_credentials(self) -> None:
         """Make the plane's passwords, the first time."""
         if not self.credentials_file.exists():
-            passwords = {user: secrets.token_urlsafe(24) for user in Credentials.__struct_fields__}
-            write_atomic(self.credentials_file, msgspec.json.encode(passwords), mode=0o600)
+            passwords = {user.name: secrets.token_urlsafe(24) for user in fields(Credentials)}
+            write_atomic(self.credentials_file, json.dumps(passwords).encode(), mode=0o600)
 
     def state(self) -> PlaneState:
         """The state file; nothing known where there is none."""
-        try:
-            return msgspec.json.decode(self.state_file.read_bytes(), type=PlaneState)
-        except FileNotFoundError:
+        if not self.state_file.exists():
             return PlaneState()
+        state = json.loads(self.state_file.read_bytes())
+        parts = {name: PartState(**part) for name, part in state["parts"].items()}
+        events = tuple(PlaneEvent(**event) for event in state["events"])
+        return PlaneState(state["serving_after_seconds"], parts, events)
 
     def part_state(self, part: str) -> PartState:
         """The supervisor's word on a part or connector."""

@@ -11,16 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import subprocess
 import time
 from asyncio.subprocess import Process
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-
-import msgspec
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.host.checkout import CHECKOUT
@@ -232,7 +231,7 @@ class Supervisor:
         self._say(name, state, sentence)
 
     def _set(self, name: str, **facts: Any) -> None:
-        self._now[name] = msgspec.structs.replace(self._now[name], **facts)
+        self._now[name] = replace(self._now[name], **facts)
 
     def _say(self, name: str, state: str, sentence: str) -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -243,7 +242,7 @@ class Supervisor:
 
     def _write(self) -> None:
         state = PlaneState(self._serving_after, self._now, self._events)
-        write_atomic(self._plane.state_file, msgspec.json.format(msgspec.json.encode(state)))
+        write_atomic(self._plane.state_file, json.dumps(asdict(state), indent=1).encode())
 
     async def _end(self, name: str) -> None:
         tended = self._tended[name]
