@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ctp_runbook.host import process
+from ctp_runbook.host.seam import Clock
+
 __all__ = ["ClockWatch", "Clocks", "Disturbance"]
 
 # Steps below this are what a time service corrects in a minute; no limit of the watch is near it.
@@ -27,11 +30,23 @@ def _boot_seconds() -> float:
 
 @dataclass(frozen=True)
 class Clocks:
-    """Where the time comes from, each in seconds: since the epoch, and since some start."""
+    """This host's clocks, as the seam asks for them; each can be replaced where one is moved."""
 
     wall: Callable[[], float] = time.time
     mono: Callable[[], float] = time.monotonic
     boot: Callable[[], float] = _boot_seconds
+
+    def boot_id(self) -> str:
+        """Return this boot's random id (random(4))."""
+        return process.boot_id()
+
+    def sleep(self, seconds: float) -> None:
+        """Let so much time pass; a deadline that is over already is none to wait for."""
+        time.sleep(max(0.0, seconds))
+
+    def wait(self, event: threading.Event, *, seconds: float) -> bool:
+        """Wait for ``event``, for so long at most; whether it is set."""
+        return event.wait(max(0.0, seconds))
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Disturbance:
 class ClockWatch:
     """Compares each look at the clocks with the one before, whichever thread takes it."""
 
-    clocks: Clocks = field(default_factory=Clocks)
+    clocks: Clock = field(default_factory=Clocks)
     _told: list[Disturbance] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last: tuple[float, float, float] | None = None
