@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["late"]
+__all__ = ["LateModule", "late"]
 
 
 def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -22,3 +22,16 @@ def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(f"{room}.{homes[name]}"), name)
 
     return find
+
+
+class LateModule:
+    """Stands for a module that is imported when something of it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever the module has by that name."""
+        import importlib
+
+        return getattr(importlib.import_module(self._name), name)

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.world import HERE, World
 
-__all__ = ["RunContext"]
+__all__ = ["Asking", "Graces", "RunContext"]
+
+# A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
+_LEAST_ASK_SECONDS = 0.5
+
+
+class Asking(TypedDict):
+    """How a probe is asked on behalf of a run: where, with what environment, for how long."""
+
+    cwd: Path
+    env: Mapping[str, str]
+    seconds: float
+    interrupt: Callable[[], str]
+
+
+class Graces(TypedDict):
+    """How many seconds TERM and then KILL are waited for."""
+
+    term_grace: float
+    kill_grace: float
 
 
 @dataclass(frozen=True)
@@ -22,7 +43,8 @@ class RunContext:
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
     (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
-    a person, by an occasion and a sentence; it neither waits nor fails.
+    a person, by an occasion and a sentence; it neither waits nor fails. ``world`` is the host all
+    of it happens on.
     """
 
     run: RunDir
@@ -32,11 +54,16 @@ class RunContext:
     environ: Mapping[str, str]
     interrupt: Callable[[], str] = field(default=lambda: "")
     alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
+    world: World = HERE
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
     def record(self, kind: str, **payload: Any) -> None:
         """Append to the journal, redacted."""
         self.journal.append(kind, self.plan.redactor.data(payload))
+
+    def warn(self, sentence: str) -> None:
+        """Append a finding that a reviewer should read, and that stops nothing."""
+        self.record("finding", severity="warning", sentence=sentence)
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
         """Append that ``step`` is not done, and why."""
@@ -48,6 +75,27 @@ class RunContext:
             reason=reason,
             command=step.command,
         )
+
+    def asking(self, *, deadline: float | None = None) -> Asking:
+        """What a probe gets: ``alive_timeout_seconds``, less where ``deadline`` comes first."""
+        seconds = self.plan.limits.alive_timeout_seconds
+        if deadline is not None:
+            left = deadline - self.world.clock.mono()
+            seconds = min(seconds, max(_LEAST_ASK_SECONDS, left))
+        return {
+            "cwd": self.cwd,
+            "env": self.environment_of(),
+            "seconds": seconds,
+            "interrupt": self.interrupt,
+        }
+
+    def graces(self, *, most: float = math.inf) -> Graces:
+        """The graces of limits.toml, each cut to ``most`` seconds."""
+        limits = self.plan.limits
+        return {
+            "term_grace": min(limits.term_grace_seconds, most),
+            "kill_grace": min(limits.kill_grace_seconds, most),
+        }
 
     @property
     def history(self) -> History:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
 
@@ -65,24 +64,20 @@ class RunOptions:
 
 def operator_name() -> str:
     """The user who asks, for the record."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
+    return HERE.caller.user_name()
 
 
-def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[str, tuple[str, str]]:
+def overrides_of(
+    plan: Plan, options: RunOptions, measured: Measured, *, world: World
+) -> dict[str, tuple[str, str]]:
     """Each refusal that a reason was given against: by flag, the reason and what was refused."""
     if options.execute is not True:
         return {}
-    now = datetime.now(UTC)
-    found = {}
-    for name, refused in refusals_by_flag(plan, measured, now=now).items():
+    overrides = {}
+    for name, refused in refusals_by_flag(plan, measured, now=world.now).items():
         reason: str = getattr(options, name)
         if refused and reason.strip():
-            found[name] = (reason, "; ".join(refused))
+            overrides[name] = (reason, "; ".join(refused))
     least = plan.limits.min_watch_minutes
     if (
         options.short_watch_reason.strip()
@@ -90,11 +85,11 @@ def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[st
         and not plan.is_rehearsal
     ):
         refused_watch = f"a watch of {plan.monitor_minutes:g} min < min_watch_minutes {least:g}"
-        found["short_watch"] = (options.short_watch_reason, refused_watch)
-    return found
+        overrides["short_watch"] = (options.short_watch_reason, refused_watch)
+    return overrides
 
 
-def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
+def write_plan(run: RunDir, plan: Plan, measured: Measured, *, world: World) -> dict[str, str]:
     """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
     files = {
         "ctp_cutover.template.env": plan.cutover_template,
@@ -103,17 +98,17 @@ def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
         "watch.toml": plan.watch_file,
     }
     texts = {
-        name: plan.redactor(path.read_bytes().decode("utf-8", errors="replace"))
+        name: plan.redactor(world.files.read(path).decode("utf-8", errors="replace"))
         for name, path in files.items()
     }
     texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan, measured)
     texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan, measured)
     for name, text in texts.items():
-        (run.plan / name).write_bytes(text.encode())
+        world.files.append(run.plan / name, text.encode())
     return {name: digest_of(text.encode()) for name, text in texts.items()}
 
 
-def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+def header_of(run: RunDir, plan: Plan, options: RunOptions, *, world: World) -> dict[str, Any]:
     """The first payload of the journal, but for digests: what the run is, and its plan."""
     copies = {
         name: str(Path(path).absolute())
@@ -126,15 +121,15 @@ def header_of(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
         "dry_run": options.execute is not True,
         "rehearsal": plan.is_rehearsal,
         "plan_sha256": plan.sha256,
-        "created_by": options.by or operator_name(),
-        "host": os.uname().nodename,
+        "created_by": options.by or world.caller.user_name(),
+        "host": world.caller.host_name(),
         "probe": options.probe,
         "force_rollback": options.force_rollback,
         "forced_after_seconds": plan.forced_rollback_after_seconds,
         "restarts_max": plan.limits.restarts_max,
         "short_watch_reason": options.short_watch_reason,
         "parent_run": options.parent_run,
-        "cwd": str(Path.cwd()),
+        "cwd": str(world.caller.folder()),
         "files": {name: str(getattr(plan, name).absolute()) for name in PLAN_FILES},
         "copies": copies,
         "plan": _plan_data(plan),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.run.context import RunContext
 
@@ -10,7 +12,7 @@ __all__ = ["simulate"]
 _PATH = (State.GATING, State.READY, State.SWITCHING)
 
 
-def simulate(context: RunContext, *, gaps: tuple[str, ...] = ()) -> Outcome:
+def simulate(context: RunContext, *, gaps: Sequence[str] = ()) -> Outcome:
     """Write the dry run down and close it; ``gaps`` is what its probes found in the way."""
     plan = context.plan
     for state, steps in zip(_PATH, (plan.gates, (), plan.switch), strict=True):
@@ -18,7 +20,7 @@ def simulate(context: RunContext, *, gaps: tuple[str, ...] = ()) -> Outcome:
         for step in steps:
             context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
     for warning in plan.warnings:
-        context.record("finding", severity="warning", sentence=warning)
+        context.warn(warning)
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
     sentence = "; ".join(gaps) if gaps else "dry run: nothing stands in the way; nothing was done"
     context.record(

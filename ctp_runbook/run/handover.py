@@ -10,7 +10,6 @@ it the step fails in words. It never counts as "nothing works, nothing differs".
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,9 @@ __all__ = [
 _CENT = 0.005
 # More differences than these are one difference, and the sentence is to be read.
 _SHOWN_GAPS = 20
+# Of the time for cancelling, what TERM may take where the command hangs; KILL as much again.
+_GRACE_SHARE = 0.15
+_LEAST_GRACE_SECONDS = 0.2
 
 
 def unreadable_state(context: RunContext) -> str:
@@ -61,7 +63,8 @@ def unreadable_state(context: RunContext) -> str:
 
 
 def settle_before_stop(context: RunContext, *, deadline: float) -> str:
-    """Deal with working orders and keep the snapshot; why the old engine may not be stopped."""
+    """Deal with working orders and keep the snapshot; why the old engine may not be stopped, or
+    nothing."""
     if not context.plan.trading_state_command:
         return ""
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
@@ -69,6 +72,7 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     try:
         state = _read(context, engine)
         if policy == "cancel" and state.working_orders:
+            # The runner has stopped: no new order comes while these go.
             cancel_working_orders(context, engine, deadline=deadline)
             state = _read_until_none_works(context, engine, deadline=deadline)
     except ProbeError as error:
@@ -95,8 +99,9 @@ def handover_gap(context: RunContext) -> str:
     _record(context, engine, after)
     hands_over = context.plan.working_orders_policy == "hand_over"
     gaps = compare_states(before, after, hands_over=hands_over)
-    more = len(gaps) - _SHOWN_GAPS
-    return "; ".join([*gaps[:_SHOWN_GAPS], *[f"and {more} more"] * (more > 0)])
+    if (more := len(gaps) - _SHOWN_GAPS) > 0:
+        gaps[_SHOWN_GAPS:] = [f"and {more} more"]
+    return "; ".join(gaps)
 
 
 def compare_states(before: TradingState, after: TradingState, *, hands_over: bool) -> list[str]:
@@ -109,8 +114,11 @@ def compare_states(before: TradingState, after: TradingState, *, hands_over: boo
     gaps += _position_gaps(before, after, net=not same_day)
     if same_day:
         gaps += _funds_gaps(before, after)
+    # Of cancelled orders none is to be known; of orders that stay at the exchange every one: the new
+    # engine could neither cancel nor count what it does not know.
     if hands_over and (missing := before.orders_by_ref - after.orders_by_ref):
         gaps.append(f"working orders {sorted(missing)} are unknown to the new engine")
+    # A reference that was used today is refused by the exchange, and so is the first order.
     if after.next_order_ref <= after.max_order_ref:
         gaps.append(
             f"next_order_ref {after.next_order_ref} must be above the login reply's max_order_ref "
@@ -140,12 +148,9 @@ def _position_gaps(before: TradingState, after: TradingState, *, net: bool) -> l
 def _positions(state: TradingState, *, net: bool) -> Counter[tuple[str, ...]]:
     volumes: Counter[tuple[str, ...]] = Counter()
     for held in state.positions:
-        if net:
-            volumes[(held.instrument,)] += (
-                -held.volume if held.direction == "short" else held.volume
-            )
-        else:
-            volumes[held.instrument, held.direction, held.hedge_flag] += held.volume
+        is_negative = net and held.direction == "short"
+        key = (held.instrument, held.direction, held.hedge_flag)
+        volumes[key[:1] if net else key] += -held.volume if is_negative else held.volume
     return volumes
 
 
@@ -159,8 +164,7 @@ def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
 
 def cancel_working_orders(context: RunContext, engine: Member, *, deadline: float) -> None:
     """Run CANCEL_WORKING_ORDERS_CMD for ``engine``. Raises ProbeError when it fails."""
-    from ctp_runbook.host.held_command import HeldCommand
-
+    clock = context.world.clock
     command = context.plan.cancel_working_orders_command
     env = {
         **context.environment_of("cancel_working_orders"),
@@ -168,8 +172,9 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
         "CTP_METRICS_URL": engine.metrics_url,
     }
     output = private_dir(context.run) / "cancel_working_orders.out"
-    limits, room = context.plan.limits, max(0.2, (deadline - time.monotonic()) * 0.15)
-    held = HeldCommand(command, cwd=context.cwd, env=env, output=output)
+    # The graces come out of the command's own time: what waits for it has a deadline too.
+    room = max(_LEAST_GRACE_SECONDS, (deadline - clock.mono()) * _GRACE_SHARE)
+    held = context.world.commands.hold(command, cwd=context.cwd, env=env, output=output)
     try:
         context.record(
             "act_started",
@@ -181,11 +186,7 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
         held.release()
         end = held.wait(deadline=deadline - 2 * room, interrupt=context.interrupt)
         if end.exit_code != 0:
-            held.end(
-                term_grace=min(limits.term_grace_seconds, room),
-                kill_grace=min(limits.kill_grace_seconds, room),
-                meanwhile=context.interrupt,
-            )
+            held.end(**context.graces(most=room), meanwhile=context.interrupt)
         context.record(
             "act_ended", act="cancel_working_orders", member=engine.name, exit_code=end.exit_code
         )
@@ -196,25 +197,19 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
 
 
 def _read_until_none_works(context: RunContext, engine: Member, *, deadline: float) -> TradingState:
+    clock = context.world.clock
     while True:
         state = _read(context, engine)
-        is_over = time.monotonic() >= deadline or context.interrupt()
+        is_over = clock.mono() >= deadline or context.interrupt()
         if not state.working_orders or is_over:
             return state
-        time.sleep(context.plan.limits.effect_poll_seconds)
+        clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
 def _read(context: RunContext, engine: Member) -> TradingState:
     """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
-    from ctp_runbook.probes.session import read_trading_state
-
-    state = read_trading_state(
-        context.plan.trading_state_command,
-        member=engine,
-        cwd=context.cwd,
-        env=context.environment_of(),
-        seconds=context.plan.limits.alive_timeout_seconds,
-        interrupt=context.interrupt,
+    state = context.world.sessions.read_trading_state(
+        context.plan.trading_state_command, member=engine, **context.asking()
     )
     if not state.stream_drained:
         # In the middle of the replay the lists are short, and look like those of a calm day.

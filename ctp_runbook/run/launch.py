@@ -7,11 +7,10 @@ finds it running, leaves requests, and reads the journal.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, digest_of
 from ctp_runbook.record.private_plan import clear_private, keep_private
-from ctp_runbook.record.rundir import RunDir, write_atomic
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend, create, starting
 from ctp_runbook.run.attend import unstarted_sentence
 from ctp_runbook.run.create import header_of, overrides_of, write_plan
+from ctp_runbook.run.world import HERE, World
 
 __all__ = [
     "HeldEnvironment",
@@ -62,11 +62,11 @@ read_history = attend.read_history
 read_whole = attend.read_whole
 
 
-def new_run_dir(environment: str, *, outputs: Path) -> Path:
+def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path:
     """A path whose name is a fresh run id: UTC time, environment, four random digits."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", environment).strip("-.") or "run"
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return outputs / f"{stamp}-{name[:40]}-{os.urandom(2).hex()}"
+    stamp = world.now.strftime("%Y%m%dT%H%M%SZ")
+    return outputs / f"{stamp}-{name[:40]}-{world.caller.token()}"
 
 
 def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple[str, ...]:
@@ -104,18 +104,19 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     return tuple(reasons)
 
 
-def create_run(plan: Plan, options: RunOptions) -> RunDir:
+def create_run(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDir:
     """Plan a run: its directory with the plan and the journal's header. ``start`` starts it.
 
     Raises PlanRefused with every reason, RunRefused when the run id is taken; in both cases
     nothing was made.
     """
-    _refuse(plan, options)
+    _refuse(plan, options, world)
     if options.execute is True:
         # Refuse before anything is made. The lock is not kept: between this and the start lies a
         # person's reading, and a kernel that may die. A start that is refused closes the run.
-        os.close(take_lock(plan.environment, run_id="being prepared"))
-    return write_run(plan, options)
+        locks = world.locks
+        locks.give_back(locks.take_environment_lock(plan.environment, run_id="being prepared"))
+    return write_run(plan, options, world=world)
 
 
 def begin(
@@ -124,6 +125,7 @@ def begin(
     *,
     reason: str,
     tell: Callable[[RunDir], None] = lambda run: None,
+    world: World = HERE,
 ) -> RunDir:
     """Make a run and start it; a real one with its go, given by ``options.by`` for ``reason``.
 
@@ -132,23 +134,23 @@ def begin(
     before it starts. Raises PlanRefused, RunRefused.
     """
     if options.execute is not True:
-        run = create_run(plan, options)
+        run = create_run(plan, options, world=world)
         tell(run)
-        start(run, plan=plan)
+        start(run, plan=plan, world=world)
         return run
-    _refuse(plan, options)
+    _refuse(plan, options, world)
     from ctp_runbook.run.requests import Asked
 
-    told = {"by": options.by or operator_name(), "reason": reason}
-    with held_environment(plan, options) as held:
-        run = write_run(plan, options, path=held.path)
-        go = Asked("go", **{key: plan.redactor(text) for key, text in told.items()})
-        set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell)
+    by = plan.redactor(options.by or world.caller.user_name())
+    with held_environment(plan, options, world=world) as held:
+        run = write_run(plan, options, path=held.path, world=world)
+        go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
+        set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell, world=world)
     return run
 
 
-def _refuse(plan: Plan, options: RunOptions) -> None:
-    if reasons := execute_refusals(plan, options, now=datetime.now(UTC)):
+def _refuse(plan: Plan, options: RunOptions, world: World) -> None:
+    if reasons := execute_refusals(plan, options, now=world.now):
         raise PlanRefused(reasons)
 
 
@@ -161,19 +163,21 @@ class HeldEnvironment:
 
 
 @contextlib.contextmanager
-def held_environment(plan: Plan, options: RunOptions) -> Iterator[HeldEnvironment]:
+def held_environment(
+    plan: Plan, options: RunOptions, *, world: World = HERE
+) -> Iterator[HeldEnvironment]:
     """Hold the environment for a run that is yet to be written. Raises EnvironmentHeld."""
-    path = _path_of(plan, options)
-    lock_fd = take_lock(plan.environment, run_id=path.name, path=path)
+    path = _path_of(plan, options, world)
+    lock_fd = world.locks.take_environment_lock(plan.environment, run_id=path.name, path=path)
     try:
         yield HeldEnvironment(path, lock_fd)
     finally:
-        os.close(lock_fd)
+        world.locks.give_back(lock_fd)
 
 
-def _path_of(plan: Plan, options: RunOptions) -> Path:
-    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
-    return path.absolute()
+def _path_of(plan: Plan, options: RunOptions, world: World) -> Path:
+    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs, world=world)
+    return world.caller.folder() / path
 
 
 def write_run(
@@ -184,16 +188,25 @@ def write_run(
     more: Mapping[str, Any] | None = None,
     plan_files: Mapping[str, bytes] | None = None,
     records: Iterable[tuple[str, Mapping[str, Any]]] = (),
+    world: World = HERE,
 ) -> RunDir:
     """Make the directory of a run that was let through, with its plan and its header.
 
     ``more`` goes into the header, ``plan_files`` into plan/, ``records`` after the header. Raises
     RunRefused when the run id is taken.
     """
-    run = RunDir(path or _path_of(plan, options))
+    run = RunDir(path or _path_of(plan, options, world))
     run.make()
     try:
-        _write(run, plan, options, more=more or {}, plan_files=plan_files or {}, records=records)
+        _write(
+            run,
+            plan,
+            options,
+            more=more or {},
+            plan_files=plan_files or {},
+            records=records,
+            world=world,
+        )
     except BaseException:
         # Without its header it is no run, and nobody would ever come to remove these.
         clear_private(run)
@@ -209,15 +222,19 @@ def _write(
     more: Mapping[str, Any],
     plan_files: Mapping[str, bytes],
     records: Iterable[tuple[str, Mapping[str, Any]]],
+    world: World,
 ) -> None:
     measured = options.measured(plan.environment)
-    overrides = {} if options.parent_run else overrides_of(plan, options, measured)
+    overrides = {} if options.parent_run else overrides_of(plan, options, measured, world=world)
     digests = {
-        "plan_files": {**write_plan(run, plan, measured), **_write_more(run, plan_files)},
+        "plan_files": {
+            **write_plan(run, plan, measured, world=world),
+            **_write_more(run, plan_files, world),
+        },
         "kept_files": keep_private(run, plan) if options.execute is True else {},
     }
     facts = {
-        **header_of(run, plan, options),
+        **header_of(run, plan, options, world=world),
         "measured": vars(measured),
         "overrides": {name: reason for name, (reason, _) in overrides.items()},
         **more,
@@ -234,10 +251,10 @@ def _write(
         told = f"OVERRIDE --{name.replace('_', '-')} by {facts['created_by']}: {reason} ({refused})"
         journal.append("finding", {"severity": "critical", "sentence": plan.redactor(told)})
     if options.execute is True:
-        _warn_of_shared_group(journal)
+        _warn_of_shared_group(journal, world)
     journal.close()
-    draft.rename(run.journal)
-    write_atomic(run.run_json, _json(header))
+    world.files.rename(draft, run.journal)
+    world.files.write_atomic(run.run_json, _json(header))
 
 
 def _json(header: Mapping[str, Any]) -> bytes:
@@ -246,21 +263,27 @@ def _json(header: Mapping[str, Any]) -> bytes:
     return (json.dumps(header, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _write_more(run: RunDir, files: Mapping[str, bytes]) -> dict[str, str]:
+def _write_more(run: RunDir, files: Mapping[str, bytes], world: World) -> dict[str, str]:
     for name, data in files.items():
-        (run.plan / name).write_bytes(data)
+        world.files.append(run.plan / name, data)
     return {name: digest_of(data) for name, data in files.items()}
 
 
-def _warn_of_shared_group(journal: Journal) -> None:
+def _warn_of_shared_group(journal: Journal, world: World) -> None:
     from ctp_runbook.run.guardian import shares_control_group
 
-    if warning := shares_control_group():
+    if warning := shares_control_group(world=world):
         journal.append("finding", {"severity": "warning", "sentence": warning})
 
 
 def request(
-    run: RunDir, request: str, *, by: str, reason: str = "", seen: History | None = None
+    run: RunDir,
+    request: str,
+    *,
+    by: str,
+    reason: str = "",
+    seen: History | None = None,
+    world: World = HERE,
 ) -> str:
     """Leave a request for the orchestrator of a run that has begun; its name.
 
@@ -269,8 +292,8 @@ def request(
     """
     from ctp_runbook.run.requests import send_request
 
-    history = seen or read_whole(run)
+    history = seen or read_whole(run, world=world)
     if not history.has_begun:
         raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
     start = history.conducted.seq if history.conducted else -1
-    return send_request(run, request, by=by, reason=reason, start=start)
+    return send_request(run, request, by=by, reason=reason, start=start, world=world)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
-from ctp_runbook.host.process import boot_id
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
@@ -23,17 +21,17 @@ from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.run.launch import (
     RunOptions,
     held_environment,
-    operator_name,
     read_history,
     set_going,
     write_run,
 )
 from ctp_runbook.run.requests import Asked
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["roll_back_by_new_run", "rollback_gap"]
 
 
-def rollback_gap(run: RunDir, history: History) -> str:
+def rollback_gap(run: RunDir, history: History, *, world: World = HERE) -> str:
     """Why a run that is over cannot be rolled back by another, or nothing."""
     created, outcome = history.created, history.outcome
     if history.is_dry_run:
@@ -46,9 +44,9 @@ def rollback_gap(run: RunDir, history: History) -> str:
     if outcome is not Outcome.COMPLETED:
         word = outcome.value if outcome else history.state.value
         return f"it ended {word}: only what a COMPLETED run switched can be rolled back"
-    if created["host"] != os.uname().nodename:
-        return f"it ran on host {created['host']}, and this is {os.uname().nodename}; ask there"
-    if history.records[0].boot_id != boot_id():
+    if created["host"] != (host := world.caller.host_name()):
+        return f"it ran on host {created['host']}, and this is {host}; ask there"
+    if history.records[0].boot_id != world.clock.boot_id():
         return (
             "the host was rebooted since: no process that it recorded can be proved to run or to "
             "be gone; follow plan/ctp_one_shot_cutover_checklist.md by hand"
@@ -93,24 +91,28 @@ def _is_in_the_way(newer: History, history: History) -> bool:
     return bool(phases & {"switch", "rollback"})
 
 
-def roll_back_by_new_run(run: RunDir, *, by: str = "", reason: str = "") -> RunDir:
+def roll_back_by_new_run(
+    run: RunDir, *, by: str = "", reason: str = "", world: World = HERE
+) -> RunDir:
     """Make the run that rolls ``run`` back, beside it, and start it.
 
     Of two who ask at one instant one has the environment, and the other made nothing. Raises
     RunRefused, with every reason, when it makes no sense or the plan is not the parent's.
     """
-    data, history = _read_parent(run)
+    _, history = _read_parent(run, world)
     plan = _plan_of(run, history)
     options = RunOptions(
         execute=True,
         outputs=run.path.parent,
-        by=by or operator_name(),
+        by=by or world.caller.user_name(),
         parent_run=run.run_id,
     )
-    asked = Asked("rollback", by=plan.redactor(options.by), reason=plan.redactor(reason))
-    with held_environment(plan, options) as held:
+    asked = Asked.now(
+        "rollback", by=plan.redactor(options.by), reason=plan.redactor(reason), world=world
+    )
+    with held_environment(plan, options, world=world) as held:
         # Again: somebody may have rolled it back, or switched, until the environment was ours.
-        _read_parent(run)
+        data, history = _read_parent(run, world)
         with contextlib.chdir(str(history.created["cwd"])):
             made = write_run(
                 plan,
@@ -118,17 +120,18 @@ def roll_back_by_new_run(run: RunDir, *, by: str = "", reason: str = "") -> RunD
                 path=held.path,
                 more={"reason": reason, "rehearsal": history.created["rehearsal"]},
                 plan_files={PARENT_JOURNAL: data},
+                world=world,
                 records=_adopted(history, journal_sha256=digest_of(data)),
             )
-        set_going(made, lock_fd=held.lock_fd, asked=asked)
+        set_going(made, lock_fd=held.lock_fd, asked=asked, world=world)
     return made
 
 
-def _read_parent(run: RunDir) -> tuple[bytes, History]:
+def _read_parent(run: RunDir, world: World) -> tuple[bytes, History]:
     """The journal of a run that can be rolled back now. Raises RunRefused."""
-    data = run.journal.read_bytes()
+    data = world.files.read(run.journal)
     history = History.of(read_journal(run.journal).records)
-    if gap := rollback_gap(run, history):
+    if gap := rollback_gap(run, history, world=world):
         raise RunRefused(f"run {run.run_id} cannot be rolled back: {gap}")
     return data, history
 

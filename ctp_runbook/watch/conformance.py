@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plugins import load_named
 from ctp_runbook.plan.sources import KINDS, SOURCES, Source, Surroundings
@@ -79,7 +79,8 @@ def _silence_findings(row: Source, query: str) -> Iterator[str]:
     except Exception as error:  # noqa: BLE001  told to the author, whatever it is
         yield f"it cannot be made before anybody is asked: {type(error).__name__}: {error}"
         return
-    began = time.monotonic()
+    clock = Clocks()
+    began = clock.mono()
     try:
         value = measure()
         yield f"where nobody answers it says {value!r}; expected ProbeError"
@@ -88,7 +89,7 @@ def _silence_findings(row: Source, query: str) -> Iterator[str]:
             yield "its ProbeError is blank; expected who was asked, and what happened"
     except Exception as error:  # noqa: BLE001  told to the author, whatever it is
         yield f"where nobody answers it raises {type(error).__name__}; expected ProbeError"
-    took, due = time.monotonic() - began, rule.patience_seconds + _SLACK_SECONDS
+    took, due = clock.mono() - began, rule.patience_seconds + _SLACK_SECONDS
     if took > due:
         yield f"where nobody answers it took {took:.1f} s; expected rule.patience_seconds at most"
 

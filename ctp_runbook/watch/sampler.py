@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
+from ctp_runbook.host.seam import Clock
 from ctp_runbook.record.samples import Sample
 
 __all__ = ["Reading", "Sampler", "Target", "read_once"]
@@ -42,7 +43,7 @@ class Target:
 class Sampler:
     """Samples every target until it is stopped; ``take`` hands out what came, unnumbered."""
 
-    def __init__(self, targets: Collection[Target], *, clocks: Clocks | None = None) -> None:
+    def __init__(self, targets: Collection[Target], *, clocks: Clock | None = None) -> None:
         self._queue: queue.SimpleQueue[Sample] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._clocks = clocks or Clocks()
@@ -101,7 +102,7 @@ class Sampler:
         return replace(sample, ok=False, error=error, series={})
 
 
-def read_once(target: Target, *, clocks: Clocks | None = None) -> Sample:
+def read_once(target: Target, *, clocks: Clock | None = None) -> Sample:
     """One sample of ``target``, good or not."""
     clocks = clocks or Clocks()
     began = clocks.mono()

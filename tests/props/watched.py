@@ -22,6 +22,7 @@ from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.run.requests import Request
 from ctp_runbook.run.window import Watch
+from ctp_runbook.run.world import HERE
 from tests.props.plan_fixtures import make_plan, open_context
 
 __all__ = ["main", "watch_header"]
@@ -82,7 +83,8 @@ def main() -> None:
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)
-        trouble = Watch(context, requests=requests, clocks=Clocks(wall=lambda: time.time())).run()
+        moved = replace(HERE, clock=Clocks(wall=lambda: time.time()))
+        trouble = Watch(replace(context, world=moved), requests=requests).run()
         print("PASSED" if trouble is None else trouble.cause, flush=True)
 
 

@@ -159,7 +159,7 @@ def test_what_is_under_way_at_the_end_is_told_to_be(tmp_path: Path) -> None:
         assert time.monotonic() - began < 0.2
         last = context.journal.records[-1].payload
         assert last["sentence"] == "still under way when the run ended"
-        desk.drain(seconds=7.0)
+        desk.drain(context)
 
 
 def test_a_webhook_address_is_checked_and_never_shown(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def test_an_old_engine_that_is_not_gone_is_never_beside_a_completed_run(stack: S
         stack.create(plan), plan, cwd=stack.folder, guardian_pid=0, lock_fd=-1
     )
     stop_old(stack)
-    assert orchestrator._old_is_back() is None
+    assert orchestrator._trouble_of_old_generation() is None
     (stack.folder / "old_core_engine.up").touch()
-    trouble = orchestrator._old_is_back()
+    trouble = orchestrator._trouble_of_old_generation()
     assert trouble is not None
     assert trouble.cause == "judge"
     assert "old_core_engine undecided: alive command says alive" in trouble.sentence

@@ -14,7 +14,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
+from ctp_runbook.run.rollback import RunEnd, Trouble, roll_back
 from ctp_runbook.run.steps import run_step
 from tests.props.plan_fixtures import open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
@@ -52,7 +52,7 @@ def stop_old(stack: SmallStack) -> None:
 
 def rolled_back(
     stack: SmallStack, plan: Plan, *, switched: bool = True, ago: float = 0.0
-) -> tuple[RollbackEnd, RunContext]:
+) -> tuple[RunEnd, RunContext]:
     """The end of a rollback that was triggered ``ago`` seconds before it begins."""
     with open_context(stack.folder, plan=plan) as context:
         if switched:
@@ -253,7 +253,7 @@ def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
                 start_ticks=1,
                 command=began.command,
             )
-        end = roll_back(context, Trouble.now("operator", "asked"))
+        end = roll_back(context, Trouble.now("operator", "asked", clock=context.world.clock))
         took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert took <= BUDGET + 1.0, f"{took:.1f} s"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook import phases
@@ -22,6 +23,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
+from ctp_runbook.run.world import World
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 from tests.props.synthetic_runs import make_run
@@ -62,11 +64,19 @@ def test_a_completed_run_may_be_rolled_back(tmp_path: Path) -> None:
     assert rollback_gap(run, history_of(run)) == ""
 
 
-def test_another_boot_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class OtherBoot(Clocks):
+    """The clock of a host that was rebooted."""
+
+    def boot_id(self) -> str:
+        """Another boot than the journal's."""
+        return "another"
+
+
+def test_another_boot_proves_nothing(tmp_path: Path) -> None:
     """No identity of before the reboot can be proved to run or to be gone."""
     run = make_run("completed", tmp_path, host=HERE)
-    monkeypatch.setattr("ctp_runbook.run.undo_completed.boot_id", lambda: "another")
-    assert "the host was rebooted since" in rollback_gap(run, history_of(run))
+    gap = rollback_gap(run, history_of(run), world=World(clock=OtherBoot()))
+    assert "the host was rebooted since" in gap
 
 
 def beside(folder: Path, name: str, *records: tuple[str, dict[str, object]]) -> None:
