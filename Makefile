@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 # make lock UPGRADE=--upgrade
 UPGRADE ?=
 
-.PHONY: help rehearsal test prove bench lint lock install browser clean
+.PHONY: help rehearsal test prove bench lint lock schemas install browser clean
 
 help:
 	@echo 'make rehearsal  the whole cutover on the twin, notebooks and report included'
@@ -29,6 +29,7 @@ help:
 	@echo 'make prove      the minutes-long tests; every table goes to tests/benchmarks/'
 	@echo 'make bench      measure, and print beside the committed tables'
 	@echo 'make lint       ruff check, ruff format --check, mypy --strict, lint-imports'
+	@echo 'make schemas    write infra/schemas/ anew from the record types'
 	@echo 'make lock       pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)'
 	@echo 'make clean      remove $(VENV) and caches; outputs/ is evidence and stays'
 
@@ -59,6 +60,9 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+schemas: install
+	@$(BIN)/python -m ctp_runbook.record.schemas infra/schemas
 
 # The lock is for every extra and every Python from 3.11 on, and names no place to get it from.
 lock: install

@@ -12,9 +12,12 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 __all__ = ["MASK", "Redactor", "is_secret_name"]
 
@@ -106,8 +109,13 @@ class Redactor:
 
     def data(self, value: Any) -> Any:
         """The same over JSON-like data; a value under a secret name is masked whole."""
+        if isinstance(value, Enum):  # our own words are no secrets, whatever somebody's secret is
+            return value
         if isinstance(value, str):
             return self(value)
+        if isinstance(value, Struct):
+            names = value.__struct_fields__
+            return type(value)(**{name: self._under(name, getattr(value, name)) for name in names})
         if isinstance(value, Mapping):
             return {self._key(key): self._under(key, held) for key, held in value.items()}
         if isinstance(value, list | tuple):

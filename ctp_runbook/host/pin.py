@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.host.process import identity_of, is_running, led_by, parents
 from ctp_runbook.model import Identity
@@ -37,33 +36,6 @@ class Pin:
     command_sha256: str = ""
     tree: tuple[Identity, ...] = ()
     bystanders: tuple[Identity, ...] = ()
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """As the journal keeps it."""
-        return {
-            "pid": self.identity.pid,
-            "start_ticks": self.identity.start_ticks,
-            "executable": self.executable,
-            "command_sha256": self.command_sha256,
-            "tree": [[one.pid, one.start_ticks] for one in self.tree],
-            "bystanders": [[one.pid, one.start_ticks] for one in self.bystanders],
-        }
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any], *, boot_id: str) -> Pin:
-        """What ``facts`` kept, in the boot it was written in."""
-
-        def identities(name: str) -> tuple[Identity, ...]:
-            return tuple(Identity(pid, ticks, boot_id) for pid, ticks in facts.get(name, ()))
-
-        return cls(
-            Identity(facts["pid"], facts["start_ticks"], boot_id),
-            executable=facts.get("executable", ""),
-            command_sha256=facts.get("command_sha256", ""),
-            tree=identities("tree"),
-            bystanders=identities("bystanders"),
-        )
 
     def is_like(self, other: Pin) -> bool:
         """True when both have one executable and one command line."""

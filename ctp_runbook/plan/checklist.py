@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from msgspec import structs
+
 from ctp_runbook.model import Member, Step
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.gate_table import GATES
@@ -85,7 +87,7 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
         "measured": {
             "cutover": measured.cutover,
             "rollback": measured.rollback,
-            **vars(measured),
+            **structs.asdict(measured),
         },
         "evidence_files": list(EVIDENCE_FILES),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],

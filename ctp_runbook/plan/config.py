@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from msgspec import Struct
+
 from ctp_runbook.errors import ConfigError, PlanRefused, Problem
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
 from ctp_runbook.plan.sources import KINDS, SOURCES, Source, find_source, known_sources
@@ -27,8 +29,7 @@ __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 _PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class MetricRule:
+class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How one metric of the watch is measured and judged.
 
     ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
@@ -46,7 +47,7 @@ class MetricRule:
     limit: float
     direction: str
     url: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = {}
     quantile: float = 0.99
     scale: float = 1.0
     for_seconds: float = 0.0

@@ -6,12 +6,14 @@ Figures of one environment never speak for another. They are no part of the plan
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ctp_runbook.plan.plan import Plan
+from msgspec import Struct
+
+if TYPE_CHECKING:
+    from ctp_runbook.plan.plan import Plan
 
 __all__ = ["Measured", "p95", "refusals_by_flag", "undo_refusals"]
 
@@ -22,8 +24,7 @@ def p95(seconds: Sequence[float]) -> float | None:
     return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(Struct, frozen=True, forbid_unknown_fields=True):
     """p95 of earlier real runs in one environment, in seconds; None where no run measured it.
 
     ``cutover_seconds`` is from the first stop to the start of the watch, ``rollback_seconds`` from
@@ -34,11 +35,6 @@ class Measured:
     cutover_runs: int = 0
     rollback_seconds: float | None = None
     rollback_runs: int = 0
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Measured:
-        """As a journal's header has it."""
-        return cls(**{name: given[name] for name in cls.__dataclass_fields__ if name in given})
 
     @property
     def is_complete(self) -> bool:

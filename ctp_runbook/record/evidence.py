@@ -8,17 +8,19 @@ that a reader can redo the arithmetic. Writing them is the last act of a run: wi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import structs
+
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
+from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.journal import Record, digest_of, read_journal
-from ctp_runbook.record.kinds import FAILED_BY_CAUSE
+from ctp_runbook.record.kinds import FAILED_BY_CAUSE, Count, Facts, Sha256
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.record.result_env import env_lines
 from ctp_runbook.record.rundir import RunDir, write_atomic
@@ -28,10 +30,13 @@ __all__ = [
     "CUTOVER_RESULT",
     "NOT_TRIGGERED",
     "ROLLBACK_RESULT",
+    "ListedFile",
+    "Manifest",
     "cutover_env",
     "failed_step",
     "finalise",
     "manifest_bytes",
+    "read_manifest",
     "rollback_env",
     "rollback_seconds",
     "trading_downtime_seconds",
@@ -49,6 +54,22 @@ _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
 _CUTOVER_PHASES = (Phase.GATE, Phase.SWITCH)
 _RUNNER_STOPS = ("stop_old_strategy_runner", "stop_new_strategy_runner")
 _RUNNER_STARTS = ("start_new_strategy_runner", "start_previous_strategy_runner")
+
+
+class ListedFile(Facts, frozen=True, kw_only=True):
+    """A file as the manifest lists it."""
+
+    sha256: Sha256
+    size: Count
+
+
+class Manifest(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
+    """What belongs to a run. ``manifest_sha256`` is the digest of the same without it, compact."""
+
+    run_id: str
+    sealed: bool
+    files: dict[str, ListedFile]
+    manifest_sha256: str = ""
 
 
 def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
@@ -194,16 +215,23 @@ def write_manifest(run: RunDir, *, sealed: bool) -> None:
 
 def manifest_bytes(run_id: str, files: Mapping[str, bytes], *, sealed: bool) -> bytes:
     """The manifest of ``files`` (path to content): the one form it can have, digested itself."""
-    body: dict[str, Any] = {
-        "run_id": run_id,
-        "sealed": sealed,
-        "files": {
-            name: {"sha256": digest_of(files[name]), "size": len(files[name])}
+    manifest = Manifest(
+        run_id=run_id,
+        sealed=sealed,
+        files={
+            name: ListedFile(sha256=digest_of(files[name]), size=len(files[name]))
             for name in sorted(files)
         },
-    }
-    body["manifest_sha256"] = digest_of(json.dumps(body, sort_keys=True).encode())
-    return (json.dumps(body, indent=2, sort_keys=True) + "\n").encode()
+    )
+    digest = digest_of(msgspec.json.encode(manifest))
+    whole = msgspec.json.encode(structs.replace(manifest, manifest_sha256=digest))
+    return msgspec.json.format(whole, indent=2) + b"\n"
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """The manifest in ``data``. Raises JournalError for another format, ValueError for none."""
+    check_format(msgspec.json.decode(data, type=FormatOf).format, "manifest.json")
+    return msgspec.json.decode(data, type=Manifest)
 
 
 def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
@@ -257,7 +285,7 @@ def _steps(history: History, *phases: Phase) -> tuple[StepHistory, ...]:
 
 def _step(history: History, given: Mapping[str, Any]) -> StepHistory:
     known = history.step(given["name"])
-    return replace(known, command=known.command or given["command"])
+    return structs.replace(known, command=known.command or given["command"])
 
 
 def _step_lines(steps: Iterable[StepHistory]) -> Iterator[tuple[str, Any]]:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import Struct, structs
+
+from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.record import kinds
 from ctp_runbook.record.journal import Record
+from ctp_runbook.record.kinds import Payload
 
 if TYPE_CHECKING:
     from ctp_runbook.host.pin import Pin
 
-__all__ = ["WITH_START", "History", "StepHistory", "Transition"]
+__all__ = ["WITH_START", "History", "StepHistory", "Transition", "pin_of", "pinned"]
+
+_P = TypeVar("_P", bound=Payload)
 
 # What stands for the file's name in the record of a request that came with the start itself.
 WITH_START = "with the start"
 
 
-@dataclass(frozen=True)
-class Transition:
+class Transition(Struct, frozen=True):
     """The run entered ``state`` for ``reason``."""
 
     state: State
@@ -28,8 +33,7 @@ class Transition:
     mono_ns: int
 
 
-@dataclass(frozen=True)
-class StepHistory:
+class StepHistory(Struct, frozen=True):
     """The last attempt at one step. Started without an end is UNKNOWN."""
 
     name: str
@@ -50,28 +54,27 @@ class StepHistory:
     ended_utc: str = ""
 
 
-@dataclass(frozen=True)
-class History:
+class History(Struct, frozen=True):
     """A run as its journal tells it."""
 
     records: tuple[Record, ...]
-    created: Mapping[str, Any] = field(default_factory=dict)
+    header: kinds.RunCreated | None = None
     state: State = State.PLANNED
-    steps: Mapping[str, StepHistory] = field(default_factory=dict)
+    steps: Mapping[str, StepHistory] = {}
     transitions: tuple[Transition, ...] = ()
-    pins: Mapping[str, Pin] = field(default_factory=dict)
-    parent: Record | None = None
-    conducted: Record | None = None
-    go: Record | None = None
-    held: Record | None = None
-    stop_asked: Record | None = None
-    baseline_ended: Record | None = None
-    watch_started: Record | None = None
-    watch_ended: Record | None = None
-    judgement: Record | None = None
-    trigger: Record | None = None
-    rollback_started: Record | None = None
-    closed: Record | None = None
+    pins: Mapping[str, Pin] = {}
+    parent: Record[kinds.ParentAdopted] | None = None
+    conducted: Record[kinds.OrchestratorStarted] | None = None
+    go: Record[kinds.RequestTaken] | None = None
+    held: Record[kinds.RequestTaken] | None = None
+    stop_asked: Record[kinds.RequestTaken] | None = None
+    baseline_ended: Record[kinds.BaselineEnded] | None = None
+    watch_started: Record[kinds.WatchStarted] | None = None
+    watch_ended: Record[kinds.WatchEnded] | None = None
+    judgement: Record[kinds.Judged] | None = None
+    trigger: Record[kinds.Triggered] | None = None
+    rollback_started: Record[kinds.RollbackStarted] | None = None
+    closed: Record[kinds.Closed] | None = None
     restarts: int = 0
 
     @classmethod
@@ -81,26 +84,37 @@ class History:
 
     def then(self, records: tuple[Record, ...]) -> History:
         """This history with more ``records`` after it."""
-        history = replace(self, records=(*self.records, *records))
+        history = structs.replace(self, records=(*self.records, *records))
         for record in records:
-            history = _FOLDS.get(record.kind, _unchanged)(history, record)
+            fold = _FOLDS.get(type(record.payload))
+            history = fold(history, record) if fold else history
         return history
+
+    def of_kind(self, kind: type[_P]) -> Iterator[Record[_P]]:
+        """The records of one kind, in order."""
+        return (record for record in self.records if isinstance(record.payload, kind))  # type: ignore[misc]
+
+    @property
+    def created(self) -> kinds.RunCreated:
+        """What the run was created as. Raises JournalError for a journal without a first record."""
+        if self.header is None:
+            raise JournalError("the journal has no first record: no run was created here")
+        return self.header
 
     @property
     def run_id(self) -> str:
         """The run's id, empty for an empty journal."""
-        return str(self.created.get("run_id", ""))
+        return self.header.run_id if self.header else ""
 
     @property
     def is_dry_run(self) -> bool:
-        """True unless the run was created to act: what is not False itself counts as dry."""
-        return self.created.get("dry_run") is not False
+        """True unless the run was created to act."""
+        return self.header is None or self.header.dry_run
 
     @property
-    def plan(self) -> Mapping[str, Any]:
+    def plan(self) -> kinds.PlanFacts:
         """The redacted plan the run was created with."""
-        plan: Mapping[str, Any] = self.created.get("plan", {})
-        return plan
+        return self.created.plan
 
     @property
     def identities(self) -> Mapping[str, Identity]:
@@ -110,7 +124,7 @@ class History:
     @property
     def outcome(self) -> Outcome | None:
         """How the run ended; None while it has not."""
-        return Outcome(self.closed.payload["outcome"]) if self.closed else None
+        return self.closed.payload.outcome if self.closed else None
 
     @property
     def has_begun(self) -> bool:
@@ -133,61 +147,85 @@ class History:
         return self.steps.get(name, StepHistory(name, "", StepStatus.NOT_RUN))
 
 
-def _unchanged(history: History, record: Record) -> History:
-    return history
+def pinned(member: str, unit: str, pin: Pin) -> kinds.MemberPinned:
+    """A pin as the journal keeps it."""
+    return kinds.MemberPinned(
+        member=member,
+        unit=unit,
+        pid=pin.identity.pid,
+        start_ticks=pin.identity.start_ticks,
+        executable=pin.executable,
+        command_sha256=pin.command_sha256,
+        tree=tuple((child.pid, child.start_ticks) for child in pin.tree),
+        bystanders=tuple((other.pid, other.start_ticks) for other in pin.bystanders),
+    )
 
 
-def _created(history: History, record: Record) -> History:
-    return replace(history, created=record.payload)
+def pin_of(record: Record[kinds.MemberPinned]) -> Pin:
+    """The pin that a record keeps, in the boot it was written in."""
+    from ctp_runbook.host.pin import Pin
+
+    kept, boot = record.payload, record.boot_id
+    return Pin(
+        Identity(kept.pid, kept.start_ticks, boot),
+        executable=kept.executable,
+        command_sha256=kept.command_sha256,
+        tree=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.tree),
+        bystanders=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.bystanders),
+    )
 
 
-def _state(history: History, record: Record) -> History:
-    state = State(record.payload["to"])
-    entry = Transition(state, record.payload["reason"], record.wall_utc, record.mono_ns)
-    return replace(history, state=state, transitions=(*history.transitions, entry))
+def _created(history: History, record: Record[kinds.RunCreated]) -> History:
+    return structs.replace(history, header=record.payload)
 
 
-def _step_started(history: History, record: Record) -> History:
-    given = record.payload
+def _state(history: History, record: Record[kinds.StateEntered]) -> History:
+    state = record.payload.to
+    entry = Transition(state, record.payload.reason, record.wall_utc, record.mono_ns)
+    return structs.replace(history, state=state, transitions=(*history.transitions, entry))
+
+
+def _step_started(history: History, record: Record[kinds.StepStarted]) -> History:
+    started = record.payload
     step = StepHistory(
-        name=given["step"],
-        phase=given["phase"],
+        name=started.step,
+        phase=started.phase,
         status=StepStatus.UNKNOWN,
-        command=given["command"],
-        attempt=given["attempt"],
-        pid=given["pid"],
-        start_ticks=given["start_ticks"],
+        command=started.command,
+        attempt=started.attempt,
+        pid=started.pid,
+        start_ticks=started.start_ticks,
         started_utc=record.wall_utc,
         started_mono_ns=record.mono_ns,
-        due_mono_ns=given.get("due_mono_ns", 0),
+        due_mono_ns=started.due_mono_ns,
         reason="started; its end was not seen",
     )
     return _with_step(history, step)
 
 
-def _step_ended(history: History, record: Record) -> History:
-    given = record.payload
-    step = replace(
-        history.step(given["step"]),
-        status=StepStatus(given["status"]),
-        exit_code=given["exit_code"],
-        duration_ms=given["duration_ms"],
-        output_sha256=given["output_sha256"],
-        output=given["output"],
-        reason=given["reason"],
+def _step_ended(history: History, record: Record[kinds.StepEnded]) -> History:
+    ended = record.payload
+    step = structs.replace(
+        history.step(ended.step),
+        status=ended.status,
+        exit_code=ended.exit_code,
+        duration_ms=ended.duration_ms,
+        output_sha256=ended.output_sha256,
+        output=ended.output,
+        reason=ended.reason,
         ended_utc=record.wall_utc,
     )
     return _with_step(history, step)
 
 
-def _step_not_done(history: History, record: Record) -> History:
-    given = record.payload
+def _step_not_done(history: History, record: Record[kinds.StepNotDone]) -> History:
+    left_out = record.payload
     step = StepHistory(
-        name=given["step"],
-        phase=given["phase"],
-        status=StepStatus(given["status"]),
-        command=given.get("command", ""),
-        reason=given["reason"],
+        name=left_out.step,
+        phase=left_out.phase,
+        status=left_out.status,
+        command=left_out.command,
+        reason=left_out.reason,
         started_utc=record.wall_utc,
         ended_utc=record.wall_utc,
     )
@@ -195,65 +233,68 @@ def _step_not_done(history: History, record: Record) -> History:
 
 
 def _with_step(history: History, step: StepHistory) -> History:
-    return replace(history, steps={**history.steps, step.name: step})
+    return structs.replace(history, steps={**history.steps, step.name: step})
 
 
-def _identity(history: History, record: Record) -> History:
-    from ctp_runbook.host.pin import Pin
-
-    pin = Pin.of(record.payload, boot_id=record.boot_id)
-    return replace(history, pins={**history.pins, record.payload["member"]: pin})
+def _identity(history: History, record: Record[kinds.MemberPinned]) -> History:
+    pins = {**history.pins, record.payload.member: pin_of(record)}
+    return structs.replace(history, pins=pins)
 
 
-def _control(history: History, record: Record) -> History:
+def _control(history: History, record: Record[kinds.RequestTaken]) -> History:
     """``held``: a hold that nobody has ended by resume; ``stop_asked``: the last wish to stop.
 
-    A go counts for the start it was given to, which it names by the record of that start; those of
-    earlier versions name none.
+    A go counts for the start it was given to, which it names by the record of that start.
     """
-    request = record.payload["request"]
+    request = record.payload.request
     if request == "go":
         seq = history.conducted.seq if history.conducted else None
-        return replace(history, go=record) if record.payload.get("start", seq) == seq else history
+        return structs.replace(history, go=record) if record.payload.start == seq else history
     if request in ("hold", "resume"):
-        return replace(history, held=record if request == "hold" else None)
-    return replace(history, stop_asked=record)
+        return structs.replace(history, held=record if request == "hold" else None)
+    return structs.replace(history, stop_asked=record)
 
 
-def _orchestrator_started(history: History, record: Record) -> History:
-    restarts = history.restarts + bool(record.payload["resumed"])
+def _orchestrator_started(history: History, record: Record[kinds.OrchestratorStarted]) -> History:
+    restarts = history.restarts + record.payload.resumed
     go = history.go
     # A go that a person gave was given to the start they saw. One that is taken up again looks at
     # everything anew, and so does the person; what a run was started with stays with it.
-    if go and history.state.is_before_switch and go.payload.get("file") != WITH_START:
+    if go and history.state.is_before_switch and go.payload.file != WITH_START:
         go = None
-    return replace(history, conducted=record, restarts=restarts, go=go)
+    return structs.replace(history, conducted=record, restarts=restarts, go=go)
 
 
-def _trigger(history: History, record: Record) -> History:
+def _closed(history: History, record: Record[kinds.Closed]) -> History:
+    return structs.replace(history, closed=record, state=State.CLOSED)
+
+
+def _kept(name: str, *, first: bool = False) -> Callable[[History, Any], History]:
+    """A fold that keeps the last record of its kind under ``name``, or the first."""
+
+    def fold(history: History, record: Record[Any]) -> History:
+        is_known = first and getattr(history, name) is not None
+        return history if is_known else structs.replace(history, **{name: record})
+
+    return fold
+
+
+_FOLDS: Mapping[type[Payload], Callable[[History, Any], History]] = {
+    kinds.RunCreated: _created,
+    kinds.StateEntered: _state,
+    kinds.StepStarted: _step_started,
+    kinds.StepEnded: _step_ended,
+    kinds.StepNotDone: _step_not_done,
+    kinds.ParentAdopted: _kept("parent"),
+    kinds.MemberPinned: _identity,
+    kinds.RequestTaken: _control,
+    kinds.OrchestratorStarted: _orchestrator_started,
+    kinds.BaselineEnded: _kept("baseline_ended"),
+    kinds.WatchStarted: _kept("watch_started", first=True),
+    kinds.WatchEnded: _kept("watch_ended"),
+    kinds.Judged: _kept("judgement"),
     # The first trigger is the one that is acted on; later ones are more of the same.
-    return history if history.trigger else replace(history, trigger=record)
-
-
-def _closed(history: History, record: Record) -> History:
-    return replace(history, closed=record, state=State.CLOSED)
-
-
-_FOLDS = {
-    "run_created": _created,
-    "state": _state,
-    "step_started": _step_started,
-    "step_ended": _step_ended,
-    "step_not_done": _step_not_done,
-    "parent": lambda h, r: replace(h, parent=r),
-    "identity": _identity,
-    "control": _control,
-    "orchestrator_started": _orchestrator_started,
-    "baseline_ended": lambda h, r: replace(h, baseline_ended=r),
-    "watch_started": lambda h, r: replace(h, watch_started=h.watch_started or r),
-    "watch_ended": lambda h, r: replace(h, watch_ended=r),
-    "judgement": lambda h, r: replace(h, judgement=r),
-    "trigger": _trigger,
-    "rollback_started": lambda h, r: replace(h, rollback_started=h.rollback_started or r),
-    "closed": _closed,
+    kinds.Triggered: _kept("trigger", first=True),
+    kinds.RollbackStarted: _kept("rollback_started", first=True),
+    kinds.Closed: _closed,
 }

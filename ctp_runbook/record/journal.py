@@ -10,31 +10,48 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
-import math
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
+
+import msgspec
+from msgspec import Raw, Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import boot_id, own_identity
+from ctp_runbook.record.formats import FormatOf, check_format
+from ctp_runbook.record.kinds import KINDS, Count, Name, Payload, RunCreated
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Bare, ``Record`` is one of any kind.
+    _P = TypeVar("_P", bound=Payload, covariant=True, default=Payload)
+    _K = TypeVar("_K", bound=Payload)
+else:
+    from typing import TypeVar
+
+    _P = TypeVar("_P")
+_B = TypeVar("_B")
 
 __all__ = [
     "FIRST_PREV",
     "Journal",
     "JournalFile",
+    "Line",
     "Record",
+    "Writer",
     "digest_of",
+    "header_text",
     "read_journal",
     "utc_text",
 ]
 
 FIRST_PREV = "0" * 64
-_KEYS = ("seq", "wall_utc", "mono_ns", "boot_id", "writer", "kind", "payload", "prev")
 
 
 def utc_text(seconds: float | None = None) -> str:
@@ -48,19 +65,45 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-@dataclass(frozen=True)
-class Record:
+class Writer(Struct, frozen=True, forbid_unknown_fields=True):
+    """The process that wrote a record."""
+
+    pid: Count
+    start_ticks: Count
+
+
+class Line(Struct, Generic[_B], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A record as it stands in the file, in the order of its keys."""
+
+    seq: Count
+    wall_utc: str
+    mono_ns: Count
+    boot_id: Name
+    writer: Writer
+    kind: str
+    payload: _B
+    prev: str
+    # Digest of the torn line before this one, by whoever took over after a crash.
+    torn_line_sha256: str = ""
+
+
+class Record(Struct, Generic[_P], frozen=True):
     """One line of the journal. ``line`` is the bytes as they stand in the file, no newline."""
 
     seq: int
     wall_utc: str
     mono_ns: int
     boot_id: str
-    writer: Mapping[str, int]
-    kind: str
-    payload: Mapping[str, Any]
+    writer: Writer
+    payload: _P
     prev: str
     line: bytes
+    torn_line_sha256: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Which kind of record it is: the payload's type, as the file names it."""
+        return self.payload.kind
 
     @property
     def digest(self) -> str:
@@ -72,9 +115,13 @@ class Record:
         """Wall clock, UTC-aware."""
         return datetime.fromisoformat(self.wall_utc)
 
+    @property
+    def mono(self) -> float:
+        """Monotonic clock, in seconds."""
+        return self.mono_ns / 1e9
 
-@dataclass(frozen=True)
-class JournalFile:
+
+class JournalFile(Struct, frozen=True):
     """A journal as read: its records, and the bytes of a torn last line if there is one."""
 
     records: tuple[Record, ...]
@@ -84,7 +131,8 @@ class JournalFile:
 def read_journal(path: Path) -> JournalFile:
     """Read and check a journal whole.
 
-    Raises JournalError naming the first line that is not what the chain demands.
+    Raises JournalError naming the first line that is not what the chain, or the form of its kind,
+    demands.
     """
     try:
         data = path.read_bytes()
@@ -94,14 +142,15 @@ def read_journal(path: Path) -> JournalFile:
     records: list[Record] = []
     quoted: bytes | None = None
     for number, line in enumerate(lines, start=1):
-        record = _parse(line)
-        if record is None or record.line != line:
+        envelope = _envelope(line)
+        if envelope is None:
             if quoted is not None:
                 raise JournalError(f"{path}:{number}: two torn lines in a row; one was edited")
             quoted = line
             continue
+        record = _record(envelope, line, where=f"{path}:{number}")
         _check_chain(record, records, where=f"{path}:{number}")
-        if quoted is not None and record.payload.get("torn_line_sha256") != digest_of(quoted):
+        if quoted is not None and record.torn_line_sha256 != digest_of(quoted):
             raise JournalError(
                 f"{path}:{number - 1}: not a record, and the record after it does not quote it "
                 "as torn; the journal was edited or damaged"
@@ -113,41 +162,98 @@ def read_journal(path: Path) -> JournalFile:
     return JournalFile(records=tuple(records), torn=torn)
 
 
-def _parse(line: bytes) -> Record | None:
+def _envelope(line: bytes) -> Line[Raw] | None:
+    """The keys around a payload; None for what is no record, as a torn line is none."""
     try:
-        raw = json.loads(line)
-        if tuple(raw) != _KEYS or not isinstance(raw["payload"], dict):
-            return None
-        return Record(**raw, line=_encode(raw))
-    except (ValueError, TypeError, RecursionError):
+        return msgspec.json.decode(line, type=Line[Raw])
+    except (ValueError, RecursionError):
         return None
 
 
-def _encode(raw: Mapping[str, Any]) -> bytes:
-    return json.dumps(raw, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _encode_anything(raw: Mapping[str, Any]) -> bytes:
-    """As ``_encode``; what JSON or UTF-8 cannot say (NaN, half a surrogate pair) as text."""
+def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
+    """The record a line says, its payload of the type of its kind. Raises JournalError."""
+    where = f"{where}: journal record {envelope.seq} ({envelope.kind})"
+    payload_type = KINDS.get(envelope.kind)
+    if payload_type is None:
+        raise JournalError(f"{where}: unknown kind; this version knows {', '.join(sorted(KINDS))}")
     try:
-        return _encode(raw)
+        if payload_type is RunCreated:
+            check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
+        payload = msgspec.json.decode(envelope.payload, type=payload_type)
+        datetime.fromisoformat(envelope.wall_utc)
+    except ValueError as error:
+        raise JournalError(f"{where}: {error}") from error
+    record = _joined(envelope, payload, line)
+    if _encode(record) != line:
+        raise JournalError(f"{where}: not as this version writes it; the line was edited")
+    return record
+
+
+def _joined(envelope: Line[Raw], payload: Payload, line: bytes) -> Record:
+    return Record(
+        seq=envelope.seq,
+        wall_utc=envelope.wall_utc,
+        mono_ns=envelope.mono_ns,
+        boot_id=envelope.boot_id,
+        writer=envelope.writer,
+        payload=payload,
+        prev=envelope.prev,
+        line=line,
+        torn_line_sha256=envelope.torn_line_sha256,
+    )
+
+
+def _encode(record: Record) -> bytes:
+    """The line of a record."""
+    return msgspec.json.encode(
+        Line(
+            record.seq,
+            record.wall_utc,
+            record.mono_ns,
+            record.boot_id,
+            record.writer,
+            record.kind,
+            Raw(msgspec.json.encode(record.payload)),
+            record.prev,
+            record.torn_line_sha256,
+        )
+    )
+
+
+def header_text(header: RunCreated) -> bytes:
+    """run.json: the header, for people."""
+    return msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n"
+
+
+def _as_read(payload: _K) -> _K:
+    """The payload as whoever reads the journal will have it: a whole number where a fraction may
+    stand is 3.0, NaN is nothing, half a surrogate pair its escape."""
+    try:
+        data = msgspec.json.encode(payload)
     except ValueError:
-        return _encode(_sayable(raw))
+        payload = _sayable(payload)
+        data = msgspec.json.encode(payload)
+    try:
+        return msgspec.json.decode(data, type=type(payload))
+    except ValueError:
+        # What happened is written all the same: a reader says what is wrong with its form.
+        return payload
 
 
 def _sayable(value: Any) -> Any:
+    if isinstance(value, Struct):
+        names = value.__struct_fields__
+        return type(value)(**{name: _sayable(getattr(value, name)) for name in names})
     if isinstance(value, dict):
         return {_sayable(key): _sayable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_sayable(each) for each in value]
-    if isinstance(value, str):
+        return tuple(map(_sayable, value))
+    if isinstance(value, str) and not isinstance(value, Enum):
         return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
     return value
 
 
-def _check_chain(record: Record, before: list[Record], *, where: str) -> None:
+def _check_chain(record: Record, before: Sequence[Record], *, where: str) -> None:
     expected_seq = len(before)
     if record.seq != expected_seq:
         raise JournalError(f"{where}: record {record.seq} stands where {expected_seq} is due")
@@ -175,7 +281,7 @@ class Journal:
         self._records = list(known.records)
         self._torn = known.torn
         identity = own_identity()
-        self._writer = {"pid": identity.pid, "start_ticks": identity.start_ticks}
+        self._writer = Writer(identity.pid, identity.start_ticks)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self._complete_last()
         # What is in the file: a record lost on a full disk is in ``_records`` alone.
@@ -192,33 +298,35 @@ class Journal:
         """Digest of the torn last line found on opening; the first record appended must quote it."""
         return digest_of(self._torn) if self._torn else ""
 
-    def append(self, kind: str, payload: Mapping[str, Any]) -> Record:
+    def append(self, payload: _K) -> Record[_K]:
         """Write one record; it is on disk when this returns. Raises JournalError."""
-        raw = {
-            "seq": self._seq,
-            "wall_utc": utc_text(),
-            "mono_ns": time.monotonic_ns(),
-            "boot_id": boot_id(),
-            "writer": self._writer,
-            "kind": kind,
-            "payload": dict(payload),
-            "prev": self._prev,
-        }
-        if self._torn:
-            raw["payload"] = {**raw["payload"], "torn_line_sha256": self.torn_line_sha256}  # type: ignore[dict-item]
-        line = _encode_anything(raw)
-        record = Record(**json.loads(line), line=line)
+        record = self._made(payload)
         self._records.append(record)
         try:
-            self._write((b"\n" if self._torn else b"") + line + b"\n")
+            self._write((b"\n" if self._torn else b"") + record.line + b"\n")
         except JournalError as error:
             if not self.tolerant:
                 self._records.pop()
                 raise
-            _cry_out(f"{error}; going on without it: {line.decode()}")
+            _cry_out(f"{error}; going on without it: {record.line.decode()}")
         else:
             self._torn, self._seq, self._prev = b"", self._seq + 1, record.digest
         return record
+
+    def _made(self, payload: _K) -> Record[_K]:
+        """The record that ``payload`` becomes: as it will be read."""
+        record = Record(
+            seq=self._seq,
+            wall_utc=utc_text(),
+            mono_ns=time.monotonic_ns(),
+            boot_id=boot_id(),
+            writer=self._writer,
+            payload=_as_read(payload),
+            prev=self._prev,
+            line=b"",
+            torn_line_sha256=self.torn_line_sha256,
+        )
+        return structs.replace(record, line=_encode(record))
 
     def reserve(self, size: int) -> None:
         """Set ``size`` bytes of disk aside, given back when an append meets a full disk."""
@@ -241,10 +349,11 @@ class Journal:
 
     def _complete_last(self) -> None:
         """A record torn right before its newline is whole: end its line, and it counts."""
-        record = _parse(self._torn) if self._torn else None
-        if record is None or record.line != self._torn:
+        envelope = _envelope(self._torn) if self._torn else None
+        if envelope is None:
             return
         with contextlib.suppress(OSError, JournalError):
+            record = _record(envelope, self._torn, where=str(self.path))
             _check_chain(record, self._records, where=str(self.path))
             self._write_once(b"\n")
             self._records.append(record)

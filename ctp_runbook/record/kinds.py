@@ -1,20 +1,101 @@
-"""The form of each journal record: known kinds, their keys, and what may stand there."""
+"""What a journal record may say: one frozen type a kind, which is its form, its schema and its reader.
+
+Decoding validates: a key that is missing, unknown or of another type is refused, by its name. What
+has a default is left out of the file where it has it.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
-from ctp_runbook.record.journal import Record
+from msgspec import Meta, Struct
 
-__all__ = ["FAILED_BY_CAUSE", "RECORD_FORMS", "is_instant", "is_number", "malformed"]
+from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
+from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.timing import Measured
+from ctp_runbook.record.formats import FORMAT
 
+__all__ = [
+    "FAILED_BY_CAUSE",
+    "KINDS",
+    "ActEnded",
+    "ActStarted",
+    "AlertEnded",
+    "AlertSent",
+    "BaselineEnded",
+    "Cause",
+    "Closed",
+    "Comparison",
+    "ComparisonFacts",
+    "Count",
+    "Duration",
+    "Facts",
+    "Finding",
+    "GuardianFacts",
+    "GuardianStarted",
+    "Instant",
+    "Judged",
+    "MemberPinned",
+    "MetricEnd",
+    "MetricVerdict",
+    "Name",
+    "OrchestratorStarted",
+    "ParentAdopted",
+    "Payload",
+    "PlanFacts",
+    "PlanFiles",
+    "PlannedStep",
+    "ProbeAnswered",
+    "Process",
+    "RequestAnswered",
+    "RequestName",
+    "RequestTaken",
+    "RollbackStarted",
+    "RunCreated",
+    "Sha256",
+    "Shift",
+    "StateEntered",
+    "StepEnded",
+    "StepNotDone",
+    "StepStarted",
+    "TradingStateRead",
+    "Triggered",
+    "VerdictName",
+    "WatchDisturbed",
+    "WatchEnded",
+    "WatchFacts",
+    "WatchGap",
+    "WatchStarted",
+    "is_number",
+]
+
+Count = Annotated[int, Meta(ge=0)]
+Duration = Annotated[float, Meta(ge=0)]
+Name = Annotated[str, Meta(pattern=r"\S")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# As ``utc_text`` writes it: UTC, microseconds.
+Instant = Annotated[
+    str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$", max_length=32)
+]
+# Pid and start ticks.
+Process = tuple[Count, Count]
+RequestName = Literal["go", "abort", "hold", "resume", "rollback"]
+VerdictName = Literal["PASSED", "INCONCLUSIVE", "ERROR", "FAILED"]
+Cause = Literal[
+    "forced_drill",
+    "metric",
+    "judge",
+    "member_died",
+    "hold_expired",
+    "operator",
+    "resume",
+    "step_failed",
+]
 
 # CUTOVER_FAILED_STEP when it was no step that failed: why the rollback was triggered.
-FAILED_BY_CAUSE = {
+FAILED_BY_CAUSE: Mapping[Cause, str] = {
     "forced_drill": "forced_drill",
     "metric": "watch_trigger",
     "judge": "watch_judge",
@@ -26,256 +107,496 @@ FAILED_BY_CAUSE = {
 }
 
 
+_ENDS = (StepStatus.OK, StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
+
+
+class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Part of a record."""
+
+    # SHIM: look-ups by string, until every room reads the fields.
+    def __getitem__(self, key: str) -> Any:
+        import msgspec
+
+        return msgspec.to_builtins(getattr(self, key))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.__struct_fields__
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Look up, SHIM."""
+        return self[key] if key in self else default  # noqa: SIM401
+
+
+class Payload(Facts, frozen=True, kw_only=True):
+    """What a record of one kind says."""
+
+    kind: ClassVar[str]
+
+
+class PlanFiles(Facts, frozen=True, kw_only=True):
+    """Where the four files stood that a run was planned from."""
+
+    cutover_template: Name
+    rollback_template: Name
+    limits_file: Name
+    watch_file: Name
+
+
+class PlannedStep(Facts, frozen=True, kw_only=True):
+    """A step as it was planned, without secrets."""
+
+    name: Name
+    phase: Phase
+    kind: StepKind
+    command: Name
+    timeout_seconds: Duration
+
+
+class WatchFacts(Facts, frozen=True, kw_only=True):
+    """The rules the watch is judged by; each metric stands under its own name."""
+
+    tolerance_inconclusive_seconds: Duration
+    tolerance_error_seconds: Duration
+    recovery_seconds: Duration
+    metrics: dict[str, MetricRule]
+
+    def __post_init__(self) -> None:
+        """Refuse a rule that stands under another name than its own."""
+        if wrong := [name for name, rule in self.metrics.items() if rule.name != name]:
+            raise ValueError(f"rules under another name than their own: {', '.join(wrong)}")
+
+
+class PlanFacts(Facts, frozen=True, kw_only=True):
+    """What evidence, verification and pictures need of the plan."""
+
+    environment: Name
+    window_local: Name
+    ctp_config_path: str
+    monitor_minutes: Duration
+    monitor_keys: tuple[Name, ...]
+    trigger_text: Name
+    max_rollback_seconds: Duration
+    hold_seconds: Duration
+    hold_expiry: str
+    session_policy: str
+    cutover_evidence_output: str
+    rollback_evidence_output: str
+    warnings: tuple[str, ...]
+    steps: tuple[PlannedStep, ...]
+    watch: WatchFacts
+
+
+class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
+    """The header: what the run is, and its plan. run.json says the same."""
+
+    kind: ClassVar[str] = "run_created"
+    run_id: Name
+    environment: Name
+    dry_run: bool
+    rehearsal: bool
+    plan_sha256: Sha256
+    created_by: str
+    host: str
+    probe: bool
+    force_rollback: bool
+    forced_after_seconds: Duration
+    restarts_max: Count
+    short_watch_reason: str
+    parent_run: str
+    cwd: str
+    files: PlanFiles
+    copies: dict[str, str]
+    plan: PlanFacts
+    measured: Measured
+    overrides: dict[str, str]
+    reason: str = ""
+    plan_files: dict[str, Sha256]
+    kept_files: dict[str, Sha256]
+
+
+class StateEntered(Payload, frozen=True, kw_only=True):
+    """The run entered a state."""
+
+    kind: ClassVar[str] = "state"
+    to: State
+    reason: str
+
+
+class GuardianFacts(Facts, frozen=True, kw_only=True):
+    """The process that would start the orchestrator again."""
+
+    pid: Count
+    start_ticks: Count
+
+
+class OrchestratorStarted(Payload, frozen=True, kw_only=True):
+    """Somebody took the run up, or up again."""
+
+    kind: ClassVar[str] = "orchestrator_started"
+    resumed: bool
+    reason: str
+    guardian: GuardianFacts | None = None
+
+
+class GuardianStarted(Payload, frozen=True, kw_only=True):
+    """The guardian was started again."""
+
+    kind: ClassVar[str] = "guardian_started"
+    pid: Count
+    start_ticks: Count
+    reason: str
+
+
+class MemberPinned(Payload, frozen=True, kw_only=True):
+    """Who a member is, as the system told it."""
+
+    kind: ClassVar[str] = "identity"
+    member: Name
+    unit: str
+    pid: Count
+    start_ticks: Count
+    executable: str
+    command_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    tree: tuple[Process, ...]
+    bystanders: tuple[Process, ...]
+
+
+class ProbeAnswered(Payload, frozen=True, kw_only=True):
+    """A question to a member, and what was seen."""
+
+    kind: ClassVar[str] = "probe"
+    subject: Name
+    question: Name
+    ok: bool
+    observed: str
+    expected: str
+
+
+class RequestTaken(Payload, frozen=True, kw_only=True):
+    """What somebody asked for. ``start`` is the number of the start it was given to, or -1."""
+
+    kind: ClassVar[str] = "control"
+    request: RequestName
+    by: str
+    reason: str
+    requested_utc: str
+    file: str
+    start: int = -1
+
+    @property
+    def sentence(self) -> str:
+        """``rollback asked for by ops: spreads look wrong``."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.request} asked for by {self.by}{why}"
+
+
+class RequestAnswered(Payload, frozen=True, kw_only=True):
+    """What the orchestrator said to a request."""
+
+    kind: ClassVar[str] = "answer"
+    request: RequestName
+    file: Name
+    obeyed: bool
+    sentence: str
+
+
+class AlertSent(Payload, frozen=True, kw_only=True):
+    """A person was called for."""
+
+    kind: ClassVar[str] = "alert"
+    occasion: Name
+    sentence: str
+    hooks: tuple[Name, ...]
+
+
+class AlertEnded(Payload, frozen=True, kw_only=True):
+    """How one hook of an alert ended."""
+
+    kind: ClassVar[str] = "alert_ended"
+    occasion: Name
+    hook: Name
+    ok: bool
+    sentence: str
+    took_ms: Duration
+
+
+class ParentAdopted(Payload, frozen=True, kw_only=True):
+    """The completed run that this one undoes."""
+
+    kind: ClassVar[str] = "parent"
+    run_id: Name
+    journal_sha256: Sha256
+    outcome: Literal["COMPLETED"]
+
+
+class StepStarted(Payload, frozen=True, kw_only=True):
+    """A step's command is about to run, as this process."""
+
+    kind: ClassVar[str] = "step_started"
+    step: Name
+    phase: Phase
+    attempt: Count
+    pid: Count
+    start_ticks: Count
+    command: Name
+    timeout_seconds: Duration
+    due_mono_ns: Count
+
+
+class StepEnded(Payload, frozen=True, kw_only=True):
+    """How a step that was started ended; ok means that its effect was proved."""
+
+    kind: ClassVar[str] = "step_ended"
+    step: Name
+    phase: Phase
+    status: StepStatus
+    exit_code: int | None
+    duration_ms: Duration
+    output_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    output: str
+    reason: str
+    left_behind: tuple[Count, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is said of steps that never ran."""
+        if self.status not in _ENDS:
+            raise ValueError(f"status is {self.status} in a step that ran")
+
+
+class StepNotDone(Payload, frozen=True, kw_only=True):
+    """A step that was not run, and why."""
+
+    kind: ClassVar[str] = "step_not_done"
+    step: Name
+    phase: Phase
+    status: StepStatus
+    reason: str
+    command: str
+
+    def __post_init__(self) -> None:
+        """Refuse ok: what was not run did not end well."""
+        if self.status is StepStatus.OK:
+            raise ValueError("status is ok in a step that was not done")
+
+
+class ActStarted(Payload, frozen=True, kw_only=True):
+    """A command beside the steps is about to run."""
+
+    kind: ClassVar[str] = "act_started"
+    act: Name
+    member: Name
+    pid: Count
+    command: Name
+
+
+class ActEnded(Payload, frozen=True, kw_only=True):
+    """How such a command ended."""
+
+    kind: ClassVar[str] = "act_ended"
+    act: Name
+    member: Name
+    exit_code: int | None
+
+
+class TradingStateRead(Payload, frozen=True, kw_only=True):
+    """What an engine left; ``state`` is read by probes/trading_state.py."""
+
+    kind: ClassVar[str] = "trading_state"
+    member: Name
+    state: dict[str, Any]
+
+
+class BaselineEnded(Payload, frozen=True, kw_only=True):
+    """The old engine's metrics were sampled."""
+
+    kind: ClassVar[str] = "baseline_ended"
+    url: str
+    samples: Count
+    samples_sha256: Sha256
+    sentence: str
+
+
+class WatchStarted(Payload, frozen=True, kw_only=True):
+    """The watch window begins at the instant of this record."""
+
+    kind: ClassVar[str] = "watch_started"
+    minutes: Duration
+    metrics: tuple[Name, ...]
+
+
+class WatchGap(Payload, frozen=True, kw_only=True):
+    """Nobody sampled between two instants."""
+
+    kind: ClassVar[str] = "watch_gap"
+    from_utc: Instant
+    to_utc: Instant
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no instant."""
+        _check_instants(self.from_utc, self.to_utc)
+
+
+class WatchDisturbed(Payload, frozen=True, kw_only=True):
+    """The host or the process stood still, or a clock was set."""
+
+    kind: ClassVar[str] = "watch_disturbed"
+    what: Literal["paused", "suspended", "clock_stepped"]
+    seconds: float
+    from_utc: Instant
+    to_utc: Instant
+    from_mono: float
+    to_mono: float
+    sentence: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no instant."""
+        _check_instants(self.from_utc, self.to_utc)
+
+
+class MetricVerdict(Facts, frozen=True, kw_only=True):
+    """What a metric is judged to be for now."""
+
+    verdict: VerdictName
+    sentence: str
+
+
+class Judged(Payload, frozen=True, kw_only=True):
+    """A verdict changed during the watch."""
+
+    kind: ClassVar[str] = "judgement"
+    overall: VerdictName
+    metrics: dict[str, MetricVerdict]
+
+
+class Triggered(Payload, frozen=True, kw_only=True):
+    """The trigger, or whatever else began a rollback. ``is_over``: the value is more than that."""
+
+    kind: ClassVar[str] = "trigger"
+    cause: Cause
+    metric: str
+    value: float | None
+    limit: float | None
+    is_over: bool = False
+    sample_utc: Instant
+    sample_mono_ns: Count
+    sentence: str
+
+    def __post_init__(self) -> None:
+        """Refuse what is no instant."""
+        _check_instants(self.sample_utc)
+
+
+class MetricEnd(Facts, frozen=True, kw_only=True):
+    """What a metric came to. ``is_over`` and ``worst_is_over``: the value is more than that."""
+
+    verdict: VerdictName
+    sentence: str
+    value: float | None
+    limit: float
+    margin: float | None
+    worst: float | None
+    coverage: float
+    is_over: bool = False
+    worst_is_over: bool = False
+
+
+class Shift(Facts, frozen=True, kw_only=True):
+    """A quantile before and after, their difference, and its 95 % bootstrap interval."""
+
+    before: float
+    after: float
+    shift: float
+    low: float
+    high: float
+
+
+class Comparison(Facts, frozen=True, kw_only=True):
+    """One metric, old engine against new, in the metric's unit.
+
+    ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
+    ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
+    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``:
+    beyond the rule's ``baseline_max_shift``.
+    """
+
+    metric: str
+    n_before: int
+    n_after: int
+    events_before: float
+    events_after: float
+    median: Shift | None = None
+    p99: Shift | None = None
+    rank_p: float | None = None
+    failed: bool = False
+    sentence: str = ""
+
+
+class ComparisonFacts(Facts, frozen=True, kw_only=True):
+    """Both engines compared, in short and by metric."""
+
+    sentence: str
+    metrics: dict[str, Comparison]
+
+
+class WatchEnded(Payload, frozen=True, kw_only=True):
+    """What the watch came to."""
+
+    kind: ClassVar[str] = "watch_ended"
+    samples: Count
+    samples_sha256: Sha256
+    verdict: VerdictName
+    sentence: str
+    judged_mono: float
+    watched_seconds: Duration
+    stopped_early: bool
+    metrics: dict[str, MetricEnd]
+    baseline: ComparisonFacts
+
+
+class RollbackStarted(Payload, frozen=True, kw_only=True):
+    """The rollback's time runs, from the sample that triggered it."""
+
+    kind: ClassVar[str] = "rollback_started"
+    budget_seconds: Duration
+    shares: dict[str, float]
+    started_utc: Instant
+    started_mono_ns: Count
+
+    def __post_init__(self) -> None:
+        """Refuse what is no instant."""
+        _check_instants(self.started_utc)
+
+
+class Finding(Payload, frozen=True, kw_only=True):
+    """Something a person should know."""
+
+    kind: ClassVar[str] = "finding"
+    severity: Literal["info", "warning", "critical"]
+    sentence: str
+
+
+class Closed(Payload, frozen=True, kw_only=True):
+    """How the run ended, and what runs now by the last look at each member."""
+
+    kind: ClassVar[str] = "closed"
+    outcome: Outcome
+    exit_code: Count
+    sentence: str
+    failed_step: str
+    running: dict[str, str]
+
+
 def is_number(value: Any) -> bool:
-    """True for a finite number; true and false are none."""
+    """SHIM: until samples are typed everywhere."""
+    import math
+
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_instant(value: Any) -> bool:
-    """True for an instant as the journal writes it: UTC, microseconds."""
-    if not isinstance(value, str):
-        return False
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.isoformat(timespec="microseconds") == value and value.endswith("+00:00")
-    except ValueError:
-        return False
+KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_whole(value) and value >= 0
-
-
-def _is_duration(value: Any) -> bool:
-    return is_number(value) and value >= 0
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_table_of_tables(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_table, value.values()))
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
-
-
-def _is_process(value: Any) -> bool:
-    """A pid and its start ticks."""
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
-
-
-def _optional(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or value == "" or fits(value)
-
-
-def _one_of(*names: str) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and value in names
-
-
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _table_of(**forms: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and not list(_wrong_keys(value, forms))
-
-
-_PHASE = _one_of(*(phase.value for phase in Phase))
-_PLAN = _table_of(
-    environment=_is_name,
-    window_local=_is_name,
-    ctp_config_path=_is_text,
-    monitor_minutes=_is_duration,
-    monitor_keys=_list_of(_is_name),
-    trigger_text=_is_name,
-    max_rollback_seconds=_is_duration,
-    steps=_list_of(_table_of(name=_is_name, phase=_PHASE, kind=_is_name, command=_is_name)),
-    watch=_table_of(
-        metrics=_is_table_of_tables,
-        tolerance_inconclusive_seconds=_is_duration,
-        tolerance_error_seconds=_is_duration,
-        recovery_seconds=_is_duration,
-    ),
-)
-
-# Keys a record of the kind must have; it may have more.
-RECORD_FORMS: Mapping[str, Mapping[str, Callable[[Any], bool]]] = {
-    "run_created": {
-        "run_id": _is_name,
-        "environment": _is_name,
-        "dry_run": _is_flag,
-        "rehearsal": _is_flag,
-        "plan_sha256": _is_sha256,
-        "created_by": _is_text,
-        "host": _is_text,
-        "force_rollback": _is_flag,
-        "short_watch_reason": _is_text,
-        "measured": _is_table,
-        "overrides": _is_table,
-        "plan": _PLAN,
-    },
-    "state": {"to": _one_of(*(state.value for state in State)), "reason": _is_text},
-    "orchestrator_started": {"resumed": _is_flag, "reason": _is_text},
-    "guardian_started": {"pid": _is_count, "start_ticks": _is_count},
-    "identity": {
-        "member": _is_name,
-        "pid": _is_count,
-        "start_ticks": _is_count,
-        "executable": _is_text,
-        "command_sha256": _optional(_is_sha256),
-        "tree": _list_of(_is_process),
-        "bystanders": _list_of(_is_process),
-    },
-    "probe": {
-        "subject": _is_name,
-        "question": _is_name,
-        "ok": _is_flag,
-        "observed": _is_text,
-    },
-    "control": {
-        "request": _one_of("go", "abort", "hold", "resume", "rollback"),
-        "by": _is_text,
-        "reason": _is_text,
-    },
-    "answer": {
-        "request": _one_of("go", "abort", "hold", "resume", "rollback"),
-        "file": _is_name,
-        "obeyed": _is_flag,
-        "sentence": _is_name,
-    },
-    "alert": {"occasion": _is_name, "sentence": _is_name, "hooks": _list_of(_is_name)},
-    "alert_ended": {
-        "occasion": _is_name,
-        "hook": _is_name,
-        "ok": _is_flag,
-        "sentence": _is_name,
-        "took_ms": _is_duration,
-    },
-    "parent": {"run_id": _is_name, "journal_sha256": _is_sha256, "outcome": _one_of("COMPLETED")},
-    "step_started": {
-        "step": _is_name,
-        "phase": _PHASE,
-        "attempt": _is_count,
-        "pid": _is_count,
-        "start_ticks": _is_count,
-        "command": _is_name,
-        "due_mono_ns": _is_count,
-    },
-    "step_ended": {
-        "step": _is_name,
-        "phase": _PHASE,
-        "status": _one_of("ok", "failed", "timed_out", "unknown"),
-        "exit_code": _optional(_is_whole),
-        "duration_ms": _is_duration,
-        "output_sha256": _optional(_is_sha256),
-        "output": _is_text,
-        "reason": _is_text,
-    },
-    "step_not_done": {
-        "step": _is_name,
-        "phase": _PHASE,
-        "status": _one_of(*(status.value for status in StepStatus if status is not StepStatus.OK)),
-        "reason": _is_text,
-    },
-    "act_started": {"act": _is_name, "member": _is_name, "pid": _is_count, "command": _is_name},
-    "act_ended": {"act": _is_name, "member": _is_name, "exit_code": _optional(_is_whole)},
-    "trading_state": {"member": _is_name, "state": _is_table},
-    "baseline_ended": {
-        "url": _is_text,
-        "samples": _is_count,
-        "samples_sha256": _is_sha256,
-        "sentence": _is_name,
-    },
-    "watch_started": {"minutes": _is_duration},
-    "watch_gap": {"from_utc": is_instant, "to_utc": is_instant, "reason": _is_text},
-    "watch_disturbed": {
-        "what": _one_of("paused", "suspended", "clock_stepped"),
-        "seconds": is_number,
-        "from_utc": is_instant,
-        "to_utc": is_instant,
-        "from_mono": is_number,
-        "to_mono": is_number,
-        "sentence": _is_name,
-    },
-    "judgement": {"overall": _one_of(*Verdict.__members__)},
-    "trigger": {
-        "cause": _one_of(*FAILED_BY_CAUSE),
-        "sentence": _is_name,
-        "sample_mono_ns": _is_count,
-        "metric": _optional(_is_name),
-        "value": _optional(is_number),
-        "limit": _optional(is_number),
-        "sample_utc": _optional(is_instant),
-    },
-    "watch_ended": {
-        "samples": _is_count,
-        "samples_sha256": _is_sha256,
-        "verdict": _one_of(*Verdict.__members__),
-        "metrics": _is_table,
-        "sentence": _is_text,
-        "judged_mono": is_number,
-        "watched_seconds": _is_duration,
-        "stopped_early": _is_flag,
-    },
-    "rollback_started": {
-        "budget_seconds": _is_duration,
-        "started_utc": is_instant,
-        "started_mono_ns": _is_count,
-        "shares": _is_table,
-    },
-    "finding": {"severity": _one_of("info", "warning", "critical"), "sentence": _is_text},
-    "closed": {
-        "outcome": _one_of(*Outcome.__members__),
-        "exit_code": _is_count,
-        "sentence": _is_text,
-        "running": _is_table,
-    },
-}
-
-
-def malformed(records: Sequence[Record]) -> Iterator[str]:
-    """What is wrong with the form of each record; nothing else may be asked of such a journal."""
-    for record in records:
-        where = f"journal record {record.seq} ({record.kind})"
-        if record.kind not in RECORD_FORMS:
-            yield f"{where}: unknown kind; this version knows {', '.join(sorted(RECORD_FORMS))}"
-            continue
-        for wrong in _wrong_keys(record.payload, RECORD_FORMS[record.kind]):
-            yield f"{where}: {wrong}"
-        if not is_instant(record.wall_utc):
-            yield f"{where}: wall_utc {record.wall_utc!r} is not an instant in UTC"
-        if not _is_count(record.mono_ns) or not _is_name(record.boot_id):
-            yield f"{where}: mono_ns and boot_id must be a count and a name"
-        if not isinstance(record.writer, dict) or not all(
-            _is_count(record.writer.get(key)) for key in ("pid", "start_ticks")
-        ):
-            yield f"{where}: the writer must be named by pid and start_ticks"
-
-
-def _wrong_keys(
-    payload: Mapping[str, Any], forms: Mapping[str, Callable[[Any], bool]]
-) -> Iterator[str]:
-    for key, fits in forms.items():
-        if key not in payload:
-            yield f"key {key} is missing"
-        elif not fits(payload[key]):
-            yield f"{key} has the unexpected value {str(payload[key])[:80]!r}"
+def _check_instants(*texts: str) -> None:
+    for text in texts:
+        datetime.fromisoformat(text)

@@ -11,11 +11,12 @@ import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.plan.plan import PLAN_FILES, Plan, load_plan
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.kinds import RunCreated
 from ctp_runbook.record.rundir import RunDir, private_dir, private_path, write_atomic
 
 __all__ = ["clear_private", "keep_private", "load_private_plan", "named_files", "plan_of_files"]
@@ -40,13 +41,13 @@ def load_private_plan(run: RunDir) -> tuple[Plan, Path]:
 
     Raises RunRefused when it can be had neither from tmpfs nor, unchanged, from its files.
     """
-    header = read_journal(run.journal).records[0].payload
-    cwd = Path(header["cwd"])
+    header = History.of(read_journal(run.journal).records[:1]).created
+    cwd = Path(header.cwd)
     room = private_path(run)
-    kept = _is_as_kept(room, header.get("kept_files") or {})
+    kept = _is_as_kept(room, header.kept_files)
     files = {name: room / name for name in PLAN_FILES} if kept else named_files(header)
     plan = plan_of_files(files, base=cwd)
-    if not kept and plan.sha256 != header["plan_sha256"]:
+    if not kept and plan.sha256 != header.plan_sha256:
         raise RunRefused(
             f"run {run.run_id}: the plan's files changed and its private copy is gone, or is not "
             f"what was kept ({room}); roll back by hand with "
@@ -55,9 +56,9 @@ def load_private_plan(run: RunDir) -> tuple[Plan, Path]:
     return plan, cwd
 
 
-def named_files(header: Mapping[str, Any]) -> dict[str, Path]:
+def named_files(header: RunCreated) -> dict[str, Path]:
     """The four files a run was planned from, as the header of its journal names them."""
-    return {name: Path(header["files"][name]) for name in PLAN_FILES}
+    return {name: Path(getattr(header.files, name)) for name in PLAN_FILES}
 
 
 def plan_of_files(files: Mapping[str, Path], *, base: Path) -> Plan:

@@ -6,14 +6,12 @@ for a day from five endpoints is read in seconds, and no more than a few megabyt
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,8 +25,6 @@ __all__ = ["Block", "Chunk", "Row", "read_chunks", "rows_of"]
 _CHUNK_LINES = 1 << 16
 # A block shorter than this costs more than its samples one by one.
 _WORTH_IT = 16
-_FIELDS = frozenset(one.name for one in fields(Sample))
-_REQUIRED = frozenset(one.name for one in fields(Sample) if one.default is MISSING)
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,14 @@ class _Rows:
         self.place, self.seq = array("q"), list[int]()
         self.wall, self.mono, self.values = array("d"), array("d"), array("d")
 
+    def add(self, place: int, sample: Sample) -> None:
+        """A sample more."""
+        self.place.append(place)
+        self.seq.append(sample.seq)
+        self.wall.append(sample.wall)
+        self.mono.append(sample.mono)
+        self.values.extend(sample.series.values())
+
     def block(self) -> Block:
         """What was gathered."""
         shape = len(self.mono), len(self.layout)
@@ -108,18 +112,20 @@ class _Gathered:
         self._items: list[_Rows | tuple[int, Sample]] = []
         self._open: dict[tuple[str, str], _Rows] = {}
 
-    def rows(self, source: str, target: str, layout: tuple[str, ...]) -> _Rows:
-        """Where a page with this layout goes."""
-        rows = self._open.get((source, target))
-        if rows is None or rows.layout != layout:
-            rows = self._open[source, target] = _Rows(source, target, layout)
-            self._items.append(rows)
-        return rows
-
     def add(self, place: int, sample: Sample) -> None:
-        """A sample on its own: what its target says next is another block."""
-        self._open.pop((sample.source, sample.target), None)
-        self._items.append((place, sample))
+        """A page as a row; any other sample on its own: what its target says next is another
+        block."""
+        target = sample.source, sample.target
+        if not (sample.ok and sample.series):
+            self._open.pop(target, None)
+            self._items.append((place, sample))
+            return
+        layout = tuple(sample.series)
+        rows = self._open.get(target)
+        if rows is None or rows.layout != layout:
+            rows = self._open[target] = _Rows(*target, layout)
+            self._items.append(rows)
+        rows.add(place, sample)
 
     def chunk(self, cuts: int) -> Chunk:
         """What was gathered, small blocks taken apart."""
@@ -153,72 +159,16 @@ def read_chunks(path: Path, *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
     """
     if not path.exists():
         return
-    loads, due = _loads(), [*sorted(cuts), math.inf]
+    due = [*sorted(cuts), math.inf]
     gathered, begun, passed = _Gathered(), 0, 0
     with path.open("rb") as lines:
         for place, line in enumerate(lines):
-            taken = _take(line, loads) or sample_of(line, path=path, number=place + 1)
-            mono = taken.mono if isinstance(taken, Sample) else taken["mono"]
-            if mono >= due[0] or place - begun >= _CHUNK_LINES:
+            sample = sample_of(line, path=path, number=place + 1)
+            if sample.mono >= due[0] or place - begun >= _CHUNK_LINES:
                 yield gathered.chunk(passed)
                 gathered, begun, passed = _Gathered(), place, 0
-                while mono >= due[0]:
+                while sample.mono >= due[0]:
                     due.pop(0)
                     passed += 1
-            if isinstance(taken, Sample) or not _gather(gathered, place, taken):
-                sample = (
-                    taken
-                    if isinstance(taken, Sample)
-                    else sample_of(line, path=path, number=place + 1)
-                )
-                gathered.add(place, sample)
+            gathered.add(place, sample)
     yield gathered.chunk(passed)
-
-
-def _take(line: bytes, loads: Callable[[bytes], Any]) -> dict[str, Any] | None:
-    """The line parsed, where it is a page like any other; None where it wants a closer look."""
-    try:
-        raw = loads(line)
-        regular = (
-            _REQUIRED <= raw.keys() <= _FIELDS
-            and raw["ok"] is True
-            and type(raw["wall"]) is type(raw["mono"]) is float
-            and math.isfinite(raw["wall"] + raw["mono"])
-            and type(raw["source"]) is type(raw["target"]) is str
-            and type(raw["seq"]) is int
-            and type(raw["series"]) is dict
-            and raw["series"]
-        )
-    except (ValueError, KeyError, AttributeError, OverflowError):
-        return None
-    return raw if regular else None
-
-
-def _gather(gathered: _Gathered, place: int, raw: dict[str, Any]) -> bool:
-    """Take a page in as a row; False where a value of it is no number."""
-    series = raw["series"]
-    rows = gathered.rows(raw["source"], raw["target"], tuple(series))
-    known = len(rows.values)
-    try:
-        rows.values.extend(series.values())
-    except (TypeError, OverflowError):
-        del rows.values[known:]
-        try:  # what is not finite stands as a string
-            rows.values.extend([float(value) for value in series.values()])
-        except (TypeError, ValueError, OverflowError):
-            return False
-    rows.place.append(place)
-    rows.seq.append(raw["seq"])
-    rows.wall.append(raw["wall"])
-    rows.mono.append(raw["mono"])
-    return True
-
-
-def _loads() -> Callable[[bytes], Any]:
-    """Another parser where it is installed: what it takes it reads as ``json`` does, four times
-    faster, and what it refuses is parsed again."""
-    try:
-        loads: Callable[[bytes], Any] = importlib.import_module("orjson").loads
-    except ImportError:
-        return json.loads
-    return loads

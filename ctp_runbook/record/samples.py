@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
+from ctp_runbook.record.kinds import Count, Duration
 
 __all__ = [
     "Sample",
+    "SampleLine",
     "cut_torn_line",
     "each_sample",
-    "parse_sample",
     "read_samples",
     "sample_of",
     "series_key",
@@ -27,8 +31,7 @@ __all__ = [
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format", tag=FORMAT):
     """One look at one source. ``series`` maps ``name{label="v"}`` to its value, NaN included.
 
     ``wall`` is seconds since the epoch, ``mono`` seconds of the host's monotonic clock, both
@@ -37,17 +40,17 @@ class Sample:
     before it, to a source slower than its interval or to a process that stood still.
     """
 
-    seq: int
+    seq: Count
     wall: float
     mono: float
     source: str
     target: str
     ok: bool
     error: str
-    took_ms: float
-    series: Mapping[str, float]
+    took_ms: Duration
+    series: dict[str, float]
     due: float = 0.0
-    missed: int = 0
+    missed: Count = 0
 
     @property
     def late_ms(self) -> float:
@@ -57,26 +60,36 @@ class Sample:
     def to_line(self) -> bytes:
         """The sample as one line of JSON; what is not finite stands as a string."""
         series = {k: v if math.isfinite(v) else str(v) for k, v in sorted(self.series.items())}
-        return (
-            json.dumps({**self.__dict__, "series": series}, separators=(",", ":"), allow_nan=False)
-            + "\n"
-        ).encode()
+        return msgspec.json.encode(structs.replace(self, series=series)) + b"\n"
 
 
-def parse_sample(line: bytes | str) -> Sample:
-    """The sample a line says. Raises ValueError, KeyError or TypeError for anything else."""
-    raw = json.loads(line)
-    sample = Sample(**{**raw, "series": {k: float(v) for k, v in raw["series"].items()}})
-    if not (math.isfinite(sample.wall) and math.isfinite(sample.mono)):
-        raise ValueError("a sample without a time")
-    return sample
+class SampleLine(Sample, frozen=True, tag_field="format", tag=FORMAT):
+    """A sample as it may stand in the file: with values that JSON has no number for."""
+
+    series: dict[str, float | Literal["nan", "inf", "-inf"]]  # type: ignore[assignment]
+
+
+_FORMATTED = f'{{"format":{FORMAT},'.encode()
+_decoded = msgspec.json.Decoder(Sample).decode
+_decoded_unsaid = msgspec.json.Decoder(SampleLine).decode
 
 
 def sample_of(line: bytes, *, path: Path, number: int) -> Sample:
     """The sample that line ``number`` of a file says. Raises JournalError naming the line."""
     try:
-        return parse_sample(line)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if not line.startswith(_FORMATTED):
+            check_format(msgspec.json.decode(line, type=FormatOf).format, "sample")
+        try:
+            return _decoded(line)
+        except msgspec.ValidationError:
+            unsaid = _decoded_unsaid(line)
+            return Sample(
+                **{
+                    **structs.asdict(unsaid),
+                    "series": {k: float(v) for k, v in unsaid.series.items()},
+                }
+            )
+    except (ValueError, RecursionError, JournalError) as error:
         raise JournalError(f"{path}:{number}: not a sample: {error}") from error
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.record.journal import utc_text
+from ctp_runbook.record.kinds import AlertEnded, AlertSent
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
@@ -60,7 +61,7 @@ class AlertDesk:
             return
         clock = context.world.clock
         masked = context.plan.redactor(sentence)
-        context.record("alert", occasion=occasion, sentence=masked, hooks=list(hooks))
+        context.record(AlertSent(occasion=occasion, sentence=masked, hooks=tuple(hooks)))
         facts = _facts(context, occasion, masked)
         for name, hook in hooks.items():
             call = _Call(occasion, name, clock.mono())
@@ -104,12 +105,13 @@ class AlertDesk:
     def _end(self, context: RunContext, outcome: _Outcome) -> None:
         self._open.discard(outcome.call)
         context.record(
-            "alert_ended",
-            occasion=outcome.call.occasion,
-            hook=outcome.call.hook,
-            ok=not outcome.failure,
-            sentence=context.plan.redactor(outcome.failure) or "delivered",
-            took_ms=round(outcome.took_ms, 3),
+            AlertEnded(
+                occasion=outcome.call.occasion,
+                hook=outcome.call.hook,
+                ok=not outcome.failure,
+                sentence=context.plan.redactor(outcome.failure) or "delivered",
+                took_ms=round(outcome.took_ms, 3),
+            )
         )
 
     def _run(self, call: _Call, hook: _Hook, facts: Mapping[str, str], clock: Clock) -> None:

@@ -8,6 +8,13 @@ from ctp_runbook.errors import JournalError, RunRefused
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
+from ctp_runbook.record.kinds import (
+    GuardianFacts,
+    GuardianStarted,
+    OrchestratorStarted,
+    Payload,
+    RequestAnswered,
+)
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
@@ -37,13 +44,12 @@ def _is_attended(history: History, world: World) -> bool:
 def _attendants(records: tuple[Record, ...]) -> Iterator[Identity]:
     """Every orchestrator and guardian there was: any of them may still be at it."""
     for record in records:
-        facts = []
-        if record.kind == "orchestrator_started":
-            facts = [record.writer, record.payload.get("guardian")]
-        elif record.kind == "guardian_started":
-            facts = [record.payload]
-        for process in filter(None, facts):
-            yield Identity(process["pid"], process["start_ticks"], record.boot_id)
+        who: Payload | GuardianFacts | None = record.payload
+        if isinstance(who, OrchestratorStarted):
+            yield Identity(record.writer.pid, record.writer.start_ticks, record.boot_id)
+            who = who.guardian
+        if isinstance(who, GuardianFacts | GuardianStarted):
+            yield Identity(who.pid, who.start_ticks, record.boot_id)
 
 
 def follow(
@@ -78,10 +84,10 @@ def follow(
         clock.sleep(poll_seconds)
 
 
-def answer_in(history: History, name: str) -> Record | None:
+def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     """The orchestrator's answer to the request in file ``name``; None while there is none."""
-    answers = (r for r in reversed(history.records) if r.kind == "answer")
-    return next((record for record in answers if record.payload["file"] == name), None)
+    answers = history.of_kind(RequestAnswered)
+    return next((answer for answer in answers if answer.payload.file == name), None)
 
 
 def _unattended_sentence(run: RunDir, history: History) -> str:

@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, TypeVar
 
 from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.kinds import Finding, Payload, StepNotDone
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Asking", "Graces", "RunContext"]
+
+P = TypeVar("P", bound=Payload)
 
 # A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
 _LEAST_ASK_SECONDS = 0.5
@@ -57,23 +60,25 @@ class RunContext:
     world: World = HERE
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
-    def record(self, kind: str, **payload: Any) -> None:
+    def record(self, payload: P) -> Record[P]:
         """Append to the journal, redacted."""
-        self.journal.append(kind, self.plan.redactor.data(payload))
+        redacted: P = self.plan.redactor.data(payload)
+        return self.journal.append(redacted)
 
     def warn(self, sentence: str) -> None:
         """Append a finding that a reviewer should read, and that stops nothing."""
-        self.record("finding", severity="warning", sentence=sentence)
+        self.record(Finding(severity="warning", sentence=sentence))
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
         """Append that ``step`` is not done, and why."""
         self.record(
-            "step_not_done",
-            step=step.name,
-            phase=step.phase.value,
-            status=status.value,
-            reason=reason,
-            command=step.command,
+            StepNotDone(
+                step=step.name,
+                phase=step.phase,
+                status=status,
+                reason=reason,
+                command=step.command,
+            )
         )
 
     def asking(self, *, deadline: float | None = None) -> Asking:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
@@ -13,11 +13,19 @@ from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import (
+    Payload,
+    PlanFacts,
+    PlanFiles,
+    PlannedStep,
+    RunCreated,
+    WatchFacts,
+)
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
+__all__ = ["RunOptions", "Undone", "header_of", "operator_name", "overrides_of", "write_plan"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,21 @@ class RunOptions:
         return measured_durations(environment, roots)
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What a rollback takes over from the completed run that it undoes.
+
+    ``plan_files`` go into plan/, ``records`` stand after the header; ``cwd`` is where its commands
+    ran.
+    """
+
+    reason: str
+    rehearsal: bool
+    cwd: str
+    plan_files: Mapping[str, bytes]
+    records: tuple[Payload, ...]
+
+
 def operator_name() -> str:
     """The user who asks, for the record."""
     return HERE.caller.user_name()
@@ -89,9 +112,11 @@ def overrides_of(
     return overrides
 
 
-def write_plan(run: RunDir, plan: Plan, measured: Measured, *, world: World) -> dict[str, str]:
+def write_plan(
+    run: RunDir, plan: Plan, measured: Measured, *, undone: Undone | None, world: World
+) -> dict[str, str]:
     """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
-    files = {
+    paths = {
         "ctp_cutover.template.env": plan.cutover_template,
         "ctp_rollback_drill.template.env": plan.rollback_template,
         "limits.toml": plan.limits_file,
@@ -99,78 +124,91 @@ def write_plan(run: RunDir, plan: Plan, measured: Measured, *, world: World) -> 
     }
     texts = {
         name: plan.redactor(world.files.read(path).decode("utf-8", errors="replace"))
-        for name, path in files.items()
+        for name, path in paths.items()
     }
     texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan, measured)
     texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan, measured)
-    for name, text in texts.items():
-        world.files.append(run.plan / name, text.encode())
-    return {name: digest_of(text.encode()) for name, text in texts.items()}
+    files = {name: text.encode() for name, text in texts.items()}
+    files |= undone.plan_files if undone else {}
+    for name, data in files.items():
+        world.files.append(run.plan / name, data)
+    return {name: digest_of(data) for name, data in files.items()}
 
 
-def header_of(run: RunDir, plan: Plan, options: RunOptions, *, world: World) -> dict[str, Any]:
-    """The first payload of the journal, but for digests: what the run is, and its plan."""
+def header_of(
+    run: RunDir,
+    plan: Plan,
+    options: RunOptions,
+    *,
+    measured: Measured,
+    overrides: Mapping[str, str],
+    undone: Undone | None,
+    world: World,
+) -> RunCreated:
+    """The first payload of the journal, redacted, but for digests: what the run is, and its plan."""
     copies = {
         name: str(Path(path).absolute())
         for name in ("cutover_output", "rollback_output")
         if (path := getattr(options, name)) is not None
     }
-    return {
-        "run_id": run.run_id,
-        "environment": plan.environment,
-        "dry_run": options.execute is not True,
-        "rehearsal": plan.is_rehearsal,
-        "plan_sha256": plan.sha256,
-        "created_by": options.by or world.caller.user_name(),
-        "host": world.caller.host_name(),
-        "probe": options.probe,
-        "force_rollback": options.force_rollback,
-        "forced_after_seconds": plan.forced_rollback_after_seconds,
-        "restarts_max": plan.limits.restarts_max,
-        "short_watch_reason": options.short_watch_reason,
-        "parent_run": options.parent_run,
-        "cwd": str(world.caller.folder()),
-        "files": {name: str(getattr(plan, name).absolute()) for name in PLAN_FILES},
-        "copies": copies,
-        "plan": _plan_data(plan),
-    }
+    header = RunCreated(
+        run_id=run.run_id,
+        environment=plan.environment,
+        dry_run=options.execute is not True,
+        rehearsal=undone.rehearsal if undone else plan.is_rehearsal,
+        plan_sha256=plan.sha256,
+        created_by=options.by or world.caller.user_name(),
+        host=world.caller.host_name(),
+        probe=options.probe,
+        force_rollback=options.force_rollback,
+        forced_after_seconds=plan.forced_rollback_after_seconds,
+        restarts_max=plan.limits.restarts_max,
+        short_watch_reason=options.short_watch_reason,
+        parent_run=options.parent_run,
+        cwd=undone.cwd if undone else str(world.caller.folder()),
+        files=PlanFiles(**{name: str(getattr(plan, name).absolute()) for name in PLAN_FILES}),
+        copies=copies,
+        plan=_plan_facts(plan),
+        measured=measured,
+        overrides=dict(overrides),
+        reason=undone.reason if undone else "",
+        plan_files={},
+        kept_files={},
+    )
+    redacted: RunCreated = plan.redactor.data(header)
+    return redacted
 
 
-def _plan_data(plan: Plan) -> dict[str, Any]:
+def _plan_facts(plan: Plan) -> PlanFacts:
     """What evidence, verification and pictures need of the plan."""
-    return {
-        "environment": plan.environment,
-        "window_local": plan.window_text,
-        "ctp_config_path": plan.ctp_config_path,
-        "monitor_minutes": plan.monitor_minutes,
-        "monitor_keys": list(plan.monitor_keys),
-        "trigger_text": plan.trigger.text,
-        "max_rollback_seconds": plan.max_rollback_seconds,
-        "hold_seconds": plan.hold_seconds,
-        "hold_expiry": plan.hold_expiry,
-        "session_policy": plan.session_policy,
-        "cutover_evidence_output": plan.cutover_evidence_output,
-        "rollback_evidence_output": plan.rollback_evidence_output,
-        "warnings": list(plan.warnings),
-        "steps": [
-            {
-                "name": step.name,
-                "phase": step.phase.value,
-                "kind": step.kind.value,
-                "command": step.command,
-                "timeout_seconds": step.timeout_seconds,
-            }
+    return PlanFacts(
+        environment=plan.environment,
+        window_local=plan.window_text,
+        ctp_config_path=plan.ctp_config_path,
+        monitor_minutes=plan.monitor_minutes,
+        monitor_keys=tuple(plan.monitor_keys),
+        trigger_text=plan.trigger.text,
+        max_rollback_seconds=plan.max_rollback_seconds,
+        hold_seconds=plan.hold_seconds,
+        hold_expiry=plan.hold_expiry,
+        session_policy=plan.session_policy,
+        cutover_evidence_output=plan.cutover_evidence_output,
+        rollback_evidence_output=plan.rollback_evidence_output,
+        warnings=tuple(plan.warnings),
+        steps=tuple(
+            PlannedStep(
+                name=step.name,
+                phase=step.phase,
+                kind=step.kind,
+                command=step.command,
+                timeout_seconds=step.timeout_seconds,
+            )
             for step in plan.steps
-        ],
-        "watch": {
-            "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
-            "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
-            "recovery_seconds": plan.watch.recovery_seconds,
-            "metrics": {rule.name: _rule_data(rule) for rule in plan.watched},
-        },
-    }
-
-
-def _rule_data(rule: Any) -> dict[str, Any]:
-    data = {field.name: getattr(rule, field.name) for field in fields(rule)}
-    return {**data, "labels": dict(rule.labels)}
+        ),
+        watch=WatchFacts(
+            tolerance_inconclusive_seconds=plan.watch.tolerance_inconclusive_seconds,
+            tolerance_error_seconds=plan.watch.tolerance_error_seconds,
+            recovery_seconds=plan.watch.recovery_seconds,
+            metrics={rule.name: rule for rule in plan.watched},
+        ),
+    )

@@ -18,6 +18,7 @@ from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.kinds import GuardianFacts, GuardianStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
@@ -33,7 +34,6 @@ _GUARDIAN_LOOK_SECONDS = 0.5
 _ATTEMPTS_MAX = 8
 _PAUSE_SECONDS = 0.3
 _PAUSE_MAX_SECONDS = 5.0
-_RESTARTS_MAX = 3
 
 
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
@@ -110,11 +110,10 @@ class _Guardian:
         step = end_leftovers(history, world=self.world)
         leftovers = f"; ended the group of {step}" if step else ""
         print("guardian: the orchestrator died; starting it again", file=sys.stderr, flush=True)
-        most = int(history.created.get("restarts_max", _RESTARTS_MAX))
         return self._start(
             resume=f"the orchestrator died and was started again{leftovers}",
             # What kills it each time kills the next one too: the old stack is known to work.
-            roll_back=max(restarts, history.restarts) >= most,
+            roll_back=max(restarts, history.restarts) >= history.created.restarts_max,
         )
 
     def _start(self, *, resume: str, roll_back: bool) -> Identity | None:
@@ -197,10 +196,10 @@ class GuardianWatch:
         self._next_look = 0.0
 
     @property
-    def described(self) -> dict[str, int]:
-        """Who it is, for the record; empty when there is none."""
+    def facts(self) -> GuardianFacts | None:
+        """Who it is, for the record; None when there is none."""
         known = self._identity
-        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else {}
+        return GuardianFacts(pid=known.pid, start_ticks=known.start_ticks) if known else None
 
     def look(self, context: RunContext) -> None:
         """Look at most twice a second; start a new guardian when the old one is gone."""
@@ -216,10 +215,11 @@ class GuardianWatch:
             self._run, lock_fd=self._lock_fd, adopt=own, world=self._world
         )
         context.record(
-            "guardian_started",
-            pid=self._identity.pid,
-            start_ticks=self._identity.start_ticks,
-            reason="the one before it died",
+            GuardianStarted(
+                pid=self._identity.pid,
+                start_ticks=self._identity.start_ticks,
+                reason="the one before it died",
+            )
         )
 
 

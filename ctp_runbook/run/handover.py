@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
+from ctp_runbook.record.kinds import ActEnded, ActStarted, ProbeAnswered, TradingStateRead
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _CENT = 0.005
+_CANCEL = "cancel_working_orders"
 # More differences than these are one difference, and the sentence is to be read.
 _SHOWN_GAPS = 20
 # Of the time for cancelling, what TERM may take where the command hangs; KILL as much again.
@@ -52,12 +54,13 @@ def unreadable_state(context: RunContext) -> str:
     except ProbeError as error:
         why = str(error)
     context.record(
-        "probe",
-        subject=engine.name,
-        question="trading_state",
-        ok=not why,
-        observed=why or "its trading state is whole",
-        expected="a whole trading state",
+        ProbeAnswered(
+            subject=engine.name,
+            question="trading_state",
+            ok=not why,
+            observed=why or "its trading state is whole",
+            expected="a whole trading state",
+        )
     )
     return why
 
@@ -167,29 +170,23 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
     clock = context.world.clock
     command = context.plan.cancel_working_orders_command
     env = {
-        **context.environment_of("cancel_working_orders"),
+        **context.environment_of(_CANCEL),
         "CTP_GENERATION": str(engine.generation),
         "CTP_METRICS_URL": engine.metrics_url,
     }
-    output = private_dir(context.run) / "cancel_working_orders.out"
+    output = private_dir(context.run) / f"{_CANCEL}.out"
     # The graces come out of the command's own time: what waits for it has a deadline too.
     room = max(_LEAST_GRACE_SECONDS, (deadline - clock.mono()) * _GRACE_SHARE)
     held = context.world.commands.hold(command, cwd=context.cwd, env=env, output=output)
     try:
         context.record(
-            "act_started",
-            act="cancel_working_orders",
-            member=engine.name,
-            pid=held.identity.pid,
-            command=command,
+            ActStarted(act=_CANCEL, member=engine.name, pid=held.identity.pid, command=command)
         )
         held.release()
         end = held.wait(deadline=deadline - 2 * room, interrupt=context.interrupt)
         if end.exit_code != 0:
             held.end(**context.graces(most=room), meanwhile=context.interrupt)
-        context.record(
-            "act_ended", act="cancel_working_orders", member=engine.name, exit_code=end.exit_code
-        )
+        context.record(ActEnded(act=_CANCEL, member=engine.name, exit_code=end.exit_code))
     finally:
         held.close()
     if end.exit_code != 0:
@@ -226,10 +223,11 @@ def _kept(context: RunContext) -> TradingState:
 
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     for record in reversed(context.journal.records):
-        if record.kind == "trading_state" and record.payload["member"] == engine.name:
-            return TradingState.of(record.payload["state"], subject=f"what {engine.name} left")
+        kept = record.payload
+        if isinstance(kept, TradingStateRead) and kept.member == engine.name:
+            return TradingState.of(kept.state, subject=f"what {engine.name} left")
     raise ProbeError(f"no trading state of {engine.name} was kept before its stop")
 
 
 def _record(context: RunContext, engine: Member, state: TradingState) -> None:
-    context.record("trading_state", member=engine.name, state=state.payload)
+    context.record(TradingStateRead(member=engine.name, state=state.payload))

@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, digest_of
+from ctp_runbook.record.journal import Journal, header_text
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.private_plan import clear_private, keep_private
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend, create, starting
 from ctp_runbook.run.attend import unstarted_sentence
-from ctp_runbook.run.create import header_of, overrides_of, write_plan
+from ctp_runbook.run.create import Undone, header_of, overrides_of, write_plan
 from ctp_runbook.run.world import HERE, World
 
 __all__ = [
@@ -185,28 +187,17 @@ def write_run(
     options: RunOptions,
     *,
     path: Path | None = None,
-    more: Mapping[str, Any] | None = None,
-    plan_files: Mapping[str, bytes] | None = None,
-    records: Iterable[tuple[str, Mapping[str, Any]]] = (),
+    undone: Undone | None = None,
     world: World = HERE,
 ) -> RunDir:
     """Make the directory of a run that was let through, with its plan and its header.
 
-    ``more`` goes into the header, ``plan_files`` into plan/, ``records`` after the header. Raises
-    RunRefused when the run id is taken.
+    ``undone`` is the run that this one rolls back. Raises RunRefused when the run id is taken.
     """
     run = RunDir(path or _path_of(plan, options, world))
     run.make()
     try:
-        _write(
-            run,
-            plan,
-            options,
-            more=more or {},
-            plan_files=plan_files or {},
-            records=records,
-            world=world,
-        )
+        _write(run, plan, options, undone=undone, world=world)
     except BaseException:
         # Without its header it is no run, and nobody would ever come to remove these.
         clear_private(run)
@@ -215,65 +206,47 @@ def write_run(
 
 
 def _write(
-    run: RunDir,
-    plan: Plan,
-    options: RunOptions,
-    *,
-    more: Mapping[str, Any],
-    plan_files: Mapping[str, bytes],
-    records: Iterable[tuple[str, Mapping[str, Any]]],
-    world: World,
+    run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | None, world: World
 ) -> None:
     measured = options.measured(plan.environment)
-    overrides = {} if options.parent_run else overrides_of(plan, options, measured, world=world)
-    digests = {
-        "plan_files": {
-            **write_plan(run, plan, measured, world=world),
-            **_write_more(run, plan_files, world),
-        },
-        "kept_files": keep_private(run, plan) if options.execute is True else {},
-    }
-    facts = {
-        **header_of(run, plan, options, world=world),
-        "measured": vars(measured),
-        "overrides": {name: reason for name, (reason, _) in overrides.items()},
-        **more,
-    }
-    header = {**plan.redactor.data(facts), **digests}
+    overrides = {} if undone else overrides_of(plan, options, measured, world=world)
+    header = structs.replace(
+        header_of(
+            run,
+            plan,
+            options,
+            measured=measured,
+            overrides={name: reason for name, (reason, _) in overrides.items()},
+            undone=undone,
+            world=world,
+        ),
+        plan_files=write_plan(run, plan, measured, undone=undone, world=world),
+        kept_files=keep_private(run, plan) if options.execute is True else {},
+    )
     # The journal comes to be whole, and before run.json, by which runs are found: nobody starts a
     # run whose first records are still being written, and whoever is killed here leaves none.
     draft = run.journal.with_suffix(".draft")
     journal = Journal(draft, durable=options.execute is True)
-    journal.append("run_created", header)
-    for kind, payload in records:
-        journal.append(kind, payload)
+    journal.append(header)
+    for payload in undone.records if undone else ():
+        journal.append(payload)
     for name, (reason, refused) in overrides.items():
-        told = f"OVERRIDE --{name.replace('_', '-')} by {facts['created_by']}: {reason} ({refused})"
-        journal.append("finding", {"severity": "critical", "sentence": plan.redactor(told)})
+        override = (
+            f"OVERRIDE --{name.replace('_', '-')} by {header.created_by}: {reason} ({refused})"
+        )
+        journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
     if options.execute is True:
         _warn_of_shared_group(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
-    world.files.write_atomic(run.run_json, _json(header))
-
-
-def _json(header: Mapping[str, Any]) -> bytes:
-    import json
-
-    return (json.dumps(header, indent=2, sort_keys=True) + "\n").encode()
-
-
-def _write_more(run: RunDir, files: Mapping[str, bytes], world: World) -> dict[str, str]:
-    for name, data in files.items():
-        world.files.append(run.plan / name, data)
-    return {name: digest_of(data) for name, data in files.items()}
+    world.files.write_atomic(run.run_json, header_text(header))
 
 
 def _warn_of_shared_group(journal: Journal, world: World) -> None:
     from ctp_runbook.run.guardian import shares_control_group
 
     if warning := shares_control_group(world=world):
-        journal.append("finding", {"severity": "warning", "sentence": warning})
+        journal.append(Finding(severity="warning", sentence=warning))
 
 
 def request(

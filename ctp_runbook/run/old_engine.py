@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
+
+from msgspec import structs
 
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Sampler, Target
@@ -52,11 +54,12 @@ class OldEngineSampling:
         self._writer.join()
         data = self._context.world.files.read(self._path)
         self._context.record(
-            "baseline_ended",
-            url=self._url,
-            samples=data.count(b"\n"),
-            samples_sha256=digest_of(data),
-            sentence=_sampled(self._url, read_samples(self._path)),
+            BaselineEnded(
+                url=self._url,
+                samples=data.count(b"\n"),
+                samples_sha256=digest_of(data),
+                sentence=_sampled(self._url, read_samples(self._path)),
+            )
         )
 
     def _write(self) -> None:
@@ -64,7 +67,7 @@ class OldEngineSampling:
             if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
                 continue
             error = self._context.plan.redactor(sample.error)
-            line = replace(sample, seq=self._next_seq, error=error).to_line()
+            line = structs.replace(sample, seq=self._next_seq, error=error).to_line()
             self._context.world.files.append(self._path, line)
             self._next_seq += 1
 

@@ -17,9 +17,18 @@ from pathlib import Path
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
-from ctp_runbook.plan.timing import Measured, undo_refusals
+from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import (
+    Cause,
+    Closed,
+    OrchestratorStarted,
+    RequestAnswered,
+    RequestTaken,
+    StateEntered,
+    Triggered,
+)
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
@@ -27,8 +36,8 @@ from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.guardian import GuardianWatch
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
-from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
-from ctp_runbook.run.rollback import RunEnd, Trouble, roll_back
+from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
+from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.starting import first_record
 from ctp_runbook.run.switch import (
     generation_gone_gap,
@@ -74,7 +83,7 @@ class Orchestrator:
         )
         self._alerts = AlertDesk()
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
-        self._pending: list[Request] = self._unanswered()
+        self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
@@ -96,17 +105,18 @@ class Orchestrator:
         urgent = (each for each in self._pending if watching or each.request in STOPS)
         return next((request.sentence for request in urgent), "")
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
         history = self.context.history
         answer = answer_to(request.request, history, start=request.start)
-        self.context.record("control", **request.__dict__)
+        self.context.record(request)
         self.context.record(
-            "answer",
-            request=request.request,
-            file=request.file,
-            obeyed=answer.obeyed,
-            sentence=answer.sentence,
+            RequestAnswered(
+                request=request.request,
+                file=request.file,
+                obeyed=answer.obeyed,
+                sentence=answer.sentence,
+            )
         )
         if answer.obeyed and history.state is not State.ROLLING_BACK:
             self._pending.append(request)
@@ -115,22 +125,20 @@ class Orchestrator:
             with contextlib.suppress(OSError):
                 self._inbox.discard(request)
 
-    def _unanswered(self) -> list[Request]:
+    def _unanswered(self) -> list[RequestTaken]:
         """A stop that the orchestrator before this one took in and did not live to act on."""
         history = self.context.history
         asked = history.stop_asked
         if asked is None or history.state is State.ROLLING_BACK or history.closed:
             return []
-        keys = ("request", "by", "reason", "requested_utc", "file")
-        request, by, reason, asked_utc, file = (str(asked.payload.get(key, "")) for key in keys)
-        return [Request(request, by, reason, asked_utc, file)]
+        return [asked.payload]
 
     def _stop_asked(self) -> str:
         """An abort or rollback that waits to be acted on, or nothing."""
         self.interrupt()
         return next((each.sentence for each in self._pending if each.request in STOPS), "")
 
-    def _take_requests(self) -> list[Request]:
+    def _take_requests(self) -> list[RequestTaken]:
         self.interrupt()
         taken, self._pending = self._pending, []
         return taken
@@ -153,12 +161,11 @@ class Orchestrator:
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
-            "orchestrator_started",
-            resumed=bool(resumed),
-            reason=resumed,
-            guardian=self._guardian.described,
+            OrchestratorStarted(
+                resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
+            )
         )
-        if asked is not None and (request := asked.request_to(self.context.history)):
+        if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
 
     def conduct(self, *, resumed: str, must_roll_back: bool) -> Outcome:
@@ -201,7 +208,7 @@ class Orchestrator:
             baseline.end()
         return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, gap) if gap else None
 
-    def _trouble_of_acting(self) -> Trouble | None:
+    def _trouble_of_acting(self) -> Triggered | None:
         """Switch, watch, and look once more; None when all of it is proved good."""
         if self.context.history.watch_started is None:
             self._enter(State.SWITCHING, "go")
@@ -210,7 +217,7 @@ class Orchestrator:
         watch = Watch(self.context, requests=self._take_requests)
         return watch.run() or self._trouble_of_old_generation()
 
-    def _trouble_of_old_generation(self) -> Trouble | None:
+    def _trouble_of_old_generation(self) -> Triggered | None:
         """A last whole look, by every witness: the glances of the watch do not ask the alive
         commands, and nobody is to read COMPLETED beside an old generation that runs."""
         until = self._clock.mono() + self.context.plan.limits.alive_timeout_seconds
@@ -218,8 +225,8 @@ class Orchestrator:
             gap = generation_gone_gap(self.context, Generation.OLD, deadline=until)
         return self._trouble_now("judge", f"the old generation is not gone: {gap}") if gap else None
 
-    def _trouble_now(self, cause: str, sentence: str) -> Trouble:
-        return Trouble.now(cause, sentence, clock=self._clock)
+    def _trouble_now(self, cause: Cause, sentence: str) -> Triggered:
+        return trouble_now(cause, sentence, clock=self._clock)
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""
@@ -241,7 +248,7 @@ class Orchestrator:
 
     def _gap_before_stop(self) -> str:
         """What a last look right before the first stop finds in the way, or nothing."""
-        plan, reviewed = self.context.plan, self.context.history.created["plan_sha256"]
+        plan, reviewed = self.context.plan, self.context.history.created.plan_sha256
         try:
             # Now, while a full disk costs nothing: from the first stop on it would cost the record.
             self.journal.reserve(plan.limits.journal_reserve_bytes)
@@ -268,13 +275,13 @@ class Orchestrator:
     def _undo_refusals(self) -> tuple[str, ...]:
         """Why what is switched now could not be undone in time any more (waiting took long)."""
         created = self.context.history.created
-        overrides = created.get("overrides", {})
+        overrides = created.overrides
         return undo_refusals(
             self.context.plan,
-            Measured.of(created.get("measured", {})),
+            created.measured,
             now=self._world.now,
-            accept_unmeasured=str(overrides.get("accept_unmeasured", "")),
-            accept_late=str(overrides.get("accept_late", "")),
+            accept_unmeasured=overrides.get("accept_unmeasured", ""),
+            accept_late=overrides.get("accept_late", ""),
         )
 
     def _digest_now(self) -> str:
@@ -287,24 +294,24 @@ class Orchestrator:
         self.interrupt()  # who asked, and why
         with contextlib.suppress(JournalError):
             self.journal.reserve(self.context.plan.limits.journal_reserve_bytes)
-        created = self.journal.records[0]
-        parent, by = created.payload["parent_run"], created.payload["created_by"]
-        why = f": {created.payload['reason']}" if created.payload.get("reason") else ""
-        sentence = f"rollback of run {parent} asked for by {by}{why}"
+        history = self.context.history
+        header, created = history.created, history.records[0]
+        why = f": {header.reason}" if header.reason else ""
+        sentence = f"rollback of run {header.parent_run} asked for by {header.created_by}{why}"
         if resumed:
             sentence = f"{sentence}; taken up again: {resumed}"
         if created.boot_id != self.journal.records[-1].boot_id:
             # Its monotonic instant means nothing in this boot.
             return self._undo(self._trouble_now("operator", sentence))
-        wall, mono = created.wall.timestamp(), created.mono_ns / 1e9
-        return self._undo(Trouble("operator", sentence, wall, mono))
+        wall, mono = created.wall.timestamp(), created.mono
+        return self._undo(trouble_at("operator", sentence, wall=wall, mono=mono))
 
-    def _undo(self, trouble: Trouble) -> Outcome:
+    def _undo(self, trouble: Triggered) -> Outcome:
         return self._close(roll_back(self.context, trouble))
 
     # --- coming back -------------------------------------------------------------
 
-    def _trouble_of_resuming(self, reason: str, must_roll_back: bool) -> Trouble | None:
+    def _trouble_of_resuming(self, reason: str, must_roll_back: bool) -> Triggered | None:
         """What an interrupted run is to be rolled back for; None when it may go on."""
         history = self.context.history
         if history.state is State.ROLLING_BACK or history.trigger is not None:
@@ -322,7 +329,7 @@ class Orchestrator:
             return self._trouble_now("resume", f"interrupted too often: {reason}")
         return self._trouble_while_away(reason)
 
-    def _trouble_while_away(self, reason: str) -> Trouble | None:
+    def _trouble_while_away(self, reason: str) -> Triggered | None:
         # No process survives a reboot, whatever a pid file says of it.
         if len({record.boot_id for record in self.journal.records}) > 1:
             why = f"the host was rebooted during the watch: {reason}"
@@ -339,7 +346,7 @@ class Orchestrator:
 
     def _enter(self, state: State, reason: str) -> None:
         if self.context.history.state is not state:
-            self.context.record("state", to=state.value, reason=reason)
+            self.context.record(StateEntered(to=state, reason=reason))
 
     def _close(self, end: RunEnd) -> Outcome:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
@@ -355,12 +362,13 @@ class Orchestrator:
         if end.outcome is not Outcome.COMPLETED:
             self.context.alert("ended", f"{end.outcome.value}: {sentence}")
         self.context.record(
-            "closed",
-            outcome=end.outcome.value,
-            exit_code=end.outcome.exit_code,
-            sentence=sentence,
-            failed_step=end.failed_step,
-            running=running,
+            Closed(
+                outcome=end.outcome,
+                exit_code=end.outcome.exit_code,
+                sentence=sentence,
+                failed_step=end.failed_step,
+                running=running,
+            )
         )
         return end.outcome
 
@@ -369,8 +377,7 @@ class Orchestrator:
         begun = self.context.history.rollback_started
         until: float | None = None
         if begun is not None:
-            budget = float(begun.payload["budget_seconds"])
-            ends = float(begun.payload["started_mono_ns"]) / 1e9 + budget
+            ends = begun.payload.started_mono_ns / 1e9 + begun.payload.budget_seconds
             until = max(ends, self._clock.mono()) + _LAST_LOOK_SECONDS
         running = {}
         for name, member in self.context.plan.members.items():
@@ -417,7 +424,8 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
                 lock_fd=options.lock_fd,
                 world=world,
             )
-            orchestrator.begin(resumed=options.resume, asked=Asked.of(options.asked))
+            asked = Asked.of(options.asked) if options.asked else None
+            orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
         finalise(run)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.step_table import start_steps
+from ctp_runbook.record.history import pinned
+from ctp_runbook.record.kinds import ProbeAnswered
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -54,12 +56,13 @@ def observe(
         **context.asking(deadline=deadline),
     )
     context.record(
-        "probe",
-        subject=member.name,
-        question=question,
-        ok=seen.is_alive if question == "alive" else seen.is_gone,
-        observed=seen.sentence,
-        expected=question,
+        ProbeAnswered(
+            subject=member.name,
+            question=question,
+            ok=seen.is_alive if question == "alive" else seen.is_gone,
+            observed=seen.sentence,
+            expected=question,
+        )
     )
     return seen
 
@@ -89,7 +92,7 @@ def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | N
 def _run_ids(context: RunContext) -> list[str]:
     """This run's id, and that of the completed run it undoes: what carries it is ours too."""
     parent = context.history.parent
-    return [context.run.run_id] + ([str(parent.payload["run_id"])] if parent else [])
+    return [context.run.run_id, parent.payload.run_id] if parent else [context.run.run_id]
 
 
 def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
@@ -174,7 +177,7 @@ def pin_member(
     pin = context.world.pins.pin_process(process, before=known)
     if pin == known:
         return
-    context.record("identity", member=member.name, unit=member.unit, **pin.facts)
+    context.record(pinned(member.name, member.unit, pin))
     if known is None and pin.bystanders:
         context.warn(
             f"{_pids(pin.bystanders)} run with the executable and command line of {member.name} "
@@ -206,12 +209,13 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
     else:
         observed, ok = session.sentence, session.is_verified
     context.record(
-        "probe",
-        subject=member.name,
-        question="session",
-        ok=ok,
-        observed=observed,
-        expected="TD and MD logged in, settlement confirmed, private stream drained",
+        ProbeAnswered(
+            subject=member.name,
+            question="session",
+            ok=ok,
+            observed=observed,
+            expected="TD and MD logged in, settlement confirmed, private stream drained",
+        )
     )
     return "" if ok else observed
 

@@ -13,11 +13,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
+
+import msgspec
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import State
 from ctp_runbook.record.history import WITH_START, History
 from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.kinds import RequestName, RequestTaken
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
@@ -27,71 +32,71 @@ __all__ = [
     "Answer",
     "Asked",
     "Inbox",
-    "Request",
     "answer_to",
     "send_request",
 ]
 
 STOPS = ("abort", "rollback")
-REQUESTS = ("go", "abort", "hold", "resume", "rollback")
+REQUESTS: tuple[RequestName, ...] = get_args(RequestName)
 _NO_START = -1
 
 
-@dataclass(frozen=True)
-class Request:
-    """What somebody asked for, who, and why.
+class Asked(Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody asks of a run, as it goes from process to process: who, and why.
 
     ``start`` is the number of the ``orchestrator_started`` record that the asker saw last.
     """
 
-    request: str
+    request: RequestName
     by: str
     reason: str
     requested_utc: str
-    file: str
     start: int = _NO_START
 
-    @property
-    def sentence(self) -> str:
-        """``rollback asked for by ops: spreads look wrong``."""
-        why = f": {self.reason}" if self.reason else ""
-        return f"{self.request} asked for by {self.by}{why}"
+    @classmethod
+    def now(
+        cls,
+        request: RequestName,
+        *,
+        by: str,
+        reason: str,
+        start: int = _NO_START,
+        world: World = HERE,
+    ) -> Asked:
+        """What is asked at this moment."""
+        return cls(request, by, reason, utc_text(world.clock.wall()), start)
 
-
-@dataclass(frozen=True)
-class Asked:
-    """What a run is started for: the go, or the rollback, of whoever starts it."""
-
-    request: str
-    by: str
-    reason: str
-    requested_utc: str
+    @classmethod
+    def of(cls, text: str | bytes) -> Asked:
+        """What ``text`` says. Raises ValueError, RecursionError for anything else."""
+        return msgspec.convert(json.loads(text), cls, strict=False)
 
     @property
     def text(self) -> str:
-        """As it is handed from process to process."""
-        return json.dumps(vars(self))
+        """As it is handed on; JSON says in plain letters what a terminal passed on undecoded."""
+        return json.dumps(structs.asdict(self))
 
-    @classmethod
-    def of(cls, text: str) -> Asked | None:
-        """What ``text`` says; None for an empty one."""
-        return cls(**json.loads(text)) if text else None
+    def taken(self, *, file: str, start: int) -> RequestTaken:
+        """What the journal says of it, without what no UTF-8 can say."""
+        by, reason, requested_utc = (
+            text.encode(errors="replace").decode()
+            for text in (self.by, self.reason, self.requested_utc)
+        )
+        return RequestTaken(
+            request=self.request,
+            by=by,
+            reason=reason,
+            requested_utc=requested_utc,
+            file=file,
+            start=start,
+        )
 
-    @classmethod
-    def now(cls, request: str, *, by: str, reason: str, world: World) -> Asked:
-        """What is asked at this moment."""
-        return cls(request, by, reason, utc_text(world.clock.wall()))
-
-    def request_to(self, history: History) -> Request | None:
+    def taken_with_start(self, history: History) -> RequestTaken | None:
         """The request to a start that was just recorded; None where it was taken in before."""
-        if history.conducted is None or any(map(_came_with_start, history.records)):
+        known = any(taken.payload.file == WITH_START for taken in history.of_kind(RequestTaken))
+        if history.conducted is None or known:
             return None
-        texts = {key: value.encode(errors="replace").decode() for key, value in vars(self).items()}
-        return Request(**texts, file=WITH_START, start=history.conducted.seq)
-
-
-def _came_with_start(record: Record) -> bool:
-    return record.kind == "control" and record.payload.get("file") == WITH_START
+        return self.taken(file=WITH_START, start=history.conducted.seq)
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def _to_a_go(history: History, start: int | None) -> Answer:
 
 def _while_rolling_back(request: str, history: History) -> Answer:
     begun = history.rollback_started
-    budget = f" of {begun.payload['budget_seconds']:g} s" if begun else ""
+    budget = f" of {begun.payload.budget_seconds:g} s" if begun else ""
     if request == "rollback":
         return Answer(True, f"the rollback is under way, within its budget{budget}")
     # Half a rollback trades nothing: the new generation is gone and the old one not yet back.
@@ -184,12 +189,12 @@ def send_request(
     """
     if request not in REQUESTS:
         raise RunRefused(f"request {request!r}: expected one of {', '.join(REQUESTS)}")
-    now = world.clock.wall()
+    asked = Asked.now(request, by=by, reason=reason, start=start, world=world)
     # Sorted by name, requests are in the order made, whoever made them.
-    name = f"{int(now * 1e9):020d}-{world.processes.own_identity().pid}-{request}.json"
-    body: dict[str, str | int] = {"request": request, "by": by, "reason": reason}
-    body |= {"requested_utc": utc_text(now), "start": start}
-    world.mailbox(run.control).put(name, json.dumps(body).encode())
+    name = (
+        f"{int(world.clock.wall() * 1e9):020d}-{world.processes.own_identity().pid}-{request}.json"
+    )
+    world.mailbox(run.control).put(name, asked.text.encode())
     return name
 
 
@@ -198,9 +203,10 @@ class Inbox:
 
     def __init__(self, run: RunDir, *, taken: Iterable[Record], world: World = HERE) -> None:
         self._letters = world.mailbox(run.control)
-        self._taken = {str(r.payload.get("file")) for r in taken if r.kind == "control"}
+        payloads = (record.payload for record in taken)
+        self._taken = {each.file for each in payloads if isinstance(each, RequestTaken)}
 
-    def poll(self) -> list[Request]:
+    def poll(self) -> list[RequestTaken]:
         """Requests that came since the last look; a file that is not one is passed over."""
         requests = []
         for name in self._letters.names():
@@ -210,18 +216,13 @@ class Inbox:
             # Anybody can leave a file here: rubbish neither ends the orchestrator nor hides the
             # abort that comes after it.
             try:
-                raw = json.loads(self._letters.read(name))
-                start = int(raw.pop("start", _NO_START))
-                # What no UTF-8 can say would never get into the journal.
-                texts = {k: str(v).encode(errors="replace").decode() for k, v in raw.items()}
-                request = Request(**texts, file=name, start=start)
-            except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+                asked = Asked.of(self._letters.read(name))
+            except (OSError, ValueError, RecursionError):
                 continue
-            if request.request in REQUESTS:
-                requests.append(request)
+            requests.append(asked.taken(file=name, start=asked.start))
         return requests
 
-    def discard(self, request: Request) -> None:
+    def discard(self, request: RequestTaken) -> None:
         """Take away the letter of a request that was answered and counts for nothing."""
         self._letters.remove(request.file)
 

@@ -12,11 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
 from ctp_runbook.plan.budget import budget_shares, step_due
-from ctp_runbook.record.journal import utc_text
+from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, Triggered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
 from ctp_runbook.run.proofs import end_member, gone_gap, observe, proof_for, second_of, start_gap
@@ -27,7 +30,7 @@ from ctp_runbook.watch.verdicts import Firing
 if TYPE_CHECKING:
     from ctp_runbook.probes.liveness import Liveness
 
-__all__ = ["RunEnd", "Trouble", "roll_back"]
+__all__ = ["RunEnd", "roll_back", "trouble_at", "trouble_now", "trouble_of"]
 
 # With less than this left, a step that restores trading is not cut to it any more: late is better
 # than nothing trading. Below every share of a step that starts something.
@@ -38,40 +41,33 @@ _WHOLE_SHARE = 0.9
 _CANCEL_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """Why the switch is to be undone, and the moment that started the rollback's clock.
+def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
+    """Why the switch is to be undone, and the moment that starts the rollback's clock."""
+    return Triggered(
+        cause=cause,
+        metric="",
+        value=None,
+        limit=None,
+        sample_utc=utc_text(wall),
+        sample_mono_ns=int(mono * 1e9),
+        sentence=sentence,
+    )
 
-    ``is_over``: what was seen of the metric is more than ``value``.
-    """
 
-    cause: str
-    sentence: str
-    wall: float
-    mono: float
-    metric: str = ""
-    value: float | None = None
-    limit: float | None = None
-    is_over: bool = False
+def trouble_now(cause: Cause, sentence: str, *, clock: Clock) -> Triggered:
+    """Trouble noticed this very moment."""
+    return trouble_at(cause, sentence, wall=clock.wall(), mono=clock.mono())
 
-    @classmethod
-    def now(cls, cause: str, sentence: str, *, clock: Clock) -> Trouble:
-        """Trouble noticed this very moment."""
-        return cls(cause, sentence, clock.wall(), clock.mono())
 
-    @classmethod
-    def fired(cls, firing: Firing) -> Trouble:
-        """The rollback trigger became true at a sample."""
-        return cls(
-            "metric",
-            firing.sentence,
-            firing.wall,
-            firing.mono,
-            metric=firing.metric,
-            value=firing.value,
-            limit=firing.limit,
-            is_over=firing.is_over,
-        )
+def trouble_of(firing: Firing) -> Triggered:
+    """The rollback trigger became true at a sample: its budget runs since then."""
+    return structs.replace(
+        trouble_at("metric", firing.sentence, wall=firing.wall, mono=firing.mono),
+        metric=firing.metric,
+        value=firing.value,
+        limit=firing.limit,
+        is_over=firing.is_over,
+    )
 
 
 @dataclass(frozen=True)
@@ -83,51 +79,34 @@ class RunEnd:
     failed_step: str = ""
 
 
-def roll_back(context: RunContext, trouble: Trouble) -> RunEnd:
+def roll_back(context: RunContext, trouble: Triggered) -> RunEnd:
     """Undo the switch for ``trouble``; returns when trading is restored or cannot be."""
     # From here on a record that cannot be written stops nothing: half a rollback trades nothing.
     context.journal.tolerant = True
-    if context.history.trigger is None:
-        _record_trigger(context, trouble)
-    return _Rollback(context, started=_begin(context)).run()
+    # Of two troubles the first has the operator's clock, also where this is taken up again.
+    trigger = context.history.trigger or context.record(trouble)
+    return _Rollback(context, started=_begin(context, trigger)).run()
 
 
-def _record_trigger(context: RunContext, trouble: Trouble) -> None:
-    context.record(
-        "trigger",
-        cause=trouble.cause,
-        metric=trouble.metric,
-        value=trouble.value,
-        limit=trouble.limit,
-        **({"is_over": True} if trouble.is_over else {}),
-        sample_utc=utc_text(trouble.wall),
-        sample_mono_ns=int(trouble.mono * 1e9),
-        sentence=trouble.sentence,
-    )
-
-
-def _begin(context: RunContext) -> float:
+def _begin(context: RunContext, trigger: Record[Triggered]) -> float:
     """The moment the budget counts from, monotonic; the first trigger's, also when resumed."""
-    history, clock = context.history, context.world.clock
-    assert history.trigger is not None
-    trigger = history.trigger
-    mono_ns = int(trigger.payload["sample_mono_ns"])
+    history, clock, first = context.history, context.world.clock, trigger.payload
     if history.state is not State.ROLLING_BACK:
-        reason = str(trigger.payload["sentence"])
-        context.record("state", to=State.ROLLING_BACK.value, reason=reason)
-        context.alert("rolling_back", reason)
+        context.record(StateEntered(to=State.ROLLING_BACK, reason=first.sentence))
+        context.alert("rolling_back", first.sentence)
     if history.rollback_started is None:
         context.record(
-            "rollback_started",
-            budget_seconds=context.plan.max_rollback_seconds,
-            shares=budget_shares(context.plan.max_rollback_seconds),
-            started_utc=trigger.payload["sample_utc"],
-            started_mono_ns=mono_ns,
+            RollbackStarted(
+                budget_seconds=context.plan.max_rollback_seconds,
+                shares=dict(budget_shares(context.plan.max_rollback_seconds)),
+                started_utc=first.sample_utc,
+                started_mono_ns=first.sample_mono_ns,
+            )
         )
     if trigger.boot_id != context.journal.records[-1].boot_id:
         # Another boot has another monotonic clock: count by the wall.
         return clock.mono() - (clock.wall() - trigger.wall.timestamp())
-    return mono_ns / 1e9
+    return first.sample_mono_ns / 1e9
 
 
 class _Rollback:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
-from ctp_runbook.model import Identity, Outcome, StepStatus
+from ctp_runbook.model import Identity, Outcome, Phase, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.kinds import Closed, StepNotDone
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
@@ -35,7 +36,7 @@ __all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_s
 _START_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.02
-_PHASES = ("gate", "switch")
+_PHASES = (Phase.GATE, Phase.SWITCH)
 
 
 def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: World = HERE) -> None:
@@ -50,7 +51,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
     if history.is_dry_run:
         with first_record(run, world=world):
             if read_history(run).closed is None:
-                _simulate(run, plan, probe=history.created.get("probe") is True, world=world)
+                _simulate(run, plan, probe=history.created.probe, world=world)
         return
     with first_record(run, world=world):
         # Again, under the lock: until now somebody may have started or discarded it.
@@ -64,7 +65,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
             raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
         guardian: Identity | None = None
         try:
-            guardian = _guard(run, history.created["environment"], resume=resume, world=world)
+            guardian = _guard(run, history.created.environment, resume=resume, world=world)
         except RunRefused as error:
             # Two viewers of one run may start it at one instant: the second one just follows.
             if not (isinstance(error, EnvironmentHeld) and _is_of(run, error.holder)):
@@ -171,7 +172,7 @@ def _begun_sentence(run: RunDir) -> str:
 
 def was_being_started(run: RunDir, *, world: World = HERE) -> bool:
     """True once a start of this run by somebody else is through, False when there is none."""
-    environment = read_history(run).created["environment"]
+    environment = read_history(run).created.environment
     deadline = world.clock.mono() + _START_SECONDS
     while not (history := read_whole(run, world=world)).has_begun and history.closed is None:
         holder = world.locks.holder_of(environment)
@@ -244,14 +245,27 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str, world: Worl
         return False
     redactor = _redactor(run, world)
     journal = Journal(run.journal)
-    for step in history.plan.get("steps", ()):
-        if step["phase"] in _PHASES:
-            not_run = {"status": StepStatus.NOT_RUN.value, "reason": "the run was never started"}
-            named = {"step": step["name"], "phase": step["phase"], "command": step["command"]}
-            journal.append("step_not_done", {**named, **not_run})
-    end = {"outcome": outcome.value, "exit_code": outcome.exit_code, "failed_step": ""}
-    # Nobody looked at what runs: this run had no business with it.
-    journal.append("closed", {**end, "sentence": redactor(sentence), "running": {}})
+    for step in history.plan.steps:
+        if step.phase in _PHASES:
+            journal.append(
+                StepNotDone(
+                    step=step.name,
+                    phase=step.phase,
+                    status=StepStatus.NOT_RUN,
+                    reason="the run was never started",
+                    command=step.command,
+                )
+            )
+    journal.append(
+        Closed(
+            outcome=outcome,
+            exit_code=outcome.exit_code,
+            sentence=redactor(sentence),
+            failed_step="",
+            # Nobody looked at what runs: this run had no business with it.
+            running={},
+        )
+    )
     journal.close()
     _clear_away(run, world)
     return True

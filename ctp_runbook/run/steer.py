@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.journal import Record
+from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import (
@@ -87,8 +88,7 @@ def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> St
     if answer is None:
         reply = "no answer yet; see `ctp-runbook status`"
     else:
-        obeyed = answer.payload["obeyed"]
-        reply = f"{'' if obeyed else 'not obeyed: '}{answer.payload['sentence']}"
+        reply = f"{'' if answer.payload.obeyed else 'not obeyed: '}{answer.payload.sentence}"
     return Steered(run, f"{request} asked of run {run.run_id}: {reply}")
 
 
@@ -110,7 +110,7 @@ def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     return Steered(undoing, sentence, is_new=True)
 
 
-def _answer(run: RunDir, name: str, world: World) -> Record | None:
+def _answer(run: RunDir, name: str, world: World) -> Record[RequestAnswered] | None:
     """The orchestrator's answer to the request in file ``name``; None when none came in time."""
     deadline = world.clock.mono() + _ANSWER_SECONDS
     while world.clock.mono() < deadline:

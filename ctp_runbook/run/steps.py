@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import StepEnded, StepStarted
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
@@ -116,19 +117,19 @@ def skip_step(
 
 def _record_start(context: RunContext, step: Step, identity: Identity, *, due: float) -> None:
     attempts = sum(
-        record.kind == "step_started" and record.payload["step"] == step.name
-        for record in context.journal.records
+        started.payload.step == step.name for started in context.history.of_kind(StepStarted)
     )
     context.record(
-        "step_started",
-        step=step.name,
-        phase=step.phase.value,
-        attempt=attempts + 1,
-        pid=identity.pid,
-        start_ticks=identity.start_ticks,
-        command=step.command,
-        timeout_seconds=step.timeout_seconds,
-        due_mono_ns=int(due * 1e9),
+        StepStarted(
+            step=step.name,
+            phase=step.phase,
+            attempt=attempts + 1,
+            pid=identity.pid,
+            start_ticks=identity.start_ticks,
+            command=step.command,
+            timeout_seconds=step.timeout_seconds,
+            due_mono_ns=int(due * 1e9),
+        )
     )
 
 
@@ -185,16 +186,17 @@ def _record_end(
         if not context.journal.tolerant:
             raise JournalError(f"{context.run.logs / name}: cannot be written: {error}") from error
     context.record(
-        "step_ended",
-        step=result.step.name,
-        phase=result.step.phase.value,
-        status=result.status.value,
-        exit_code=result.exit_code,
-        duration_ms=round(result.duration_ms, 3),
-        output_sha256=digest_of(data),
-        output=f"logs/{name}",
-        reason=result.reason,
-        left_behind=list(left),
+        StepEnded(
+            step=result.step.name,
+            phase=result.step.phase,
+            status=result.status,
+            exit_code=result.exit_code,
+            duration_ms=round(result.duration_ms, 3),
+            output_sha256=digest_of(data),
+            output=f"logs/{name}",
+            reason=result.reason,
+            left_behind=left,
+        )
     )
 
 

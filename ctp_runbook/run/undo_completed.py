@@ -6,18 +6,21 @@ that journal, so that its evidence can be verified without the parent.
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.kinds import ParentAdopted, Payload
 from ctp_runbook.record.private_plan import named_files, plan_of_files
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
+from ctp_runbook.run.create import Undone
 from ctp_runbook.run.launch import (
     RunOptions,
     held_environment,
@@ -36,22 +39,29 @@ def rollback_gap(run: RunDir, history: History, *, world: World = HERE) -> str:
     created, outcome = history.created, history.outcome
     if history.is_dry_run:
         return "it was a dry run: it switched nothing, so there is nothing to roll back"
-    if created.get("parent_run"):
+    if created.parent_run:
         return (
-            f"it is itself the rollback of run {created['parent_run']}; to go forward again, plan "
+            f"it is itself the rollback of run {created.parent_run}; to go forward again, plan "
             "a new cutover"
         )
     if outcome is not Outcome.COMPLETED:
         word = outcome.value if outcome else history.state.value
         return f"it ended {word}: only what a COMPLETED run switched can be rolled back"
-    if created["host"] != (host := world.caller.host_name()):
-        return f"it ran on host {created['host']}, and this is {host}; ask there"
+    if created.host != (host := world.caller.host_name()):
+        return f"it ran on host {created.host}, and this is {host}; ask there"
     if history.records[0].boot_id != world.clock.boot_id():
         return (
             "the host was rebooted since: no process that it recorded can be proved to run or to "
             "be gone; follow plan/ctp_one_shot_cutover_checklist.md by hand"
         )
     return "; ".join(_newer_runs(run, history))
+
+
+class _Header(Struct):
+    """What is asked of another run's run.json, whatever else stands there."""
+
+    environment: str
+    dry_run: bool
 
 
 def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
@@ -61,18 +71,18 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
         if other.path == run.path:
             continue
         try:
-            header = json.loads(path.read_bytes())
-            if header["environment"] != history.created["environment"] or header["dry_run"]:
+            header = msgspec.json.decode(path.read_bytes(), type=_Header)
+            if header.environment != history.created.environment or header.dry_run:
                 continue
             newer = read_history(other)
-        except (OSError, ValueError, KeyError, TypeError, RunbookError) as error:
+        except (OSError, ValueError, RunbookError) as error:
             yield f"run {other.run_id} beside it cannot be read ({error}), and may be newer"
             continue
         if newer.records[0].wall > history.records[0].wall and _is_in_the_way(newer, history):
-            told = newer.outcome.value if newer.outcome else newer.state.value
+            word = newer.outcome.value if newer.outcome else newer.state.value
             yield (
-                f"run {other.run_id} of environment {history.created['environment']} is newer "
-                f"({told}): roll that one back, or plan a new cutover"
+                f"run {other.run_id} of environment {history.created.environment} is newer "
+                f"({word}): roll that one back, or plan a new cutover"
             )
 
 
@@ -85,7 +95,7 @@ def _is_in_the_way(newer: History, history: History) -> bool:
     if newer.closed is None:
         return newer.has_begun
     failed_try = newer.outcome is Outcome.ROLLBACK_FAILED
-    if failed_try and newer.created.get("parent_run") == history.run_id:
+    if failed_try and newer.created.parent_run == history.run_id:
         return False
     phases = {step.phase for step in newer.steps.values() if step.attempt}
     return bool(phases & {"switch", "rollback"})
@@ -113,16 +123,19 @@ def roll_back_by_new_run(
     with held_environment(plan, options, world=world) as held:
         # Again: somebody may have rolled it back, or switched, until the environment was ours.
         data, history = _read_parent(run, world)
-        with contextlib.chdir(str(history.created["cwd"])):
-            made = write_run(
-                plan,
-                options,
-                path=held.path,
-                more={"reason": reason, "rehearsal": history.created["rehearsal"]},
+        made = write_run(
+            plan,
+            options,
+            path=held.path,
+            undone=Undone(
+                reason=plan.redactor(reason),
+                rehearsal=history.created.rehearsal,
+                cwd=history.created.cwd,
                 plan_files={PARENT_JOURNAL: data},
-                world=world,
-                records=_adopted(history, journal_sha256=digest_of(data)),
-            )
+                records=tuple(_adopted(history, journal_sha256=digest_of(data))),
+            ),
+            world=world,
+        )
         set_going(made, lock_fd=held.lock_fd, asked=asked, world=world)
     return made
 
@@ -139,15 +152,15 @@ def _read_parent(run: RunDir, world: World) -> tuple[bytes, History]:
 def _plan_of(run: RunDir, history: History) -> Plan:
     """The parent's plan, made again; what was reviewed is what undoes it."""
     try:
-        plan = plan_of_files(named_files(history.created), base=Path(history.created["cwd"]))
+        plan = plan_of_files(named_files(history.created), base=Path(history.created.cwd))
     except RunbookError as error:
         raise RunRefused(
             f"the plan of run {run.run_id} cannot be made again ({error}); restore its templates, "
             "or follow plan/ctp_one_shot_cutover_checklist.md by hand"
         ) from error
-    if plan.sha256 != history.created["plan_sha256"]:
+    if plan.sha256 != history.created.plan_sha256:
         raise RunRefused(
-            f"the plan of run {run.run_id} had sha256 {history.created['plan_sha256'][:12]}…; its "
+            f"the plan of run {run.run_id} had sha256 {history.created.plan_sha256[:12]}…; its "
             f"files now make {plan.sha256[:12]}…: a template, limits, watch rules, the CTP "
             "configuration or an executable changed since. Restore them, or follow "
             "plan/ctp_one_shot_cutover_checklist.md by hand"
@@ -155,17 +168,10 @@ def _plan_of(run: RunDir, history: History) -> Plan:
     return plan
 
 
-def _adopted(history: History, *, journal_sha256: str) -> Iterator[tuple[str, dict[str, object]]]:
+def _adopted(history: History, *, journal_sha256: str) -> Iterator[Payload]:
     """What the new run knows from the start: its parent, and who the members are."""
-    if history.outcome is None:
-        raise JournalError("a run that is not over adopts nobody")
-    yield (
-        "parent",
-        {
-            "run_id": history.run_id,
-            "journal_sha256": journal_sha256,
-            "outcome": history.outcome.value,
-        },
-    )
+    if history.outcome is not Outcome.COMPLETED:
+        raise JournalError("only a COMPLETED run is undone by another")
+    yield ParentAdopted(run_id=history.run_id, journal_sha256=journal_sha256, outcome="COMPLETED")
     for member, pin in history.pins.items():
-        yield "identity", {"member": member, "unit": "", **pin.facts}
+        yield pinned(member, "", pin)

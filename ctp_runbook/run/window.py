@@ -7,18 +7,32 @@ by rollback, by recovery for long enough, or by expiry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import Any
+from typing import cast
+
+from msgspec import structs
 
 from ctp_runbook.host.clocks import Disturbance
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
+from ctp_runbook.record.kinds import (
+    Cause,
+    Judged,
+    MetricEnd,
+    MetricVerdict,
+    RequestTaken,
+    StateEntered,
+    Triggered,
+    VerdictName,
+    WatchDisturbed,
+    WatchEnded,
+    WatchGap,
+    WatchStarted,
+)
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
-from ctp_runbook.run.requests import Request
-from ctp_runbook.run.rollback import Trouble
+from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
@@ -42,7 +56,7 @@ class Watch:
         self,
         context: RunContext,
         *,
-        requests: Callable[[], Iterable[Request]],
+        requests: Callable[[], Iterable[RequestTaken]],
     ) -> None:
         self._context = context
         self._clock = context.world.clock
@@ -73,10 +87,10 @@ class Watch:
         held = history.entered(State.HOLDING) if history.state is State.HOLDING else None
         self._holding_since = held.mono_ns / 1e9 if held else None
         if held is None and history.held is not None:  # asked for while it was switched
-            by = history.held.payload["by"]
+            by = history.held.payload.by
             self._hold(f"hold asked for by {by} before the watch began")
 
-    def run(self) -> Trouble | None:
+    def run(self) -> Triggered | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
         context = self._context
         environ = context.environment_of()
@@ -95,9 +109,9 @@ class Watch:
 
     # --- the loop ----------------------------------------------------------------
 
-    def _loop(self, sampler: Sampler) -> Trouble | None:
+    def _loop(self, sampler: Sampler) -> Triggered | None:
         if self._judge.firing is not None:  # before the interruption, and not acted on yet
-            return Trouble.fired(self._judge.firing)
+            return trouble_of(self._judge.firing)
         next_look, is_new = 0.0, False
         while True:
             self._hold_disturbed(sampler)
@@ -107,7 +121,7 @@ class Watch:
                 # runs, and a look at a member may take seconds of it.
                 firing = self._keep(sample)
                 if firing is not None:
-                    return Trouble.fired(firing)
+                    return trouble_of(firing)
             if trouble := self._trouble_outside_metrics():
                 return trouble
             due = next_look if is_new else next_look + _IDLE_SECONDS
@@ -142,14 +156,15 @@ class Watch:
         disturbances = sampler.disturbances()
         for disturbance in disturbances:
             self._context.record(
-                "watch_disturbed",
-                what=disturbance.what,
-                seconds=disturbance.seconds,
-                from_utc=utc_text(disturbance.from_wall),
-                to_utc=utc_text(disturbance.to_wall),
-                from_mono=disturbance.from_mono,
-                to_mono=disturbance.to_mono,
-                sentence=disturbance.sentence,
+                WatchDisturbed(
+                    what=disturbance.what,
+                    seconds=disturbance.seconds,
+                    from_utc=utc_text(disturbance.from_wall),
+                    to_utc=utc_text(disturbance.to_wall),
+                    from_mono=disturbance.from_mono,
+                    to_mono=disturbance.to_mono,
+                    sentence=disturbance.sentence,
+                )
             )
         return disturbances
 
@@ -166,7 +181,7 @@ class Watch:
             self._compared = (self._in_window, baseline)
         return self._compared[1]
 
-    def _trouble_outside_metrics(self) -> Trouble | None:
+    def _trouble_outside_metrics(self) -> Triggered | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""
         return (
             self._trouble_of_requests()
@@ -179,14 +194,16 @@ class Watch:
         """Write a sample down and judge by it; the firing that it completes, if it does."""
         if self._holding_since is None and sample.mono > self._ends:
             return None
-        sample = replace(sample, seq=self._next_seq, error=self._plan.redactor(sample.error))
+        sample = structs.replace(
+            sample, seq=self._next_seq, error=self._plan.redactor(sample.error)
+        )
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
         self._context.world.files.append(self._context.run.samples, sample.to_line())
         return self._judge.add(sample)
 
-    def _trouble_of_requests(self) -> Trouble | None:
+    def _trouble_of_requests(self) -> Triggered | None:
         self._context.interrupt()  # keeps an eye on the guardian
         for request in self._requests():
             if request.request in ("rollback", "abort"):
@@ -197,7 +214,7 @@ class Watch:
                 self._go_on(request.sentence)
         return None
 
-    def _trouble_of_new_members(self) -> Trouble | None:
+    def _trouble_of_new_members(self) -> Triggered | None:
         identities = self._context.history.identities
         for role in Role:
             member = self._plan.member(Generation.NEW, role)
@@ -213,7 +230,7 @@ class Watch:
             self._hold(f"{member.name} was restarted by somebody: {seen.sentence}")
         return None
 
-    def _trouble_of_old_members(self) -> Trouble | None:
+    def _trouble_of_old_members(self) -> Triggered | None:
         """Somebody (a supervisor, say) brought the old generation back: two must not trade."""
         now = self._clock.mono()
         if now < self._next_glance:
@@ -231,7 +248,7 @@ class Watch:
                 return self._trouble_now("judge", why)
         return self._trouble_of_doubles()
 
-    def _trouble_of_doubles(self) -> Trouble | None:
+    def _trouble_of_doubles(self) -> Triggered | None:
         """The same somebody started what lies there now: a second one of the new generation."""
         for role in Role:
             member = self._plan.member(Generation.NEW, role)
@@ -240,19 +257,19 @@ class Watch:
                 return self._trouble_now("judge", why)
         return None
 
-    def _trouble_of_drill(self) -> Trouble | None:
+    def _trouble_of_drill(self) -> Triggered | None:
         created = self._context.history.created
-        after = float(created.get("forced_after_seconds", 0.0))
-        if created.get("force_rollback") and self._clock.mono() >= self._started + after:
+        after = created.forced_after_seconds
+        if created.force_rollback and self._clock.mono() >= self._started + after:
             return self._trouble_now("forced_drill", f"--force-rollback after {after:g} s of watch")
         return None
 
-    def _trouble_now(self, cause: str, sentence: str) -> Trouble:
-        return Trouble.now(cause, sentence, clock=self._clock)
+    def _trouble_now(self, cause: Cause, sentence: str) -> Triggered:
+        return trouble_now(cause, sentence, clock=self._clock)
 
     # --- holding -----------------------------------------------------------------
 
-    def _hold_or_go_on(self, judged: WindowJudgement) -> Trouble | None:
+    def _hold_or_go_on(self, judged: WindowJudgement) -> Triggered | None:
         """Act on a judgement: hold, or end a hold; the trouble of a hold that expired."""
         now = self._clock.mono()
         if self._holding_since is not None:
@@ -272,7 +289,7 @@ class Watch:
             return self._plan.watch.tolerance_error_seconds
         return self._plan.watch.tolerance_inconclusive_seconds
 
-    def _while_holding(self, judged: WindowJudgement, now: float) -> Trouble | None:
+    def _while_holding(self, judged: WindowJudgement, now: float) -> Triggered | None:
         assert self._holding_since is not None
         good = not judged.blind and not judged.breaching
         self._good_since = (self._good_since or now) if good else None
@@ -292,7 +309,7 @@ class Watch:
     def _hold(self, reason: str) -> None:
         self._holding_since = self._clock.mono()
         self._good_since = None
-        self._context.record("state", to=State.HOLDING.value, reason=reason)
+        self._context.record(StateEntered(to=State.HOLDING, reason=reason))
         self._context.alert("holding", f"{reason}; {self._expiry}")
 
     @property
@@ -306,7 +323,7 @@ class Watch:
         self._holding_since = self._blind_since = None
         self._judge.accept()
         self._accepted_at_end |= self._clock.mono() >= self._ends
-        self._context.record("state", to=State.WATCHING.value, reason=reason)
+        self._context.record(StateEntered(to=State.WATCHING, reason=reason))
 
     # --- what is written ---------------------------------------------------------
 
@@ -315,12 +332,9 @@ class Watch:
         for role in Role:
             member = plan.member(Generation.NEW, role)
             pin_member(self._context, member, self._context.history.identities.get(member.name))
-        self._context.record("state", to=State.WATCHING.value, reason="the switch is verified")
-        record = self._context.journal.append(
-            "watch_started",
-            {"minutes": self._minutes, "metrics": list(plan.monitor_keys)},
-        )
-        return record.mono_ns / 1e9
+        self._context.record(StateEntered(to=State.WATCHING, reason="the switch is verified"))
+        started = WatchStarted(minutes=self._minutes, metrics=tuple(plan.monitor_keys))
+        return self._context.record(started).mono
 
     def _replay(self, history: History) -> int:
         """Take the samples of before the interruption in; returns the next sequence number."""
@@ -341,7 +355,7 @@ class Watch:
         begun = history.watch_started or history.records[0]
         since = utc_text(known[-1].wall) if known else begun.wall_utc
         now = utc_text(self._clock.wall())
-        self._context.record("watch_gap", from_utc=since, to_utc=now, reason="resumed")
+        self._context.record(WatchGap(from_utc=since, to_utc=now, reason="resumed"))
         return len(known)
 
     def _record_verdicts(self, judged: WindowJudgement) -> None:
@@ -350,36 +364,48 @@ class Watch:
         if verdicts != self._last_verdicts:
             self._last_verdicts = verdicts
             self._context.record(
-                "judgement",
-                overall=judged.overall.name,
-                metrics={
-                    name: {"verdict": each.verdict.name, "sentence": each.sentence}
-                    for name, each in judged.metrics.items()
-                },
+                Judged(
+                    overall=_name(judged.overall),
+                    metrics={
+                        name: MetricVerdict(verdict=_name(each.verdict), sentence=each.sentence)
+                        for name, each in judged.metrics.items()
+                    },
+                )
             )
 
-    def _close(self, trouble: Trouble | None) -> None:
+    def _close(self, trouble: Triggered | None) -> None:
         at = min(self._clock.mono(), self._ends)
         over = at >= self._ends  # else there is no time: a rollback waits
         judged = self._at_end() if over else self._judge.at(at, final=True)
-        files, samples = self._context.world.files, self._context.run.samples
-        data = files.read(samples)
+        data = self._context.world.files.read(self._context.run.samples)
         self._context.record(
-            "watch_ended",
-            samples=data.count(b"\n"),
-            samples_sha256=digest_of(data),
-            verdict=judged.overall.name,
-            sentence=judged.sentence,
-            judged_mono=at,
-            watched_seconds=round(at - self._started, 3),
-            stopped_early=trouble is not None,
-            metrics={name: _summary(judgement) for name, judgement in judged.metrics.items()},
-            baseline=self._compare().payload if over else NOT_COMPARED.payload,
+            WatchEnded(
+                samples=data.count(b"\n"),
+                samples_sha256=digest_of(data),
+                verdict=_name(judged.overall),
+                sentence=judged.sentence,
+                judged_mono=at,
+                watched_seconds=round(at - self._started, 3),
+                stopped_early=trouble is not None,
+                metrics={name: _ended(each) for name, each in judged.metrics.items()},
+                baseline=(self._compare() if over else NOT_COMPARED).payload,
+            )
         )
 
 
-def _summary(judged: MetricJudgement) -> dict[str, Any]:
-    fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
-    facts = {name: getattr(judged, name) for name in fields}
-    over = {name: True for name in ("is_over", "worst_is_over") if getattr(judged, name)}
-    return {"verdict": judged.verdict.name, **facts, **over}
+def _name(verdict: Verdict) -> VerdictName:
+    return cast("VerdictName", verdict.name)
+
+
+def _ended(judged: MetricJudgement) -> MetricEnd:
+    return MetricEnd(
+        verdict=_name(judged.verdict),
+        sentence=judged.sentence,
+        value=judged.value,
+        limit=judged.limit,
+        margin=judged.margin,
+        worst=judged.worst,
+        coverage=judged.coverage,
+        is_over=judged.is_over,
+        worst_is_over=judged.worst_is_over,
+    )

@@ -14,16 +14,15 @@ from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, State, StepStatus, Verdict
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Shift
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.show.topology import drift_rows, gate_topology
 from ctp_runbook.show.topology_figure import topology_picture
 from ctp_runbook.watch.baseline import Baseline
-from ctp_runbook.watch.comparison import Shift
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import more_than
 
@@ -151,7 +150,7 @@ def facts_of_plan(history: History) -> Facts:
         ("created", f"by {created.get('created_by', '')} on {created.get('host', '')}"),
     ]
     if "measured" in created:
-        known = Measured.of(created["measured"])
+        known = created.measured
         pairs.append(("earlier cutovers took", known.cutover))
         pairs.append(("earlier rollbacks took", known.rollback))
     if created.get("parent_run"):

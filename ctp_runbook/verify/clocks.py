@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ctp_runbook.plan.sources import PAGES
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
-from ctp_runbook.record.kinds import is_number
+from ctp_runbook.record.kinds import PlanFacts
 from ctp_runbook.record.samples import Sample
 
 __all__ = ["ClockShifts", "disturbance_findings", "schedule_findings"]
@@ -128,9 +127,6 @@ def _breaks(history: History) -> list[float]:
 
 
 def _turn_finding(sample: Sample) -> str:
-    given: dict[str, Any] = vars(sample)  # as parsed; what has no form at all is told elsewhere
-    if not all(map(is_number, (given["due"], given["missed"], given["took_ms"]))):
-        return "neither due nor late can be told"
     if not sample.due:
         return "not said when it was due, as the others do"
     if sample.late_ms < -_EARLY_MS:
@@ -138,14 +134,12 @@ def _turn_finding(sample: Sample) -> str:
     return ""
 
 
-def _intervals(plan: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+def _intervals(plan: PlanFacts) -> dict[tuple[str, str], float]:
     """Seconds between two turns of each target: of a page, that of its most frequent metric."""
     found: dict[tuple[str, str], float] = {}
-    for key in plan["monitor_keys"]:
-        rule = plan["watch"]["metrics"].get(key, {})
-        source, interval = rule.get("source", ""), rule.get("interval_seconds")
-        if not is_number(interval):
-            continue
-        name = rule.get("url") or source if source in PAGES else key
-        found[source, name] = min(float(interval), found.get((source, name), float(interval)))
+    for key in plan.monitor_keys:
+        rule = plan.watch.metrics[key]
+        name = rule.url or rule.source if rule.source in PAGES else key
+        known = found.get((rule.source, name), rule.interval_seconds)
+        found[rule.source, name] = min(rule.interval_seconds, known)
     return found

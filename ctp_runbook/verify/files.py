@@ -7,24 +7,24 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.errors import ConfigError
+from ctp_runbook.errors import ConfigError, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.gate_table import GATES, gates_in
-from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
     CUTOVER_RESULT,
     ROLLBACK_RESULT,
     cutover_env,
     manifest_bytes,
+    read_manifest,
     rollback_env,
     unlisted_files,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.journal import digest_of, header_text
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -47,8 +47,8 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
             f"the journal in {run.path} is that of run {history.run_id}: a record moved here "
             "from elsewhere proves nothing"
         )
-    due = json.dumps(history.created, indent=2, sort_keys=True) + "\n"
-    yield from _same(run, run.run_json, due.encode(), "the journal's first record")
+    due = header_text(history.created)
+    yield from _same(run, run.run_json, due, "the journal's first record")
     for name, sha256 in (history.created.get("plan_files") or {}).items():
         yield from _digested(run, run.plan / name, sha256, "run_created.plan_files")
     yield from _rule_findings(run, history)
@@ -65,7 +65,7 @@ def _override_findings(history: History) -> Iterator[str]:
             yield f"run.json overrides {name}, and no finding of the journal says so"
     if history.is_dry_run or created["rehearsal"] or created.get("parent_run"):
         return
-    known = Measured.of(created["measured"])
+    known = created.measured
     if not known.is_complete and not str(created["overrides"].get("accept_unmeasured", "")).strip():
         yield (
             f"cutover {known.cutover}, rollback {known.rollback} in a real run without "
@@ -84,15 +84,14 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     except ConfigError as error:
         yield f"plan/watch.toml: {error}"
         return
-    given = history.plan["watch"]
-    for name, found in given["metrics"].items():
-        rule = rules.metrics.get(name)
-        due = {**vars(rule), "labels": dict(rule.labels)} if rule else None
-        if found != due:
+    judged_by = history.plan.watch
+    for name, rule in judged_by.metrics.items():
+        if rule != rules.metrics.get(name):
             yield f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"
     for key in ("tolerance_inconclusive_seconds", "tolerance_error_seconds", "recovery_seconds"):
-        if given[key] != getattr(rules, key):
-            yield f"plan.watch.{key} is {given[key]}; plan/watch.toml has {getattr(rules, key)}"
+        said, due = getattr(judged_by, key), getattr(rules, key)
+        if said != due:
+            yield f"plan.watch.{key} is {said}; plan/watch.toml has {due}"
 
 
 def evidence_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -183,29 +182,31 @@ def manifest_findings(run: RunDir, history: History) -> Iterator[str]:
     """Every listed file as it was listed; under a seal, none that is not."""
     try:
         data = run.manifest.read_bytes()
-        given = json.loads(data)
-        listed: Mapping[str, Mapping[str, Any]] = given["files"]
-        sealed = given["sealed"]
+        manifest = read_manifest(data)
+        listed = manifest.files
         files = {name: run.path / name for name in listed}
         content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
     except OSError as error:
         yield f"manifest.json: cannot be read: {error.strerror}"
         return
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        yield f"manifest.json: not a manifest: {error!r}"
+    except (ValueError, JournalError) as error:
+        yield f"manifest.json: not a manifest: {error}"
         return
     for name in sorted(set(files) - set(content)):
         yield f"manifest.json lists {name}, which is not there"
     for name, found in content.items():
         due = listed[name]
         sha256, size = digest_of(found), len(found)
-        if due != {"sha256": sha256, "size": size}:
-            yield f"{name}: sha256 {sha256[:12]}…, {size} bytes; manifest.json says {due}"
+        if (due.sha256, due.size) != (sha256, size):
+            yield (
+                f"{name}: sha256 {sha256[:12]}…, {size} bytes; manifest.json says "
+                f"{due.sha256[:12]}…, {due.size} bytes"
+            )
     if set(files) == set(content) and data != manifest_bytes(
-        run.run_id, content, sealed=sealed is True
+        run.run_id, content, sealed=manifest.sealed
     ):
         yield "manifest.json is not in the form this project writes: it was edited"
-    if sealed is True:
+    if manifest.sealed:
         for name in unlisted_files(run, listed):
             yield f"{name}: not listed in the sealed manifest.json"
 

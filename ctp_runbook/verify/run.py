@@ -13,7 +13,6 @@ from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
-from ctp_runbook.record.kinds import malformed
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.files import (
     evidence_findings,
@@ -120,7 +119,6 @@ def _form(run: RunDir, journal: JournalFile) -> Iterator[str]:
         yield f"{run.journal}:1: {journal.records[0].kind}; a journal begins with run_created"
     if journal.torn:
         yield f"{run.journal}: its last line is torn; the run that wrote it is not over"
-    yield from malformed(journal.records)
 
 
 def _outcome(case: _Case) -> Iterator[str]:

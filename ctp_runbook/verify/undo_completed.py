@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import JournalFile, Record, digest_of, read_journal
-from ctp_runbook.record.kinds import malformed
+from ctp_runbook.record.history import History, pinned
+from ctp_runbook.record.journal import JournalFile, digest_of, read_journal
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.verify.journal import clock_findings, plan_findings, sequence_findings
 
@@ -51,11 +50,8 @@ def _broken(journal: JournalFile) -> Iterator[str]:
     if not records or records[0].kind != "run_created" or journal.torn:
         yield "no whole journal"
         return
-    form = [*malformed(records)]
-    yield from form
-    if not form:
-        for find in (plan_findings, clock_findings, sequence_findings):
-            yield from find(records)
+    for find in (plan_findings, clock_findings, sequence_findings):
+        yield from find(records)
 
 
 def _adopted(history: History, parent: History) -> Iterator[str]:
@@ -67,7 +63,7 @@ def _adopted(history: History, parent: History) -> Iterator[str]:
     if before.get("parent_run"):
         yield "the parent is itself a rollback of another run"
     for key in _SAME:
-        if created.get(key) != before.get(key):
+        if getattr(created, key) != getattr(before, key):
             yield f"{key} of the header is not that of the parent"
     if parent.records[-1].boot_id != history.records[0].boot_id:
         yield "the parent ran in another boot: its processes cannot be told"
@@ -78,12 +74,7 @@ def _adopted(history: History, parent: History) -> Iterator[str]:
 
 def _identity_findings(history: History, parent: History) -> Iterator[str]:
     """What is pinned right after the parent's record is what the parent pinned, all of it."""
-    due = [{"member": name, **pin.facts} for name, pin in parent.pins.items()]
-    given = [_pinned(record) for record in history.records[2 : 2 + len(due)]]
-    if given != due:
-        yield f"the members adopted are {given}; the parent's journal has {due}"
-
-
-def _pinned(record: Record) -> dict[str, object]:
-    facts = {key: value for key, value in record.payload.items() if key != "unit"}
-    return facts if record.kind == "identity" else {"kind": record.kind}
+    due = [pinned(name, "", pin) for name, pin in parent.pins.items()]
+    adopted = [record.payload for record in history.records[2 : 2 + len(due)]]
+    if adopted != due:
+        yield f"the members adopted are {adopted}; the parent's journal has {due}"

@@ -6,17 +6,16 @@ And the baseline: the old engine's samples were taken before the switch, and com
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from msgspec import structs
 
 from ctp_runbook.errors import JournalError, TriggerError
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, digest_of, utc_text
-from ctp_runbook.record.kinds import is_number
+from ctp_runbook.record.kinds import MetricEnd, Triggered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample, read_samples
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
@@ -38,9 +37,8 @@ __all__ = [
 WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
-_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence")
-# Written where it is true only.
-_FLAGS = ("is_over", "worst_is_over")
+_SUMMARY = ("value", "limit", "margin", "worst", "coverage", "sentence", "is_over", "worst_is_over")
+_NO_METRIC = ("", None, None, False)
 
 
 def window_findings(history: History) -> Iterator[str]:
@@ -120,7 +118,7 @@ def sample_findings(run: RunDir, history: History) -> Iterator[str]:
 def _noted(samples: Iterable[Sample], bare: list[Sample]) -> Iterator[Sample]:
     """``samples`` passed on, and kept in ``bare`` without their series: when, of whom and how."""
     for sample in samples:
-        bare.append(replace(sample, series={}))
+        bare.append(structs.replace(sample, series={}))
         yield sample
 
 
@@ -151,7 +149,7 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
         )
     if judged.sentence != ended.payload["sentence"]:
         yield f"the samples say: {judged.sentence}; watch_ended: {ended.payload['sentence']}"
-    yield from _metric_findings(judged, ended.payload["metrics"])
+    yield from _metric_findings(judged, ended.payload.metrics)
     yield from _firing_findings(firing, history.trigger)
     if history.outcome is Outcome.COMPLETED and judged.overall.name != "PASSED":
         yield f"COMPLETED, but the samples judge to {judged.overall.name}: {judged.sentence}"
@@ -207,68 +205,54 @@ def _apart(sample: Sample, wall: float, *, since: Record) -> Iterator[str]:
 
 
 def _form_findings(sample: Sample) -> Iterator[str]:
-    given: dict[str, Any] = vars(sample)  # as parsed: nothing has checked the types yet
-    if not is_number(given["took_ms"]) or given["took_ms"] < 0:
-        yield f"took_ms {given['took_ms']!r} is not a duration"
-    due, missed = given["due"], given["missed"]
-    if not is_number(due) or not isinstance(missed, int) or isinstance(missed, bool):
-        yield f"due {due!r} and missed {missed!r} must be a time and a count"
-    elif missed < 0 or due > sample.mono:
-        yield f"it was due at {due!r} after {missed!r} missed turns, and taken at {sample.mono!r}"
-    if not isinstance(given["ok"], bool) or not isinstance(given["error"], str):
-        yield "ok must be true or false and error a text"
-    elif given["ok"] == bool(given["error"]):
-        yield f"ok is {str(given['ok']).lower()} with the error {given['error']!r}"
-    if not isinstance(given["source"], str) or not isinstance(given["target"], str):
-        yield "source and target must be texts"
+    if sample.due > sample.mono:
+        yield f"it was due at {sample.due!r} and taken at {sample.mono!r}"
+    if sample.ok == bool(sample.error):
+        yield f"ok is {str(sample.ok).lower()} with the error {sample.error!r}"
 
 
-def _metric_findings(judged: WindowJudgement, written: Mapping[str, Any]) -> Iterator[str]:
+def _metric_findings(judged: WindowJudgement, written: Mapping[str, MetricEnd]) -> Iterator[str]:
     if set(judged.metrics) != set(written):
         yield (
             f"watch_ended judges {', '.join(sorted(written))}; MONITOR_KEYS asks for "
             f"{', '.join(sorted(judged.metrics))}"
         )
-    for name, one in judged.metrics.items():
-        given = written.get(name)
-        if not isinstance(given, dict):
+    for name, metric in judged.metrics.items():
+        if name not in written:
             continue
-        if given.get("verdict") != one.verdict.name:
-            yield f"{name}: judged again {one.verdict.name}; watch_ended: {given.get('verdict')}"
+        if written[name].verdict != metric.verdict.name:
+            yield (
+                f"{name}: judged again {metric.verdict.name}; watch_ended: {written[name].verdict}"
+            )
         for key in _SUMMARY:
-            found, due = given.get(key, "nothing"), getattr(one, key)
-            if found != due or isinstance(found, bool):
-                yield f"{name}: {key} judged again is {due!r}; watch_ended says {found!r}"
-        for key in _FLAGS:
-            flag, due = given.get(key, False), getattr(one, key)
-            if flag is not due:
-                yield f"{name}: {key} judged again is {due!r}; watch_ended says {flag!r}"
+            said, due = getattr(written[name], key), getattr(metric, key)
+            if said != due:
+                yield f"{name}: {key} judged again is {due!r}; watch_ended says {said!r}"
 
 
-def _firing_findings(firing: Firing | None, trigger: Record | None) -> Iterator[str]:
+def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -> Iterator[str]:
     """A trigger that the samples made true was acted on, and one acted on was made true."""
-    given = trigger.payload if trigger else {}
-    by_metric = given.get("cause") == "metric"
-    named = (given.get("metric"), given.get("value"), given.get("limit"))
-    if trigger and not by_metric and (named != ("", None, None) or "is_over" in given):
-        yield f"the trigger names a metric, and its cause is {given['cause']}"
+    acted = trigger.payload if trigger else None
+    if acted is None or acted.cause != "metric":
+        if acted and (acted.metric, acted.value, acted.limit, acted.is_over) != _NO_METRIC:
+            yield f"the trigger names a metric, and its cause is {acted.cause}"
+        if firing is not None:
+            cause = acted.cause if acted else "nothing"
+            yield f"the samples fire the trigger ({firing.sentence}); the run acted on {cause}"
+        return
     if firing is None:
-        if by_metric:
-            yield f"the trigger on {given.get('metric')} is not in the samples"
+        yield f"the trigger on {acted.metric} is not in the samples"
         return
-    if not by_metric:
-        acted = given.get("cause", "nothing")
-        yield f"the samples fire the trigger ({firing.sentence}); the run acted on {acted}"
-        return
-    fired = (firing.metric, firing.value, firing.limit)
+    named, fired = ((side.metric, side.value, side.limit) for side in (acted, firing))
     if named != fired:
         yield f"the trigger was {named}; the samples fire {fired}"
-    is_over = given.get("is_over", False)
-    if is_over is not firing.is_over:
-        yield f"the trigger's is_over was {is_over!r}; the samples fire with {firing.is_over!r}"
-    if given.get("sample_utc") != utc_text(firing.wall):
+    if acted.is_over is not firing.is_over:
         yield (
-            f"the trigger's sample is from {given.get('sample_utc')}; the samples fire at "
+            f"the trigger's is_over was {acted.is_over!r}; the samples fire with {firing.is_over!r}"
+        )
+    if acted.sample_utc != utc_text(firing.wall):
+        yield (
+            f"the trigger's sample is from {acted.sample_utc}; the samples fire at "
             f"{utc_text(firing.wall)}"
         )
 
@@ -317,28 +301,21 @@ def _time_findings(name: str, samples: tuple[Sample, ...], history: History) -> 
             yield f"{name}:{number + 1}: taken from {sample.target}, not from the old engine"
 
 
-def _is_same(found: Any, due: Any) -> bool:
-    """True when both are written alike: to Python false is 0, and to a reader it is not."""
-    return json.dumps(found, sort_keys=True) == json.dumps(due, sort_keys=True)
-
-
 def _comparison_findings(run: RunDir, history: History) -> Iterator[str]:
     ended = history.watch_ended
     if ended is None:
         return
     due = NOT_COMPARED.payload
     if window_is_over(history):
-        due = read_baseline(run, history, read_rules(history.plan["watch"])).payload
-    found = ended.payload.get("baseline")
-    if _is_same(found, due):
-        return
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
-        yield "watch_ended has no comparison with the old engine; its samples are there"
-        return
-    if found.get("sentence") != due["sentence"]:
-        yield f"compared again: {due['sentence']}; watch_ended says {found.get('sentence')}"
-    for key, one in due["metrics"].items():
-        if not _is_same(found["metrics"].get(key), one):
-            yield f"{key}: compared with the old engine again: {one['sentence']}; watch_ended differs"
-    if extra := set(found["metrics"]) - set(due["metrics"]):
+        due = read_baseline(run, history, read_rules(history.plan.watch)).payload
+    said = ended.payload.baseline
+    if said.sentence != due.sentence:
+        yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
+    for key, compared in due.metrics.items():
+        if said.metrics.get(key) != compared:
+            yield (
+                f"{key}: compared with the old engine again: {compared.sentence}; "
+                "watch_ended differs"
+            )
+    if extra := set(said.metrics) - set(due.metrics):
         yield f"watch_ended compares {', '.join(sorted(extra))}, which nothing proves"

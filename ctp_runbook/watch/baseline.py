@@ -7,14 +7,17 @@ nothing by itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Comparison, ComparisonFacts
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
-from ctp_runbook.watch.comparison import Comparison, block_seconds, compare_metric
+from ctp_runbook.watch.comparison import block_seconds, compare_metric
 from ctp_runbook.watch.measure import MetricSeries, Point
 
 if TYPE_CHECKING:
@@ -36,10 +39,9 @@ class Baseline:
     compared: Mapping[str, Comparison] = field(default_factory=dict)
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> ComparisonFacts:
         """As it stands in watch_ended."""
-        metrics = {name: one.payload for name, one in self.compared.items()}
-        return {"sentence": self.sentence, "metrics": metrics}
+        return ComparisonFacts(sentence=self.sentence, metrics=dict(self.compared))
 
 
 NOT_COMPARED = Baseline("not compared: the watch was stopped before its end")
@@ -53,7 +55,7 @@ class BothEngines:
 
     def __init__(self, run: RunDir, history: History, rules: WatchRules) -> None:
         self._rules, self._compared = rules, history.watch_started is not None
-        self._keys = tuple(history.plan["monitor_keys"])
+        self._keys = tuple(history.plan.monitor_keys)
         self._before = _nearest(run, history)
         self._ended = history.baseline_ended
         self._old: dict[str, Readings] = {}
@@ -63,7 +65,7 @@ class BothEngines:
         from ctp_runbook.watch.readings import Readings
 
         begins = history.watch_started.mono_ns / 1e9
-        length = float(history.plan["monitor_minutes"]) * 60
+        length = history.plan.monitor_minutes * 60
         pages = {rule.url for rule in rules.metrics.values() if rule.url}
         lasted = max(0.0, self._before[-1].mono - self._before[0].mono)
         for key in self._keys:
@@ -86,7 +88,7 @@ class BothEngines:
             return Baseline("no baseline: the old engine was not sampled")
         points = {key: _points(self._rules, key, self._before) for key in self._keys}
         if not _has_engine(self._before):
-            return Baseline(str(self._ended.payload["sentence"]), points)
+            return Baseline(self._ended.payload.sentence, points)
         if not self._compared:
             return Baseline("no comparison: there was no watch window", points)
         compared = {
@@ -123,13 +125,13 @@ def baseline_points(
     Raises JournalError for unreadable samples.
     """
     before = _nearest(run, history)
-    return {key: _points(rules, key, before) for key in history.plan["monitor_keys"]}
+    return {key: _points(rules, key, before) for key in history.plan.monitor_keys}
 
 
 def _nearest(run: RunDir, history: History) -> list[Sample]:
     if history.baseline_ended is None:
         return []
-    length = max(float(history.plan["monitor_minutes"]) * 60, _LEAST_SECONDS)
+    length = max(history.plan.monitor_minutes * 60, _LEAST_SECONDS)
     since = history.baseline_ended.mono_ns / 1e9 - length
     return [sample for sample in read_samples(run.baseline) if sample.mono >= since]
 
@@ -145,7 +147,7 @@ def _in_short(compared: Mapping[str, Comparison]) -> str:
 
 def _points(rules: WatchRules, key: str, samples: list[Sample]) -> tuple[Point, ...]:
     """As the watch makes them, without a warm-up: this engine is warm."""
-    rule = replace(rules.metrics[key], warm_up_seconds=0.0)
+    rule = structs.replace(rules.metrics[key], warm_up_seconds=0.0)
     series = MetricSeries(rule, started_mono=samples[0].mono if samples else 0.0)
     named = ("", rule.source, rule.name)
     mine = (s for s in samples if s.source == rule.source)

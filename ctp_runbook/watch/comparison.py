@@ -12,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.record.kinds import Comparison, Shift
 from ctp_runbook.watch.histogram import bucket_quantile
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import counts_events
@@ -24,50 +27,13 @@ from ctp_runbook.watch.measure import counts_events
 if TYPE_CHECKING:
     from ctp_runbook.watch.readings import Readings
 
-__all__ = ["Comparison", "Shift", "block_seconds", "compare_metric", "rank_test", "with_comparison"]
+__all__ = ["block_seconds", "compare_metric", "rank_test", "with_comparison"]
 
 _LEAST_BLOCKS = 8
 _LEAST_FOR = {0.5: 20, 0.99: 100}  # events, or values, without which the quantile is noise
 _BLOCKS = 300
 _DRAWS = 1000
 _CONFIDENCE = (0.025, 0.975)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """A quantile before and after, their difference, and its 95 % bootstrap interval."""
-
-    before: float
-    after: float
-    shift: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One metric, old engine against new, in the metric's unit.
-
-    ``n`` counts blocks, ``events`` what the blocks hold (for a state or a lag, the blocks).
-    ``rank_p`` is the two-sided p-value of the Mann–Whitney U test on the blocks' values. A shift
-    that is None was too small to judge, or one of its quantiles is above all buckets. ``failed``: beyond the rule's ``baseline_max_shift``.
-    """
-
-    metric: str
-    n_before: int
-    n_after: int
-    events_before: float
-    events_after: float
-    median: Shift | None
-    p99: Shift | None
-    rank_p: float | None
-    failed: bool
-    sentence: str
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """As it stands in the journal."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -89,25 +55,20 @@ def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Compa
         n_after=len(new),
         events_before=sum(block.events for block in old),
         events_after=sum(block.events for block in new),
-        median=None,
-        p99=None,
-        rank_p=None,
-        failed=False,
-        sentence="",
     )
     if not (before.is_of_one_histogram and after.is_of_one_histogram):
         told = f"not compared: an engine's histogram changed its buckets meanwhile{_unasked(rule)}"
-        return replace(made, sentence=told)
+        return structs.replace(made, sentence=told)
     if min(len(old), len(new)) < _LEAST_BLOCKS:
-        return replace(made, sentence=_too_small(rule, made))
-    made = replace(
+        return structs.replace(made, sentence=_too_small(rule, made))
+    made = structs.replace(
         made,
         median=_shift(rule, old, new, quantile=0.5),
         p99=_shift(rule, old, new, quantile=0.99),
         rank_p=_rank_p(old, new),
     )
     failed = any(_is_beyond(rule, shift) for shift in (made.median, made.p99) if shift)
-    return replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
+    return structs.replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
 
 
 def with_comparison(
@@ -208,8 +169,13 @@ def _shift(
     if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return None
     low, high = np.quantile(after[1:] - before[1:], _CONFIDENCE)
-    figures = (before[0], after[0], after[0] - before[0], low, high)
-    return Shift(*(_rounded(float(figure)) for figure in figures))
+    return Shift(
+        before=_rounded(float(before[0])),
+        after=_rounded(float(after[0])),
+        shift=_rounded(float(after[0] - before[0])),
+        low=_rounded(float(low)),
+        high=_rounded(float(high)),
+    )
 
 
 def _drawn(rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import State
-from ctp_runbook.plan.config import MetricRule, WatchRules
+from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.triggers import Trigger, parse_trigger
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import PlanFacts, WatchFacts
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.baseline import BothEngines
@@ -76,16 +76,15 @@ def rejudge(
     """Judge the window again by the rules in the journal's header, or by other ``rules``.
 
     With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
-    Raises JournalError for unreadable samples, KeyError, TypeError or ValueError for rules that
-    are none, TriggerError for a trigger that does not parse.
+    Raises JournalError for unreadable samples, TriggerError for a trigger that does not parse.
     """
     started, ended = history.watch_started, history.watch_ended
     if started is None:
         raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
-    begins = started.mono_ns / 1e9
-    ends = begins + float(started.payload["minutes"]) * 60
-    rules = rules or read_rules(history.plan["watch"])
-    judged_mono = float(ended.payload["judged_mono"]) if ended else ends
+    begins = started.mono
+    ends = begins + started.payload.minutes * 60
+    rules = rules or read_rules(history.plan.watch)
+    judged_mono = ended.payload.judged_mono if ended else ends
     resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
     both = None
     if so_far_mono is None and window_is_over(history):
@@ -93,7 +92,7 @@ def rejudge(
     judged, firing = judge_recorded(
         run.samples,
         rules=rules,
-        keys=tuple(history.plan["monitor_keys"]),
+        keys=history.plan.monitor_keys,
         trigger=_trigger(history.plan, rules),
         started_mono=begins,
         ends_mono=ends,
@@ -114,28 +113,20 @@ def window_is_over(history: History) -> bool:
     started, ended = history.watch_started, history.watch_ended
     if started is None or ended is None:
         return False
-    ends = started.mono_ns / 1e9 + float(started.payload["minutes"]) * 60
-    return bool(ended.payload["judged_mono"] >= ends)
+    ends = started.mono + started.payload.minutes * 60
+    return ended.payload.judged_mono >= ends
 
 
-def read_rules(given: Mapping[str, Any]) -> WatchRules:
-    """The rules as a plan in a journal has them. Raises KeyError, TypeError or ValueError."""
-    known = {field.name for field in fields(MetricRule)}
-    metrics = given["metrics"]
-    misnamed = [name for name, rule in metrics.items() if rule.get("name", name) != name]
-    if misnamed:
-        raise ValueError(f"rules under another name than their own: {misnamed}")
+def read_rules(facts: WatchFacts) -> WatchRules:
+    """The rules as a plan in a journal has them."""
     return WatchRules(
-        metrics={
-            name: MetricRule(**{k: v for k, v in {"name": name, **rule}.items() if k in known})
-            for name, rule in metrics.items()
-        },
-        tolerance_inconclusive_seconds=float(given["tolerance_inconclusive_seconds"]),
-        tolerance_error_seconds=float(given["tolerance_error_seconds"]),
-        recovery_seconds=float(given["recovery_seconds"]),
+        metrics=facts.metrics,
+        tolerance_inconclusive_seconds=facts.tolerance_inconclusive_seconds,
+        tolerance_error_seconds=facts.tolerance_error_seconds,
+        recovery_seconds=facts.recovery_seconds,
     )
 
 
-def _trigger(plan: Mapping[str, Any], rules: WatchRules) -> Trigger:
-    units = {key: rules.metrics[key].unit for key in plan["monitor_keys"]}
-    return parse_trigger(plan["trigger_text"], units=units, file="run.json", line=0)
+def _trigger(plan: PlanFacts, rules: WatchRules) -> Trigger:
+    units = {key: rules.metrics[key].unit for key in plan.monitor_keys}
+    return parse_trigger(plan.trigger_text, units=units, file="run.json", line=0)

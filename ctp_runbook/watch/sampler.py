@@ -10,7 +10,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
@@ -84,7 +86,9 @@ class Sampler:
         while not self._stop.wait(max(0.0, due - self._clocks.mono())):
             sample = read_once(target, clocks=self._clocks)
             self._watch.look()
-            sample = replace(self._trusted(sample, target), due=round(due, 6), missed=missed)
+            sample = structs.replace(
+                self._trusted(sample, target), due=round(due, 6), missed=missed
+            )
             self._queue.put(sample)
             # A target slower than its interval misses turns; it does not pile them up.
             missed = int((self._clocks.mono() - due) / target.interval_seconds)
@@ -99,7 +103,7 @@ class Sampler:
         ago = sample.mono - step.to_mono
         why = f"the wall clock was set {step.seconds:+.1f} s, {max(0.0, ago):.0f} s ago"
         error = f"{why}; what is measured by it proves nothing for {target.by_wall_seconds:g} s"
-        return replace(sample, ok=False, error=error, series={})
+        return structs.replace(sample, ok=False, error=error, series={})
 
 
 def read_once(target: Target, *, clocks: Clock | None = None) -> Sample:
@@ -125,5 +129,5 @@ def read_once(target: Target, *, clocks: Clock | None = None) -> Sample:
         ok=not error,
         error=error,
         took_ms=round((mono - began) * 1000, 3),
-        series=series,
+        series=dict(series),
     )

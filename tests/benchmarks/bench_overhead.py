@@ -20,6 +20,7 @@ from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.steps import run_step
+from tests.props.example_records import like
 
 __all__ = ["main"]
 
@@ -76,7 +77,7 @@ def _append_ms(room: Path) -> float:
     taken = []
     for number in range(_APPENDS):
         began = time.perf_counter()
-        journal.append("finding", {"severity": "info", "sentence": f"{number} " + "x" * 200})
+        journal.append(like("finding", severity="info", sentence=f"{number} " + "x" * 200))
         taken.append(time.perf_counter() - began)
     journal.close()
     return statistics.median(taken) * 1000

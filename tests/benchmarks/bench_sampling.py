@@ -24,13 +24,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation
 from ctp_runbook.plan.config import load_watch
+from ctp_runbook.record.history import pinned
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
 from ctp_runbook.run.window import Watch
+from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 from tests.props.watched import watch_header
 
@@ -164,16 +167,11 @@ def _context(room: Path, urls: list[str], seconds: float) -> Iterator[RunContext
         with open_context(room, plan=plan) as context:
             # The close judges the samples again, by the plan in the journal's header.
             header = {"run_id": context.run.run_id, "dry_run": False, "plan": watch_header(plan)}
-            context.record("run_created", **header)
+            context.record(header_like(**header))
             identity = identity_of(idle.pid)
             assert identity is not None
             for role in ("core_engine", "strategy_runner"):
-                context.record(
-                    "identity",
-                    member=f"{Generation.NEW}_{role}",
-                    pid=identity.pid,
-                    start_ticks=identity.start_ticks,
-                )
+                context.record(pinned(f"{Generation.NEW}_{role}", "", Pin(identity)))
             yield context
     finally:
         idle.terminate()
@@ -235,7 +233,7 @@ def main() -> None:
         size = context.run.samples.stat().st_size
         ended = context.history.watch_ended
         bare = sleeper.communicate()[0].strip()
-    verdict = ended.payload["verdict"] if ended else "none"
+    verdict = ended.payload.verdict if ended else "none"
     late = _jitter(samples)
     due = [one.due for one in samples if one.target == "engine"]
     steps = [b - a for a, b in pairwise(due)]

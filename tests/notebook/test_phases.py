@@ -16,6 +16,7 @@ from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.run.requests import send_request
+from tests.props.example_records import like
 from tests.props.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
@@ -258,8 +259,8 @@ def test_a_confirmed_switch_leaves_a_go(
         name = send_request(run, kind, by=by, reason=reason)
         asked.append(f"{kind}: {reason}")
         journal = Journal(run.journal)
-        journal.append("answer", {"request": kind, "file": name, "obeyed": True, "sentence": "x"})
-        journal.append("state", {"to": "ROLLING_BACK", "reason": "stand-in"})
+        journal.append(like("answer", request=kind, file=name, obeyed=True, sentence="x"))
+        journal.append(like("state", to="ROLLING_BACK", reason="stand-in"))
         journal.close()
         return name
 

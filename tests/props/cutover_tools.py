@@ -17,6 +17,7 @@ from ctp_runbook.host.process import end_process, identity_of
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.kinds import GuardianStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
@@ -95,12 +96,14 @@ class Cutover:
             return self.viewer.pid
         if name == "kernel":
             return self._kernel()
-        records = [r for r in self.history.records if r.kind == "orchestrator_started"]
+        started = self.history.conducted
+        assert started is not None
         if name == "orchestrator":
-            return int(records[-1].writer["pid"])
-        newer = [r for r in self.history.records if r.kind == "guardian_started"]
-        given = newer[-1].payload if newer else records[-1].payload["guardian"]
-        return int(given["pid"])
+            return started.writer.pid
+        newer = [record.payload for record in self.history.of_kind(GuardianStarted)]
+        guardian = newer[-1] if newer else started.payload.guardian
+        assert guardian is not None
+        return guardian.pid
 
     def _kernel(self) -> int:
         """The kernel in use: the oldest child of the fork server of the viewer."""
@@ -137,7 +140,7 @@ class Cutover:
         return Ending(
             outcome=history.outcome.value,
             exit_code=self.viewer.returncode,
-            sentence=str(history.closed.payload["sentence"]),
+            sentence=history.closed.payload.sentence,
             trading=frozenset(str(one) for one in trading_generations(self.twin.front_log)),
             overlaps=len(overlaps(self.twin.front_log)),
             verified=report.ok,

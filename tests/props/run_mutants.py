@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ctp_runbook.record.evidence import write_evidence, write_manifest
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import FIRST_PREV, digest_of, read_journal
@@ -136,7 +138,7 @@ def _json_line_edits(data: bytes) -> _Edits:
     lines = data.splitlines()
     for n, line in enumerate(lines):
         for path, changed in _edits_of(json.loads(line)):
-            new = json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode()
+            new = msgspec.json.encode(changed)
             edited = b"\n".join([*lines[:n], new, *lines[n + 1 :]]) + b"\n"
             yield f"line {n + 1}: {'.'.join(map(str, path))} edited", edited
 
@@ -144,9 +146,10 @@ def _json_line_edits(data: bytes) -> _Edits:
 def _json_edits(data: bytes) -> _Edits:
     whole = json.loads(data)
     for path, changed in _edits_of(whole):
+        new = msgspec.json.encode(changed)
         for indent in (1, 2):
-            new = json.dumps(changed, indent=indent, sort_keys=True) + "\n"
-            yield f"{'.'.join(map(str, path))} edited", new.encode()
+            text = msgspec.json.format(new, indent=indent) + b"\n"
+            yield f"{'.'.join(map(str, path))} edited", text
 
 
 def _env_edits(data: bytes) -> _Edits:
@@ -206,13 +209,13 @@ def rewrite_journal(run: RunDir, raws: list[dict[str, Any]]) -> None:
     prev, lines = FIRST_PREV, []
     for seq, raw in enumerate(raws):
         chained = {**raw, "seq": seq, "prev": prev}
-        line = json.dumps(chained, ensure_ascii=False, separators=(",", ":")).encode()
+        line = msgspec.json.encode(chained)
         lines.append(line)
         prev = digest_of(line)
     data = b"\n".join(lines) + b"\n"
     run.journal.write_bytes(data)
     created = raws[0].get("payload", {})
-    run.run_json.write_text(json.dumps(created, indent=2, sort_keys=True) + "\n")
+    run.run_json.write_bytes(msgspec.json.format(msgspec.json.encode(created), indent=2) + b"\n")
     for path in run.notebooks.glob("*.ipynb"):
         notebook = json.loads(path.read_bytes())
         stamp = notebook["metadata"]["ctp_runbook"]

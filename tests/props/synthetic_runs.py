@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 import ctp_runbook.record.journal as journal_module
 from ctp_runbook.gates.gate import GateResult, GateStep
@@ -27,13 +28,21 @@ from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.evidence import CHECKLISTS, write_evidence, write_manifest
-from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record, digest_of, read_journal, utc_text
+from ctp_runbook.record.history import History, pinned
+from ctp_runbook.record.journal import (
+    Journal,
+    Record,
+    digest_of,
+    header_text,
+    read_journal,
+    utc_text,
+)
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
+from tests.props.example_records import header_like, like
 
 __all__ = [
     "KINDS",
@@ -153,7 +162,7 @@ class Story:
     def say(self, kind: str, **payload: Any) -> Record:
         """One record, a millisecond after the last."""
         self.clock.advance(0.001)
-        record = self.journal.append(kind, payload)
+        record = self.journal.append(like(kind, **payload))
         self.records.append(record)
         return record
 
@@ -174,7 +183,7 @@ class Story:
 
     def identity(self, member: str, pid: int) -> None:
         """Who a member is."""
-        self.say("identity", member=member, unit="", **Pin(Identity(pid, pid * 7)).facts)
+        self.say("identity", **structs.asdict(pinned(member, "", Pin(Identity(pid, pid * 7)))))
 
     def phase(self, phase: Phase) -> bool:
         """Do the steps of a phase until one fails."""
@@ -271,7 +280,7 @@ class Story:
         lines = []
         for seq in range(20):
             self.clock.advance(INTERVAL_SECONDS)
-            taken = replace(self._sample(seq, slow_after=None), target=OLD_PAGE)
+            taken = structs.replace(self._sample(seq, slow_after=None), target=OLD_PAGE)
             lines.append(taken.to_line())
         data = b"".join(lines)
         self.run.baseline.write_bytes(data)
@@ -455,7 +464,7 @@ def aborted_run(outputs: Path, *, failing: str = "precheck", **header: Any) -> R
     """A run with a gate that failed: the old generation was never touched."""
     with _story(outputs, "aborted", **header) as story:
         story.failing = failing
-        story.say("orchestrator_started", resumed=False, reason="")
+        story.say("orchestrator_started", resumed=False, reason="", guardian=None)
         story.state("GATING")
         story.phase(Phase.GATE)
         story.close(Outcome.ABORTED_BEFORE_SWITCH, trades="old")
@@ -557,15 +566,15 @@ def _story(outputs: Path, name: str, **header: Any) -> Iterator[Story]:
     with _on(clock):
         journal = Journal(run.journal, durable=False)
         story = Story(run, clock, journal)
-        payload = _header(run, header)
-        run.run_json.write_text(json.dumps(payload, indent=2, sort_keys=True) + "\n")
-        story.say("run_created", **payload)
+        created = header_like(**_header(run, header))
+        run.run_json.write_bytes(header_text(created))
+        story.say("run_created", **structs.asdict(created))
         yield story
         journal.close()
 
 
 def _up_to_switch(story: Story) -> None:
-    story.say("orchestrator_started", resumed=False, reason="")
+    story.say("orchestrator_started", resumed=False, reason="", guardian=None)
     story.state("GATING")
     for role in RUNNERS:
         story.probe(f"old_{role}", "alive")
@@ -592,7 +601,7 @@ def _header(run: RunDir, given: Mapping[str, Any]) -> dict[str, Any]:
         "forced_after_seconds": 0.0,
         "short_watch_reason": "",
         "parent_run": "",
-        "measured": vars(Measured(4.5, 3, 8.5, 2)),
+        "measured": Measured(4.5, 3, 8.5, 2),
         "overrides": {},
         "cwd": str(run.path.parent),
         "copies": {},
@@ -625,7 +634,7 @@ def _plan() -> dict[str, Any]:
         ],
         "watch": {
             **TOLERANCES,
-            "metrics": {name: {**vars(rule), "labels": {}} for name, rule in RULES.items()},
+            "metrics": dict(RULES),
         },
     }
 
@@ -636,7 +645,7 @@ def _watch_toml() -> str:
         lines.append(f"[metrics.{name}]")
         lines += [
             f"{key} = {json.dumps(value)}"
-            for key, value in vars(rule).items()
+            for key, value in structs.asdict(rule).items()
             if key not in ("name", "labels") and value not in ("", None)
         ]
     return "\n".join(lines) + "\n"

@@ -13,11 +13,12 @@ from ctp_runbook.plan.config import MetricRule, WatchRules, load_watch
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.journal import Record, Writer, utc_text
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import MetricSeries, Point
 from ctp_runbook.watch.verdicts import Firing
+from tests.props.example_records import like
 from tests.props.whole_window import judge_window
 
 __all__ = ["Story", "above", "gap_and_hold", "passed", "spike"]
@@ -56,9 +57,8 @@ class Story:
                 wall_utc=utc_text(WALL + at),
                 mono_ns=int((MONO + at) * 1e9),
                 boot_id="boot",
-                writer={"pid": 1, "start_ticks": 1},
-                kind=kind,
-                payload=payload,
+                writer=Writer(1, 1),
+                payload=like(kind, **payload),
                 prev="",
                 line=b"",
             )
@@ -218,7 +218,7 @@ def _take(
             ok=ok,
             error="" if ok else "connection refused",
             took_ms=4.0,
-            series=series if ok else {},
+            series=dict(series) if ok else {},
         )
     )
 
@@ -230,7 +230,7 @@ def finish(story: Story, at: float, *, stopped: bool, outcome: str) -> None:
         "watch_ended",
         at,
         samples=len(story.samples),
-        samples_sha256="",
+        samples_sha256="0" * 64,
         verdict=judged.overall.name,
         stopped_early=stopped,
         metrics={},

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from ctp_runbook.host.process import own_identity
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.triggers import parse_trigger
-from ctp_runbook.run.requests import Request
+from ctp_runbook.record.history import pinned
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.run.window import Watch
 from ctp_runbook.run.world import HERE
+from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 
 __all__ = ["main", "watch_header"]
@@ -38,9 +40,7 @@ def watch_header(plan: Plan) -> dict[str, Any]:
         "monitor_keys": list(plan.monitor_keys),
         "trigger_text": plan.trigger.text,
         "watch": {
-            "metrics": {
-                key: {**asdict(replace(rules.metrics[key], labels={}))} for key in plan.monitor_keys
-            },
+            "metrics": {key: rules.metrics[key] for key in plan.monitor_keys},
             "tolerance_inconclusive_seconds": rules.tolerance_inconclusive_seconds,
             "tolerance_error_seconds": rules.tolerance_error_seconds,
             "recovery_seconds": rules.recovery_seconds,
@@ -67,19 +67,21 @@ def main() -> None:
     trigger = parse_trigger(f"{keys[0]} > 1000", units=units, file="watched", line=1)
     plan = replace(plan, watch=rules, monitor_keys=keys, trigger=trigger)
 
-    def requests() -> Iterable[Request]:
+    def requests() -> Iterable[RequestTaken]:
         if (room / "end").exists():
             (room / "end").unlink()
-            return [Request("rollback", "ops", "", "", "file")]
+            return [
+                RequestTaken(request="rollback", by="ops", reason="", requested_utc="", file="file")
+            ]
         return []
 
     with open_context(room, plan=plan) as context:
         context.record(
-            "run_created", run_id=context.run.run_id, dry_run=False, plan=watch_header(plan)
+            header_like(run_id=context.run.run_id, dry_run=False, plan=watch_header(plan))
         )
         own = own_identity()  # as long as this process lives, so do the members
         for member in ("new_core_engine", "new_strategy_runner"):
-            context.record("identity", member=member, **Pin(own).facts)
+            context.record(pinned(member, "", Pin(own)))
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import boot_id
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
+from tests.props.example_records import like
 
 Entry = tuple[str, Mapping[str, Any]]
 
@@ -37,7 +39,7 @@ def ended(step: str, *, status: str = "ok", exit_code: int | None = 0) -> Entry:
         "status": status,
         "exit_code": exit_code,
         "duration_ms": 12.5,
-        "output_sha256": "ab",
+        "output_sha256": "ab" * 32,
         "output": "logs/steps/x.log",
         "reason": "exit 0",
         "left_behind": [],
@@ -54,9 +56,9 @@ def to(state: State, reason: str = "") -> Entry:
     return "state", {"to": state.value, "reason": reason}
 
 
-def control(request: str) -> Entry:
-    """A control record."""
-    return "control", {"request": request, "by": "ops", "reason": "", "file": "x"}
+def control(request: str, *, start: int = 1) -> Entry:
+    """A control record; a go is for the start that is record ``start``."""
+    return "control", {"request": request, "file": "x", "start": start}
 
 
 LONG_STORY: tuple[Entry, ...] = (
@@ -89,7 +91,6 @@ LONG_STORY: tuple[Entry, ...] = (
     to(State.ROLLING_BACK),
     ("rollback_started", {"budget_seconds": 180}),
     ("rollback_started", {"budget_seconds": 9}),
-    ("something_new", {"that": "nobody knows"}),
     ("closed", {"outcome": "ROLLED_BACK_LATE"}),
 )
 
@@ -98,7 +99,7 @@ def records_of(folder: Path, *entries: Entry) -> tuple[Record, ...]:
     """The entries as a journal has them."""
     journal = Journal(folder / "journal.jsonl", durable=False)
     for kind, payload in entries:
-        journal.append(kind, payload)
+        journal.append(like(kind, **payload))
     journal.close()
     return journal.records
 
@@ -112,27 +113,28 @@ def test_nothing_is_a_run_that_is_planned() -> None:
     """An empty journal tells of no act, and of nothing real."""
     empty = History.of(())
     assert (empty.state, empty.run_id, empty.outcome) == (State.PLANNED, "", None)
-    assert (empty.plan, empty.unfinished, empty.restarts) == ({}, (), 0)
+    assert (empty.header, empty.unfinished, empty.restarts) == (None, (), 0)
+    assert empty.is_dry_run
+    with pytest.raises(JournalError, match="no first record"):
+        _ = empty.plan
     assert empty.entered(State.PLANNED) is None
 
 
-@pytest.mark.parametrize(
-    ("header", "is_dry"), [({}, True), ({"dry_run": True}, True), ({"dry_run": False}, False)]
-)
-def test_only_what_says_so_is_real(header: Mapping[str, Any], is_dry: bool, tmp_path: Path) -> None:
-    """A header that does not say is taken for a dry run's."""
-    assert history_of(tmp_path, ("run_created", header)).is_dry_run is is_dry
+@pytest.mark.parametrize("is_dry", [True, False])
+def test_a_run_is_what_its_header_says(is_dry: bool, tmp_path: Path) -> None:
+    """Dry or real, nothing else decides it."""
+    assert history_of(tmp_path, ("run_created", {"dry_run": is_dry})).is_dry_run is is_dry
 
 
 def test_the_long_story(tmp_path: Path) -> None:
     """Each fact of a run that was resumed, held, rolled back late and closed."""
     history = history_of(tmp_path, *LONG_STORY)
-    assert (history.run_id, history.plan) == ("r1", {"environment": "e"})
+    assert (history.run_id, history.plan.environment) == ("r1", "e")
     assert (history.state, history.outcome) == (State.CLOSED, Outcome.ROLLED_BACK_LATE)
     assert history.restarts == 1
     assert history.identities == {"new_core_engine": Identity(50, 9, boot_id())}
     assert history.go is not None
-    assert history.go.payload["request"] == "go"
+    assert history.go.payload.request == "go"
     assert [t.state.value for t in history.transitions] == [
         *("GATING", "SWITCHING", "WATCHING", "HOLDING", "ROLLING_BACK")
     ]
@@ -144,7 +146,7 @@ def test_the_long_story(tmp_path: Path) -> None:
         "watch_ended": ("verdict", "FAILED"),
     }
     for name, (key, value) in first_or_last.items():
-        assert getattr(history, name).payload[key] == value, name
+        assert getattr(getattr(history, name).payload, key) == value, name
 
 
 def test_folding_in_parts_is_folding_at_once(tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_a_go_is_for_the_start_it_was_given_to(file: str, stays: bool, tmp_path:
     kind, go = control("go")
     begun = ("orchestrator_started", {"resumed": False, "reason": ""})
     again = ("orchestrator_started", {"resumed": True, "reason": "resume"})
-    given: tuple[Entry, ...] = (begun, to(State.READY), (kind, {**go, "file": file}))
+    given: tuple[Entry, ...] = (begun, to(State.READY), (kind, {**go, "file": file, "start": 0}))
     history = history_of(tmp_path, *given)
     assert history.go is not None
     resumed = history.then(records_of(tmp_path, again)[-1:])

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.record.samples import (
     Sample,
     cut_torn_line,
-    parse_sample,
     read_samples,
+    sample_of,
     series_key,
     split_series,
 )
@@ -41,7 +42,7 @@ def same(one: float, other: float) -> bool:
 
 
 @given(
-    seq=st.integers(),
+    seq=st.integers(min_value=0, max_value=2**53),
     wall=numbers,
     mono=numbers,
     words=st.tuples(texts, texts, texts),
@@ -62,15 +63,15 @@ def test_any_sample_comes_back(
     line = sample.to_line()
     assert line.count(b"\n") == 1
     json.loads(line, parse_constant=lambda name: pytest.fail(f"not strict JSON: {name}"))
-    back = parse_sample(line)
+    back = sample_of(line, path=Path("samples.jsonl"), number=1)
     assert back.series.keys() == series.keys()
     assert all(same(back.series[key], value) for key, value in series.items())
-    assert {**back.__dict__, "series": 0} == {**sample.__dict__, "series": 0}
+    assert structs.replace(back, series={}) == structs.replace(sample, series={})
 
 
 def test_a_sample_reads_the_same_however_it_was_put_together() -> None:
     """Series stand in order, so that equal samples are equal bytes."""
-    other = Sample(**{**GOOD.__dict__, "series": dict(sorted(GOOD.series.items()))})
+    other = structs.replace(GOOD, series=dict(sorted(GOOD.series.items())))
     assert other.to_line() == GOOD.to_line()
 
 
@@ -103,7 +104,8 @@ def test_a_torn_line_is_cut(content: bytes, left: int, torn: bytes, tmp_path: Pa
 def edited(**changes: object) -> bytes:
     """The good line with some fields changed; a field set to ``...`` is left out."""
     raw = {**json.loads(GOOD.to_line()), **changes}
-    return json.dumps({key: value for key, value in raw.items() if value is not ...}).encode()
+    kept = {key: value for key, value in raw.items() if value is not ...}
+    return json.dumps(kept, separators=(",", ":")).encode()
 
 
 BROKEN = {
@@ -121,6 +123,12 @@ BROKEN = {
     "no time": edited(mono=float("nan")),
     "time without end": edited(wall=float("inf")),
     "time as a text": edited(mono="12"),
+    "a number below none": edited(seq=-1),
+    "ok a word": edited(ok="yes"),
+    "the error none": edited(error=None),
+    "a duration below none": edited(took_ms=-0.5),
+    "missed a fraction": edited(missed=0.5),
+    "another word for a value": edited(series={"a": "NaN"}),
 }
 
 
@@ -132,6 +140,26 @@ def test_what_is_no_sample_is_refused_with_its_line(line: bytes, tmp_path: Path)
     with pytest.raises(JournalError) as caught:
         read_samples(path)
     assert str(caught.value).startswith(f"{path}:2: not a sample: ")
+
+
+OTHER_FORMATS = {
+    "the next": (
+        edited(format=2),
+        "sample of format 2; this version of ctp_runbook reads format 1",
+    ),
+    "none": (edited(format=...), "sample without a format number"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), OTHER_FORMATS.values(), ids=OTHER_FORMATS)
+def test_another_format_is_refused_by_name_and_number(
+    line: bytes, said: str, tmp_path: Path
+) -> None:
+    """Whatever else the line holds."""
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(JournalError, match=said):
+        read_samples(path)
 
 
 def test_a_series_is_named_as_prometheus_does() -> None:

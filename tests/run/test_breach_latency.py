@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.model import Outcome
+from ctp_runbook.model import Outcome, Phase
 from ctp_runbook.plan.timing import p95
+from ctp_runbook.record.kinds import StepStarted
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.run import launch
@@ -106,12 +107,12 @@ def breached(stack: SmallStack, injected: float) -> Breach:
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     first = next(s.mono for s in read_samples(run.samples) if s.series.get(FAMILY) == 99.0)
     began = next(
-        record.mono_ns / 1e9
-        for record in history.records
-        if record.kind == "step_started" and record.payload["phase"] == "rollback"
+        record.mono
+        for record in history.of_kind(StepStarted)
+        if record.payload.phase is Phase.ROLLBACK
     )
     interval = plan.watch.metrics["query_rate_violation"].interval_seconds
-    return Breach(injected, interval, began - first, history.records[-1].mono_ns / 1e9 - first)
+    return Breach(injected, interval, began - first, history.records[-1].mono - first)
 
 
 def table(found: Sequence[Breach]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,21 +12,22 @@ from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import Payload
 from ctp_runbook.record.rundir import RunDir
+from tests.props.example_records import header_like, like
 
-Entry = tuple[str, dict[str, Any]]
-BEGUN: Entry = ("orchestrator_started", {"resumed": False, "reason": ""})
-REFUSED: Entry = ("closed", {"outcome": "REFUSED"})
+BEGUN = like("orchestrator_started", resumed=False)
+REFUSED = like("closed", outcome="REFUSED", exit_code=2)
 
 
-def beside(folder: Path, name: str, *records: Entry) -> RunDir:
+def beside(folder: Path, name: str, *records: Payload) -> RunDir:
     """A run of an environment of this test, newer than those before it."""
     run = RunDir(folder / name)
     run.make()
     header = {"run_id": name, "environment": f"charge-{os.getpid()}-{folder.name}"}
     journal = Journal(run.journal, durable=False)
-    for kind, payload in (("run_created", header), *records):
-        journal.append(kind, payload)
+    for payload in (header_like(**header), *records):
+        journal.append(payload)
     journal.close()
     run.run_json.write_text(json.dumps(header))
     return run
@@ -50,7 +50,7 @@ def test_of_two_that_began_it_is_the_later_start(tmp_path: Path) -> None:
     first = beside(tmp_path, "planned-first")
     beside(tmp_path, "planned-last", BEGUN)
     journal = Journal(first.journal, durable=False)
-    journal.append(*BEGUN)
+    journal.append(BEGUN)
     journal.close()
     assert run_in_charge(tmp_path) == first
 

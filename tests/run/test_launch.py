@@ -13,14 +13,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.kinds import PlanFiles, RunCreated
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
 from ctp_runbook.run.launch import (
@@ -38,6 +41,7 @@ from ctp_runbook.run.launch import (
 )
 from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify.run import verify_run
+from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, make_plan, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -183,25 +187,24 @@ def test_the_header_says_what_was_asked_by_whom(plan: Plan, options: RunOptions)
     """Run, plan, flags, files and the folder of its commands; run.json is the same for people."""
     asked = replace(options, probe=True, force_rollback=True, cutover_output=Path("copy.env"))
     run = create_run(plan, asked)
-    (record,) = read_history(run).records
-    header = record.payload
-    assert header == json.loads(run.run_json.read_text())
-    expected = {
-        "run_id": run.run_id,
-        "environment": plan.environment,
-        "dry_run": True,
-        "probe": True,
-        "force_rollback": True,
-        "rehearsal": False,
-        "plan_sha256": plan.sha256,
-        "created_by": "ops",
-        "cwd": str(Path.cwd()),
-        "files": {name: str(getattr(plan, name)) for name in header["files"]},
-        "copies": {"cutover_output": str(Path.cwd() / "copy.env")},
-    }
-    assert expected.items() <= header.items()
-    assert [step["name"] for step in header["plan"]["steps"]] == [one.name for one in plan.steps]
-    assert set(header["plan"]["watch"]["metrics"]) == set(plan.monitor_keys)
+    header = read_history(run).created
+    assert msgspec.json.decode(run.run_json.read_bytes(), type=RunCreated) == header
+    assert header == structs.replace(
+        header,
+        run_id=run.run_id,
+        environment=plan.environment,
+        dry_run=True,
+        probe=True,
+        force_rollback=True,
+        rehearsal=False,
+        plan_sha256=plan.sha256,
+        created_by="ops",
+        cwd=str(Path.cwd()),
+        files=PlanFiles(**{name: str(getattr(plan, name)) for name in PLAN_FILES}),
+        copies={"cutover_output": str(Path.cwd() / "copy.env")},
+    )
+    assert [step.name for step in header.plan.steps] == [step.name for step in plan.steps]
+    assert set(header.plan.watch.metrics) == set(plan.monitor_keys)
 
 
 @pytest.mark.parametrize("execute", [True, False])
@@ -236,7 +239,7 @@ def test_a_plan_copy_that_was_edited_is_found(plan: Plan, options: RunOptions) -
 def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
     """Without a name it is the user's."""
     run = create_run(plan, replace(options, by=""))
-    assert read_history(run).created["created_by"] == operator_name() != ""
+    assert read_history(run).created.created_by == operator_name() != ""
 
 
 def test_no_secret_enters_the_run_directory(
@@ -367,7 +370,7 @@ def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions
     assert history.outcome.exit_code == 2
     assert history.closed is not None
     for member in ("old_core_engine", "old_strategy_runner"):
-        assert f"expected alive: {member} " in history.closed.payload["sentence"]
+        assert f"expected alive: {member} " in history.closed.payload.sentence
     assert "CUTOVER_SUCCESS=false" in (run.evidence / "ctp_cutover_result.env").read_text()
 
 
@@ -398,7 +401,7 @@ def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions
 
     def show(history: History) -> None:
         shown.append(len(history.records))
-        journal.append("finding", {"severity": "info", "sentence": "x"})
+        journal.append(like("finding", severity="info", sentence="x"))
 
     history = follow(run, until=lambda h: len(h.records) == 4, on_change=show, poll_seconds=0.01)
     journal.close()
@@ -415,7 +418,7 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     with pytest.raises(RunRefused, match=r"never started, .*ctp-runbook abort --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
     journal = Journal(run.journal, durable=False)
-    journal.append("state", {"to": "GATING", "reason": ""})
+    journal.append(like("state", to="GATING", reason=""))
     journal.close()
     with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
@@ -459,7 +462,7 @@ def test_a_run_is_attended_while_its_orchestrator_lives(
     run = create_run(plan, options)
     if payload is not None:
         journal = Journal(run.journal, durable=False)
-        journal.append("orchestrator_started", payload)
+        journal.append(like("orchestrator_started", **payload))
         journal.close()
     assert is_attended(run) is attended
 
@@ -473,7 +476,7 @@ def test_a_guardian_attends_too(
     run = create_run(plan, options)
     journal = Journal(run.journal, durable=False)
     guardian = {"pid": own.pid, "start_ticks": own.start_ticks - ticks, "reason": ""}
-    journal.append("guardian_started", guardian)
+    journal.append(like("guardian_started", **guardian))
     journal.close()
     assert is_attended(run) is attended
 
@@ -486,7 +489,7 @@ def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions)
         request(run, "hold", by="ops", reason="wait")
     assert list(run.control.iterdir()) == []
     journal = Journal(run.journal, durable=False)
-    seq = journal.append("orchestrator_started", {"resumed": False, "reason": ""}).seq
+    seq = journal.append(like("orchestrator_started", resumed=False, reason="")).seq
     journal.close()
     request(run, "hold", by="ops", reason="wait")
     (path,) = run.control.iterdir()

@@ -12,13 +12,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
-from ctp_runbook.record.journal import Record, digest_of, read_journal
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.kinds import (
+    Finding,
+    MemberPinned,
+    Payload,
+    ProbeAnswered,
+    StepEnded,
+    StepStarted,
+)
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
@@ -52,6 +61,10 @@ def step(context: RunContext, command: str, *, seconds: float = 10.0) -> Step:
     return replace(context.plan.step("bootstrap_infra"), command=command, timeout_seconds=seconds)
 
 
+ROOT = Path(__file__).parents[2]
+P = TypeVar("P", bound=Payload)
+
+
 def run(context: RunContext, command: str, *, seconds: float = 10.0) -> StepResult:
     """Run such a gate."""
     return run_step(context, step(context, command, seconds=seconds), deadline=soon(60))
@@ -67,14 +80,15 @@ def kinds(context: RunContext) -> list[str]:
     return [record.kind for record in context.journal.records]
 
 
-def last(context: RunContext, kind: str) -> Record:
-    """The last record of this kind."""
-    return [record for record in context.journal.records if record.kind == kind][-1]
+def last(context: RunContext, kind: type[P]) -> P:
+    """What the last record of this kind says."""
+    *_, record = context.history.of_kind(kind)
+    return record.payload
 
 
 def log_of(context: RunContext) -> bytes:
     """The redacted output that the last ended step points to."""
-    name: str = last(context, "step_ended").payload["output"]
+    name = last(context, StepEnded).output
     return (context.run.path / name).read_bytes()
 
 
@@ -117,7 +131,7 @@ def test_a_step_that_hangs_is_bounded(context: RunContext) -> None:
     assert (result.status, result.exit_code) == (StepStatus.TIMED_OUT, None)
     assert result.reason == "did not end within its limit (BOOTSTRAP_INFRA_TIMEOUT_SECONDS 0.3 s)"
     assert group_members(context.history.step("bootstrap_infra").pid) == ()
-    assert last(context, "step_ended").payload["left_behind"] == []
+    assert last(context, StepEnded).left_behind == ()
 
 
 def test_the_runs_deadline_comes_before_the_steps(context: RunContext) -> None:
@@ -175,8 +189,8 @@ def test_a_step_is_on_record_before_it_acts(context: RunContext) -> None:
     result = run(context, "cp $CTP_RUN_DIR/journal.jsonl seen; echo $$ > pid")
     assert result.is_ok
     (started,) = read_journal(context.cwd / "seen").records
-    assert started.kind == "step_started"
-    assert started.payload["pid"] == int((context.cwd / "pid").read_text())
+    assert isinstance(started.payload, StepStarted)
+    assert started.payload.pid == int((context.cwd / "pid").read_text())
     assert kinds(context) == ["step_started", "step_ended"]
 
 
@@ -199,7 +213,7 @@ def test_attempts_are_counted(context: RunContext) -> None:
     for attempt in (1, 2, 3):
         run(context, "true")
         assert context.history.step("bootstrap_infra").attempt == attempt
-    logs = {record.payload["output"] for record in context.journal.records[1::2]}
+    logs = {ended.payload.output for ended in context.history.of_kind(StepEnded)}
     assert len(logs) == 3
 
 
@@ -230,19 +244,19 @@ def test_a_probe_carries_no_step_name(context: RunContext) -> None:
 def test_no_secret_reaches_the_run_directory(context: RunContext) -> None:
     """Printed, echoed as part of the command, or told as a reason: masked in every file."""
     run(context, f'echo "pw=$CTP_PASSWORD" >&2; env; : {SECRET}; exit 4')
-    context.record("finding", severity="warning", sentence=f"login with {SECRET} failed")
+    context.warn(f"login with {SECRET} failed")
     skip_step(context, step(context, f"login {SECRET}"), reason=SECRET)
     files = [path for path in context.run.path.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
     assert b"pw=***" in log_of(context)
-    assert last(context, "step_started").payload["command"].endswith(": ***; exit 4")
+    assert last(context, StepStarted).command.endswith(": ***; exit 4")
 
 
 def test_the_digest_is_of_what_can_be_read(context: RunContext) -> None:
     """Of the redacted bytes in the run directory, so that a reader can check it."""
     run(context, "echo $CTP_PASSWORD")
-    assert last(context, "step_ended").payload["output_sha256"] == digest_of(log_of(context))
+    assert last(context, StepEnded).output_sha256 == digest_of(log_of(context))
     assert log_of(context) == b"***\n"
 
 
@@ -424,7 +438,7 @@ def test_gone_is_proved_by_all_witnesses(
     assert f"pid {runner.pid}" in told
     runner.kill()
     assert gone_gap(context, member, deadline=soon()) == ""
-    assert last(context, "probe").payload["ok"] is True
+    assert last(context, ProbeAnswered).ok
 
 
 def test_gone_is_asked_for_at_least_once(context: RunContext) -> None:
@@ -460,13 +474,13 @@ def test_what_a_start_left_behind_speaks_against_gone(context: RunContext) -> No
 def test_every_look_is_written_down(context: RunContext) -> None:
     """Subject, question, answer and what was seen."""
     observe(context, context.plan.member(*OLD_RUNNER), question="alive")
-    given = last(context, "probe").payload
-    assert (given["subject"], given["question"], given["ok"]) == (
+    answered = last(context, ProbeAnswered)
+    assert (answered.subject, answered.question, answered.ok) == (
         "old_strategy_runner",
         "alive",
         False,
     )
-    assert "alive command says gone" in given["observed"]
+    assert "alive command says gone" in answered.observed
 
 
 def test_an_identity_is_written_down_when_it_changes(context: RunContext) -> None:
@@ -478,7 +492,7 @@ def test_an_identity_is_written_down_when_it_changes(context: RunContext) -> Non
         one.kill()
         other.kill()
     pin_member(context, member, None)
-    assert [r.payload["pid"] for r in context.journal.records] == [one.pid, other.pid]
+    assert [r.payload.pid for r in context.history.of_kind(MemberPinned)] == [one.pid, other.pid]
 
 
 def group_leaders(context: RunContext) -> list[int]:
@@ -496,7 +510,7 @@ def test_a_member_that_does_not_stop_is_ended_by_its_identity(
     """TERM, then KILL, to exactly the recorded process; what came of it is a finding."""
     end_member(context, context.plan.member(*OLD_RUNNER), deadline=time.monotonic() + 5)
     assert identity_of(runner.pid) is None
-    told = last(context, "finding").payload["sentence"]
+    told = last(context, Finding).sentence
     assert told.startswith(f"old_strategy_runner: ended pid {runner.pid} (started at tick")
     assert told.endswith("by signal: gone")
 
@@ -545,12 +559,13 @@ import os, signal
 from pathlib import Path
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.host.held_command import HeldCommand
+from tests.props.example_records import like
 journal = Journal(Path({str(tmp_path)!r}) / "journal.jsonl")
 held = HeldCommand("touch {tmp_path}/done", cwd=Path("/"), env={{}}, output=Path("/dev/null"))
-journal.append("step_started", {{"pid": held.identity.pid}})
+journal.append(like("step_started", pid=held.identity.pid))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    killed = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     (line,) = (tmp_path / "journal.jsonl").read_bytes().splitlines()
     pid = json.loads(line)["payload"]["pid"]

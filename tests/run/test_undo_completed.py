@@ -17,13 +17,15 @@ from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
 from ctp_runbook.run.world import World
+from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 from tests.props.synthetic_runs import make_run
@@ -86,9 +88,9 @@ def beside(folder: Path, name: str, *records: tuple[str, dict[str, object]]) -> 
     header = {"run_id": name, "environment": "synthetic", "dry_run": False, "plan": {}}
     run.run_json.write_text(json.dumps(header))
     journal = Journal(run.journal, durable=False)
-    journal.append("run_created", header)
+    journal.append(like("run_created", **header))
     for kind, payload in records:
-        journal.append(kind, payload)
+        journal.append(like(kind, **payload))
     journal.close()
 
 
@@ -147,10 +149,8 @@ def completed(stack: SmallStack, plan: Plan) -> RunDir:
     for member in NEW:
         identity = stack.identity(member)
         assert identity is not None
-        journal.append("identity", {"member": member, "unit": "", **pin_process(identity).facts})
-    journal.append(
-        "closed", {"outcome": "COMPLETED", "exit_code": 0, "sentence": "", "running": {}}
-    )
+        journal.append(pinned(member, "", pin_process(identity)))
+    journal.append(like("closed", outcome="COMPLETED", exit_code=0, sentence="", running={}))
     journal.close()
     return run
 
@@ -168,9 +168,9 @@ def test_the_members_are_known_from_the_parent(stack: SmallStack) -> None:
     history = stack.closed(child, seconds=40)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
-    assert history.created["parent_run"] == run.run_id
-    control = next(record for record in history.records if record.kind == "control")
-    assert (control.payload["by"], control.payload["reason"]) == ("chief", "spreads")
+    assert history.created.parent_run == run.run_id
+    control = next(history.of_kind(RequestTaken))
+    assert (control.payload.by, control.payload.reason) == ("chief", "spreads")
 
 
 @pytest.mark.twin
@@ -214,8 +214,9 @@ def test_a_rollback_that_was_interrupted_is_taken_up_again(stack: SmallStack) ->
     run = completed(stack, plan)
     child = steer(run, "rollback", by="chief").run
     wait_for(lambda: launch.read_whole(child).step("restore_previous_binaries").attempt)
-    started = [r for r in launch.read_whole(child).records if r.kind == "orchestrator_started"]
-    os.kill(started[-1].writer["pid"], 9)
+    conducted = launch.read_whole(child).conducted
+    assert conducted is not None
+    os.kill(conducted.writer.pid, 9)
     history = stack.closed(child, seconds=40)
     assert history.restarts == 1
     assert history.outcome is not None

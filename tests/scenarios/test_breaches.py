@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.plan.timing import p95
@@ -120,7 +121,7 @@ def _measured(injected: float, cutover: Cutover) -> Breach:
     _, firing = rejudge(cutover.run, history)
     assert firing is not None
     assert history.trigger is not None
-    assert history.trigger.payload["sample_mono_ns"] == int(firing.mono * 1e9)
+    assert history.trigger.payload.sample_mono_ns == int(firing.mono * 1e9)
     at = firing.mono
 
     def after(is_it: Callable[[History, int], bool]) -> float:
@@ -132,14 +133,17 @@ def _measured(injected: float, cutover: Cutover) -> Breach:
     return Breach(
         injected,
         after(lambda h, n: _is(h, n, "step_started", step="stop_new_strategy_runner")),
-        after(lambda h, n: _is(h, n, "probe", subject="old_core_engine", question="session", ok=1)),
+        after(
+            lambda h, n: _is(h, n, "probe", subject="old_core_engine", question="session", ok=True)
+        ),
         after(lambda h, n: _is(h, n, "step_ended", step="post_rollback_validate", status="ok")),
     )
 
 
 def _is(history: History, number: int, kind: str, **payload: object) -> bool:
     record = history.records[number]
-    return record.kind == kind and payload.items() <= dict(record.payload).items()
+    said = structs.asdict(record.payload)
+    return record.kind == kind and payload.items() <= said.items()
 
 
 def distribution(name: str, seconds: Sequence[float]) -> str:

@@ -18,6 +18,7 @@ import pytest
 from ctp_runbook.model import State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
+from ctp_runbook.record.kinds import Judged, WatchDisturbed
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.verify.journal import clock_findings
@@ -77,9 +78,9 @@ class Watched:
         return History.of(read_journal(self.run.journal).records)
 
     @property
-    def disturbances(self) -> list[Record]:
+    def disturbances(self) -> list[Record[WatchDisturbed]]:
         """What it noticed of its time."""
-        return [one for one in self.history.records if one.kind == "watch_disturbed"]
+        return list(self.history.of_kind(WatchDisturbed))
 
     @property
     def samples(self) -> tuple[Sample, ...]:
@@ -88,8 +89,7 @@ class Watched:
 
     def told(self, name: str) -> list[str]:
         """Every verdict on a metric that was written, with its sentence."""
-        judged = [one for one in self.history.records if one.kind == "judgement"]
-        return [str(one.payload["metrics"][name]["sentence"]) for one in judged]
+        return [record.payload.metrics[name].sentence for record in self.history.of_kind(Judged)]
 
     def await_hold(self, *, seconds: float) -> str:
         """Why it holds, as soon as it does."""
@@ -148,7 +148,7 @@ def verdict_of(watched: Watched) -> tuple[str, str]:
     """The verdict that was written at the end, with its sentence."""
     ended = watched.history.watch_ended
     assert ended is not None
-    return ended.payload["verdict"], ended.payload["sentence"]
+    return ended.payload.verdict, ended.payload.sentence
 
 
 def test_a_watch_that_was_stopped_for_ten_seconds_says_so(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_a_watch_that_was_stopped_for_ten_seconds_says_so(tmp_path: Path) -> Non
         reason = watched.await_hold(seconds=20)
         assert watched.end() == "operator"
         (told,) = (one.payload for one in watched.disturbances)
-        assert told["what"] == "paused"
-        assert 9.5 < told["seconds"] < 13
-        assert "did not run for" in told["sentence"]
+        assert told.what == "paused"
+        assert 9.5 < told.seconds < 13
+        assert "did not run for" in told.sentence
         assert "the window ended without proof" in reason
         verdict, sentence = verdict_of(watched)
         assert verdict == "INCONCLUSIVE"
@@ -195,10 +195,10 @@ def test_a_clock_that_is_set_an_hour_ahead_holds_the_watch(tmp_path: Path) -> No
         time.sleep(8)
         assert watched.end() == "operator"
         (told,) = (one.payload for one in watched.disturbances)
-        assert told["what"] == "clock_stepped"
-        assert 3599 < told["seconds"] < 3601
-        assert reason == told["sentence"]
-        after = [one for one in watched.samples if one.mono > told["to_mono"]]
+        assert told.what == "clock_stepped"
+        assert 3599 < told.seconds < 3601
+        assert reason == told.sentence
+        after = [one for one in watched.samples if one.mono > told.to_mono]
         assert all(one.ok for one in after if one.source == "engine")
         assert not any(one.ok for one in after if one.source == "prometheus")
         assert verdict_of(watched)[0] == "ERROR"

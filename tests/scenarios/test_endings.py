@@ -53,7 +53,7 @@ def test_a_gate_that_fails_costs_no_trading_time(tmp_path: Path) -> None:
     assert code == 3, said
     assert trading_downtime_seconds(history) == 0.0
     assert history.closed is not None
-    assert [history.closed.payload["running"][f"{Generation.OLD}_{role}"] for role in Role] == [
+    assert [history.closed.payload.running[f"{Generation.OLD}_{role}"] for role in Role] == [
         "alive",
         "alive",
     ]

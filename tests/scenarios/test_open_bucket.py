@@ -166,17 +166,17 @@ def test_a_quantile_in_the_open_bucket_is_beyond_its_limit(
     run, history = watched(stack, accident)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert history.closed is not None
-    assert history.closed.payload["exit_code"] == ROLLED_BACK
+    assert history.closed.payload.exit_code == ROLLED_BACK
     assert history.trigger is not None
-    told = str(history.trigger.payload["sentence"])
+    told = str(history.trigger.payload.sentence)
     assert f"{accident.metric} is {value} at" in told
     assert told.endswith(condition)
     evidence = (run.evidence / "ctp_rollback_result.env").read_text()
     assert f"ROLLBACK_TRIGGER_OBSERVED=metric={accident.metric} {line} " in evidence
     assert history.watch_ended is not None
-    judged = history.watch_ended.payload["metrics"][accident.metric]
-    assert judged["verdict"] == "FAILED"
-    assert (judged["worst_is_over"], judged["margin"]) == (True, None)
+    judged = history.watch_ended.payload.metrics[accident.metric]
+    assert judged.verdict == "FAILED"
+    assert (judged.worst_is_over, judged.margin) == (True, None)
     assert f"last value {value.rpartition(' ')[0]}, margin not known" in rejudge_run(run).text
     assert verify_run(run, allow_cutover_rollback=True).findings == ()
     raws = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
@@ -202,12 +202,12 @@ def test_a_quantile_above_all_buckets_proves_nothing_below_a_higher_limit(
     )
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert history.trigger is not None
-    assert history.trigger.payload["cause"] == "hold_expired"
+    assert history.trigger.payload.cause == "hold_expired"
     assert history.watch_ended is not None
-    judged = history.watch_ended.payload["metrics"][accident.metric]
-    assert judged["verdict"] == "INCONCLUSIVE"
-    assert "more than 10 s at" in judged["sentence"]
-    assert "the engine's histogram needs a bucket at or above the limit" in judged["sentence"]
+    judged = history.watch_ended.payload.metrics[accident.metric]
+    assert judged.verdict == "INCONCLUSIVE"
+    assert "more than 10 s at" in judged.sentence
+    assert "the engine's histogram needs a bucket at or above the limit" in judged.sentence
     assert verify_run(run, allow_cutover_rollback=True).findings == ()
 
 

@@ -114,8 +114,8 @@ def test_an_old_engine_that_somebody_starts_again_ends_the_watch(
             told = cutover.history.trigger
             supervised.kill()
     assert told is not None, ending
-    assert "its command line runs again" in told.payload["sentence"], told.payload
-    assert str(supervised.pid) in told.payload["sentence"]
+    assert "its command line runs again" in told.payload.sentence, told.payload
+    assert str(supervised.pid) in told.payload.sentence
     assert ending.exit_code == 4, cutover.story()
     assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
 

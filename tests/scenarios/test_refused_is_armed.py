@@ -11,10 +11,10 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -22,6 +22,7 @@ from ctp_runbook.cli.options import find_run
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.kinds import RequestAnswered, RequestTaken
 from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run.launch import is_attended, read_history, read_whole, take_lock
 from ctp_runbook.run.steer import steer
@@ -257,9 +258,9 @@ def test_a_start_killed_before_its_guardian_leaves_nothing_armed(stack: SmallSta
     assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
 
 
-def answers(run: RunDir) -> list[Mapping[str, Any]]:
+def answers(run: RunDir) -> list[RequestAnswered]:
     """What was answered to requests of the run so far."""
-    return [one.payload for one in read_whole(run).records if one.kind == "answer"]
+    return [record.payload for record in read_whole(run).of_kind(RequestAnswered)]
 
 
 def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
@@ -277,7 +278,7 @@ def test_a_go_left_beside_a_planned_run_arms_nothing(stack: SmallStack) -> None:
     wait_for(lambda: len(answers(run)) == 2, seconds=20)
     wait_for(lambda: read_whole(run).state is State.READY, seconds=20)
     history = read_whole(run)
-    assert [(one["request"], one["obeyed"]) for one in answers(run)] == [("go", False)] * 2
+    assert [(answer.request, answer.obeyed) for answer in answers(run)] == [("go", False)] * 2
     assert history.go is None
     assert list(run.control.iterdir()) == []
     request(run, "go", by="chief")
@@ -296,11 +297,12 @@ def test_a_go_is_not_carried_to_another_start(stack: SmallStack) -> None:
     wait_for(lambda: read_whole(run).state is State.READY, seconds=20)
     seen = read_whole(run)
     assert seen.conducted is not None
-    os.kill(seen.conducted.writer["pid"], 9)
+    os.kill(seen.conducted.writer.pid, 9)
     wait_for(lambda: read_whole(run).restarts, seconds=20)
     name = request(run, "go", by="ops", seen=seen)
     wait_for(
-        lambda: [r for r in read_whole(run).records if r.payload.get("file") == name], seconds=20
+        lambda: [r for r in read_whole(run).of_kind(RequestTaken) if r.payload.file == name],
+        seconds=20,
     )
     wait_for(lambda: read_whole(run).state is State.READY, seconds=20)
     assert read_whole(run).go is None
@@ -315,7 +317,9 @@ def test_a_lost_run_that_cannot_be_taken_up_keeps_no_request(stack: SmallStack) 
     wait_for(lambda: read_whole(run).unfinished)
     history = read_whole(run)
     assert history.conducted is not None
-    for pid in (history.conducted.payload["guardian"]["pid"], history.conducted.writer["pid"]):
+    guardian = history.conducted.payload.guardian
+    assert guardian is not None
+    for pid in (guardian.pid, history.conducted.writer.pid):
         os.kill(pid, 9)
     wait_for(lambda: not is_attended(run))
     with pytest.raises(RunRefused, match=r"nobody conducts run .* so nobody can hold it"):

@@ -53,8 +53,8 @@ def test_a_completed_run_is_rolled_back_by_a_new_run(twin: Twin, completed: RunD
     assert history.created["parent_run"] == completed.run_id
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     assert history.trigger is not None
-    assert history.trigger.payload["cause"] == "operator"
-    assert history.trigger.payload["sentence"] == (
+    assert history.trigger.payload.cause == "operator"
+    assert history.trigger.payload.sentence == (
         f"rollback of run {completed.run_id} asked for by chief: spreads look wrong"
     )
     for name in ("stop_new_strategy_runner", "start_previous_core_engine"):

@@ -100,7 +100,7 @@ def ended(stack: SmallStack, plan: Plan) -> History:
 def sentence_of(history: History) -> str:
     """What the operator was told at the end."""
     assert history.closed is not None
-    return str(history.closed.payload["sentence"])
+    return str(history.closed.payload.sentence)
 
 
 def identities(stack: SmallStack) -> list[Identity | None]:

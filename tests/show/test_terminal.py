@@ -13,6 +13,7 @@ from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.show.terminal import Narrator, countdown, sentence_of
+from tests.props.example_records import like
 
 STEP = {"step": "precheck", "phase": "gate", "reason": "exit 0", "duration_ms": 1234.5}
 JUDGED = {
@@ -52,7 +53,7 @@ LINES: dict[str, tuple[Mapping[str, Any], str]] = {
 def record(folder: Path, kind: str, payload: Mapping[str, Any]) -> Record:
     """The record as a journal has it."""
     journal = Journal(folder / f"{kind}.jsonl", durable=False)
-    made = journal.append(kind, payload)
+    made = journal.append(like(kind, **payload))
     journal.close()
     return made
 
@@ -86,7 +87,7 @@ def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     tell = Narrator()
     for kind in ("state", "probe", "closed"):
-        journal.append(kind, {**LINES[kind][0], "outcome": "COMPLETED"})
+        journal.append(like(kind, **{**LINES[kind][0], "outcome": "COMPLETED"}))
         tell(History.of(journal.records))
         tell(History.of(journal.records))
     journal.close()
@@ -118,9 +119,9 @@ def history_of(folder: Path, *told: tuple[str, dict[str, Any]], **plan: Any) -> 
     path = folder / "journal.jsonl"
     path.unlink(missing_ok=True)
     journal = Journal(path, durable=False)
-    journal.append("run_created", {"run_id": "r", "dry_run": False, "plan": {**PLAN, **plan}})
+    journal.append(like("run_created", run_id="r", dry_run=False, plan={**PLAN, **plan}))
     for kind, payload in told:
-        journal.append(kind, payload)
+        journal.append(like(kind, **payload))
     journal.close()
     return History.of(journal.records)
 
