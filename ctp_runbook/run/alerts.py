@@ -84,11 +84,13 @@ class AlertDesk:
         limit = context.plan.limits.alert_timeout_seconds + _KILL_GRACE_SECONDS
         now = context.world.clock.mono()
         for call in [call for call in self._open if now - call.began > limit]:
+            # Told once and left alone: its thread ends with the process, if it ever ends.
             failure = f"no end within alert_timeout_seconds {limit - _KILL_GRACE_SECONDS:g} s"
             self._end(context, _Outcome(call, failure, (now - call.began) * 1000))
 
     def leave(self, context: RunContext) -> None:
         """The run ends: what is still under way is told to be so, and left."""
+        # Before the record that closes the run: after that one the journal is final.
         self.collect(context)
         for call in list(self._open):
             took_ms = (context.world.clock.mono() - call.began) * 1000

@@ -62,6 +62,7 @@ class RunContext:
 
     def record(self, payload: P) -> Record[P]:
         """Append to the journal, redacted."""
+        # Here and nowhere else, so that no writer of a record can forget it.
         redacted: P = self.plan.redactor.data(payload)
         return self.journal.append(redacted)
 
@@ -105,6 +106,7 @@ class RunContext:
     @property
     def history(self) -> History:
         """The journal so far, folded."""
+        # It is asked for ten times a second while something waits: only what is new is folded.
         known = self._folded[0]
         if new := self.journal.records[len(known.records) :]:
             self._folded[0] = known.then(new)
@@ -118,4 +120,5 @@ class RunContext:
             "CTP_RUN_DIR": str(run.path),
             "CTP_EVIDENCE_DIR": str(run.evidence),
         }
+        # What a probe starts has no CTP_STEP: it would be taken for something a step left behind.
         return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}

@@ -96,6 +96,8 @@ def overrides_of(
     """Each refusal that a reason was given against: by flag, the reason and what was refused."""
     if options.execute is not True:
         return {}
+    # A reason counts against something that was refused: given in advance, just in case, it would
+    # stand in the record as an exception that nobody made.
     overrides = {}
     for name, refused in refusals_by_flag(plan, measured, now=world.now).items():
         reason: str = getattr(options, name)
@@ -116,6 +118,7 @@ def write_plan(
     run: RunDir, plan: Plan, measured: Measured, *, undone: Undone | None, world: World
 ) -> dict[str, str]:
     """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
+    # By their bytes, for the digest; what no UTF-8 can say must not keep the rest from being masked.
     paths = {
         "ctp_cutover.template.env": plan.cutover_template,
         "ctp_rollback_drill.template.env": plan.rollback_template,
@@ -151,9 +154,12 @@ def header_of(
         for name in ("cutover_output", "rollback_output")
         if (path := getattr(options, name)) is not None
     }
+    # Whatever whoever takes the run up will need, from another folder and without its options: all
+    # names are absolute, and the guardian finds restarts_max here, for it never loads the plan.
     header = RunCreated(
         run_id=run.run_id,
         environment=plan.environment,
+        # What is not True itself acts on nothing, whatever it may be instead.
         dry_run=options.execute is not True,
         rehearsal=undone.rehearsal if undone else plan.is_rehearsal,
         plan_sha256=plan.sha256,
@@ -172,6 +178,7 @@ def header_of(
         measured=measured,
         overrides=dict(overrides),
         reason=undone.reason if undone else "",
+        # Digests come later: of secrets' copies none may be redacted by chance.
         plan_files={},
         kept_files={},
     )

@@ -22,6 +22,7 @@ def simulate(context: RunContext, *, gaps: Sequence[str] = ()) -> Outcome:
             context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
     for warning in plan.warnings:
         context.warn(warning)
+    # Nothing stands in the way is all that a dry run can say: no step of it proved an effect.
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
     sentence = "; ".join(gaps) if gaps else "dry run: nothing stands in the way; nothing was done"
     context.record(

@@ -83,6 +83,7 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     if options.execute is not True:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]
+    # Outside its window nothing could be undone in time either: one cause is told once.
     if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
         reasons += undo_refusals(
             plan,
@@ -144,6 +145,7 @@ def begin(
     from ctp_runbook.run.requests import Asked
 
     by = plan.redactor(options.by or world.caller.user_name())
+    # Held before anything is written: who comes second must leave nothing that could be started.
     with held_environment(plan, options, world=world) as held:
         run = write_run(plan, options, path=held.path, world=world)
         go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
@@ -268,5 +270,6 @@ def request(
     history = seen or read_whole(run, world=world)
     if not history.has_begun:
         raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
+    # Not whatever start there may be by the time it is read: a go is for what was looked at.
     start = history.conducted.seq if history.conducted else -1
     return send_request(run, request, by=by, reason=reason, start=start, world=world)

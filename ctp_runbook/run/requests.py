@@ -93,6 +93,7 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True):
 
     def taken_with_start(self, history: History) -> RequestTaken | None:
         """The request to a start that was just recorded; None where it was taken in before."""
+        # Handed to every orchestrator of the run, for the first may die before it writes it down.
         known = any(taken.payload.file == WITH_START for taken in history.of_kind(RequestTaken))
         if history.conducted is None or known:
             return None

@@ -47,6 +47,8 @@ def rollback_gap(run: RunDir, history: History, *, world: World = HERE) -> str:
     if outcome is not Outcome.COMPLETED:
         word = outcome.value if outcome else history.state.value
         return f"it ended {word}: only what a COMPLETED run switched can be rolled back"
+    # The pids in its journal are those of that host and of that boot: here they name strangers, and
+    # the rollback ends what they name.
     if created.host != (host := world.caller.host_name()):
         return f"it ran on host {created.host}, and this is {host}; ask there"
     if history.records[0].boot_id != world.clock.boot_id():
@@ -76,6 +78,7 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
                 continue
             newer = read_history(other)
         except (OSError, ValueError, RunbookError) as error:
+            # What cannot be read may be what trades now, and its engine would be stopped by name.
             yield f"run {other.run_id} beside it cannot be read ({error}), and may be newer"
             continue
         if newer.records[0].wall > history.records[0].wall and _is_in_the_way(newer, history):
@@ -158,6 +161,7 @@ def _plan_of(run: RunDir, history: History) -> Plan:
             f"the plan of run {run.run_id} cannot be made again ({error}); restore its templates, "
             "or follow plan/ctp_one_shot_cutover_checklist.md by hand"
         ) from error
+    # A stop command that was edited since stops something else than what was started.
     if plan.sha256 != history.created.plan_sha256:
         raise RunRefused(
             f"the plan of run {run.run_id} had sha256 {history.created.plan_sha256[:12]}…; its "
