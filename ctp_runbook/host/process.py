@@ -37,7 +37,7 @@ __all__ = [
 _GONE_STATES = "ZX"
 _POLL_SECONDS = 0.02
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def end_group(
 
 
 def _wait_none(
-    look: Callable[[], tuple[T, ...]], seconds: float, meanwhile: Callable[[], object]
-) -> tuple[T, ...]:
+    look: Callable[[], tuple[_T, ...]], seconds: float, meanwhile: Callable[[], object]
+) -> tuple[_T, ...]:
     """Look until nothing is left, for so long at most; what is left."""
     deadline = time.monotonic() + seconds
     while (left := look()) and time.monotonic() < deadline:

@@ -18,7 +18,7 @@ from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Asking", "Graces", "RunContext"]
 
-P = TypeVar("P", bound=Payload)
+_P = TypeVar("_P", bound=Payload)
 
 # A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
 _LEAST_ASK_SECONDS = 0.5
@@ -60,10 +60,10 @@ class RunContext:
     world: World = HERE
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
-    def record(self, payload: P) -> Record[P]:
+    def record(self, payload: _P) -> Record[_P]:
         """Append to the journal, redacted."""
         # Here and nowhere else, so that no writer of a record can forget it.
-        redacted: P = self.plan.redactor.data(payload)
+        redacted: _P = self.plan.redactor.data(payload)
         return self.journal.append(redacted)
 
     def warn(self, sentence: str) -> None:
