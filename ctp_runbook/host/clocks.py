@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ctp_runbook.host import process
-from ctp_runbook.host.seam import Clock
+
+if TYPE_CHECKING:
+    from ctp_runbook.host.seam import Clock
 
 __all__ = ["ClockWatch", "Clocks", "Disturbance", "What"]
 

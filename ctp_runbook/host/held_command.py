@@ -64,8 +64,8 @@ class HeldCommand:
         finally:
             os.close(gate_read)
         self._pidfd = os.pidfd_open(self._child.pid)
-        found = identity_of(self._child.pid)
-        self.identity = found or Identity(self._child.pid, 0, boot_id())
+        pid = self._child.pid
+        self.identity = identity_of(pid) or Identity(pid, 0, boot_id())
 
     @property
     def pgid(self) -> int:

@@ -20,15 +20,16 @@ def cry_out(sentence: str) -> None:
 
 def post_json(url: str, facts: Mapping[str, str], *, seconds: float) -> str:
     """POST ``facts`` as JSON; return why they were not taken within ``seconds``, or nothing."""
-    from urllib.error import HTTPError, URLError
+    from http.client import HTTPException
+    from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     body = json.dumps(dict(facts)).encode()
-    request = Request(url, data=body, headers={"Content-Type": "application/json"})
     try:
+        request = Request(url, data=body, headers={"Content-Type": "application/json"})
         with urlopen(request, timeout=seconds) as answer:
             return "" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
     except HTTPError as error:
         return f"HTTP {error.code}"
-    except (URLError, OSError, ValueError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         return f"not delivered: {getattr(error, 'reason', error)}"

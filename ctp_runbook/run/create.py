@@ -51,13 +51,15 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is not of its type, whoever asks."""
-        flags = ("execute", "probe", "force_rollback")
-        texts = ("plan_sha256", "by", "parent_run")
-        excuses = ("short_watch_reason", "accept_unmeasured", "accept_late")
         wrong = [
-            *(one for name in flags for one in parameters.flag(name, getattr(self, name))),
-            *(one for name in texts for one in parameters.text(name, getattr(self, name))),
-            *(one for name in excuses for one in parameters.reason(name, getattr(self, name))),
+            problem
+            for check, names in (
+                (parameters.flag, ("execute", "probe", "force_rollback")),
+                (parameters.text, ("plan_sha256", "by", "parent_run")),
+                (parameters.reason, ("short_watch_reason", "accept_unmeasured", "accept_late")),
+            )
+            for name in names
+            for problem in check(name, getattr(self, name))
         ]
         if wrong:
             raise InputError(

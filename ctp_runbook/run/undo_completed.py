@@ -126,7 +126,7 @@ def roll_back_by_new_run(
     with held_environment(plan, options, world=world) as held:
         # Again: somebody may have rolled it back, or switched, until the environment was ours.
         data, history = _read_parent(run, world)
-        made = write_run(
+        undoing = write_run(
             plan,
             options,
             path=held.path,
@@ -139,8 +139,8 @@ def roll_back_by_new_run(
             ),
             world=world,
         )
-        set_going(made, lock_fd=held.lock_fd, asked=asked, world=world)
-    return made
+        set_going(undoing, lock_fd=held.lock_fd, asked=asked, world=world)
+    return undoing
 
 
 def _read_parent(run: RunDir, world: World) -> tuple[bytes, History]:

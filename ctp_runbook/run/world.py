@@ -16,19 +16,6 @@ from ctp_runbook._late import LateModule
 from ctp_runbook.host import files, process
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.mailbox import FolderMailbox
-from ctp_runbook.host.seam import (
-    Caller,
-    Clock,
-    Commands,
-    Daemons,
-    Files,
-    Locks,
-    Mailbox,
-    Outcry,
-    Pins,
-    Processes,
-)
-from ctp_runbook.probes.seam import Pages, Sessions, Witnesses
 
 if TYPE_CHECKING:
     from ctp_runbook.host import caller as _caller
@@ -37,9 +24,22 @@ if TYPE_CHECKING:
     from ctp_runbook.host import lock as _lock
     from ctp_runbook.host import outcry as _outcry
     from ctp_runbook.host import pin as _pin
+    from ctp_runbook.host.seam import (
+        Caller,
+        Clock,
+        Commands,
+        Daemons,
+        Files,
+        Locks,
+        Mailbox,
+        Outcry,
+        Pins,
+        Processes,
+    )
     from ctp_runbook.probes import liveness as _liveness
     from ctp_runbook.probes import metrics as _metrics
     from ctp_runbook.probes import session as _session
+    from ctp_runbook.probes.seam import Pages, Sessions, Witnesses
 else:
     # A dry run holds, starts and asks nothing, and is not to pay for what would.
     _caller = LateModule("ctp_runbook.host.caller")
