@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["import_msgspec", "late"]
+__all__ = ["LateModule", "import_msgspec", "late"]
 
 
 def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -37,3 +37,16 @@ def import_msgspec() -> None:
         import msgspec  # noqa: F401
     finally:
         del sys.modules["typing_extensions"]
+
+
+class LateModule:
+    """Stands for a module that is imported when something of it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever the module has by that name."""
+        import importlib
+
+        return getattr(importlib.import_module(self._name), name)

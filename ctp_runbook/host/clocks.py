@@ -10,11 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from ctp_runbook.host import process
-from ctp_runbook.host.seam import Clock
 
-__all__ = ["ClockWatch", "Clocks", "Disturbance"]
+if TYPE_CHECKING:
+    from ctp_runbook.host.seam import Clock
+
+__all__ = ["ClockWatch", "Clocks", "Disturbance", "What"]
+
+What = Literal["paused", "suspended", "clock_stepped"]
 
 # Steps below this are what a time service corrects in a minute; no limit of the watch is near it.
 _STEP_SECONDS = 0.5
@@ -57,7 +63,7 @@ class Disturbance:
     (somebody set the wall clock); ``seconds`` for how long or how far, negative for a step back.
     """
 
-    what: str
+    what: What
     seconds: float
     from_wall: float
     to_wall: float
@@ -88,7 +94,7 @@ class ClockWatch:
     """Compares each look at the clocks with the one before, whichever thread takes it."""
 
     clocks: Clock = field(default_factory=Clocks)
-    _told: list[Disturbance] = field(default_factory=list)
+    _noted: list[Disturbance] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _last: tuple[float, float, float] | None = None
     _step: Disturbance | None = None
@@ -99,15 +105,23 @@ class ClockWatch:
             now = (self.clocks.wall(), self.clocks.mono(), self.clocks.boot())
             last, self._last = self._last or now, now
             wall, mono, boot = (a - b for a, b in zip(now, last, strict=True))
-            self._note("paused", mono, mono > _PAUSE_SECONDS, last, now)
-            self._note("suspended", boot - mono, boot - mono > _STEP_SECONDS, last, now)
-            self._note("clock_stepped", wall - boot, abs(wall - boot) > _STEP_SECONDS, last, now)
+            noted = partial(
+                Disturbance, from_wall=last[0], to_wall=now[0], from_mono=last[1], to_mono=now[1]
+            )
+            if mono > _PAUSE_SECONDS:
+                self._noted.append(noted("paused", round(mono, 3)))
+            # Of a suspended host no clock but this one tells: the others all stood still.
+            if boot - mono > _STEP_SECONDS:
+                self._noted.append(noted("suspended", round(boot - mono, 3)))
+            if abs(wall - boot) > _STEP_SECONDS:
+                self._step = noted("clock_stepped", round(wall - boot, 3))
+                self._noted.append(self._step)
 
     def take(self) -> tuple[Disturbance, ...]:
         """What was noted and not yet taken."""
         with self._lock:
-            told, self._told = tuple(self._told), []
-            return told
+            noted, self._noted = tuple(self._noted), []
+            return noted
 
     def step_within(self, seconds: float) -> Disturbance | None:
         """The last step of the wall clock, if it is not longer ago than this."""
@@ -116,18 +130,3 @@ class ClockWatch:
             if step is None or self.clocks.mono() - step.to_mono > seconds:
                 return None
             return step
-
-    def _note(
-        self,
-        what: str,
-        seconds: float,
-        happened: bool,
-        last: tuple[float, float, float],
-        now: tuple[float, float, float],
-    ) -> None:
-        if not happened:
-            return
-        found = Disturbance(what, round(seconds, 3), last[0], now[0], last[1], now[1])
-        self._told.append(found)
-        if what == "clock_stepped":
-            self._step = found

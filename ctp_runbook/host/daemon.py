@@ -20,8 +20,9 @@ from pathlib import Path
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 
-__all__ = ["Launch", "launch_daemon", "scope_prefix"]
+__all__ = ["Launch", "adopt_orphans", "launch_daemon", "reap", "scope_prefix", "spawn_detached"]
 
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 _EXEC_SECONDS = 5.0
 _SETTLE_SECONDS = 0.3  # a child that dies this early never started
@@ -73,6 +74,42 @@ def scope_prefix() -> tuple[tuple[str, ...], str]:
     if bus.exists():
         return (*base, "--user", "--"), ""
     return (), "no user bus for systemd-run"
+
+
+def spawn_detached(arguments: list[str], *, log: Path, lock: int) -> int:
+    """Start a process in a session of its own, output to ``log``, with ``lock`` alone kept open.
+
+    Nobody is to wait for it, so it is no Popen, which would complain about that.
+    """
+    os.set_inheritable(lock, True)
+    try:
+        return os.posix_spawnp(
+            arguments[0],
+            arguments,
+            os.environ,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+        )
+    finally:
+        os.set_inheritable(lock, False)
+
+
+def adopt_orphans() -> None:
+    """Become the child subreaper (prctl(2)): what descends from here is never orphaned to init."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def reap() -> None:
+    """Let every child go that has ended, those that were adopted too."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _launch(

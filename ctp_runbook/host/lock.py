@@ -8,14 +8,22 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ctp_runbook.errors import EnvironmentHeld, RunRefused
 
-__all__ = ["holder_of", "take_environment_lock"]
+__all__ = [
+    "exclusive",
+    "give_back",
+    "holder_of",
+    "keep_from_children",
+    "take_environment_lock",
+]
 
 # Of a killed process with threads the last one may hold its files a moment after it counts as gone.
 _GRACE_SECONDS = 0.5
+_POLL_SECONDS = 0.01
 
 
 def take_environment_lock(environment: str, *, run_id: str, path: Path | None = None) -> int:
@@ -31,7 +39,7 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
     except OSError as error:
         raise RunRefused(f"the lock {place} cannot be opened: {error.strerror}") from error
     try:
-        _flock(fd)
+        _flock(fd, seconds=_GRACE_SECONDS)
     except OSError as error:
         holder, holds = _holder(fd)
         os.close(fd)
@@ -69,15 +77,39 @@ def holder_of(environment: str) -> str:
     return ""
 
 
-def _flock(fd: int) -> None:
-    deadline = time.monotonic() + _GRACE_SECONDS
+def keep_from_children(lock: int) -> None:
+    """Let no command that is started from now on hold the lock too: it would outlive the run."""
+    os.set_inheritable(lock, False)
+
+
+def give_back(lock: int) -> None:
+    """Close a lock's descriptor; the lock is free when no other process holds it."""
+    os.close(lock)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, *, seconds: float) -> Iterator[None]:
+    """Hold a file's own lock. Raises TimeoutError when others keep it longer than ``seconds``."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        try:
+            _flock(fd, seconds=seconds)
+        except BlockingIOError as error:
+            raise TimeoutError(f"{path} is held by another process") from error
+        yield
+    finally:
+        os.close(fd)
+
+
+def _flock(fd: int, *, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 raise
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
 
 
 def _holder(fd: int) -> tuple[str, str]:

@@ -53,28 +53,34 @@ class PidFile:
     @property
     def running(self) -> Identity | None:
         """Who runs as what the file names; for a pid alone, whoever has that pid now."""
-        found = identity_of(self.pid)
-        return found if self.is_bare or found == self.identity else None
+        now = identity_of(self.pid)
+        return now if self.is_bare or now == self.identity else None
+
+    def __str__(self) -> str:
+        if self.is_bare:
+            return f"pid {self.pid} (identity unknown: the pid file holds no start time)"
+        return str(Identity(self.pid, self.start_ticks))
 
     @property
     def doubt(self) -> str:
         """Why it cannot be told whom the file names, or nothing."""
-        found = identity_of(self.pid)
+        now = identity_of(self.pid)
         if self.is_bare:
-            if found is None or _began(found.start_ticks) <= self.written + _SLACK_SECONDS:
+            if now is None or _began(now.start_ticks) <= self.written + _SLACK_SECONDS:
                 return ""
             return f"the process that has pid {self.pid} now began after the file was written"
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         if self.start_ticks > (uptime + _SLACK_SECONDS) * _TICKS_PER_SECOND:
             # A file of an earlier boot names nobody of this one, unless its pid was given again.
-            if found is None and self.written < time.time() - uptime:
+            if now is None and self.written < time.time() - uptime:
                 return ""
             return f"{self.start_ticks} is no start tick of this boot"
-        is_other = found is not None and found.start_ticks != self.start_ticks
-        if is_other and found and _began(found.start_ticks) <= self.written - _SLACK_SECONDS:
+        if now is None or now.start_ticks == self.start_ticks:
+            return ""
+        if _began(now.start_ticks) <= self.written - _SLACK_SECONDS:
             return (
                 f"pid {self.pid} ran before the file was written, and began at tick "
-                f"{found.start_ticks}, not {self.start_ticks}"
+                f"{now.start_ticks}, not {self.start_ticks}"
             )
         return ""
 
@@ -89,13 +95,13 @@ def read_pid_file(path: Path) -> PidFile | None:
         return None
     except OSError as error:
         raise PidFileUnreadable(str(error.strerror)) from error
-    found = _CONTENT.fullmatch(content)
-    if found is None:
+    match = _CONTENT.fullmatch(content)
+    if match is None:
         raise PidFileUnreadable(
             f"it holds {content.decode('ascii', errors='replace').strip()[:60]!r}; expected PID "
             "(above 1, which is init) and START_TICKS, a whole number each, one a line"
         )
-    pid, ticks = found.groups()
+    pid, ticks = match.groups()
     return PidFile(path, int(pid), int(ticks or 0), written)
 
 

@@ -52,13 +52,14 @@ def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
     if before is not None and before.is_like(bare):
         beside = before.bystanders
     else:
-        beside = tuple(one for one in _alike(bare) if one != identity and one not in tree)
+        own = {identity, *tree}
+        beside = tuple(process for process in _alike(bare) if process not in own)
     return Pin(bare.identity, bare.executable, bare.command_sha256, tree, beside)
 
 
 def survivors(pin: Pin) -> tuple[Identity, ...]:
     """Of the processes that were below the pinned one, those that still run."""
-    return tuple(one for one in pin.tree if is_running(one))
+    return tuple(filter(is_running, pin.tree))
 
 
 def lookalikes(
@@ -75,11 +76,15 @@ def lookalikes(
         return ()
     marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
     known = {pin.identity, *pin.bystanders, *others}
-    found = [one for one in _alike(pin) if one not in known and not marks & _variables(one.pid)]
-    if found:
-        theirs = {one for other in (*others, *pin.bystanders) for one in below(other)}
-        found = [one for one in found if one not in theirs]
-    return tuple(found)
+    alike = [
+        process
+        for process in _alike(pin)
+        if process not in known and not marks & _variables(process.pid)
+    ]
+    if alike:  # rarely: looking below each of the others means reading all of /proc
+        theirs = {child for other in (*others, *pin.bystanders) for child in below(other)}
+        alike = [process for process in alike if process not in theirs]
+    return tuple(alike)
 
 
 def _alike(pin: Pin) -> Iterator[Identity]:
@@ -88,8 +93,10 @@ def _alike(pin: Pin) -> Iterator[Identity]:
         # The executable first: one cheap look that rules out nearly all.
         if not name.isdigit() or _executable(int(name)) != pin.executable:
             continue
-        if _command_sha256(int(name)) == pin.command_sha256 and (found := identity_of(int(name))):
-            yield found
+        if _command_sha256(int(name)) != pin.command_sha256:
+            continue
+        if process := identity_of(int(name)):
+            yield process
 
 
 def below(identity: Identity) -> tuple[Identity, ...]:
@@ -99,13 +106,13 @@ def below(identity: Identity) -> tuple[Identity, ...]:
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
-    found = set(led_by(identity.pid))
+    family = set(led_by(identity.pid))
     left = list(children.get(identity.pid, ()))
     while left:
         pid = left.pop()
-        found.add(pid)
+        family.add(pid)
         left += children.get(pid, ())
-    return tuple(one for pid in sorted(found) if (one := identity_of(pid)))
+    return tuple(filter(None, map(identity_of, sorted(family))))
 
 
 def _executable(pid: int) -> str:

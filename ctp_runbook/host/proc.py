@@ -23,7 +23,7 @@ from pathlib import Path
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.daemon import launch_daemon
 from ctp_runbook.host.pid_file import PidFile, PidFileUnreadable, read_pid_file
-from ctp_runbook.host.process import end_group, end_process, group_members, identity_of, is_running
+from ctp_runbook.host.process import end_group, end_process, group_members, identity_of
 from ctp_runbook.model import Identity
 
 __all__ = [
@@ -55,67 +55,40 @@ class ProcReport:
         return self
 
 
-@dataclass(frozen=True)
-class _Record:
-    """What a pid file holds, for the sentences of this module."""
-
-    file: PidFile
-
-    @property
-    def pid(self) -> int:
-        return self.file.pid
-
-    @property
-    def identity(self) -> Identity | None:
-        """The recorded process where it runs now, else None."""
-        return self.file.running
-
-    @property
-    def leftovers(self) -> tuple[int, ...]:
-        """Processes of its group that outlived it.
-
-        The kernel gives no new process a pid that is still some group's id, so a group with
-        members whose leader's pid nobody holds is the one that was started here.
-        """
-        if self.file.is_bare or identity_of(self.pid) is not None:
-            return ()
-        return group_members(self.pid)
-
-    def __str__(self) -> str:
-        if self.file.is_bare:
-            return f"pid {self.pid} (identity unknown: the pid file holds no start time)"
-        return str(Identity(self.pid, self.file.start_ticks))
-
-
-class _Garbled(Exception):
-    """A pid file that says nothing that can be relied on."""
-
-
-def _read(pid_file: Path) -> _Record | None:
-    """The record; None without a file."""
+def _read(pid_file: Path) -> PidFile | None:
+    """The record; None without a file. Raises PidFileUnreadable."""
     try:
-        found = read_pid_file(pid_file)
+        record = read_pid_file(pid_file)
     except PidFileUnreadable as error:
-        raise _Garbled(f"cannot read pid file {pid_file}: {error}") from error
-    if found is None:
-        return None
+        raise PidFileUnreadable(f"cannot read pid file {pid_file}: {error}") from error
     # A process that lives and is perhaps not the one recorded: neither "alive" nor "gone" of it.
-    if doubt := found.doubt:
-        raise _Garbled(f"pid file {pid_file} names nobody for sure: {doubt}")
-    return _Record(found)
+    if record is not None and (doubt := record.doubt):
+        raise PidFileUnreadable(f"pid file {pid_file} names nobody for sure: {doubt}")
+    return record
+
+
+def _leftovers(record: PidFile) -> tuple[int, ...]:
+    """Processes of its group that outlived it.
+
+    The kernel gives no new process a pid that is still some group's id, so a group with members
+    whose leader's pid nobody holds is the one that was started here.
+    """
+    if record.is_bare or identity_of(record.pid) is not None:
+        return ()
+    return group_members(record.pid)
 
 
 def alive(pid_file: Path) -> ProcReport:
     """Whether the recorded process runs: exit code 0 alive, 1 gone, 3 could not tell."""
     try:
         record = _read(pid_file)
-    except _Garbled as error:
+    except PidFileUnreadable as error:
         return ProcReport(COULD_NOT_TELL, f"could not tell: {error}")
     if record is None:
         return ProcReport(GONE, f"gone: there is no pid file {pid_file}")
-    if found := record.identity:
-        return ProcReport(ALIVE, f"alive: {record}", found)
-    if left := record.leftovers:
+    if running := record.running:
+        return ProcReport(ALIVE, f"alive: {record}", running)
+    if left := _leftovers(record):
         return ProcReport(ALIVE, f"{record} is gone, but processes of its group live: {left}")
     return ProcReport(GONE, f"gone: {record}")
 
@@ -158,8 +131,8 @@ def _start(pid_file: Path, argv: tuple[str, ...], log: Path | None) -> ProcRepor
         with contextlib.suppress(OSError):
             pid_file.unlink()
         return ProcReport(1, f"{argv[0]} did not start: {launch.problem}{_last_words(log)}")
-    started = f"started {argv[0]} as {launch.identity}; recorded in {pid_file}{launch.notice}"
-    return ProcReport(0, started, launch.identity)
+    sentence = f"started {argv[0]} as {launch.identity}; recorded in {pid_file}{launch.notice}"
+    return ProcReport(0, sentence, launch.identity)
 
 
 def _last_words(log: Path | None) -> str:
@@ -182,40 +155,40 @@ def stop(
     with _locked(pid_file):
         try:
             record = _read(pid_file)
-        except _Garbled as error:
-            told = f"nothing stopped: {error}; look at it and remove it by hand"
-            return ProcReport(COULD_NOT_TELL, told)
+        except PidFileUnreadable as error:
+            sentence = f"nothing stopped: {error}; look at it and remove it by hand"
+            return ProcReport(COULD_NOT_TELL, sentence)
         if record is None:
             return ProcReport(0, f"already gone: there is no pid file {pid_file}")
         return _stop(pid_file, record, grace_seconds, kill_grace_seconds)
 
 
-def _stop(pid_file: Path, record: _Record, grace: float, kill_grace: float) -> ProcReport:
-    found, began = record.identity, time.monotonic()
-    if found is None and not record.leftovers:
+def _stop(pid_file: Path, record: PidFile, grace: float, kill_grace: float) -> ProcReport:
+    running, began = record.running, time.monotonic()
+    if running is None and not _leftovers(record):
         pid_file.unlink(missing_ok=True)
         return ProcReport(0, f"already gone: {record}; removed {pid_file}")
-    problem = _end(record, found, grace, kill_grace)
-    if problem:
-        return ProcReport(1, f"NOT stopped: {record}: {problem}; end it by hand", found)
+    if problem := _problem_of_ending(record.pid, running, grace, kill_grace):
+        return ProcReport(1, f"NOT stopped: {record}: {problem}; end it by hand", running)
     pid_file.unlink(missing_ok=True)
     took = time.monotonic() - began
     how = "after TERM" if took < grace else f"after KILL (TERM did not end it in {grace:g} s)"
-    return ProcReport(0, f"stopped {record}: gone {how}, {took:.2f} s; removed {pid_file}", found)
+    sentence = f"stopped {record}: gone {how}, {took:.2f} s; removed {pid_file}"
+    return ProcReport(0, sentence, running)
 
 
-def _end(record: _Record, found: Identity | None, grace: float, kill_grace: float) -> str:
+def _problem_of_ending(pid: int, running: Identity | None, grace: float, kill_grace: float) -> str:
     """End the process, or its group when it leads one; what is left, in words."""
     try:
-        leads = found is None or os.getpgid(record.pid) == record.pid
+        leads = running is None or os.getpgid(pid) == pid
     except ProcessLookupError:
         leads = True
     if leads:
-        end = end_group(record.pid, term_grace=grace, kill_grace=kill_grace)
+        end = end_group(pid, term_grace=grace, kill_grace=kill_grace)
         return f"processes {end.left} of its group outlived KILL" if end.left else ""
-    assert found is not None  # only a group is ended without a leader
-    gone = end_process(found, term_grace=grace, kill_grace=kill_grace)
-    return "" if gone and not is_running(found) else "it outlived KILL"
+    assert running is not None  # only a group is ended without a leader
+    gone = end_process(running, term_grace=grace, kill_grace=kill_grace)
+    return "" if gone else "it outlived KILL"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,10 +11,11 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from ctp_runbook.model import Identity
 
@@ -34,6 +35,9 @@ __all__ = [
 ]
 
 _GONE_STATES = "ZX"
+_POLL_SECONDS = 0.02
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,69 +55,58 @@ def boot_id() -> str:
 
 
 def _stat_fields(pid: int) -> list[str]:
-    """Fields 3 and up of /proc/PID/stat; empty when there is no such process."""
+    """Fields 3 and up of /proc/PID/stat; empty for no such process, and for a zombie, which can
+    act no more."""
     try:
         raw = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return []
     # The command name (field 2) may itself hold spaces and parentheses.
-    return raw[raw.rindex(b")") + 2 :].decode("ascii").split()
+    fields = raw[raw.rindex(b")") + 2 :].decode("ascii").split()
+    return [] if fields[0] in _GONE_STATES else fields
+
+
+def _live() -> Iterator[tuple[int, list[str]]]:
+    """Every live process: its pid, and fields 3 and up of its stat."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        if fields := _stat_fields(int(name)):
+            yield int(name), fields
 
 
 def identity_of(pid: int) -> Identity | None:
-    """Who runs under ``pid`` now; None for nobody, and for a zombie, which can act no more."""
+    """Who runs under ``pid`` now; None for nobody, and for a zombie."""
     fields = _stat_fields(pid)
-    if not fields or fields[0] in _GONE_STATES:
-        return None
-    return Identity(pid=pid, start_ticks=int(fields[19]), boot_id=boot_id())
+    return Identity(pid, int(fields[19]), boot_id()) if fields else None
 
 
 def own_identity() -> Identity:
     """The identity of the calling process."""
-    found = identity_of(os.getpid())
-    assert found is not None  # we are running
-    return found
+    own = identity_of(os.getpid())
+    assert own is not None  # we are running
+    return own
 
 
 def is_running(identity: Identity) -> bool:
     """True while exactly this process runs; a reused pid or another boot is not it."""
     if identity.boot_id and identity.boot_id != boot_id():
         return False
-    found = identity_of(identity.pid)
-    return found is not None and found.start_ticks == identity.start_ticks
+    now = identity_of(identity.pid)
+    return now is not None and now.start_ticks == identity.start_ticks
 
 
 def group_members(pgid: int) -> tuple[int, ...]:
-    """Pids of the live (not zombie) processes in process group ``pgid``."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            fields = _stat_fields(int(name))
-            if fields and fields[0] not in _GONE_STATES and int(fields[2]) == pgid:
-                found.append(int(name))
-    return tuple(found)
+    """Pids of the live processes in process group ``pgid``."""
+    return tuple(pid for pid, fields in _live() if int(fields[2]) == pgid)
 
 
 def parents() -> dict[int, int]:
-    """The parent of every live (not zombie) process, by pid."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            fields = _stat_fields(int(name))
-            if fields and fields[0] not in _GONE_STATES:
-                found[int(name)] = int(fields[1])
-    return found
+    """The parent of every live process, by pid."""
+    return {pid: int(fields[1]) for pid, fields in _live()}
 
 
 def led_by(leader: int) -> tuple[int, ...]:
     """Pids of the live processes in the process group or the session that ``leader`` leads."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != leader:
-            fields = _stat_fields(int(name))
-            if fields and fields[0] not in _GONE_STATES and str(leader) in fields[2:4]:
-                found.append(int(name))
-    return tuple(found)
+    return tuple(pid for pid, fields in _live() if pid != leader and str(leader) in fields[2:4])
 
 
 def wait_gone(identity: Identity, *, seconds: float) -> bool:
@@ -133,14 +126,7 @@ def wait_gone(identity: Identity, *, seconds: float) -> bool:
 
 def end_process(identity: Identity, *, term_grace: float, kill_grace: float) -> bool:
     """TERM, wait, KILL, wait: True when exactly this process is proved gone."""
-    for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):
-        if not is_running(identity):
-            return True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(identity.pid, sign)
-        if wait_gone(identity, seconds=grace):
-            return True
-    return False
+    return not end_processes([identity], term_grace=term_grace, kill_grace=kill_grace)
 
 
 def end_processes(
@@ -152,27 +138,16 @@ def end_processes(
 ) -> tuple[Identity, ...]:
     """TERM, wait, KILL, wait for several at once, in one grace each; those still running.
 
-    ``meanwhile`` is called about ten times a second, so that requests are heard while waiting.
+    ``meanwhile`` is called again and again, so that requests are heard while waiting.
     """
-    left = tuple(one for one in identities if is_running(one))
+    wanted = tuple(identities)
+    left = tuple(filter(is_running, wanted))
     for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):
         for identity in left:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(identity.pid, sign)
-        left = _wait_all_gone(left, seconds=grace, meanwhile=meanwhile)
+        left = _wait_none(lambda: tuple(filter(is_running, wanted)), grace, meanwhile)
     return left
-
-
-def _wait_all_gone(
-    left: tuple[Identity, ...], *, seconds: float, meanwhile: Callable[[], object]
-) -> tuple[Identity, ...]:
-    deadline = time.monotonic() + seconds
-    while True:
-        until = min(deadline, time.monotonic() + 0.1)
-        left = tuple(one for one in left if not wait_gone(one, seconds=until - time.monotonic()))
-        if not left or time.monotonic() >= deadline:
-            return left
-        meanwhile()
 
 
 def end_group(
@@ -194,17 +169,16 @@ def end_group(
         killed = sign == signal.SIGKILL
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pgid, sign)
-        left = _wait_group_empty(pgid, seconds=grace, meanwhile=meanwhile)
+        left = _wait_none(lambda: group_members(pgid), grace, meanwhile)
     return GroupEnd(left=left, killed=killed)
 
 
-def _wait_group_empty(
-    pgid: int, *, seconds: float, meanwhile: Callable[[], object]
-) -> tuple[int, ...]:
+def _wait_none(
+    look: Callable[[], tuple[_T, ...]], seconds: float, meanwhile: Callable[[], object]
+) -> tuple[_T, ...]:
+    """Look until nothing is left, for so long at most; what is left."""
     deadline = time.monotonic() + seconds
-    while True:
-        left = group_members(pgid)
-        if not left or time.monotonic() >= deadline:
-            return left
+    while (left := look()) and time.monotonic() < deadline:
         meanwhile()
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
+    return left

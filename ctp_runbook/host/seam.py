@@ -1,15 +1,38 @@
 """The seam between what decides and the machine: what ``run`` and ``watch`` may ask of a host.
 
-Protocols alone, with few methods each. The real host implements them in this room; a simulated
-one needs no more than these methods to stand in for it.
+Protocols alone, with few methods each. The modules of this room implement them; a simulated host
+needs no more than these methods to stand in for this one. What the probes add to it is in
+``probes/seam.py``, and ``run/world.py`` carries all of it.
 """
 
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Clock"]
+from ctp_runbook.model import Identity
+
+if TYPE_CHECKING:
+    from ctp_runbook.host.held_command import CommandEnd
+    from ctp_runbook.host.pin import Pin
+    from ctp_runbook.host.process import GroupEnd
+
+__all__ = [
+    "Caller",
+    "Clock",
+    "Commands",
+    "Daemons",
+    "Files",
+    "Held",
+    "Locks",
+    "Mailbox",
+    "Outcry",
+    "Pins",
+    "Processes",
+]
 
 
 class Clock(Protocol):
@@ -32,3 +55,208 @@ class Clock(Protocol):
 
     def wait(self, event: threading.Event, *, seconds: float) -> bool:
         """Let time pass until ``event`` is set; False when it was not within ``seconds``."""
+
+
+class Caller(Protocol):
+    """Who calls, and from where: what a run is made with, and what its commands inherit."""
+
+    def user_name(self) -> str:
+        """Return who asks, for the record."""
+
+    def host_name(self) -> str:
+        """Return the name of the machine."""
+
+    def folder(self) -> Path:
+        """Return the working directory, absolute."""
+
+    def environ(self) -> Mapping[str, str]:
+        """Return the environment as it is now."""
+
+    def token(self) -> str:
+        """Return four digits that nobody can foresee."""
+
+
+class Held(Protocol):
+    """A command that has not begun: it runs nothing before ``release``."""
+
+    @property
+    def identity(self) -> Identity:
+        """Return who the command is, to be written down before it acts."""
+
+    def release(self) -> None:
+        """Let it run."""
+
+    def wait(self, *, deadline: float, interrupt: Callable[[], str]) -> CommandEnd:
+        """Wait for it until ``deadline`` (``mono``), or a sentence from ``interrupt``."""
+
+    def end(
+        self, *, term_grace: float, kill_grace: float, meanwhile: Callable[[], object] = ...
+    ) -> GroupEnd:
+        """End it with all of its group, and return what is left of that."""
+
+    def close(self) -> None:
+        """Forget it; one that was never released ends without having run."""
+
+
+class Commands(Protocol):
+    """Commands of the plan."""
+
+    def hold(self, command: str, *, cwd: Path, env: Mapping[str, str], output: Path) -> Held:
+        """Make a bash command that waits to be released. Raises OSError."""
+
+
+class Processes(Protocol):
+    """Who runs, and the end of those that must not."""
+
+    def own_identity(self) -> Identity:
+        """Return who this process is."""
+
+    def identity_of(self, pid: int) -> Identity | None:
+        """Return who has this pid now; None for nobody."""
+
+    def is_running(self, identity: Identity) -> bool:
+        """Return True while exactly this process runs."""
+
+    def group_members(self, pgid: int) -> tuple[int, ...]:
+        """Return the live processes of a group."""
+
+    def wait_gone(self, identity: Identity, *, seconds: float) -> bool:
+        """Wait until a process is gone; False when it was not within ``seconds``."""
+
+    def end_processes(
+        self,
+        identities: Iterable[Identity],
+        *,
+        term_grace: float,
+        kill_grace: float,
+        meanwhile: Callable[[], object] = ...,
+    ) -> tuple[Identity, ...]:
+        """End several by TERM and KILL, and return those that still run."""
+
+    def end_group(
+        self,
+        pgid: int,
+        *,
+        term_grace: float,
+        kill_grace: float,
+        meanwhile: Callable[[], object] = ...,
+    ) -> GroupEnd:
+        """End a whole group by TERM and KILL, and return what is left of it."""
+
+
+class Daemons(Protocol):
+    """Processes that outlive whoever starts them."""
+
+    def scope_prefix(self) -> tuple[tuple[str, ...], str]:
+        """Return what puts a command into a control group of its own, or why nothing does."""
+
+    def spawn_detached(self, arguments: list[str], *, log: Path, lock: int) -> int:
+        """Start a process that takes ``lock`` over, and return its pid. Raises OSError."""
+
+    def adopt_orphans(self) -> None:
+        """Become the parent of every descendant whose own parent ends."""
+
+    def reap(self) -> None:
+        """Let those children go that have ended."""
+
+
+class Pins(Protocol):
+    """Processes known by more than a pid."""
+
+    def pin_process(self, identity: Identity, *, before: Pin | None = None) -> Pin:
+        """Return what finds this process again, by name, by family and by command line."""
+
+    def below(self, identity: Identity) -> tuple[Identity, ...]:
+        """Return the processes that descend from it."""
+
+    def survivors(self, pin: Pin) -> tuple[Identity, ...]:
+        """Return what still runs of what was below it when it was pinned."""
+
+    def lookalikes(
+        self, pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+    ) -> tuple[Identity, ...]:
+        """Return who runs its command line and is not accounted for."""
+
+
+class Files(Protocol):
+    """Files, by their whole names; every method raises OSError where the disk says no."""
+
+    def read(self, path: Path, *, start: int = 0, most: int = -1) -> bytes:
+        """Return ``most`` bytes from ``start`` on."""
+
+    def size_of(self, path: Path) -> int:
+        """Return its size in bytes."""
+
+    def exists(self, path: Path) -> bool:
+        """Return True where there is one."""
+
+    def names_in(self, folder: Path) -> list[str]:
+        """Return the names in a folder, in their order."""
+
+    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
+        """Replace it whole, durably."""
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add to its end."""
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut it to ``size`` bytes."""
+
+    def rename(self, path: Path, target: Path) -> None:
+        """Give it another name at one instant."""
+
+    def remove(self, path: Path) -> None:
+        """Remove it, if it is there."""
+
+
+class Locks(Protocol):
+    """Locks that end with whoever holds them; one is handed on by its number."""
+
+    def take_environment_lock(
+        self, environment: str, *, run_id: str, path: Path | None = None
+    ) -> int:
+        """Return the lock of an environment. Raises EnvironmentHeld, RunRefused."""
+
+    def holder_of(self, environment: str) -> str:
+        """Return the directory of the run that has it now, or nothing."""
+
+    def keep_from_children(self, lock: int) -> None:
+        """Let no command that is started from now on hold it too."""
+
+    def give_back(self, lock: int) -> None:
+        """Let go of it; it is free when nobody else holds it."""
+
+    def exclusive(self, path: Path, *, seconds: float) -> AbstractContextManager[None]:
+        """Hold a file alone. Raises TimeoutError when that takes longer than ``seconds``."""
+
+
+class Mailbox(Protocol):
+    """Letters to one reader."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Leave a letter, durably and whole."""
+
+    def names(self) -> list[str]:
+        """Return the names of what is there, in their order."""
+
+    def read(self, name: str) -> bytes:
+        """Return what a letter says. Raises OSError."""
+
+    def remove(self, name: str) -> None:
+        """Take a letter away. Raises OSError."""
+
+    def clear(self) -> None:
+        """Take everything away, drafts too."""
+
+    def wait(self) -> None:
+        """Return when a letter may have come, a moment later at the latest."""
+
+
+class Outcry(Protocol):
+    """Ways to call for a person."""
+
+    def cry_out(self, sentence: str) -> None:
+        """Say it where whoever is on duty hears it. Does not fail."""
+
+    def post_json(self, url: str, facts: Mapping[str, str], *, seconds: float) -> str:
+        """Send facts to a page; return why they were not taken, or nothing."""

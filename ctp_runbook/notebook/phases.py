@@ -36,7 +36,6 @@ from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
@@ -351,7 +350,7 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
     answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
     answer = launch.answer_in(answered, name)
-    if answer and isinstance(answer.payload, RequestAnswered) and not answer.payload.obeyed:
+    if answer and not answer.payload.obeyed:
         raise RunRefused(f"go not obeyed: {answer.payload.sentence}")
 
 

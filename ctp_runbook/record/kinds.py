@@ -69,7 +69,6 @@ __all__ = [
     "WatchGap",
     "WatchStarted",
     "is_number",
-    "of_kind",
 ]
 
 Count = Annotated[int, Meta(ge=0)]
@@ -283,6 +282,12 @@ class RequestTaken(Payload, frozen=True, kw_only=True):
     requested_utc: str
     file: str
     start: int = -1
+
+    @property
+    def sentence(self) -> str:
+        """``rollback asked for by ops: spreads look wrong``."""
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.request} asked for by {self.by}{why}"
 
 
 class RequestAnswered(Payload, frozen=True, kw_only=True):
@@ -587,13 +592,6 @@ def is_number(value: Any) -> bool:
     import math
 
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def of_kind(kind: str, data: Mapping[str, Any]) -> Payload:
-    """SHIM: a payload from a table, until every room makes the type itself."""
-    import msgspec
-
-    return msgspec.convert(dict(data), KINDS[kind], from_attributes=True)
 
 
 KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host import files
 
 __all__ = [
     "PARENT_JOURNAL",
@@ -84,21 +84,7 @@ class RunDir:
             (self.path / room).mkdir()
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(fd, "wb") as sink:
-            sink.write(data)
-            sink.flush()
-            os.fsync(sink.fileno())
-        name.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            name.unlink()
-        raise
+write_atomic = files.write_atomic
 
 
 def private_path(run: RunDir) -> Path:

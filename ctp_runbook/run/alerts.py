@@ -7,15 +7,15 @@ and changes nothing else.
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ctp_runbook.host.seam import Clock
 from ctp_runbook.record.journal import utc_text
+from ctp_runbook.record.kinds import AlertEnded, AlertSent
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
@@ -45,7 +45,10 @@ class _Outcome:
 
 
 class AlertDesk:
-    """Calls the hooks of a run's plan, and tells the journal what came of each."""
+    """Calls the hooks of a run's plan, and tells the journal what came of each.
+
+    The journal has one writer, the orchestrator's thread: hooks only leave their ends in a queue.
+    """
 
     def __init__(self) -> None:
         self._done: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
@@ -56,14 +59,20 @@ class AlertDesk:
         hooks = dict(_hooks(context))
         if not hooks:
             return
-        told = context.plan.redactor(sentence)
-        context.record("alert", occasion=occasion, sentence=told, hooks=list(hooks))
-        facts = _facts(context, occasion, told)
+        clock = context.world.clock
+        masked = context.plan.redactor(sentence)
+        context.record(AlertSent(occasion=occasion, sentence=masked, hooks=tuple(hooks)))
+        facts = _facts(context, occasion, masked)
         for name, hook in hooks.items():
-            call = _Call(occasion, name, time.monotonic())
+            call = _Call(occasion, name, clock.mono())
             self._open.add(call)
+            # A thread and not a wait: at three in the morning the hook's server is what is down,
+            # and the rollback must not find out by its time-out.
             threading.Thread(
-                target=self._run, args=(call, hook, facts), daemon=True, name=f"alert-{name}"
+                target=self._run,
+                args=(call, hook, facts, clock),
+                daemon=True,
+                name=f"alert-{name}",
             ).start()
 
     def collect(self, context: RunContext) -> None:
@@ -73,42 +82,46 @@ class AlertDesk:
             if outcome.call in self._open:
                 self._end(context, outcome)
         limit = context.plan.limits.alert_timeout_seconds + _KILL_GRACE_SECONDS
-        now = time.monotonic()
-        for call in [one for one in self._open if now - one.began > limit]:
+        now = context.world.clock.mono()
+        for call in [call for call in self._open if now - call.began > limit]:
+            # Told once and left alone: its thread ends with the process, if it ever ends.
             failure = f"no end within alert_timeout_seconds {limit - _KILL_GRACE_SECONDS:g} s"
             self._end(context, _Outcome(call, failure, (now - call.began) * 1000))
 
     def leave(self, context: RunContext) -> None:
         """The run ends: what is still under way is told to be so, and left."""
+        # Before the record that closes the run: after that one the journal is final.
         self.collect(context)
         for call in list(self._open):
-            took_ms = (time.monotonic() - call.began) * 1000
+            took_ms = (context.world.clock.mono() - call.began) * 1000
             self._end(context, _Outcome(call, "still under way when the run ended", took_ms))
 
-    def drain(self, *, seconds: float) -> None:
+    def drain(self, context: RunContext) -> None:
         """Give hooks under way their time before the process ends; nothing is recorded."""
-        deadline = time.monotonic() + seconds
+        clock = context.world.clock
+        deadline = clock.mono() + context.plan.limits.alert_timeout_seconds
         for thread in threading.enumerate():
             if thread.name.startswith("alert-"):
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(max(0.0, deadline - clock.mono()))
 
     def _end(self, context: RunContext, outcome: _Outcome) -> None:
         self._open.discard(outcome.call)
         context.record(
-            "alert_ended",
-            occasion=outcome.call.occasion,
-            hook=outcome.call.hook,
-            ok=not outcome.failure,
-            sentence=context.plan.redactor(outcome.failure) or "delivered",
-            took_ms=round(outcome.took_ms, 3),
+            AlertEnded(
+                occasion=outcome.call.occasion,
+                hook=outcome.call.hook,
+                ok=not outcome.failure,
+                sentence=context.plan.redactor(outcome.failure) or "delivered",
+                took_ms=round(outcome.took_ms, 3),
+            )
         )
 
-    def _run(self, call: _Call, hook: _Hook, facts: Mapping[str, str]) -> None:
+    def _run(self, call: _Call, hook: _Hook, facts: Mapping[str, str], clock: Clock) -> None:
         try:
             failure = hook(facts)
         except Exception as error:  # noqa: BLE001  whatever a hook does, the run goes on
             failure = f"{type(error).__name__}: {error}"
-        self._done.put(_Outcome(call, failure, (time.monotonic() - call.began) * 1000))
+        self._done.put(_Outcome(call, failure, (clock.mono() - call.began) * 1000))
 
 
 _Hook = Callable[[Mapping[str, str]], str]
@@ -121,7 +134,7 @@ def _facts(context: RunContext, occasion: str, sentence: str) -> dict[str, str]:
         "occasion": occasion,
         "state": context.history.state.value,
         "sentence": sentence,
-        "utc": utc_text(),
+        "utc": utc_text(context.world.clock.wall()),
         "decide": f"ctp-runbook hold|resume|rollback --run {context.run.path}",
     }
 
@@ -132,45 +145,34 @@ def _hooks(context: RunContext) -> Iterator[tuple[str, _Hook]]:
     if plan.alert_command:
         room = private_dir(context.run)
         yield "command", lambda facts: _run_command(context, room, facts, seconds=seconds)
-    if plan.alert_webhook_url:
-        yield "webhook", lambda facts: _post(plan.alert_webhook_url, facts, seconds=seconds)
+    if url := plan.alert_webhook_url:
+        post = context.world.outcry.post_json
+        yield "webhook", lambda facts: post(url, facts, seconds=seconds)
 
 
 def _run_command(
     context: RunContext, room: Path, facts: Mapping[str, str], *, seconds: float
 ) -> str:
     """Run ALERT_CMD with the facts as ``CTP_ALERT_…``; why it failed, or nothing."""
-    from ctp_runbook.host.held_command import HeldCommand
-
-    told = {f"CTP_ALERT_{name.upper()}": value for name, value in facts.items()}
-    output = room / f"alert-{time.monotonic_ns()}.out"
-    env = {**context.environment_of(), **told}
-    held = HeldCommand(context.plan.alert_command, cwd=context.cwd, env=env, output=output)
+    world = context.world
+    env = context.environment_of()
+    env |= {f"CTP_ALERT_{name.upper()}": value for name, value in facts.items()}
+    # Two alerts may be under way at once, each with an output of its own.
+    output = room / f"alert-{threading.get_ident()}-{world.clock.mono():.6f}.out"
+    held = world.commands.hold(context.plan.alert_command, cwd=context.cwd, env=env, output=output)
     try:
         held.release()
-        end = held.wait(deadline=time.monotonic() + seconds, interrupt=lambda: "")
+        end = held.wait(deadline=world.clock.mono() + seconds, interrupt=lambda: "")
         held.end(term_grace=0.2, kill_grace=_KILL_GRACE_SECONDS / 2)
-        said = output.read_bytes()[-_SAID_BYTES:].decode(errors="replace").strip()
+        size = world.files.size_of(output)
+        tail = world.files.read(output, start=max(0, size - _SAID_BYTES))
     finally:
         held.close()
-        output.unlink(missing_ok=True)
+        world.files.remove(output)
     if end.timed_out:
         return f"no end within alert_timeout_seconds {seconds:g} s"
+    if end.exit_code == 0:
+        return ""
+    said = tail.decode(errors="replace").strip()
     last = f"; it said: {said.splitlines()[-1][:200]}" if said else ""
-    return "" if end.exit_code == 0 else f"exit {end.exit_code}{last}"
-
-
-def _post(url: str, facts: Mapping[str, str], *, seconds: float) -> str:
-    """POST the facts as JSON to ALERT_WEBHOOK_URL; why it failed, or nothing."""
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
-
-    body = json.dumps(dict(facts)).encode()
-    asked = Request(url, data=body, headers={"Content-Type": "application/json"})
-    try:
-        with urlopen(asked, timeout=seconds) as answer:
-            return "" if 200 <= answer.status < 300 else f"HTTP {answer.status}"
-    except HTTPError as error:
-        return f"HTTP {error.code}"
-    except (URLError, OSError, ValueError) as error:
-        return f"not delivered: {getattr(error, 'reason', error)}"
+    return f"exit {end.exit_code}{last}"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ctp_runbook.errors import JournalError, RunRefused
-from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
-from ctp_runbook.record.kinds import GuardianStarted, OrchestratorStarted
+from ctp_runbook.record.kinds import (
+    GuardianFacts,
+    GuardianStarted,
+    OrchestratorStarted,
+    Payload,
+    RequestAnswered,
+)
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole", "unstarted_sentence"]
 
+# A guardian needs some of them to bring an orchestrator back, more on a busy host.
 _UNATTENDED_SECONDS = 15.0
+_TORN_TRIES, _TORN_SECONDS = 20, 0.05
 
 
 def read_history(run: RunDir) -> History:
@@ -25,27 +32,24 @@ def read_history(run: RunDir) -> History:
     return History.of(read_journal(run.journal).records)
 
 
-def is_attended(run: RunDir) -> bool:
+def is_attended(run: RunDir, *, world: World = HERE) -> bool:
     """True while an orchestrator or a guardian of this run lives."""
-    return _is_attended(read_history(run))
+    return _is_attended(read_history(run), world)
 
 
-def _is_attended(history: History) -> bool:
-    return any(is_running(identity) for identity in _attendants(history.records))
+def _is_attended(history: History, world: World) -> bool:
+    return any(map(world.processes.is_running, _attendants(history.records)))
 
 
-def _attendants(records: tuple[Record, ...]) -> list[Identity]:
-    found = []
+def _attendants(records: tuple[Record, ...]) -> Iterator[Identity]:
+    """Every orchestrator and guardian there was: any of them may still be at it."""
     for record in records:
-        if isinstance(record.payload, OrchestratorStarted):
-            writer = record.writer
-            found.append(Identity(writer.pid, writer.start_ticks, record.boot_id))
-            if guardian := record.payload.guardian:
-                found.append(Identity(guardian.pid, guardian.start_ticks, record.boot_id))
-        elif isinstance(record.payload, GuardianStarted):
-            started = record.payload
-            found.append(Identity(started.pid, started.start_ticks, record.boot_id))
-    return found
+        who: Payload | GuardianFacts | None = record.payload
+        if isinstance(who, OrchestratorStarted):
+            yield Identity(record.writer.pid, record.writer.start_ticks, record.boot_id)
+            who = who.guardian
+        if isinstance(who, GuardianFacts | GuardianStarted):
+            yield Identity(who.pid, who.start_ticks, record.boot_id)
 
 
 def follow(
@@ -54,36 +58,36 @@ def follow(
     until: Callable[[History], bool],
     on_change: Callable[[History], None] | None = None,
     poll_seconds: float = 0.2,
+    world: World = HERE,
 ) -> History:
     """Read the journal until ``until`` holds or the run is over and its evidence written.
 
     ``on_change`` is called with each new state of affairs. Raises RunRefused when nobody
     conducts the run any more.
     """
-    seen = -1
+    clock, seen = world.clock, -1
     unattended_since: float | None = None
     while True:
-        history = read_whole(run)
+        history = read_whole(run, world=world)
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
                 on_change(history)
-        is_over = history.closed is not None and run.manifest.exists()
+        # The manifest comes last: a viewer that goes at ``closed`` would read half the evidence.
+        is_over = history.closed is not None and world.files.exists(run.manifest)
         if is_over or (history.closed is None and until(history)):
             return history
-        if _is_attended(history):
-            unattended_since = None
-        else:
-            unattended_since = unattended_since or time.monotonic()
-            if time.monotonic() - unattended_since > _UNATTENDED_SECONDS:
-                raise RunRefused(_unattended_sentence(run, history))
-        time.sleep(poll_seconds)
+        now = clock.mono()
+        unattended_since = None if _is_attended(history, world) else unattended_since or now
+        if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
+            raise RunRefused(_unattended_sentence(run, history))
+        clock.sleep(poll_seconds)
 
 
-def answer_in(history: History, name: str) -> Record | None:
+def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     """The orchestrator's answer to the request in file ``name``; None while there is none."""
-    answers = (r for r in reversed(history.records) if r.kind == "answer")
-    return next((record for record in answers if record.payload["file"] == name), None)
+    answers = history.of_kind(RequestAnswered)
+    return next((answer for answer in answers if answer.payload.file == name), None)
 
 
 def _unattended_sentence(run: RunDir, history: History) -> str:
@@ -104,11 +108,11 @@ def unstarted_sentence(run: RunDir) -> str:
     )
 
 
-def read_whole(run: RunDir) -> History:
+def read_whole(run: RunDir, *, world: World = HERE) -> History:
     """The history; a record caught in the middle of its write is read a moment later."""
-    for _ in range(20):
+    for _ in range(_TORN_TRIES):
         try:
             return read_history(run)
         except JournalError:
-            time.sleep(0.05)
+            world.clock.sleep(_TORN_SECONDS)
     return read_history(run)

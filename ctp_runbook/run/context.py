@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal
-from ctp_runbook.record.kinds import Payload, of_kind
+from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.kinds import Finding, Payload, StepNotDone
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.world import HERE, World
 
-__all__ = ["RunContext"]
+__all__ = ["Asking", "Graces", "RunContext"]
+
+_P = TypeVar("_P", bound=Payload)
+
+# A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
+_LEAST_ASK_SECONDS = 0.5
+
+
+class Asking(TypedDict):
+    """How a probe is asked on behalf of a run: where, with what environment, for how long."""
+
+    cwd: Path
+    env: Mapping[str, str]
+    seconds: float
+    interrupt: Callable[[], str]
+
+
+class Graces(TypedDict):
+    """How many seconds TERM and then KILL are waited for."""
+
+    term_grace: float
+    kill_grace: float
 
 
 @dataclass(frozen=True)
@@ -23,7 +46,8 @@ class RunContext:
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
     (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
-    a person, by an occasion and a sentence; it neither waits nor fails.
+    a person, by an occasion and a sentence; it neither waits nor fails. ``world`` is the host all
+    of it happens on.
     """
 
     run: RunDir
@@ -33,27 +57,56 @@ class RunContext:
     environ: Mapping[str, str]
     interrupt: Callable[[], str] = field(default=lambda: "")
     alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
+    world: World = HERE
     _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
 
-    def record(self, kind: str | Payload, **payload: Any) -> None:
+    def record(self, payload: _P) -> Record[_P]:
         """Append to the journal, redacted."""
-        made = of_kind(kind, payload) if isinstance(kind, str) else kind
-        self.journal.append(self.plan.redactor.data(made))
+        # Here and nowhere else, so that no writer of a record can forget it.
+        redacted: _P = self.plan.redactor.data(payload)
+        return self.journal.append(redacted)
+
+    def warn(self, sentence: str) -> None:
+        """Append a finding that a reviewer should read, and that stops nothing."""
+        self.record(Finding(severity="warning", sentence=sentence))
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
         """Append that ``step`` is not done, and why."""
         self.record(
-            "step_not_done",
-            step=step.name,
-            phase=step.phase.value,
-            status=status.value,
-            reason=reason,
-            command=step.command,
+            StepNotDone(
+                step=step.name,
+                phase=step.phase,
+                status=status,
+                reason=reason,
+                command=step.command,
+            )
         )
+
+    def asking(self, *, deadline: float | None = None) -> Asking:
+        """What a probe gets: ``alive_timeout_seconds``, less where ``deadline`` comes first."""
+        seconds = self.plan.limits.alive_timeout_seconds
+        if deadline is not None:
+            left = deadline - self.world.clock.mono()
+            seconds = min(seconds, max(_LEAST_ASK_SECONDS, left))
+        return {
+            "cwd": self.cwd,
+            "env": self.environment_of(),
+            "seconds": seconds,
+            "interrupt": self.interrupt,
+        }
+
+    def graces(self, *, most: float = math.inf) -> Graces:
+        """The graces of limits.toml, each cut to ``most`` seconds."""
+        limits = self.plan.limits
+        return {
+            "term_grace": min(limits.term_grace_seconds, most),
+            "kill_grace": min(limits.kill_grace_seconds, most),
+        }
 
     @property
     def history(self) -> History:
         """The journal so far, folded."""
+        # It is asked for ten times a second while something waits: only what is new is folded.
         known = self._folded[0]
         if new := self.journal.records[len(known.records) :]:
             self._folded[0] = known.then(new)
@@ -67,4 +120,5 @@ class RunContext:
             "CTP_RUN_DIR": str(run.path),
             "CTP_EVIDENCE_DIR": str(run.evidence),
         }
+        # What a probe starts has no CTP_STEP: it would be taken for something a step left behind.
         return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}

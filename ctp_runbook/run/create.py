@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.errors import InputError
@@ -15,11 +13,19 @@ from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
-from ctp_runbook.record.kinds import PlanFacts, PlanFiles, PlannedStep, RunCreated, WatchFacts
+from ctp_runbook.record.kinds import (
+    Payload,
+    PlanFacts,
+    PlanFiles,
+    PlannedStep,
+    RunCreated,
+    WatchFacts,
+)
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
+from ctp_runbook.run.world import HERE, World
 
-__all__ = ["RunOptions", "header_of", "operator_name", "overrides_of", "write_plan"]
+__all__ = ["RunOptions", "Undone", "header_of", "operator_name", "overrides_of", "write_plan"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,15 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse what is not of its type, whoever asks."""
-        flags = ("execute", "probe", "force_rollback")
-        texts = ("plan_sha256", "by", "parent_run")
-        excuses = ("short_watch_reason", "accept_unmeasured", "accept_late")
         wrong = [
-            *(one for name in flags for one in parameters.flag(name, getattr(self, name))),
-            *(one for name in texts for one in parameters.text(name, getattr(self, name))),
-            *(one for name in excuses for one in parameters.reason(name, getattr(self, name))),
+            problem
+            for check, names in (
+                (parameters.flag, ("execute", "probe", "force_rollback")),
+                (parameters.text, ("plan_sha256", "by", "parent_run")),
+                (parameters.reason, ("short_watch_reason", "accept_unmeasured", "accept_late")),
+            )
+            for name in names
+            for problem in check(name, getattr(self, name))
         ]
         if wrong:
             raise InputError(
@@ -64,26 +72,39 @@ class RunOptions:
         return measured_durations(environment, roots)
 
 
+@dataclass(frozen=True)
+class Undone:
+    """What a rollback takes over from the completed run that it undoes.
+
+    ``plan_files`` go into plan/, ``records`` stand after the header; ``cwd`` is where its commands
+    ran.
+    """
+
+    reason: str
+    rehearsal: bool
+    cwd: str
+    plan_files: Mapping[str, bytes]
+    records: tuple[Payload, ...]
+
+
 def operator_name() -> str:
     """The user who asks, for the record."""
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid {os.getuid()}"
+    return HERE.caller.user_name()
 
 
-def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[str, tuple[str, str]]:
+def overrides_of(
+    plan: Plan, options: RunOptions, measured: Measured, *, world: World
+) -> dict[str, tuple[str, str]]:
     """Each refusal that a reason was given against: by flag, the reason and what was refused."""
     if options.execute is not True:
         return {}
-    now = datetime.now(UTC)
-    found = {}
-    for name, refused in refusals_by_flag(plan, measured, now=now).items():
+    # A reason counts against something that was refused: given in advance, just in case, it would
+    # stand in the record as an exception that nobody made.
+    overrides = {}
+    for name, refused in refusals_by_flag(plan, measured, now=world.now).items():
         reason: str = getattr(options, name)
         if refused and reason.strip():
-            found[name] = (reason, "; ".join(refused))
+            overrides[name] = (reason, "; ".join(refused))
     least = plan.limits.min_watch_minutes
     if (
         options.short_watch_reason.strip()
@@ -91,27 +112,32 @@ def overrides_of(plan: Plan, options: RunOptions, measured: Measured) -> dict[st
         and not plan.is_rehearsal
     ):
         refused_watch = f"a watch of {plan.monitor_minutes:g} min < min_watch_minutes {least:g}"
-        found["short_watch"] = (options.short_watch_reason, refused_watch)
-    return found
+        overrides["short_watch"] = (options.short_watch_reason, refused_watch)
+    return overrides
 
 
-def write_plan(run: RunDir, plan: Plan, measured: Measured) -> dict[str, str]:
+def write_plan(
+    run: RunDir, plan: Plan, measured: Measured, *, undone: Undone | None, world: World
+) -> dict[str, str]:
     """Write plan/, without secrets; the SHA-256 of each file as it stands there."""
-    files = {
+    # By their bytes, for the digest; what no UTF-8 can say must not keep the rest from being masked.
+    paths = {
         "ctp_cutover.template.env": plan.cutover_template,
         "ctp_rollback_drill.template.env": plan.rollback_template,
         "limits.toml": plan.limits_file,
         "watch.toml": plan.watch_file,
     }
     texts = {
-        name: plan.redactor(path.read_bytes().decode("utf-8", errors="replace"))
-        for name, path in files.items()
+        name: plan.redactor(world.files.read(path).decode("utf-8", errors="replace"))
+        for name, path in paths.items()
     }
     texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan, measured)
     texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan, measured)
-    for name, text in texts.items():
-        (run.plan / name).write_bytes(text.encode())
-    return {name: digest_of(text.encode()) for name, text in texts.items()}
+    files = {name: text.encode() for name, text in texts.items()}
+    files |= undone.plan_files if undone else {}
+    for name, data in files.items():
+        world.files.append(run.plan / name, data)
+    return {name: digest_of(data) for name, data in files.items()}
 
 
 def header_of(
@@ -121,39 +147,40 @@ def header_of(
     *,
     measured: Measured,
     overrides: Mapping[str, str],
-    reason: str,
-    rehearsal: bool,
+    undone: Undone | None,
+    world: World,
 ) -> RunCreated:
-    """The first payload of the journal, redacted, but for digests: what the run is, and its plan.
-
-    ``reason`` and ``rehearsal`` are those of the run that this one undoes.
-    """
+    """The first payload of the journal, redacted, but for digests: what the run is, and its plan."""
     copies = {
         name: str(Path(path).absolute())
         for name in ("cutover_output", "rollback_output")
         if (path := getattr(options, name)) is not None
     }
+    # Whatever whoever takes the run up will need, from another folder and without its options: all
+    # names are absolute, and the guardian finds restarts_max here, for it never loads the plan.
     header = RunCreated(
         run_id=run.run_id,
         environment=plan.environment,
+        # What is not True itself acts on nothing, whatever it may be instead.
         dry_run=options.execute is not True,
-        rehearsal=rehearsal,
+        rehearsal=undone.rehearsal if undone else plan.is_rehearsal,
         plan_sha256=plan.sha256,
-        created_by=options.by or operator_name(),
-        host=os.uname().nodename,
+        created_by=options.by or world.caller.user_name(),
+        host=world.caller.host_name(),
         probe=options.probe,
         force_rollback=options.force_rollback,
         forced_after_seconds=plan.forced_rollback_after_seconds,
         restarts_max=plan.limits.restarts_max,
         short_watch_reason=options.short_watch_reason,
         parent_run=options.parent_run,
-        cwd=str(Path.cwd()),
+        cwd=undone.cwd if undone else str(world.caller.folder()),
         files=PlanFiles(**{name: str(getattr(plan, name).absolute()) for name in PLAN_FILES}),
         copies=copies,
         plan=_plan_facts(plan),
         measured=measured,
         overrides=dict(overrides),
-        reason=reason,
+        reason=undone.reason if undone else "",
+        # Digests come later: of secrets' copies none may be redacted by chance.
         plan_files={},
         kept_files={},
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.record.kinds import Closed, StateEntered
 from ctp_runbook.run.context import RunContext
 
 __all__ = ["simulate"]
@@ -10,23 +13,25 @@ __all__ = ["simulate"]
 _PATH = (State.GATING, State.READY, State.SWITCHING)
 
 
-def simulate(context: RunContext, *, gaps: tuple[str, ...] = ()) -> Outcome:
+def simulate(context: RunContext, *, gaps: Sequence[str] = ()) -> Outcome:
     """Write the dry run down and close it; ``gaps`` is what its probes found in the way."""
     plan = context.plan
     for state, steps in zip(_PATH, (plan.gates, (), plan.switch), strict=True):
-        context.record("state", to=state.value, reason="dry run")
+        context.record(StateEntered(to=state, reason="dry run"))
         for step in steps:
             context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
     for warning in plan.warnings:
-        context.record("finding", severity="warning", sentence=warning)
+        context.warn(warning)
+    # Nothing stands in the way is all that a dry run can say: no step of it proved an effect.
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
     sentence = "; ".join(gaps) if gaps else "dry run: nothing stands in the way; nothing was done"
     context.record(
-        "closed",
-        outcome=outcome.value,
-        exit_code=outcome.exit_code,
-        sentence=sentence,
-        failed_step="preflight" if gaps else "",
-        running={},
+        Closed(
+            outcome=outcome,
+            exit_code=outcome.exit_code,
+            sentence=sentence,
+            failed_step="preflight" if gaps else "",
+            running={},
+        )
     )
     return outcome

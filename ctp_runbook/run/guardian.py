@@ -9,36 +9,34 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import select
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.daemon import scope_prefix
-from ctp_runbook.host.process import end_group, group_members, identity_of, is_running
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.kinds import GuardianFacts, GuardianStarted
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:  # the guardian itself stays small
     from ctp_runbook.run.context import RunContext
 
 __all__ = ["GuardianWatch", "end_leftovers", "main", "shares_control_group", "spawn_guardian"]
 
-_PR_SET_CHILD_SUBREAPER = 36
 _LOOK_SECONDS = 0.2
 _GUARDIAN_LOOK_SECONDS = 0.5
+# With the pauses between them about 25 s: long enough for a disk that is full for a moment. What
+# cannot be started in that time needs a person, who is called.
 _ATTEMPTS_MAX = 8
 _PAUSE_SECONDS = 0.3
 _PAUSE_MAX_SECONDS = 5.0
-_RESTARTS_MAX = 3
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     """``python -m ctp_runbook.run.guardian RUN_DIR --lock-fd N [--adopt PID]``."""
     parser = argparse.ArgumentParser(prog="ctp_runbook.run.guardian")
     parser.add_argument("run_dir", type=Path)
@@ -47,146 +45,139 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", default="", help="why the run is taken up again")
     parser.add_argument("--asked", default="", help="what the run is started for")
     options = parser.parse_args(argv)
-    import ctypes
-
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    run = RunDir(options.run_dir)
-    if options.adopt:
-        orchestrator = identity_of(options.adopt)
-    else:
-        orchestrator = _start(run, options, resume=options.resume, roll_back=False)
-    for attempt in range(1, _ATTEMPTS_MAX + 1):
-        if orchestrator is not None:
-            _wait(orchestrator)
-        if _is_finished(run):
-            return 0
-        if attempt < _ATTEMPTS_MAX:
-            time.sleep(min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS))
-            orchestrator = _restart(run, options, restarts=attempt - 1)
-    _give_up(run)
-    return 1
-
-
-def _give_up(run: RunDir) -> None:
-    import syslog
-
-    sentence = (
-        f"guardian: run {run.run_id}: the orchestrator cannot be kept alive; nobody conducts the "
-        f"run: see {run.logs}, then `ctp-runbook resume --run {run.path}`"
-    )
-    syslog.syslog(syslog.LOG_CRIT, f"ctp-runbook: {sentence}")
-    print(sentence, file=sys.stderr, flush=True)
-
-
-def _restart(run: RunDir, options: argparse.Namespace, *, restarts: int) -> Identity | None:
-    """Start the orchestrator again; ``restarts`` counts also what no journal could record."""
-    try:
-        history = History.of(read_journal(run.journal).records)
-    except JournalError as error:
-        print(f"guardian: {error}", file=sys.stderr, flush=True)
-        return None
-    ended = end_leftovers(history)
-    told = f"; ended the group of {ended}" if ended else ""
-    print("guardian: the orchestrator died; starting it again", file=sys.stderr, flush=True)
-    most = int(history.created.get("restarts_max", _RESTARTS_MAX))
-    return _start(
-        run,
-        options,
-        resume=f"the orchestrator died and was started again{told}",
-        roll_back=max(restarts, history.restarts) >= most,
+    return _Guardian(RunDir(options.run_dir), options.lock_fd, options.asked, world).keep(
+        adopt=options.adopt, resume=options.resume
     )
 
 
-def end_leftovers(history: History) -> str:
+@dataclass(frozen=True)
+class _Guardian:
+    """Keeps one run conducted; ``lock`` is the environment's, handed on to each orchestrator."""
+
+    run: RunDir
+    lock: int
+    asked: str
+    world: World
+
+    def keep(self, *, adopt: int, resume: str) -> int:
+        """Start an orchestrator, or adopt one, and another whenever it dies; an exit code."""
+        # A step's command whose orchestrator dies comes to this process, and not to init: its end
+        # is seen, and no zombie keeps a pid that somebody is asked about.
+        self.world.daemons.adopt_orphans()
+        if adopt:
+            orchestrator = self.world.processes.identity_of(adopt)
+        else:
+            orchestrator = self._start(resume=resume, roll_back=False)
+        for attempt in range(1, _ATTEMPTS_MAX + 1):
+            if orchestrator is not None:
+                self._wait(orchestrator)
+            if self._is_finished:
+                return 0
+            if attempt < _ATTEMPTS_MAX:
+                # The first time at once: with both generations down every second is paid for.
+                pause = min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS)
+                self.world.clock.sleep(pause)
+                orchestrator = self._restart(restarts=attempt - 1)
+        self.world.outcry.cry_out(
+            f"guardian: run {self.run.run_id}: the orchestrator cannot be kept alive; nobody "
+            f"conducts the run: see {self.run.logs}, then `ctp-runbook resume --run "
+            f"{self.run.path}`"
+        )
+        return 1
+
+    def _wait(self, orchestrator: Identity) -> None:
+        """Wait until the orchestrator is gone, and let go whatever was orphaned meanwhile."""
+        while not self.world.processes.wait_gone(orchestrator, seconds=_LOOK_SECONDS):
+            self.world.daemons.reap()
+        self.world.daemons.reap()
+
+    @property
+    def _is_finished(self) -> bool:
+        """True when the journal is closed and the manifest, written last, is there."""
+        with contextlib.suppress(JournalError):
+            history = History.of(read_journal(self.run.journal).records)
+            return history.closed is not None and self.world.files.exists(self.run.manifest)
+        return False
+
+    def _restart(self, *, restarts: int) -> Identity | None:
+        """Start the orchestrator again; ``restarts`` counts also what no journal could record."""
+        try:
+            history = History.of(read_journal(self.run.journal).records)
+        except JournalError as error:
+            print(f"guardian: {error}", file=sys.stderr, flush=True)
+            return None
+        # Before anything is started: a stop command that still runs would stop what comes next.
+        step = end_leftovers(history, world=self.world)
+        leftovers = f"; ended the group of {step}" if step else ""
+        print("guardian: the orchestrator died; starting it again", file=sys.stderr, flush=True)
+        return self._start(
+            resume=f"the orchestrator died and was started again{leftovers}",
+            # What kills it each time kills the next one too: the old stack is known to work.
+            roll_back=max(restarts, history.restarts) >= history.created.restarts_max,
+        )
+
+    def _start(self, *, resume: str, roll_back: bool) -> Identity | None:
+        command = _command(
+            "orchestrator",
+            self.run,
+            guardian_pid=str(self.world.processes.own_identity().pid),
+            lock_fd=str(self.lock),
+            resume=resume,
+            roll_back=roll_back,
+            # Each time: the one before may have died before it wrote down what it was started for.
+            asked=self.asked,
+        )
+        log = self.run.logs / "orchestrator.log"
+        pid = self.world.daemons.spawn_detached(command, log=log, lock=self.lock)
+        return self.world.processes.identity_of(pid)
+
+
+def _command(module: str, run: RunDir, **options: str | bool) -> list[str]:
+    """The command line of a module of this room; an option that says nothing is left out."""
+    words = [sys.executable, "-m", f"ctp_runbook.run.{module}", str(run.path)]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name.replace('_', '-')}")
+        elif value:
+            words.append(f"--{name.replace('_', '-')}={value}")
+    return words
+
+
+def end_leftovers(history: History, *, world: World = HERE) -> str:
     """End the process group of a step whose end nobody saw; the step's name, if there was one."""
+    processes = world.processes
     for step in history.unfinished:
-        leader = identity_of(step.pid)
+        leader = processes.identity_of(step.pid)
         is_reused = leader is not None and leader.start_ticks != step.start_ticks
-        if step.pid and not is_reused and group_members(step.pid):
-            end_group(step.pid, term_grace=1.0, kill_grace=2.0)
+        if step.pid and not is_reused and processes.group_members(step.pid):
+            processes.end_group(step.pid, term_grace=1.0, kill_grace=2.0)
             return step.name
     return ""
 
 
-def _is_finished(run: RunDir) -> bool:
-    """True when the journal is closed and the manifest, written last, is there."""
-    with contextlib.suppress(JournalError):
-        history = History.of(read_journal(run.journal).records)
-        return history.closed is not None and run.manifest.exists()
-    return False
-
-
-def _start(
-    run: RunDir, options: argparse.Namespace, *, resume: str, roll_back: bool
-) -> Identity | None:
-    lock_fd = options.lock_fd
-    arguments = [sys.executable, "-m", "ctp_runbook.run.orchestrator", str(run.path)]
-    arguments += ["--guardian-pid", str(os.getpid()), "--lock-fd", str(lock_fd)]
-    arguments += ["--resume", resume] if resume else []
-    arguments += ["--roll-back"] if roll_back else []
-    # Each time: the one before may have died before it wrote down what the run was started for.
-    arguments += ["--asked", options.asked] if options.asked else []
-    return identity_of(_spawn_detached(arguments, log=run.logs / "orchestrator.log", keep=lock_fd))
-
-
-def _wait(orchestrator: Identity) -> None:
-    """Until the orchestrator is gone; reaps whatever was orphaned to this process meanwhile."""
-    while is_running(orchestrator):
-        with contextlib.suppress(OSError):
-            fd = os.pidfd_open(orchestrator.pid)
-            try:
-                select.select([fd], [], [], _LOOK_SECONDS)
-            finally:
-                os.close(fd)
-        _reap()
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
 def spawn_guardian(
-    run: RunDir, *, lock_fd: int, adopt: int = 0, resume: str = "", asked: str = ""
+    run: RunDir,
+    *,
+    lock_fd: int,
+    adopt: int = 0,
+    resume: str = "",
+    asked: str = "",
+    world: World = HERE,
 ) -> Identity:
     """Start a guardian in a session (and where systemd runs, a scope) of its own."""
-    arguments = [sys.executable, "-m", "ctp_runbook.run.guardian", str(run.path)]
-    arguments += ["--lock-fd", str(lock_fd)]
-    arguments += ["--adopt", str(adopt)] if adopt else []
-    arguments += ["--resume", resume] if resume else []
-    arguments += ["--asked", asked] if asked else []
-    prefix, _ = scope_prefix()
-    arguments = [*prefix, *arguments]
-    pid = _spawn_detached(arguments, log=run.logs / "guardian.log", keep=lock_fd)
-    return identity_of(pid) or Identity(pid, 0)
+    prefix, _ = world.daemons.scope_prefix()
+    command = _command(
+        "guardian", run, lock_fd=str(lock_fd), adopt=str(adopt or ""), resume=resume, asked=asked
+    )
+    pid = world.daemons.spawn_detached(
+        [*prefix, *command], log=run.logs / "guardian.log", lock=lock_fd
+    )
+    return world.processes.identity_of(pid) or Identity(pid, 0)
 
 
-def _spawn_detached(arguments: list[str], *, log: Path, keep: int) -> int:
-    """Start a process in a session of its own, output to ``log``, with one descriptor kept.
-
-    Nobody is to wait for it, so it is no Popen, which would complain about that.
-    """
-    os.set_inheritable(keep, True)
-    try:
-        return os.posix_spawnp(
-            arguments[0],
-            arguments,
-            os.environ,
-            setsid=True,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-        )
-    finally:
-        os.set_inheritable(keep, False)
-
-
-def shares_control_group() -> str:
+def shares_control_group(*, world: World = HERE) -> str:
     """A warning when what is started here ends with the caller's control group; else nothing."""
-    _, lack = scope_prefix()
+    _, lack = world.daemons.scope_prefix()
     if not lack:
         return ""
     return (
@@ -199,31 +190,36 @@ def shares_control_group() -> str:
 class GuardianWatch:
     """The orchestrator's eye on its guardian: a dead one is replaced."""
 
-    def __init__(self, run: RunDir, *, pid: int, lock_fd: int) -> None:
-        self._run, self._lock_fd = run, lock_fd
-        self._identity = identity_of(pid) if pid else None
+    def __init__(self, run: RunDir, *, pid: int, lock_fd: int, world: World = HERE) -> None:
+        self._run, self._lock_fd, self._world = run, lock_fd, world
+        self._identity = world.processes.identity_of(pid) if pid else None
         self._next_look = 0.0
 
     @property
-    def described(self) -> dict[str, int] | None:
+    def facts(self) -> GuardianFacts | None:
         """Who it is, for the record; None when there is none."""
         known = self._identity
-        return {"pid": known.pid, "start_ticks": known.start_ticks} if known else None
+        return GuardianFacts(pid=known.pid, start_ticks=known.start_ticks) if known else None
 
     def look(self, context: RunContext) -> None:
         """Look at most twice a second; start a new guardian when the old one is gone."""
-        now = time.monotonic()
+        now = self._world.clock.mono()
+        # Without the lock there is nothing to hand on: it is conducted by whoever started it.
         if self._lock_fd < 0 or now < self._next_look:
             return
         self._next_look = now + _GUARDIAN_LOOK_SECONDS
-        if self._identity is None or is_running(self._identity):
+        if self._identity is None or self._world.processes.is_running(self._identity):
             return
-        self._identity = spawn_guardian(self._run, lock_fd=self._lock_fd, adopt=os.getpid())
+        own = self._world.processes.own_identity().pid
+        self._identity = spawn_guardian(
+            self._run, lock_fd=self._lock_fd, adopt=own, world=self._world
+        )
         context.record(
-            "guardian_started",
-            pid=self._identity.pid,
-            start_ticks=self._identity.start_ticks,
-            reason="the one before it died",
+            GuardianStarted(
+                pid=self._identity.pid,
+                start_ticks=self._identity.start_ticks,
+                reason="the one before it died",
+            )
         )
 
 

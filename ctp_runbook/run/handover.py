@@ -10,12 +10,12 @@ it the step fails in words. It never counts as "nothing works, nothing differs".
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
+from ctp_runbook.record.kinds import ActEnded, ActStarted, ProbeAnswered, TradingStateRead
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
@@ -32,8 +32,12 @@ __all__ = [
 ]
 
 _CENT = 0.005
+_CANCEL = "cancel_working_orders"
 # More differences than these are one difference, and the sentence is to be read.
 _SHOWN_GAPS = 20
+# Of the time for cancelling, what TERM may take where the command hangs; KILL as much again.
+_GRACE_SHARE = 0.15
+_LEAST_GRACE_SECONDS = 0.2
 
 
 def unreadable_state(context: RunContext) -> str:
@@ -50,18 +54,20 @@ def unreadable_state(context: RunContext) -> str:
     except ProbeError as error:
         why = str(error)
     context.record(
-        "probe",
-        subject=engine.name,
-        question="trading_state",
-        ok=not why,
-        observed=why or "its trading state is whole",
-        expected="a whole trading state",
+        ProbeAnswered(
+            subject=engine.name,
+            question="trading_state",
+            ok=not why,
+            observed=why or "its trading state is whole",
+            expected="a whole trading state",
+        )
     )
     return why
 
 
 def settle_before_stop(context: RunContext, *, deadline: float) -> str:
-    """Deal with working orders and keep the snapshot; why the old engine may not be stopped."""
+    """Deal with working orders and keep the snapshot; why the old engine may not be stopped, or
+    nothing."""
     if not context.plan.trading_state_command:
         return ""
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
@@ -69,6 +75,7 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     try:
         state = _read(context, engine)
         if policy == "cancel" and state.working_orders:
+            # The runner has stopped: no new order comes while these go.
             cancel_working_orders(context, engine, deadline=deadline)
             state = _read_until_none_works(context, engine, deadline=deadline)
     except ProbeError as error:
@@ -95,8 +102,9 @@ def handover_gap(context: RunContext) -> str:
     _record(context, engine, after)
     hands_over = context.plan.working_orders_policy == "hand_over"
     gaps = compare_states(before, after, hands_over=hands_over)
-    more = len(gaps) - _SHOWN_GAPS
-    return "; ".join([*gaps[:_SHOWN_GAPS], *[f"and {more} more"] * (more > 0)])
+    if (more := len(gaps) - _SHOWN_GAPS) > 0:
+        gaps[_SHOWN_GAPS:] = [f"and {more} more"]
+    return "; ".join(gaps)
 
 
 def compare_states(before: TradingState, after: TradingState, *, hands_over: bool) -> list[str]:
@@ -109,8 +117,11 @@ def compare_states(before: TradingState, after: TradingState, *, hands_over: boo
     gaps += _position_gaps(before, after, net=not same_day)
     if same_day:
         gaps += _funds_gaps(before, after)
+    # Of cancelled orders none is to be known; of orders that stay at the exchange every one: the new
+    # engine could neither cancel nor count what it does not know.
     if hands_over and (missing := before.orders_by_ref - after.orders_by_ref):
         gaps.append(f"working orders {sorted(missing)} are unknown to the new engine")
+    # A reference that was used today is refused by the exchange, and so is the first order.
     if after.next_order_ref <= after.max_order_ref:
         gaps.append(
             f"next_order_ref {after.next_order_ref} must be above the login reply's max_order_ref "
@@ -140,12 +151,9 @@ def _position_gaps(before: TradingState, after: TradingState, *, net: bool) -> l
 def _positions(state: TradingState, *, net: bool) -> Counter[tuple[str, ...]]:
     volumes: Counter[tuple[str, ...]] = Counter()
     for held in state.positions:
-        if net:
-            volumes[(held.instrument,)] += (
-                -held.volume if held.direction == "short" else held.volume
-            )
-        else:
-            volumes[held.instrument, held.direction, held.hedge_flag] += held.volume
+        is_negative = net and held.direction == "short"
+        key = (held.instrument, held.direction, held.hedge_flag)
+        volumes[key[:1] if net else key] += -held.volume if is_negative else held.volume
     return volumes
 
 
@@ -159,36 +167,26 @@ def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
 
 def cancel_working_orders(context: RunContext, engine: Member, *, deadline: float) -> None:
     """Run CANCEL_WORKING_ORDERS_CMD for ``engine``. Raises ProbeError when it fails."""
-    from ctp_runbook.host.held_command import HeldCommand
-
+    clock = context.world.clock
     command = context.plan.cancel_working_orders_command
     env = {
-        **context.environment_of("cancel_working_orders"),
+        **context.environment_of(_CANCEL),
         "CTP_GENERATION": str(engine.generation),
         "CTP_METRICS_URL": engine.metrics_url,
     }
-    output = private_dir(context.run) / "cancel_working_orders.out"
-    limits, room = context.plan.limits, max(0.2, (deadline - time.monotonic()) * 0.15)
-    held = HeldCommand(command, cwd=context.cwd, env=env, output=output)
+    output = private_dir(context.run) / f"{_CANCEL}.out"
+    # The graces come out of the command's own time: what waits for it has a deadline too.
+    room = max(_LEAST_GRACE_SECONDS, (deadline - clock.mono()) * _GRACE_SHARE)
+    held = context.world.commands.hold(command, cwd=context.cwd, env=env, output=output)
     try:
         context.record(
-            "act_started",
-            act="cancel_working_orders",
-            member=engine.name,
-            pid=held.identity.pid,
-            command=command,
+            ActStarted(act=_CANCEL, member=engine.name, pid=held.identity.pid, command=command)
         )
         held.release()
         end = held.wait(deadline=deadline - 2 * room, interrupt=context.interrupt)
         if end.exit_code != 0:
-            held.end(
-                term_grace=min(limits.term_grace_seconds, room),
-                kill_grace=min(limits.kill_grace_seconds, room),
-                meanwhile=context.interrupt,
-            )
-        context.record(
-            "act_ended", act="cancel_working_orders", member=engine.name, exit_code=end.exit_code
-        )
+            held.end(**context.graces(most=room), meanwhile=context.interrupt)
+        context.record(ActEnded(act=_CANCEL, member=engine.name, exit_code=end.exit_code))
     finally:
         held.close()
     if end.exit_code != 0:
@@ -196,25 +194,19 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
 
 
 def _read_until_none_works(context: RunContext, engine: Member, *, deadline: float) -> TradingState:
+    clock = context.world.clock
     while True:
         state = _read(context, engine)
-        is_over = time.monotonic() >= deadline or context.interrupt()
+        is_over = clock.mono() >= deadline or context.interrupt()
         if not state.working_orders or is_over:
             return state
-        time.sleep(context.plan.limits.effect_poll_seconds)
+        clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
 def _read(context: RunContext, engine: Member) -> TradingState:
     """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
-    from ctp_runbook.probes.session import read_trading_state
-
-    state = read_trading_state(
-        context.plan.trading_state_command,
-        member=engine,
-        cwd=context.cwd,
-        env=context.environment_of(),
-        seconds=context.plan.limits.alive_timeout_seconds,
-        interrupt=context.interrupt,
+    state = context.world.sessions.read_trading_state(
+        context.plan.trading_state_command, member=engine, **context.asking()
     )
     if not state.stream_drained:
         # In the middle of the replay the lists are short, and look like those of a calm day.
@@ -231,10 +223,11 @@ def _kept(context: RunContext) -> TradingState:
 
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     for record in reversed(context.journal.records):
-        if record.kind == "trading_state" and record.payload["member"] == engine.name:
-            return TradingState.of(record.payload["state"], subject=f"what {engine.name} left")
+        kept = record.payload
+        if isinstance(kept, TradingStateRead) and kept.member == engine.name:
+            return TradingState.of(kept.state, subject=f"what {engine.name} left")
     raise ProbeError(f"no trading state of {engine.name} was kept before its stop")
 
 
 def _record(context: RunContext, engine: Member, state: TradingState) -> None:
-    context.record("trading_state", member=engine.name, state=state.payload)
+    context.record(TradingStateRead(member=engine.name, state=state.payload))

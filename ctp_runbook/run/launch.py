@@ -7,11 +7,10 @@ finds it running, leaves requests, and reads the journal.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from msgspec import structs
@@ -21,18 +20,18 @@ from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, digest_of, header_text
-from ctp_runbook.record.kinds import Finding, Payload
+from ctp_runbook.record.journal import Journal, header_text
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.private_plan import clear_private, keep_private
-from ctp_runbook.record.rundir import RunDir, write_atomic
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend, create, starting
 from ctp_runbook.run.attend import unstarted_sentence
-from ctp_runbook.run.create import header_of, overrides_of, write_plan
+from ctp_runbook.run.create import Undone, header_of, overrides_of, write_plan
+from ctp_runbook.run.world import HERE, World
 
 __all__ = [
     "HeldEnvironment",
     "RunOptions",
-    "Undone",
     "answer_in",
     "begin",
     "create_run",
@@ -65,11 +64,11 @@ read_history = attend.read_history
 read_whole = attend.read_whole
 
 
-def new_run_dir(environment: str, *, outputs: Path) -> Path:
+def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path:
     """A path whose name is a fresh run id: UTC time, environment, four random digits."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", environment).strip("-.") or "run"
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    return outputs / f"{stamp}-{name[:40]}-{os.urandom(2).hex()}"
+    stamp = world.now.strftime("%Y%m%dT%H%M%SZ")
+    return outputs / f"{stamp}-{name[:40]}-{world.caller.token()}"
 
 
 def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple[str, ...]:
@@ -84,6 +83,7 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     if options.execute is not True:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]
+    # Outside its window nothing could be undone in time either: one cause is told once.
     if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
         reasons += undo_refusals(
             plan,
@@ -107,18 +107,19 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     return tuple(reasons)
 
 
-def create_run(plan: Plan, options: RunOptions) -> RunDir:
+def create_run(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDir:
     """Plan a run: its directory with the plan and the journal's header. ``start`` starts it.
 
     Raises PlanRefused with every reason, RunRefused when the run id is taken; in both cases
     nothing was made.
     """
-    _refuse(plan, options)
+    _refuse(plan, options, world)
     if options.execute is True:
         # Refuse before anything is made. The lock is not kept: between this and the start lies a
         # person's reading, and a kernel that may die. A start that is refused closes the run.
-        os.close(take_lock(plan.environment, run_id="being prepared"))
-    return write_run(plan, options)
+        locks = world.locks
+        locks.give_back(locks.take_environment_lock(plan.environment, run_id="being prepared"))
+    return write_run(plan, options, world=world)
 
 
 def begin(
@@ -127,6 +128,7 @@ def begin(
     *,
     reason: str,
     tell: Callable[[RunDir], None] = lambda run: None,
+    world: World = HERE,
 ) -> RunDir:
     """Make a run and start it; a real one with its go, given by ``options.by`` for ``reason``.
 
@@ -135,23 +137,24 @@ def begin(
     before it starts. Raises PlanRefused, RunRefused.
     """
     if options.execute is not True:
-        run = create_run(plan, options)
+        run = create_run(plan, options, world=world)
         tell(run)
-        start(run, plan=plan)
+        start(run, plan=plan, world=world)
         return run
-    _refuse(plan, options)
+    _refuse(plan, options, world)
     from ctp_runbook.run.requests import Asked
 
-    told = {"by": options.by or operator_name(), "reason": reason}
-    with held_environment(plan, options) as held:
-        run = write_run(plan, options, path=held.path)
-        go = Asked("go", **{key: plan.redactor(text) for key, text in told.items()})
-        set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell)
+    by = plan.redactor(options.by or world.caller.user_name())
+    # Held before anything is written: who comes second must leave nothing that could be started.
+    with held_environment(plan, options, world=world) as held:
+        run = write_run(plan, options, path=held.path, world=world)
+        go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
+        set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell, world=world)
     return run
 
 
-def _refuse(plan: Plan, options: RunOptions) -> None:
-    if reasons := execute_refusals(plan, options, now=datetime.now(UTC)):
+def _refuse(plan: Plan, options: RunOptions, world: World) -> None:
+    if reasons := execute_refusals(plan, options, now=world.now):
         raise PlanRefused(reasons)
 
 
@@ -164,32 +167,21 @@ class HeldEnvironment:
 
 
 @contextlib.contextmanager
-def held_environment(plan: Plan, options: RunOptions) -> Iterator[HeldEnvironment]:
+def held_environment(
+    plan: Plan, options: RunOptions, *, world: World = HERE
+) -> Iterator[HeldEnvironment]:
     """Hold the environment for a run that is yet to be written. Raises EnvironmentHeld."""
-    path = _path_of(plan, options)
-    lock_fd = take_lock(plan.environment, run_id=path.name, path=path)
+    path = _path_of(plan, options, world)
+    lock_fd = world.locks.take_environment_lock(plan.environment, run_id=path.name, path=path)
     try:
         yield HeldEnvironment(path, lock_fd)
     finally:
-        os.close(lock_fd)
+        world.locks.give_back(lock_fd)
 
 
-@dataclass(frozen=True)
-class Undone:
-    """What a rollback takes over from the completed run that it undoes.
-
-    ``plan_files`` go into plan/, ``records`` stand after the header.
-    """
-
-    reason: str
-    rehearsal: bool
-    plan_files: Mapping[str, bytes]
-    records: tuple[Payload, ...]
-
-
-def _path_of(plan: Plan, options: RunOptions) -> Path:
-    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs)
-    return path.absolute()
+def _path_of(plan: Plan, options: RunOptions, world: World) -> Path:
+    path = options.run_dir or new_run_dir(plan.environment, outputs=options.outputs, world=world)
+    return world.caller.folder() / path
 
 
 def write_run(
@@ -198,15 +190,16 @@ def write_run(
     *,
     path: Path | None = None,
     undone: Undone | None = None,
+    world: World = HERE,
 ) -> RunDir:
     """Make the directory of a run that was let through, with its plan and its header.
 
     ``undone`` is the run that this one rolls back. Raises RunRefused when the run id is taken.
     """
-    run = RunDir(path or _path_of(plan, options))
+    run = RunDir(path or _path_of(plan, options, world))
     run.make()
     try:
-        _write(run, plan, options, undone=undone)
+        _write(run, plan, options, undone=undone, world=world)
     except BaseException:
         # Without its header it is no run, and nobody would ever come to remove these.
         clear_private(run)
@@ -214,9 +207,11 @@ def write_run(
     return run
 
 
-def _write(run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | None) -> None:
+def _write(
+    run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | None, world: World
+) -> None:
     measured = options.measured(plan.environment)
-    overrides = {} if undone else overrides_of(plan, options, measured)
+    overrides = {} if undone else overrides_of(plan, options, measured, world=world)
     header = structs.replace(
         header_of(
             run,
@@ -224,13 +219,10 @@ def _write(run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | Non
             options,
             measured=measured,
             overrides={name: reason for name, (reason, _) in overrides.items()},
-            reason=undone.reason if undone else "",
-            rehearsal=undone.rehearsal if undone else plan.is_rehearsal,
+            undone=undone,
+            world=world,
         ),
-        plan_files={
-            **write_plan(run, plan, measured),
-            **_write_more(run, undone.plan_files if undone else {}),
-        },
+        plan_files=write_plan(run, plan, measured, undone=undone, world=world),
         kept_files=keep_private(run, plan) if options.execute is True else {},
     )
     # The journal comes to be whole, and before run.json, by which runs are found: nobody starts a
@@ -246,27 +238,27 @@ def _write(run: RunDir, plan: Plan, options: RunOptions, *, undone: Undone | Non
         )
         journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
     if options.execute is True:
-        _warn_of_shared_group(journal)
+        _warn_of_shared_group(journal, world)
     journal.close()
-    draft.rename(run.journal)
-    write_atomic(run.run_json, header_text(header))
+    world.files.rename(draft, run.journal)
+    world.files.write_atomic(run.run_json, header_text(header))
 
 
-def _write_more(run: RunDir, files: Mapping[str, bytes]) -> dict[str, str]:
-    for name, data in files.items():
-        (run.plan / name).write_bytes(data)
-    return {name: digest_of(data) for name, data in files.items()}
-
-
-def _warn_of_shared_group(journal: Journal) -> None:
+def _warn_of_shared_group(journal: Journal, world: World) -> None:
     from ctp_runbook.run.guardian import shares_control_group
 
-    if warning := shares_control_group():
+    if warning := shares_control_group(world=world):
         journal.append(Finding(severity="warning", sentence=warning))
 
 
 def request(
-    run: RunDir, request: str, *, by: str, reason: str = "", seen: History | None = None
+    run: RunDir,
+    request: str,
+    *,
+    by: str,
+    reason: str = "",
+    seen: History | None = None,
+    world: World = HERE,
 ) -> str:
     """Leave a request for the orchestrator of a run that has begun; its name.
 
@@ -275,8 +267,9 @@ def request(
     """
     from ctp_runbook.run.requests import send_request
 
-    history = seen or read_whole(run)
+    history = seen or read_whole(run, world=world)
     if not history.has_begun:
         raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
+    # Not whatever start there may be by the time it is read: a go is for what was looked at.
     start = history.conducted.seq if history.conducted else -1
-    return send_request(run, request, by=by, reason=reason, start=start)
+    return send_request(run, request, by=by, reason=reason, start=start, world=world)

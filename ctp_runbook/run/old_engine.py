@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 from msgspec import structs
 
-from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Sampler, Target
@@ -32,14 +33,17 @@ class OldEngineSampling:
         self._done = threading.Event()
         self._path = context.run.baseline
         self._url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
-        self._sampler = Sampler(list(_targets(context, self._url)), clocks=Clocks())
+        self._sampler = Sampler(list(_targets(context, self._url)), clocks=context.world.clock)
+        # A thread of its own: gates wait for their commands, and a queue that nobody empties
+        # meanwhile would be lost with the process.
         self._writer = threading.Thread(target=self._write, daemon=True)
 
     def start(self) -> None:
         """Begin; a run taken up again goes on in the same file."""
+        files = self._context.world.files
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
-        self._path.touch()
+        files.append(self._path, b"")  # no sample at all is a file without any
         self._sampler.start()
         self._writer.start()
 
@@ -48,36 +52,35 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
-        data = self._path.read_bytes()
+        data = self._context.world.files.read(self._path)
         self._context.record(
-            "baseline_ended",
-            url=self._url,
-            samples=data.count(b"\n"),
-            samples_sha256=digest_of(data),
-            sentence=_sampled(self._url, read_samples(self._path)),
+            BaselineEnded(
+                url=self._url,
+                samples=data.count(b"\n"),
+                samples_sha256=digest_of(data),
+                sentence=_sampled(self._url, read_samples(self._path)),
+            )
         )
 
     def _write(self) -> None:
-        with self._path.open("ab") as sink:
-            while not self._done.is_set():
-                if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
-                    continue
-                error = self._context.plan.redactor(sample.error)
-                sink.write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
-                sink.flush()
-                self._next_seq += 1
+        while not self._done.is_set():
+            if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
+                continue
+            error = self._context.plan.redactor(sample.error)
+            line = structs.replace(sample, seq=self._next_seq, error=error).to_line()
+            self._context.world.files.append(self._path, line)
+            self._next_seq += 1
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:
-    from ctp_runbook.probes.metrics import scrape
-
     engine = [rule for rule in context.plan.watched if rule.source == "engine"]
     if engine and url:
         families = sorted({rule.query for rule in engine})
         interval = min(rule.interval_seconds for rule in engine)
         patience = min(rule.patience_seconds for rule in engine)
-        read = lambda: scrape(url, families=families, seconds=patience)  # noqa: E731
-        yield Target("engine", url, read, interval)
+        scrape = context.world.pages.scrape
+        page = partial(scrape, url, families=families, seconds=patience)
+        yield Target("engine", url, page, interval)
         others = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
         yield from (target for target in others if target.is_shared)
 

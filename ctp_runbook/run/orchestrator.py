@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
-import time
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -23,6 +21,15 @@ from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import (
+    Cause,
+    Closed,
+    OrchestratorStarted,
+    RequestAnswered,
+    RequestTaken,
+    StateEntered,
+    Triggered,
+)
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
@@ -30,8 +37,8 @@ from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.guardian import GuardianWatch
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
-from ctp_runbook.run.requests import STOPS, Asked, Inbox, Request, answer_to
-from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
+from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
+from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.starting import first_record
 from ctp_runbook.run.switch import (
     generation_gone_gap,
@@ -41,10 +48,10 @@ from ctp_runbook.run.switch import (
     state_gaps,
 )
 from ctp_runbook.run.window import Watch
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Orchestrator", "main"]
 
-_READY_POLL_SECONDS = 0.1
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
 
@@ -53,25 +60,34 @@ class Orchestrator:
     """One run, conducted from wherever its journal says it stands."""
 
     def __init__(
-        self, run: RunDir, plan: Plan, *, cwd: Path, guardian_pid: int, lock_fd: int
+        self,
+        run: RunDir,
+        plan: Plan,
+        *,
+        cwd: Path,
+        guardian_pid: int,
+        lock_fd: int,
+        world: World = HERE,
     ) -> None:
         self.run = run
         self.journal = Journal(run.journal)
+        self._world, self._clock = world, world.clock
         self.context = RunContext(
             run=run,
             plan=plan,
             journal=self.journal,
             cwd=cwd,
-            environ=dict(os.environ),
+            environ=world.caller.environ(),
             interrupt=self.interrupt,
             alert=lambda occasion, sentence: self._alerts.call(self.context, occasion, sentence),
+            world=world,
         )
         self._alerts = AlertDesk()
-        self._inbox = Inbox(run, taken=self.journal.records)
-        self._pending: list[Request] = self._unanswered()
+        self._inbox = Inbox(run, taken=self.journal.records, world=world)
+        self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
         self._probed = 0.0
-        self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd)
+        self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
 
     # --- requests ----------------------------------------------------------------
 
@@ -84,49 +100,58 @@ class Orchestrator:
         state = self.context.history.state
         if state is State.ROLLING_BACK or self._is_deaf:
             return ""
-        # While watching, any request is more urgent than a look that may take seconds.
+        # While watching, any request is more urgent than a look that may take seconds. Before it, a
+        # hold waits for the step under way: half a switch trades nothing.
         watching = state in (State.WATCHING, State.HOLDING)
-        stops = [one for one in self._pending if watching or one.request in STOPS]
-        return stops[0].sentence if stops else ""
+        urgent = (each for each in self._pending if watching or each.request in STOPS)
+        return next((request.sentence for request in urgent), "")
 
-    def _take(self, request: Request) -> None:
+    def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
         history = self.context.history
         answer = answer_to(request.request, history, start=request.start)
-        self.context.record("control", **request.__dict__)
+        self.context.record(request)
         self.context.record(
-            "answer",
-            request=request.request,
-            file=request.file,
-            obeyed=answer.obeyed,
-            sentence=answer.sentence,
+            RequestAnswered(
+                request=request.request,
+                file=request.file,
+                obeyed=answer.obeyed,
+                sentence=answer.sentence,
+            )
         )
         if answer.obeyed and history.state is not State.ROLLING_BACK:
             self._pending.append(request)
         if request.request == "go" and not answer.obeyed:
             # It is in the journal with its answer; nobody is to find it and wonder.
             with contextlib.suppress(OSError):
-                (self.run.control / request.file).unlink()
+                self._inbox.discard(request)
 
-    def _unanswered(self) -> list[Request]:
+    def _unanswered(self) -> list[RequestTaken]:
         """A stop that the orchestrator before this one took in and did not live to act on."""
         history = self.context.history
         asked = history.stop_asked
         if asked is None or history.state is State.ROLLING_BACK or history.closed:
             return []
-        keys = ("request", "by", "reason", "requested_utc", "file")
-        request, by, reason, asked_utc, file = (str(asked.payload.get(key, "")) for key in keys)
-        return [Request(request, by, reason, asked_utc, file)]
+        return [asked.payload]
 
     def _stop_asked(self) -> str:
         """An abort or rollback that waits to be acted on, or nothing."""
         self.interrupt()
-        return next((one.sentence for one in self._pending if one.request in STOPS), "")
+        return next((each.sentence for each in self._pending if each.request in STOPS), "")
 
-    def _take_requests(self) -> list[Request]:
+    def _take_requests(self) -> list[RequestTaken]:
         self.interrupt()
         taken, self._pending = self._pending, []
         return taken
+
+    @contextlib.contextmanager
+    def _deaf(self) -> Iterator[None]:
+        """Let no request cut a look short: what was not asked to the end would count as dead."""
+        self._is_deaf = True
+        try:
+            yield
+        finally:
+            self._is_deaf = False
 
     # --- the run, top to bottom --------------------------------------------------
 
@@ -137,12 +162,11 @@ class Orchestrator:
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
-            "orchestrator_started",
-            resumed=bool(resumed),
-            reason=resumed,
-            guardian=self._guardian.described,
+            OrchestratorStarted(
+                resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
+            )
         )
-        if asked is not None and (request := asked.request_to(self.context.history)):
+        if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
 
     def conduct(self, *, resumed: str, must_roll_back: bool) -> Outcome:
@@ -154,32 +178,60 @@ class Orchestrator:
             return self._undo_parent(resumed)
         if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
             return self._undo(trouble)
+        if history.watch_started is None and (end := self._end_before_switch()):
+            return self._close(end)
         try:
-            ended = self._before_watch() if history.watch_started is None else None
-            if isinstance(ended, Outcome):
-                return ended
-            trouble = ended or Watch(self.context, requests=self._take_requests).run()
-            trouble = trouble or self._old_is_back()
+            trouble = self._trouble_of_acting()
         except (JournalError, OSError) as error:
+            # With the old stack untouched the guardian may try again. After the first stop nothing
+            # is worth as much as trading, and the rollback needs no record of itself.
             if not self._is_touched:
                 raise
-            trouble = Trouble.now("step_failed", f"the run cannot be recorded: {error}")
+            trouble = self._trouble_now("step_failed", f"the run cannot be recorded: {error}")
         if trouble:
             return self._undo(trouble)
-        return self._close(Outcome.COMPLETED, "the new generation trades; the watch window passed")
+        passed = "the new generation trades; the watch window passed"
+        return self._close(RunEnd(Outcome.COMPLETED, passed))
 
-    def _old_is_back(self) -> Trouble | None:
+    def _end_before_switch(self) -> RunEnd | None:
+        """Gates and READY; how the run ends with the old stack untouched, or None for a go."""
+        self._enter(State.GATING, "the gates begin")
+        self._probed = self._clock.mono()
+        if gaps := ready_gaps(self.context):
+            return RunEnd(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
+        baseline = OldEngineSampling(self.context)
+        baseline.start()
+        try:
+            failed = run_gates(self.context)
+            gap = failed.sentence if failed else self._gap_before_go()
+        finally:
+            # Before the first stop: an engine that is being stopped is no baseline of itself.
+            baseline.end()
+        return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, gap) if gap else None
+
+    def _trouble_of_acting(self) -> Triggered | None:
+        """Switch, watch, and look once more; None when all of it is proved good."""
+        if self.context.history.watch_started is None:
+            self._enter(State.SWITCHING, "go")
+            if failed := run_switch(self.context):
+                return self._trouble_now("step_failed", failed.sentence)
+        watch = Watch(self.context, requests=self._take_requests)
+        return watch.run() or self._trouble_of_old_generation()
+
+    def _trouble_of_old_generation(self) -> Triggered | None:
         """A last whole look, by every witness: the glances of the watch do not ask the alive
         commands, and nobody is to read COMPLETED beside an old generation that runs."""
-        self._is_deaf = True
-        until = time.monotonic() + self.context.plan.limits.alive_timeout_seconds
-        gap = generation_gone_gap(self.context, Generation.OLD, deadline=until)
-        self._is_deaf = False
-        return Trouble.now("judge", f"the old generation is not gone: {gap}") if gap else None
+        until = self._clock.mono() + self.context.plan.limits.alive_timeout_seconds
+        with self._deaf():
+            gap = generation_gone_gap(self.context, Generation.OLD, deadline=until)
+        return self._trouble_now("judge", f"the old generation is not gone: {gap}") if gap else None
+
+    def _trouble_now(self, cause: Cause, sentence: str) -> Triggered:
+        return trouble_now(cause, sentence, clock=self._clock)
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""
-        self._alerts.drain(seconds=self.context.plan.limits.alert_timeout_seconds)
+        self._alerts.drain(self.context)
 
     @property
     def _is_touched(self) -> bool:
@@ -188,39 +240,18 @@ class Orchestrator:
         switched = any(history.step(step.name).attempt for step in self.context.plan.switch)
         return switched or history.parent is not None
 
-    def _before_watch(self) -> Outcome | Trouble | None:
-        """Gates, READY, switch. An Outcome when the run is over with the old stack untouched."""
-        self._enter(State.GATING, "the gates begin")
-        self._probed = time.monotonic()
-        if gaps := ready_gaps(self.context):
-            return self._close(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
-        baseline = OldEngineSampling(self.context)
-        baseline.start()
-        try:
-            refused = self._gate() or self._wait_until_go()
-        finally:
-            baseline.end()
-        if refused:
-            return self._close(Outcome.ABORTED_BEFORE_SWITCH, refused)
-        self._enter(State.SWITCHING, "go")
-        failed = run_switch(self.context)
-        if failed is None:
-            return None
-        return Trouble.now("step_failed", failed.sentence)
-
-    def _gate(self) -> str:
-        failed = run_gates(self.context)
-        return failed.sentence if failed else ""
-
-    def _wait_until_go(self) -> str:
-        """READY until somebody says go; why not, or nothing. Looks again right before the stop."""
+    def _gap_before_go(self) -> str:
+        """READY until somebody says go; why it must not be gone on, or nothing."""
         self._enter(State.READY, "all gates passed")
         while not (stop := self.interrupt()) and self._is_waiting:
-            time.sleep(_READY_POLL_SECONDS)
-        if stop:
-            return stop
-        plan, reviewed = self.context.plan, self.context.history.created["plan_sha256"]
+            self._inbox.wait()
+        return stop or self._gap_before_stop()
+
+    def _gap_before_stop(self) -> str:
+        """What a last look right before the first stop finds in the way, or nothing."""
+        plan, reviewed = self.context.plan, self.context.history.created.plan_sha256
         try:
+            # Now, while a full disk costs nothing: from the first stop on it would cost the record.
             self.journal.reserve(plan.limits.journal_reserve_bytes)
         except JournalError as error:
             return str(error)
@@ -229,8 +260,9 @@ class Orchestrator:
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
                 f"since the plan {reviewed[:12]}… was made; plan again"
             )
-        reasons = [*window_refusals(plan, now=datetime.now(UTC)), *self._undo_refusals()]
-        is_old = time.monotonic() - self._probed > plan.limits.ready_probe_max_age_seconds
+        # Asked again, for waiting took time: the window may be over, the session near its end.
+        reasons = [*window_refusals(plan, now=self._world.now), *self._undo_refusals()]
+        is_old = self._clock.mono() - self._probed > plan.limits.ready_probe_max_age_seconds
         # The state is asked for at any age: a moment later there is no way back without downtime.
         reasons += ready_gaps(self.context) if is_old else state_gaps(self.context)
         return self.interrupt() or "; ".join(reasons)
@@ -244,113 +276,110 @@ class Orchestrator:
     def _undo_refusals(self) -> tuple[str, ...]:
         """Why what is switched now could not be undone in time any more (waiting took long)."""
         created = self.context.history.created
-        overrides = created.get("overrides", {})
+        overrides = created.overrides
         return undo_refusals(
             self.context.plan,
             created.measured,
-            now=datetime.now(UTC),
-            accept_unmeasured=str(overrides.get("accept_unmeasured", "")),
-            accept_late=str(overrides.get("accept_late", "")),
+            now=self._world.now,
+            accept_unmeasured=overrides.get("accept_unmeasured", ""),
+            accept_late=overrides.get("accept_late", ""),
         )
 
     def _digest_now(self) -> str:
         files = named_files(self.context.history.created)
         plan = replace(self.context.plan, **files)
-        return plan_digest(plan, base=self.context.cwd, environ=os.environ)
+        return plan_digest(plan, base=self.context.cwd, environ=self._world.caller.environ())
 
     def _undo_parent(self, resumed: str) -> Outcome:
         """Roll back what a completed run switched; the clock runs since it was asked for."""
         self.interrupt()  # who asked, and why
         with contextlib.suppress(JournalError):
             self.journal.reserve(self.context.plan.limits.journal_reserve_bytes)
-        created = self.journal.records[0]
-        parent, by = created.payload["parent_run"], created.payload["created_by"]
-        why = f": {created.payload['reason']}" if created.payload.get("reason") else ""
-        told = f"rollback of run {parent} asked for by {by}{why}"
+        history = self.context.history
+        header, created = history.created, history.records[0]
+        why = f": {header.reason}" if header.reason else ""
+        sentence = f"rollback of run {header.parent_run} asked for by {header.created_by}{why}"
         if resumed:
-            told = f"{told}; taken up again: {resumed}"
-        wall, mono = created.wall.timestamp(), created.mono_ns / 1e9
+            sentence = f"{sentence}; taken up again: {resumed}"
         if created.boot_id != self.journal.records[-1].boot_id:
-            wall, mono = time.time(), time.monotonic()
-        return self._undo(Trouble("operator", told, wall, mono))
+            # Its monotonic instant means nothing in this boot.
+            return self._undo(self._trouble_now("operator", sentence))
+        wall, mono = created.wall.timestamp(), created.mono
+        return self._undo(trouble_at("operator", sentence, wall=wall, mono=mono))
 
-    def _undo(self, trouble: Trouble) -> Outcome:
-        end: RollbackEnd = roll_back(self.context, trouble)
-        return self._close(end.outcome, end.sentence, failed_step=end.failed_step)
+    def _undo(self, trouble: Triggered) -> Outcome:
+        return self._close(roll_back(self.context, trouble))
 
     # --- coming back -------------------------------------------------------------
 
-    def _trouble_of_resuming(self, reason: str, must_roll_back: bool) -> Trouble | None:
+    def _trouble_of_resuming(self, reason: str, must_roll_back: bool) -> Triggered | None:
         """What an interrupted run is to be rolled back for; None when it may go on."""
         history = self.context.history
-        touched = self._is_touched
         if history.state is State.ROLLING_BACK or history.trigger is not None:
-            return Trouble.now("resume", f"the rollback goes on: {reason}")
-        if touched and history.watch_started is None:
-            return Trouble.now("resume", f"interrupted in the middle of the switch: {reason}")
-        if touched and (stop := self._stop_asked()):
-            return Trouble.now("operator", stop)
-        if touched and must_roll_back:
-            return Trouble.now("resume", f"interrupted too often: {reason}")
-        if history.watch_started is not None:
-            return self._lost_while_away(reason)
-        return None
+            return self._trouble_now("resume", f"the rollback goes on: {reason}")
+        if not self._is_touched:
+            return None
+        # A step that was under way may have done half of what it does, and its proof is lost: the
+        # way back is proved step by step, the way forward would be guessed.
+        if history.watch_started is None:
+            why = f"interrupted in the middle of the switch: {reason}"
+            return self._trouble_now("resume", why)
+        if stop := self._stop_asked():
+            return self._trouble_now("operator", stop)
+        if must_roll_back:
+            return self._trouble_now("resume", f"interrupted too often: {reason}")
+        return self._trouble_while_away(reason)
 
-    def _lost_while_away(self, reason: str) -> Trouble | None:
-        boots = {record.boot_id for record in self.journal.records}
-        if len(boots) > 1:
-            return Trouble.now("resume", f"the host was rebooted during the watch: {reason}")
-        self._is_deaf = True  # a look that a request cuts short would count as a death
-        try:
+    def _trouble_while_away(self, reason: str) -> Triggered | None:
+        # No process survives a reboot, whatever a pid file says of it.
+        if len({record.boot_id for record in self.journal.records}) > 1:
+            why = f"the host was rebooted during the watch: {reason}"
+            return self._trouble_now("resume", why)
+        with self._deaf():
             for role in Role:
                 member = self.context.plan.member(Generation.NEW, role)
                 seen = observe(self.context, member, question="alive")
                 if not seen.is_alive:
-                    return Trouble.now("member_died", seen.sentence)
-            return None
-        finally:
-            self._is_deaf = False
+                    return self._trouble_now("member_died", seen.sentence)
+        return None
 
     # --- the record --------------------------------------------------------------
 
     def _enter(self, state: State, reason: str) -> None:
         if self.context.history.state is not state:
-            self.context.record("state", to=state.value, reason=reason)
+            self.context.record(StateEntered(to=state, reason=reason))
 
-    def _close(self, outcome: Outcome, sentence: str, *, failed_step: str = "") -> Outcome:
+    def _close(self, end: RunEnd) -> Outcome:
+        # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
-        _mark_not_run(self.context)
-        runs = ", ".join(f"{name} {word}" for name, word in running.items())
-        old_lives = all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role)
-        told = sentence
-        if outcome is Outcome.ROLLBACK_FAILED:
-            told = f"{sentence}. What runs now: {runs}. An operator must act now."
-        elif outcome is Outcome.ABORTED_BEFORE_SWITCH and old_lives:
-            told = f"{sentence}; the old stack still trades, untouched"
-        elif outcome is Outcome.ABORTED_BEFORE_SWITCH:
-            told = f"{sentence}; this run did not touch the old stack, but what runs now is: {runs}"
+        for step in self.context.plan.gates + self.context.plan.switch:
+            # Written down one by one: an empty status proves nothing.
+            if step.name not in self.context.history.steps:
+                reason, status = "the run ended before it", StepStatus.NOT_RUN
+                self.context.record_not_done(step, reason=reason, status=status)
+        sentence = end.sentence + _ending(end.outcome, running)
         self._alerts.leave(self.context)
-        if outcome is not Outcome.COMPLETED:
-            self.context.alert("ended", f"{outcome.value}: {told}")
+        if end.outcome is not Outcome.COMPLETED:
+            self.context.alert("ended", f"{end.outcome.value}: {sentence}")
         self.context.record(
-            "closed",
-            outcome=outcome.value,
-            exit_code=outcome.exit_code,
-            sentence=told,
-            failed_step=failed_step,
-            running=running,
+            Closed(
+                outcome=end.outcome,
+                exit_code=end.outcome.exit_code,
+                sentence=sentence,
+                failed_step=end.failed_step,
+                running=running,
+            )
         )
-        return outcome
+        return end.outcome
 
     def _what_runs(self) -> dict[str, str]:
         """Each member: alive, gone or undecided; after a rollback soon after its budget's end."""
         begun = self.context.history.rollback_started
         until: float | None = None
         if begun is not None:
-            budget = float(begun.payload["budget_seconds"])
-            ends = float(begun.payload["started_mono_ns"]) / 1e9 + budget
-            until = max(ends, time.monotonic()) + _LAST_LOOK_SECONDS
+            ends = begun.payload.started_mono_ns / 1e9 + begun.payload.budget_seconds
+            until = max(ends, self._clock.mono()) + _LAST_LOOK_SECONDS
         running = {}
         for name, member in self.context.plan.members.items():
             seen = observe(self.context, member, question="alive", deadline=until)
@@ -358,23 +387,20 @@ class Orchestrator:
         return running
 
 
-def _mark_not_run(context: RunContext) -> None:
-    """Steps nobody reached are written down as such; an empty status proves nothing."""
-    history = context.history
-    steps = context.plan.gates + context.plan.switch
-    for step in steps:
-        if history.step(step.name).status is StepStatus.NOT_RUN and step.name not in history.steps:
-            context.record(
-                "step_not_done",
-                step=step.name,
-                phase=step.phase.value,
-                status=StepStatus.NOT_RUN.value,
-                reason="the run ended before it",
-                command=step.command,
-            )
+def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
+    """What the last look adds to the sentence of an end, or nothing."""
+    runs = ", ".join(f"{name} {word}" for name, word in running.items())
+    if outcome is Outcome.ROLLBACK_FAILED:
+        return f". What runs now: {runs}. An operator must act now."
+    if outcome is not Outcome.ABORTED_BEFORE_SWITCH:
+        return ""
+    # Not by what this run did, but by what is seen: the engine may have died by itself meanwhile.
+    if all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role):
+        return "; the old stack still trades, untouched"
+    return f"; this run did not touch the old stack, but what runs now is: {runs}"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     """``python -m ctp_runbook.run.orchestrator RUN_DIR``: what the guardian starts."""
     parser = argparse.ArgumentParser(prog="ctp_runbook.run.orchestrator")
     parser.add_argument("run_dir", type=Path)
@@ -386,14 +412,21 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     run = RunDir(options.run_dir)
     if options.lock_fd >= 0:
-        os.set_inheritable(options.lock_fd, False)
+        world.locks.keep_from_children(options.lock_fd)
     try:
         plan, cwd = load_private_plan(run)
-        with first_record(run):
+        # Between the start and this record somebody may have closed the run: of the two one is first.
+        with first_record(run, world=world):
             orchestrator = Orchestrator(
-                run, plan, cwd=cwd, guardian_pid=options.guardian_pid, lock_fd=options.lock_fd
+                run,
+                plan,
+                cwd=cwd,
+                guardian_pid=options.guardian_pid,
+                lock_fd=options.lock_fd,
+                world=world,
             )
-            orchestrator.begin(resumed=options.resume, asked=Asked.of(options.asked))
+            asked = Asked.of(options.asked) if options.asked else None
+            orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
         finalise(run)

@@ -6,16 +6,14 @@ end a member by its identity.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.pin import below, lookalikes, pin_process, survivors
-from ctp_runbook.host.process import end_processes, identity_of, is_running
 from ctp_runbook.model import Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.step_table import start_steps
 from ctp_runbook.record.history import pinned
+from ctp_runbook.record.kinds import ProbeAnswered
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -35,7 +33,8 @@ __all__ = [
     "start_gap",
 ]
 
-_LEAST_ASK_SECONDS = 0.5
+# Of the time left, TERM and KILL get half each, and never less than lets a healthy process go.
+_LEAST_GRACE_SECONDS = 0.2
 
 
 def observe(
@@ -45,42 +44,38 @@ def observe(
 
     The alive command is given ``alive_timeout_seconds``, less where ``deadline`` comes first.
     """
-    from ctp_runbook.probes.liveness import observe_member
-
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member)
-    seen = observe_member(
+    below = context.world.pins.survivors(pin) if pin else ()
+    seen = context.world.witnesses.observe_member(
         member,
         known=pin.identity if pin else None,
-        cwd=context.cwd,
-        env=context.environment_of(),
-        seconds=_seconds_to_ask(context, deadline),
         leftovers=_started_processes(context, member),
-        survivors=tuple(one.pid for one in survivors(pin)) if pin else (),
-        lookalikes=None if alike is None else tuple(one.pid for one in alike),
-        interrupt=context.interrupt,
+        survivors=_pids(below),
+        lookalikes=None if alike is None else _pids(alike),
+        **context.asking(deadline=deadline),
     )
     context.record(
-        "probe",
-        subject=member.name,
-        question=question,
-        ok=seen.is_alive if question == "alive" else seen.is_gone,
-        observed=seen.sentence,
-        expected=question,
+        ProbeAnswered(
+            subject=member.name,
+            question=question,
+            ok=seen.is_alive if question == "alive" else seen.is_gone,
+            observed=seen.sentence,
+            expected=question,
+        )
     )
     return seen
 
 
 def shows_life(context: RunContext, member: Member) -> bool:
     """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
-    from ctp_runbook.probes.liveness import shows_by_name_or_port
-
-    pin = context.history.pins.get(member.name)
-    known = pin.identity if pin else None
+    world, pin = context.world, context.history.pins.get(member.name)
     return (
-        bool(pin and survivors(pin))
+        bool(pin and world.pins.survivors(pin))
         or bool(_lookalikes(context, member))
-        or shows_by_name_or_port(member, known=known, cwd=context.cwd)
+        or world.witnesses.shows_by_name_or_port(
+            member, known=pin.identity if pin else None, cwd=context.cwd
+        )
     )
 
 
@@ -90,39 +85,36 @@ def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | N
     pin = pins.pop(member.name, None)
     if pin is None:
         return None
+    others = [other.identity for other in pins.values()]
+    return context.world.pins.lookalikes(pin, run_ids=_run_ids(context), others=others)
+
+
+def _run_ids(context: RunContext) -> list[str]:
+    """This run's id, and that of the completed run it undoes: what carries it is ours too."""
     parent = context.history.parent
-    run_ids = [context.run.run_id, *([str(parent.payload["run_id"])] if parent else [])]
-    return lookalikes(pin, run_ids=run_ids, others=[one.identity for one in pins.values()])
+    return [context.run.run_id, parent.payload.run_id] if parent else [context.run.run_id]
 
 
 def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
     """Pids of whoever runs as a living member does and is neither it nor below it: a supervisor
     that starts what lies where the old engine lay starts a second new one."""
     pin = context.history.pins.get(member.name)
-    alike = _lookalikes(context, member) or ()
-    own = set(below(pin.identity)) if pin and alike else set()
-    return tuple(one.pid for one in alike if one not in own)
-
-
-def _seconds_to_ask(context: RunContext, deadline: float | None) -> float:
-    """How long a probe's command may take; a little even past the deadline, to ask at all."""
-    seconds = context.plan.limits.alive_timeout_seconds
-    if deadline is None:
-        return seconds
-    return min(seconds, max(_LEAST_ASK_SECONDS, deadline - time.monotonic()))
+    alike = _lookalikes(context, member)
+    if pin is None or not alike:
+        return ()
+    own = context.world.pins.below(pin.identity)
+    return _pids(identity for identity in alike if identity not in own)
 
 
 def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     """What the start of the member left running; nothing where it was never begun."""
-    from ctp_runbook.probes.liveness import processes_of_step
-
+    of_step = context.world.witnesses.processes_of_step
     steps = start_steps(member.generation, member.role)
     begun = tuple(name for name in steps if context.history.step(name).attempt)
-    found = processes_of_step(context.run.run_id, begun) if begun else ()
-    # What a completed run started carries that run's id, and is this one's to undo.
-    if parent := context.history.parent:
-        found += processes_of_step(str(parent.payload["run_id"]), steps)
-    return found
+    own, *parents = _run_ids(context)
+    pids = of_step(own, begun) if begun else ()
+    # A completed run's journal is not this one's: any start of it may have left something.
+    return pids + tuple(pid for run_id in parents for pid in of_step(run_id, steps))
 
 
 def gone_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
@@ -130,13 +122,14 @@ def gone_gap(context: RunContext, member: Member, *, deadline: float | None = No
 
     Without a deadline it asks once, and waits for the answer as long as one may take.
     """
+    clock = context.world.clock
     while True:
         seen = observe(context, member, question="gone", deadline=deadline)
         if seen.is_gone:
             return ""
-        if deadline is None or time.monotonic() >= deadline or context.interrupt():
+        if deadline is None or clock.mono() >= deadline or context.interrupt():
             return seen.sentence
-        time.sleep(context.plan.limits.effect_poll_seconds)
+        clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
 def start_gap(context: RunContext, member: Member, *, deadline: float) -> str:
@@ -145,23 +138,29 @@ def start_gap(context: RunContext, member: Member, *, deadline: float) -> str:
     Up means alive with its identity (it is pinned), and for an engine a verified session. A
     member that is proved gone past the grace is not waited for.
     """
-    limits = context.plan.limits
-    began = time.monotonic()
+    clock, limits = context.world.clock, context.plan.limits
+    began = clock.mono()
     while True:
         seen = observe(context, member, question="alive", deadline=deadline)
         why = seen.sentence
         if seen.is_alive:
+            # Before its session is asked for: should this process die meanwhile, whoever takes the
+            # run over knows by name what to end.
             pin_member(context, member, seen.process, anew=False)
             why = session_gap(context, member, deadline=deadline)
             if not why:
                 # Once more, with what it has started by now.
                 pin_member(context, member, seen.process)
                 return ""
-        elif seen.is_gone and time.monotonic() - began > limits.proof_grace_seconds:
+        elif seen.is_gone and clock.mono() - began > limits.proof_grace_seconds:
+            # A daemon needs a moment to show itself; one that is gone after it trades no sooner
+            # for being waited for, and the rollback is paid for by the second.
             return f"it is not there after its start: {why}"
-        if time.monotonic() >= deadline or (interrupted := context.interrupt()):
-            return interrupted if time.monotonic() < deadline else why
-        time.sleep(limits.effect_poll_seconds)
+        if clock.mono() >= deadline:
+            return why
+        if interrupted := context.interrupt():
+            return interrupted if clock.mono() < deadline else why
+        clock.sleep(limits.effect_poll_seconds)
 
 
 def pin_member(
@@ -175,24 +174,23 @@ def pin_member(
     known = context.history.pins.get(member.name)
     if process is None or (known and known.identity == process and not anew):
         return
-    pin = pin_process(process, before=known)
+    pin = context.world.pins.pin_process(process, before=known)
     if pin == known:
         return
     context.record(pinned(member.name, member.unit, pin))
     if known is None and pin.bystanders:
-        pids = tuple(one.pid for one in pin.bystanders)
-        told = (
-            f"{pids} run with the executable and command line of {member.name} ({process}) and are "
-            "taken for others: if one of them is a second one of it, end the run and that process"
+        context.warn(
+            f"{_pids(pin.bystanders)} run with the executable and command line of {member.name} "
+            f"({process}) and are taken for others: if one of them is a second one of it, end the "
+            "run and that process"
         )
-        context.record("finding", severity="warning", sentence=told)
 
 
 def pin_anew(context: RunContext, member: Member) -> None:
     """Look again at a pinned process that is about to be stopped: what it has started since then
     would outlive it unseen."""
     pin = context.history.pins.get(member.name)
-    if pin is not None and is_running(pin.identity):
+    if pin is not None and context.world.processes.is_running(pin.identity):
         pin_member(context, member, pin.identity)
 
 
@@ -200,28 +198,24 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
     """Why an engine's session is not verified, or nothing (always for a runner)."""
     if member.role is not Role.CORE_ENGINE:
         return ""
-    from ctp_runbook.probes.session import read_session
-
     try:
-        session = read_session(
+        session = context.world.sessions.read_session(
             member,
             command=context.plan.trading_state_command,
-            cwd=context.cwd,
-            env=context.environment_of(),
-            seconds=_seconds_to_ask(context, deadline),
-            interrupt=context.interrupt,
+            **context.asking(deadline=deadline),
         )
     except ProbeError as error:
         observed, ok = str(error), False
     else:
         observed, ok = session.sentence, session.is_verified
     context.record(
-        "probe",
-        subject=member.name,
-        question="session",
-        ok=ok,
-        observed=observed,
-        expected="TD and MD logged in, settlement confirmed, private stream drained",
+        ProbeAnswered(
+            subject=member.name,
+            question="session",
+            ok=ok,
+            observed=observed,
+            expected="TD and MD logged in, settlement confirmed, private stream drained",
+        )
     )
     return "" if ok else observed
 
@@ -232,30 +226,30 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
     That is what was pinned, what ran below it, what its pid file or unit names, and what has its
     command line. The graces are cut to what is left until ``deadline`` (monotonic seconds).
     """
+    world = context.world
     running = _processes_of(context, member)
-    limits = context.plan.limits
-    available = max(0.2, (deadline - time.monotonic()) / 2)
-    stuck = end_processes(
-        running,
-        term_grace=min(limits.term_grace_seconds, available),
-        kill_grace=min(limits.kill_grace_seconds, available),
-        meanwhile=context.interrupt,
+    most = max(_LEAST_GRACE_SECONDS, (deadline - world.clock.mono()) / 2)
+    stuck = world.processes.end_processes(
+        running, **context.graces(most=most), meanwhile=context.interrupt
     )
     for identity in running:
-        told = "still running" if identity in stuck else "gone"
-        sentence = f"{member.name}: ended {identity} by signal: {told}"
-        context.record("finding", severity="warning", sentence=sentence)
+        fate = "still running" if identity in stuck else "gone"
+        context.warn(f"{member.name}: ended {identity} by signal: {fate}")
 
 
 def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
-    from ctp_runbook.probes.liveness import recorded_identity
-
-    pin = context.history.pins.get(member.name)
+    world, pin = context.world, context.history.pins.get(member.name)
     pinned = (pin.identity, *pin.tree) if pin else ()
     alike = _lookalikes(context, member) or ()
-    left = map(identity_of, _started_processes(context, member))
-    wanted = {*pinned, *alike, *left, recorded_identity(member, cwd=context.cwd)}
-    return tuple(one for one in wanted if one is not None and is_running(one))
+    started = map(world.processes.identity_of, _started_processes(context, member))
+    recorded = world.witnesses.recorded_identity(member, cwd=context.cwd)
+    # A pid may be a stranger's by now: only who is exactly that process is ended.
+    wanted = filter(None, {*pinned, *alike, *started, recorded})
+    return tuple(identity for identity in wanted if world.processes.is_running(identity))
+
+
+def _pids(identities: Iterable[Identity]) -> tuple[int, ...]:
+    return tuple(identity.pid for identity in identities)
 
 
 def proof_for(context: RunContext, step: Step) -> Callable[[float], str] | None:

@@ -11,16 +11,20 @@ as a file is for one start alone, which it names.
 from __future__ import annotations
 
 import json
-import os
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import get_args
+
+import msgspec
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import State
 from ctp_runbook.record.history import WITH_START, History
 from ctp_runbook.record.journal import Record, utc_text
-from ctp_runbook.record.rundir import RunDir, write_atomic
+from ctp_runbook.record.kinds import RequestName, RequestTaken
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.world import HERE, World
 
 __all__ = [
     "REQUESTS",
@@ -28,66 +32,72 @@ __all__ = [
     "Answer",
     "Asked",
     "Inbox",
-    "Request",
     "answer_to",
     "send_request",
 ]
 
 STOPS = ("abort", "rollback")
-REQUESTS = ("go", "abort", "hold", "resume", "rollback")
+REQUESTS: tuple[RequestName, ...] = get_args(RequestName)
 _NO_START = -1
 
 
-@dataclass(frozen=True)
-class Request:
-    """What somebody asked for, who, and why.
+class Asked(Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody asks of a run, as it goes from process to process: who, and why.
 
     ``start`` is the number of the ``orchestrator_started`` record that the asker saw last.
     """
 
-    request: str
+    request: RequestName
     by: str
     reason: str
     requested_utc: str
-    file: str
     start: int = _NO_START
 
-    @property
-    def sentence(self) -> str:
-        """``rollback asked for by ops: spreads look wrong``."""
-        why = f": {self.reason}" if self.reason else ""
-        return f"{self.request} asked for by {self.by}{why}"
+    @classmethod
+    def now(
+        cls,
+        request: RequestName,
+        *,
+        by: str,
+        reason: str,
+        start: int = _NO_START,
+        world: World = HERE,
+    ) -> Asked:
+        """What is asked at this moment."""
+        return cls(request, by, reason, utc_text(world.clock.wall()), start)
 
-
-@dataclass(frozen=True)
-class Asked:
-    """What a run is started for: the go, or the rollback, of whoever starts it."""
-
-    request: str
-    by: str
-    reason: str
-    requested_utc: str = field(default_factory=utc_text)
+    @classmethod
+    def of(cls, text: str | bytes) -> Asked:
+        """What ``text`` says. Raises ValueError, RecursionError for anything else."""
+        return msgspec.convert(json.loads(text), cls, strict=False)
 
     @property
     def text(self) -> str:
-        """As it is handed from process to process."""
-        return json.dumps(vars(self))
+        """As it is handed on; JSON says in plain letters what a terminal passed on undecoded."""
+        return json.dumps(structs.asdict(self))
 
-    @classmethod
-    def of(cls, text: str) -> Asked | None:
-        """What ``text`` says; None for an empty one."""
-        return cls(**json.loads(text)) if text else None
+    def taken(self, *, file: str, start: int) -> RequestTaken:
+        """What the journal says of it, without what no UTF-8 can say."""
+        by, reason, requested_utc = (
+            text.encode(errors="replace").decode()
+            for text in (self.by, self.reason, self.requested_utc)
+        )
+        return RequestTaken(
+            request=self.request,
+            by=by,
+            reason=reason,
+            requested_utc=requested_utc,
+            file=file,
+            start=start,
+        )
 
-    def request_to(self, history: History) -> Request | None:
+    def taken_with_start(self, history: History) -> RequestTaken | None:
         """The request to a start that was just recorded; None where it was taken in before."""
-        if history.conducted is None or any(map(_came_with_start, history.records)):
+        # Handed to every orchestrator of the run, for the first may die before it writes it down.
+        known = any(taken.payload.file == WITH_START for taken in history.of_kind(RequestTaken))
+        if history.conducted is None or known:
             return None
-        texts = {key: value.encode(errors="replace").decode() for key, value in vars(self).items()}
-        return Request(**texts, file=WITH_START, start=history.conducted.seq)
-
-
-def _came_with_start(record: Record) -> bool:
-    return record.kind == "control" and record.payload.get("file") == WITH_START
+        return self.taken(file=WITH_START, start=history.conducted.seq)
 
 
 @dataclass(frozen=True)
@@ -103,35 +113,61 @@ def answer_to(request: str, history: History, *, start: int | None = None) -> An
 
     ``start`` is the start that a go names.
     """
-    state = history.state
-    if state is State.ROLLING_BACK:
+    if history.state is State.ROLLING_BACK:
         return _while_rolling_back(request, history)
     if request in STOPS:
-        return _to_a_stop(history)
+        if history.parent is not None:
+            return Answer(True, _ROLLBACK_BEGINS)
+        return Answer(True, _TO_A_STOP.get(history.state, _ROLLBACK_BEGINS))
     if request == "go":
-        if not state.is_before_switch:
-            return Answer(False, "the switch was begun already")
-        if history.conducted is None or start != history.conducted.seq:
-            return Answer(
-                False,
-                "the go was not given to this start of the run, and starts nothing: look at the "
-                "run as it stands now, and confirm the switch in 04_switch",
-            )
-        waits = "once nobody holds it and " if history.held else "as soon as "
-        return Answer(True, f"the switch begins {waits}every gate passed")
+        return _to_a_go(history, start)
     if request == "hold":
-        return _to_a_hold(state, history)
-    if state is not State.HOLDING and history.held is None:
-        return Answer(False, f"nothing is held; the run is {state.value}")
-    then = "the watch goes on" if state is State.HOLDING else "nothing is held any more"
-    return Answer(True, then)
+        return Answer(True, _TO_A_HOLD.get(history.state, _HELD_BEFORE_SWITCH))
+    if history.state is State.HOLDING:
+        return Answer(True, "the watch goes on")
+    if history.held is None:
+        return Answer(False, f"nothing is held; the run is {history.state.value}")
+    return Answer(True, "nothing is held any more")
+
+
+_ROLLBACK_BEGINS = "the rollback begins"
+_UNTOUCHED = "the run ends now; the old stack is not touched"
+_TO_A_STOP = {
+    State.PLANNED: _UNTOUCHED,
+    State.GATING: _UNTOUCHED,
+    State.READY: _UNTOUCHED,
+    State.SWITCHING: "the step under way is ended, and the switch is undone",
+}
+_HELD_BEFORE_SWITCH = "the gates go on, but the switch does not begin before a resume"
+_TO_A_HOLD = {
+    State.HOLDING: "it holds already, and no recovery ends that now: resume or rollback",
+    State.WATCHING: "the watch holds until resume, rollback, or expiry",
+    State.SWITCHING: "the switch is not stopped half way, for nothing trades meanwhile; the watch "
+    "begins HOLDING. To undo it now: abort",
+}
+
+
+def _to_a_go(history: History, start: int | None) -> Answer:
+    if not history.state.is_before_switch:
+        return Answer(False, "the switch was begun already")
+    # Between the look of whoever said go and now the orchestrator may have died and come back, with
+    # the gates to be passed again: what was confirmed is not what stands there.
+    if history.conducted is None or start != history.conducted.seq:
+        return Answer(
+            False,
+            "the go was not given to this start of the run, and starts nothing: look at the run as "
+            "it stands now, and confirm the switch in 04_switch",
+        )
+    waits = "once nobody holds it and " if history.held else "as soon as "
+    return Answer(True, f"the switch begins {waits}every gate passed")
 
 
 def _while_rolling_back(request: str, history: History) -> Answer:
     begun = history.rollback_started
-    budget = f" of {begun.payload['budget_seconds']:g} s" if begun else ""
+    budget = f" of {begun.payload.budget_seconds:g} s" if begun else ""
     if request == "rollback":
         return Answer(True, f"the rollback is under way, within its budget{budget}")
+    # Half a rollback trades nothing: the new generation is gone and the old one not yet back.
     return Answer(
         False,
         f"the rollback is under way and is not stopped half way: it ends by itself within its "
@@ -139,33 +175,14 @@ def _while_rolling_back(request: str, history: History) -> Answer:
     )
 
 
-def _to_a_stop(history: History) -> Answer:
-    state = history.state
-    if history.parent is not None:
-        return Answer(True, "the rollback begins")
-    if state.is_before_switch:
-        return Answer(True, "the run ends now; the old stack is not touched")
-    if state is State.SWITCHING:
-        return Answer(True, "the step under way is ended, and the switch is undone")
-    return Answer(True, "the rollback begins")
-
-
-def _to_a_hold(state: State, history: History) -> Answer:
-    if state is State.HOLDING:
-        return Answer(True, "it holds already, and no recovery ends that now: resume or rollback")
-    if state is State.WATCHING:
-        return Answer(True, "the watch holds until resume, rollback, or expiry")
-    if state is State.SWITCHING:
-        return Answer(
-            True,
-            "the switch is not stopped half way, for nothing trades meanwhile; the watch begins "
-            "HOLDING. To undo it now: abort",
-        )
-    return Answer(True, "the gates go on, but the switch does not begin before a resume")
-
-
 def send_request(
-    run: RunDir, request: str, *, by: str, reason: str = "", start: int = _NO_START
+    run: RunDir,
+    request: str,
+    *,
+    by: str,
+    reason: str = "",
+    start: int = _NO_START,
+    world: World = HERE,
 ) -> str:
     """Leave a request for the run's orchestrator; its name. Raises RunRefused for an unknown one.
 
@@ -173,35 +190,43 @@ def send_request(
     """
     if request not in REQUESTS:
         raise RunRefused(f"request {request!r}: expected one of {', '.join(REQUESTS)}")
-    name = f"{time.time_ns():020d}-{os.getpid()}-{request}.json"
-    body: dict[str, str | int] = {"request": request, "by": by, "reason": reason}
-    body |= {"requested_utc": utc_text(), "start": start}
-    write_atomic(run.control / name, json.dumps(body).encode())
+    asked = Asked.now(request, by=by, reason=reason, start=start, world=world)
+    # Sorted by name, requests are in the order made, whoever made them.
+    name = (
+        f"{int(world.clock.wall() * 1e9):020d}-{world.processes.own_identity().pid}-{request}.json"
+    )
+    world.mailbox(run.control).put(name, asked.text.encode())
     return name
 
 
 class Inbox:
     """The orchestrator's side: each request once, in the order made."""
 
-    def __init__(self, run: RunDir, *, taken: Iterable[Record]) -> None:
-        self._run = run
-        self._taken = {str(r.payload.get("file")) for r in taken if r.kind == "control"}
+    def __init__(self, run: RunDir, *, taken: Iterable[Record], world: World = HERE) -> None:
+        self._letters = world.mailbox(run.control)
+        payloads = (record.payload for record in taken)
+        self._taken = {each.file for each in payloads if isinstance(each, RequestTaken)}
 
-    def poll(self) -> list[Request]:
+    def poll(self) -> list[RequestTaken]:
         """Requests that came since the last look; a file that is not one is passed over."""
-        found = []
-        for name in sorted(os.listdir(self._run.control)):
-            if name in self._taken or not name.endswith(".json") or name.startswith("."):
+        requests = []
+        for name in self._letters.names():
+            if name in self._taken or not name.endswith(".json"):
                 continue
             self._taken.add(name)
+            # Anybody can leave a file here: rubbish neither ends the orchestrator nor hides the
+            # abort that comes after it.
             try:
-                raw = json.loads((self._run.control / name).read_bytes())
-                start = int(raw.pop("start", _NO_START))
-                # What no UTF-8 can say would never get into the journal.
-                texts = {k: str(v).encode(errors="replace").decode() for k, v in raw.items()}
-                request = Request(**texts, file=name, start=start)
-            except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+                asked = Asked.of(self._letters.read(name))
+            except (OSError, ValueError, RecursionError):
                 continue
-            if request.request in REQUESTS:
-                found.append(request)
-        return found
+            requests.append(asked.taken(file=name, start=asked.start))
+        return requests
+
+    def discard(self, request: RequestTaken) -> None:
+        """Take away the letter of a request that was answered and counts for nothing."""
+        self._letters.remove(request.file)
+
+    def wait(self) -> None:
+        """Return when a request may have come, a moment later at the latest."""
+        self._letters.wait()

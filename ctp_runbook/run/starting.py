@@ -10,16 +10,11 @@ could arm later: an orchestrator that is still starting finds the run closed, an
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
-from ctp_runbook.host.lock import holder_of, take_environment_lock
-from ctp_runbook.host.process import is_running
 from ctp_runbook.model import Identity, Outcome, Phase, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.evidence import finalise
@@ -30,6 +25,7 @@ from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run.attend import is_attended, read_history, read_whole, unstarted_sentence
+from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:
     from ctp_runbook.run.requests import Asked
@@ -39,11 +35,11 @@ __all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_s
 # Two interpreters start and load the plan; a busy host takes its time over that.
 _START_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
-_POLL_SECONDS = 0.01
+_POLL_SECONDS = 0.02
 _PHASES = (Phase.GATE, Phase.SWITCH)
 
 
-def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
+def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: World = HERE) -> None:
     """Set a planned run going: detached for a real run, simulated to its end for a dry one.
 
     With ``resume``, the reason, it takes up a run that has begun and that nobody conducts, and
@@ -53,39 +49,46 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "") -> None:
     """
     history = read_history(run)
     if history.is_dry_run:
-        with first_record(run):
+        with first_record(run, world=world):
             if read_history(run).closed is None:
-                _simulate(run, plan, probe=history.created.get("probe") is True)
+                _simulate(run, plan, probe=history.created.probe, world=world)
         return
-    with first_record(run):
+    with first_record(run, world=world):
+        # Again, under the lock: until now somebody may have started or discarded it.
         history = read_history(run)
         if history.closed is not None:
-            close_unstarted(run, outcome=Outcome.REFUSED, sentence="")
+            close_unstarted(run, outcome=Outcome.REFUSED, sentence="", world=world)
             return
-        if is_attended(run):
+        if is_attended(run, world=world):
             return
         if history.has_begun is not bool(resume):
             raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
         guardian: Identity | None = None
         try:
-            guardian = _guard(run, history.created["environment"], resume=resume)
+            guardian = _guard(run, history.created.environment, resume=resume, world=world)
         except RunRefused as error:
             # Two viewers of one run may start it at one instant: the second one just follows.
             if not (isinstance(error, EnvironmentHeld) and _is_of(run, error.holder)):
-                raise _refused(run, str(error)) from error
-    _await_record(run, guardian, after=len(history.records))
+                raise _refused(run, str(error), world) from error
+    _await_record(run, guardian, after=len(history.records), world=world)
 
 
-def _guard(run: RunDir, environment: str, *, resume: str) -> Identity:
-    lock_fd = take_environment_lock(environment, run_id=run.run_id, path=run.path)
+def _guard(run: RunDir, environment: str, *, resume: str, world: World) -> Identity:
+    lock = world.locks.take_environment_lock(environment, run_id=run.run_id, path=run.path)
     try:
-        return _spawn(run, lock_fd=lock_fd, resume=resume)
+        return _spawn(run, lock_fd=lock, resume=resume, world=world)
     finally:
-        os.close(lock_fd)
+        # The guardian holds it too by now: the environment stays taken when this viewer goes.
+        world.locks.give_back(lock)
 
 
 def set_going(
-    run: RunDir, *, lock_fd: int, asked: Asked, tell: Callable[[RunDir], None] = lambda run: None
+    run: RunDir,
+    *,
+    lock_fd: int,
+    asked: Asked,
+    tell: Callable[[RunDir], None] = lambda run: None,
+    world: World = HERE,
 ) -> None:
     """Start the run that was written under ``lock_fd``, for what is ``asked``.
 
@@ -94,65 +97,70 @@ def set_going(
     after = len(read_history(run).records)
     try:
         tell(run)
-        guardian = _spawn(run, lock_fd=lock_fd, asked=asked)
+        guardian = _spawn(run, lock_fd=lock_fd, asked=asked, world=world)
     except BaseException as error:
-        with first_record(run):
-            _close(run, str(error) or type(error).__name__)
+        # Ctrl-C too: what is on disk by now must not wait there, planned and ready to be armed.
+        with first_record(run, world=world):
+            _close(run, str(error) or type(error).__name__, world)
         raise
-    _await_record(run, guardian, after=after)
+    _await_record(run, guardian, after=after, world=world)
 
 
-def _spawn(run: RunDir, *, lock_fd: int, resume: str = "", asked: Asked | None = None) -> Identity:
+def _spawn(
+    run: RunDir, *, lock_fd: int, resume: str = "", asked: Asked | None = None, world: World
+) -> Identity:
     # A dry run has no guardian: it is not to pay for one.
     from ctp_runbook.run import guardian
 
-    told = asked.text if asked else ""
+    text = asked.text if asked else ""
     try:
-        return guardian.spawn_guardian(run, lock_fd=lock_fd, resume=resume, asked=told)
+        return guardian.spawn_guardian(run, lock_fd=lock_fd, resume=resume, asked=text, world=world)
     except OSError as error:
         raise RunRefused(f"the guardian of run {run.run_id} cannot be started: {error}") from error
 
 
-def _await_record(run: RunDir, guardian: Identity | None, *, after: int) -> None:
+def _await_record(run: RunDir, guardian: Identity | None, *, after: int, world: World) -> None:
     """Wait until somebody wrote the next record; without ``guardian`` it is another's start.
 
     A start that takes too long is closed under the first record's lock: an orchestrator that comes
     up later finds that and goes, so that nothing begins which somebody was told had not.
     """
-    deadline = time.monotonic() + _START_SECONDS
-    while len(read_whole(run).records) <= after:
+    deadline = world.clock.mono() + _START_SECONDS
+    while len(read_whole(run, world=world).records) <= after:
         log = f"{run.logs}/orchestrator.log"
-        if guardian is not None and not is_running(guardian):
-            told = f"the orchestrator did not start; see {log}"
-        elif time.monotonic() > deadline:
-            told = f"the orchestrator did not start within {_START_SECONDS:g} s; see {log}"
+        if guardian is not None and not world.processes.is_running(guardian):
+            why = f"the orchestrator did not start; see {log}"
+        elif world.clock.mono() > deadline:
+            why = f"the orchestrator did not start within {_START_SECONDS:g} s; see {log}"
         else:
-            time.sleep(0.02)
+            world.clock.sleep(_POLL_SECONDS)
             continue
-        with first_record(run):
-            if len(read_whole(run).records) > after:
+        with first_record(run, world=world):
+            if len(read_whole(run, world=world).records) > after:
                 return  # it came after all
-            raise _refused(run, told)
+            raise _refused(run, why, world)
 
 
-def _refused(run: RunDir, sentence: str) -> RunRefused:
+def _refused(run: RunDir, sentence: str, world: World) -> RunRefused:
     """The refusal of a start, told with what became of the run."""
-    if _close(run, sentence):
+    if _close(run, sentence, world):
         return RunRefused(f"{sentence}; run {run.run_id} is closed as REFUSED: plan again")
     return RunRefused(f"{sentence}; run {run.run_id}: `ctp-runbook status --run {run.path}`")
 
 
-def _close(run: RunDir, told: str) -> bool:
+def _close(run: RunDir, why: str, world: World) -> bool:
+    """Close a run that did not start; False when it was begun, or cannot be written."""
     # Why it did not start is what is raised, and a full disk must not hide that. The run is
     # unarmed either way: nothing but a start of its own would start it.
     with contextlib.suppress(JournalError, OSError):
-        return close_unstarted(run, outcome=Outcome.REFUSED, sentence=f"not started: {told}")
+        sentence = f"not started: {why}"
+        return close_unstarted(run, outcome=Outcome.REFUSED, sentence=sentence, world=world)
     return False
 
 
 def _is_of(run: RunDir, holder: str) -> bool:
     """True when the environment's lock names this very run as its holder."""
-    return bool(holder) and os.path.realpath(holder) == os.path.realpath(run.path)
+    return bool(holder) and Path(holder).resolve() == run.path.resolve()
 
 
 def _begun_sentence(run: RunDir) -> str:
@@ -162,18 +170,19 @@ def _begun_sentence(run: RunDir) -> str:
     )
 
 
-def was_being_started(run: RunDir) -> bool:
+def was_being_started(run: RunDir, *, world: World = HERE) -> bool:
     """True once a start of this run by somebody else is through, False when there is none."""
-    environment = read_history(run).created["environment"]
-    deadline = time.monotonic() + _START_SECONDS
-    while not (history := read_whole(run)).has_begun and history.closed is None:
-        if not _is_of(run, holder_of(environment)) or time.monotonic() > deadline:
+    environment = read_history(run).created.environment
+    deadline = world.clock.mono() + _START_SECONDS
+    while not (history := read_whole(run, world=world)).has_begun and history.closed is None:
+        holder = world.locks.holder_of(environment)
+        if not _is_of(run, holder) or world.clock.mono() > deadline:
             return False
-        time.sleep(0.05)
+        world.clock.sleep(_POLL_SECONDS)
     return True
 
 
-def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
+def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> None:
     from ctp_runbook.run.context import RunContext
     from ctp_runbook.run.dry_run import simulate
 
@@ -181,20 +190,25 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool) -> None:
         plan, _ = load_private_plan(run)
     journal = Journal(run.journal, durable=False)
     context = RunContext(
-        run=run, plan=plan, journal=journal, cwd=Path.cwd(), environ=dict(os.environ)
+        run=run,
+        plan=plan,
+        journal=journal,
+        cwd=world.caller.folder(),
+        environ=world.caller.environ(),
+        world=world,
     )
-    gaps: tuple[str, ...] = ()
+    gaps: list[str] = []
     if probe:
         from ctp_runbook.run.switch import probe_gaps
 
-        gaps = tuple(probe_gaps(context))
+        gaps = probe_gaps(context)
     simulate(context, gaps=gaps)
     journal.close()
     finalise(run)
 
 
 @contextlib.contextmanager
-def first_record(run: RunDir) -> Iterator[None]:
+def first_record(run: RunDir, *, world: World = HERE) -> Iterator[None]:
     """Hold the right to write the first record after the plan; at once where it is written.
 
     Raises RunRefused when somebody else keeps it too long.
@@ -203,30 +217,19 @@ def first_record(run: RunDir) -> Iterator[None]:
     if History.of(read_journal(run.journal).records).has_begun:
         yield
         return
-    fd = os.open(run.journal, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        _flock(run, fd)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _flock(run: RunDir, fd: int) -> None:
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
+    with contextlib.ExitStack() as held:
         try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise RunRefused(
-                    f"run {run.run_id} has been kept from its first record for {_LOCK_SECONDS:g} s "
-                    "by another process that starts or closes it; see `ctp-runbook status --run "
-                    f"{run.path}`, then try again"
-                ) from error
-        time.sleep(_POLL_SECONDS)
+            held.enter_context(world.locks.exclusive(run.journal, seconds=_LOCK_SECONDS))
+        except TimeoutError as error:
+            raise RunRefused(
+                f"run {run.run_id} has been kept from its first record for {_LOCK_SECONDS:g} s "
+                "by another process that starts or closes it; see `ctp-runbook status --run "
+                f"{run.path}`, then try again"
+            ) from error
+        yield
 
 
-def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str) -> bool:
+def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str, world: World = HERE) -> bool:
     """Close a run that nobody has begun; False when somebody has, or when it is over.
 
     To be called within ``first_record``. Its requests and private files go with it, its evidence
@@ -236,10 +239,11 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str) -> bool:
     if history.has_begun:
         return False
     if history.closed is not None:
-        if not run.manifest.exists():  # whoever closed it was killed before the last act
-            _clear_away(run)
+        # Whoever closed it may have been killed before the last act.
+        if not world.files.exists(run.manifest):
+            _clear_away(run, world)
         return False
-    redactor = _redactor(run)
+    redactor = _redactor(run, world)
     journal = Journal(run.journal)
     for step in history.plan.steps:
         if step.phase in _PHASES:
@@ -258,25 +262,25 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str) -> bool:
             exit_code=outcome.exit_code,
             sentence=redactor(sentence),
             failed_step="",
-            running={},  # nobody looked at what runs: this run had no business with it
+            # Nobody looked at what runs: this run had no business with it.
+            running={},
         )
     )
     journal.close()
-    _clear_away(run)
+    _clear_away(run, world)
     return True
 
 
-def _clear_away(run: RunDir) -> None:
-    for left in run.control.iterdir():
-        with contextlib.suppress(OSError):
-            left.unlink()
+def _clear_away(run: RunDir, world: World) -> None:
+    # A go that was left here is for no start, and nobody is to find it and wonder.
+    world.mailbox(run.control).clear()
     finalise(run)
 
 
-def _redactor(run: RunDir) -> Redactor:
+def _redactor(run: RunDir, world: World) -> Redactor:
     """What keeps secrets out of the sentence; where the plan is gone, those of the environment."""
     try:
         plan, _ = load_private_plan(run)
     except (RunbookError, OSError):
-        return Redactor.gather(environ=os.environ)
+        return Redactor.gather(environ=world.caller.environ())
     return plan.redactor

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
+from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
-from ctp_runbook.run.attend import unstarted_sentence
-from ctp_runbook.run.starting import close_unstarted, first_record
+from ctp_runbook.run.attend import (
+    answer_in,
+    is_attended,
+    read_history,
+    read_whole,
+    unstarted_sentence,
+)
+from ctp_runbook.run.starting import close_unstarted, first_record, start, was_being_started
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Steered", "steer"]
 
 _ANSWER_SECONDS = 3.0
+_POLL_SECONDS = 0.05
 # Asking for one of these is asking that somebody conducts the run.
 _TAKES_UP = ("abort", "resume", "rollback")
 
@@ -32,7 +39,9 @@ class Steered:
     is_new: bool = False
 
 
-def steer(run: RunDir, request: str, *, by: str = "", reason: str = "") -> Steered:
+def steer(
+    run: RunDir, request: str, *, by: str = "", reason: str = "", world: World = HERE
+) -> Steered:
     """Ask ``request`` (hold, resume, abort, rollback, go) of a run and wait for the answer.
 
     No request starts a run: one that was planned and never started is discarded by ``abort``, and
@@ -40,73 +49,74 @@ def steer(run: RunDir, request: str, *, by: str = "", reason: str = "") -> Steer
     for a hold or a go. A rollback of a COMPLETED run is a new run. Raises RunRefused where nothing
     can come of it.
     """
-    by = by or launch.operator_name()
-    history = launch.read_history(run)
+    by = by or world.caller.user_name()
+    history = read_history(run)
     if history.outcome is not None:
         if request != "rollback":
             raise RunRefused(
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
             )
-        return _roll_back(run, by=by, reason=reason)
+        return _roll_back(run, by=by, reason=reason, world=world)
     if history.is_dry_run:
         raise RunRefused(f"run {run.run_id} is a dry run, which does nothing to {request}")
     if not history.has_begun:
         if request == "abort":
-            return _discard(run, by=by, reason=reason)
-        if not launch.was_being_started(run):
+            return _discard(run, by=by, reason=reason, world=world)
+        if not was_being_started(run, world=world):
             raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
-    return _ask(run, request, by=by, reason=reason)
+    return _ask(run, request, by=by, reason=reason, world=world)
 
 
-def _ask(run: RunDir, request: str, *, by: str, reason: str) -> Steered:
-    is_lost = not launch.is_attended(run)
+def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> Steered:
+    is_lost = not is_attended(run, world=world)
     if is_lost and request not in _TAKES_UP:
         raise RunRefused(
             f"nobody conducts run {run.run_id}, so nobody can {request} it: `ctp-runbook resume "
             f"--run {run.path}` takes it up again, `ctp-runbook rollback --run {run.path}` ends it"
         )
-    name = launch.request(run, request, by=by, reason=reason)
+    # Before it is taken up: the orchestrator that comes finds the request, and obeys it first.
+    name = launch.request(run, request, by=by, reason=reason, world=world)
     if is_lost:
         try:
-            launch.start(run, resume=f"taken up again by {by}")
+            start(run, resume=f"taken up again by {by}", world=world)
         except RunRefused:
             # What was refused must not wait there for whoever takes the run up one day.
             with contextlib.suppress(OSError):
-                (run.control / name).unlink()
+                world.mailbox(run.control).remove(name)
             raise
-    answer = _answer(run, name)
+    answer = _answer(run, name, world)
     if answer is None:
-        told = "no answer yet; see `ctp-runbook status`"
+        reply = "no answer yet; see `ctp-runbook status`"
     else:
-        told = str(answer.payload["sentence"])
-        told = told if answer.payload["obeyed"] else f"not obeyed: {told}"
-    return Steered(run, f"{request} asked of run {run.run_id}: {told}")
+        reply = f"{'' if answer.payload.obeyed else 'not obeyed: '}{answer.payload.sentence}"
+    return Steered(run, f"{request} asked of run {run.run_id}: {reply}")
 
 
-def _discard(run: RunDir, *, by: str, reason: str) -> Steered:
+def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     """Close a run that was never started; it is asked in the ordinary way if it just began."""
     why = f": {reason}" if reason else ""
-    told = f"abort asked for by {by}{why}; the run was never started, and nothing was touched"
-    with first_record(run):
-        done = close_unstarted(run, outcome=Outcome.ABORTED_BEFORE_SWITCH, sentence=told)
+    sentence = f"abort asked for by {by}{why}; the run was never started, and nothing was touched"
+    aborted = Outcome.ABORTED_BEFORE_SWITCH
+    with first_record(run, world=world):
+        done = close_unstarted(run, outcome=aborted, sentence=sentence, world=world)
     if not done:
-        return steer(run, "abort", by=by, reason=reason)
+        return steer(run, "abort", by=by, reason=reason, world=world)
     return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
 
 
-def _roll_back(run: RunDir, *, by: str, reason: str) -> Steered:
-    made = roll_back_by_new_run(run, by=by, reason=reason)
-    told = f"run {made.run_id} rolls back what run {run.run_id} switched: {made.path}"
-    return Steered(made, told, is_new=True)
+def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
+    undoing = roll_back_by_new_run(run, by=by, reason=reason, world=world)
+    sentence = f"run {undoing.run_id} rolls back what run {run.run_id} switched: {undoing.path}"
+    return Steered(undoing, sentence, is_new=True)
 
 
-def _answer(run: RunDir, name: str) -> Record | None:
+def _answer(run: RunDir, name: str, world: World) -> Record[RequestAnswered] | None:
     """The orchestrator's answer to the request in file ``name``; None when none came in time."""
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while time.monotonic() < deadline:
-        history: History = launch.read_whole(run)
-        answer = launch.answer_in(history, name)
+    deadline = world.clock.mono() + _ANSWER_SECONDS
+    while world.clock.mono() < deadline:
+        history = read_whole(run, world=world)
+        answer = answer_in(history, name)
         if answer is not None or history.closed is not None:
             return answer
-        time.sleep(0.05)
+        world.clock.sleep(_POLL_SECONDS)
     return None

@@ -7,24 +7,28 @@ gone, what was started is alive with a verified session.
 from __future__ import annotations
 
 import contextlib
-import os
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.held_command import CommandEnd, HeldCommand
-from ctp_runbook.host.process import end_processes, identity_of
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import digest_of
-from ctp_runbook.record.rundir import private_dir, write_atomic
+from ctp_runbook.record.kinds import StepEnded, StepStarted
+from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
+
+if TYPE_CHECKING:
+    from ctp_runbook.host.held_command import CommandEnd
 
 __all__ = ["StepResult", "run_step", "skip_step"]
 
 _OUTPUT_LIMIT = 4 << 20
 _TAIL = 64 << 10  # longer than any secret
+# Of a rollback step's time, what TERM may take at its end; KILL may take as much again.
+_GRACE_SHARE = 0.15
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,31 @@ def run_step(
     effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
     its words alone.
     """
-    began = time.monotonic()
+    clock = context.world.clock
+    began = clock.mono()
     deadline = min(deadline, began + step.timeout_seconds)
+    # What a command prints may hold secrets: it stays in memory, and only its redacted copy
+    # enters the run directory.
     raw = private_dir(context.run) / f"{step.name}.out"
-    held = HeldCommand(
+    held = context.world.commands.hold(
         step.command, cwd=context.cwd, env=context.environment_of(step.name), output=raw
     )
     try:
+        # Before it is released: whoever takes the run over finds who acts, and a command whose
+        # starter dies in between has done nothing.
         _record_start(context, step, held.identity, due=deadline)
         held.release()
-        graces = _graces(context, step, deadline=deadline)
-        end = held.wait(deadline=deadline - graces.room, interrupt=_bounded(context, raw))
-        left = (
-            () if end.exit_code == 0 else held.end(**graces.words, meanwhile=context.interrupt).left
-        )
-        left = (*left, *_end_strays(context, step, end, known=left))
+        is_cut = step.phase is Phase.ROLLBACK
+        share = max(0.0, deadline - clock.mono()) * _GRACE_SHARE if is_cut else math.inf
+        graces = context.graces(most=share)
+        # In a rollback the graces come out of the step's own time: what is after it restores
+        # trading and does not wait for them. Elsewhere a step has its whole time, and they add.
+        room = graces["term_grace"] + graces["kill_grace"] if is_cut else 0.0
+        end = held.wait(deadline=deadline - room, interrupt=_bounded(context, raw))
+        left: tuple[int, ...] = ()
+        if end.exit_code != 0:
+            left = held.end(**graces, meanwhile=context.interrupt).left
+            left += _end_strays(context, step, known=left)
     finally:
         held.close()
     status, reason = _judge_command(step, end, left=left)
@@ -85,13 +99,15 @@ def run_step(
         if prove is not None and (step.kind, step.phase) == (StepKind.STOP, Phase.SWITCH):
             # Who still runs is what an operator must know now; it excuses no failed command. (A
             # rollback ends the member by signal next, says so itself, and has no time for this.)
-            reason += f"; {prove(time.monotonic()) or 'yet it is proved gone'}"
+            reason += f"; {prove(clock.mono()) or 'yet it is proved gone'}"
     elif prove is not None:
+        # Exit 0 is the command's opinion. A stop that exits 0 over a living engine would let the
+        # next step start a second one.
         if why := prove(deadline):
             status, reason = StepStatus.FAILED, f"exit 0, but its effect is not proved: {why}"
         else:
             reason = f"exit 0; proved: {step.effect}"
-    result = StepResult(step, status, end.exit_code, (time.monotonic() - began) * 1000, reason)
+    result = StepResult(step, status, end.exit_code, (clock.mono() - began) * 1000, reason)
     _record_end(context, result, raw=raw, left=left)
     return result
 
@@ -106,64 +122,37 @@ def skip_step(
 
 def _record_start(context: RunContext, step: Step, identity: Identity, *, due: float) -> None:
     attempts = sum(
-        1
-        for record in context.journal.records
-        if record.kind == "step_started" and record.payload["step"] == step.name
+        started.payload.step == step.name for started in context.history.of_kind(StepStarted)
     )
     context.record(
-        "step_started",
-        step=step.name,
-        phase=step.phase.value,
-        attempt=attempts + 1,
-        pid=identity.pid,
-        start_ticks=identity.start_ticks,
-        command=step.command,
-        timeout_seconds=step.timeout_seconds,
-        due_mono_ns=int(due * 1e9),
+        StepStarted(
+            step=step.name,
+            phase=step.phase,
+            attempt=attempts + 1,
+            pid=identity.pid,
+            start_ticks=identity.start_ticks,
+            command=step.command,
+            timeout_seconds=step.timeout_seconds,
+            due_mono_ns=int(due * 1e9),
+        )
     )
 
 
-@dataclass(frozen=True)
-class _Graces:
-    """How long TERM and KILL are waited for, and what of the deadline that takes, in seconds."""
+def _end_strays(context: RunContext, step: Step, *, known: tuple[int, ...]) -> tuple[int, ...]:
+    """End what a failed step started outside its group; the pids that are left.
 
-    term: float
-    kill: float
-    room: float
-
-    @property
-    def words(self) -> dict[str, float]:
-        return {"term_grace": self.term, "kill_grace": self.kill}
-
-
-def _graces(context: RunContext, step: Step, *, deadline: float) -> _Graces:
-    """The limits' graces; in a rollback they are cut and come out of the step's own time."""
-    limits = context.plan.limits
-    if step.phase is not Phase.ROLLBACK:
-        return _Graces(limits.term_grace_seconds, limits.kill_grace_seconds, 0.0)
-    share = max(0.0, deadline - time.monotonic()) * 0.15
-    term, kill = min(limits.term_grace_seconds, share), min(limits.kill_grace_seconds, share)
-    return _Graces(term, kill, term + kill)
-
-
-def _end_strays(
-    context: RunContext, step: Step, end: CommandEnd, *, known: tuple[int, ...]
-) -> tuple[int, ...]:
-    """A session of its own is no way to outlive a failed step; a started member is the
-    rollback's to end. The pids that are left."""
-    if end.exit_code == 0 or step.kind is StepKind.START:
+    A session of its own is no way to outlive a failed step. What a start left is a member, and the
+    rollback's to end, with proof.
+    """
+    if step.kind is StepKind.START:
         return ()
-    from ctp_runbook.probes.liveness import processes_of_step
-
-    strays = [identity_of(pid) for pid in processes_of_step(context.run.run_id, (step.name,))]
-    limits = context.plan.limits
-    left = end_processes(
-        [one for one in strays if one is not None and one.pid not in known],
-        term_grace=limits.term_grace_seconds,
-        kill_grace=limits.kill_grace_seconds,
-        meanwhile=context.interrupt,
+    world = context.world
+    pids = world.witnesses.processes_of_step(context.run.run_id, (step.name,))
+    strays = [world.processes.identity_of(pid) for pid in pids if pid not in known]
+    left = world.processes.end_processes(
+        filter(None, strays), **context.graces(), meanwhile=context.interrupt
     )
-    return tuple(one.pid for one in left)
+    return tuple(identity.pid for identity in left)
 
 
 def _judge_command(step: Step, end: CommandEnd, *, left: tuple[int, ...]) -> tuple[StepStatus, str]:
@@ -180,10 +169,10 @@ def _judge_command(step: Step, end: CommandEnd, *, left: tuple[int, ...]) -> tup
 
 def _last_words(context: RunContext, raw: Path) -> str:
     """The end of a failed step's output, where the reason usually stands."""
-    size = raw.stat().st_size
-    with raw.open("rb") as source:
-        source.seek(max(0, size - _TAIL))
-        text = context.plan.redactor(source.read().decode(errors="replace"))
+    files = context.world.files
+    size = files.size_of(raw)
+    tail = files.read(raw, start=max(0, size - _TAIL))
+    text = context.plan.redactor(tail.decode(errors="replace"))
     # A first line that was cut may begin with half a secret.
     lines = text.split("\n")[1 if size > _TAIL and "\n" in text else 0 :]
     said = [line.strip() for line in lines if line.strip()]
@@ -196,30 +185,30 @@ def _record_end(
     data = _redacted_output(context, raw)
     name = f"steps/{len(context.journal.records):04d}_{result.step.name}.log"
     try:
-        write_atomic(context.run.logs / name, data)
+        context.world.files.write_atomic(context.run.logs / name, data)
     except OSError as error:
+        # Restoring trading matters more than a log; its digest is in the journal all the same.
         if not context.journal.tolerant:
             raise JournalError(f"{context.run.logs / name}: cannot be written: {error}") from error
-        # Restoring trading matters more than a log; its digest is in the journal all the same.
     context.record(
-        "step_ended",
-        step=result.step.name,
-        phase=result.step.phase.value,
-        status=result.status.value,
-        exit_code=result.exit_code,
-        duration_ms=round(result.duration_ms, 3),
-        output_sha256=digest_of(data),
-        output=f"logs/{name}",
-        reason=result.reason,
-        left_behind=list(left),
+        StepEnded(
+            step=result.step.name,
+            phase=result.step.phase,
+            status=result.status,
+            exit_code=result.exit_code,
+            duration_ms=round(result.duration_ms, 3),
+            output_sha256=digest_of(data),
+            output=f"logs/{name}",
+            reason=result.reason,
+            left_behind=left,
+        )
     )
 
 
 def _redacted_output(context: RunContext, raw: Path) -> bytes:
     """The output without secrets, cut after redaction: half a secret is too much."""
-    with raw.open("rb") as source:
-        data = source.read(_OUTPUT_LIMIT + _TAIL)
-    raw.unlink()
+    data = context.world.files.read(raw, most=_OUTPUT_LIMIT + _TAIL)
+    context.world.files.remove(raw)
     text = context.plan.redactor(data.decode(errors="replace")).encode()
     if len(data) <= _OUTPUT_LIMIT:
         return text
@@ -228,11 +217,12 @@ def _redacted_output(context: RunContext, raw: Path) -> bytes:
 
 def _bounded(context: RunContext, raw: Path) -> Callable[[], str]:
     """The run's interrupt, which also keeps a talkative step from filling the memory."""
+    files = context.world.files
 
     def look() -> str:
         with contextlib.suppress(OSError):
-            if raw.stat().st_size > _OUTPUT_LIMIT * 8:
-                os.truncate(raw, 0)  # the command appends: it goes on at the start
+            if files.size_of(raw) > _OUTPUT_LIMIT * 8:
+                files.truncate(raw, 0)  # the command appends: it goes on at the start
         return context.interrupt()
 
     return look

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
@@ -35,9 +34,7 @@ def run_gates(context: RunContext) -> StepResult | None:
         prove = None
         if step.name == "precheck":
             prove = readiness_proof(context, "ctp_readiness_precheck.json")
-        result = run_step(
-            context, step, deadline=time.monotonic() + step.timeout_seconds, prove=prove
-        )
+        result = run_step(context, step, deadline=_due(context, step), prove=prove)
         if not result.is_ok:
             return result
     return None
@@ -48,15 +45,14 @@ def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
 
     The same proof before the switch and after the rollback. Call it right before the command.
     """
-    began = time.time()
+    # A file of before the command was left by another run, and speaks of another day.
+    began = context.world.clock.wall()
 
     def prove(deadline: float) -> str:
         from ctp_runbook.gates.readiness import judge_readiness_file
 
-        path = context.run.evidence / name
-        return "; ".join(
-            judge_readiness_file(path, real=True, since=began, rehearsal=context.plan.is_rehearsal)
-        )
+        path, rehearsal = context.run.evidence / name, context.plan.is_rehearsal
+        return "; ".join(judge_readiness_file(path, real=True, since=began, rehearsal=rehearsal))
 
     return prove
 
@@ -90,7 +86,6 @@ def state_gaps(context: RunContext) -> list[str]:
 def probe_gaps(context: RunContext) -> list[str]:
     """Every read-only probe, for real: who lives, whose session is usable, who answers."""
     from ctp_runbook.errors import ProbeError
-    from ctp_runbook.probes.metrics import fetch
 
     gaps = ready_gaps(context)
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
@@ -98,7 +93,8 @@ def probe_gaps(context: RunContext) -> list[str]:
         gaps.append(f"expected a verified session of {engine.name}: {why}")
     if engine.metrics_url:
         try:
-            fetch(engine.metrics_url, seconds=context.plan.limits.alive_timeout_seconds)
+            seconds = context.plan.limits.alive_timeout_seconds
+            context.world.pages.fetch(engine.metrics_url, seconds=seconds)
         except ProbeError as error:
             gaps.append(f"expected the old engine's metrics page: {error}")
     return gaps
@@ -122,10 +118,12 @@ def generation_gone_gap(
 def run_switch(context: RunContext) -> StepResult | None:
     """Old generation out, new generation in; the first step that failed, or None."""
     for step in context.plan.switch:
-        deadline = time.monotonic() + step.timeout_seconds
-        if gap := _forbidden(context, step, deadline=deadline):
+        deadline = _due(context, step)
+        if gap := _gap_before(context, step, deadline=deadline):
             return skip_step(context, step, reason=gap, status=StepStatus.FAILED)
         if step.kind is StepKind.STOP and step.acts_on is not None:
+            # READY may be an hour ago: what a supervisor has started since is pinned only now, and
+            # once the stop has begun nobody can say any more whose it was.
             pin_anew(context, context.plan.member(*step.acts_on))
         result = run_step(context, step, deadline=deadline, prove=_proof(context, step))
         if not result.is_ok:
@@ -133,8 +131,14 @@ def run_switch(context: RunContext) -> StepResult | None:
     return None
 
 
-def _forbidden(context: RunContext, step: Step, *, deadline: float) -> str:
+def _due(context: RunContext, step: Step) -> float:
+    return context.world.clock.mono() + step.timeout_seconds
+
+
+def _gap_before(context: RunContext, step: Step, *, deadline: float) -> str:
     """Why the step must not be begun, or nothing."""
+    # At each start anew, and not once after the stops: a supervisor may have brought the old engine
+    # back meanwhile, and two generations with one account send orders against each other.
     if step.kind is StepKind.START and (gap := generation_gone_gap(context, Generation.OLD)):
         return f"not started, for the old generation is not proved gone: {gap}"
     if step.acts_on == (Generation.OLD, Role.CORE_ENGINE):

@@ -6,14 +6,13 @@ that journal, so that its evidence can be verified without the parent.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
-from ctp_runbook.host.process import boot_id
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History, pinned
@@ -21,41 +20,50 @@ from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.kinds import ParentAdopted, Payload
 from ctp_runbook.record.private_plan import named_files, plan_of_files
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
+from ctp_runbook.run.create import Undone
 from ctp_runbook.run.launch import (
     RunOptions,
-    Undone,
     held_environment,
-    operator_name,
     read_history,
     set_going,
     write_run,
 )
 from ctp_runbook.run.requests import Asked
+from ctp_runbook.run.world import HERE, World
 
 __all__ = ["roll_back_by_new_run", "rollback_gap"]
 
 
-def rollback_gap(run: RunDir, history: History) -> str:
+def rollback_gap(run: RunDir, history: History, *, world: World = HERE) -> str:
     """Why a run that is over cannot be rolled back by another, or nothing."""
     created, outcome = history.created, history.outcome
     if history.is_dry_run:
         return "it was a dry run: it switched nothing, so there is nothing to roll back"
-    if created.get("parent_run"):
+    if created.parent_run:
         return (
-            f"it is itself the rollback of run {created['parent_run']}; to go forward again, plan "
+            f"it is itself the rollback of run {created.parent_run}; to go forward again, plan "
             "a new cutover"
         )
     if outcome is not Outcome.COMPLETED:
         word = outcome.value if outcome else history.state.value
         return f"it ended {word}: only what a COMPLETED run switched can be rolled back"
-    if created["host"] != os.uname().nodename:
-        return f"it ran on host {created['host']}, and this is {os.uname().nodename}; ask there"
-    if history.records[0].boot_id != boot_id():
+    # The pids in its journal are those of that host and of that boot: here they name strangers, and
+    # the rollback ends what they name.
+    if created.host != (host := world.caller.host_name()):
+        return f"it ran on host {created.host}, and this is {host}; ask there"
+    if history.records[0].boot_id != world.clock.boot_id():
         return (
             "the host was rebooted since: no process that it recorded can be proved to run or to "
             "be gone; follow plan/ctp_one_shot_cutover_checklist.md by hand"
         )
     return "; ".join(_newer_runs(run, history))
+
+
+class _Header(Struct):
+    """What is asked of another run's run.json, whatever else stands there."""
+
+    environment: str
+    dry_run: bool
 
 
 def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
@@ -65,18 +73,19 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
         if other.path == run.path:
             continue
         try:
-            header = json.loads(path.read_bytes())
-            if header["environment"] != history.created["environment"] or header["dry_run"]:
+            header = msgspec.json.decode(path.read_bytes(), type=_Header)
+            if header.environment != history.created.environment or header.dry_run:
                 continue
             newer = read_history(other)
-        except (OSError, ValueError, KeyError, TypeError, RunbookError) as error:
+        except (OSError, ValueError, RunbookError) as error:
+            # What cannot be read may be what trades now, and its engine would be stopped by name.
             yield f"run {other.run_id} beside it cannot be read ({error}), and may be newer"
             continue
         if newer.records[0].wall > history.records[0].wall and _is_in_the_way(newer, history):
-            told = newer.outcome.value if newer.outcome else newer.state.value
+            word = newer.outcome.value if newer.outcome else newer.state.value
             yield (
-                f"run {other.run_id} of environment {history.created['environment']} is newer "
-                f"({told}): roll that one back, or plan a new cutover"
+                f"run {other.run_id} of environment {history.created.environment} is newer "
+                f"({word}): roll that one back, or plan a new cutover"
             )
 
 
@@ -89,51 +98,56 @@ def _is_in_the_way(newer: History, history: History) -> bool:
     if newer.closed is None:
         return newer.has_begun
     failed_try = newer.outcome is Outcome.ROLLBACK_FAILED
-    if failed_try and newer.created.get("parent_run") == history.run_id:
+    if failed_try and newer.created.parent_run == history.run_id:
         return False
     phases = {step.phase for step in newer.steps.values() if step.attempt}
     return bool(phases & {"switch", "rollback"})
 
 
-def roll_back_by_new_run(run: RunDir, *, by: str = "", reason: str = "") -> RunDir:
+def roll_back_by_new_run(
+    run: RunDir, *, by: str = "", reason: str = "", world: World = HERE
+) -> RunDir:
     """Make the run that rolls ``run`` back, beside it, and start it.
 
     Of two who ask at one instant one has the environment, and the other made nothing. Raises
     RunRefused, with every reason, when it makes no sense or the plan is not the parent's.
     """
-    data, history = _read_parent(run)
+    _, history = _read_parent(run, world)
     plan = _plan_of(run, history)
     options = RunOptions(
         execute=True,
         outputs=run.path.parent,
-        by=by or operator_name(),
+        by=by or world.caller.user_name(),
         parent_run=run.run_id,
     )
-    asked = Asked("rollback", by=plan.redactor(options.by), reason=plan.redactor(reason))
-    with held_environment(plan, options) as held:
+    asked = Asked.now(
+        "rollback", by=plan.redactor(options.by), reason=plan.redactor(reason), world=world
+    )
+    with held_environment(plan, options, world=world) as held:
         # Again: somebody may have rolled it back, or switched, until the environment was ours.
-        _read_parent(run)
-        with contextlib.chdir(str(history.created["cwd"])):
-            made = write_run(
-                plan,
-                options,
-                path=held.path,
-                undone=Undone(
-                    reason=plan.redactor(reason),
-                    rehearsal=history.created.rehearsal,
-                    plan_files={PARENT_JOURNAL: data},
-                    records=tuple(_adopted(history, journal_sha256=digest_of(data))),
-                ),
-            )
-        set_going(made, lock_fd=held.lock_fd, asked=asked)
-    return made
+        data, history = _read_parent(run, world)
+        undoing = write_run(
+            plan,
+            options,
+            path=held.path,
+            undone=Undone(
+                reason=plan.redactor(reason),
+                rehearsal=history.created.rehearsal,
+                cwd=history.created.cwd,
+                plan_files={PARENT_JOURNAL: data},
+                records=tuple(_adopted(history, journal_sha256=digest_of(data))),
+            ),
+            world=world,
+        )
+        set_going(undoing, lock_fd=held.lock_fd, asked=asked, world=world)
+    return undoing
 
 
-def _read_parent(run: RunDir) -> tuple[bytes, History]:
+def _read_parent(run: RunDir, world: World) -> tuple[bytes, History]:
     """The journal of a run that can be rolled back now. Raises RunRefused."""
-    data = run.journal.read_bytes()
+    data = world.files.read(run.journal)
     history = History.of(read_journal(run.journal).records)
-    if gap := rollback_gap(run, history):
+    if gap := rollback_gap(run, history, world=world):
         raise RunRefused(f"run {run.run_id} cannot be rolled back: {gap}")
     return data, history
 
@@ -141,15 +155,16 @@ def _read_parent(run: RunDir) -> tuple[bytes, History]:
 def _plan_of(run: RunDir, history: History) -> Plan:
     """The parent's plan, made again; what was reviewed is what undoes it."""
     try:
-        plan = plan_of_files(named_files(history.created), base=Path(history.created["cwd"]))
+        plan = plan_of_files(named_files(history.created), base=Path(history.created.cwd))
     except RunbookError as error:
         raise RunRefused(
             f"the plan of run {run.run_id} cannot be made again ({error}); restore its templates, "
             "or follow plan/ctp_one_shot_cutover_checklist.md by hand"
         ) from error
-    if plan.sha256 != history.created["plan_sha256"]:
+    # A stop command that was edited since stops something else than what was started.
+    if plan.sha256 != history.created.plan_sha256:
         raise RunRefused(
-            f"the plan of run {run.run_id} had sha256 {history.created['plan_sha256'][:12]}…; its "
+            f"the plan of run {run.run_id} had sha256 {history.created.plan_sha256[:12]}…; its "
             f"files now make {plan.sha256[:12]}…: a template, limits, watch rules, the CTP "
             "configuration or an executable changed since. Restore them, or follow "
             "plan/ctp_one_shot_cutover_checklist.md by hand"

@@ -6,26 +6,36 @@ by rollback, by recovery for long enough, or by expiry.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO
+from typing import cast
 
 from msgspec import structs
 
-from ctp_runbook.host.clocks import Clocks, Disturbance
-from ctp_runbook.host.process import is_running
+from ctp_runbook.host.clocks import Disturbance
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
-from ctp_runbook.record.kinds import WatchStarted
+from ctp_runbook.record.kinds import (
+    Cause,
+    Judged,
+    MetricEnd,
+    MetricVerdict,
+    RequestTaken,
+    StateEntered,
+    Triggered,
+    VerdictName,
+    WatchDisturbed,
+    WatchEnded,
+    WatchGap,
+    WatchStarted,
+)
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
-from ctp_runbook.run.requests import Request
-from ctp_runbook.run.rollback import Trouble
+from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
-from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
+from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
 from ctp_runbook.watch.sampler import Sampler
 from ctp_runbook.watch.sources import watch_targets
 from ctp_runbook.watch.verdicts import Firing
@@ -46,11 +56,10 @@ class Watch:
         self,
         context: RunContext,
         *,
-        requests: Callable[[], Iterable[Request]],
-        clocks: Clocks | None = None,
+        requests: Callable[[], Iterable[RequestTaken]],
     ) -> None:
         self._context = context
-        self._clocks = clocks
+        self._clock = context.world.clock
         self._requests = requests
         self._plan = context.plan
         history = context.history
@@ -69,7 +78,7 @@ class Watch:
         self._next_seq = self._in_window = self._replay(history) if started else 0
         self._blind_since: float | None = None
         self._good_since: float | None = None
-        self._told: tuple[str, ...] = ()
+        self._last_verdicts: tuple[str, ...] = ()
         self._next_glance = 0.0
         self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
@@ -78,19 +87,20 @@ class Watch:
         held = history.entered(State.HOLDING) if history.state is State.HOLDING else None
         self._holding_since = held.mono_ns / 1e9 if held else None
         if held is None and history.held is not None:  # asked for while it was switched
-            by = history.held.payload["by"]
+            by = history.held.payload.by
             self._hold(f"hold asked for by {by} before the watch began")
 
-    def run(self) -> Trouble | None:
+    def run(self) -> Triggered | None:
         """Watch until the window ends with a pass (None) or there is trouble."""
         context = self._context
         environ = context.environment_of()
+        # Now, while holding costs nothing: a file that cannot be written proves nothing later.
+        context.world.files.append(context.run.samples, b"")
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
-        sampler = Sampler(targets, clocks=self._clocks or Clocks())
+        sampler = Sampler(targets, clocks=self._clock)
         sampler.start()
         try:
-            with self._open_samples() as sink:
-                trouble = self._loop(sampler, sink)
+            trouble = self._loop(sampler)
         finally:
             sampler.stop()
         self._note_disturbances(sampler)
@@ -99,29 +109,32 @@ class Watch:
 
     # --- the loop ----------------------------------------------------------------
 
-    def _loop(self, sampler: Sampler, sink: BinaryIO) -> Trouble | None:
+    def _loop(self, sampler: Sampler) -> Triggered | None:
         if self._judge.firing is not None:  # before the interruption, and not acted on yet
-            return Trouble.fired(self._judge.firing)
+            return trouble_of(self._judge.firing)
         next_look, is_new = 0.0, False
         while True:
             self._hold_disturbed(sampler)
             if (sample := sampler.take(seconds=_TICK_SECONDS)) is not None:
                 is_new = True
-                firing = self._keep(sample, sink)
+                # Each sample before anything else: from the first that fires, the rollback's budget
+                # runs, and a look at a member may take seconds of it.
+                firing = self._keep(sample)
                 if firing is not None:
-                    return Trouble.fired(firing)
-            if trouble := self._noticed():
+                    return trouble_of(firing)
+            if trouble := self._trouble_outside_metrics():
                 return trouble
-            if not self._is_over and time.monotonic() < next_look + (
-                0 if is_new else _IDLE_SECONDS
-            ):
+            due = next_look if is_new else next_look + _IDLE_SECONDS
+            if not self._is_over and self._clock.mono() < due:
                 continue
-            next_look, is_new = time.monotonic() + _LOOK_SECONDS, False
-            judged = self._judge.at(time.monotonic())
-            self._tell(judged)
+            next_look, is_new = self._clock.mono() + _LOOK_SECONDS, False
+            judged = self._judge.at(self._clock.mono())
+            self._record_verdicts(judged)
             if trouble := self._hold_or_go_on(judged):
                 return trouble
             if self._is_over:
+                # Only a proof ends a watch well: a window that is over and proves nothing is held
+                # for a person, and not taken for a pass.
                 judged = self._at_end()
                 if judged.overall is Verdict.PASSED:
                     return None
@@ -130,29 +143,30 @@ class Watch:
     @property
     def _is_over(self) -> bool:
         """True when it is time for the last verdict."""
-        return self._holding_since is None and time.monotonic() >= self._ends
+        return self._holding_since is None and self._clock.mono() >= self._ends
 
     def _hold_disturbed(self, sampler: Sampler) -> None:
         """Hold for what makes the watch prove less than its samples say."""
-        for one in self._note_disturbances(sampler):
-            if one.holds and self._holding_since is None:
-                self._hold(one.sentence)
+        for disturbance in self._note_disturbances(sampler):
+            if disturbance.holds and self._holding_since is None:
+                self._hold(disturbance.sentence)
 
     def _note_disturbances(self, sampler: Sampler) -> tuple[Disturbance, ...]:
         """Write down what happened to time since this was last asked."""
-        found = sampler.disturbances()
-        for one in found:
+        disturbances = sampler.disturbances()
+        for disturbance in disturbances:
             self._context.record(
-                "watch_disturbed",
-                what=one.what,
-                seconds=one.seconds,
-                from_utc=utc_text(one.from_wall),
-                to_utc=utc_text(one.to_wall),
-                from_mono=one.from_mono,
-                to_mono=one.to_mono,
-                sentence=one.sentence,
+                WatchDisturbed(
+                    what=disturbance.what,
+                    seconds=disturbance.seconds,
+                    from_utc=utc_text(disturbance.from_wall),
+                    to_utc=utc_text(disturbance.to_wall),
+                    from_mono=disturbance.from_mono,
+                    to_mono=disturbance.to_mono,
+                    sentence=disturbance.sentence,
+                )
             )
-        return found
+        return disturbances
 
     def _at_end(self) -> WindowJudgement:
         """The verdict over the whole window; the comparison may only add a failure."""
@@ -163,15 +177,21 @@ class Watch:
     def _compare(self) -> Baseline:
         """Against the old engine, again only when a sample of the window came since."""
         if self._compared is None or self._compared[0] != self._in_window:
-            made = read_baseline(self._context.run, self._context.history, self._plan.watch)
-            self._compared = (self._in_window, made)
+            baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
+            self._compared = (self._in_window, baseline)
         return self._compared[1]
 
-    def _noticed(self) -> Trouble | None:
+    def _trouble_outside_metrics(self) -> Triggered | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""
-        return self._asked() or self._member_died() or self._old_revived() or self._forced()
+        return (
+            self._trouble_of_requests()
+            or self._trouble_of_new_members()
+            or self._trouble_of_old_members()
+            or self._trouble_of_drill()
+        )
 
-    def _keep(self, sample: Sample, sink: BinaryIO) -> Firing | None:
+    def _keep(self, sample: Sample) -> Firing | None:
+        """Write a sample down and judge by it; the firing that it completes, if it does."""
         if self._holding_since is None and sample.mono > self._ends:
             return None
         sample = structs.replace(
@@ -179,40 +199,40 @@ class Watch:
         )
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
-        sink.write(sample.to_line())
-        sink.flush()
+        # On file before it counts: what was decided by it must be there for whoever verifies.
+        self._context.world.files.append(self._context.run.samples, sample.to_line())
         return self._judge.add(sample)
 
-    def _asked(self) -> Trouble | None:
+    def _trouble_of_requests(self) -> Triggered | None:
         self._context.interrupt()  # keeps an eye on the guardian
         for request in self._requests():
             if request.request in ("rollback", "abort"):
-                return Trouble.now("operator", request.sentence)
+                return self._trouble_now("operator", request.sentence)
             if request.request == "hold" and self._holding_since is None:
                 self._hold(request.sentence)
             if request.request == "resume" and self._holding_since is not None:
                 self._go_on(request.sentence)
         return None
 
-    def _member_died(self) -> Trouble | None:
+    def _trouble_of_new_members(self) -> Triggered | None:
         identities = self._context.history.identities
         for role in Role:
             member = self._plan.member(Generation.NEW, role)
             identity = identities.get(member.name)
-            if identity is not None and is_running(identity):
+            if identity is not None and self._context.world.processes.is_running(identity):
                 continue
             seen = observe(self._context, member, question="alive")
-            if not seen.is_alive and self._context.interrupt():
-                return None  # it was not asked to the end; the request comes first
             if not seen.is_alive:
-                return Trouble.now("member_died", seen.sentence)
+                if self._context.interrupt():
+                    return None  # it was not asked to the end; the request comes first
+                return self._trouble_now("member_died", seen.sentence)
             pin_member(self._context, member, seen.process)
             self._hold(f"{member.name} was restarted by somebody: {seen.sentence}")
         return None
 
-    def _old_revived(self) -> Trouble | None:
+    def _trouble_of_old_members(self) -> Triggered | None:
         """Somebody (a supervisor, say) brought the old generation back: two must not trade."""
-        now = time.monotonic()
+        now = self._clock.mono()
         if now < self._next_glance:
             return None
         self._next_glance = now + _GLANCE_SECONDS
@@ -221,37 +241,44 @@ class Watch:
             if not shows_life(self._context, member):
                 continue
             seen = observe(self._context, member, question="gone")
-            if not seen.is_gone and self._context.interrupt():
-                return None
             if not seen.is_gone:
-                return Trouble.now("judge", f"the old generation lives again: {seen.sentence}")
-        return self._new_doubled()
+                if self._context.interrupt():
+                    return None
+                why = f"the old generation lives again: {seen.sentence}"
+                return self._trouble_now("judge", why)
+        return self._trouble_of_doubles()
 
-    def _new_doubled(self) -> Trouble | None:
+    def _trouble_of_doubles(self) -> Triggered | None:
         """The same somebody started what lies there now: a second one of the new generation."""
         for role in Role:
             member = self._plan.member(Generation.NEW, role)
             if doubles := second_of(self._context, member):
-                told = f"{member.name} runs twice: its command line runs as {doubles} as well"
-                return Trouble.now("judge", told)
+                why = f"{member.name} runs twice: its command line runs as {doubles} as well"
+                return self._trouble_now("judge", why)
         return None
 
-    def _forced(self) -> Trouble | None:
+    def _trouble_of_drill(self) -> Triggered | None:
         created = self._context.history.created
-        after = float(created.get("forced_after_seconds", 0.0))
-        if created.get("force_rollback") and time.monotonic() >= self._started + after:
-            return Trouble.now("forced_drill", f"--force-rollback after {after:g} s of watch")
+        after = created.forced_after_seconds
+        if created.force_rollback and self._clock.mono() >= self._started + after:
+            return self._trouble_now("forced_drill", f"--force-rollback after {after:g} s of watch")
         return None
+
+    def _trouble_now(self, cause: Cause, sentence: str) -> Triggered:
+        return trouble_now(cause, sentence, clock=self._clock)
 
     # --- holding -----------------------------------------------------------------
 
-    def _hold_or_go_on(self, judged: WindowJudgement) -> Trouble | None:
-        now = time.monotonic()
+    def _hold_or_go_on(self, judged: WindowJudgement) -> Triggered | None:
+        """Act on a judgement: hold, or end a hold; the trouble of a hold that expired."""
+        now = self._clock.mono()
         if self._holding_since is not None:
             return self._while_holding(judged, now)
         if judged.overall is Verdict.FAILED:
             self._hold(judged.sentence)
             return None
+        # No data is no failure, nor a pass: the old stack is not brought back for a scrape that was
+        # late, and nobody watches blind for longer than they allowed.
         self._blind_since = (self._blind_since or now) if judged.blind else None
         if self._blind_since is not None and now - self._blind_since > self._tolerance(judged):
             self._hold(judged.sentence)
@@ -262,34 +289,31 @@ class Watch:
             return self._plan.watch.tolerance_error_seconds
         return self._plan.watch.tolerance_inconclusive_seconds
 
-    def _while_holding(self, judged: WindowJudgement, now: float) -> Trouble | None:
+    def _while_holding(self, judged: WindowJudgement, now: float) -> Triggered | None:
         assert self._holding_since is not None
         good = not judged.blind and not judged.breaching
         self._good_since = (self._good_since or now) if good else None
         # What a person holds, a person ends; or nobody does, and it expires.
         by_rule = self._context.history.held is None
-        recovered = (
-            by_rule
-            and self._good_since is not None
-            and (now - self._good_since >= self._plan.watch.recovery_seconds)
-        )
+        needed = self._plan.watch.recovery_seconds
+        recovered = by_rule and self._good_since is not None and now - self._good_since >= needed
         if recovered and now < self._ends:
-            self._go_on(f"recovered for {self._plan.watch.recovery_seconds:g} s")
+            self._go_on(f"recovered for {needed:g} s")
             return None
         expired = now - self._holding_since >= self._plan.hold_seconds
         if expired and self._plan.hold_expiry == "rollback":
             held = f"held for {self._plan.hold_seconds:g} s (HOLD_SECONDS): {judged.sentence}"
-            return Trouble.now("hold_expired", held)
+            return self._trouble_now("hold_expired", held)
         return None
 
     def _hold(self, reason: str) -> None:
-        self._holding_since = time.monotonic()
+        self._holding_since = self._clock.mono()
         self._good_since = None
-        self._context.record("state", to=State.HOLDING.value, reason=reason)
-        self._context.alert("holding", f"{reason}; {self._expiry_told}")
+        self._context.record(StateEntered(to=State.HOLDING, reason=reason))
+        self._context.alert("holding", f"{reason}; {self._expiry}")
 
     @property
-    def _expiry_told(self) -> str:
+    def _expiry(self) -> str:
         plan = self._plan
         if plan.hold_expiry == "rollback":
             return f"rolls back in {plan.hold_seconds:g} s unless somebody decides"
@@ -298,8 +322,8 @@ class Watch:
     def _go_on(self, reason: str) -> None:
         self._holding_since = self._blind_since = None
         self._judge.accept()
-        self._accepted_at_end |= time.monotonic() >= self._ends
-        self._context.record("state", to=State.WATCHING.value, reason=reason)
+        self._accepted_at_end |= self._clock.mono() >= self._ends
+        self._context.record(StateEntered(to=State.WATCHING, reason=reason))
 
     # --- what is written ---------------------------------------------------------
 
@@ -308,22 +332,19 @@ class Watch:
         for role in Role:
             member = plan.member(Generation.NEW, role)
             pin_member(self._context, member, self._context.history.identities.get(member.name))
-        self._context.record("state", to=State.WATCHING.value, reason="the switch is verified")
-        record = self._context.journal.append(
-            WatchStarted(minutes=self._minutes, metrics=tuple(plan.monitor_keys))
-        )
-        return record.mono
+        self._context.record(StateEntered(to=State.WATCHING, reason="the switch is verified"))
+        started = WatchStarted(minutes=self._minutes, metrics=tuple(plan.monitor_keys))
+        return self._context.record(started).mono
 
     def _replay(self, history: History) -> int:
         """Take the samples of before the interruption in; returns the next sequence number."""
         if torn := cut_torn_line(self._context.run.samples):
-            self._context.record(
-                "finding",
-                severity="warning",
-                sentence=f"a torn sample of {len(torn)} bytes was cut, sha256 {digest_of(torn)}",
-            )
+            sha256 = digest_of(torn)
+            self._context.warn(f"a torn sample of {len(torn)} bytes was cut, sha256 {sha256}")
         known = read_samples(self._context.run.samples)
         accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
+        # What a person accepted before the interruption is not held against the run again: the
+        # judge is told it between the same samples as then.
         for sample in known:
             while accepted and accepted[0] <= sample.mono:
                 self._judge.accept()
@@ -333,46 +354,58 @@ class Watch:
             self._judge.accept()
         begun = history.watch_started or history.records[0]
         since = utc_text(known[-1].wall) if known else begun.wall_utc
-        self._context.record("watch_gap", from_utc=since, to_utc=utc_text(), reason="resumed")
+        now = utc_text(self._clock.wall())
+        self._context.record(WatchGap(from_utc=since, to_utc=now, reason="resumed"))
         return len(known)
 
-    def _open_samples(self) -> BinaryIO:
-        return self._context.run.samples.open("ab")
-
-    def _tell(self, judged: WindowJudgement) -> None:
+    def _record_verdicts(self, judged: WindowJudgement) -> None:
         """Write verdicts down when one changes."""
-        told = (judged.overall.name, *(one.verdict.name for one in judged.metrics.values()))
-        if told != self._told:
-            self._told = told
+        verdicts = (judged.overall.name, *(each.verdict.name for each in judged.metrics.values()))
+        if verdicts != self._last_verdicts:
+            self._last_verdicts = verdicts
             self._context.record(
-                "judgement",
-                overall=judged.overall.name,
-                metrics={
-                    name: {"verdict": one.verdict.name, "sentence": one.sentence}
-                    for name, one in judged.metrics.items()
-                },
+                Judged(
+                    overall=_name(judged.overall),
+                    metrics={
+                        name: MetricVerdict(verdict=_name(each.verdict), sentence=each.sentence)
+                        for name, each in judged.metrics.items()
+                    },
+                )
             )
 
-    def _close(self, trouble: Trouble | None) -> None:
-        at = min(time.monotonic(), self._ends)
+    def _close(self, trouble: Triggered | None) -> None:
+        at = min(self._clock.mono(), self._ends)
         over = at >= self._ends  # else there is no time: a rollback waits
         judged = self._at_end() if over else self._judge.at(at, final=True)
-        data = self._context.run.samples.read_bytes()
+        data = self._context.world.files.read(self._context.run.samples)
         self._context.record(
-            "watch_ended",
-            samples=data.count(b"\n"),
-            samples_sha256=digest_of(data),
-            verdict=judged.overall.name,
-            sentence=judged.sentence,
-            judged_mono=at,
-            watched_seconds=round(at - self._started, 3),
-            stopped_early=trouble is not None,
-            metrics={name: _summary(one) for name, one in judged.metrics.items()},
-            baseline=self._compare().payload if over else NOT_COMPARED.payload,
+            WatchEnded(
+                samples=data.count(b"\n"),
+                samples_sha256=digest_of(data),
+                verdict=_name(judged.overall),
+                sentence=judged.sentence,
+                judged_mono=at,
+                watched_seconds=round(at - self._started, 3),
+                stopped_early=trouble is not None,
+                metrics={name: _ended(each) for name, each in judged.metrics.items()},
+                baseline=(self._compare() if over else NOT_COMPARED).payload,
+            )
         )
 
 
-def _summary(one: Any) -> dict[str, Any]:
-    fields = ("sentence", "value", "limit", "margin", "worst", "coverage")
-    over = {name: True for name in ("is_over", "worst_is_over") if getattr(one, name)}
-    return {"verdict": one.verdict.name, **{name: getattr(one, name) for name in fields}, **over}
+def _name(verdict: Verdict) -> VerdictName:
+    return cast("VerdictName", verdict.name)
+
+
+def _ended(judged: MetricJudgement) -> MetricEnd:
+    return MetricEnd(
+        verdict=_name(judged.verdict),
+        sentence=judged.sentence,
+        value=judged.value,
+        limit=judged.limit,
+        margin=judged.margin,
+        worst=judged.worst,
+        coverage=judged.coverage,
+        is_over=judged.is_over,
+        worst_is_over=judged.worst_is_over,
+    )

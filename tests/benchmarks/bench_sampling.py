@@ -25,13 +25,16 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from msgspec.structs import replace
 
+from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation
 from ctp_runbook.plan.config import load_watch
+from ctp_runbook.record.history import pinned
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
 from ctp_runbook.run.window import Watch
+from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 from tests.props.watched import watch_header
 
@@ -165,16 +168,11 @@ def _context(room: Path, urls: list[str], seconds: float) -> Iterator[RunContext
         with open_context(room, plan=plan) as context:
             # The close judges the samples again, by the plan in the journal's header.
             header = {"run_id": context.run.run_id, "dry_run": False, "plan": watch_header(plan)}
-            context.record("run_created", **header)
+            context.record(header_like(**header))
             identity = identity_of(idle.pid)
             assert identity is not None
             for role in ("core_engine", "strategy_runner"):
-                context.record(
-                    "identity",
-                    member=f"{Generation.NEW}_{role}",
-                    pid=identity.pid,
-                    start_ticks=identity.start_ticks,
-                )
+                context.record(pinned(f"{Generation.NEW}_{role}", "", Pin(identity)))
             yield context
     finally:
         idle.terminate()

@@ -51,6 +51,12 @@ BROKEN = {
         "import ctp_runbook.show.blocks",
         "rehearsal.seams -> ctp_runbook.show.blocks",
     ),
+    "past the seam": ("run/steps.py", "import time", "run.steps -> time"),
+    "past the seam, late": (
+        "watch/judge.py",
+        "def f():\n    from os import getpid",
+        "watch.judge -> os",
+    ),
     "cycle in a room": (
         "host/process.py",
         "from ctp_runbook.host import daemon",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
+from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance, What
 
 
 @dataclass
@@ -80,11 +80,15 @@ def test_it_is_told_once() -> None:
     assert watch.step_within(60) is None
 
 
-HOLDS = {"paused": (10.0, False), "suspended": (10.0, True), "clock_stepped": (-10.0, True)}
+HOLDS: dict[What, tuple[float, bool]] = {
+    "paused": (10.0, False),
+    "suspended": (10.0, True),
+    "clock_stepped": (-10.0, True),
+}
 
 
 @pytest.mark.parametrize(("what", "row"), HOLDS.items(), ids=HOLDS)
-def test_what_proves_less_holds(what: str, row: tuple[float, bool]) -> None:
+def test_what_proves_less_holds(what: What, row: tuple[float, bool]) -> None:
     """A pause shows in the coverage; a correction of a second is what a time service does."""
     seconds, holds = row
     found = Disturbance(what, seconds, 0, 10, 0, 10)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.lock import exclusive
 from ctp_runbook.host.lock import take_environment_lock as take_lock
 
 
@@ -141,3 +142,17 @@ def test_the_lock_is_one_for_all_users(environment: str) -> None:
     assert "is held by run ours" in refused.stderr
     os.close(held)
     subprocess.run(take, check=True)
+
+
+def test_a_file_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    """The second one is told in time; what happens under the lock is its own affair."""
+    path = tmp_path / "journal"
+    path.touch()
+    with (
+        exclusive(path, seconds=1),
+        pytest.raises(TimeoutError, match="held by another"),
+        exclusive(path, seconds=0.05),
+    ):
+        pass
+    with pytest.raises(TimeoutError, match="mine"), exclusive(path, seconds=1):
+        raise TimeoutError("mine")

@@ -110,9 +110,3 @@ def test_a_daemon_of_the_wrapper_is_below_it(start: Start, tmp_path: Path) -> No
     os.kill(wrapper.pid, 9)
     assert survivors(pin) == pin.tree
     os.kill(pin.tree[0].pid, 9)
-
-
-def test_a_pin_is_kept_whole(start: Start, tmp_path: Path) -> None:
-    """What the journal keeps of it reads back as it was."""
-    pin = pin_process(start("sleep", seconds(tmp_path)))
-    assert Pin.of(pin.facts, boot_id=pin.identity.boot_id) == pin

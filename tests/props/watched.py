@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict, replace
+from msgspec import structs
 
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.pin import Pin
@@ -22,8 +23,10 @@ from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.history import pinned
-from ctp_runbook.run.requests import Request
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.run.window import Watch
+from ctp_runbook.run.world import HERE
+from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 
 __all__ = ["main", "watch_header"]
@@ -39,9 +42,7 @@ def watch_header(plan: Plan) -> dict[str, Any]:
         "monitor_keys": list(plan.monitor_keys),
         "trigger_text": plan.trigger.text,
         "watch": {
-            "metrics": {
-                key: {**asdict(replace(rules.metrics[key], labels={}))} for key in plan.monitor_keys
-            },
+            "metrics": {key: rules.metrics[key] for key in plan.monitor_keys},
             "tolerance_inconclusive_seconds": rules.tolerance_inconclusive_seconds,
             "tolerance_error_seconds": rules.tolerance_error_seconds,
             "recovery_seconds": rules.recovery_seconds,
@@ -66,17 +67,19 @@ def main() -> None:
     keys = tuple(rules.metrics)
     units = {key: rule.unit for key, rule in rules.metrics.items()}
     trigger = parse_trigger(f"{keys[0]} > 1000", units=units, file="watched", line=1)
-    plan = replace(plan, watch=rules, monitor_keys=keys, trigger=trigger)
+    plan = structs.replace(plan, watch=rules, monitor_keys=keys, trigger=trigger)
 
-    def requests() -> Iterable[Request]:
+    def requests() -> Iterable[RequestTaken]:
         if (room / "end").exists():
             (room / "end").unlink()
-            return [Request("rollback", "ops", "", "", "file")]
+            return [
+                RequestTaken(request="rollback", by="ops", reason="", requested_utc="", file="file")
+            ]
         return []
 
     with open_context(room, plan=plan) as context:
         context.record(
-            "run_created", run_id=context.run.run_id, dry_run=False, plan=watch_header(plan)
+            header_like(run_id=context.run.run_id, dry_run=False, plan=watch_header(plan))
         )
         own = own_identity()  # as long as this process lives, so do the members
         for member in ("new_core_engine", "new_strategy_runner"):
@@ -84,7 +87,8 @@ def main() -> None:
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)
-        trouble = Watch(context, requests=requests, clocks=Clocks(wall=lambda: time.time())).run()
+        moved = replace(HERE, clock=Clocks(wall=lambda: time.time()))
+        trouble = Watch(replace(context, world=moved), requests=requests).run()
         print("PASSED" if trouble is None else trouble.cause, flush=True)
 
 

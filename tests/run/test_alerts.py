@@ -11,8 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from ctp_runbook.record.kinds import AlertEnded, AlertSent
 from ctp_runbook.run.alerts import AlertDesk
 from ctp_runbook.run.context import RunContext
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
@@ -69,7 +71,8 @@ def called(folder: Path, **values: str) -> tuple[list[dict[str, Any]], float, Ru
 
         def ended() -> list[dict[str, Any]]:
             desk.collect(context)
-            return [dict(r.payload) for r in context.journal.records if r.kind == "alert_ended"]
+            ends = context.history.of_kind(AlertEnded)
+            return [msgspec.to_builtins(ended.payload) for ended in ends]
 
         wait_for(lambda: len(ended()) == hooks, seconds=15)
         return ended(), took, context
@@ -87,8 +90,8 @@ def test_both_hooks_are_called_with_the_facts(tmp_path: Path, receiver: Receiver
     assert body["occasion"] == "holding"
     assert body["environment"] == context.plan.environment
     assert "ctp-runbook hold|resume|rollback --run" in body["decide"]
-    alert = next(record for record in context.journal.records if record.kind == "alert")
-    assert alert.payload["hooks"] == ["command", "webhook"]
+    (alert,) = context.history.of_kind(AlertSent)
+    assert alert.payload.hooks == ("command", "webhook")
 
 
 @pytest.mark.twin
@@ -159,7 +162,7 @@ def test_what_is_under_way_at_the_end_is_told_to_be(tmp_path: Path) -> None:
         assert time.monotonic() - began < 0.2
         last = context.journal.records[-1].payload
         assert last["sentence"] == "still under way when the run ended"
-        desk.drain(seconds=7.0)
+        desk.drain(context)
 
 
 def test_a_webhook_address_is_checked_and_never_shown(tmp_path: Path) -> None:

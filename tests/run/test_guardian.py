@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -16,6 +17,13 @@ from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.kinds import (
+    GuardianFacts,
+    GuardianStarted,
+    OrchestratorStarted,
+    Payload,
+    StepStarted,
+)
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.guardian import end_leftovers, shares_control_group
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
@@ -24,42 +32,25 @@ from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, processes_with, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
+P = TypeVar("P", bound=Payload)
 
-def step_started(
-    identity: Identity, *, step: str = "bootstrap_infra"
-) -> tuple[str, dict[str, object]]:
+
+def step_started(identity: Identity, *, step: str = "bootstrap_infra") -> Payload:
     """The record of a step that this process is."""
-    return "step_started", {
-        "step": step,
-        "phase": "gate",
-        "attempt": 1,
-        "pid": identity.pid,
-        "start_ticks": identity.start_ticks,
-        "command": "sleep 600",
-        "timeout_seconds": 600.0,
-    }
+    pid, ticks = identity.pid, identity.start_ticks
+    return like("step_started", step=step, phase="gate", pid=pid, start_ticks=ticks)
 
 
-def step_ended(step: str = "bootstrap_infra") -> tuple[str, dict[str, object]]:
+def step_ended(step: str = "bootstrap_infra") -> Payload:
     """The record of its end."""
-    return "step_ended", {
-        "step": step,
-        "phase": "gate",
-        "status": "ok",
-        "exit_code": 0,
-        "duration_ms": 1.0,
-        "output_sha256": "",
-        "output": "",
-        "reason": "exit 0",
-        "left_behind": [],
-    }
+    return like("step_ended", step=step, phase="gate", status="ok")
 
 
-def history_of(folder: Path, *entries: tuple[str, dict[str, object]]) -> History:
+def history_of(folder: Path, *payloads: Payload) -> History:
     """These records, folded."""
     journal = Journal(folder / "journal.jsonl", durable=False)
-    for kind, payload in entries:
-        journal.append(like(kind, **payload))
+    for payload in payloads:
+        journal.append(payload)
     journal.close()
     return History.of(journal.records)
 
@@ -148,30 +139,36 @@ def gating(stack: SmallStack) -> RunDir:
     run = stack.create(plan)
     start(run)
     wait_for(lambda: gates_begun(run) == 1)
+    # Its record comes before its release: killed in between, it would have done nothing.
+    program = Path(f"/proc/{read_history(run).step('bootstrap_infra').pid}/comm")
+    wait_for(lambda: program.read_text() == "tail\n")
     return run
 
 
-def records(run: RunDir, kind: str) -> list[Record]:
+def records(run: RunDir, kind: type[P]) -> list[Record[P]]:
     """The run's records of a kind."""
-    return [record for record in read_history(run).records if record.kind == kind]
+    return list(read_history(run).of_kind(kind))
 
 
 def gates_begun(run: RunDir) -> int:
     """How often the first gate was begun."""
-    return len(records(run, "step_started"))
+    return len(records(run, StepStarted))
 
 
 def orchestrator(run: RunDir) -> Identity:
     """The orchestrator that started last."""
-    writer = records(run, "orchestrator_started")[-1].writer
-    return Identity(writer["pid"], writer["start_ticks"])
+    writer = records(run, OrchestratorStarted)[-1].writer
+    return Identity(writer.pid, writer.start_ticks)
 
 
 def guardian(run: RunDir) -> Identity:
     """The guardian that is known last."""
-    known = [r.payload for r in records(run, "guardian_started")]
-    given = known[-1] if known else records(run, "orchestrator_started")[-1].payload["guardian"]
-    return Identity(given["pid"], given["start_ticks"])
+    known: list[GuardianStarted | GuardianFacts | None] = [
+        *(record.payload.guardian for record in records(run, OrchestratorStarted)),
+        *(record.payload for record in records(run, GuardianStarted)),
+    ]
+    assert known[-1] is not None
+    return Identity(known[-1].pid, known[-1].start_ticks)
 
 
 def aborted(stack: SmallStack, run: RunDir) -> History:
@@ -192,9 +189,9 @@ def test_a_killed_orchestrator_is_started_again(stack: SmallStack, gating: RunDi
     os.kill(orchestrator(gating).pid, signal.SIGKILL)
     wait_for(lambda: gates_begun(gating) == 2)
     assert group_members(first.pid) == ()
-    resumed = records(gating, "orchestrator_started")[1].payload
-    assert resumed["resumed"] is True
-    assert resumed["reason"] == (
+    resumed = records(gating, OrchestratorStarted)[1].payload
+    assert resumed.resumed
+    assert resumed.reason == (
         "the orchestrator died and was started again; ended the group of bootstrap_infra"
     )
     history = aborted(stack, gating)
@@ -207,7 +204,7 @@ def test_a_killed_guardian_is_replaced(stack: SmallStack, gating: RunDir) -> Non
     """By one that does the same for an orchestrator that is not its child."""
     before = guardian(gating)
     os.kill(before.pid, signal.SIGKILL)
-    wait_for(lambda: records(gating, "guardian_started"))
+    wait_for(lambda: records(gating, GuardianStarted))
     assert guardian(gating) != before
     assert gates_begun(gating) == 1
     os.kill(orchestrator(gating).pid, signal.SIGKILL)
@@ -223,7 +220,7 @@ def test_after_both_were_killed_the_run_can_be_taken_up(stack: SmallStack, gatin
     wait_for(lambda: not is_attended(gating))
     start(gating, resume="taken up again by ops")
     wait_for(lambda: gates_begun(gating) == 2)
-    assert records(gating, "orchestrator_started")[1].payload["reason"] == "taken up again by ops"
+    assert records(gating, OrchestratorStarted)[1].payload.reason == "taken up again by ops"
     aborted(stack, gating)
 
 
@@ -242,8 +239,8 @@ def mid_switch(stack: SmallStack) -> RunDir:
         )
     journal.append(like("state", to="SWITCHING", reason="go"))
     step = "stop_old_strategy_runner"
-    journal.append(*step_started(Identity(2**22 + 1, 1), step=step))
-    journal.append(*step_ended(step))
+    journal.append(step_started(Identity(2**22 + 1, 1), step=step))
+    journal.append(step_ended(step))
     journal.close()
     runner = stack.identity("old_strategy_runner")
     assert runner is not None
@@ -254,7 +251,7 @@ def mid_switch(stack: SmallStack) -> RunDir:
 
 def guard(run: RunDir, *prefix: str) -> subprocess.CompletedProcess[str]:
     """Run a guardian to its end."""
-    lock = take_lock(read_history(run).created["environment"], run_id=run.run_id)
+    lock = take_lock(read_history(run).created.environment, run_id=run.run_id)
     command = [
         "ctp_runbook.run.guardian",
         str(run.path),

@@ -13,6 +13,7 @@ import pytest
 from msgspec import structs
 
 from ctp_runbook.probes.trading_state import TradingState
+from ctp_runbook.record.kinds import ProbeAnswered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import (
     compare_states,
@@ -145,8 +146,8 @@ def test_a_whole_state_does_not_stand_in_the_way(context: RunContext) -> None:
     """And that it was read is on record."""
     says(context, WHOLE_STATE)
     assert unreadable_state(context) == ""
-    (probe,) = [one for one in context.journal.records if one.kind == "probe"]
-    assert (probe.payload["question"], probe.payload["ok"]) == ("trading_state", True)
+    (probe,) = context.history.of_kind(ProbeAnswered)
+    assert (probe.payload.question, probe.payload.ok) == ("trading_state", True)
 
 
 @pytest.mark.twin

@@ -13,14 +13,17 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
-from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.kinds import PlanFiles, RunCreated
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
 from ctp_runbook.run.launch import (
@@ -184,25 +187,24 @@ def test_the_header_says_what_was_asked_by_whom(plan: Plan, options: RunOptions)
     """Run, plan, flags, files and the folder of its commands; run.json is the same for people."""
     asked = replace(options, probe=True, force_rollback=True, cutover_output=Path("copy.env"))
     run = create_run(plan, asked)
-    (record,) = read_history(run).records
-    header = record.payload
-    assert header == json.loads(run.run_json.read_text())
-    expected = {
-        "run_id": run.run_id,
-        "environment": plan.environment,
-        "dry_run": True,
-        "probe": True,
-        "force_rollback": True,
-        "rehearsal": False,
-        "plan_sha256": plan.sha256,
-        "created_by": "ops",
-        "cwd": str(Path.cwd()),
-        "files": {name: str(getattr(plan, name)) for name in header["files"]},
-        "copies": {"cutover_output": str(Path.cwd() / "copy.env")},
-    }
-    assert expected.items() <= header.items()
-    assert [step["name"] for step in header["plan"]["steps"]] == [one.name for one in plan.steps]
-    assert set(header["plan"]["watch"]["metrics"]) == set(plan.monitor_keys)
+    header = read_history(run).created
+    assert msgspec.json.decode(run.run_json.read_bytes(), type=RunCreated) == header
+    assert header == structs.replace(
+        header,
+        run_id=run.run_id,
+        environment=plan.environment,
+        dry_run=True,
+        probe=True,
+        force_rollback=True,
+        rehearsal=False,
+        plan_sha256=plan.sha256,
+        created_by="ops",
+        cwd=str(Path.cwd()),
+        files=PlanFiles(**{name: str(getattr(plan, name)) for name in PLAN_FILES}),
+        copies={"cutover_output": str(Path.cwd() / "copy.env")},
+    )
+    assert [step.name for step in header.plan.steps] == [step.name for step in plan.steps]
+    assert set(header.plan.watch.metrics) == set(plan.monitor_keys)
 
 
 @pytest.mark.parametrize("execute", [True, False])
@@ -237,7 +239,7 @@ def test_a_plan_copy_that_was_edited_is_found(plan: Plan, options: RunOptions) -
 def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
     """Without a name it is the user's."""
     run = create_run(plan, replace(options, by=""))
-    assert read_history(run).created["created_by"] == operator_name() != ""
+    assert read_history(run).created.created_by == operator_name() != ""
 
 
 def test_no_secret_enters_the_run_directory(
@@ -368,7 +370,7 @@ def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions
     assert history.outcome.exit_code == 2
     assert history.closed is not None
     for member in ("old_core_engine", "old_strategy_runner"):
-        assert f"expected alive: {member} " in history.closed.payload["sentence"]
+        assert f"expected alive: {member} " in history.closed.payload.sentence
     assert "CUTOVER_SUCCESS=false" in (run.evidence / "ctp_cutover_result.env").read_text()
 
 

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record, utc_text
+from ctp_runbook.record.kinds import RequestAnswered, RequestTaken
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
@@ -57,32 +59,33 @@ class Run:
     def ask(self, request: str) -> str:
         """Ask from outside; the answer, which came within a second."""
         told = steer(self.run, request, by="chief", reason="because").sentence
-        asked = [r for r in self.history.records if r.kind == "control"][-1]
-        answer = [r for r in self.history.records if r.kind == "answer"][-1]
-        assert asked.payload["request"] == answer.payload["request"] == request
-        assert (asked.payload["by"], asked.payload["reason"]) == ("chief", "because")
+        *_, asked = self.history.of_kind(RequestTaken)
+        *_, answer = self.history.of_kind(RequestAnswered)
+        assert asked.payload.request == answer.payload.request == request
+        assert (asked.payload.by, asked.payload.reason) == ("chief", "because")
         took = seconds_since_asked(asked, answer)
         assert took <= OBEYED_SECONDS, f"{request} was answered after {took:.2f} s"
-        print(f"{request} answered in {took:.3f} s: {answer.payload['sentence']}")
+        print(f"{request} answered in {took:.3f} s: {answer.payload.sentence}")
         return told
 
     def effect(self, kind: str, **payload: object) -> Record:
         """The first record of this kind after the last request; it came within a second."""
-        asked = [r for r in self.history.records if r.kind == "control"][-1]
+        *_, asked = self.history.of_kind(RequestTaken)
         found: list[Record] = []
 
         def is_there(history: History) -> bool:
             found[:] = [
                 record
                 for record in history.records[asked.seq :]
-                if record.kind == kind and payload.items() <= dict(record.payload).items()
+                if record.kind == kind
+                and payload.items() <= msgspec.to_builtins(record.payload).items()
             ]
             return bool(found)
 
         self.until(is_there)
         took = seconds_since_asked(asked, found[0])
         assert took <= OBEYED_SECONDS, f"{kind} {payload} came after {took:.2f} s"
-        print(f"{asked.payload['request']} obeyed in {took:.3f} s: {kind} {payload}")
+        print(f"{asked.payload.request} obeyed in {took:.3f} s: {kind} {payload}")
         return found[0]
 
     def end(self) -> Outcome:
@@ -92,9 +95,9 @@ class Run:
         return history.outcome
 
 
-def seconds_since_asked(asked: Record, record: Record) -> float:
+def seconds_since_asked(asked: Record[RequestTaken], record: Record) -> float:
     """From the moment the request was made, by its own clock, to the record."""
-    made = datetime.fromisoformat(asked.payload["requested_utc"])
+    made = datetime.fromisoformat(asked.payload.requested_utc)
     return (record.wall - made).total_seconds()
 
 
@@ -144,8 +147,10 @@ def test_an_abort_in_ready(stack: SmallStack) -> None:
     run.reach(State.READY)
     run.ask("abort")
     assert run.end() is Outcome.ABORTED_BEFORE_SWITCH
-    closed = run.effect("closed")
-    assert "abort asked for by chief: because" in closed.payload["sentence"]
+    run.effect("closed")
+    closed = run.history.closed
+    assert closed is not None
+    assert "abort asked for by chief: because" in closed.payload.sentence
 
 
 def test_a_hold_while_switching_is_kept_for_the_watch(stack: SmallStack) -> None:
@@ -208,8 +213,10 @@ def test_a_run_that_holds_and_that_nobody_conducts_is_taken_up(stack: SmallStack
     run.reach(State.WATCHING)
     run.ask("hold")
     run.reach(State.HOLDING)
-    begun = [r for r in run.history.records if r.kind == "orchestrator_started"][-1]
-    for pid in (begun.payload["guardian"]["pid"], begun.writer["pid"]):
+    begun = run.history.conducted
+    assert begun is not None
+    assert begun.payload.guardian is not None
+    for pid in (begun.payload.guardian.pid, begun.writer.pid):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not launch.is_attended(run.run))
     steer(run.run, "resume", by="chief", reason="all is well")
@@ -223,8 +230,10 @@ def test_a_stop_that_was_taken_in_and_not_acted_on_is_not_forgotten(stack: Small
     """The orchestrator dies between the request's record and the act: the next one acts on it."""
     run = started(stack)
     run.reach(State.WATCHING)
-    begun = [r for r in run.history.records if r.kind == "orchestrator_started"][-1]
-    for pid in (begun.payload["guardian"]["pid"], begun.writer["pid"]):
+    begun = run.history.conducted
+    assert begun is not None
+    assert begun.payload.guardian is not None
+    for pid in (begun.payload.guardian.pid, begun.writer.pid):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not launch.is_attended(run.run))
     journal = Journal(run.run.journal)
@@ -234,4 +243,4 @@ def test_a_stop_that_was_taken_in_and_not_acted_on_is_not_forgotten(stack: Small
     launch.start(run.run, resume="taken up again")
     assert run.end() is Outcome.ROLLED_BACK_IN_BUDGET
     assert run.history.trigger is not None
-    assert run.history.trigger.payload["cause"] == "operator"
+    assert run.history.trigger.payload.cause == "operator"

@@ -1,17 +1,282 @@
-"""Facts about run/orchestrator.py: what it asks once more before it says that all is well."""
+"""Facts about run/orchestrator.py: where a run goes on from, how it ends, and what is told of that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
+from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.plan.plan import PLAN_FILES
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import (
+    Finding,
+    OrchestratorStarted,
+    Payload,
+    RequestAnswered,
+    StateEntered,
+)
+from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.orchestrator import Orchestrator
+from ctp_runbook.run.requests import Asked, send_request
+from tests.props.example_records import header_like, like
+from tests.props.plan_fixtures import make_plan, make_run
+from tests.props.simulated_host import IDENTITIES, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
 from tests.run.test_rollback import stop_old
 
-pytestmark = pytest.mark.twin
+# What each member's commands do to it.
+COMMANDS = {
+    "cat old_core_engine.stop": ("old_core_engine", "gone"),
+    "cat old_strategy_runner.stop": ("old_strategy_runner", "gone"),
+    "cat new_core_engine.conf": ("new_core_engine", "alive"),
+    "cat new_strategy_runner.conf": ("new_strategy_runner", "alive"),
+    "cat new_core_engine.stop": ("new_core_engine", "gone"),
+    "cat new_strategy_runner.stop": ("new_strategy_runner", "gone"),
+    "cat old_core_engine.conf": ("old_core_engine", "alive"),
+    "cat old_strategy_runner.conf": ("old_strategy_runner", "alive"),
+}
+OLD_TRADES = {"old_core_engine": "alive", "old_strategy_runner": "alive"}
+GATES = ["cat bootstrap", "cat topics", "cat schema", "cat connectors", "cat precheck"]
+STOPS = ["cat old_strategy_runner.stop", "cat old_core_engine.stop"]
+WAY_BACK = [
+    "cat new_strategy_runner.stop",
+    "cat new_core_engine.stop",
+    "cat previous_binaries",
+    "cat redis_bridge",
+    "cat old_core_engine.conf",
+    "cat old_strategy_runner.conf",
+    "cat validate",
+]
+
+
+@dataclass
+class Conducted:
+    """A run on a simulated host, and the orchestrator that has it."""
+
+    host: SimulatedHost
+    orchestrator: Orchestrator
+
+    @property
+    def history(self) -> History:
+        """The journal so far."""
+        return self.orchestrator.context.history
+
+    def conduct(self, *, go: bool = True) -> Outcome:
+        """From its start to its end."""
+        asked = Asked.now("go", by="ops", reason="", world=self.host.world) if go else None
+        self.orchestrator.begin(resumed="", asked=asked)
+        return self.orchestrator.conduct(resumed="", must_roll_back=False)
+
+    def sentence(self) -> str:
+        """How the end is told."""
+        assert self.history.closed is not None
+        return self.history.closed.payload.sentence
+
+
+@pytest.fixture
+def conducted(tmp_path: Path) -> Iterator[Conducted]:
+    """A run that was planned, the old generation trading; every command does what it is for."""
+    host = SimulatedHost(lives=dict(OLD_TRADES))
+    plan = make_plan(tmp_path, OLD_CORE_ENGINE_METRICS_URL="")
+    run = make_run(tmp_path)
+    journal = Journal(run.journal, durable=False)
+    files = {name: str(getattr(plan, name)) for name in PLAN_FILES}
+    journal.append(
+        header_like(
+            run_id=run.run_id,
+            plan_sha256=plan.sha256,
+            files=files,
+            overrides={"accept_unmeasured": "simulated"},
+        )
+    )
+    journal.close()
+    for command, (member, word) in COMMANDS.items():
+        host.acts[command] = lambda member=member, word=word: host.lives.update({member: word})  # type: ignore[misc]
+    for command, name in (("cat precheck", "precheck"), ("cat validate", "rollback")):
+        report = run.evidence / f"ctp_readiness_{name}.json"
+        host.acts[command] = lambda report=report: report.write_bytes(healthy())  # type: ignore[misc]
+    orchestrator = Orchestrator(
+        run, plan, cwd=tmp_path, guardian_pid=0, lock_fd=-1, world=host.world
+    )
+    yield Conducted(host, orchestrator)
+    orchestrator.journal.close()
+    clear_private(run)
+
+
+def healthy() -> bytes:
+    """A readiness file of this moment."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    core = [spec for spec in SLIS.values() if spec.core]
+    readings = (SliReading(s.name, s.target, "measured", "seen", "probe", now) for s in core)
+    return Readiness(tuple(readings), "simulated", "single-host").to_bytes()
+
+
+# --- before the switch ------------------------------------------------------------
+
+
+def test_nothing_is_begun_beside_a_new_engine_that_runs(conducted: Conducted) -> None:
+    """Refused before the first gate, with what was seen."""
+    conducted.host.lives["new_core_engine"] = "alive"
+    assert conducted.conduct() is Outcome.REFUSED
+    assert conducted.host.ran == []
+    assert "nothing was begun: expected gone: new_core_engine alive" in conducted.sentence()
+
+
+@pytest.mark.parametrize("number", range(len(GATES)))
+def test_a_gate_that_fails_is_the_last_act(conducted: Conducted, number: int) -> None:
+    """The gates after it and every stop are on record as not run; the old stack trades."""
+    conducted.host.exits[GATES[number]] = 1
+    assert conducted.conduct() is Outcome.ABORTED_BEFORE_SWITCH
+    assert conducted.host.ran == GATES[: number + 1]
+    assert conducted.host.lives == OLD_TRADES
+    assert conducted.sentence().endswith("the old stack still trades, untouched")
+    steps = conducted.orchestrator.context.plan.gates + conducted.orchestrator.context.plan.switch
+    words = [conducted.history.step(step.name).status for step in steps]
+    assert words.count(StepStatus.OK) == number
+    assert words.count(StepStatus.NOT_RUN) == len(steps) - number - 1
+
+
+def test_an_old_engine_that_died_meanwhile_is_not_said_to_trade(conducted: Conducted) -> None:
+    """This run did not touch it, and says what runs now."""
+    conducted.host.exits["cat schema"] = 1
+    conducted.host.acts["cat schema"] = lambda: conducted.host.lives.update(old_core_engine="gone")
+    assert conducted.conduct() is Outcome.ABORTED_BEFORE_SWITCH
+    assert "this run did not touch the old stack, but what runs now is" in conducted.sentence()
+    assert "old_core_engine gone" in conducted.sentence()
+
+
+def test_an_abort_in_ready_ends_the_run(conducted: Conducted) -> None:
+    """Whoever says it is answered, and no go is waited for any more."""
+    run = conducted.orchestrator.run
+    conducted.host.acts["cat connectors"] = lambda: send_request(run, "abort", by="ops")
+    assert conducted.conduct(go=False) is Outcome.ABORTED_BEFORE_SWITCH
+    (answer,) = conducted.history.of_kind(RequestAnswered)
+    assert answer.payload.sentence == "the run ends now; the old stack is not touched"
+    assert STOPS[0] not in conducted.host.ran
+
+
+def test_a_plan_that_changed_after_its_review_stops_nothing(conducted: Conducted) -> None:
+    """Right before the first stop its digest is taken once more."""
+    template = conducted.orchestrator.context.plan.cutover_template
+    conducted.host.acts["cat topics"] = lambda: template.write_bytes(b"# edited\n")
+    assert conducted.conduct() is Outcome.ABORTED_BEFORE_SWITCH
+    assert "changed since the plan" in conducted.sentence()
+    assert conducted.host.ran == GATES
+
+
+# --- the switch and the way back --------------------------------------------------
+
+
+def test_a_switch_that_fails_is_undone_in_order(conducted: Conducted) -> None:
+    """The new engine's start fails: both new parts are stopped before any old one is started."""
+    conducted.host.exits["cat new_core_engine.conf"] = 1
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    acts = [command for command in conducted.host.ran if command not in GATES]
+    assert acts == [*STOPS, "cat new_core_engine.conf", *WAY_BACK[1:]]
+    assert {name for name, word in conducted.host.lives.items() if word == "alive"} == set(
+        OLD_TRADES
+    )
+    assert conducted.history.trigger is not None
+    assert conducted.history.trigger.payload.cause == "step_failed"
+
+
+def test_an_old_engine_that_will_not_stop_trades_on(conducted: Conducted) -> None:
+    """Exit 0 over a living engine is no proof: nothing new is started, its runner comes back."""
+    conducted.host.acts["cat old_core_engine.stop"] = lambda: None
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    assert "cat new_core_engine.conf" not in conducted.host.ran
+    assert "cat old_core_engine.conf" not in conducted.host.ran
+    assert conducted.history.step("restore_previous_binaries").status is StepStatus.SKIPPED
+    assert "cat old_strategy_runner.conf" in conducted.host.ran
+
+
+def test_what_cannot_be_undone_says_what_runs(conducted: Conducted) -> None:
+    """A new engine that outlives its stop: nothing old is started, and an operator is called."""
+    host = conducted.host
+    host.exits["cat new_core_engine.conf"] = 1
+    host.acts["cat new_core_engine.stop"] = lambda: None
+    host.stubborn = {IDENTITIES["new_core_engine"]}
+    assert conducted.conduct() is Outcome.ROLLBACK_FAILED
+    assert "the new generation is not proved gone, so nothing was started" in conducted.sentence()
+    assert "new_core_engine alive" in conducted.sentence()
+    assert conducted.sentence().endswith("An operator must act now.")
+    assert "cat old_core_engine.conf" not in host.ran
+    assert any(
+        finding.payload.sentence.endswith("still running")
+        for finding in conducted.history.of_kind(Finding)
+    )
+
+
+# --- coming back ------------------------------------------------------------------
+
+STARTED = OrchestratorStarted(resumed=False, reason="")
+STOPPED = like("step_started", step="stop_old_strategy_runner", phase="switch")
+WATCHING = StateEntered(to=State.WATCHING, reason="")
+WATCHED = (STARTED, STOPPED, WATCHING, like("watch_started"))
+NEW_TRADES = {"new_core_engine": "alive", "new_strategy_runner": "alive"}
+RESUMED: dict[str, tuple[tuple[Payload, ...], dict[str, str], bool, str]] = {
+    "gates": ((STARTED,), OLD_TRADES, False, ""),
+    "gates, too often": ((STARTED,), OLD_TRADES, True, ""),
+    "switch": ((STARTED, STOPPED), OLD_TRADES, False, "resume: interrupted in the middle"),
+    "watch": (WATCHED, NEW_TRADES, False, ""),
+    "watch, too often": (WATCHED, NEW_TRADES, True, "resume: interrupted too often"),
+    "watch, a death": (
+        WATCHED,
+        {"new_core_engine": "alive"},
+        False,
+        "member_died: new_strategy_runner gone",
+    ),
+    "watch, a stop asked for": (
+        (*WATCHED, like("control", request="rollback", by="ops", reason="")),
+        NEW_TRADES,
+        False,
+        "operator: rollback asked for by ops",
+    ),
+    "rollback": (
+        (*WATCHED, like("trigger"), StateEntered(to=State.ROLLING_BACK, reason="")),
+        NEW_TRADES,
+        False,
+        "resume: the rollback goes on",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("records", "lives", "too_often", "expected"), RESUMED.values(), ids=RESUMED
+)
+def test_where_a_run_goes_on_from(
+    conducted: Conducted,
+    records: tuple[Payload, ...],
+    lives: dict[str, str],
+    too_often: bool,
+    expected: str,
+) -> None:
+    """The journal says how far it came, the probes what is there; a half switch is always undone."""
+    first = conducted.orchestrator
+    for record in records:
+        first.journal.append(record)
+    conducted.host.lives = dict(lives)
+    again = Orchestrator(
+        first.run,
+        first.context.plan,
+        cwd=first.context.cwd,
+        guardian_pid=0,
+        lock_fd=-1,
+        world=conducted.host.world,
+    )
+    trouble = again._trouble_of_resuming("the orchestrator died", too_often)
+    again.journal.close()
+    assert (f"{trouble.cause}: {trouble.sentence}" if trouble else "").startswith(expected)
+    assert bool(trouble) is bool(expected)
+
+
+# --- the last look ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -21,6 +286,7 @@ def stack(tmp_path: Path) -> Iterator[SmallStack]:
         yield made
 
 
+@pytest.mark.twin
 def test_an_old_engine_that_is_not_gone_is_never_beside_a_completed_run(stack: SmallStack) -> None:
     """Its alive command alone says that it lives, which no glance of the watch asks: the last look
     does, and the run is undone."""
@@ -29,9 +295,9 @@ def test_an_old_engine_that_is_not_gone_is_never_beside_a_completed_run(stack: S
         stack.create(plan), plan, cwd=stack.folder, guardian_pid=0, lock_fd=-1
     )
     stop_old(stack)
-    assert orchestrator._old_is_back() is None
+    assert orchestrator._trouble_of_old_generation() is None
     (stack.folder / "old_core_engine.up").touch()
-    trouble = orchestrator._old_is_back()
+    trouble = orchestrator._trouble_of_old_generation()
     assert trouble is not None
     assert trouble.cause == "judge"
     assert "old_core_engine undecided: alive command says alive" in trouble.sentence

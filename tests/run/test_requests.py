@@ -10,9 +10,9 @@ import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.requests import REQUESTS, Inbox, Request, send_request
-from tests.props.example_records import like
+from ctp_runbook.run.requests import REQUESTS, Inbox, send_request
 
 GOOD = {"request": "hold", "by": "ops", "reason": "", "requested_utc": "2026-01-01T00:00:00+00:00"}
 
@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> RunDir:
     return made
 
 
-def names(requests: list[Request]) -> list[str]:
+def names(requests: list[RequestTaken]) -> list[str]:
     """What was asked for."""
     return [one.request for one in requests]
 
@@ -65,7 +65,7 @@ def test_what_is_in_the_journal_is_not_taken_again(run: RunDir) -> None:
     (taken,) = first.poll()
     send_request(run, "resume", by="ops")
     journal = Journal(run.journal, durable=False)
-    journal.append(like("control", **taken.__dict__))
+    journal.append(taken)
     assert names(Inbox(run, taken=journal.records).poll()) == ["resume"]
     journal.close()
 
@@ -119,5 +119,5 @@ def test_a_reason_that_is_no_text_can_be_written_down(run: RunDir) -> None:
     (request,) = Inbox(run, taken=()).poll()
     assert request.reason == "caf?"
     journal = Journal(run.journal, durable=False)
-    journal.append(like("control", **request.__dict__))
+    journal.append(request)
     journal.close()

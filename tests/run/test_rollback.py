@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.kinds import ProbeAnswered, StepStarted
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.rollback import RollbackEnd, Trouble, roll_back
+from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.steps import run_step
+from tests.props.example_records import like
 from tests.props.plan_fixtures import open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -52,12 +54,13 @@ def stop_old(stack: SmallStack) -> None:
 
 def rolled_back(
     stack: SmallStack, plan: Plan, *, switched: bool = True, ago: float = 0.0
-) -> tuple[RollbackEnd, RunContext]:
+) -> tuple[RunEnd, RunContext]:
     """The end of a rollback that was triggered ``ago`` seconds before it begins."""
     with open_context(stack.folder, plan=plan) as context:
         if switched:
             switch(stack, context)
-        trouble = Trouble("operator", "asked", time.time() - ago, time.monotonic() - ago)
+        wall, mono = time.time() - ago, time.monotonic() - ago
+        trouble = trouble_at("operator", "asked", wall=wall, mono=mono)
         end = roll_back(context, trouble)
         history = context.history
         assert history.state is State.ROLLING_BACK
@@ -244,16 +247,8 @@ def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
     with open_context(stack.folder, plan=plan) as context:
         for member in NEW:
             began = context.plan.step(f"start_{member}")
-            context.record(
-                "step_started",
-                step=began.name,
-                phase="switch",
-                attempt=1,
-                pid=1,
-                start_ticks=1,
-                command=began.command,
-            )
-        end = roll_back(context, Trouble.now("operator", "asked"))
+            context.record(like("step_started", step=began.name, phase="switch", pid=1))
+        end = roll_back(context, trouble_now("operator", "asked", clock=context.world.clock))
         took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert took <= BUDGET + 1.0, f"{took:.1f} s"
@@ -264,18 +259,17 @@ def trigger_mono(context: RunContext) -> float:
     """When the budget began to run."""
     begun = context.history.rollback_started
     assert begun is not None
-    return float(begun.payload["started_mono_ns"]) / 1e9
+    return begun.payload.started_mono_ns / 1e9
 
 
 def restored_after(context: RunContext) -> float:
     """Seconds from the trigger until the old runner was last proved alive before validation."""
     proved = [
-        record.mono_ns / 1e9
-        for record in context.journal.records
-        if record.kind == "probe"
-        and record.payload["subject"] == "old_strategy_runner"
-        and record.payload["question"] == "alive"
-        and record.payload["ok"]
+        record.mono
+        for record in context.history.of_kind(ProbeAnswered)
+        if record.payload.subject == "old_strategy_runner"
+        and record.payload.question == "alive"
+        and record.payload.ok
     ]
     return proved[0] - trigger_mono(context)
 
@@ -285,12 +279,12 @@ def test_each_step_says_when_it_is_due(stack: SmallStack) -> None:
     _, context = rolled_back(stack, stack.plan())
     begun = context.history.rollback_started
     assert begun is not None
-    assert sum(begun.payload["shares"].values()) == pytest.approx(180.0)
-    assert set(begun.payload["shares"]) == {step.name for step in context.plan.rollback}
+    assert sum(begun.payload.shares.values()) == pytest.approx(180.0)
+    assert set(begun.payload.shares) == {step.name for step in context.plan.rollback}
     dues = [
-        record.payload["due_mono_ns"] / 1e9
-        for record in context.journal.records
-        if record.kind == "step_started" and record.payload["phase"] == "rollback"
+        record.payload.due_mono_ns / 1e9
+        for record in context.history.of_kind(StepStarted)
+        if record.payload.phase is Phase.ROLLBACK
     ]
     assert len(dues) == 7
     assert max(dues) <= trigger_mono(context) + 180.0

@@ -67,7 +67,7 @@ def test_the_interactive_path_is_refused_for_good(stack: SmallStack) -> None:
     assert is_refused_whole(planned)
     closed = read_history(planned).closed
     assert closed is not None
-    assert f"held by run {winner.run_id} " in closed.payload["sentence"]
+    assert f"held by run {winner.run_id} " in closed.payload.sentence
     assert not (stack.folder / "copies").exists()
     assert is_attended(winner)
     again = phases.infra_gates(str(planned.path))

@@ -12,25 +12,25 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.process import group_members, identity_of, is_running
-from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
-from ctp_runbook.record.journal import Record, digest_of, read_journal
-from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.proofs import (
-    end_member,
-    gone_gap,
-    observe,
-    pin_member,
-    proof_for,
-    start_gap,
+from ctp_runbook.host.process import group_members, identity_of
+from ctp_runbook.model import Generation, Role, Step, StepStatus
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.kinds import (
+    Payload,
+    StepEnded,
+    StepStarted,
 )
+from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from tests.props.plan_fixtures import make_plan, open_context, processes_with, wait_for
 
+ROOT = Path(__file__).parents[2]
+P = TypeVar("P", bound=Payload)
 SECRET = "tr0ub4dor-and-3"
 OLD_RUNNER = (Generation.OLD, Role.STRATEGY_RUNNER)
 
@@ -67,14 +67,15 @@ def kinds(context: RunContext) -> list[str]:
     return [record.kind for record in context.journal.records]
 
 
-def last(context: RunContext, kind: str) -> Record:
-    """The last record of this kind."""
-    return [record for record in context.journal.records if record.kind == kind][-1]
+def last(context: RunContext, kind: type[P]) -> P:
+    """What the last record of this kind says."""
+    *_, record = context.history.of_kind(kind)
+    return record.payload
 
 
 def log_of(context: RunContext) -> bytes:
     """The redacted output that the last ended step points to."""
-    name: str = last(context, "step_ended").payload["output"]
+    name = last(context, StepEnded).output
     return (context.run.path / name).read_bytes()
 
 
@@ -117,7 +118,7 @@ def test_a_step_that_hangs_is_bounded(context: RunContext) -> None:
     assert (result.status, result.exit_code) == (StepStatus.TIMED_OUT, None)
     assert result.reason == "did not end within its limit (BOOTSTRAP_INFRA_TIMEOUT_SECONDS 0.3 s)"
     assert group_members(context.history.step("bootstrap_infra").pid) == ()
-    assert last(context, "step_ended").payload["left_behind"] == []
+    assert last(context, StepEnded).left_behind == ()
 
 
 def test_the_runs_deadline_comes_before_the_steps(context: RunContext) -> None:
@@ -175,8 +176,8 @@ def test_a_step_is_on_record_before_it_acts(context: RunContext) -> None:
     result = run(context, "cp $CTP_RUN_DIR/journal.jsonl seen; echo $$ > pid")
     assert result.is_ok
     (started,) = read_journal(context.cwd / "seen").records
-    assert started.kind == "step_started"
-    assert started.payload["pid"] == int((context.cwd / "pid").read_text())
+    assert isinstance(started.payload, StepStarted)
+    assert started.payload.pid == int((context.cwd / "pid").read_text())
     assert kinds(context) == ["step_started", "step_ended"]
 
 
@@ -199,7 +200,7 @@ def test_attempts_are_counted(context: RunContext) -> None:
     for attempt in (1, 2, 3):
         run(context, "true")
         assert context.history.step("bootstrap_infra").attempt == attempt
-    logs = {record.payload["output"] for record in context.journal.records[1::2]}
+    logs = {ended.payload.output for ended in context.history.of_kind(StepEnded)}
     assert len(logs) == 3
 
 
@@ -230,19 +231,19 @@ def test_a_probe_carries_no_step_name(context: RunContext) -> None:
 def test_no_secret_reaches_the_run_directory(context: RunContext) -> None:
     """Printed, echoed as part of the command, or told as a reason: masked in every file."""
     run(context, f'echo "pw=$CTP_PASSWORD" >&2; env; : {SECRET}; exit 4')
-    context.record("finding", severity="warning", sentence=f"login with {SECRET} failed")
+    context.warn(f"login with {SECRET} failed")
     skip_step(context, step(context, f"login {SECRET}"), reason=SECRET)
     files = [path for path in context.run.path.rglob("*") if path.is_file()]
     assert len(files) == 2
     assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
     assert b"pw=***" in log_of(context)
-    assert last(context, "step_started").payload["command"].endswith(": ***; exit 4")
+    assert last(context, StepStarted).command.endswith(": ***; exit 4")
 
 
 def test_the_digest_is_of_what_can_be_read(context: RunContext) -> None:
     """Of the redacted bytes in the run directory, so that a reader can check it."""
     run(context, "echo $CTP_PASSWORD")
-    assert last(context, "step_ended").payload["output_sha256"] == digest_of(log_of(context))
+    assert last(context, StepEnded).output_sha256 == digest_of(log_of(context))
     assert log_of(context) == b"***\n"
 
 
@@ -339,221 +340,6 @@ def test_a_command_that_failed_is_not_proved(context: RunContext, command: str) 
     assert not result.is_ok
 
 
-@pytest.mark.parametrize(("command", "status"), [("exit 1", "failed"), ("sleep 600", "timed_out")])
-def test_a_stop_that_failed_says_who_still_runs(
-    context: RunContext, runner: subprocess.Popen[bytes], command: str, status: str
-) -> None:
-    """Pid and start tick of what it was to stop; that it is gone by then mends no status."""
-    stop = context.plan.step("stop_old_strategy_runner")
-    stop = stop._replace(command=command, timeout_seconds=0.3)
-    failed = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
-    assert failed.reason.endswith(f"{identity_of(runner.pid)} runs"), failed.reason
-    (context.cwd / "alive").unlink()
-    runner.kill()
-    runner.wait()
-    late = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
-    assert late.reason.endswith("; yet it is proved gone")
-    assert (failed.status.value, late.status.value) == (status, status)
-
-
-def test_stops_and_starts_have_a_proof(context: RunContext) -> None:
-    """Of the other steps the exit code is all there is to prove."""
-    for one in context.plan.steps:
-        wanted = one.kind in (StepKind.STOP, StepKind.START)
-        assert (proof_for(context, one) is not None) == wanted, one.name
-
-
-@pytest.fixture
-def runner(context: RunContext) -> Iterator[subprocess.Popen[bytes]]:
-    """An old strategy runner that lives, as its pid file and its alive command say."""
-    with subprocess.Popen(["sleep", "60"]) as process:
-        identity = identity_of(process.pid)
-        assert identity is not None
-        pid_file = Path(context.plan.member(*OLD_RUNNER).pid_file)
-        pid_file.write_text(f"{identity.pid}\n{identity.start_ticks}\n")
-        (context.cwd / "alive").touch()
-        yield process
-        process.kill()
-
-
-def known_identity(context: RunContext) -> Identity:
-    """The old runner as the journal has it."""
-    return context.history.identities["old_strategy_runner"]
-
-
-def test_what_lives_is_proved_started_and_written_down(
-    context: RunContext, runner: subprocess.Popen[bytes]
-) -> None:
-    """Its identity enters the journal once, however often it is proved."""
-    member = context.plan.member(*OLD_RUNNER)
-    for _ in range(2):
-        assert start_gap(context, member, deadline=soon()) == ""
-    assert known_identity(context) == identity_of(runner.pid)
-    assert kinds(context) == ["probe", "identity", "probe"]
-
-
-def test_what_comes_late_is_waited_for(context: RunContext) -> None:
-    """A start that takes its time is proved when it is there, not when it was asked for."""
-    member = context.plan.member(*OLD_RUNNER)
-    start = f"(sleep 0.1; sleep 60 & echo $! > {member.pid_file}; touch alive) & sleep 0.05"
-    result = run_step(
-        context,
-        step(context, start),
-        deadline=soon(10),
-        prove=lambda until: start_gap(context, member, deadline=until),
-    )
-    assert result.is_ok, result.reason
-
-
-def test_what_died_right_after_its_start_is_not_started(context: RunContext) -> None:
-    """Exit 0 and nothing there: told after the grace, not at the end of the timeout."""
-    began = time.monotonic()
-    told = start_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(30))
-    assert told.startswith("it is not there after its start: old_strategy_runner gone")
-    assert time.monotonic() - began < 3
-
-
-def test_an_undecided_start_ends_at_the_deadline(context: RunContext) -> None:
-    """Alive by its command and without an identity is not started, however long one looks."""
-    (context.cwd / "alive").touch()
-    told = start_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(0.2))
-    assert "old_strategy_runner undecided: alive command says alive, no process" in told
-
-
-def test_an_interrupt_ends_a_proof(context: RunContext) -> None:
-    """Waiting for a start to show is waiting like any other."""
-    (context.cwd / "alive").touch()
-    aborted = replace(context, interrupt=lambda: "abort asked for by ops")
-    began = time.monotonic()
-    told = start_gap(aborted, context.plan.member(*OLD_RUNNER), deadline=soon(30))
-    assert told == "abort asked for by ops"
-    assert time.monotonic() - began < 5
-
-
-def test_gone_is_proved_by_all_witnesses(
-    context: RunContext, runner: subprocess.Popen[bytes]
-) -> None:
-    """The command's word alone proves nothing while the recorded process runs."""
-    member = context.plan.member(*OLD_RUNNER)
-    (context.cwd / "alive").unlink()
-    told = gone_gap(context, member, deadline=soon(0.2))
-    assert "undecided: alive command says gone" in told
-    assert f"pid {runner.pid}" in told
-    runner.kill()
-    assert gone_gap(context, member, deadline=soon()) == ""
-    assert last(context, "probe").payload["ok"] is True
-
-
-def test_gone_is_asked_for_at_least_once(context: RunContext) -> None:
-    """Also with a deadline that has passed."""
-    assert gone_gap(context, context.plan.member(*OLD_RUNNER), deadline=soon(-5)) == ""
-
-
-def test_a_process_whose_pid_file_was_removed_is_still_known(
-    context: RunContext, runner: subprocess.Popen[bytes]
-) -> None:
-    """The journal remembers who it was."""
-    member = context.plan.member(*OLD_RUNNER)
-    start_gap(context, member, deadline=soon())
-    Path(member.pid_file).unlink()
-    (context.cwd / "alive").unlink()
-    seen = observe(context, member, question="gone")
-    assert not seen.is_gone
-    assert seen.identity == identity_of(runner.pid)
-
-
-def test_what_a_start_left_behind_speaks_against_gone(context: RunContext) -> None:
-    """A daemon nobody recorded is found by the step it came from."""
-    planned = context.plan.step("start_previous_strategy_runner")
-    start = planned._replace(command="setsid sleep 60 &")
-    run_step(context, start, deadline=soon(10))
-    seen = observe(context, context.plan.member(*OLD_RUNNER), question="gone")
-    assert seen.command == 1
-    assert seen.leftovers == processes_with(f"CTP_RUN_ID={context.run.run_id}") != ()
-    assert not seen.is_gone
-
-
-def test_every_look_is_written_down(context: RunContext) -> None:
-    """Subject, question, answer and what was seen."""
-    observe(context, context.plan.member(*OLD_RUNNER), question="alive")
-    given = last(context, "probe").payload
-    assert (given["subject"], given["question"], given["ok"]) == (
-        "old_strategy_runner",
-        "alive",
-        False,
-    )
-    assert "alive command says gone" in given["observed"]
-
-
-def test_an_identity_is_written_down_when_it_changes(context: RunContext) -> None:
-    """Not again, and not for nothing."""
-    member = context.plan.member(*OLD_RUNNER)
-    with subprocess.Popen(["sleep", "60"]) as one, subprocess.Popen(["sleep", "61"]) as other:
-        for child in (one, one, other):
-            pin_member(context, member, identity_of(child.pid))
-        one.kill()
-        other.kill()
-    pin_member(context, member, None)
-    assert [r.payload["pid"] for r in context.journal.records] == [one.pid, other.pid]
-
-
-def group_leaders(context: RunContext) -> list[int]:
-    """Processes of the run that lead a session of their own: its daemons."""
-    mark = f"CTP_RUN_ID={context.run.run_id}"
-    return [pid for pid in processes_with(mark) if os.getsid(pid) == pid]
-
-
-# --- ending a member --------------------------------------------------------------
-
-
-def test_a_member_that_does_not_stop_is_ended_by_its_identity(
-    context: RunContext, runner: subprocess.Popen[bytes]
-) -> None:
-    """TERM, then KILL, to exactly the recorded process; what came of it is a finding."""
-    end_member(context, context.plan.member(*OLD_RUNNER), deadline=time.monotonic() + 5)
-    assert identity_of(runner.pid) is None
-    told = last(context, "finding").payload["sentence"]
-    assert told.startswith(f"old_strategy_runner: ended pid {runner.pid} (started at tick")
-    assert told.endswith("by signal: gone")
-
-
-def test_a_stubborn_member_and_its_leftovers_are_killed(
-    context: RunContext, tmp_path: Path
-) -> None:
-    """Also what ignores TERM, and what no pid file names."""
-    stubborn = (
-        f"setsid bash -c \"trap '' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done\" &"
-    )
-    start = context.plan.step("start_previous_strategy_runner")._replace(command=stubborn)
-    run_step(context, start, deadline=soon(10))
-    wait_for((tmp_path / "up").exists)
-    (left,) = group_leaders(context)
-    end_member(context, context.plan.member(*OLD_RUNNER), deadline=time.monotonic() + 5)
-    assert identity_of(left) is None
-
-
-def test_a_reused_pid_is_not_ended(context: RunContext, runner: subprocess.Popen[bytes]) -> None:
-    """A pid file whose start time is another's names nobody who may be killed."""
-    member = context.plan.member(*OLD_RUNNER)
-    Path(member.pid_file).write_text(f"{runner.pid}\n1\n")
-    end_member(context, member, deadline=time.monotonic() + 5)
-    found = identity_of(runner.pid)
-    assert found is not None
-    assert is_running(found)
-
-
-def test_a_stale_pid_file_kills_no_stranger(context: RunContext) -> None:
-    """A pid alone, written before this process began, is not who runs under it now."""
-    member = context.plan.member(*OLD_RUNNER)
-    with subprocess.Popen(["sleep", "60"]) as stranger:
-        Path(member.pid_file).write_text(f"{stranger.pid}\n")
-        os.utime(member.pid_file, (1, 1))
-        end_member(context, member, deadline=time.monotonic() + 5)
-        alive = identity_of(stranger.pid) is not None
-        stranger.kill()
-    assert alive
-
-
 def test_a_killed_starter_leaves_a_record_and_no_act(tmp_path: Path) -> None:
     """kill -9 between the record and the release: on record as unknown, and nothing was done."""
     script = f"""
@@ -561,12 +347,13 @@ import os, signal
 from pathlib import Path
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.host.held_command import HeldCommand
+from tests.props.example_records import like
 journal = Journal(Path({str(tmp_path)!r}) / "journal.jsonl")
 held = HeldCommand("touch {tmp_path}/done", cwd=Path("/"), env={{}}, output=Path("/dev/null"))
-journal.append("step_started", {{"pid": held.identity.pid}})
+journal.append(like("step_started", pid=held.identity.pid))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    killed = subprocess.run([sys.executable, "-c", script], check=False)
+    killed = subprocess.run([sys.executable, "-c", script], check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     (line,) = (tmp_path / "journal.jsonl").read_bytes().splitlines()
     pid = json.loads(line)["payload"]["pid"]

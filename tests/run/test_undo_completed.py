@@ -12,16 +12,19 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
 from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
+from ctp_runbook.run.world import World
 from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
@@ -63,11 +66,19 @@ def test_a_completed_run_may_be_rolled_back(tmp_path: Path) -> None:
     assert rollback_gap(run, history_of(run)) == ""
 
 
-def test_another_boot_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class OtherBoot(Clocks):
+    """The clock of a host that was rebooted."""
+
+    def boot_id(self) -> str:
+        """Another boot than the journal's."""
+        return "another"
+
+
+def test_another_boot_proves_nothing(tmp_path: Path) -> None:
     """No identity of before the reboot can be proved to run or to be gone."""
     run = make_run("completed", tmp_path, host=HERE)
-    monkeypatch.setattr("ctp_runbook.run.undo_completed.boot_id", lambda: "another")
-    assert "the host was rebooted since" in rollback_gap(run, history_of(run))
+    gap = rollback_gap(run, history_of(run), world=World(clock=OtherBoot()))
+    assert "the host was rebooted since" in gap
 
 
 def beside(folder: Path, name: str, *records: tuple[str, dict[str, object]]) -> None:
@@ -157,9 +168,9 @@ def test_the_members_are_known_from_the_parent(stack: SmallStack) -> None:
     history = stack.closed(child, seconds=40)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
-    assert history.created["parent_run"] == run.run_id
-    control = next(record for record in history.records if record.kind == "control")
-    assert (control.payload["by"], control.payload["reason"]) == ("chief", "spreads")
+    assert history.created.parent_run == run.run_id
+    control = next(history.of_kind(RequestTaken))
+    assert (control.payload.by, control.payload.reason) == ("chief", "spreads")
 
 
 @pytest.mark.twin
@@ -203,8 +214,9 @@ def test_a_rollback_that_was_interrupted_is_taken_up_again(stack: SmallStack) ->
     run = completed(stack, plan)
     child = steer(run, "rollback", by="chief").run
     wait_for(lambda: launch.read_whole(child).step("restore_previous_binaries").attempt)
-    started = [r for r in launch.read_whole(child).records if r.kind == "orchestrator_started"]
-    os.kill(started[-1].writer["pid"], 9)
+    conducted = launch.read_whole(child).conducted
+    assert conducted is not None
+    os.kill(conducted.writer.pid, 9)
     history = stack.closed(child, seconds=40)
     assert history.restarts == 1
     assert history.outcome is not None

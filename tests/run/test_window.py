@@ -13,11 +13,17 @@ from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import pinned
+from ctp_runbook.record.kinds import (
+    RequestName,
+    RequestTaken,
+    StateEntered,
+    Triggered,
+    WatchStarted,
+)
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.requests import Request
-from ctp_runbook.run.rollback import Trouble
 from ctp_runbook.run.window import Watch
+from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 
 pytestmark = pytest.mark.twin
@@ -40,41 +46,43 @@ def plan(tmp_path: Path) -> Plan:
 def context(tmp_path: Path, plan: Plan) -> Iterator[RunContext]:
     """A run whose switch is done."""
     with open_context(tmp_path, plan=plan) as made:
-        made.record("run_created", run_id=made.run.run_id, dry_run=False)
+        made.record(header_like(run_id=made.run.run_id, dry_run=False))
         for member in ("new_core_engine", "new_strategy_runner"):
             made.record(pinned(member, "", Pin(own_identity())))
         yield made
 
 
-def asking(request: str, *, after: float) -> Callable[[], Iterable[Request]]:
+def asking(request: RequestName, *, after: float) -> Callable[[], Iterable[RequestTaken]]:
     """Somebody who asks for this, once, after so many seconds."""
     due = [time.monotonic() + after]
 
-    def ask() -> Iterable[Request]:
+    def ask() -> Iterable[RequestTaken]:
         if due and time.monotonic() >= due[0]:
             due.clear()
-            return [Request(request, "ops", "", "", "file")]
+            return [
+                RequestTaken(request=request, by="ops", reason="", requested_utc="", file="file")
+            ]
         return []
 
     return ask
 
 
-def cause(trouble: Trouble | None) -> str:
+def cause(trouble: Triggered | None) -> str:
     """Why the watch ended, blank for a pass."""
     return trouble.cause if trouble else ""
 
 
 @pytest.mark.parametrize("request_", ["rollback", "abort"])
-def test_an_operator_ends_the_watch(context: RunContext, request_: str) -> None:
+def test_an_operator_ends_the_watch(context: RunContext, request_: RequestName) -> None:
     """At once; the samples until then are kept, numbered, and the verdict is no pass."""
     trouble = Watch(context, requests=asking(request_, after=0.3)).run()
     assert cause(trouble) == "operator"
     ended = context.history.watch_ended
     assert ended is not None
-    assert ended.payload["verdict"] != "PASSED"
-    assert ended.payload["stopped_early"] is True
+    assert ended.payload.verdict != "PASSED"
+    assert ended.payload.stopped_early
     kept = read_samples(context.run.samples)
-    assert [sample.seq for sample in kept] == list(range(ended.payload["samples"]))
+    assert [sample.seq for sample in kept] == list(range(ended.payload.samples))
 
 
 def test_a_hold_is_a_state_and_sampling_goes_on(context: RunContext) -> None:
@@ -89,8 +97,8 @@ def test_a_hold_is_a_state_and_sampling_goes_on(context: RunContext) -> None:
 
 def seen_before(context: RunContext, *values: float) -> None:
     """The window began and these values of the counter were sampled, before a crash."""
-    context.record("state", to=State.WATCHING.value, reason="")
-    context.record("watch_started", minutes=0.1, metrics=["query_rate_violation"])
+    context.record(StateEntered(to=State.WATCHING, reason=""))
+    context.record(WatchStarted(minutes=0.1, metrics=("query_rate_violation",)))
     now = time.monotonic()
     lines = [
         Sample(n, time.time(), now + n / 100, "engine", "url", True, "", 1.0, {FAMILY: value})

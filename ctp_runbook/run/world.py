@@ -1,0 +1,86 @@
+"""The one way out of this room: all that a run may ask of the machine and of the engines on it.
+
+Nothing in ``run`` calls the operating system itself (an import contract in pyproject.toml sees to
+it). Another world put in this one's place takes every instant, process, file and answer with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctp_runbook._late import LateModule
+from ctp_runbook.host import files, process
+from ctp_runbook.host.clocks import Clocks
+from ctp_runbook.host.mailbox import FolderMailbox
+
+if TYPE_CHECKING:
+    from ctp_runbook.host import caller as _caller
+    from ctp_runbook.host import daemon as _daemon
+    from ctp_runbook.host import held_command as _held_command
+    from ctp_runbook.host import lock as _lock
+    from ctp_runbook.host import outcry as _outcry
+    from ctp_runbook.host import pin as _pin
+    from ctp_runbook.host.seam import (
+        Caller,
+        Clock,
+        Commands,
+        Daemons,
+        Files,
+        Locks,
+        Mailbox,
+        Outcry,
+        Pins,
+        Processes,
+    )
+    from ctp_runbook.probes import liveness as _liveness
+    from ctp_runbook.probes import metrics as _metrics
+    from ctp_runbook.probes import session as _session
+    from ctp_runbook.probes.seam import Pages, Sessions, Witnesses
+else:
+    # A dry run holds, starts and asks nothing, and is not to pay for what would.
+    _caller = LateModule("ctp_runbook.host.caller")
+    _daemon = LateModule("ctp_runbook.host.daemon")
+    _held_command = LateModule("ctp_runbook.host.held_command")
+    _lock = LateModule("ctp_runbook.host.lock")
+    _outcry = LateModule("ctp_runbook.host.outcry")
+    _pin = LateModule("ctp_runbook.host.pin")
+    _liveness = LateModule("ctp_runbook.probes.liveness")
+    _metrics = LateModule("ctp_runbook.probes.metrics")
+    _session = LateModule("ctp_runbook.probes.session")
+
+__all__ = ["HERE", "World"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A host, and the engines that answer on it. Each part does one thing and can be replaced.
+
+    The parts of this machine are modules of ``host`` and ``probes`` as they stand.
+    """
+
+    clock: Clock = field(default_factory=Clocks)
+    caller: Caller = _caller
+    commands: Commands = _held_command
+    processes: Processes = process
+    daemons: Daemons = _daemon
+    pins: Pins = _pin
+    files: Files = files
+    locks: Locks = _lock
+    outcry: Outcry = _outcry
+    mailbox: Callable[[Path], Mailbox] = FolderMailbox
+    witnesses: Witnesses = _liveness
+    sessions: Sessions = _session
+    pages: Pages = _metrics
+
+    @property
+    def now(self) -> datetime:
+        """The wall clock, UTC-aware."""
+        return datetime.fromtimestamp(self.clock.wall(), UTC)
+
+
+# The machine this process runs on.
+HERE = World()

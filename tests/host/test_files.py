@@ -1,0 +1,54 @@
+"""Facts about host/files.py: a file is there whole or not at all, and can be read and cut in part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host import files
+
+
+def test_a_file_is_read_in_part(tmp_path: Path) -> None:
+    """From an offset, and not more than was asked for."""
+    path = tmp_path / "a"
+    files.append(path, b"0123")
+    files.append(path, b"456789")
+    assert files.read(path) == b"0123456789"
+    assert files.read(path, start=4, most=3) == b"456"
+    assert files.size_of(path) == 10
+
+
+def test_whoever_appends_to_a_cut_file_goes_on_at_the_cut(tmp_path: Path) -> None:
+    """As a talkative step does, whose output is thrown away in between."""
+    path = tmp_path / "a"
+    with path.open("ab", buffering=0) as sink:
+        sink.write(b"much")
+        files.truncate(path, 0)
+        sink.write(b"little")
+    assert files.read(path) == b"little"
+
+
+def test_a_replaced_file_leaves_no_draft(tmp_path: Path) -> None:
+    """Nor does one whose write failed; the old one stays then."""
+    path = tmp_path / "room" / "a"
+    files.write_atomic(path, b"old")
+    files.write_atomic(path, b"new", mode=0o600)
+    assert files.names_in(path.parent) == ["a"]
+    with pytest.raises(TypeError):
+        files.write_atomic(path, "no bytes")  # type: ignore[arg-type]
+    assert files.names_in(path.parent) == ["a"]
+    assert files.read(path) == b"new"
+
+
+def test_a_file_gets_another_name_and_goes(tmp_path: Path) -> None:
+    """What is gone already is no error; what is no file is."""
+    draft, path = tmp_path / "draft", tmp_path / "a"
+    files.append(draft, b"")
+    files.rename(draft, path)
+    assert (files.exists(draft), files.exists(path)) == (False, True)
+    files.remove(path)
+    files.remove(path)
+    assert not files.exists(path)
+    with pytest.raises(OSError, match="directory"):
+        files.remove(tmp_path)
