@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from ctp_runbook.host import process
 
@@ -34,8 +35,7 @@ def _boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-@dataclass(frozen=True)
-class Clocks:
+class Clocks(Struct, frozen=True):
     """This host's clocks, as the seam asks for them; each can be replaced where one is moved."""
 
     wall: Callable[[], float] = time.time
@@ -55,8 +55,7 @@ class Clocks:
         return event.wait(max(0.0, seconds))
 
 
-@dataclass(frozen=True)
-class Disturbance:
+class Disturbance(Struct, frozen=True):
     """What happened to time between two looks at the clocks.
 
     ``what`` is paused (this process did not run), suspended (the host did not) or clock_stepped
@@ -89,8 +88,7 @@ class Disturbance:
         }[self.what]
 
 
-@dataclass
-class ClockWatch:
+class ClockWatch(Struct):
     """Compares each look at the clocks with the one before, whichever thread takes it."""
 
     clocks: Clock = field(default_factory=Clocks)

@@ -42,8 +42,11 @@ def names_in(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one."""
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+    """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one.
+
+    ``durable=False`` leaves the disk its time, for what a loss of power may take back.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -51,7 +54,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         with os.fdopen(fd, "wb") as sink:
             sink.write(data)
             sink.flush()
-            os.fsync(sink.fileno())
+            if durable:
+                os.fsync(sink.fileno())
         name.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

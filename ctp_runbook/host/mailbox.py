@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ctp_runbook.host import files
 
@@ -14,8 +15,7 @@ __all__ = ["FolderMailbox"]
 _POLL_SECONDS = 0.1
 
 
-@dataclass(frozen=True)
-class FolderMailbox:
+class FolderMailbox(Struct, frozen=True):
     """Letters in a folder, each whole from the moment it is there."""
 
     folder: Path

@@ -12,10 +12,9 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ctp_runbook.model import Identity
 
@@ -40,8 +39,7 @@ _POLL_SECONDS = 0.02
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class GroupEnd:
+class GroupEnd(NamedTuple):
     """What ending a process group came to; ``left`` is empty when the group is proved empty."""
 
     left: tuple[int, ...]

@@ -193,8 +193,10 @@ class Files(Protocol):
     def names_in(self, folder: Path) -> list[str]:
         """Return the names in a folder, in their order."""
 
-    def write_atomic(self, path: Path, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace it whole, durably."""
+    def write_atomic(
+        self, path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True
+    ) -> None:
+        """Replace it whole, durably unless told otherwise."""
 
     def append(self, path: Path, data: bytes) -> None:
         """Add to its end."""

@@ -209,13 +209,14 @@ def write_evidence(run: RunDir, history: History) -> None:
     """
     for name, data in result_files(run, history).items():
         for path in (run.evidence / name, *_copies(history, name)):
-            write_atomic(path, data)
+            write_atomic(path, data, durable=not history.is_dry_run)
     for name in CHECKLISTS:
         if (run.plan / name).is_file():
-            write_atomic(run.evidence / name, (run.plan / name).read_bytes())
+            data = (run.plan / name).read_bytes()
+            write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
 
 
-def write_manifest(run: RunDir, *, sealed: bool) -> None:
+def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     """Write manifest.json over the files as they are now.
 
     A sealed manifest claims to be complete: a file that it does not list is then refused. An
@@ -226,7 +227,8 @@ def write_manifest(run: RunDir, *, sealed: bool) -> None:
         for path in _kept_files(run)
         if sealed or not _is_still_written(run, path)
     }
-    write_atomic(run.manifest, manifest_bytes(run.run_id, files, sealed=sealed))
+    data = manifest_bytes(run.run_id, files, sealed=sealed)
+    write_atomic(run.manifest, data, durable=durable)
 
 
 def manifest_bytes(run_id: str, files: Mapping[str, bytes], *, sealed: bool) -> bytes:
@@ -377,6 +379,7 @@ def _flag(value: bool) -> str:
 
 def finalise(run: RunDir) -> None:
     """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated."""
-    write_evidence(run, History.of(read_journal(run.journal).records))
-    write_manifest(run, sealed=False)
+    history = History.of(read_journal(run.journal).records)
+    write_evidence(run, history)
+    write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)

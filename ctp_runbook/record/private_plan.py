@@ -87,7 +87,8 @@ def _is_as_kept(room: Path, digests: Mapping[str, str]) -> bool:
 
 def clear_private(run: RunDir) -> None:
     """Remove the private copies; the run is over."""
-    import shutil
-
     with contextlib.suppress(OSError, RunRefused):
-        shutil.rmtree(private_path(run))
+        if (path := private_path(run)).exists():  # a dry run has none, and is to start quickly
+            import shutil
+
+            shutil.rmtree(path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.model import StepStatus
 
@@ -44,8 +45,7 @@ _MOST_STEPS = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
-class ResultEnv:
+class ResultEnv(Struct, frozen=True):
     """One result file: its name for sentences, its kind (the prefix of its keys), its values."""
 
     name: str

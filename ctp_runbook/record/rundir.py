@@ -7,7 +7,6 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -41,8 +40,7 @@ class _At:
         return run.path / self._name
 
 
-@dataclass(frozen=True)
-class RunDir:
+class RunDir(Struct, frozen=True):
     """The record of one run, ``outputs/<run_id>/``; its name is the run's id.
 
     ``journal`` has one record a line, hash-chained, and ``run_json`` its first payload, for people;

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, TypeVar
+
+from msgspec import Struct, field
 
 from ctp_runbook.model import Step, StepStatus
 from ctp_runbook.plan.plan import Plan
@@ -40,8 +41,7 @@ class Graces(TypedDict):
     kill_grace: float
 
 
-@dataclass(frozen=True)
-class RunContext:
+class RunContext(Struct, frozen=True):
     """What everything in one run shares.
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
@@ -58,7 +58,7 @@ class RunContext:
     interrupt: Callable[[], str] = field(default=lambda: "")
     alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
     world: World = HERE
-    _folded: list[History] = field(default_factory=lambda: [History(())], repr=False)
+    _folded: list[History] = field(default_factory=lambda: [History(())])
 
     def record(self, payload: _P) -> Record[_P]:
         """Append to the journal, redacted."""

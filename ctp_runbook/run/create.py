@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
@@ -28,8 +29,7 @@ from ctp_runbook.run.world import HERE, World
 __all__ = ["RunOptions", "Undone", "header_of", "operator_name", "overrides_of", "write_plan"]
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Struct, frozen=True):
     """What is asked of a run. Nothing of the plan is executed unless ``execute`` is True.
 
     Raises InputError with every value that is not of its type: no caller acts on a text.
@@ -72,8 +72,7 @@ class RunOptions:
         return measured_durations(environment, roots)
 
 
-@dataclass(frozen=True)
-class Undone:
+class Undone(Struct, frozen=True):
     """What a rollback takes over from the completed run that it undoes.
 
     ``plan_files`` go into plan/, ``records`` stand after the header; ``cwd`` is where its commands

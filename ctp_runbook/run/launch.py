@@ -9,11 +9,10 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
@@ -158,8 +157,7 @@ def _refuse(plan: Plan, options: RunOptions, world: World) -> None:
         raise PlanRefused(reasons)
 
 
-@dataclass(frozen=True)
-class HeldEnvironment:
+class HeldEnvironment(Struct, frozen=True):
     """The environment's lock, and where the run it was taken for is to be written."""
 
     path: Path
@@ -241,7 +239,8 @@ def _write(
         _warn_of_shared_group(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
-    world.files.write_atomic(run.run_json, header_text(header))
+    durable = options.execute is True
+    world.files.write_atomic(run.run_json, header_text(header), durable=durable)
 
 
 def _warn_of_shared_group(journal: Journal, world: World) -> None:

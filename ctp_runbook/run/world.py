@@ -7,10 +7,11 @@ it). Another world put in this one's place takes every instant, process, file an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from ctp_runbook._late import LateModule
 from ctp_runbook.host import files, process
@@ -55,8 +56,7 @@ else:
 __all__ = ["HERE", "World"]
 
 
-@dataclass(frozen=True)
-class World:
+class World(Struct, frozen=True):
     """A host, and the engines that answer on it. Each part does one thing and can be replaced.
 
     The parts of this machine are modules of ``host`` and ``probes`` as they stand.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +86,8 @@ def main() -> None:
         if float(step):
             _set_ahead(float(step))
         print(context.run.path, flush=True)
-        moved = replace(HERE, clock=Clocks(wall=lambda: time.time()))
-        trouble = Watch(replace(context, world=moved), requests=requests).run()
+        moved = structs.replace(HERE, clock=Clocks(wall=lambda: time.time()))
+        trouble = Watch(structs.replace(context, world=moved), requests=requests).run()
         print("PASSED" if trouble is None else trouble.cause, flush=True)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,7 @@ def says(context: RunContext, printed: object) -> None:
 def settle(context: RunContext, policy: str = "refuse") -> str:
     """Why the old engine may not be stopped."""
     plan = structs.replace(context.plan, working_orders_policy=policy)
-    return settle_before_stop(replace(context, plan=plan), deadline=time.monotonic() + 2)
+    return settle_before_stop(structs.replace(context, plan=plan), deadline=time.monotonic() + 2)
 
 
 # --- the comparison ---------------------------------------------------------------

@@ -124,7 +124,9 @@ def test_a_short_watch_needs_a_reason(tmp_path: Path) -> None:
     short = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1")
     options = RunOptions(execute=True, accept_unmeasured="a test")
     assert len(execute_refusals(short, options, now=NOW)) == 1
-    assert execute_refusals(short, replace(options, short_watch_reason="night"), now=NOW) == ()
+    assert (
+        execute_refusals(short, structs.replace(options, short_watch_reason="night"), now=NOW) == ()
+    )
     twin = make_plan(tmp_path, POST_SWITCH_MONITOR_MINUTES="1", CUTOVER_ENV_NAME="rehearsal-twin")
     assert execute_refusals(twin, options, now=NOW) == ()
 
@@ -155,7 +157,7 @@ def test_a_run_id_says_when_and_where(tmp_path: Path) -> None:
 
 def test_a_run_id_is_never_used_twice(plan: Plan, options: RunOptions, tmp_path: Path) -> None:
     """A second run of the name is refused, and the first one's journal is as it was."""
-    named = replace(options, run_dir=tmp_path / "mine")
+    named = structs.replace(options, run_dir=tmp_path / "mine")
     run = create_run(plan, named)
     before = run.journal.read_bytes()
     with pytest.raises(RunRefused, match="a run id is never used twice"):
@@ -170,7 +172,7 @@ def test_of_many_who_make_one_run_one_does(plan: Plan, options: RunOptions, tmp_
     def make() -> None:
         gate.wait()
         try:
-            create_run(plan, replace(options, run_dir=tmp_path / "mine"))
+            create_run(plan, structs.replace(options, run_dir=tmp_path / "mine"))
         except RunRefused as error:
             refused.append(error)
 
@@ -185,7 +187,9 @@ def test_of_many_who_make_one_run_one_does(plan: Plan, options: RunOptions, tmp_
 
 def test_the_header_says_what_was_asked_by_whom(plan: Plan, options: RunOptions) -> None:
     """Run, plan, flags, files and the folder of its commands; run.json is the same for people."""
-    asked = replace(options, probe=True, force_rollback=True, cutover_output=Path("copy.env"))
+    asked = structs.replace(
+        options, probe=True, force_rollback=True, cutover_output=Path("copy.env")
+    )
     run = create_run(plan, asked)
     header = read_history(run).created
     assert msgspec.json.decode(run.run_json.read_bytes(), type=RunCreated) == header
@@ -213,7 +217,7 @@ def test_the_header_has_the_digests_of_what_was_kept(
 ) -> None:
     """Of plan/ as it stands there, without secrets; and for a real run of the four files as they
     were."""
-    run = create_run(plan, replace(options, execute=execute, accept_unmeasured="a test"))
+    run = create_run(plan, structs.replace(options, execute=execute, accept_unmeasured="a test"))
     end_run(run)
     header = read_history(run).created
     assert header["plan_files"] == {
@@ -238,7 +242,7 @@ def test_a_plan_copy_that_was_edited_is_found(plan: Plan, options: RunOptions) -
 
 def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
     """Without a name it is the user's."""
-    run = create_run(plan, replace(options, by=""))
+    run = create_run(plan, structs.replace(options, by=""))
     assert read_history(run).created.created_by == operator_name() != ""
 
 
@@ -363,7 +367,7 @@ def test_a_dry_run_has_no_private_room(acts: list[str]) -> None:
 @pytest.mark.twin
 def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions) -> None:
     """The old stack is not there: refused, exit code 2, with each gap."""
-    run = create_run(plan, replace(options, probe=True))
+    run = create_run(plan, structs.replace(options, probe=True))
     start(run, plan=plan)
     history = read_history(run)
     assert history.outcome is Outcome.REFUSED

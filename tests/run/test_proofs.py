@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Generation, Identity, Role, Step, StepKind
@@ -53,7 +54,7 @@ def host() -> SimulatedHost:
 @pytest.fixture
 def simulated(context: RunContext, host: SimulatedHost) -> RunContext:
     """The same run on that host."""
-    return replace(context, world=host.world)
+    return structs.replace(context, world=host.world)
 
 
 def soon(seconds: float = 0.5) -> float:
@@ -161,7 +162,7 @@ def test_an_undecided_start_ends_at_the_deadline(context: RunContext) -> None:
 def test_an_interrupt_ends_a_proof(context: RunContext) -> None:
     """Waiting for a start to show is waiting like any other."""
     (context.cwd / "alive").touch()
-    aborted = replace(context, interrupt=lambda: "abort asked for by ops")
+    aborted = structs.replace(context, interrupt=lambda: "abort asked for by ops")
     began = time.monotonic()
     told = start_gap(aborted, context.plan.member(*OLD_RUNNER), deadline=soon(30))
     assert told == "abort asked for by ops"

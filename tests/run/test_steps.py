@@ -10,11 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import group_members, identity_of
@@ -44,7 +44,7 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
         OLD_STRATEGY_RUNNER_ALIVE_CMD="test -e alive",
     )
     with open_context(tmp_path, plan=plan) as made:
-        yield replace(made, environ={"PATH": os.environ["PATH"], "CTP_PASSWORD": SECRET})
+        yield structs.replace(made, environ={"PATH": os.environ["PATH"], "CTP_PASSWORD": SECRET})
 
 
 def step(context: RunContext, command: str, *, seconds: float = 10.0) -> Step:
@@ -161,7 +161,7 @@ def test_a_daemon_outlives_the_step_that_started_it(context: RunContext, start: 
 
 def test_an_interrupt_ends_the_step(context: RunContext) -> None:
     """An abort is a failure with the words of who asked, and nothing is left running."""
-    aborted = replace(context, interrupt=lambda: "abort asked for by ops")
+    aborted = structs.replace(context, interrupt=lambda: "abort asked for by ops")
     result = run(aborted, "sleep 600")
     assert result.status is StepStatus.FAILED
     assert result.reason == "interrupted: abort asked for by ops"

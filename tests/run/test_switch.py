@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.host.process import identity_of, parents
 from ctp_runbook.model import StepStatus
@@ -89,7 +89,7 @@ def host() -> SimulatedHost:
 def context(tmp_path: Path, host: SimulatedHost) -> Iterator[RunContext]:
     """A run on it."""
     with open_context(tmp_path, plan=make_plan(tmp_path)) as made:
-        yield replace(made, world=host.world)
+        yield structs.replace(made, world=host.world)
 
 
 def test_the_switch_is_in_the_runbooks_order(context: RunContext, host: SimulatedHost) -> None:

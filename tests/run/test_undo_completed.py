@@ -66,7 +66,7 @@ def test_a_completed_run_may_be_rolled_back(tmp_path: Path) -> None:
     assert rollback_gap(run, history_of(run)) == ""
 
 
-class OtherBoot(Clocks):
+class OtherBoot(Clocks, frozen=True):
     """The clock of a host that was rebooted."""
 
     def boot_id(self) -> str:
