@@ -9,8 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.held_command import CommandEnd
@@ -82,7 +84,7 @@ class SimulatedHost:
     @property
     def world(self) -> World:
         """This host as a run reaches it."""
-        return replace(
+        return structs.replace(
             HERE,
             clock=self.clock,
             commands=self,

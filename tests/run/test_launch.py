@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -114,7 +113,7 @@ def test_another_plan_than_the_reviewed_one_is_refused(plan: Plan, execute: bool
     """The digest asked for is the plan's or nothing goes on; dry or not."""
     good = RunOptions(execute=execute, plan_sha256=plan.sha256, accept_unmeasured="a test")
     assert execute_refusals(plan, good, now=NOW) == ()
-    (reason,) = execute_refusals(plan, replace(good, plan_sha256="0" * 64), now=NOW)
+    (reason,) = execute_refusals(plan, structs.replace(good, plan_sha256="0" * 64), now=NOW)
     assert reason.startswith("--plan-sha256 000000000000… is not this plan")
     assert plan.sha256 in reason
 

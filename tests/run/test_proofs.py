@@ -6,7 +6,6 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -363,7 +362,7 @@ def test_a_request_ends_the_wait_and_not_the_look(
 ) -> None:
     """What was seen until then is the reason."""
     host.lives = {"new_core_engine": "alive"}
-    interrupted = replace(simulated, interrupt=lambda: "abort asked for by ops")
+    interrupted = structs.replace(simulated, interrupt=lambda: "abort asked for by ops")
     member = interrupted.plan.member(*NEW_ENGINE)
     assert "new_core_engine alive" in gone_gap(interrupted, member, deadline=host.clock.now + 60)
     host.session = False
