@@ -123,7 +123,8 @@ class _Worker:
         """Stop the engine, its offsets written; gives up after some seconds."""
         self._closing.set()
         if self._engine is not None and self._runs is not None:
-            self._engine.close()
+            # It does not return while the engine waits to try PostgreSQL again.
+            threading.Thread(target=self._engine.close, daemon=True).start()
             self._runs.join(_CLOSE_SECONDS)
 
 
