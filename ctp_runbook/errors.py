@@ -20,7 +20,7 @@ Foreign errors are translated where they are caught and always chained (``raise 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "ConfigError",
@@ -40,8 +40,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong with one place of an input, in words an operator can act on.
 
     ``line`` counts from 1 and is 0 where the problem has no line (a key that is missing).

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum, IntEnum, StrEnum
+from typing import NamedTuple
 
 __all__ = [
     "Generation",
@@ -32,7 +32,7 @@ class Verdict(IntEnum):
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
+    """Return the worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
     return max(verdicts, default=Verdict.INCONCLUSIVE)
 
 
@@ -128,8 +128,7 @@ _EXIT_CODES = {
 }
 
 
-@dataclass(frozen=True)
-class Identity:
+class Identity(NamedTuple):
     """A process that cannot be mistaken for another that got its pid later.
 
     ``start_ticks`` is field 22 of /proc/PID/stat (clock ticks after boot).
@@ -143,8 +142,7 @@ class Identity:
         return f"pid {self.pid} (started at tick {self.start_ticks})"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One part of one generation, and how to tell whether it lives (CONTRACT §1).
 
     Blank fields were not given; a real run refuses a member without ``alive_command``
@@ -164,8 +162,7 @@ class Member:
         return f"{self.generation}_{self.role}"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One command of the runbook: what it is, how long it may take, how it is undone.
 
     ``key`` is the template key the command came from; ``acts_on`` the member it starts or

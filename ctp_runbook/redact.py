@@ -8,10 +8,8 @@ secret nobody announced is masked at least where its name stands beside it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -24,20 +22,15 @@ __all__ = ["MASK", "Redactor", "is_secret_name"]
 MASK = "***"
 
 _NAMES = r"PASSWORD|PASSWD|SECRET|TOKEN|AUTH[_-]?CODE|API[_-]?KEY|PRIVATE[_-]?KEY"
-_SECRET_NAME = re.compile(_NAMES, re.IGNORECASE)
+# Compiled where they are first needed, which in most texts they are not: a start pays for none.
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"'&;|,)}\]]+)"""
-_ASSIGNMENT = re.compile(
-    # Anchored where a word begins: without that, long lines cost the square of their words.
-    rf"""(?<![\w-])([\w-]*(?:{_NAMES})[\w-]*["']?\s*[=:]\s*|--[\w-]*(?:{_NAMES})[\w-]*\s+)({_VALUE})""",
-    re.IGNORECASE,
+# Anchored where a word begins: without that, long lines cost the square of their words.
+_ASSIGNMENT = rf"""(?i)(?<![\w-])([\w-]*(?:{_NAMES})[\w-]*["']?\s*[=:]\s*|--[\w-]*(?:{_NAMES})[\w-]*\s+)({_VALUE})"""
+_AUTHORIZATION = (
+    r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer|digest)?\s*)([^\s\"']+)"
 )
-_AUTHORIZATION = re.compile(
-    r"(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer|digest)?\s*)([^\s\"']+)", re.IGNORECASE
-)
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#\"'<>]*)@")
-_PEM = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S
-)
+_USER_INFO = r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#\"'<>]*)@"
+_PEM = r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 
 # Shorter values, and these words, stand in too many innocent places to be masked by value.
 _SHORTEST_SECRET = 4
@@ -48,17 +41,32 @@ _LONGEST_ENV_FILE_BYTES = 1 << 20
 
 @lru_cache(maxsize=1024)  # the keys of records are few, and asked again and again
 def is_secret_name(name: str) -> bool:
-    """True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
-    return _SECRET_NAME.search(name) is not None
+    """Return True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
+    return _has_secret_name(name)
 
 
-@dataclass(frozen=True)
-class Redactor:
+def _has_secret_name(text: str) -> bool:
+    upper = text.upper()
+    # In each name stands one of these, and looking for them is quicker than the pattern is. Letters
+    # beyond ASCII may fold into theirs; how, the pattern knows.
+    may_have = (
+        "PASSW" in upper
+        or "SECRET" in upper
+        or "TOKEN" in upper
+        or "AUTH" in upper
+        or "API" in upper
+        or "PRIVATE" in upper
+        or not text.isascii()
+    )
+    return may_have and re.search(_NAMES, text, re.IGNORECASE) is not None
+
+
+class Redactor(Struct, frozen=True):
     """Masks the secrets known when it was gathered; its ``repr`` does not show them."""
 
-    secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    secrets: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
-    _pattern: re.Pattern[str] | None = field(default=None, repr=False, compare=False)
+    _pattern: re.Pattern[str] | None = None
 
     @classmethod
     def gather(
@@ -88,27 +96,30 @@ class Redactor:
 
     @classmethod
     def of(cls, secrets: Iterable[str], *, names: Iterable[str] = ()) -> Redactor:
-        """A redactor for these values; those too short or too common to mask are left out."""
+        """Make a redactor for these values; those too short or too common to mask are left out."""
         kept = frozenset(form for secret in secrets for form in _written_forms(secret))
         # The longest first: a secret that begins with another must not be left half masked.
         longest_first = sorted(kept, key=lambda secret: (-len(secret), secret))
         pattern = re.compile("|".join(map(re.escape, longest_first))) if kept else None
         return cls(secrets=kept, names=frozenset(names), _pattern=pattern)
 
+    def __repr__(self) -> str:
+        return f"<Redactor of {len(self.secrets)} spellings>"
+
     def __call__(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``; masking twice changes nothing more."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
         if "-----BEGIN" in text:
-            text = _PEM.sub(MASK, text)
+            text = re.sub(_PEM, MASK, text)
         if "://" in text:
-            text = _USER_INFO.sub(rf"\g<1>{MASK}@", text)
+            text = re.sub(_USER_INFO, rf"\g<1>{MASK}@", text)
         if "uthorization" in text or "UTHORIZATION" in text:
-            text = _AUTHORIZATION.sub(rf"\g<1>{MASK}", text)
-        return _ASSIGNMENT.sub(rf"\g<1>{MASK}", text) if _SECRET_NAME.search(text) else text
+            text = re.sub(_AUTHORIZATION, rf"\g<1>{MASK}", text)
+        return re.sub(_ASSIGNMENT, rf"\g<1>{MASK}", text) if _has_secret_name(text) else text
 
     def data(self, value: Any) -> Any:
-        """The same over JSON-like data; a value under a secret name is masked whole."""
+        """Mask JSON-like data; a value under a secret name is masked whole."""
         if isinstance(value, Enum):  # our own words are no secrets, whatever somebody's secret is
             return value
         if isinstance(value, str):
@@ -137,9 +148,12 @@ def _written_forms(secret: str) -> Iterator[str]:
         shortest = _SHORTEST_NUMBER if stripped.isdigit() else _SHORTEST_SECRET
         if len(stripped) >= shortest and stripped.lower() not in _NOT_SECRET:
             yield stripped
-            yield json.dumps(stripped)[1:-1]
-            yield json.dumps(stripped, ensure_ascii=False)[1:-1]
-            yield _percent_encoded(stripped)
+            if not (stripped.isascii() and stripped.isalnum()):
+                import json  # what most secrets are made of is spelled one way everywhere
+
+                yield json.dumps(stripped)[1:-1]
+                yield json.dumps(stripped, ensure_ascii=False)[1:-1]
+                yield _percent_encoded(stripped)
 
 
 def _percent_encoded(text: str) -> str:
@@ -156,7 +170,7 @@ def _percents(char: str) -> str:
 
 def _secrets_in(text: str) -> Iterator[str]:
     """Secrets that stand in a command line: ``PGPASSWORD=…``, ``--token …``, URL user info."""
-    for match in _ASSIGNMENT.finditer(text) if _SECRET_NAME.search(text) else ():
+    for match in re.finditer(_ASSIGNMENT, text) if _has_secret_name(text) else ():
         value = match.group(2).strip("\"'")
         if not value.startswith(("$", "<", "-")):  # a reference or a placeholder, not a secret
             yield value
@@ -167,7 +181,7 @@ def _user_info_secrets(text: str) -> Iterator[str]:
     """The password of each URL, or the whole user info where it is a bare token."""
     if "://" not in text:
         return
-    for match in _USER_INFO.finditer(text):
+    for match in re.finditer(_USER_INFO, text):
         user, colon, password = match.group(2).partition(":")
         yield password if colon else user
 

@@ -1,4 +1,5 @@
-"""Facts about _late.py: a room offers few names, each is there, and none is paid for unasked."""
+"""Facts about _late.py and __main__.py: what is not asked for is not paid for, and a start never
+fails unexplained."""
 
 from __future__ import annotations
 
@@ -38,8 +39,12 @@ def test_a_dry_run_loads_nothing_that_acts(tmp_path: Path) -> None:
     """It starts, holds and samples nothing, and does not pay for what would."""
     code = f"""
 import sys
-from ctp_runbook.cli.main import cli
-cli.main(["orchestrate", "--outputs", {str(tmp_path)!r}], standalone_mode=False)
+from ctp_runbook.cli.main import main
+sys.argv[1:] = ["orchestrate", "--outputs", {str(tmp_path)!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
 print(*sys.modules)
 """
     root = Path(ctp_runbook.__file__).parents[1]
@@ -51,3 +56,40 @@ print(*sys.modules)
     assert "ctp_runbook.run.dry_run" in loaded
     assert loaded.isdisjoint(f"ctp_runbook.run.{name}" for name in acting)
     assert loaded.isdisjoint({"subprocess", "ctp_runbook.host.pin", "ctp_runbook.host.daemon"})
+    assert loaded.isdisjoint({"click", "rich", "typing_extensions"})
+
+
+def test_records_are_read_without_typing_extensions() -> None:
+    """A start leaves it out, and every kind of record is decoded all the same; it can be had later."""
+    code = """
+import sys
+from ctp_runbook._late import import_msgspec
+import_msgspec()
+import msgspec
+from tests.props.example_records import EXAMPLES
+for payload in EXAMPLES.values():
+    assert msgspec.json.decode(msgspec.json.encode(payload), type=type(payload)) == payload
+assert "typing_extensions" not in sys.modules
+import typing_extensions
+print(len(EXAMPLES), typing_extensions.__name__)
+"""
+    root = Path(ctp_runbook.__file__).parents[1]
+    shown = subprocess.run(
+        [sys.executable], input=code, capture_output=True, text=True, check=True, cwd=root
+    )
+    number, name = shown.stdout.split()
+    assert (int(number) > 20, name) == (True, "typing_extensions")
+
+
+def test_a_broken_installation_is_told_in_a_sentence() -> None:
+    """Exit 70: 1 would mean "gone" to who asks whether a daemon is alive."""
+    code = """
+import sys
+sys.modules["ctp_runbook.cli.main"] = None
+from ctp_runbook.__main__ import main
+main()
+"""
+    ended = subprocess.run([sys.executable], input=code, capture_output=True, text=True)
+    assert ended.returncode == 70
+    assert ended.stderr.startswith("ctp-runbook cannot be loaded: ")
+    assert "Traceback" not in ended.stderr

@@ -3,99 +3,90 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctp_runbook.cli.options import flags
-from ctp_runbook.errors import PlanRefused
-from ctp_runbook.plan.gate_table import GATE_GROUP, GATES, Gate, find_gate
-from ctp_runbook.plan.plugins import installed_names
+from ctp_runbook.cli.click_commands import click_command
+from ctp_runbook.cli.options import Command, Option, command, say
+
+if TYPE_CHECKING:
+    from ctp_runbook.gates.gate import GateOptions
+    from ctp_runbook.plan.gate_table import Gate
 
 __all__ = ["canary", "infra", "readiness"]
 
-_PATH = click.Path(path_type=Path)
+_BOOTSTRAP_SERVERS = Option("--bootstrap-servers HOST:PORT", "Kafka.")
+_CLICKHOUSE_URL = Option("--clickhouse-url URL")
+_POSTGRES_DSN = Option("--postgres-dsn DSN", "Without its password.")
+_OUTPUT_JSON = Option("--output-json PATH", "[default: the run's evidence/]")
+# What is typed by hand instead of measured, and what is said of it.
+_DECLARED = {
+    "query-latency-ms": "Declared, not measured; refused by a real run.",
+    "flow-control-hits": "Declared.",
+    "disconnect-recovery-success-rate": "Declared.",
+    "reject-classified-ratio": "Declared.",
+    "core-process-alive": "Declared: true or false.",
+    "redis-health": "Declared.",
+    "timescale-health": "Declared.",
+    "strategy-bridge-chain-status": "Declared.",
+}
+_PIPELINE = (
+    Option("--env-file PATH", "Passwords of what follows."),
+    _BOOTSTRAP_SERVERS,
+    _CLICKHOUSE_URL,
+    _POSTGRES_DSN,
+)
 
 
-def _pairs(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for name, joint, value in pairs:
-        if not (name and joint and value):
-            raise click.BadParameter(f"{name}{joint}{value}: expected NAME=VALUE")
-    return {name: value for name, _, value in pairs}
-
-
-@click.command()
-@click.option("--output-json", type=_PATH, help="[default: the run's evidence/]")
-@click.option("--environment", default="single-host-ubuntu", show_default=True)
-@click.option("--profile", default="", help="rehearsal: leave out what the twin does not have.")
-@click.option("--metrics-url", default="", help="The engine's metrics page: measure there.")
-@click.option("--redis-url", default="", help="redis://HOST:PORT: measure there.")
-@click.option("--alive-cmd", default="", help="Exit 0: the core process is alive.")
-@click.option("--bridge-client", multiple=True, help="A client name Redis must have.")
-@click.option("--bridge-key", multiple=True, callback=_pairs, help="KEY=VALUE Redis must have.")
-@click.option("--sli-cmd", multiple=True, callback=_pairs, help="SLI=COMMAND that prints it.")
-@click.option("--env-file", type=_PATH, help="Passwords of what follows.")
-@click.option("--bootstrap-servers", default="", metavar="HOST:PORT", help="Kafka.")
-@click.option("--clickhouse-url", default="", metavar="URL")
-@click.option("--postgres-dsn", default="", metavar="DSN", help="Without its password.")
-@click.option("--query-latency-ms", help="Declared, not measured; refused by a real run.")
-@click.option("--flow-control-hits", help="Declared.")
-@click.option("--disconnect-recovery-success-rate", help="Declared.")
-@click.option("--reject-classified-ratio", help="Declared.")
-@click.option("--core-process-alive", help="Declared: true or false.")
-@click.option("--redis-health", help="Declared.")
-@click.option("--timescale-health", help="Declared.")
-@click.option("--strategy-bridge-chain-status", help="Declared.")
-def readiness(output_json: Path | None, **given: Any) -> int:
+@command(
+    _OUTPUT_JSON,
+    Option("--environment TEXT", default="single-host-ubuntu"),
+    Option("--profile TEXT", "rehearsal: leave out what the twin does not have."),
+    Option("--metrics-url TEXT", "The engine's metrics page: measure there."),
+    Option("--redis-url TEXT", "redis://HOST:PORT: measure there."),
+    Option("--alive-cmd TEXT", "Exit 0: the core process is alive.", name="alive_command"),
+    Option("--bridge-client TEXT...", "A client name Redis must have.", name="bridge_clients"),
+    Option("--bridge-key TEXT=...", "KEY=VALUE Redis must have.", name="bridge_keys"),
+    Option("--sli-cmd TEXT=...", "SLI=COMMAND that prints it.", name="commands"),
+    *_PIPELINE,
+    *(Option(f"--{flag} TEXT", text, default=None) for flag, text in _DECLARED.items()),
+)
+def readiness(output_json: Path | None, **values: Any) -> int:
     """Measure the readiness SLIs and write them down (RUNBOOK §4.2)."""
-    from ctp_runbook.gates.readiness import DECLARED_FLAGS, write_readiness
+    from ctp_runbook.gates.gate import GateOptions
+    from ctp_runbook.gates.readiness import write_readiness
     from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
 
-    typed = {flag: given[flag.replace("-", "_")] for flag in DECLARED_FLAGS}
-    found = measure(
-        ReadinessSources(
-            environment=given["environment"],
-            profile=given["profile"],
-            declared={flag: value for flag, value in typed.items() if value is not None},
-            metrics_url=given["metrics_url"],
-            redis_url=given["redis_url"],
-            alive_command=given["alive_cmd"],
-            bridge_clients=given["bridge_client"],
-            bridge_keys=given["bridge_key"],
-            commands=given["sli_cmd"],
-            pipeline=_pipeline(given),
-        )
+    typed = {flag: values.pop(flag.replace("-", "_")) for flag in _DECLARED}
+    asked = {option.name: values.pop(option.name) for option in _PIPELINE}
+    sources = ReadinessSources(
+        **values,
+        declared={flag: value for flag, value in typed.items() if value is not None},
+        **_pipeline(GateOptions(**asked, profile=values["profile"])),
     )
+    seen = measure(sources)
     path = output_json or _evidence_dir() / _readiness_name()
-    write_readiness(path, found)
-    for one in found.readings:
-        click.echo(f"{'✓' if one.is_healthy else '✗'} {one.sentence}")
-    click.echo(f"readiness {'ok' if found.is_healthy else 'FAILED'}: {path}")
-    return found.exit_code
+    write_readiness(path, seen)
+    for reading in seen.readings:
+        say(f"{'✓' if reading.is_healthy else '✗'} {reading.sentence}")
+    say(f"readiness {'ok' if seen.is_healthy else 'FAILED'}: {path}")
+    return seen.exit_code
 
 
-def _pipeline(given: Any) -> Any:
+def _pipeline(options: GateOptions) -> dict[str, Any]:
     """What readiness may ask beside engine and Redis; passwords by environment or env file."""
-    from ctp_runbook.gates.clickhouse import clickhouse_door
     from ctp_runbook.gates.context import GateContext
-    from ctp_runbook.gates.gate import GateOptions
-    from ctp_runbook.gates.readiness_pipeline import PipelineSources
 
-    names = ("env_file", "profile", "bootstrap_servers", "clickhouse_url", "postgres_dsn")
-    if not any(given[name] for name in names[2:]):
-        return PipelineSources()
-    options = GateOptions(**{name: given[name] for name in names})
-    context = GateContext.of(options, environ=os.environ, tell=click.echo)
-    return PipelineSources(
-        bootstrap_servers=options.bootstrap_servers,
-        clickhouse=clickhouse_door(context) if options.clickhouse_url else None,
-        postgres=context.postgres if options.postgres_dsn else None,
-    )
+    if not (options.bootstrap_servers or options.clickhouse_url or options.postgres_dsn):
+        return {}
+    context = GateContext.of(options, environ=os.environ, tell=say)
+    return {
+        "bootstrap_servers": options.bootstrap_servers,
+        "clickhouse": context.clickhouse if options.clickhouse_url else None,
+        "postgres": context.postgres if options.postgres_dsn else None,
+    }
 
 
 def _evidence_dir() -> Path:
@@ -109,27 +100,22 @@ def _readiness_name() -> str:
 
 
 class _InfraGroup(click.Group):
-    """The commands of the gates, and of those that a plug-in brings."""
+    """A command a gate, ours and those that a plug-in brings, and the canary."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Ours, else whatever is installed under that name."""
-        if (own := super().get_command(ctx, cmd_name)) is not None:
-            return own
+        """Return what is of that name, ours before whatever is installed."""
+        from ctp_runbook.plan.gate_table import find_gate
+
+        if cmd_name == "canary":
+            return click_command(cmd_name, canary)
         gate = find_gate(cmd_name)
         return None if gate is None else _gate_command(gate)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Ours, and what is installed and can be used."""
-        return sorted(
-            {*super().list_commands(ctx), *filter(_is_usable, installed_names(GATE_GROUP))}
-        )
+        """Name ours, and what is installed and can be used."""
+        from ctp_runbook.plan.gate_table import GATES, usable_gates
 
-
-def _is_usable(name: str) -> bool:
-    try:
-        return find_gate(name) is not None
-    except PlanRefused:  # said to whoever names it; it hides no other gate
-        return False
+        return sorted({"canary", *GATES, *(gate.name for gate in usable_gates())})
 
 
 @click.group(cls=_InfraGroup)
@@ -137,76 +123,67 @@ def infra() -> None:
     """The infrastructure gates (RUNBOOK §4.1): dry run unless --execute."""
 
 
-def _deadline(default: float) -> Callable[[Any], Any]:
-    kind = click.FloatRange(min=0, min_open=True)
-    return click.option("--deadline-seconds", type=kind, default=default, show_default=True)
+def _deadline(default: float) -> Option:
+    return Option("--deadline-seconds FLOAT>0", default=default)
 
 
-_EXECUTE = click.option("--execute", is_flag=True, help="Act. Without it nothing is done.")
+_EXECUTE = Option("--execute", "Act. Without it nothing is done.")
 _ADDRESSES = (
-    click.option("--profile", default="single-host", show_default=True),
-    click.option("--compose-file", type=_PATH),
-    click.option("--project-name", default=""),
-    click.option("--env-file", type=_PATH, help="[default: infra/env/prodlike.env]"),
-    click.option("--infra", type=_PATH, help="The folder of the wanted state  [default: infra]"),
-    click.option("--bootstrap-servers", default="", metavar="HOST:PORT", help="Kafka."),
-    click.option("--clickhouse-url", default="", metavar="URL"),
-    click.option("--connect-url", default="", metavar="URL", help="Kafka Connect."),
-    click.option("--postgres-dsn", default="", metavar="DSN", help="Without its password."),
-    click.option("--redis-url", default="", metavar="URL"),
+    Option("--profile TEXT", default="single-host"),
+    Option("--compose-file PATH"),
+    Option("--project-name TEXT"),
+    Option("--env-file PATH", "[default: infra/env/prodlike.env]"),
+    Option("--infra PATH", "The folder of the wanted state  [default: infra]"),
+    _BOOTSTRAP_SERVERS,
+    _CLICKHOUSE_URL,
+    Option("--connect-url URL", "Kafka Connect."),
+    _POSTGRES_DSN,
+    Option("--redis-url URL"),
 )
 _FLAGS = (
     *_ADDRESSES,
-    click.option("--endpoint", "endpoints", multiple=True, callback=_pairs, metavar="NAME=URL"),
-    click.option("--output-file", type=_PATH),
-    click.option("--evidence-dir", type=_PATH),
-    click.option("--probe", is_flag=True, help="Dry run: look for real, change nothing."),
+    Option("--endpoint NAME=URL...", name="endpoints"),
+    Option("--output-file PATH"),
+    Option("--evidence-dir PATH"),
+    Option("--probe", "Dry run: look for real, change nothing."),
     _EXECUTE,
 )
-_CONNECTOR_FLAGS = (
-    click.option("--max-slot-wal-mib", type=click.FloatRange(min=1), default=1024.0),
-    click.option("--update", multiple=True, metavar="NAME", help="Replace what drifted."),
-    click.option(
-        "--set",
-        "connector_set",
-        multiple=True,
-        callback=_pairs,
-        metavar="KEY=VALUE",
-        help="A key that is otherwise here than in the connector files; no secrets.",
-    ),
-)
-
-
+_A_KEY = "A key that is otherwise here than in the connector files; no secrets."
 # What one gate alone takes.
-_MORE_FLAGS = {"debezium-connectors": _CONNECTOR_FLAGS}
+_MORE_FLAGS = {
+    "debezium-connectors": (
+        Option("--max-slot-wal-mib FLOAT>=1", default=1024.0, show_default=False),
+        Option("--update NAME...", "Replace what drifted."),
+        Option("--set KEY=VALUE...", _A_KEY, name="connector_set"),
+    )
+}
 
 
 def _gate_command(gate: Gate) -> click.Command:
-    def command(**given: Any) -> int:
+    def perform(**values: Any) -> int:
         from ctp_runbook.gates.gate import GateOptions, write_gate
         from ctp_runbook.gates.run import run_gate
 
-        options = GateOptions(**given)
-        result = run_gate(gate.name, options, environ=os.environ, tell=click.echo)
+        options = GateOptions(**values)
+        result = run_gate(gate.name, options, environ=os.environ, tell=say)
         write_gate(result, options, environ=os.environ)
         for step in result.steps:
-            click.echo(step.sentence)
-        click.echo(result.sentence)
+            say(step.sentence)
+        say(result.sentence)
         return result.exit_code
 
-    more = (*_FLAGS, _deadline(gate.seconds), *_MORE_FLAGS.get(gate.name, ()))
-    return click.command(gate.name, help=gate.help)(flags(*more)(command))
+    options = (*_FLAGS, _deadline(gate.seconds), *_MORE_FLAGS.get(gate.name, ()))
+    return click_command(gate.name, Command(perform, *options, help=gate.help))
 
 
-for _gate in GATES.values():
-    infra.add_command(_gate_command(_gate))
-
-
-@infra.command()
-@flags(*_ADDRESSES, _deadline(30.0), _EXECUTE)
-@click.option("--runs", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--output-json", type=_PATH, help="[default: the run's evidence/]")
-def canary(runs: int, output_json: Path | None, **given: Any) -> int:
+@command(
+    *_ADDRESSES,
+    _deadline(30.0),
+    _EXECUTE,
+    Option("--runs INTEGER>=1", default=1),
+    _OUTPUT_JSON,
+)
+def canary(runs: int, output_json: Path | None, **values: Any) -> int:
     """Send a marked record through the whole chain and time every hop."""
     import json
 
@@ -215,10 +192,10 @@ def canary(runs: int, output_json: Path | None, **given: Any) -> int:
     from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.record.rundir import write_atomic
 
-    context = GateContext.of(GateOptions(**given), environ=os.environ, tell=click.echo)
+    context = GateContext.of(GateOptions(**values), environ=os.environ, tell=say)
     result = fly_canaries(context, runs=runs, run_id=os.environ.get("CTP_RUN_ID", ""))
     if output_json or not result.dry_run:
         path = output_json or _evidence_dir() / "ctp_canary.json"
         write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
-    click.echo(result.sentence)
+    say(result.sentence)
     return result.exit_code

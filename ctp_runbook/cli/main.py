@@ -5,53 +5,111 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import click
-
+from ctp_runbook._late import import_msgspec
 from ctp_runbook.cli.options import (
-    PATH,
-    flags,
+    BY,
+    HOMES,
+    OUTPUTS,
+    Command,
+    Option,
+    command,
     follow_to_end,
-    options_of,
-    outputs_option,
-    plan_of,
-    running,
-    template_files,
-    template_options,
+    load_command,
+    plain_values,
+    say,
 )
-from ctp_runbook.errors import InputError, RunbookError
 
-__all__ = ["cli", "drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
+if TYPE_CHECKING:
+    from ctp_runbook.plan.plan import Plan
+
+__all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
+
+_OPS = Path("configs/ops")
+_BESIDE = "[default: beside the template, else configs/]"
+_TEMPLATES = (
+    Option("--cutover-template PATH", default=_OPS / "ctp_cutover.template.env"),
+    Option("--rollback-template PATH", default=_OPS / "ctp_rollback_drill.template.env"),
+    Option("--limits PATH", _BESIDE),
+    Option("--watch PATH", _BESIDE),
+)
+_RUNNING = (
+    Option("--execute", "Act. Without it nothing is run."),
+    Option("--probe", "Dry run: do the read-only probes for real."),
+    Option("--force-rollback", "Drill: roll back after a verified switch."),
+    Option("--plan-sha256 HEX", "Run only the plan reviewed."),
+    Option("--short-watch REASON", "Allow a watch below 30 minutes.", name="short_watch_reason"),
+    Option(
+        "--accept-unmeasured REASON",
+        "Act although no earlier run measured how long cutover and rollback take here.",
+    ),
+    Option("--accept-late REASON", "Act although a rollback may not end in time."),
+    OUTPUTS,
+    Option("--run-dir PATH", "The run's own directory  [default: a new one in --outputs]"),
+    BY,
+)
+_COPIES = (
+    Option("--cutover-output PATH", "Copy of ctp_cutover_result.env"),
+    Option("--rollback-output PATH", "Copy of ctp_rollback_result.env"),
+)
 
 
 def main() -> NoReturn:
     """Run the command line; whatever happens, an operator sees sentences and an exit code."""
     try:
-        code = cli.main(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except RunbookError as error:
-        _say(error)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; nothing of a running run was stopped", err=True)
-        sys.exit(130)
+        code = _perform(sys.argv[1:])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(0)
+        code = 1
+    except KeyboardInterrupt:
+        say("", err=True)
+        code = _interrupted()
     except Exception as error:  # noqa: BLE001  the last boundary: no traceback for an operator
-        click.echo(f"internal error: {type(error).__name__}: {error}", err=True)
-        click.echo(f"details: {_keep_traceback()}; please report it", err=True)
-        sys.exit(70)
+        code = _exit_code(error)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(error: RunbookError) -> None:
-    lines = [one.sentence for one in error.problems] if isinstance(error, InputError) else [error]
-    for line in lines:
-        click.secho(f"error: {line}", err=True, fg="red")
+def _perform(words: list[str]) -> Any:
+    """Do what the words ask: at once where they are plainly right, else by way of click."""
+    name, rest = "".join(words[:1]), words[1:]
+    if name == "proc" and rest and not rest[0].startswith("-"):
+        return proc.perform(tuple(rest))
+    if name in HOMES:
+        import_msgspec()
+        row = load_command(name)
+        values = plain_values(rest, row.options) if isinstance(row, Command) else None
+        if values is not None:
+            return row.perform(**values)
+    from ctp_runbook.cli.click_commands import cli
+
+    return cli.main(words, standalone_mode=False)
+
+
+def _exit_code(error: Exception) -> int:
+    """Tell what went wrong, by its sentence or as an error of ours; the exit code it has."""
+    import click
+
+    from ctp_runbook.errors import InputError, RunbookError
+
+    if isinstance(error, click.Abort):
+        return _interrupted()
+    if isinstance(error, click.ClickException):
+        error.show()
+        return 2
+    if isinstance(error, RunbookError):
+        problems = error.problems if isinstance(error, InputError) else ()
+        for line in [problem.sentence for problem in problems] or [str(error)]:
+            say(f"error: {line}", err=True, fg="red")
+        return error.exit_code
+    say(f"internal error: {type(error).__name__}: {error}", err=True)
+    say(f"details: {_keep_traceback()}; please report it", err=True)
+    return 70
+
+
+def _interrupted() -> int:
+    say("interrupted; nothing of a running run was stopped", err=True)
+    return 130
 
 
 def _keep_traceback() -> str:
@@ -65,184 +123,127 @@ def _keep_traceback() -> str:
     return sink.name
 
 
-# Commands that live in modules of their own, imported when one is asked for: starting must
-# stay quick. The order is that of --help, which is the order of use.
-_ELSEWHERE = {
-    "readiness": "gates",
-    "infra": "gates",
-    "status": "runs",
-    "hold": "runs",
-    "resume": "runs",
-    "abort": "runs",
-    "rollback": "runs",
-    "report": "runs",
-    "rejudge": "runs",
-    "rehearse": "twin",
-    "stack": "twin",
-    "lab": "twin",
-}
-
-
-class _Group(click.Group):
-    """The commands of this module, then those of ``_ELSEWHERE``."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*self.commands, *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        import importlib
-
-        module = importlib.import_module(f"ctp_runbook.cli.{_ELSEWHERE[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
-        return command
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ctp-runbook", prog_name="ctp-runbook")
-def cli() -> None:
-    """Cut over a live CTP trading engine: plan, gates, switch, watch, rollback, proof.
-
-    Every command is a dry run unless --execute is given.
-
-    Exit codes: 0 done and verified; 2 refused, nothing was touched; 3 a gate failed, the old
-    stack still trades; 4 rolled back in time; 5 rolled back, late or not validated; 6 rollback
-    failed: act now; 7 left while the run is holding.
-    """
-
-
-@cli.command()
-@template_options
-@click.option("--output-md", type=PATH)
-@click.option("--output-json", type=PATH)
-@outputs_option
-def plan(
-    output_md: Path | None, output_json: Path | None, outputs: Path, **files: Path | None
-) -> None:
+@command(*_TEMPLATES, Option("--output-md PATH"), Option("--output-json PATH"), OUTPUTS)
+def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **files: Any) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
     from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
     from ctp_runbook.record.durations import measured_durations
     from ctp_runbook.record.rundir import write_atomic
 
-    made = plan_of(**files)
-    measured = measured_durations(made.environment, [outputs])
-    markdown = checklist_markdown(made, measured)
+    plan = _plan_of(**files)
+    measured = measured_durations(plan.environment, [outputs])
+    markdown = checklist_markdown(plan, measured)
     if output_md:
         write_atomic(output_md, markdown.encode())
     if output_json:
-        write_atomic(output_json, checklist_json(made, measured).encode())
+        write_atomic(output_json, checklist_json(plan, measured).encode())
     if not (output_md or output_json):
-        click.echo(markdown)
-    for warning in made.warnings:
-        click.secho(f"warning: {warning}", err=True, fg="yellow")
-    click.echo(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
-    click.echo(f"plan {made.environment}: {len(made.steps)} steps, sha256 {made.sha256}")
+        say(markdown)
+    for warning in plan.warnings:
+        say(f"warning: {warning}", err=True, fg="yellow")
+    say(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
+    say(f"plan {plan.environment}: {len(plan.steps)} steps, sha256 {plan.sha256}")
 
 
-_copies = flags(
-    click.option("--cutover-output", type=PATH, help="Copy of ctp_cutover_result.env"),
-    click.option("--rollback-output", type=PATH, help="Copy of ctp_rollback_result.env"),
-)
-
-
-@cli.command()
-@template_options
-@running
-@_copies
-def orchestrate(**given: Any) -> int:
+@command(*_TEMPLATES, *_RUNNING, *_COPIES)
+def orchestrate(**values: Any) -> int:
     """Gates, switch and watch without notebooks (RUNBOOK §3)."""
-    return _conduct(given, "orchestrate")
+    return _conduct(values, "orchestrate")
 
 
-@cli.command()
-@template_options
-@running
-@_copies
-def drill(**given: Any) -> int:
+@command(*_TEMPLATES, *_RUNNING, *_COPIES)
+def drill(**values: Any) -> int:
     """The rollback drill (RUNBOOK §6): orchestrate --force-rollback under its own name."""
-    return _conduct({**given, "force_rollback": True}, "drill")
+    return _conduct({**values, "force_rollback": True}, "drill")
 
 
-def _conduct(given: dict[str, Any], name: str) -> int:
+def _conduct(values: dict[str, Any], name: str) -> int:
     from ctp_runbook.run import launch
 
-    made = plan_of(**template_files(given))
-    options = options_of(given)
+    plan = _plan_of(**_files(values))
+    options = launch.RunOptions(**values)
     run = launch.begin(
-        made,
+        plan,
         options,
         reason=f"{name} --execute",
-        tell=lambda run: click.echo(f"run {run.run_id}: {run.path}"),
+        tell=lambda run: say(f"run {run.run_id}: {run.path}"),
     )
     return follow_to_end(run, quiet=not options.execute)
 
 
-@cli.command()
-@template_options
-@running
-@click.option("--notebooks", type=PATH, help="Directory of the seven notebooks")
-def run(**given: Any) -> int:
-    """The seven notebooks, headless: executed notebooks are the evidence."""
-    from ctp_runbook.notebook.runner import run_all
+def _plan_of(
+    *, cutover_template: Path, rollback_template: Path, limits: Path | None, watch: Path | None
+) -> Plan:
+    """Make the plan of these files; raises TemplateError or ConfigError with every problem."""
+    from ctp_runbook.notebook.checkout import find_config
+    from ctp_runbook.plan.plan import load_plan
 
-    return run_all(
-        **template_files(given),
-        options=options_of(given),
-        notebooks_dir=given["notebooks"],
-        on_progress=lambda line: click.echo(line),
+    return load_plan(
+        cutover_template,
+        rollback_template,
+        limits=limits or find_config("limits.toml", template=cutover_template),
+        watch=watch or find_config("watch.toml", template=cutover_template),
+        environ=os.environ,
+        base=Path.cwd(),
     )
 
 
-@cli.command()
-@click.option("--run", "run_dir", type=PATH, help="Run directory: recompute everything.")
-@click.option("--cutover-evidence-file", type=PATH)
-@click.option("--rollback-evidence-file", type=PATH)
-@click.option("--allow-cutover-rollback", is_flag=True)
-@click.option("--max-rollback-seconds", type=float)
+def _files(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the four files of a plan from the values; the others say what is asked of a run."""
+    return {option.name: values.pop(option.name) for option in _TEMPLATES}
+
+
+@command(*_TEMPLATES, *_RUNNING, Option("--notebooks PATH", "Directory of the seven notebooks"))
+def run(notebooks: Path | None, **values: Any) -> int:
+    """The seven notebooks, headless: executed notebooks are the evidence."""
+    from ctp_runbook.notebook.runner import run_all
+    from ctp_runbook.run.launch import RunOptions
+
+    files, options = _files(values), RunOptions(**values)
+    return run_all(**files, options=options, notebooks_dir=notebooks, on_progress=say)
+
+
+@command(
+    Option("--run PATH", "Run directory: recompute everything.", name="run_dir"),
+    Option("--cutover-evidence-file PATH"),
+    Option("--rollback-evidence-file PATH"),
+    Option("--allow-cutover-rollback"),
+    Option("--max-rollback-seconds FLOAT"),
+)
 def verify(
     run_dir: Path | None,
     cutover_evidence_file: Path | None,
     rollback_evidence_file: Path | None,
-    allow_cutover_rollback: bool,
-    max_rollback_seconds: float | None,
+    **bounds: Any,
 ) -> int:
     """Verify a run, or a bare pair of result files (RUNBOOK §8)."""
     from ctp_runbook.record.rundir import RunDir
-    from ctp_runbook.verify.run import verify_pair, verify_run
+    from ctp_runbook.verify.pair import verify_pair
+    from ctp_runbook.verify.run import verify_run
 
-    wanted = {
-        "allow_cutover_rollback": allow_cutover_rollback,
-        "max_rollback_seconds": max_rollback_seconds,
-    }
     if run_dir is not None:
-        report = verify_run(RunDir(run_dir.absolute()), **wanted)  # type: ignore[arg-type]
+        report = verify_run(RunDir(run_dir.absolute()), **bounds)
     elif cutover_evidence_file and rollback_evidence_file:
-        report = verify_pair(cutover_evidence_file, rollback_evidence_file, **wanted)  # type: ignore[arg-type]
+        report = verify_pair(cutover_evidence_file, rollback_evidence_file, **bounds)
     else:
+        import click
+
         raise click.UsageError(
             "give --run DIR, or both --cutover-evidence-file and --rollback-evidence-file"
         )
     for check in report.checks:
-        click.echo(f"{'✓' if check.ok else '✗'} {check.name}: {check.sentence}")
-    click.secho(report.sentence, fg="green" if report.ok else "red")
+        say(f"{'✓' if check.ok else '✗'} {check.name}: {check.sentence}")
+    say(report.sentence, fg="green" if report.ok else "red")
     return 0 if report.ok else 2
 
 
-# --- parts ------------------------------------------------------------------------
-
-
-@cli.command(
+@command(
+    Option("WORDS ...", name="words"),
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     add_help_option=False,
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def proc(words: tuple[str, ...]) -> int:
     """proc start | stop | alive --pid-file F [-- CMD]: daemons with an identity."""
     from ctp_runbook.host import proc as daemons
 
     return daemons.main(list(words))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,159 +1,133 @@
-"""What the commands share: options, and how their values become a plan or a run."""
+"""What the commands share: their table of options, and how values become a plan or a run.
+
+A command and its options are rows, which click is told of only where there is something to explain:
+help, or words that are not plainly right. Importing click costs as much as a whole interpreter.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+if TYPE_CHECKING:
+    from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
-    "PATH",
+    "BY",
+    "HOMES",
+    "OUTPUTS",
+    "Command",
+    "Option",
+    "command",
     "find_run",
-    "flags",
     "follow_to_end",
-    "options_of",
-    "outputs_option",
-    "plan_of",
-    "running",
-    "template_files",
-    "template_options",
-    "which_record",
-    "which_run",
-    "why",
+    "load_command",
+    "plain_values",
+    "say",
 ]
 
+# The commands of each module, imported when one is asked for; the order is that of --help, which is
+# the order of use.
+_COMMANDS = {
+    "main": ("plan", "orchestrate", "drill", "run", "verify", "proc"),
+    "gates": ("readiness", "infra"),
+    "runs": ("status", "hold", "resume", "abort", "rollback", "report", "rejudge"),
+    "twin": ("rehearse", "stack", "lab"),
+}
+HOMES = {name: module for module, names in _COMMANDS.items() for name in names}
+_BLANKS = {"": False, "PATH": None, "FLOAT": None}
 _LEFT = 7  # this viewer left while the run is holding for a decision
-PATH = click.Path(path_type=Path)
+_Performer = Callable[..., "int | None"]
 
 
-def flags(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several click options as one decorator, in the order given."""
+class Option:
+    """A row: ``--flag METAVAR`` as help shows it, what it means, and what else click takes.
 
-    def apply(function: Any) -> Any:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
+    A flag has no METAVAR, a path's is PATH; ``...`` after it lets the option come again. ``name``
+    is the parameter it fills, where that is not the flag's own name.
+    """
 
-    return apply
-
-
-outputs_option = click.option("--outputs", type=PATH, default=Path("outputs"), show_default=True)
-template_options = flags(
-    click.option(
-        "--cutover-template",
-        type=PATH,
-        default=Path("configs/ops/ctp_cutover.template.env"),
-        show_default=True,
-    ),
-    click.option(
-        "--rollback-template",
-        type=PATH,
-        default=Path("configs/ops/ctp_rollback_drill.template.env"),
-        show_default=True,
-    ),
-    click.option("--limits", type=PATH, help="[default: beside the template, else configs/]"),
-    click.option("--watch", type=PATH, help="[default: beside the template, else configs/]"),
-)
-running = flags(
-    click.option("--execute", is_flag=True, help="Act. Without it nothing is run."),
-    click.option("--probe", is_flag=True, help="Dry run: do the read-only probes for real."),
-    click.option(
-        "--force-rollback", is_flag=True, help="Drill: roll back after a verified switch."
-    ),
-    click.option("--plan-sha256", default="", metavar="HEX", help="Run only the plan reviewed."),
-    click.option(
-        "--short-watch", default="", metavar="REASON", help="Allow a watch below 30 minutes."
-    ),
-    click.option(
-        "--accept-unmeasured",
-        default="",
-        metavar="REASON",
-        help="Act although no earlier run measured how long cutover and rollback take here.",
-    ),
-    click.option(
-        "--accept-late",
-        default="",
-        metavar="REASON",
-        help="Act although a rollback may not end in time.",
-    ),
-    outputs_option,
-    click.option(
-        "--run-dir", type=PATH, help="The run's own directory  [default: a new one in --outputs]"
-    ),
-    click.option("--by", default="", help="Who asks, for the record."),
-)
-which_run = flags(
-    click.option(
-        "--run",
-        "run_dir",
-        type=PATH,
-        help="Directory or id  [default: the one under way, else the last that was]",
-    ),
-    outputs_option,
-)
-which_record = flags(
-    click.option("--run", "run_dir", type=PATH, help="Directory or id  [default: the newest]"),
-    outputs_option,
-)
-why = flags(
-    click.option("--reason", default="", help="Why, for the record."),
-    click.option("--by", default="", help="Who asks, for the record."),
-)
+    def __init__(self, spec: str, help: str = "", *, name: str = "", **settings: Any) -> None:
+        self.flag, _, self.metavar = spec.partition(" ")
+        self.name = name or self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
+        self.help = help
+        blank = None if self.metavar.endswith("...") else ""
+        self.settings = {"default": _BLANKS.get(self.metavar, blank), **settings}
 
 
-def template_files(given: dict[str, Any]) -> dict[str, Any]:
-    """The four files of a plan among a command's options."""
-    return {key: given[key] for key in ("cutover_template", "rollback_template", "limits", "watch")}
+class Command:
+    """What performs a command, whose docstring is the help; its options; and what click takes."""
+
+    def __init__(self, perform: _Performer, *options: Option, **settings: Any) -> None:
+        self.perform = perform
+        self.options = options
+        self.settings = settings
 
 
-def plan_of(
-    *,
-    cutover_template: Path | None,
-    rollback_template: Path | None,
-    limits: Path | None,
-    watch: Path | None,
-) -> Any:
-    """The plan these files make; raises TemplateError or ConfigError with every problem."""
-    from ctp_runbook.notebook.checkout import find_config
-    from ctp_runbook.plan.plan import load_plan
-
-    assert cutover_template is not None  # both have defaults
-    assert rollback_template is not None
-    return load_plan(
-        cutover_template,
-        rollback_template,
-        limits=limits or find_config("limits.toml", template=cutover_template),
-        watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
+def command(*options: Option, **settings: Any) -> Callable[[_Performer], Command]:
+    """Make a function a command with these options, in the order of its help."""
+    return lambda perform: Command(perform, *options, **settings)
 
 
-def options_of(given: dict[str, Any]) -> Any:
-    """What is asked of a run, from a command's options."""
-    from ctp_runbook.run.launch import RunOptions
-
-    return RunOptions(
-        execute=given["execute"],
-        probe=given["probe"],
-        force_rollback=given["force_rollback"],
-        plan_sha256=given["plan_sha256"],
-        short_watch_reason=given["short_watch"],
-        accept_unmeasured=given["accept_unmeasured"],
-        accept_late=given["accept_late"],
-        outputs=given["outputs"],
-        run_dir=given["run_dir"],
-        by=given["by"],
-        cutover_output=given.get("cutover_output"),
-        rollback_output=given.get("rollback_output"),
-    )
+def load_command(name: str) -> Any:
+    """Return the row of a command, or what click calls a group; its module is imported now."""
+    return getattr(importlib.import_module(f"ctp_runbook.cli.{HOMES[name]}"), name)
 
 
-def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Any:
-    """The run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
+BY = Option("--by TEXT", "Who asks, for the record.")
+OUTPUTS = Option("--outputs PATH", default=Path("outputs"))
+
+
+def plain_values(words: Iterable[str], options: Iterable[Option]) -> dict[str, Any] | None:
+    """Return each option's value by its name; None where only click can tell, or say what is wrong."""
+    known = {option.flag: option for option in options}
+    if not all(option.metavar in _PLAIN for option in known.values()):
+        return None
+    values = {option.name: option.settings["default"] for option in known.values()}
+    rest = iter(words)
+    for word in rest:
+        flag, joint, text = word.partition("=")
+        option = known.get(flag)
+        if option is None or (joint and not option.metavar):
+            return None
+        value = text if joint or not option.metavar else next(rest, None)
+        if value is None:
+            return None
+        values[option.name] = _PLAIN[option.metavar](value)
+    return None if any(map(_is_unreadable, values.values())) else values
+
+
+# What the word of an option becomes, by its METAVAR; a flag has none.
+_PLAIN: dict[str, Callable[[str], Any]] = {
+    "": lambda none: True,
+    "PATH": Path,
+    "TEXT": str,
+    "HEX": str,
+    "REASON": str,
+}
+
+
+def _is_unreadable(value: Any) -> bool:
+    return isinstance(value, Path) and value.exists() and not os.access(value, os.R_OK)
+
+
+def say(text: str, *, err: bool = False, **style: Any) -> None:
+    """Print a line as click does: colours for a terminal alone, UTF-8 where a stream says ASCII."""
+    stream = sys.stderr if err else sys.stdout
+    if style or stream is None or (stream.encoding or "").lower() != "utf-8":
+        import click
+
+        click.secho(text, err=err, **style)
+    else:
+        print(text, file=stream, flush=True)
+
+
+def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> RunDir:
+    """Return the run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
     none.
@@ -167,7 +141,7 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> An
     return RunDir((by_id if by_id.is_dir() and not run_dir.is_dir() else run_dir).absolute())
 
 
-def follow_to_end(run: Any, *, quiet: bool) -> int:
+def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     """Follow a run to its end; Ctrl-C leaves it going."""
     from ctp_runbook.model import State
     from ctp_runbook.run import launch
@@ -179,16 +153,16 @@ def follow_to_end(run: Any, *, quiet: bool) -> int:
             from ctp_runbook.show.terminal import Narrator
 
             with Narrator().on_terminal() as narrator:
-                history = launch.follow(run, until=narrator.tick, on_change=narrator)
+                history = launch.follow(run, until=lambda _: False, on_change=narrator)
     except KeyboardInterrupt:
         state = launch.read_history(run).state
-        click.echo(
+        say(
             f"left; run {run.run_id} goes on ({state.value}). Come back with `ctp-runbook status "
             f"--run {run.path}`, end it with `ctp-runbook abort --run {run.path}`"
         )
         return _LEFT if state is State.HOLDING else 0
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
-    click.echo(f"{history.outcome.value}: {history.closed.payload['sentence']}")
-    click.echo(f"evidence: {run.evidence}")
+    say(f"{history.outcome.value}: {history.closed.payload.sentence}")
+    say(f"evidence: {run.evidence}")
     return history.outcome.exit_code

@@ -5,53 +5,58 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import click
-
 from ctp_runbook.cli.options import (
-    PATH,
+    BY,
+    OUTPUTS,
+    Command,
+    Option,
+    command,
     find_run,
     follow_to_end,
-    which_record,
-    which_run,
-    why,
+    say,
 )
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
+_UNDER_WAY = "Directory or id  [default: the one under way, else the last that was]"
+_WHICH_RUN = (Option("--run PATH", _UNDER_WAY, name="run_dir"), OUTPUTS)
+_WHICH_RECORD = (
+    Option("--run PATH", "Directory or id  [default: the newest]", name="run_dir"),
+    OUTPUTS,
+)
+_WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 
-@click.command()
-@which_run
+
+@command(*_WHICH_RUN)
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
     from ctp_runbook.run.attend import unstarted_sentence
     from ctp_runbook.show.terminal import countdown, sentence_of
 
-    found = find_run(run_dir, outputs)
-    history = launch.read_history(found)
+    run = find_run(run_dir, outputs)
+    history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
-    attended = "conducted" if launch.is_attended(found) else "not conducted by anybody"
-    click.echo(f"run {found.run_id}: {ended}; {attended}; {found.path}")
+    attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
+    say(f"run {run.run_id}: {ended}; {attended}; {run.path}")
     for line in [line for record in history.records if (line := sentence_of(record))][-8:]:
-        click.echo(line)
+        say(line)
     if history.closed is None and not history.has_begun and not history.is_dry_run:
-        click.echo(unstarted_sentence(found))
+        say(unstarted_sentence(run))
     if runs_out := countdown(history, mono=time.monotonic()):
-        click.secho(runs_out.sentence, fg="red", bold=True)
+        say(runs_out.sentence, fg="red", bold=True)
     return history.outcome.exit_code if history.outcome else 0
 
 
-def _steer(name: str, text: str) -> click.Command:
-    @which_run
-    @why
+def _steer(name: str, text: str) -> Command:
     def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
         from ctp_runbook.run.steer import steer
 
         steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
-        click.echo(steered.sentence)
+        say(steered.sentence)
         return follow_to_end(steered.run, quiet=False) if steered.is_new else 0
 
-    return click.command(name=name, help=text)(ask)
+    return Command(ask, *_WHICH_RUN, *_WHY, help=text)
 
 
 hold = _steer("hold", "Hold the watch for a decision.")
@@ -62,19 +67,19 @@ abort = _steer(
 rollback = _steer("rollback", "Roll back now; a COMPLETED run by a new run, which is followed.")
 
 
-@click.command()
-@which_record
+@command(*_WHICH_RECORD)
 def report(run_dir: Path | None, outputs: Path) -> None:
     """Write report.html from the journal and the samples."""
     from ctp_runbook.show.report import write_report
 
-    click.echo(str(write_report(find_run(run_dir, outputs, newest=True))))
+    say(str(write_report(find_run(run_dir, outputs, newest=True))))
 
 
-@click.command()
-@which_record
-@click.option("--watch", type=PATH, help="Other rules: what would they have changed?")
-@click.option("--output-json", type=PATH, help="The same for a program.")
+@command(
+    *_WHICH_RECORD,
+    Option("--watch PATH", "Other rules: what would they have changed?"),
+    Option("--output-json PATH", "The same for a program."),
+)
 def rejudge(
     run_dir: Path | None, outputs: Path, watch: Path | None, output_json: Path | None
 ) -> None:
@@ -82,7 +87,7 @@ def rejudge(
     from ctp_runbook.record.rundir import write_atomic
     from ctp_runbook.verify.rejudge import rejudge_run
 
-    found = rejudge_run(find_run(run_dir, outputs, newest=True), watch=watch)
+    rejudged = rejudge_run(find_run(run_dir, outputs, newest=True), watch=watch)
     if output_json:
-        write_atomic(output_json, found.json)
-    click.echo(found.text, nl=False)
+        write_atomic(output_json, rejudged.json)
+    say(rejudged.text.removesuffix("\n"))

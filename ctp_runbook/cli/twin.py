@@ -8,45 +8,51 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctp_runbook.cli.options import PATH, outputs_option
+from ctp_runbook.cli.click_commands import click_command
+from ctp_runbook.cli.options import OUTPUTS, Option, command, say
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["lab", "rehearse", "stack"]
 
-_plane_option = click.option(
-    "--plane/--no-plane",
-    default=True,
-    help="With PostgreSQL, Kafka, Debezium and ClickHouse; without: Valkey alone.",
+
+def _watch_seconds(default: float, help: str = "") -> Option:
+    return Option("--watch-seconds FLOAT", help, default=default)
+
+
+_WHAT_PLANE = "With PostgreSQL, Kafka, Debezium and ClickHouse; without: Valkey alone."
+_PLANE = Option("--plane/--no-plane", _WHAT_PLANE, default=True)
+_DIR = Option("--dir PATH", name="folder", default=Path("outputs/twin"))
+
+
+@command(
+    Option("--fault TEXT", "Break the new stack on purpose: see --list-faults"),
+    Option("--list-faults"),
+    Option("--force-rollback"),
+    _watch_seconds(30.0),
+    OUTPUTS,
+    Option("--notebooks/--no-notebooks", "Without: orchestrate only.", default=True),
+    Option("--keep", "Leave the twin up."),
+    _PLANE,
 )
-
-
-@click.command()
-@click.option("--fault", default="", help="Break the new stack on purpose: see --list-faults")
-@click.option("--list-faults", is_flag=True)
-@click.option("--force-rollback", is_flag=True)
-@click.option("--watch-seconds", type=float, default=30.0, show_default=True)
-@outputs_option
-@click.option("--notebooks/--no-notebooks", default=True, help="Without: orchestrate only.")
-@click.option("--keep", is_flag=True, help="Leave the twin up.")
-@_plane_option
-def rehearse(list_faults: bool, **given: Any) -> int:
+def rehearse(list_faults: bool, **values: Any) -> int:
     """Bring the twin up, cut it over for real, verify, report, take the twin down."""
     from ctp_runbook.rehearsal.rehearse import Rehearsal, fault_names, rehearse_cutover
 
     if list_faults:
         for name, meaning in fault_names().items():
-            click.echo(f"{name:16} {meaning}")
+            say(f"{name:16} {meaning}")
         return 0
-    return rehearse_cutover(Rehearsal(**given), say=lambda line: click.echo(line))
+    return rehearse_cutover(Rehearsal(**values), say=say)
 
 
-@click.command()
-@outputs_option
-@click.option("--twin/--no-twin", default=False, help="Bring the rehearsal twin up first.")
-@click.option("--watch-seconds", type=float, default=60.0, show_default=True, help="With --twin.")
-@click.argument("jupyter_arguments", nargs=-1, type=click.UNPROCESSED)
+@command(
+    OUTPUTS,
+    Option("--twin/--no-twin", "Bring the rehearsal twin up first."),
+    _watch_seconds(60.0, "With --twin."),
+    Option("WORDS ...", name="jupyter_arguments"),
+)
 def lab(outputs: Path, twin: bool, watch_seconds: float, jupyter_arguments: tuple[str, ...]) -> int:
     """Open the notebooks in JupyterLab, on a copy that may be executed.
 
@@ -67,27 +73,25 @@ def _lab_on_twin(outputs: Path, watch_seconds: float, arguments: tuple[str, ...]
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     room = outputs.absolute() / "twins" / f"lab-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    made = rehearsal_twin.up(room, watch_minutes=watch_seconds / 60, plane=True)
-    click.echo(f"twin up in {made.dir}: {made.sentence}")
-    parameters = rehearsal_parameters(made.cutover_template, made.rollback_template)
+    twin = rehearsal_twin.up(room, watch_minutes=watch_seconds / 60, plane=True)
+    say(f"twin up in {twin.dir}: {twin.sentence}")
+    parameters = rehearsal_parameters(twin.cutover_template, twin.rollback_template)
     try:
         return open_lab(outputs=outputs, parameters=parameters, arguments=arguments)
     finally:
-        _leave_twin(made, outputs)
+        _leave_twin(twin, outputs)
 
 
-def _leave_twin(made: Twin, outputs: Path) -> None:
+def _leave_twin(twin: Twin, outputs: Path) -> None:
     """Take the twin down, unless a run is still at work on it: it would roll back into a ruin."""
     from ctp_runbook.notebook.lab import run_going_on
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
-    if run := run_going_on(outputs, environment=made.environment):
-        click.echo(f"run {run.run_id} goes on; end it with `ctp-runbook abort --run {run.path}`,")
-        click.echo(f"then take the twin down with `ctp-runbook stack down --dir {made.dir}`")
-    elif left := rehearsal_twin.down(made.dir).left:
-        click.echo(f"twin NOT down: {', '.join(left)} still run; see {made.dir}/run")
+    if run := run_going_on(outputs, environment=twin.environment):
+        say(f"run {run.run_id} goes on; end it with `ctp-runbook abort --run {run.path}`,")
+        say(f"then take the twin down with `ctp-runbook stack down --dir {twin.dir}`")
     else:
-        click.echo("twin down: every process proved gone")
+        say(rehearsal_twin.down(twin.dir).sentence)
 
 
 @click.group()
@@ -95,41 +99,40 @@ def stack() -> None:
     """The rehearsal twin: up, down, status."""
 
 
-@stack.command("up")
-@click.option("--dir", "twin_dir", type=PATH, default=Path("outputs/twin"), show_default=True)
-@click.option("--watch-seconds", type=float, default=30.0, show_default=True)
-@_plane_option
-def _up(twin_dir: Path, watch_seconds: float, plane: bool) -> None:
+@command(_DIR, _watch_seconds(30.0), _PLANE)
+def _up(folder: Path, watch_seconds: float, plane: bool) -> None:
     """Bring the twin up: front, data plane, the old engine and runner."""
-    from ctp_runbook.rehearsal import stack as twin
+    from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     began = time.monotonic()
-    made = twin.up(twin_dir, watch_minutes=watch_seconds / 60, plane=plane)
-    click.echo(f"twin up in {time.monotonic() - began:.1f} s in {made.dir}: {made.sentence}")
-    for line in twin.status(twin_dir).sentences:
-        click.echo(f"  {line}")
-    click.echo(f"templates: {made.cutover_template} and {made.rollback_template}")
+    twin = rehearsal_twin.up(folder, watch_minutes=watch_seconds / 60, plane=plane)
+    say(f"twin up in {time.monotonic() - began:.1f} s in {twin.dir}: {twin.sentence}")
+    for line in rehearsal_twin.status(folder).sentences:
+        say(f"  {line}")
+    say(f"templates: {twin.cutover_template} and {twin.rollback_template}")
 
 
-@stack.command("down")
-@click.option("--dir", "twin_dir", type=PATH, default=Path("outputs/twin"), show_default=True)
-def _down(twin_dir: Path) -> int:
+@command(_DIR)
+def _down(folder: Path) -> int:
     """Stop every process of the twin, with proof."""
-    from ctp_runbook.rehearsal import stack as twin
+    from ctp_runbook.rehearsal import stack as rehearsal_twin
 
-    ended = twin.down(twin_dir)
+    ended = rehearsal_twin.down(folder)
     for name, report in ended.reports.items():
-        click.echo(f"{name}: {report.sentence}")
+        say(f"{name}: {report.sentence}")
     return 1 if ended.left else 0
 
 
-@stack.command("status")
-@click.option("--dir", "twin_dir", type=PATH, default=Path("outputs/twin"), show_default=True)
-def _status(twin_dir: Path) -> int:
+@command(_DIR)
+def _status(folder: Path) -> int:
     """What of the twin runs."""
-    from ctp_runbook.rehearsal import stack as twin
+    from ctp_runbook.rehearsal import stack as rehearsal_twin
 
-    found = twin.status(twin_dir)
-    for line in found.sentences:
-        click.echo(line)
-    return 0 if found.is_up else 1
+    seen = rehearsal_twin.status(folder)
+    for line in seen.sentences:
+        say(line)
+    return 0 if seen.is_up else 1
+
+
+for _name, _row in (("up", _up), ("down", _down), ("status", _status)):
+    stack.add_command(click_command(_name, _row))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.gates.gate import Observation, Task, observing
+from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.gates.migrations import timescale_tasks
-from ctp_runbook.gates.services import RedisObserver, endpoint_observer
+from ctp_runbook.gates.services import endpoint_task, redis_task
 from ctp_runbook.probes.compose import Compose, Container, port_holder
 
 __all__ = ["bootstrap_tasks"]
@@ -32,29 +32,26 @@ def bootstrap_tasks(context: GateContext) -> tuple[Task, ...]:
     options = context.options
     tasks: list[Task] = []
     if options.compose_file and not options.is_rehearsal:
-        tasks += _compose_tasks(context, _compose(context))
+        tasks += _compose_tasks(context)
     if options.postgres_dsn or tasks:
         tasks += timescale_tasks(context)
     if options.redis_url or tasks:
-        tasks.append(observing(RedisObserver(context.redis_url)))
-    tasks += [observing(endpoint_observer(*one)) for one in options.endpoints.items()]
+        tasks.append(redis_task(context.redis_url))
+    tasks += [endpoint_task(name, url) for name, url in options.endpoints.items()]
     return tuple(tasks)
 
 
-def _compose(context: GateContext) -> Compose:
+def _compose_tasks(context: GateContext) -> tuple[Task, ...]:
     options = context.options
-    assert options.compose_file is not None
-    if not options.compose_file.is_file():
-        raise RunRefused(f"--compose-file {options.compose_file}: no such file; name it from here")
+    file = options.compose_file
+    if file is None or not file.is_file():
+        raise RunRefused(f"--compose-file {file}: no such file; name it from here")
     if not options.project_name:
         raise RunRefused("--project-name is missing: without it nobody knows whose containers run")
-    return Compose(options.compose_file, options.project_name, options.env_file, context.values)
-
-
-def _compose_tasks(context: GateContext, compose: Compose) -> tuple[Task, ...]:
+    compose = Compose(file, options.project_name, options.env_file, context.values)
     gate = _ComposeGate(context, compose)
     return (
-        Task("compose_config", f"compose config of {compose.file}", gate.config, is_vital=True),
+        Task("compose_config", f"compose config of {file}", gate.config, is_vital=True),
         Task("compare_running", "config hash of each container", gate.compare, is_vital=True),
         Task("compose_up", "compose up --detach --no-recreate", gate.up, acts=True, is_vital=True),
         Task("wait_healthy", "health of each container", gate.wait, is_vital=True),
@@ -71,13 +68,12 @@ class _ComposeGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def config(self) -> Observation:
-        """The file is one that compose takes, passwords and all."""
-        return Observation(
-            {"services": ", ".join(sorted(self.compose.hashes(seconds=self.seconds)))}
-        )
+        """Ask compose to take the file, passwords and all."""
+        names = sorted(self.compose.hashes(seconds=self.seconds))
+        return Observation({"services": ", ".join(names)})
 
     def compare(self) -> Observation:
-        """What runs is what the file says; what does not run finds its ports free."""
+        """Hold what runs to the file; what does not run must find its ports free."""
         hashes = self.compose.hashes(seconds=self.seconds)
         running = self._running()
         same = [name for name in running if running[name].config_hash == hashes.get(name)]
@@ -86,8 +82,8 @@ class _ComposeGate:
         return Observation(facts, problems)
 
     def _running(self) -> dict[str, Container]:
-        found = self.compose.containers(seconds=self.seconds)
-        return {name: one for name, one in found.items() if one.is_running}
+        containers = self.compose.containers(seconds=self.seconds)
+        return {name: box for name, box in containers.items() if box.is_running}
 
     def _drifted(
         self, running: Mapping[str, Container], hashes: Mapping[str, str]
@@ -106,29 +102,30 @@ class _ComposeGate:
                 )
 
     def _taken(self, running: Mapping[str, Container]) -> Iterator[str]:
-        """Ports of services that are not up, and who listens there."""
-        for name, ports in self.compose.published(seconds=self.seconds).items():
-            for port in ports if name not in running else ():
-                if holder := port_holder(port):
-                    yield (
-                        f"port {port} of service {name} is held by {holder}; stop it, or give the "
-                        "service another port in the env file"
-                    )
+        """Yield ports of services that are not up, and who listens there."""
+        published = self.compose.published(seconds=self.seconds)
+        idle = [(name, port) for name in published.keys() - running for port in published[name]]
+        for name, port in sorted(idle):
+            if holder := port_holder(port):
+                yield (
+                    f"port {port} of service {name} is held by {holder}; stop it, or give the "
+                    "service another port in the env file"
+                )
 
     def up(self) -> Observation:
         """Start what is missing; containers that ran before still run, the same ones."""
         before = self._running()
-        if said := self._start():
-            return Observation({}, (said, *self._unhealthy(self._ill())))
+        if refusal := self._refusal_to_start():
+            return Observation({}, (refusal, *self._unhealthy(self._broken())))
         after = self._running()
-        started = [name for name in after if name not in before]
+        started = sorted(after.keys() - before)
         replaced = [name for name in before if name in after and before[name].id != after[name].id]
-        facts = {"started": ", ".join(sorted(started)) or "none", "left_alone": str(len(before))}
+        facts = {"started": ", ".join(started) or "none", "left_alone": str(len(before))}
         why = tuple(f"service {name} was replaced while it ran" for name in replaced)
         return Observation(facts, why, changes=len(started))
 
-    def _start(self) -> str:
-        """What compose says where it gives up; blank for done.
+    def _refusal_to_start(self) -> str:
+        """Return what compose says where it gives up; blank for done.
 
         A compose whose gate was killed may still be at work: its containers are waited for.
         """
@@ -142,30 +139,34 @@ class _ComposeGate:
             else:
                 return ""
 
-    def _ill(self) -> dict[str, Container | None]:
-        """Containers whose check or process has failed: compose names those that wait for them."""
-        found = self.compose.containers(seconds=_CALL_SECONDS)
-        bad = {name: one for name, one in found.items() if not one.is_healthy}
-        return {name: one for name, one in bad.items() if one.health == "unhealthy" or one.is_over}
+    def _broken(self) -> dict[str, Container | None]:
+        """Return containers whose check or process failed: compose names those that wait for them."""
+        # Beyond the deadline if need be: without this look nobody knows why nothing came up.
+        containers = self.compose.containers(seconds=_CALL_SECONDS)
+        return {
+            name: box
+            for name, box in containers.items()
+            if box.is_over or box.health == "unhealthy"
+        }
 
     def wait(self) -> Observation:
-        """Until every service is healthy; the last look and the logs of those that are not."""
-        names, told = self.compose.hashes(seconds=self.seconds), ""
+        """Wait until every service is healthy; tell the logs of those that are not."""
+        names, deadline, said = self.compose.hashes(seconds=self.seconds), self.context.deadline, ""
         while True:
-            found = self.compose.containers(seconds=self.seconds)
-            bad = {name: found.get(name) for name in names if not _healthy(found.get(name))}
-            facts = {name: one.sentence for name, one in found.items()}
+            containers = self.compose.containers(seconds=self.seconds)
+            looks = {name: containers.get(name) for name in names}
+            bad = {name: box for name, box in looks.items() if box is None or not box.is_healthy}
+            facts = {name: box.sentence for name, box in containers.items()}
             if not bad:
                 return Observation(facts)
-            line = ", ".join(f"{name} {_state(one)}" for name, one in bad.items())
-            if line != told:
+            line = ", ".join(f"{name} {_state(box)}" for name, box in bad.items())
+            if line != said:
                 self.context.tell(f"{len(names) - len(bad)} of {len(names)} healthy; {line}")
-                told = line
-            hopeless = all(_is_hopeless(one) for one in bad.values())
-            waits = self.context.options.execute and not hopeless
-            if waits and self.context.deadline.left < _LOOK_SECONDS + _LOGS_SECONDS:
-                waits = False
-            if not waits or not self.context.deadline.pause(_LOOK_SECONDS):
+                said = line
+            waits = self.context.options.execute and not all(map(_is_hopeless, bad.values()))
+            # The time to read the logs is kept back.
+            has_time = deadline.left >= _LOOK_SECONDS + _LOGS_SECONDS
+            if not (waits and has_time and deadline.pause(_LOOK_SECONDS)):
                 return Observation(facts, tuple(self._unhealthy(bad)))
 
     def _unhealthy(self, bad: Mapping[str, Container | None]) -> Iterator[str]:
@@ -184,16 +185,12 @@ class _ComposeGate:
             )
 
 
-def _healthy(container: Container | None) -> bool:
-    return container is not None and container.is_healthy
-
-
 def _state(container: Container | None) -> str:
     return container.sentence if container else "not there"
 
 
 def _is_hopeless(container: Container | None) -> bool:
-    """What waiting does not mend: no check, or a process that ended for good."""
+    """Return True for what waiting does not mend: no check, or a process that ended for good."""
     if container is None:
         return False
     return (container.is_running and not container.health) or container.is_over

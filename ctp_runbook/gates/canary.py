@@ -18,32 +18,31 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.gates.clickhouse import clickhouse_door
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 from ctp_runbook.probes.kafka import Tail
 from ctp_runbook.record.journal import utc_text
 
-__all__ = [
-    "HOPS",
-    "SOURCE",
-    "TABLE",
-    "TOPIC",
-    "CanaryFlight",
-    "CanaryResult",
-    "fly_canaries",
-    "percentile",
-]
+__all__ = ["HOPS", "CanaryFlight", "CanaryResult", "fly_canaries", "percentile"]
 
 HOPS = ("postgres", "debezium_to_kafka", "kafka_to_clickhouse")
-SOURCE = "trading_core.risk_events"
-TOPIC = f"quant_hft_pg.{SOURCE}"
-TABLE = "quant_hft.risk_events_cdc"
+_SOURCE = "trading_core.risk_events"
+_TOPIC = f"quant_hft_pg.{_SOURCE}"
+_TABLE = "quant_hft.risk_events_cdc"
 _CALL_SECONDS = 5.0
 _LOOK_SECONDS = 0.01
 _INSERT = (
-    f"INSERT INTO {SOURCE} (account_id, strategy_id, event_type, event_level, event_desc)"
+    f"INSERT INTO {_SOURCE} (account_id, strategy_id, event_type, event_level, event_desc)"
     " VALUES ('CANARY', 'ctp-runbook', 'canary', 0, %s)"
+)
+_STUCK_BEFORE_KAFKA = (
+    f"was committed in {_SOURCE} and did not come to topic {_TOPIC} {{most}}: it is stuck at "
+    "Debezium; run `ctp-runbook infra debezium-connectors --probe` for connector, task and slot"
+)
+_STUCK_BEFORE_CLICKHOUSE = (
+    f"came to topic {_TOPIC} and not to {_TABLE} {{most}}: the ingest is stuck; run "
+    "`ctp-runbook infra clickhouse-schema --probe`, and see system.kafka_consumers and "
+    "quant_hft.ingest_refused"
 )
 
 
@@ -62,11 +61,14 @@ class CanaryFlight:
         return sum(self.hops.values())
 
     def data(self) -> dict[str, Any]:
-        """For the evidence; times in milliseconds."""
-        hops = [{"hop": name, "ms": round(took * 1000, 3)} for name, took in self.hops.items()]
-        total = round(self.seconds * 1000, 3)
-        told = {"mark": self.mark, "sent_utc": self.sent_utc, "hops": hops, "total_ms": total}
-        return {**told, "problem": self.problem}
+        """Return the flight for the evidence; times in milliseconds."""
+        return {
+            "mark": self.mark,
+            "sent_utc": self.sent_utc,
+            "hops": [{"hop": hop, "ms": round(took * 1000, 3)} for hop, took in self.hops.items()],
+            "total_ms": round(self.seconds * 1000, 3),
+            "problem": self.problem,
+        }
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class CanaryResult:
     @property
     def trouble(self) -> str:
         """The first thing that went wrong."""
-        return self.problem or next((one.problem for one in self.flights if one.problem), "")
+        return next(filter(None, [self.problem, *(flight.problem for flight in self.flights)]), "")
 
     @property
     def is_ok(self) -> bool:
@@ -92,11 +94,19 @@ class CanaryResult:
         """0, or 3 as of a gate."""
         return 0 if self.is_ok else 3
 
-    def of_hop(self, name: str, fraction: float) -> float:
-        """A percentile of one hop's times, or of ``total``; milliseconds."""
-        arrived = [one for one in self.flights if not one.problem]
-        times = [one.seconds if name == "total" else one.hops[name] for one in arrived]
-        return round(percentile(times, fraction) * 1000, 3)
+    def percentiles_ms(self) -> dict[str, dict[str, float]]:
+        """Return p50 and p99 of each hop and of the ``total``; none where something is stuck."""
+        if self.dry_run or not self.is_ok:
+            return {}
+        times = {hop: [flight.hops[hop] for flight in self.flights] for hop in HOPS}
+        times["total"] = [flight.seconds for flight in self.flights]
+        return {
+            name: {
+                f"p{percent}": round(percentile(values, percent / 100) * 1000, 3)
+                for percent in (50, 99)
+            }
+            for name, values in times.items()
+        }
 
     @property
     def sentence(self) -> str:
@@ -104,36 +114,30 @@ class CanaryResult:
         if self.trouble:
             return f"canary FAILED: {self.trouble}"
         if self.dry_run:
-            return f"canary dry run: would send one marked row of {SOURCE} to {TABLE}"
-        told = ", ".join(
-            f"{name} p50 {self.of_hop(name, 0.5):.0f} ms p99 {self.of_hop(name, 0.99):.0f} ms"
-            for name in (*HOPS, "total")
+            return f"canary dry run: would send one marked row of {_SOURCE} to {_TABLE}"
+        words = ", ".join(
+            f"{name} p50 {ms['p50']:.0f} ms p99 {ms['p99']:.0f} ms"
+            for name, ms in self.percentiles_ms().items()
         )
-        return f"canary ok: {len(self.flights)} arrived: {told}"
+        return f"canary ok: {len(self.flights)} arrived: {words}"
 
     def data(self) -> dict[str, Any]:
-        """The evidence."""
-        ok = self.is_ok and not self.dry_run
+        """Return the evidence."""
         return {
             "success": self.is_ok,
             "dry_run": self.dry_run,
             "problem": self.trouble,
-            "source": SOURCE,
-            "topic": TOPIC,
-            "table": TABLE,
+            "source": _SOURCE,
+            "topic": _TOPIC,
+            "table": _TABLE,
             "mark_is": "kept: a row of type canary, level 0, account CANARY",
-            "percentiles_ms": {
-                name: {"p50": self.of_hop(name, 0.5), "p99": self.of_hop(name, 0.99)}
-                for name in (*HOPS, "total")
-            }
-            if ok
-            else {},
-            "flights": [one.data() for one in self.flights],
+            "percentiles_ms": self.percentiles_ms(),
+            "flights": [flight.data() for flight in self.flights],
         }
 
 
 def percentile(values: list[float], fraction: float) -> float:
-    """The nearest-rank percentile of what is not empty."""
+    """Return the nearest-rank percentile of what is not empty."""
     return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
 
 
@@ -147,17 +151,15 @@ def fly_canaries(
     """Send ``runs`` records one after the other; stops at the first that does not arrive."""
     if not context.options.execute:
         return CanaryResult((), dry_run=True)
-    flights: list[CanaryFlight] = []
+    flights, problem = list[CanaryFlight](), ""
     try:
         with _chain(context) as chain:
-            for _ in range(runs):
+            while len(flights) < runs and not (flights and flights[-1].problem):
                 flights.append(_fly(chain, run_id))
                 on_flight(flights[-1])
-                if flights[-1].problem:
-                    break
     except ProbeError as error:
-        return CanaryResult(tuple(flights), dry_run=False, problem=context.redact(str(error)))
-    return CanaryResult(tuple(flights), dry_run=False)
+        problem = context.redact(str(error))
+    return CanaryResult(tuple(flights), dry_run=False, problem=problem)
 
 
 @dataclass(frozen=True)
@@ -170,18 +172,19 @@ class _Chain:
 
 @contextmanager
 def _chain(context: GateContext) -> Iterator[_Chain]:
-    """The three ends, connected before the first record is sent."""
-    servers, target = context.bootstrap_servers, clickhouse_door(context)
+    """Yield the three ends, connected before the first record is sent."""
+    servers, target = context.bootstrap_servers, context.clickhouse
     if not servers or target is None:
         raise ProbeError(
             "the canary needs --bootstrap-servers, --clickhouse-url and --postgres-dsn; "
             f"given: {servers or 'no Kafka'}, {context.clickhouse_url or 'no ClickHouse'}"
         )
-    seconds = context.deadline.call(_CALL_SECONDS)
-    target.rows(f"SELECT count() FROM {TABLE} WHERE 0", seconds=seconds)
+    deadline = context.deadline
+    # Asked before anything is sent: a canary that cannot be seen to arrive is not to fly.
+    target.rows(f"SELECT count() FROM {_TABLE} WHERE 0", seconds=deadline.call(_CALL_SECONDS))
     with (
-        context.postgres.open(seconds=context.deadline.call(_CALL_SECONDS)) as source,
-        Tail.open(servers, TOPIC, seconds=context.deadline.call(_CALL_SECONDS)) as tail,
+        context.postgres.open(seconds=deadline.call(_CALL_SECONDS)) as source,
+        Tail.open(servers, _TOPIC, seconds=deadline.call(_CALL_SECONDS)) as tail,
     ):
         yield _Chain(context, source, tail, target)
 
@@ -189,7 +192,7 @@ def _chain(context: GateContext) -> Iterator[_Chain]:
 def _fly(chain: _Chain, run_id: str) -> CanaryFlight:
     import psycopg
 
-    mark = f"canary-{run_id}-{uuid.uuid4().hex}" if run_id else f"canary-{uuid.uuid4().hex}"
+    mark = "-".join(filter(None, ["canary", run_id, uuid.uuid4().hex]))
     sent_utc, hops, began = utc_text(), dict[str, float](), time.monotonic()
     try:
         chain.source.execute(_INSERT, (mark,))
@@ -199,6 +202,7 @@ def _fly(chain: _Chain, run_id: str) -> CanaryFlight:
         ("debezium_to_kafka", _in_kafka, _STUCK_BEFORE_KAFKA),
         ("kafka_to_clickhouse", _in_clickhouse, _STUCK_BEFORE_CLICKHOUSE),
     ):
+        # One reading of the clock ends a hop and begins the next: their sum is the whole way.
         hops.setdefault("postgres", (now := time.monotonic()) - began)
         if not arrived(chain, mark):
             most = f"within the {chain.context.deadline.seconds:g} s of --deadline-seconds"
@@ -207,31 +211,20 @@ def _fly(chain: _Chain, run_id: str) -> CanaryFlight:
     return CanaryFlight(mark, sent_utc, hops)
 
 
-_STUCK_BEFORE_KAFKA = (
-    f"was committed in {SOURCE} and did not come to topic {TOPIC} {{most}}: it is stuck at "
-    "Debezium; run `ctp-runbook infra debezium-connectors --probe` for connector, task and slot"
-)
-_STUCK_BEFORE_CLICKHOUSE = (
-    f"came to topic {TOPIC} and not to {TABLE} {{most}}: the ingest is stuck; run "
-    "`ctp-runbook infra clickhouse-schema --probe`, and see system.kafka_consumers and "
-    "quant_hft.ingest_refused"
-)
-
-
 def _in_kafka(chain: _Chain, mark: str) -> bool:
-    wanted = mark.encode()
-    while chain.context.deadline.left > 0:
-        if wanted in chain.tail.next(seconds=min(0.5, chain.context.deadline.left)):
+    wanted, deadline = mark.encode(), chain.context.deadline
+    while deadline.left > 0:
+        if wanted in chain.tail.next(seconds=min(0.5, deadline.left)):
             return True
     return False
 
 
 def _in_clickhouse(chain: _Chain, mark: str) -> bool:
-    query = f"SELECT count() FROM {TABLE} WHERE event_desc = {quoted(mark)}"
-    while chain.context.deadline.left > 0:
-        seconds = chain.context.deadline.call(_CALL_SECONDS)
-        if chain.target.rows(query, seconds=seconds)[0][0]:
+    query = f"SELECT count() FROM {_TABLE} WHERE event_desc = {quoted(mark)}"
+    deadline = chain.context.deadline
+    while deadline.left > 0:
+        if chain.target.rows(query, seconds=deadline.call(_CALL_SECONDS))[0][0]:
             return True
-        if not chain.context.deadline.pause(_LOOK_SECONDS):
+        if not deadline.pause(_LOOK_SECONDS):
             return False
     return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,29 +27,29 @@ __all__ = ["check_gate"]
 
 _NOBODY = "127.0.0.1:1"  # nobody listens on the port of tcpmux, and nobody but root may
 _DEADLINE_SECONDS, _SLACK_SECONDS = 3.0, 2.0
+# Column of a row, its form, and the form in words.
+_FORMS = (
+    ("name", r"[a-z][a-z0-9-]*", "a-z, 0-9 and -"),
+    ("prefix", r"[A-Z][A-Z0-9_]*", "A-Z, 0-9 and _"),
+    ("file", r"[a-z0-9_]+_result\.env", "NAME_result.env"),
+)
 
 
 def check_gate(row: Gate) -> tuple[str, ...]:
-    """What is wrong with a gate, a sentence each; empty where it conforms.
+    """Return what is wrong with a gate, a sentence each; empty where it conforms.
 
     Its row is looked at; then its tasks are made and done where nobody answers: the gate must
     fail, in time, with evidence that says so. Opens sockets towards port 1 of this host.
     """
-    found = [*_row_findings(row), *_clashes(row)]
-    if not found:
-        found += _performer_findings(row)
-    if not found:
-        found += [*_absence_findings(row), *_dry_run_findings(row), *_silence_findings(row)]
-    return tuple(found)
+    findings = [*_row_findings(row), *_clashes(row)]
+    # What is wrong later would only follow from that.
+    return tuple(findings or _performer_findings(row)) or tuple(_task_findings(row))
 
 
 def _row_findings(row: Gate) -> Iterator[str]:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", row.name):
-        yield f"the name {row.name!r}; expected a-z, 0-9 and -"
-    if not re.fullmatch(r"[A-Z][A-Z0-9_]*", row.prefix):
-        yield f"the prefix {row.prefix!r}; expected A-Z, 0-9 and _"
-    if not re.fullmatch(r"[a-z0-9_]+_result\.env", row.file):
-        yield f"the file {row.file!r}; expected NAME_result.env"
+    for column, form, words in _FORMS:
+        if not re.fullmatch(form, value := getattr(row, column)):
+            yield f"the {column} {value!r}; expected {words}"
     steps = [step.name for step in STEP_TABLE if step.phase is Phase.GATE]
     if row.step not in steps:
         yield f"the step {row.step!r}; expected one of {', '.join(steps)}"
@@ -58,16 +59,13 @@ def _row_findings(row: Gate) -> Iterator[str]:
 
 
 def _clashes(row: Gate) -> Iterator[str]:
-    """What another gate has already, and what only ours may say."""
+    """Yield what another gate has already, and what only ours may say."""
     if GATES.get(row.name) is row:
         return
     for own in GATES.values():
-        taken = {"name": row.name, "prefix": row.prefix, "file": row.file}
-        yield from (
-            f"the {what} {value} is that of ctp_runbook's own gate {own.name}"
-            for what, value in taken.items()
-            if getattr(own, what) == value
-        )
+        for column, _, _ in _FORMS:
+            if (value := getattr(row, column)) == getattr(own, column):
+                yield f"the {column} {value} is that of ctp_runbook's own gate {own.name}"
     if row.is_due:
         yield "is_due: a record is verified where no plug-in is, which would not miss its evidence"
 
@@ -82,48 +80,44 @@ def _performer_findings(row: Gate) -> Iterator[str]:
         yield f"performer {row.performer} is a {type(performer).__name__}; expected a function"
 
 
-def _absence_findings(row: Gate) -> Iterator[str]:
-    """Where no address is known there is nothing to do, and making tasks asks nobody."""
-    options = GateOptions(execute=True, profile=REHEARSAL, deadline_seconds=_DEADLINE_SECONDS)
-    tasks = _tasks(row, options)
-    if isinstance(tasks, str):
-        yield f"without an address it {tasks}; expected no tasks"
-    elif tasks:
+def _task_findings(row: Gate) -> Iterator[str]:
+    """Yield what is wrong with its tasks: without an address, in a dry run, where nobody answers."""
+    bare = GateOptions(execute=True, profile=REHEARSAL, deadline_seconds=_DEADLINE_SECONDS)
+    tasks, findings = _tasks(row, bare, where="without an address", expected="no tasks")
+    yield from findings
+    if tasks:
         yield f"without an address it has {len(tasks)} tasks; expected none"
+    where = f"with {row.address or f'--endpoint {row.component}=URL'}"
+    tasks, findings = _tasks(row, _options(row, execute=False), where=where, expected="tasks")
+    yield from findings
+    if not tasks and not findings:
+        yield f"{where} it has no tasks"
+    yield from _name_findings(tasks)
+    if any(step.status is not StepStatus.SIMULATED_OK for step in perform(tasks, execute=False)):
+        yield "a dry run does something"
+    tasks, _ = _tasks(row, _options(row, execute=True), where=where, expected="tasks")
+    if tasks:
+        yield from _silence_findings(row, tasks)
 
 
-def _dry_run_findings(row: Gate) -> Iterator[str]:
-    """With one it has tasks, and a dry run does none of them."""
-    tasks = _tasks(row, _options(row, execute=False))
-    if isinstance(tasks, str):
-        yield f"with {row.address or '--endpoint'} it {tasks}; expected tasks"
-        return
-    if not tasks:
-        yield f"with {row.address or f'--endpoint {row.component}=URL'} it has no tasks"
-    names = [task.name for task in tasks]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+def _name_findings(tasks: tuple[Task, ...]) -> Iterator[str]:
+    counts = Counter(task.name for task in tasks)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         yield f"two tasks are named {', '.join(twice)}"
-    for name in names:
+    for name in counts:
         if not re.fullmatch(r"[A-Za-z0-9][\w.:-]*", name):
             yield f"the task name {name!r}; expected a word"
-    steps = perform(tasks, execute=False)
-    if any(step.status is not StepStatus.SIMULATED_OK for step in steps):
-        yield "a dry run does something"
 
 
-def _silence_findings(row: Gate) -> Iterator[str]:
-    """Where nobody answers it fails in time, and its evidence is one that verifies as failed."""
-    tasks = _tasks(row, options := _options(row, execute=True))
-    if isinstance(tasks, str) or not tasks:
-        return
+def _silence_findings(row: Gate, tasks: tuple[Task, ...]) -> Iterator[str]:
+    """Yield where it does not fail in time, with evidence that verifies as failed."""
     began = time.monotonic()
     try:
         steps = perform(tasks, execute=True)
     except Exception as error:  # noqa: BLE001  told to the author, whatever it is
         yield f"where nobody answers it raises {type(error).__name__}: {error}; expected ProbeError"
         return
-    took, due = time.monotonic() - began, options.deadline_seconds + _SLACK_SECONDS
-    if took > due:
+    if (took := time.monotonic() - began) > _DEADLINE_SECONDS + _SLACK_SECONDS:
         yield f"where nobody answers it took {took:.1f} s; expected its deadline at most"
     result = GateResult(row, False, steps)
     if result.failed is None:
@@ -137,21 +131,22 @@ def _silence_findings(row: Gate) -> Iterator[str]:
             yield "its evidence verifies although it failed"
 
 
-def _tasks(row: Gate, options: GateOptions) -> tuple[Task, ...] | str:
-    """The gate's tasks, or how making them failed, in words."""
+def _tasks(
+    row: Gate, options: GateOptions, *, where: str, expected: str
+) -> tuple[tuple[Task, ...], list[str]]:
+    """Return the gate's tasks, and what is wrong with how they are made."""
     context = GateContext.of(options, environ={}, tell=lambda line: None)
-    wanted = f"gives something else; expected a tuple of {Task.__name__}"
     try:
         tasks = load_named(row.performer)(context)
     except Exception as error:  # noqa: BLE001  told to the author, whatever it is
-        return f"raises {type(error).__name__}: {error}"
+        return (), [f"{where} it raises {type(error).__name__}: {error}; expected {expected}"]
     if not isinstance(tasks, tuple) or not all(isinstance(task, Task) for task in tasks):
-        return wanted
-    return tasks
+        return (), [f"{where} it gives something else; expected a tuple of {Task.__name__}"]
+    return tasks, []
 
 
 def _options(row: Gate, *, execute: bool) -> GateOptions:
-    """Every address is given, and nobody is there."""
+    """Return options with every address, and nobody at any."""
     return GateOptions(
         execute=execute,
         profile=REHEARSAL,

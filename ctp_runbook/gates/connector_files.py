@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,81 +62,76 @@ class Difference:
         """``key is X, expected Y``; of a secret only that it differs."""
         if is_secret_name(self.key):
             return f"{self.key} differs (not shown)"
-        told = (_shown(self.live), _shown(self.wanted))
-        return f"{self.key} is {told[0]}, expected {told[1]}"
-
-
-def _shown(value: str | None) -> str:
-    return "not set" if value is None else repr(value)
+        live, wanted = (
+            "not set" if value is None else repr(value) for value in (self.live, self.wanted)
+        )
+        return f"{self.key} is {live}, expected {wanted}"
 
 
 def differences(live: Mapping[str, str], wanted: Mapping[str, str]) -> tuple[Difference, ...]:
-    """Where a live configuration is not the wanted one. ``name`` is Connect's own addition."""
+    """Return where a live configuration is not the wanted one; ``name`` is Connect's addition."""
     keys = sorted({*live, *wanted} - {"name"})
-    pairs = ((key, live.get(key), wanted.get(key)) for key in keys)
-    return tuple(Difference(*one) for one in pairs if not _equal(one[1], one[2]))
+    pairs = (Difference(key, live.get(key), wanted.get(key)) for key in keys)
+    return tuple(pair for pair in pairs if not _agree(pair))
 
 
-def _equal(live: str | None, wanted: str | None) -> bool:
+def _agree(pair: Difference) -> bool:
     # A worker may be configured to give secrets back masked: that says nothing against them.
-    return live == wanted or (live is not None and live in (MASK, "******") and wanted is not None)
+    is_masked = pair.live in (MASK, "******") and pair.wanted is not None
+    return pair.live == pair.wanted or is_masked
 
 
 def load_connectors(
     folder: Path, *, values: Mapping[str, str], over: Mapping[str, str] | None = None
 ) -> tuple[WantedConnector, ...]:
-    """The connectors of a folder, by file name. Raises ConfigError with every problem.
+    """Read the connectors of a folder, by file name. Raises ConfigError with every problem.
 
     ``over`` are keys that are otherwise here than in the files: the database's address, say.
     """
-    found, problems = list[WantedConnector](), list[Problem]()
+    connectors, problems = list[WantedConnector](), list[Problem]()
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append(_load(path, values, over or {}))
+            connectors.append(_load(path, values, over or {}))
         except ConfigError as error:
             problems += error.problems
-    if not found and not problems:
+    if not connectors and not problems:
         problems.append(_problem(folder, "", "no *.json", "a file a connector"))
     if problems:
         raise ConfigError(problems)
-    return tuple(found)
+    return tuple(connectors)
 
 
 def _load(path: Path, values: Mapping[str, str], over: Mapping[str, str]) -> WantedConnector:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError([_problem(path, "", f"no JSON ({error})", "a JSON object")]) from error
     config = data.get("config", data) if isinstance(data, dict) else None
     if not isinstance(config, dict) or "connector.class" not in config:
-        raise ConfigError(
-            [_problem(path, "connector.class", "no such key", "a connector's config")]
-        )
+        missing = _problem(path, "connector.class", "no such key", "a connector's config")
+        raise ConfigError([missing])
     name = str(data.get("name") or config.get("name") or path.stem)
-    config = {**config, **over}
-    if problems := list(_unfilled(path, config, values)):
-        raise ConfigError(problems)
-    filled = {key: _fill(_text(value), values) for key, value in config.items() if key != "name"}
+    texts = {key: _text(value) for key, value in {**config, **over}.items()}
+    unfilled = [
+        (key, variable)
+        for key, text in texts.items()
+        for variable in _OURS.findall(text)
+        if not values.get(variable)
+    ]
+    if unfilled:
+        where = "in the environment or the env file"
+        raise ConfigError(
+            _problem(path, key, f"${{{variable}}}, which has no value", f"{variable} {where}")
+            for key, variable in unfilled
+        )
+    texts.pop("name", None)
+    filled = {key: _OURS.sub(lambda match: values[match[1]], text) for key, text in texts.items()}
     return WantedConnector(name, filled, str(path))
 
 
 def _text(value: object) -> str:
-    """As Connect writes it: its configurations are texts all through."""
+    """Return a value as Connect writes it: its configurations are texts all through."""
     return json.dumps(value) if isinstance(value, bool | int | float) else str(value)
-
-
-def _fill(text: str, values: Mapping[str, str]) -> str:
-    return _OURS.sub(lambda match: values[match[1]], text)
-
-
-def _unfilled(
-    path: Path, config: dict[str, object], values: Mapping[str, str]
-) -> Iterator[Problem]:
-    for key, value in config.items():
-        for name in _OURS.findall(_text(value)):
-            if not values.get(name):
-                wanted = f"{name} in the environment or the env file"
-                yield _problem(path, key, f"${{{name}}}, which has no value", wanted)
 
 
 def _problem(path: Path, key: str, found: str, expected: str) -> Problem:

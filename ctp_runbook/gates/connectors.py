@@ -8,6 +8,7 @@ may say RUNNING while nobody reads its slot and the disk fills with WAL.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,12 +17,7 @@ from ctp_runbook.gates.connector_files import WantedConnector, differences, load
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.probes.connect import Answer, ConnectorLook, ask_connect, read_status
-from ctp_runbook.probes.postgres import (
-    PostgresDoor,
-    SlotLook,
-    look_at_slot,
-    published_tables,
-)
+from ctp_runbook.probes.postgres import SlotLook, look_at_slot, published_tables
 
 __all__ = ["connector_tasks"]
 
@@ -30,8 +26,9 @@ _CALL_SECONDS = 10.0
 _PUT_SECONDS = 40.0
 _LOOK_SECONDS = 0.3
 # How long a slot may stay unread after its tasks say RUNNING: the engine connects a moment later.
-_SLOT_SECONDS = 15.0
+_SLOT_SECONDS, _SLOT_LOOK_SECONDS = 15.0, 0.5
 _BUSY, _UNKNOWN = 409, 404
+_GATE = "ctp-runbook infra debezium-connectors"
 
 
 def connector_tasks(context: GateContext) -> tuple[Task, ...]:
@@ -44,7 +41,8 @@ def connector_tasks(context: GateContext) -> tuple[Task, ...]:
     )
     rest = _Rest(context, base)
     reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)
-    return (reach, *(task for one in wanted for task in _Connector(context, rest, one).tasks()))
+    each = (_Connector(context, rest, connector).tasks() for connector in wanted)
+    return (reach, *itertools.chain.from_iterable(each))
 
 
 @dataclass(frozen=True)
@@ -55,30 +53,28 @@ class _Rest:
     base: str
 
     def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
-        """One call, asked again while the workers rebalance. Raises ProbeError for other 5xx."""
+        """Make one call, and again while the workers rebalance. Raises ProbeError for other 5xx."""
+        deadline, most = self.context.deadline, _PUT_SECONDS if method == "PUT" else _CALL_SECONDS
         while True:
-            most = _PUT_SECONDS if method == "PUT" else _CALL_SECONDS
-            seconds = self.context.deadline.call(most)
-            answer = ask_connect(self.base, method, path, seconds=seconds, body=body)
-            is_busy = answer.status == _BUSY or _rebalances(answer)
-            if answer.status >= 500 and not is_busy:
+            answer = ask_connect(self.base, method, path, seconds=deadline.call(most), body=body)
+            where = f"Kafka Connect: {method} {path}: HTTP {answer.status}"
+            if not _is_busy(answer):
+                if answer.status < 500:
+                    return answer
                 raise ProbeError(
-                    f"Kafka Connect: {method} {path}: HTTP {answer.status}: {answer.message}; "
-                    "see the worker's log, `docker compose logs kafka-connect`"
+                    f"{where}: {answer.message}; see the worker's log, "
+                    "`docker compose logs kafka-connect`"
                 )
-            if not is_busy:
-                return answer
             self.context.tell(f"Kafka Connect is busy ({answer.message}); asking again")
-            if not self.context.deadline.pause(_LOOK_SECONDS):
+            if not deadline.pause(_LOOK_SECONDS):
                 raise ProbeError(
-                    f"Kafka Connect: {method} {path}: HTTP {answer.status} until the deadline of "
-                    f"{self.context.deadline.seconds:g} s (--deadline-seconds): "
+                    f"{where} until the deadline of {deadline.seconds:g} s (--deadline-seconds): "
                     f"{answer.message}; its workers do not finish their rebalance: see their logs, "
                     "and that no second worker of the group comes and goes"
                 )
 
     def reach(self) -> Observation:
-        """Connect's version, and how many connectors it has."""
+        """Ask for Connect's version, and which connectors it has."""
         about, names = self.ask("GET", "/"), self.ask("GET", "/connectors")
         if not isinstance(names.data, list) or not isinstance(about.data, dict):
             raise ProbeError(
@@ -96,20 +92,23 @@ class _Connector:
     wanted: WantedConnector
 
     def tasks(self) -> Iterator[Task]:
-        name, path = self.wanted.name, f"/connectors/{self.wanted.name}"
-        yield Task(f"register_{name}", f"PUT {path}/config if it is missing", self.register, True)
-        yield Task(f"config_{name}", f"GET {path}/config", self.compare)
-        yield Task(f"state_{name}", f"GET {path}/status", self.wait)
-        yield Task(
-            f"slot_{name}", f"pg_replication_slots where slot_name = {self.wanted.slot}", self.slot
-        )
+        name, slot = self.wanted.name, f"slot_name = {self.wanted.slot}"
+        put = f"PUT {self.path}/config if it is missing"
+        yield Task(f"register_{name}", put, self.register, acts=True)
+        yield Task(f"config_{name}", f"GET {self.path}/config", self.compare)
+        yield Task(f"state_{name}", f"GET {self.path}/status", self.wait)
+        yield Task(f"slot_{name}", f"pg_replication_slots where {slot}", self.slot)
 
     @property
     def path(self) -> str:
         return f"/connectors/{self.wanted.name}"
 
+    @property
+    def noun(self) -> str:
+        return f"connector {self.wanted.name}"
+
     def live(self) -> dict[str, str] | None:
-        """The live configuration, None for a connector that is not there."""
+        """Return the live configuration, None for a connector that is not there."""
         answer = self.rest.ask("GET", f"{self.path}/config")
         if answer.status == _UNKNOWN:
             return None
@@ -121,94 +120,94 @@ class _Connector:
 
     def register(self) -> Observation:
         """Put the configuration where there is none, or where ``--update`` allows it."""
-        live = self.live()
-        drifted = live is not None and differences(live, self.wanted.config)
-        if live is not None and not (drifted and self.wanted.name in self.context.options.update):
+        live, wanted = self.live(), self.wanted
+        may_update = wanted.name in self.context.options.update
+        if live is not None and not (may_update and differences(live, wanted.config)):
             return Observation({"registered": "already"})
-        answer = self.rest.ask("PUT", f"{self.path}/config", dict(self.wanted.config))
+        answer = self.rest.ask("PUT", f"{self.path}/config", dict(wanted.config))
         if answer.status not in (200, 201):
             why = (
-                f"connector {self.wanted.name}: PUT was answered HTTP {answer.status}: "
-                f"{answer.message}; correct {self.wanted.source}"
+                f"{self.noun}: PUT was answered HTTP {answer.status}: {answer.message}; correct "
+                f"{wanted.source}"
             )
             return Observation({"registered": "refused"}, (why,))
         return Observation({"registered": "updated" if live else "now"}, changes=1)
 
     def compare(self) -> Observation:
-        """The live configuration against the file, key by key."""
-        name, source = self.wanted.name, self.wanted.source
+        """Compare the live configuration with the file, key by key."""
         if (live := self.live()) is None:
-            why = f"connector {name}: is not registered; `{_GATE} --execute` registers it"
+            why = f"{self.noun}: is not registered; `{_GATE} --execute` registers it"
             return Observation({"keys": "0"}, (why,))
-        found = differences(live, self.wanted.config)
-        facts = {"keys": str(len(live)), "different": str(len(found))}
-        if not found:
+        drifted = differences(live, self.wanted.config)
+        facts = {"keys": str(len(live)), "different": str(len(drifted))}
+        if not drifted:
             return Observation(facts)
-        told = ", ".join(one.sentence for one in found)
-        fix = f"`{_GATE} --update {name} --execute` (its tasks restart)"
-        return Observation(facts, (f"connector {name}: {told} ({source}); run {fix}",))
+        words = ", ".join(difference.sentence for difference in drifted)
+        fix = f"`{_GATE} --update {self.wanted.name} --execute` (its tasks restart)"
+        return Observation(facts, (f"{self.noun}: {words} ({self.wanted.source}); run {fix}",))
 
     def wait(self) -> Observation:
         """Wait until the connector and every task run; a FAILED one is not waited for."""
-        told = ""
+        deadline, said = self.context.deadline, ""
         while True:
             look = self.status()
+            facts = _facts(look) if look else {}
             if look is not None and look.is_running:
-                return Observation(_facts(look))
+                return Observation(facts)
             sentence = look.sentence if look else "no status yet"
-            if sentence != told:
+            if sentence != said:
                 self.context.tell(f"{self.wanted.name}: {sentence}")
-                told = sentence
+                said = sentence
             if look is not None and (problems := tuple(self.broken(look))):
-                return Observation(_facts(look), problems)
+                return Observation(facts, problems)
+            # Connect knows a new connector's configuration before its status.
             if look is None and self.live() is None:
-                return Observation({}, (f"connector {self.wanted.name}: is not registered",))
-            if not self.context.options.execute or not self.context.deadline.pause(_LOOK_SECONDS):
+                return Observation({}, (f"{self.noun}: is not registered",))
+            if not self.context.options.execute or not deadline.pause(_LOOK_SECONDS):
                 why = (
-                    f"connector {self.wanted.name}: {sentence}, expected connector and every task "
-                    f"RUNNING within {self.context.deadline.seconds:g} s (--deadline-seconds); see "
+                    f"{self.noun}: {sentence}, expected connector and every task RUNNING within "
+                    f"{deadline.seconds:g} s (--deadline-seconds); see "
                     "`docker compose logs kafka-connect`"
                 )
-                return Observation(_facts(look) if look else {}, (why,))
+                return Observation(facts, (why,))
 
     def status(self) -> ConnectorLook | None:
-        """The state now; None while Connect does not know it, as just after a PUT."""
+        """Return the state now; None while Connect does not know it, as just after a PUT."""
         answer = self.rest.ask("GET", f"{self.path}/status")
         return None if answer.status == _UNKNOWN else read_status(self.wanted.name, answer.data)
 
     def broken(self, look: ConnectorLook) -> Iterator[str]:
-        """What does not mend itself by waiting."""
-        name, base = self.wanted.name, self.rest.base
+        """Yield what does not mend itself by waiting."""
+        where, url = f"{self.noun}: {look.sentence}", f"{self.rest.base}{self.path}"
         for task in look.tasks:
             if task.state == "FAILED":
                 yield (
-                    f"connector {name}: {look.sentence}: {task.trace}; when the cause is mended: "
-                    f"`curl -X POST {base}{self.path}/tasks/{task.number}/restart`"
+                    f"{where}: {task.trace}; when the cause is mended: "
+                    f"`curl -X POST {url}/tasks/{task.number}/restart`"
                 )
         if look.state == "FAILED":
             yield (
-                f"connector {name}: {look.sentence}: {look.trace}; when the cause is mended: "
-                f"`curl -X POST '{base}{self.path}/restart?includeTasks=true'`"
+                f"{where}: {look.trace}; when the cause is mended: "
+                f"`curl -X POST '{url}/restart?includeTasks=true'`"
             )
         if look.state in ("PAUSED", "STOPPED"):
-            yield (
-                f"connector {name}: {look.sentence}, expected RUNNING; somebody paused it: "
-                f"`curl -X PUT {base}{self.path}/resume`"
-            )
+            yield f"{where}, expected RUNNING; somebody paused it: `curl -X PUT {url}/resume`"
 
     def slot(self) -> Observation:
-        """Somebody reads the slot, and it keeps no more WAL than it may."""
+        """Look whether somebody reads the slot, and how much WAL it keeps."""
         door, status = self.context.postgres, self.status()
+        # One that does not run will not read its slot, however long it is watched.
         patience = _SLOT_SECONDS if status is not None and status.is_running else 0.0
         with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
             look = look_at_slot(connection, self.wanted.slot)
             while (look is None or not look.active) and patience > 0:
-                if not self.context.options.execute or not self.context.deadline.pause(0.5):
+                pauses = self.context.options.execute
+                if not pauses or not self.context.deadline.pause(_SLOT_LOOK_SECONDS):
                     break
-                patience -= 0.5
+                patience -= _SLOT_LOOK_SECONDS
                 look = look_at_slot(connection, self.wanted.slot)
             tables = published_tables(connection, self.wanted.publication)
-        problems = (*self.slot_problems(look, door), *self.publication_problems(tables))
+        problems = (*self.slot_problems(look, door.shown), *self.publication_problems(tables))
         facts = {"slot": self.wanted.slot, "publication": self.wanted.publication}
         if look is not None:
             facts |= {
@@ -221,61 +220,54 @@ class _Connector:
             facts["published_tables"] = str(len(tables))
         return Observation(facts, problems)
 
-    def slot_problems(self, look: SlotLook | None, door: PostgresDoor) -> Iterator[str]:
-        """A slot that is gone, lost, unread, or that keeps too much."""
-        name, slot = self.wanted.name, self.wanted.slot
+    def slot_problems(self, look: SlotLook | None, where: str) -> Iterator[str]:
+        """Yield why a slot is no good: gone, lost, unread, or it keeps too much."""
+        slot, most = self.wanted.slot, self.context.options.max_slot_wal_mib
+        noun = f"slot {slot} of {self.wanted.name}"
         if look is None:
             yield (
-                f"slot {slot} of {name} does not exist in {door.shown}: changes since it was "
-                f"dropped are lost to Kafka; restart the connector with a new snapshot: "
+                f"{noun} does not exist in {where}: changes since it was dropped are lost to "
+                "Kafka; restart the connector with a new snapshot: "
                 f"`curl -X DELETE {self.rest.base}{self.path}`, then `{_GATE} --execute`"
             )
             return
         if look.wal_status == "lost":
             yield (
-                f"slot {slot} of {name} is lost: PostgreSQL removed WAL it needed "
-                "(max_slot_wal_keep_size); drop it, delete the connector, register it again"
+                f"{noun} is lost: PostgreSQL removed WAL it needed (max_slot_wal_keep_size); drop "
+                "it, delete the connector, register it again"
             )
         elif not look.active:
             yield (
-                f"slot {slot} of {name} is not active: nobody reads it and its WAL piles up; "
-                f"restart the connector, or `SELECT pg_drop_replication_slot('{slot}')` if it is "
-                "not meant to come back"
+                f"{noun} is not active: nobody reads it and its WAL piles up; restart the "
+                f"connector, or `SELECT pg_drop_replication_slot('{slot}')` if it is not meant to "
+                "come back"
             )
-        most = self.context.options.max_slot_wal_mib
         if look.retained_mib > most:
             yield (
-                f"slot {slot} of {name} keeps {look.retained_mib:.1f} MiB of WAL, expected at most "
-                f"{most:g} MiB (--max-slot-wal-mib); the connector is behind or its tables are "
-                "quiet: see its state and heartbeat.interval.ms, and the disk PostgreSQL is on"
+                f"{noun} keeps {look.retained_mib:.1f} MiB of WAL, expected at most {most:g} MiB "
+                "(--max-slot-wal-mib); the connector is behind or its tables are quiet: see its "
+                "state and heartbeat.interval.ms, and the disk PostgreSQL is on"
             )
 
     def publication_problems(self, tables: tuple[str, ...] | None) -> Iterator[str]:
-        """A publication that is gone, or lacks a table the connector is to capture."""
-        name, publication = self.wanted.name, self.wanted.publication
+        """Yield that a publication is gone, or lacks a table the connector is to capture."""
+        publication = self.wanted.publication
+        noun = f"publication {publication} of {self.wanted.name}"
         if tables is None:
             yield (
-                f"publication {publication} of {name} does not exist; create it: "
-                "`ctp-runbook infra bootstrap --execute` applies infra/timescale"
+                f"{noun} does not exist; create it: `ctp-runbook infra bootstrap --execute` applies "
+                "infra/timescale"
             )
-        elif lacking := [table for table in self.wanted.tables if table not in tables]:
-            yield (
-                f"publication {publication} of {name} lacks {', '.join(lacking)}: "
-                f"`ALTER PUBLICATION {publication} ADD TABLE {', '.join(lacking)}`"
-            )
+        elif lacking := ", ".join(name for name in self.wanted.tables if name not in tables):
+            yield f"{noun} lacks {lacking}: `ALTER PUBLICATION {publication} ADD TABLE {lacking}`"
 
 
-_GATE = "ctp-runbook infra debezium-connectors"
-
-
-def _rebalances(answer: Answer) -> bool:
-    """Connect 4.1 also says 500 for a moment: "a rebalance is expected" just after a PUT."""
-    return answer.status == 500 and "rebalance is expected" in answer.message
+def _is_busy(answer: Answer) -> bool:
+    """Return True for a worker that rebalances: 409, and of Connect 4.1 a 500 just after a PUT."""
+    rebalances = answer.status == 500 and "rebalance is expected" in answer.message
+    return answer.status == _BUSY or rebalances
 
 
 def _facts(look: ConnectorLook) -> dict[str, str]:
-    return {
-        "connector": look.state,
-        "tasks": str(len(look.tasks)),
-        **{f"task_{task.number}": task.state for task in look.tasks},
-    }
+    states = {f"task_{task.number}": task.state for task in look.tasks}
+    return {"connector": look.state, "tasks": str(len(look.tasks)), **states}

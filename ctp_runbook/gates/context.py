@@ -6,21 +6,65 @@ single host at its loopback port. A password is never in a flag.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.gates.deadline import Deadline
 from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep
+from ctp_runbook.host.checkout import CHECKOUT, find_here
 from ctp_runbook.plan.template_text import read_variables
+from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.redact import Redactor
 
-__all__ = ["GateContext", "open_door"]
+__all__ = ["Deadline", "GateContext", "open_door"]
 
 _ENV_FILE = Path("infra/env/prodlike.env")
+# The env file's name for the password of each role of infra/timescale.
+_PASSWORDS = {
+    "postgres": "TIMESCALE_PASSWORD",
+    "debezium": "DEBEZIUM_PASSWORD",
+    "quant_hft": "ENGINE_DB_PASSWORD",
+    "quant_hft_monitor": "MONITOR_PASSWORD",
+}
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The time a gate has in all. ``ends`` is a moment of the monotonic clock."""
+
+    seconds: float
+    ends: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """Return the deadline of a gate that begins now."""
+        return cls(seconds, time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds left; negative once it is over."""
+        return self.ends - time.monotonic()
+
+    def call(self, most: float) -> float:
+        """Return how long one call may take: ``most``, or what is left; ProbeError for nothing."""
+        if self.left <= 0:
+            raise ProbeError(
+                f"the gate's deadline of {self.seconds:g} s is used up (--deadline-seconds); "
+                "see which step took it, then run the gate again: it goes on where it was"
+            )
+        return min(most, self.left)
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep a little before looking again; False when there is no time left to look."""
+        if self.left <= seconds:
+            return False
+        time.sleep(seconds)
+        return True
 
 
 @dataclass(frozen=True)
@@ -37,7 +81,7 @@ class GateContext:
     def of(
         cls, options: GateOptions, *, environ: Mapping[str, str], tell: Callable[[str], None]
     ) -> GateContext:
-        """The context of a gate that begins now; raises RunRefused for an env file not there."""
+        """Return the context of a gate that begins now; RunRefused for an env file not there."""
         file = options.env_file
         if file is None and not options.is_rehearsal and _ENV_FILE.is_file():
             file = _ENV_FILE
@@ -49,69 +93,75 @@ class GateContext:
         return cls(options, values, Deadline.after(options.deadline_seconds), redact, tell)
 
     def value(self, *names: str, default: str = "") -> str:
-        """The first of these variables that is not blank; ``default`` for the single host."""
-        for name in names:
-            if self.values.get(name):
-                return self.values[name]
-        return "" if self.options.is_rehearsal else default
+        """Return the first of these variables not blank; ``default`` for the single host."""
+        own = next(filter(None, map(self.values.get, names)), "")
+        return own or ("" if self.options.is_rehearsal else default)
+
+    def _address(self, flag: str, *names: str, form: str, port: tuple[str, int]) -> str:
+        usual = form.format(self.values.get(*port))
+        return flag or self.value(*names, default=usual)
 
     @property
     def bootstrap_servers(self) -> str:
         """Kafka's address, ``host:port[,host:port]``."""
-        port = self.values.get("KAFKA_PORT", "9092")
-        given = self.options.bootstrap_servers
-        return given or self.value("KAFKA_BOOTSTRAP_SERVERS", default=f"127.0.0.1:{port}")
+        flag, form, port = self.options.bootstrap_servers, "127.0.0.1:{}", ("KAFKA_PORT", 9092)
+        return self._address(flag, "KAFKA_BOOTSTRAP_SERVERS", form=form, port=port)
 
     @property
     def clickhouse_url(self) -> str:
-        """ClickHouse's HTTP address, with user and password where they are not in the flag."""
-        port = self.values.get("CLICKHOUSE_HTTP_PORT", "8123")
-        given = self.options.clickhouse_url
-        return given or self.value("CLICKHOUSE_URL", default=f"http://127.0.0.1:{port}")
+        """ClickHouse's HTTP address; user and password go in headers."""
+        flag, port = self.options.clickhouse_url, ("CLICKHOUSE_HTTP_PORT", 8123)
+        return self._address(flag, "CLICKHOUSE_URL", form="http://127.0.0.1:{}", port=port)
+
+    @property
+    def clickhouse(self) -> ClickHouseDoor | None:
+        """ClickHouse with its login; None without an address."""
+        user = self.values.get("CLICKHOUSE_USER", "quant_hft")
+        door = ClickHouseDoor(self.clickhouse_url, user, self.values.get("CLICKHOUSE_PASSWORD", ""))
+        return door if door.url else None
 
     @property
     def connect_url(self) -> str:
         """The base of Kafka Connect's REST interface."""
-        port = self.values.get("CONNECT_PORT", "8083")
-        given = self.options.connect_url
-        return given or self.value("KAFKA_CONNECT_URL", default=f"http://127.0.0.1:{port}")
+        flag, port = self.options.connect_url, ("CONNECT_PORT", 8083)
+        return self._address(flag, "KAFKA_CONNECT_URL", form="http://127.0.0.1:{}", port=port)
 
     @property
     def redis_url(self) -> str:
         """Redis' address; the password of the env file is put in where the flag has none."""
-        port = self.values.get("REDIS_PORT", "6379")
-        given = self.options.redis_url
-        url = given or self.value("REDIS_URL", default=f"redis://127.0.0.1:{port}")
-        return _with_password(url, self.value("REDIS_PASSWORD"))
+        flag, port = self.options.redis_url, ("REDIS_PORT", 6379)
+        url = self._address(flag, "REDIS_URL", form="redis://127.0.0.1:{}", port=port)
+        scheme, joint, rest = url.partition("://")
+        password = self.value("REDIS_PASSWORD")
+        if not (password and joint) or "@" in rest:
+            return url
+        return f"{scheme}://:{quote(password, safe='')}@{rest}"
 
     @property
     def postgres(self) -> PostgresDoor:
         """PostgreSQL's address; raises ProbeError where there is none to be had."""
-        port = self.values.get("TIMESCALE_PORT", "5432")
-        default = f"host=127.0.0.1 port={port} dbname=quant_hft user=postgres"
-        given = self.options.postgres_dsn
-        dsn = given or self.value("POSTGRES_DSN", "TIMESCALE_DSN", default=default)
+        dsn = self._address(
+            self.options.postgres_dsn,
+            "POSTGRES_DSN",
+            "TIMESCALE_DSN",
+            form="host=127.0.0.1 port={} dbname=quant_hft user=postgres",
+            port=("TIMESCALE_PORT", 5432),
+        )
         if not dsn:
             raise ProbeError("no address of PostgreSQL; name it by --postgres-dsn or POSTGRES_DSN")
         return open_door(dsn, values=self.values)
 
-    @property
-    def clickhouse_login(self) -> tuple[str, str]:
-        """ClickHouse's user and password."""
-        user = self.values.get("CLICKHOUSE_USER", "quant_hft")
-        return user, self.values.get("CLICKHOUSE_PASSWORD", "")
-
     def infra(self, part: str) -> Path:
-        """A file or folder of ``infra/`` here, else of the checkout."""
-        roots = [self.options.infra] if self.options.infra else [Path("infra"), _CHECKOUT / "infra"]
-        for root in roots:
-            if (root / part).exists():
-                return root / part
-        tried = ", ".join(str(root / part) for root in roots)
-        raise RunRefused(f"no {tried}; run in a checkout, or name its infra folder by --infra")
+        """Return a file or folder of ``infra/`` here, else of the checkout."""
+        usual, own = Path("infra") / part, self.options.infra
+        path = own / part if own else find_here(usual)
+        if path is None or not path.exists():
+            tried = str(path) if path else f"{usual}, {CHECKOUT / usual}"
+            raise RunRefused(f"no {tried}; run in a checkout, or name its infra folder by --infra")
+        return path
 
     def redacted(self, result: GateResult) -> GateResult:
-        """The result as it may be written down."""
+        """Return the result as it may be written down."""
         return replace(result, steps=tuple(self._step(step) for step in result.steps))
 
     def _step(self, step: GateStep) -> GateStep:
@@ -121,20 +171,11 @@ class GateContext:
         )
 
 
-_CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-# The env file's name for the password of each role of infra/timescale.
-_PASSWORDS = {
-    "postgres": "TIMESCALE_PASSWORD",
-    "debezium": "DEBEZIUM_PASSWORD",
-    "quant_hft": "ENGINE_DB_PASSWORD",
-    "quant_hft_monitor": "MONITOR_PASSWORD",
-}
-
-
 def open_door(dsn: str, *, values: Mapping[str, str]) -> PostgresDoor:
-    """The door of a DSN with its password from the environment; RunRefused for one in the DSN."""
+    """Return the door of a DSN with its password from the environment.
+
+    Raises RunRefused for a password in the DSN, and for what is none.
+    """
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 
@@ -149,17 +190,8 @@ def open_door(dsn: str, *, values: Mapping[str, str]) -> PostgresDoor:
         )
     user = str(parts.get("user", ""))
     names = ("PGPASSWORD", _PASSWORDS.get(user, ""), f"{user.upper()}_PASSWORD")
-    found = next((values[name] for name in names if values.get(name)), "")
-    return PostgresDoor(dsn, found, names[1] or names[2])
-
-
-def _with_password(url: str, password: str) -> str:
-    from urllib.parse import quote
-
-    scheme, found, rest = url.partition("://")
-    if not (password and found) or "@" in rest:
-        return url
-    return f"{scheme}://:{quote(password, safe='')}@{rest}"
+    password = next(filter(None, map(values.get, names)), "")
+    return PostgresDoor(dsn, password, names[1] or names[2])
 
 
 def _read_env(path: Path) -> dict[str, str]:

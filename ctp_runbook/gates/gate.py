@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.model import StepStatus
@@ -30,10 +29,8 @@ __all__ = [
     "GateResult",
     "GateStep",
     "Observation",
-    "Observer",
     "Task",
     "judge_gate_evidence",
-    "observing",
     "output_path",
     "perform",
     "write_gate",
@@ -58,32 +55,13 @@ class Observation:
     skipped: str = ""
 
 
-class Observer(Protocol):
-    """The seam to a component: it has a name, says what it asks, and observes.
-
-    ``observe`` may raise ProbeError, which fails the gate as a problem does.
-    """
-
-    @property
-    def name(self) -> str:
-        """``redis``, ``kafka`` and the like: the name of the step, too."""
-        ...
-
-    @property
-    def question(self) -> str:
-        """What is asked, for the evidence; without secrets."""
-        ...
-
-    def observe(self) -> Observation:
-        """Look once, with a deadline."""
-        ...
-
-
 @dataclass(frozen=True)
 class Task:
-    """One step of a gate. ``acts``: it may change something, so ``--probe`` leaves it out.
+    """One step of a gate; ``question`` is what it asks, for the evidence, without secrets.
 
-    ``is_vital``: where it fails, the tasks after it would only fail with it, and are not run.
+    ``run`` may raise ProbeError, which fails the gate as a problem does. ``acts``: it may change
+    something, so ``--probe`` leaves it out. ``is_vital``: where it fails, the tasks after it would
+    only fail with it, and are not run.
     """
 
     name: str
@@ -93,18 +71,13 @@ class Task:
     is_vital: bool = False
 
 
-def observing(observer: Observer) -> Task:
-    """The task of asking an observer."""
-    return Task(f"observe_{observer.name}", observer.question, observer.observe)
-
-
 @dataclass(frozen=True)
 class GateOptions:
     """The flags of an ``infra`` command; a blank address is looked for in the environment.
 
-    ``endpoints`` maps names to redis, http or tcp URLs. ``observers`` is what else the gate asks.
-    ``probe`` looks without changing anything. ``update`` names connectors whose configuration
-    may be replaced by their file's; ``connector_set`` are keys to read otherwise than there.
+    ``endpoints`` maps names to redis, http or tcp URLs. ``probe`` looks without changing anything.
+    ``update`` names connectors whose configuration may be replaced by their file's;
+    ``connector_set`` are keys to read otherwise than there.
     """
 
     execute: bool = False
@@ -120,7 +93,6 @@ class GateOptions:
     postgres_dsn: str = ""
     redis_url: str = ""
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    observers: tuple[Observer, ...] = ()
     update: tuple[str, ...] = ()
     connector_set: Mapping[str, str] = field(default_factory=dict)
     max_slot_wal_mib: float = 1024.0
@@ -164,8 +136,8 @@ class GateStep:
         """``✓ create_topics ok: created none`` for the terminal."""
         mark = {StepStatus.OK: "✓", StepStatus.FAILED: "✗"}.get(self.status, "–")
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        told = self.reason or facts or self.question
-        return f"{mark} {self.name} {self.status.value}{': ' if told else ''}{told}"
+        words = self.reason or facts or self.question
+        return f"{mark} {self.name} {self.status.value}{': ' if words else ''}{words}"
 
     @property
     def exit_code(self) -> str:
@@ -208,25 +180,22 @@ class GateResult:
             others = [step.name for step in self.steps if step.is_bad][1:]
             more = f" (and {', '.join(others)})" if others else ""
             return f"gate {self.gate.name} FAILED: {self.failed.name}: {self.failed.reason}{more}"
-        told = ", ".join(f"{step.name} {step.status.value}" for step in self.steps)
-        if len(self.steps) > _NAMED_STEPS:
+        words = [f"{step.name} {step.status.value}" for step in self.steps]
+        if len(words) > _NAMED_STEPS:
             counts = Counter(step.status.value for step in self.steps)
-            told = ", ".join(f"{count} steps {status}" for status, count in counts.items())
-        return f"gate {self.gate.name} {'dry run' if self.dry_run else 'ok'}: {told}"
+            words = [f"{count} steps {status}" for status, count in counts.items()]
+        return f"gate {self.gate.name} {'dry run' if self.dry_run else 'ok'}: {', '.join(words)}"
 
     def evidence(self) -> bytes:
-        """The gate's ``.env``: outcome, step lines, then what was observed."""
-        prefix = self.gate.prefix
-        return env_lines(
-            [
-                (f"{prefix}_DRY_RUN", "1" if self.dry_run else "0"),
-                (f"{prefix}_SUCCESS", "true" if self.is_ok else "false"),
-                (f"{prefix}_FAILED_STEP", self.failed.name if self.failed else ""),
-                (f"{prefix}_TOTAL_STEPS", len(self.steps)),
-                *self._step_lines(),
-                *self._observed_lines(),
-            ]
-        )
+        """Return the gate's ``.env``: outcome, step lines, then what was observed."""
+        outcome = {
+            "DRY_RUN": "1" if self.dry_run else "0",
+            "SUCCESS": "true" if self.is_ok else "false",
+            "FAILED_STEP": self.failed.name if self.failed else "",
+            "TOTAL_STEPS": len(self.steps),
+        }
+        lines = ((f"{self.gate.prefix}_{key}", value) for key, value in outcome.items())
+        return env_lines([*lines, *self._step_lines(), *self._observed_lines()])
 
     def _step_lines(self) -> Iterator[tuple[str, object]]:
         for number, step in enumerate(self.steps, start=1):
@@ -237,15 +206,16 @@ class GateResult:
             yield f"STEP_{number}_COMMAND", step.question
 
     def _observed_lines(self) -> Iterator[tuple[str, object]]:
-        start, taken = f"{self.gate.prefix}_OBSERVED", set[str]()
+        start, lines = f"{self.gate.prefix}_OBSERVED", dict[str, object]()
         for step in self.steps:
             facts = {**step.facts, **({"reason": step.reason} if step.reason else {})}
             for name, value in facts.items():
                 key = re.sub(r"[^A-Z0-9]+", "_", f"{step.name}_{name}".upper()).strip("_")
-                while key in taken:
+                # Names of others may come out alike: a key twice in a file is refused.
+                while f"{start}_{key}" in lines:
                     key += "_AGAIN"
-                taken.add(key)
-                yield f"{start}_{key}", value
+                lines[f"{start}_{key}"] = value
+        yield from lines.items()
         if not self.dry_run:
             yield f"{start}_CHANGES", self.changes
 
@@ -258,6 +228,7 @@ def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tup
         if stopped_by:
             reason = f"not run: {stopped_by} failed before it"
             step = GateStep(task.name, StepStatus.NOT_RUN, 0.0, task.question, reason=reason)
+        # ``is True``: a flag of another type must not act, whatever it is to Python.
         elif execute is True or (probe is True and not task.acts):
             step = _do(task)
         else:
@@ -268,48 +239,44 @@ def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tup
 
 
 def output_path(gate: Gate, options: GateOptions, *, environ: Mapping[str, str]) -> Path | None:
-    """Where the evidence goes; None for a dry run that was asked for no copy."""
-    if options.output_file:
-        return options.output_file
-    folder = options.evidence_dir or environ.get("CTP_EVIDENCE_DIR")
-    if folder:
-        return Path(folder) / gate.file
-    return Path("outputs") / gate.file if options.execute else None
+    """Return where the evidence goes; None for a dry run that was asked for no copy."""
+    usual = "outputs" if options.execute else ""
+    folder = options.evidence_dir or environ.get("CTP_EVIDENCE_DIR") or usual
+    return options.output_file or (Path(folder) / gate.file if folder else None)
 
 
 def write_gate(result: GateResult, options: GateOptions, *, environ: Mapping[str, str]) -> None:
     """Write a gate's evidence where its flags say."""
-    path = output_path(result.gate, options, environ=environ)
-    if path is not None:
+    if path := output_path(result.gate, options, environ=environ):
         write_atomic(path, result.evidence())
 
 
 def judge_gate_evidence(
     path: Path, *, gate: Gate, real: bool, rehearsal: bool = False
 ) -> Iterator[str]:
-    """What is wrong with a gate's evidence file; ``skipped`` is for rehearsals only."""
+    """Yield what is wrong with a gate's evidence file; ``skipped`` is for rehearsals only."""
     values, problems = parse_env(path)
-    yield from problems
     if problems:
+        yield from problems
         return
-    name = path.name
-    due = {"DRY_RUN": "0" if real else values.get(f"{gate.prefix}_DRY_RUN", ""), "FAILED_STEP": ""}
-    for key, expected in {**due, "SUCCESS": "true"}.items():
-        found = values.get(f"{gate.prefix}_{key}")
-        if found != expected:
-            yield f"{name}: {gate.prefix}_{key} is {found!r}; expected {expected!r}"
-    total = values.get(f"{gate.prefix}_TOTAL_STEPS", "")
+    name, prefix = path.name, gate.prefix
+    dry_run = "0" if real else values.get(f"{prefix}_DRY_RUN", "")
+    due = {"DRY_RUN": dry_run, "FAILED_STEP": "", "SUCCESS": "true"}
+    for key, expected in due.items():
+        value = values.get(f"{prefix}_{key}")
+        if value != expected:
+            yield f"{name}: {prefix}_{key} is {value!r}; expected {expected!r}"
+    total = values.get(f"{prefix}_TOTAL_STEPS", "")
     yield from step_group_findings(name, values, total=total)
     if total == "0":
-        yield f"{name}: {gate.prefix}_TOTAL_STEPS is 0: nothing was asked"
-    allowed = {"ok", "skipped"} if rehearsal else {"ok"}
-    statuses = (value for key, value in values.items() if re.fullmatch(r"STEP_\d+_STATUS", key))
-    for status in statuses:
-        if status not in allowed:
-            yield f"{name}: a step is {status}; expected {' or '.join(sorted(allowed))}"
-    seen = {key for key in values if key.startswith(f"{gate.prefix}_OBSERVED_")}
-    if not seen - {f"{gate.prefix}_OBSERVED_CHANGES"}:
-        yield f"{name}: no {gate.prefix}_OBSERVED_ line: it does not say what was seen"
+        yield f"{name}: {prefix}_TOTAL_STEPS is 0: nothing was asked"
+    allowed = ("ok", "skipped") if rehearsal else ("ok",)
+    for key, status in values.items():
+        if re.fullmatch(r"STEP_\d+_STATUS", key) and status not in allowed:
+            yield f"{name}: a step is {status}; expected {' or '.join(allowed)}"
+    seen = {key for key in values if key.startswith(f"{prefix}_OBSERVED_")}
+    if not seen - {f"{prefix}_OBSERVED_CHANGES"}:
+        yield f"{name}: no {prefix}_OBSERVED_ line: it does not say what was seen"
 
 
 def _do(task: Task) -> GateStep:
@@ -317,10 +284,10 @@ def _do(task: Task) -> GateStep:
     try:
         seen = task.run()
     except ProbeError as error:
+        # Not to be seen is a problem like any other: nothing unobserved passes.
         seen = Observation({}, (str(error),))
     took = (time.monotonic() - began) * 1000
-    status = StepStatus.FAILED if seen.problems else StepStatus.OK
-    if seen.skipped and not seen.problems:
-        status = StepStatus.SKIPPED
+    unharmed = StepStatus.SKIPPED if seen.skipped else StepStatus.OK
+    status = StepStatus.FAILED if seen.problems else unharmed
     reason = "; ".join(seen.problems) or seen.skipped
     return GateStep(task.name, status, took, task.question, seen.facts, reason, seen.changes)

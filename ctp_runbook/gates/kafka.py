@@ -6,19 +6,76 @@ command brings it in line: what the old engine reads is not altered under its fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
 
+from ctp_runbook.errors import ConfigError, Problem
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
-from ctp_runbook.gates.topics import WantedTopic, load_topics
-from ctp_runbook.probes.kafka import Brokers, TopicLook
+from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
+from ctp_runbook.probes.kafka import Brokers, NewTopicSpec, TopicLook
 
-__all__ = ["kafka_tasks"]
+__all__ = ["kafka_tasks", "load_topics"]
 
 _CALL_SECONDS = 10.0
 _SETTLE_SECONDS = 0.2
+_FOR_EVER = -1
+_FIELDS = {
+    "partitions": Field("integer", low=1, high=1000),
+    "replication": Field("integer", low=1, high=10),
+    "min_insync_replicas": Field("integer", low=1, high=10),
+    "retention_ms": Field("integer", low=_FOR_EVER, high=1e15),
+    "cleanup_policy": Field("text", choices=("delete", "compact", "compact,delete")),
+}
+# Kafka's names of what the file says.
+_CONFIGS = {
+    "retention.ms": "retention_ms",
+    "min.insync.replicas": "min_insync_replicas",
+    "cleanup.policy": "cleanup_policy",
+}
+_GATE = "ctp-runbook infra kafka-topics"
+
+
+# --- infra/kafka/topics.toml ------------------------------------------------------
+
+
+def load_topics(path: Path) -> tuple[NewTopicSpec, ...]:
+    """Read the topics of a file, in its order. Raises ConfigError with every problem."""
+    text = read_toml(path, flag="--infra")
+    table = text.table()
+    topics = table.pop("topics", None)
+    problems = [text.problem((key,), "an unknown key", "topics") for key in table]
+    if not isinstance(topics, dict) or not topics:
+        problems.append(text.problem(("topics",), "no topic", 'a table [topics."NAME"] a topic'))
+        raise ConfigError(problems)
+    for name, fields in topics.items():
+        problems += _problems(text, name, fields)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(_spec(name, fields) for name, fields in topics.items())
+
+
+def _spec(name: str, fields: Mapping[str, Any]) -> NewTopicSpec:
+    configs = {key: str(fields[own]) for key, own in _CONFIGS.items()}
+    return NewTopicSpec(name, fields["partitions"], fields["replication"], configs)
+
+
+def _problems(text: TomlText, name: str, fields: object) -> Iterator[Problem]:
+    path = ("topics", name)
+    if not isinstance(fields, dict):
+        yield text.problem(path, "no table", f'a table [topics."{name}"]')
+    elif problems := list(text.check(path, fields, _FIELDS)):
+        yield from problems
+    elif fields["min_insync_replicas"] > (most := fields["replication"]):
+        expected = f"at most replication, {most}: nothing could be written else"
+        where = (*path, "min_insync_replicas")
+        yield text.problem(where, str(fields["min_insync_replicas"]), expected)
+
+
+# --- the gate ---------------------------------------------------------------------
 
 
 def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
@@ -26,18 +83,17 @@ def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
     servers = context.bootstrap_servers
     if not servers:
         return ()
-    wanted = load_topics(context.infra("kafka/topics.toml"))
-    gate = _KafkaGate(context, servers, wanted)
+    file = context.infra("kafka/topics.toml")
+    wanted = load_topics(file)
+    gate = _KafkaGate(context, servers, file, wanted)
+    create = f"create what is missing of {len(wanted)} topics of {file}"
     return (
         Task("reach_brokers", f"metadata of {servers}", gate.reach, is_vital=True),
-        Task(
-            "create_topics",
-            f"create what is missing of {len(wanted)} topics of {wanted[0].source}",
-            gate.create,
-            acts=True,
-            is_vital=True,
+        Task("create_topics", create, gate.create, acts=True, is_vital=True),
+        *(
+            Task(topic.name, f"describe {topic.name}", partial(gate.look, topic))
+            for topic in wanted
         ),
-        *(gate.task(topic) for topic in wanted),
     )
 
 
@@ -45,7 +101,8 @@ def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
 class _KafkaGate:
     context: GateContext
     servers: str
-    wanted: tuple[WantedTopic, ...]
+    file: Path
+    wanted: tuple[NewTopicSpec, ...]
 
     @cached_property
     def brokers(self) -> Brokers:
@@ -56,70 +113,65 @@ class _KafkaGate:
         return self.context.deadline.call(_CALL_SECONDS)
 
     def reach(self) -> Observation:
-        """Brokers and their addresses."""
+        """Ask for the brokers and their addresses."""
         ids = self.brokers.ids(seconds=self.seconds)
-        told = {f"broker_{number}": address for number, address in ids.items()}
-        return Observation({"brokers": str(len(ids)), **told})
+        addresses = {f"broker_{number}": address for number, address in ids.items()}
+        return Observation({"brokers": str(len(ids)), **addresses})
 
     def create(self) -> Observation:
         """Create the missing topics, and wait until every broker asked knows them."""
         names = [topic.name for topic in self.wanted]
         known = self.brokers.topics(names, seconds=self.seconds)
         missing = [topic for topic in self.wanted if topic.name not in known]
-        if not missing:
-            return Observation({"created": "none", "existing": str(len(known))})
-        made = self.brokers.create([one.spec for one in missing], seconds=self.seconds)
-        while len(self.brokers.topics(names, seconds=self.seconds)) < len(names):
+        created = self.brokers.create(missing, seconds=self.seconds) if missing else ()
+        while missing and len(self.brokers.topics(names, seconds=self.seconds)) < len(names):
             self.context.tell("waiting until the new topics are known to the brokers")
             if not self.context.deadline.pause(_SETTLE_SECONDS):
                 break
-        facts = {"created": ", ".join(made) or "none", "existing": str(len(known))}
-        return Observation(facts, changes=len(made))
+        facts = {"created": ", ".join(created) or "none", "existing": str(len(known))}
+        return Observation(facts, changes=len(created))
 
-    def task(self, topic: WantedTopic) -> Task:
-        """Describe one topic."""
-        return Task(topic.name, f"describe {topic.name}", lambda: self.look(topic))
-
-    def look(self, topic: WantedTopic) -> Observation:
-        """What the brokers say of a topic, against what its table says."""
-        found = self.brokers.topics([topic.name], seconds=self.seconds).get(topic.name)
-        if found is None:
+    def look(self, topic: NewTopicSpec) -> Observation:
+        """Compare what the brokers say of a topic with what its table says."""
+        look = self.brokers.topics([topic.name], seconds=self.seconds).get(topic.name)
+        if look is None:
             why = f"topic {topic.name}: does not exist; create it: {_GATE} --execute"
             return Observation({"exists": "no"}, (why,))
         configs = self.brokers.configs(topic.name, seconds=self.seconds)
         facts = {
-            "partitions": str(len(found.partitions)),
-            "replication": str(found.replication),
-            "in_sync": str(found.in_sync),
+            "partitions": str(len(look.partitions)),
+            "replication": str(look.replication),
+            "in_sync": str(look.in_sync),
             **{name: (configs or {}).get(name, "not observable") for name in topic.configs},
         }
-        problems = (*self._shape(topic, found), *self._configs(topic, configs))
-        return Observation(facts, tuple(f"topic {topic.name}: {one}" for one in problems))
+        problems = (*self._shape(topic, look), *self._configs(topic, configs))
+        return Observation(facts, tuple(f"topic {topic.name}: {problem}" for problem in problems))
 
-    def _shape(self, topic: WantedTopic, found: TopicLook) -> Iterator[str]:
-        want, have = topic.partitions, len(found.partitions)
+    def _shape(self, topic: NewTopicSpec, look: TopicLook) -> Iterator[str]:
+        want, have = topic.partitions, len(look.partitions)
         if have < want:
             fix = f"--alter --topic {topic.name} --partitions {want}"
-            yield f"{_differs('partitions', have, want, topic)}; run {self._tool('topics', fix)}"
+            yield f"{self._differs('partitions', have, want)}; run {self._tool('topics', fix)}"
         elif have > want:
             yield (
-                f"{_differs('partitions', have, want, topic)}; partitions cannot be taken away: "
-                f"correct {topic.source}, or delete the topic while nothing writes to it"
+                f"{self._differs('partitions', have, want)}; partitions cannot be taken away: "
+                f"correct {self.file}, or delete the topic while nothing writes to it"
             )
-        if found.replication != topic.replication:
-            told = _differs("replication", found.replication, topic.replication, topic)
+        if look.replication != topic.replication:
+            differs = self._differs("replication", look.replication, topic.replication)
             fix = "--reassignment-json-file PLAN.json --execute"
-            yield f"{told}; run {self._tool('reassign-partitions', fix)}"
-        if found.leaderless:
-            yield f"partitions {_list(found.leaderless)} have no leader; is a broker down?"
-        if found.lagging or found.in_sync < topic.min_insync_replicas:
+            yield f"{differs}; run {self._tool('reassign-partitions', fix)}"
+        if look.leaderless:
+            yield f"partitions {_list(look.leaderless)} have no leader; is a broker down?"
+        if look.lagging or look.in_sync < int(topic.configs["min.insync.replicas"]):
             yield (
-                f"in-sync replicas of partitions {_list(found.lagging)}: {found.in_sync}, expected "
+                f"in-sync replicas of partitions {_list(look.lagging)}: {look.in_sync}, expected "
                 f"{topic.replication}; wait for the broker that is behind, or see its log"
             )
 
-    def _configs(self, topic: WantedTopic, configs: dict[str, str] | None) -> Iterator[str]:
+    def _configs(self, topic: NewTopicSpec, configs: dict[str, str] | None) -> Iterator[str]:
         if configs is None:
+            # The twin's broker describes none: there retention is not what is rehearsed.
             if not self.context.options.is_rehearsal:
                 yield (
                     "the broker describes no configuration, so retention is not observable; "
@@ -128,34 +180,26 @@ class _KafkaGate:
                 )
             return
         for name, want in topic.configs.items():
-            if not _same(name, have := configs.get(name, "not set"), want):
+            have = configs.get(name, "not set")
+            # A policy is a set, which the broker writes in an order of its own.
+            if sorted(have.split(",")) != sorted(want.split(",")):
                 fix = (
                     f"--alter --entity-type topics --entity-name {topic.name} "
                     f"--add-config {name}=[{want}]"
                 )
-                yield f"{_differs(name, have, want, topic)}; run {self._tool('configs', fix)}"
+                yield f"{self._differs(name, have, want)}; run {self._tool('configs', fix)}"
+
+    def _differs(self, what: str, have: object, want: object) -> str:
+        return f"{what} {have}, expected {want} ({self.file})"
 
     def _tool(self, tool: str, arguments: str) -> str:
-        """Kafka's own script, run in the compose project where there is one."""
+        """Return a call of Kafka's own script, in the compose project where there is one."""
         options = self.context.options
         inside = ""
         if options.compose_file:
             project = f" -p {options.project_name}" if options.project_name else ""
             inside = f"docker compose -f {options.compose_file}{project} exec kafka "
         return f"`{inside}kafka-{tool}.sh --bootstrap-server {self.servers} {arguments}`"
-
-
-_GATE = "ctp-runbook infra kafka-topics"
-
-
-def _differs(what: str, have: object, want: object, topic: WantedTopic) -> str:
-    return f"{what} {have}, expected {want} ({topic.source})"
-
-
-def _same(name: str, have: str, want: str) -> bool:
-    if name == "cleanup.policy":
-        return set(have.split(",")) == set(want.split(","))
-    return have == want
 
 
 def _list(numbers: tuple[int, ...]) -> str:

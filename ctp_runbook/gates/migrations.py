@@ -8,6 +8,7 @@ statement that waits, every query of the old engine would wait too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ __all__ = ["apply_migrations", "timescale_tasks", "trading_days"]
 
 _CALL_SECONDS = 30.0
 _LOCK = "5s"
+_MEND = "mend the file, then run the gate again"
 _SHANGHAI = ZoneInfo("Asia/Shanghai")
 _SATURDAY = 5
 # Settings of the session by which the files take passwords, and the env file's names for them.
@@ -47,6 +49,11 @@ UNION ALL SELECT 'publication', pubname FROM pg_publication
 UNION ALL SELECT 'role', rolname FROM pg_roles
 UNION ALL SELECT 'extension', extname FROM pg_extension
 """
+_SETTINGS = """
+SELECT current_setting('server_version'), current_setting('wal_level'),
+  current_setting('max_slot_wal_keep_size'), pg_is_in_recovery(),
+  (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')
+"""
 _PARTITIONS = """
 SELECT parent.relnamespace::regnamespace || '.' || parent.relname,
        coalesce(array_agg(child.relname::text) FILTER (WHERE child.oid IS NOT NULL), '{}')
@@ -61,27 +68,27 @@ SELECT parent.relnamespace::regnamespace || '.' || parent.relname,
 
 def timescale_tasks(context: GateContext) -> tuple[Task, ...]:
     """Migrate, then look at what is there."""
-    files = sorted(context.infra("timescale").glob("*.sql"))
-    gate = _Timescale(context, tuple(files))
+    gate = _Timescale(context, tuple(sorted(context.infra("timescale").glob("*.sql"))))
+    migrate = f"run {len(gate.files)} files of infra/timescale"
     return (
-        Task("migrate_timescale", f"run {len(files)} files of infra/timescale", gate.migrate, True),
+        Task("migrate_timescale", migrate, gate.migrate, acts=True),
         Task("observe_timescale", "version, settings, extension, partitions", gate.observe),
     )
 
 
 def trading_days(now: datetime) -> tuple[date, ...]:
-    """Today, where it is no weekend, and the next trading day; holidays are not known here."""
+    """Return today, where it is no weekend, and the next trading day; holidays are not known."""
     today = now.astimezone(_SHANGHAI).date()
-    after = today + timedelta(days=1)
-    while after.weekday() >= _SATURDAY:
-        after += timedelta(days=1)
+    next_days = (today + timedelta(days=number) for number in (1, 2, 3))
+    after = next(day for day in next_days if day.weekday() < _SATURDAY)
     return (today, after) if today.weekday() < _SATURDAY else (after,)
 
 
 def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[str, str]) -> int:
-    """Run the files; how many objects are there that were not, or differ. Raises ProbeError."""
+    """Run the files; return how many objects are new, or differ. Raises ProbeError."""
     import psycopg
 
+    # Counted, not believed: IF NOT EXISTS says nothing of what was there.
     before = set(connection.execute(_OBJECTS).fetchall())
     connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK,))
     for setting, secret in secrets.items():
@@ -94,12 +101,10 @@ def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[
                 f"{path}: a lock was not had within {_LOCK} and was given up, so that nobody waits "
                 "behind it; see pg_stat_activity for who holds it, then run the gate again"
             ) from error
-        except psycopg.errors.DiskFull as error:
-            told = " ".join(str(error).split())
-            raise ProbeError(f"{path}: {told}; make room on PostgreSQL's disk") from error
         except psycopg.Error as error:
-            told = " ".join(str(error).split())
-            raise ProbeError(f"{path}: {told}; mend the file, then run the gate again") from error
+            is_full = isinstance(error, psycopg.errors.DiskFull)
+            remedy = "make room on PostgreSQL's disk" if is_full else _MEND
+            raise ProbeError(f"{path}: {' '.join(str(error).split())}; {remedy}") from error
     return len(before ^ set(connection.execute(_OBJECTS).fetchall()))
 
 
@@ -108,38 +113,36 @@ class _Timescale:
     context: GateContext
     files: tuple[Path, ...]
 
+    def connection(self) -> AbstractContextManager[Any]:
+        return self.context.postgres.open(seconds=self.context.deadline.call(_CALL_SECONDS))
+
     def migrate(self) -> Observation:
         """Run the files in one session."""
         secrets = {key: self.context.values.get(name, "") for key, name in _SECRETS.items()}
-        door = self.context.postgres
-        with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
+        with self.connection() as connection:
             changes = apply_migrations(connection, self.files, secrets=secrets)
         facts = {"files": str(len(self.files)), "changed_objects": str(changes)}
         return Observation(facts, changes=changes)
 
     def observe(self) -> Observation:
-        """Version, extension, the settings CDC rests on, and the partitions of the next days."""
-        door = self.context.postgres
-        with door.open(seconds=self.context.deadline.call(_CALL_SECONDS)) as connection:
-            row = connection.execute(
-                "SELECT current_setting('server_version'), current_setting('wal_level'),"
-                " current_setting('max_slot_wal_keep_size'), pg_is_in_recovery(),"
-                " (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb')"
-            ).fetchone()
+        """Look at version, extension, the settings CDC rests on, and the next days' partitions."""
+        with self.connection() as connection:
+            [row] = connection.execute(_SETTINGS).fetchall()
             parts = dict(connection.execute(_PARTITIONS).fetchall())
-        assert row is not None
+        version, wal_level, most_wal, in_recovery, extension = row
         days = trading_days(datetime.now(_SHANGHAI))
         facts = {
-            "version": row[0],
-            "wal_level": row[1],
-            "max_slot_wal_keep_size": row[2],
-            "in_recovery": str(row[3]).lower(),
-            "timescaledb": row[4] or "absent (tables are partitioned by PostgreSQL)",
+            "version": version,
+            "wal_level": wal_level,
+            "max_slot_wal_keep_size": most_wal,
+            "in_recovery": str(in_recovery).lower(),
+            "timescaledb": extension or "absent (tables are partitioned by PostgreSQL)",
             "partitioned_tables": str(len(parts)),
             "partitions_of": ", ".join(day.isoformat() for day in days),
         }
         problems = (*self._settings(facts), *_lacking(parts, days))
-        return Observation(facts, tuple(f"{door.shown}: {one}" for one in problems))
+        where = self.context.postgres.shown
+        return Observation(facts, tuple(f"{where}: {problem}" for problem in problems))
 
     def _settings(self, facts: dict[str, str]) -> Iterator[str]:
         if facts["in_recovery"] == "true":
@@ -157,13 +160,12 @@ class _Timescale:
 
 
 def _lacking(parts: dict[str, list[str]], days: tuple[date, ...]) -> Iterator[str]:
-    """Partitions that are not there; rows of their day would go to the default partition."""
+    """Yield partitions that are not there: rows of their day would go to the default one."""
     if not parts:
         yield "no partitioned table in trading_core and ops_audit; are the migrations applied?"
     for table, children in parts.items():
-        names = {day: f"{table.partition('.')[2]}_{day:%Y%m%d}" for day in days}
-        for day, name in names.items():
-            if name not in children:
+        for day in days:
+            if f"{table.partition('.')[2]}_{day:%Y%m%d}" not in children:
                 yield (
                     f"{table} has no partition for {day.isoformat()}; "
                     "run `SELECT trading_core.ensure_partitions()`"

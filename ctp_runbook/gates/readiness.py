@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,21 +27,24 @@ __all__ = [
     "Readiness",
     "SliReading",
     "SliSpec",
+    "SliValue",
     "declared_readings",
     "judge_readiness",
     "judge_readiness_file",
-    "not_measured",
+    "measured",
     "write_readiness",
 ]
 
+SliValue = float | str | bool
 _CLOCK_SLACK_SECONDS = 1.0
 # A file that stands alone is not to be older than this.
 _EDGE_OF_FUTURE_SECONDS = 2.0
+_BOOLS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
 class SliSpec:
-    """One SLI: ``op`` compares value and ``target``; numbers lie between ``low`` and ``high``.
+    """One SLI: ``op`` compares value and ``target``; numbers lie between 0 and ``high``.
 
     ``words`` are the values of an SLI that is no number; ``core`` ones every file must hold
     but for what the rehearsal twin does not have.
@@ -48,9 +52,8 @@ class SliSpec:
 
     name: str
     op: str
-    target: float | str | bool
+    target: SliValue
     unit: str
-    low: float = 0.0
     high: float = math.inf
     words: tuple[str | bool, ...] = ()
     core: bool = True
@@ -59,21 +62,24 @@ class SliSpec:
     def is_value(self, value: Any) -> bool:
         """True for a value this SLI can have; NaN and an infinity are none."""
         if self.words:
-            return any(
-                value is word or (value == word and isinstance(value, str)) for word in self.words
-            )
+            return isinstance(value, str | bool) and value in self.words
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and self.low <= value <= self.high
+        # NaN fails these comparisons, and a whole number of any size stands them.
+        return 0.0 <= value <= self.high and value < math.inf
 
     def is_healthy(self, value: Any) -> bool:
-        """Whether ``value`` meets the target; what is no value never does."""
-        if not self.is_value(value):
-            return False
-        if self.op == "==":
-            return bool(value == self.target)
-        assert isinstance(self.target, float)
-        return bool(value <= self.target if self.op == "<=" else value >= self.target)
+        """Return whether ``value`` meets the target; what is no value never does."""
+        compare = {"==": operator.eq, "<=": operator.le, ">=": operator.ge}[self.op]
+        return self.is_value(value) and bool(compare(value, self.target))
+
+    def read(self, text: str) -> SliValue | None:
+        """Return the value that was typed or printed; None for what it cannot have."""
+        try:
+            value: SliValue = _BOOLS.get(text, text) if self.words else float(text)
+        except ValueError:
+            return None
+        return value if self.is_value(value) else None
 
     @property
     def expected(self) -> str:
@@ -86,10 +92,11 @@ class SliSpec:
         if self.words:
             return " or ".join(_shown(word) for word in self.words)
         top = "" if math.isinf(self.high) else f" and <= {self.high:g}"
-        return f"a finite number >= {self.low:g}{top}"
+        return f"a finite number >= 0{top}"
 
 
 _HEALTH = ("healthy", "unhealthy")
+_CHAIN = ("complete", "incomplete")
 _SPECS = (
     SliSpec("quant_hft_ctp_query_latency_p99_ms", "<=", 2000.0, "ms"),
     SliSpec("quant_hft_ctp_flow_control_hits", "<=", 10.0, "count"),
@@ -100,13 +107,7 @@ _SPECS = (
     SliSpec(
         "quant_hft_storage_timescale_health", "==", "healthy", "", words=_HEALTH, in_twin=False
     ),
-    SliSpec(
-        "quant_hft_strategy_bridge_chain_integrity",
-        "==",
-        "complete",
-        "",
-        words=("complete", "incomplete"),
-    ),
+    SliSpec("quant_hft_strategy_bridge_chain_integrity", "==", "complete", "", words=_CHAIN),
     SliSpec("quant_hft_kafka_publish_success_rate", ">=", 0.99, "ratio", high=1.0, core=False),
     SliSpec("quant_hft_kafka_spool_backlog", "<=", 0.0, "count", core=False),
     SliSpec("quant_hft_cdc_lag_seconds", "<=", 5.0, "s", core=False),
@@ -133,7 +134,7 @@ class SliReading:
     """One SLI as read; ``value`` None where it could not be measured, which is never healthy."""
 
     name: str
-    value: float | str | bool | None
+    value: SliValue | None
     provenance: str
     detail: str
     source: str
@@ -149,23 +150,14 @@ class SliReading:
         """``quant_hft_… FAILED: 2400 ms, expected <= 2000 ms (measured: …)``."""
         spec, word = SLIS[self.name], "ok" if self.is_healthy else "FAILED"
         value = "no value" if self.value is None else f"{_shown(self.value)} {spec.unit}".rstrip()
-        told = f": {self.detail}" if self.detail else ""
-        return f"{self.name} {word}: {value}, expected {spec.expected} ({self.provenance}{told})"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.name} {word}: {value}, expected {spec.expected} ({self.provenance}{detail})"
 
     def to_json(self) -> dict[str, Any]:
-        """The entry of ``slis[]``."""
+        """Return the entry of ``slis[]``."""
         spec = SLIS[self.name]
-        return {
-            "name": self.name,
-            "value": self.value,
-            "target": spec.target,
-            "unit": spec.unit,
-            "healthy": self.is_healthy,
-            "provenance": self.provenance,
-            "detail": self.detail,
-            "source": self.source,
-            "sampled_utc": self.sampled_utc,
-        }
+        own = {"target": spec.target, "unit": spec.unit, "healthy": self.is_healthy}
+        return {**vars(self), **own}
 
 
 @dataclass(frozen=True)
@@ -181,23 +173,18 @@ class Readiness:
     @property
     def is_healthy(self) -> bool:
         """True when something was read and all of it is healthy."""
-        return bool(self.readings) and all(one.is_healthy for one in self.readings)
+        return bool(self.readings) and all(reading.is_healthy for reading in self.readings)
 
     @property
     def exit_code(self) -> int:
         """0, or 3: the gate failed and the old stack still trades."""
         return 0 if self.is_healthy else 3
 
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """One a reading."""
-        return tuple(one.sentence for one in self.readings)
-
     def to_bytes(self) -> bytes:
-        """The JSON file, keys sorted."""
+        """Return the JSON file, keys sorted."""
         body = {
             "overall_healthy": self.is_healthy,
-            "slis": [one.to_json() for one in self.readings],
+            "slis": [reading.to_json() for reading in self.readings],
             "metadata": {
                 **self.metadata,
                 "environment": self.environment,
@@ -213,103 +200,105 @@ def write_readiness(path: Path, readiness: Readiness) -> None:
     write_atomic(path, readiness.to_bytes())
 
 
+def measured(name: str, value: SliValue | None, *, detail: str, source: str) -> SliReading:
+    """Return a reading of now; without a value ``detail`` says why there is none."""
+    return SliReading(name, value, "measured", detail, source, utc_text())
+
+
 def declared_readings(declared: Mapping[str, str]) -> tuple[SliReading, ...]:
-    """Readings of the values typed by hand, by flag of ``DECLARED_FLAGS``.
+    """Return readings of the values typed by hand, by flag of ``DECLARED_FLAGS``.
 
     Raises InputError with every value that its SLI cannot have (latency -5, ratio 42, NaN).
     """
-    problems, readings = [], []
+    problems, readings = list[Problem](), list[SliReading]()
+    detail = "typed by hand; fails the gate of a real run"
     for flag, text in declared.items():
-        spec = SLIS[DECLARED_FLAGS[flag]]
-        value = _typed(spec, text.strip())
-        if not spec.is_value(value):
-            problems.append(
-                Problem("command line", 0, f"--{flag}", repr(text), spec.range, "correct the value")
-            )
-            continue
-        source = f"--{flag}"
-        detail = "typed by hand; fails the gate of a real run"
-        readings.append(SliReading(spec.name, value, "declared", detail, source, utc_text()))
+        spec, key = SLIS[DECLARED_FLAGS[flag]], f"--{flag}"
+        if (value := spec.read(text.strip())) is None:
+            words = (repr(text), spec.range, "correct the value")
+            problems.append(Problem("command line", 0, key, *words))
+        else:
+            readings.append(SliReading(spec.name, value, "declared", detail, key, utc_text()))
     if problems:
         raise InputError(problems)
     return tuple(readings)
 
 
-def not_measured(name: str, *, detail: str, source: str = "") -> SliReading:
-    """A reading without a value: why there is none."""
-    return SliReading(name, None, "measured", detail, source, utc_text())
+# --- judging a file ---------------------------------------------------------------
 
 
 def judge_readiness_file(
     path: Path, *, real: bool, since: float, until: float | None = None, rehearsal: bool = False
 ) -> list[str]:
-    """What is wrong with a readiness file; ``since`` and ``until`` are seconds since the epoch."""
+    """Return what is wrong with a readiness file; times are seconds since the epoch."""
     try:
-        payload = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        report = json.loads(path.read_bytes(), parse_constant=_no_constant)
     except OSError as error:
         return [f"{path.name}: cannot be read: {error.strerror}; the readiness step writes it"]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return [f"{path.name}: not JSON: {error}"]
-    found = judge_readiness(payload, real=real, since=since, until=until, rehearsal=rehearsal)
-    return [f"{path.name}: {finding}" for finding in found]
+    findings = judge_readiness(report, real=real, since=since, until=until, rehearsal=rehearsal)
+    return [f"{path.name}: {finding}" for finding in findings]
 
 
 def judge_readiness(
-    payload: Any, *, real: bool, since: float, until: float | None = None, rehearsal: bool = False
+    report: Any, *, real: bool, since: float, until: float | None = None, rehearsal: bool = False
 ) -> Iterator[str]:
-    """What is wrong with a readiness report, its health recomputed.
+    """Yield what is wrong with a readiness report, its health recomputed.
 
     ``real`` refuses declared values; SLIs may be absent in a ``rehearsal`` only, and only those
     of components the twin lacks.
     """
-    slis = payload.get("slis") if isinstance(payload, dict) else None
-    metadata = payload.get("metadata") if isinstance(payload, dict) else None
+    parts = report if isinstance(report, dict) else {}
+    slis, metadata = parts.get("slis"), parts.get("metadata")
     if not isinstance(slis, list) or not isinstance(metadata, dict):
         yield "expected an object with overall_healthy, slis and metadata"
         return
-    names = [one.get("name") if isinstance(one, dict) else None for one in slis]
-    for name in sorted({str(name) for name in names if names.count(name) > 1}):
+    entries = [sli if isinstance(sli, dict) else {"no object": sli} for sli in slis]
+    names = [str(entry.get("name")) for entry in entries]
+    for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name} stands in it twice"
     due_until = time.time() + _EDGE_OF_FUTURE_SECONDS if until is None else until
-    healthy = bool(slis)
-    for one in slis:
-        found = list(_judge_sli(one, real=real, since=since, until=due_until))
-        yield from found
-        healthy = healthy and isinstance(one, dict) and _recomputed(one)
-    yield from _missing(names, metadata, rehearsal=rehearsal)
-    if payload.get("overall_healthy") is not healthy:
-        yield f"overall_healthy is {payload.get('overall_healthy')}; the SLIs make it {healthy}"
+    healthy = bool(entries)
+    for name, entry in zip(names, entries, strict=True):
+        if (spec := SLIS.get(name)) is None:
+            yield f"{str(entry)[:80]!r} is no known SLI"
+        else:
+            yield from _entry_findings(spec, entry, real=real)
+            yield from _instant_findings(name, entry, since=since, until=due_until)
+        healthy = healthy and spec is not None and spec.is_healthy(entry.get("value"))
+    yield from _gaps(names, metadata, rehearsal=rehearsal)
+    if (claim := parts.get("overall_healthy")) is not healthy:
+        yield f"overall_healthy is {claim}; the SLIs make it {healthy}"
 
 
-def _judge_sli(one: Any, *, real: bool, since: float, until: float) -> Iterator[str]:
-    spec = SLIS.get(str(one.get("name"))) if isinstance(one, dict) else None
-    if spec is None:
-        yield f"{str(one)[:80]!r} is no known SLI"
-        return
+def _entry_findings(spec: SliSpec, entry: Mapping[str, Any], *, real: bool) -> Iterator[str]:
     for key in SliReading(spec.name, None, "", "", "", "").to_json():
-        if key not in one:
+        if key not in entry:
             yield f"{spec.name}: {key} is missing"
-    value = one.get("value")
-    target = one.get("target")
+    value, target, unit = (entry.get(key) for key in ("value", "target", "unit"))
+    # To Python true is 1: a target of another type is another one.
     same_type = isinstance(target, bool) == isinstance(spec.target, bool)
-    if not same_type or target != spec.target or one.get("unit") != spec.unit:
-        given = f"{one.get('target')} {one.get('unit')}"
-        yield f"{spec.name}: target {given}; CONTRACT §3 has {spec.expected}"
-    if one.get("healthy") is not spec.is_healthy(value):
-        yield f"{spec.name}: healthy is {one.get('healthy')} with the value {value!r}"
+    if not same_type or target != spec.target or unit != spec.unit:
+        yield f"{spec.name}: target {target} {unit}; CONTRACT §3 has {spec.expected}"
+    if (claim := entry.get("healthy")) is not spec.is_healthy(value):
+        yield f"{spec.name}: healthy is {claim} with the value {value!r}"
     if not spec.is_healthy(value):
         shown = "no value" if value is None else repr(value)
-        yield f"{spec.name}: {shown}, expected {spec.expected}: {one.get('detail')}"
-    if one.get("provenance") not in ("measured", "declared"):
-        yield f"{spec.name}: provenance {one.get('provenance')!r}; expected measured or declared"
-    elif real and one["provenance"] == "declared":
-        yield f"{spec.name}: declared ({one.get('source')}); a real run wants it measured"
-    yield from _judge_instant(spec.name, one.get("sampled_utc"), since=since, until=until)
+        yield f"{spec.name}: {shown}, expected {spec.expected}: {entry.get('detail')}"
+    provenance = entry.get("provenance")
+    if provenance not in ("measured", "declared"):
+        yield f"{spec.name}: provenance {provenance!r}; expected measured or declared"
+    elif real and provenance == "declared":
+        yield f"{spec.name}: declared ({entry.get('source')}); a real run wants it measured"
 
 
-def _judge_instant(name: str, text: Any, *, since: float, until: float) -> Iterator[str]:
+def _instant_findings(
+    name: str, entry: Mapping[str, Any], *, since: float, until: float
+) -> Iterator[str]:
+    text = entry.get("sampled_utc")
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)  # type: ignore[arg-type]
         sampled = moment.timestamp() if moment.tzinfo else math.nan
     except (TypeError, ValueError):
         sampled = math.nan
@@ -320,37 +309,18 @@ def _judge_instant(name: str, text: Any, *, since: float, until: float) -> Itera
         )
 
 
-def _recomputed(one: Mapping[str, Any]) -> bool:
-    spec = SLIS.get(str(one.get("name")))
-    return spec is not None and spec.is_healthy(one.get("value"))
-
-
-def _missing(
-    names: Iterable[Any], metadata: Mapping[str, Any], *, rehearsal: bool
-) -> Iterator[str]:
-    given = set(names)
+def _gaps(names: list[str], metadata: Mapping[str, Any], *, rehearsal: bool) -> Iterator[str]:
     absent = metadata.get("not_in_this_environment")
     if not isinstance(absent, list):
         yield "metadata.not_in_this_environment is missing"
         absent = []
-    excused = {one.name for one in _SPECS if rehearsal and not one.in_twin and one.name in absent}
     for spec in _SPECS:
-        if spec.core and spec.name not in given | excused:
+        is_excused = rehearsal and not spec.in_twin and spec.name in absent
+        if spec.core and spec.name not in names and not is_excused:
             yield f"{spec.name} is missing"
 
 
-def _typed(spec: SliSpec, text: str) -> float | str | bool | None:
-    if spec.words == (True, False):
-        return {"true": True, "false": False}.get(text)
-    if spec.words:
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _shown(value: float | str | bool) -> str:
+def _shown(value: SliValue) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, int | float) else value

@@ -1,34 +1,38 @@
-"""Measure the readiness SLIs: the engine's metrics page, Redis, alive and SLI commands."""
+"""Measure the readiness SLIs: the engine's metrics page, Redis, PostgreSQL, the pipeline, commands."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
+from ctp_runbook.gates.gate import REHEARSAL
 from ctp_runbook.gates.readiness import (
     SLIS,
     Readiness,
     SliReading,
     SliSpec,
+    SliValue,
     declared_readings,
-    not_measured,
+    measured,
 )
-from ctp_runbook.gates.readiness_pipeline import PipelineSources, pipeline_readings
-from ctp_runbook.host.process import end_group
+from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
+from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
-from ctp_runbook.record.journal import utc_text
+from ctp_runbook.probes.postgres import PostgresDoor
+from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
+from ctp_runbook.record.samples import split_series
 from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, group_buckets
 
-__all__ = ["REHEARSAL_PROFILE", "ReadinessSources", "measure"]
+__all__ = ["ReadinessSources", "measure"]
 
-REHEARSAL_PROFILE = "rehearsal"
 _QUERY_P99 = "quant_hft_ctp_query_latency_p99_ms"
 _QUERIES = "quant_hft_ctp_query_latency_seconds"
 _VIOLATIONS = "quant_hft_query_rate_violation_total"
@@ -43,7 +47,13 @@ _FAMILIES = (
 )
 _UNCLASSIFIED = ("", "unknown", "unclassified")
 _LOOK_SECONDS = 0.25
-_WORDS = {"true": True, "false": False}
+_TABLE = "trading_core.orders"
+_TOPIC = f"quant_hft_pg.{_TABLE}"
+_NEWEST = f"SELECT extract(epoch FROM max(updated_at)) * 1000 FROM {_TABLE}"
+_INGEST = (
+    "SELECT quantile(0.99)(dateDiff('millisecond', event_time, ingested_at)), count() "
+    "FROM quant_hft.market_ticks WHERE ingested_at > now64(3) - INTERVAL 60 SECOND"
+)
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,8 @@ class ReadinessSources:
 
     ``commands`` maps an SLI to a command that prints its value. The bridge chain is complete
     when Redis has a client of every name in ``bridge_clients`` and every key of
-    ``bridge_keys`` at its value. The p99 is that of the next
-    queries, which are waited for ``window_seconds`` at most.
+    ``bridge_keys`` at its value. The p99 is that of the next queries, which are waited for
+    ``window_seconds`` at most. CDC lag needs PostgreSQL and Kafka.
     """
 
     environment: str
@@ -65,11 +75,18 @@ class ReadinessSources:
     bridge_clients: tuple[str, ...] = ()
     bridge_keys: Mapping[str, str] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
-    pipeline: PipelineSources = field(default_factory=PipelineSources)
+    bootstrap_servers: str = ""
+    clickhouse: ClickHouseDoor | None = None
+    postgres: PostgresDoor | None = None
     seconds: float = 5.0
     window_seconds: float = 10.0
     cwd: Path = Path()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @property
+    def running(self) -> Running:
+        """How its commands run."""
+        return {"cwd": self.cwd, "env": self.environ, "seconds": self.seconds}
 
 
 def measure(sources: ReadinessSources) -> Readiness:
@@ -82,20 +99,18 @@ def measure(sources: ReadinessSources) -> Readiness:
             Problem("command line", 0, "--sli-cmd", name, ", ".join(SLIS), "name an SLI")
             for name in unknown
         )
-    declared = {one.name: one for one in declared_readings(sources.declared)}
-    measured = {one.name: one for one in _measured(sources)}
-    found = {**declared, **measured}
-    absent = tuple(spec.name for spec in SLIS.values() if _is_absent(spec, sources, found))
-    readings = tuple(
-        found.get(name) or not_measured(name, detail=_remedy(name))
-        for name, spec in SLIS.items()
-        if name not in absent and (spec.core or name in found)
-    )
+    own = (*declared_readings(sources.declared), *_measured(sources))
+    readings = {reading.name: reading for reading in own}
+    missing = [spec for spec in SLIS.values() if spec.name not in readings]
+    absent = [spec.name for spec in missing if sources.profile == REHEARSAL and not _on_twin(spec)]
+    for spec in missing:
+        if spec.core and spec.name not in absent:
+            readings[spec.name] = measured(spec.name, None, detail=_remedy(spec.name), source="")
     return Readiness(
-        readings=readings,
+        readings=tuple(readings[name] for name in SLIS if name in readings),
         environment=sources.environment,
         profile=sources.profile,
-        absent=absent,
+        absent=tuple(absent),
         metadata={
             "host": socket.gethostname(),
             "run_id": sources.environ.get("CTP_RUN_ID", ""),
@@ -104,9 +119,8 @@ def measure(sources: ReadinessSources) -> Readiness:
     )
 
 
-def _is_absent(spec: SliSpec, sources: ReadinessSources, found: Mapping[str, SliReading]) -> bool:
-    lacks = not spec.core or not spec.in_twin
-    return sources.profile == REHEARSAL_PROFILE and lacks and spec.name not in found
+def _on_twin(spec: SliSpec) -> bool:
+    return spec.core and spec.in_twin
 
 
 def _remedy(name: str) -> str:
@@ -117,42 +131,54 @@ def _remedy(name: str) -> str:
     )
 
 
-def _measured(sources: ReadinessSources) -> Iterable[SliReading]:
+# A value, None where there is none, and what is to be said of it.
+_Answer = tuple[SliValue | None, str]
+
+
+def _reading(name: str, source: str, ask: Callable[[], _Answer]) -> SliReading:
+    try:
+        value, detail = ask()
+    except ProbeError as error:
+        value, detail = None, str(error)
+    if value is not None and not SLIS[name].is_value(value):
+        value, detail = None, f"{detail}: {value} is no value of it"
+    return measured(name, value, detail=detail, source=source)
+
+
+def _measured(sources: ReadinessSources) -> Iterator[SliReading]:
     if sources.metrics_url:
         yield from _engine(sources)
     if sources.redis_url:
         yield from _redis(sources)
-    if sources.alive_command:
-        yield _alive(sources)
-    yield from pipeline_readings(sources.pipeline)
+    if command := sources.alive_command:
+        alive = partial(_alive, command, sources.running)
+        yield _reading("quant_hft_core_process_alive", "alive command", alive)
+    yield from _pipeline(sources)
     for name, command in sources.commands.items():
-        yield _by_command(name, command, sources)
+        yield _reading(name, "SLI command", partial(_printed, SLIS[name], command, sources.running))
 
 
 # --- the engine's metrics page ----------------------------------------------------
 
+_Page = Mapping[str, float]
 
-def _engine(sources: ReadinessSources) -> Iterable[SliReading]:
-    from ctp_runbook.probes.redis import shown_url
 
+def _engine(sources: ReadinessSources) -> Iterator[SliReading]:
     source = f"GET {shown_url(sources.metrics_url)}"
     try:
         before = scrape(sources.metrics_url, families=_FAMILIES, seconds=sources.seconds)
         page = _after_a_query(sources, before)
     except ProbeError as error:
         for name in _FROM_PAGE:
-            yield not_measured(name, detail=str(error), source=source)
+            yield measured(name, None, detail=str(error), source=source)
         return
-    published = _sum(page, _PUBLISHED) is not None
-    for name, read in (_FROM_PAGE | (_PUBLISHER if published else {})).items():
-        value, detail = read(page, before)
-        if value is not None and not SLIS[name].is_value(value):
-            value, detail = None, f"{detail}: {value} is no value of it"
-        yield SliReading(name, value, "measured", detail, source, utc_text())
+    is_publisher = _total(page, _PUBLISHED) is not None
+    for name, read in (_FROM_PAGE | (_FROM_PUBLISHER if is_publisher else {})).items():
+        yield _reading(name, source, partial(read, page, before))
 
 
-def _after_a_query(sources: ReadinessSources, before: Mapping[str, float]) -> dict[str, float]:
-    """The page once the engine has queried again, or when ``window_seconds`` are over."""
+def _after_a_query(sources: ReadinessSources, before: _Page) -> dict[str, float]:
+    """Return the page once the engine has queried again, or when ``window_seconds`` are over."""
     end = time.monotonic() + sources.window_seconds
     while True:
         time.sleep(_LOOK_SECONDS)
@@ -161,7 +187,7 @@ def _after_a_query(sources: ReadinessSources, before: Mapping[str, float]) -> di
             return page
 
 
-def _has_queried(page: Mapping[str, float], before: Mapping[str, float]) -> bool:
+def _has_queried(page: _Page, before: _Page) -> bool:
     """True as well where waiting for longer mends nothing: the histogram is none."""
     try:
         return bool(_recent_queries(page, before))
@@ -169,8 +195,8 @@ def _has_queried(page: Mapping[str, float], before: Mapping[str, float]) -> bool
         return True
 
 
-def _recent_queries(page: Mapping[str, float], before: Mapping[str, float]) -> dict[float, float]:
-    """Bucket counts of the queries made between the two pages; empty for none.
+def _recent_queries(page: _Page, before: _Page) -> dict[float, float]:
+    """Return the bucket counts of the queries made between the two pages; empty for none.
 
     Raises ProbeError for a page whose histogram is none, or that says less than the one before.
     """
@@ -183,205 +209,204 @@ def _recent_queries(page: Mapping[str, float], before: Mapping[str, float]) -> d
     return recent if recent and recent[max(recent)] > 0 else {}
 
 
-_Page = Mapping[str, float]
-_Read = tuple[float | None, str]
-
-
-def _query_p99_ms(page: _Page, before: _Page) -> _Read:
-    try:
-        if not _buckets(page):
-            return None, f"{_QUERIES} is not on the page"
-        recent = _recent_queries(page, before)
-    except ProbeError as error:
-        return None, str(error)
-    found = bucket_quantile(recent, quantile=0.99)
-    if found is None:
+def _query_p99_ms(page: _Page, before: _Page) -> _Answer:
+    if not _buckets(page):
+        return None, f"{_QUERIES} is not on the page"
+    recent = _recent_queries(page, before)
+    quantile = bucket_quantile(recent, quantile=0.99)
+    if quantile is None:
         return None, "the engine made no query while it was watched: no latency is proved"
-    told = f"p99 of {recent[max(recent)]:g} queries just now"
-    p99 = round(found.value * 1000, 3)
-    if not found.is_over:
-        return p99, told
-    told += f" is more than {p99:g} ms, above the widest bucket of {_QUERIES}"
+    words = f"p99 of {recent[max(recent)]:g} queries just now"
+    p99 = round(quantile.value * 1000, 3)
+    if not quantile.is_over:
+        return p99, words
+    words += f" is more than {p99:g} ms, above the widest bucket of {_QUERIES}"
     # A number says no more than itself: up to the target, the bound would be read as healthy.
-    return (None if SLIS[_QUERY_P99].is_healthy(p99) else p99), told
+    return (None if SLIS[_QUERY_P99].is_healthy(p99) else p99), words
 
 
 def _buckets(page: _Page) -> dict[float, float]:
-    """Counts by bucket bound; empty where there are none. Raises ProbeError for no histogram."""
-    from ctp_runbook.record.samples import split_series
-
-    # In the order of their keys: floats add up differently in another one.
-    series = [(split_series(key), value) for key, value in sorted(page.items())]
-    own = [(labels, n) for (name, labels), n in series if name == f"{_QUERIES}_bucket"]
-    if not own:
+    """Return counts by bucket bound; none where there are none. ProbeError for no histogram."""
+    series = _series(page, f"{_QUERIES}_bucket")
+    if not series:
         return {}
-    buckets = group_buckets(enumerate(labels for labels, _ in own))
-    counts = {bound: sum(own[at][1] for at in places) for bound, places in buckets.groups}
+    buckets = group_buckets(enumerate(labels for labels, _ in series))
+    counts = {bound: sum(series[at][1] for at in places) for bound, places in buckets.groups}
     fault = buckets.fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
     if fault := fault or counts_fault(counts):
         raise ProbeError(f"{_QUERIES} has no value: {fault}")
     return counts
 
 
-def _flow_control_hits(page: _Page, before: _Page) -> _Read:
-    total = _sum(page, _VIOLATIONS)
-    return total, "queries refused (-2, -3) since the engine's start" if total is not None else (
-        f"{_VIOLATIONS} is not on the page"
-    )
+def _series(page: _Page, family: str) -> list[tuple[Mapping[str, str], float]]:
+    # In the order of their keys: floats add up differently in another one.
+    split = ((*split_series(key), value) for key, value in sorted(page.items()))
+    return [(labels, value) for name, labels, value in split if name == family]
 
 
-def _recovery_rate(page: _Page, before: _Page) -> _Read:
-    recovered, connected = _sum(page, _RECONNECTS), _sum(page, _CONNECTED)
-    if recovered is None or connected is None:
-        return None, f"{_RECONNECTS} or {_CONNECTED} is not on the page"
-    lost = 0.0 if connected >= 1 else 1.0
-    told = f"{recovered:g} sessions came back, {lost:g} is lost now"
-    return (recovered / (recovered + lost) if recovered + lost else 1.0), told
-
-
-def _classified_ratio(page: _Page, before: _Page) -> _Read:
-    from ctp_runbook.record.samples import split_series
-
-    total, classified = 0.0, 0.0
-    series = [(split_series(key), value) for key, value in page.items()]
-    rejects = [(labels, value) for (name, labels), value in series if name == _REJECTS]
-    if not rejects or any(math.isnan(value) for _, value in rejects):
-        return None, f"{_REJECTS} is not on the page"
-    for labels, value in rejects:
-        total += value
-        if labels.get("reason", "").lower() not in _UNCLASSIFIED:
-            classified += value
-    if total == 0:
-        return 1.0, "no reject since the engine's start: none is left unclassified"
-    return classified / total, f"{classified:g} of {total:g} rejects carry a reason"
-
-
-def _sum(page: _Page, family: str) -> float | None:
-    from ctp_runbook.record.samples import split_series
-
-    values = [value for key, value in page.items() if split_series(key)[0] == family]
+def _total(page: _Page, family: str) -> float | None:
+    """Return the sum of a family; None where it is not there, or one of it is no number."""
+    values = [value for _, value in _series(page, family)]
     return sum(values) if values and not any(map(math.isnan, values)) else None
 
 
-def _publish_rate(page: _Page, before: _Page) -> _Read:
-    from ctp_runbook.record.samples import split_series
+def _flow_control_hits(page: _Page, before: _Page) -> _Answer:
+    if (hits := _total(page, _VIOLATIONS)) is None:
+        return None, f"{_VIOLATIONS} is not on the page"
+    return hits, "queries refused (-2, -3) since the engine's start"
 
-    series = [(split_series(key), value) for key, value in page.items()]
-    counts = {labels.get("result"): n for (name, labels), n in series if name == _PUBLISHED}
-    total = sum(counts.values())
-    if not total:
+
+def _recovery_rate(page: _Page, before: _Page) -> _Answer:
+    recovered, connected = _total(page, _RECONNECTS), _total(page, _CONNECTED)
+    if recovered is None or connected is None:
+        return None, f"{_RECONNECTS} or {_CONNECTED} is not on the page"
+    lost = 0.0 if connected >= 1 else 1.0
+    rate = recovered / (recovered + lost) if recovered + lost else 1.0
+    return rate, f"{recovered:g} sessions came back, {lost:g} is lost now"
+
+
+def _classified_ratio(page: _Page, before: _Page) -> _Answer:
+    total = _total(page, _REJECTS)
+    if total is None:
+        return None, f"{_REJECTS} is not on the page"
+    if total == 0:
+        return 1.0, "no reject since the engine's start: none is left unclassified"
+    series = ((labels.get("reason", "").lower(), n) for labels, n in _series(page, _REJECTS))
+    classified = sum(count for reason, count in series if reason not in _UNCLASSIFIED)
+    return classified / total, f"{classified:g} of {total:g} rejects carry a reason"
+
+
+def _publish_rate(page: _Page, before: _Page) -> _Answer:
+    counts = {labels.get("result"): count for labels, count in _series(page, _PUBLISHED)}
+    if not (total := sum(counts.values())):
         return None, "nothing was published since the engine's start: no rate is proved"
-    return counts.get("ok", 0.0) / total, f"{counts.get('ok', 0.0):g} of {total:g} records"
+    ok = counts.get("ok", 0.0)
+    return ok / total, f"{ok:g} of {total:g} records"
 
 
-def _spool_backlog(page: _Page, before: _Page) -> _Read:
-    waiting = _sum(page, _SPOOL)
-    return waiting, f"{_SPOOL} of the page" if waiting is not None else f"{_SPOOL} is not there"
+def _spool_backlog(page: _Page, before: _Page) -> _Answer:
+    if (waiting := _total(page, _SPOOL)) is None:
+        return None, f"{_SPOOL} is not there"
+    return waiting, f"{_SPOOL} of the page"
 
 
-# Of an engine that publishes to Kafka.
-_PUBLISHER: dict[str, Callable[[_Page, _Page], _Read]] = {
-    "quant_hft_kafka_publish_success_rate": _publish_rate,
-    "quant_hft_kafka_spool_backlog": _spool_backlog,
-}
-_FROM_PAGE: dict[str, Callable[[_Page, _Page], _Read]] = {
+_FROM_PAGE: dict[str, Callable[[_Page, _Page], _Answer]] = {
     _QUERY_P99: _query_p99_ms,
     "quant_hft_ctp_flow_control_hits": _flow_control_hits,
     "quant_hft_ctp_disconnect_recovery_success_rate": _recovery_rate,
     "quant_hft_ctp_reject_classified_ratio": _classified_ratio,
+}
+# Of an engine that publishes to Kafka.
+_FROM_PUBLISHER: dict[str, Callable[[_Page, _Page], _Answer]] = {
+    "quant_hft_kafka_publish_success_rate": _publish_rate,
+    "quant_hft_kafka_spool_backlog": _spool_backlog,
 }
 
 
 # --- Redis, commands --------------------------------------------------------------
 
 
-def _redis(sources: ReadinessSources) -> Iterable[SliReading]:
-    from ctp_runbook.probes.redis import look_at_redis, shown_url
-
+def _redis(sources: ReadinessSources) -> Iterator[SliReading]:
     health, chain = "quant_hft_storage_redis_health", "quant_hft_strategy_bridge_chain_integrity"
-    source = f"PING, INFO {shown_url(sources.redis_url)}"
-    wants_chain = bool(sources.bridge_clients or sources.bridge_keys)
+    shown = shown_url(sources.redis_url)
+    names = [health, *([chain] if sources.bridge_clients or sources.bridge_keys else [])]
     try:
         look = look_at_redis(sources.redis_url, seconds=sources.seconds, keys=sources.bridge_keys)
     except ProbeError as error:
-        for name in (health, *((chain,) if wants_chain else ())):
-            yield not_measured(name, detail=str(error), source=source)
+        source = f"PING, INFO {shown}"
+        for name in names:
+            yield measured(name, None, detail=str(error), source=source)
         return
     word = "healthy" if look.is_healthy else "unhealthy"
-    yield SliReading(health, word, "measured", look.sentence, source, utc_text())
-    if not wants_chain:
-        return
-    missing = [f"no client {one}" for one in sources.bridge_clients if one not in look.clients]
-    missing += [
-        f"{key} is {look.keys[key]!r}, expected {value!r}"
-        for key, value in sources.bridge_keys.items()
-        if look.keys[key] != value
-    ]
-    parts = [*sources.bridge_clients, *(f"{k}={v}" for k, v in sources.bridge_keys.items())]
-    detail = "; ".join(missing) or f"seen: {', '.join(parts)}"
-    word = "incomplete" if missing else "complete"
-    source = f"CLIENT LIST, GET {shown_url(sources.redis_url)}"
-    yield SliReading(chain, word, "measured", detail, source, utc_text())
+    yield measured(health, word, detail=look.sentence, source=f"PING, INFO {shown}")
+    if chain in names:
+        gaps = list(_gaps_in_chain(look, sources))
+        keys = (f"{key}={value}" for key, value in sources.bridge_keys.items())
+        detail = "; ".join(gaps) or f"seen: {', '.join([*sources.bridge_clients, *keys])}"
+        word = "incomplete" if gaps else "complete"
+        yield measured(chain, word, detail=detail, source=f"CLIENT LIST, GET {shown}")
 
 
-def _alive(sources: ReadinessSources) -> SliReading:
-    """Exit 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
-    name = "quant_hft_core_process_alive"
+def _gaps_in_chain(look: RedisLook, sources: ReadinessSources) -> Iterator[str]:
+    for client in sources.bridge_clients:
+        if client not in look.clients:
+            yield f"no client {client}"
+    for key, value in sources.bridge_keys.items():
+        if look.keys[key] != value:
+            yield f"{key} is {look.keys[key]!r}, expected {value!r}"
+
+
+def _alive(command: str, running: Running) -> _Answer:
+    """Ask the alive command: 0 alive, 1 gone, anything else could not tell (CONTRACT §1)."""
+    code, _ = run_probe(command, **running)
+    value = {0: True, 1: False}.get(_in_time(code, running))
+    remark = ": could not tell (0 is alive, 1 is gone)" if value is None else ""
+    return value, f"exit {code}{remark}"
+
+
+def _printed(spec: SliSpec, command: str, running: Running) -> _Answer:
+    """Take the last word a command prints, if it exits 0."""
+    code, output, _ = run_probe_apart(command, **running)
+    text = " ".join(output.decode(errors="replace").split()[-1:])
+    value = spec.read(text)
+    if _in_time(code, running) != 0 or value is None:
+        return None, f"exit {code}, printed {text[:40]!r}; expected exit 0, {spec.range}"
+    return value, "exit 0"
+
+
+def _in_time(code: int | None, running: Running) -> int:
+    if code is None:
+        raise ProbeError(f"the command did not end within {running['seconds']:g} s")
+    return code
+
+
+# --- the pipeline -----------------------------------------------------------------
+
+
+def _pipeline(sources: ReadinessSources) -> Iterator[SliReading]:
+    """Read each SLI whose source is named: PostgreSQL, CDC into Kafka, ingest into ClickHouse."""
+    seconds = sources.seconds
+    if door := sources.postgres:
+        health = partial(_postgres_health, door, seconds)
+        yield _reading("quant_hft_storage_timescale_health", door.shown, health)
+    if door and (servers := sources.bootstrap_servers):
+        where = f"max(updated_at) of {_TABLE} at {door.shown}, newest of {_TOPIC} at {servers}"
+        lag = partial(_cdc_lag, door, servers, seconds)
+        yield _reading("quant_hft_cdc_lag_seconds", where, lag)
+    if target := sources.clickhouse:
+        where = f"{_INGEST} at {target.shown}"
+        ingest = partial(_ingest_lag, target, seconds)
+        yield _reading("quant_hft_clickhouse_ingest_lag_seconds", where, ingest)
+
+
+def _postgres_health(door: PostgresDoor, seconds: float) -> _Answer:
+    query = "SELECT pg_is_in_recovery(), current_setting('server_version')"
+    with door.open(seconds=seconds) as connection:
+        [(is_standby, version)] = connection.execute(query).fetchall()
+    if is_standby:
+        return "unhealthy", f"PostgreSQL {version} is a standby, expected the primary"
+    return "healthy", f"PostgreSQL {version} answers and is the primary"
+
+
+def _cdc_lag(door: PostgresDoor, servers: str, seconds: float) -> _Answer:
+    """Compare by record time: the newest order with the newest change in Kafka."""
+    from ctp_runbook.probes.kafka import newest_record
+
+    with door.open(seconds=seconds) as connection:
+        [(written_ms,)] = connection.execute(_NEWEST).fetchall()
+    if written_ms is None:
+        return None, f"{_TABLE} has no row: no lag is proved; fly a canary (`infra canary`)"
+    record = newest_record(servers, _TOPIC, seconds=seconds)
     try:
-        code, _ = _run(sources.alive_command, sources)
-    except ProbeError as error:
-        return not_measured(name, detail=str(error), source="alive command")
-    detail = f"exit {code}"
-    value = {0: True, 1: False}.get(code)
-    if value is None:
-        detail += ": could not tell (0 is alive, 1 is gone)"
-    return SliReading(name, value, "measured", detail, "alive command", utc_text())
+        seen_ms = float(json.loads(record or b"")["__source_ts_ms"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ProbeError(f"topic {_TOPIC}: newest record {record!r:.60} has no time") from error
+    lag = max(0.0, float(written_ms) - seen_ms) / 1000
+    return round(lag, 3), "newest order written against newest change in Kafka"
 
 
-def _by_command(name: str, command: str, sources: ReadinessSources) -> SliReading:
-    """The last word a command prints, if it exits 0."""
-    spec, source = SLIS[name], "SLI command"
-    try:
-        code, output = _run(command, sources)
-    except ProbeError as error:
-        return not_measured(name, detail=str(error), source=source)
-    text = output.split()[-1] if output.strip() else ""
-    value = _value(spec, text)
-    if code != 0 or value is None:
-        detail = f"exit {code}, printed {text[:40]!r}; expected exit 0, {spec.range}"
-        return not_measured(name, detail=detail, source=source)
-    return SliReading(name, value, "measured", "exit 0", source, utc_text())
-
-
-def _value(spec: SliSpec, text: str) -> float | str | bool | None:
-    value: float | str | bool
-    if spec.words:
-        value = _WORDS.get(text, text)
-    else:
-        try:
-            value = float(text)
-        except ValueError:
-            return None
-    return value if spec.is_value(value) else None
-
-
-def _run(command: str, sources: ReadinessSources) -> tuple[int, str]:
-    """Exit code and output of a command; one that does not end in time is ended, group and all."""
-    child = subprocess.Popen(
-        ["bash", "-c", command],
-        cwd=sources.cwd,
-        env=dict(sources.environ),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    with child:
-        try:
-            output, _ = child.communicate(timeout=sources.seconds)
-        except subprocess.TimeoutExpired as error:
-            end_group(child.pid, term_grace=0.5, kill_grace=1.0)
-            raise ProbeError(f"the command did not end within {sources.seconds:g} s") from error
-    return child.returncode, output
+def _ingest_lag(door: ClickHouseDoor, seconds: float) -> _Answer:
+    delay = ingest_delay_ms(door, _INGEST, seconds=seconds)
+    if delay is None:
+        return None, "no tick came in during the last minute: no lag is proved"
+    return round(delay / 1000, 3), "p99 of the ticks of the last minute"

@@ -7,14 +7,7 @@ from collections.abc import Callable, Mapping
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.gates.context import GateContext
-from ctp_runbook.gates.gate import (
-    GateOptions,
-    GateResult,
-    GateStep,
-    Task,
-    observing,
-    perform,
-)
+from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep, perform
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.gate_table import GATES, Gate, find_gate
 from ctp_runbook.plan.plugins import load_named
@@ -37,28 +30,24 @@ def run_gate(
         raise RunRefused(f"no gate is named {name!r}; there are {', '.join(GATES)}")
     context = GateContext.of(options, environ=os.environ if environ is None else environ, tell=tell)
     # A gate imports only what it needs, and only when it is run.
-    tasks = _given(options) if options.observers else load_named(gate.performer)(context)
-    if not tasks:
-        steps: tuple[GateStep, ...] = (_without_task(gate, options),)
-    else:
-        steps = perform(tasks, execute=options.execute, probe=options.probe)
-    return context.redacted(GateResult(gate, not options.execute, steps))
+    tasks = load_named(gate.performer)(context)
+    steps = perform(tasks, execute=options.execute, probe=options.probe)
+    # Redacted here, once: whatever a task says goes to evidence and terminal from this result.
+    result = GateResult(gate, not options.execute, steps or (_step_without_task(gate, options),))
+    return context.redacted(result)
 
 
-def _given(options: GateOptions) -> tuple[Task, ...]:
-    return tuple(observing(one) for one in options.observers)
-
-
-def _without_task(gate: Gate, options: GateOptions) -> GateStep:
-    """Nothing to ask: the twin has no such component; anywhere else that is a failure."""
+def _step_without_task(gate: Gate, options: GateOptions) -> GateStep:
+    """Return what to say where nobody is to be asked: in the twin skipped, elsewhere a failure."""
     name = f"observe_{gate.component}"
     if options.is_rehearsal and gate.is_optional_in_twin:
         reason = f"not in this environment: the rehearsal twin has no {gate.component} yet"
         return GateStep(name, StepStatus.SKIPPED, 0.0, f"no {gate.component} to ask", reason=reason)
     flag = gate.address or f"--endpoint {gate.component}=URL"
     status = StepStatus.FAILED if options.execute or options.probe else StepStatus.SIMULATED_OK
+    question = f"no observer for {gate.component}"
     reason = (
-        f"no observer for {gate.component} under profile {options.profile or '(none)'}; "
-        f"name it with {flag}: nothing unobserved passes"
+        f"{question} under profile {options.profile or '(none)'}; name it with {flag}: nothing "
+        "unobserved passes"
     )
-    return GateStep(name, status, 0.0, f"no observer for {gate.component}", reason=reason)
+    return GateStep(name, status, 0.0, question, reason=reason)

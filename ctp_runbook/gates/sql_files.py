@@ -19,10 +19,13 @@ _CREATE = re.compile(
     r"CREATE\s+(DATABASE|TABLE|MATERIALIZED\s+VIEW|VIEW)\s+IF\s+NOT\s+EXISTS\s+([\w.`]+)", re.I
 )
 _ADDITIVE = re.compile(r"ALTER\s+TABLE\s+[\w.`]+\s+ADD\s+COLUMN\s+IF\s+NOT\s+EXISTS\s", re.I)
-_CLAUSES = "ENGINE|PARTITION BY|PRIMARY KEY|ORDER BY|SAMPLE BY|TTL|SETTINGS|COMMENT"
+_CLAUSE = re.compile(
+    r"\b(ENGINE|PARTITION\s+BY|PRIMARY\s+KEY|ORDER\s+BY|SAMPLE\s+BY|TTL|SETTINGS|COMMENT)\b", re.I
+)
 _AFTER_TYPE = re.compile(r"\s(DEFAULT|MATERIALIZED|ALIAS|EPHEMERAL|CODEC|TTL|COMMENT)\b", re.I)
 _NO_COLUMN = re.compile(r"(INDEX|CONSTRAINT|PROJECTION|PRIMARY\s+KEY)\s", re.I)
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^'\\]|\\.|'')*'|`[^`]*`|.", re.S)
+_EXPECTED = "CREATE … IF NOT EXISTS, or ALTER TABLE … ADD COLUMN IF NOT EXISTS: migrations only add"
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,10 @@ class Statement:
         return "VIEW" in self.kind
 
     def on_twin(self) -> Statement:
-        """A queue as the twin has it: its engine Null, filled by the ingester."""
+        """Return a queue as the twin has it: its engine Null, filled by the ingester."""
         if self.engine != "Kafka":
             return self
-        head = self.text[: re.search(r"\bENGINE\s*=", self.text, re.I).start()]  # type: ignore[union-attr]
+        head = re.split(r"\bENGINE\s*=", self.text, maxsplit=1, flags=re.I)[0]
         return replace(self, text=f"{head}ENGINE = Null", engine="Null", settings=())
 
 
@@ -84,18 +87,18 @@ class SqlFile:
 
 
 def load_sql(folder: Path) -> tuple[SqlFile, ...]:
-    """The files of a folder in name order. Raises ConfigError with every problem."""
+    """Read the files of a folder in name order. Raises ConfigError with every problem."""
     files, problems = list[SqlFile](), list[Problem]()
     for path in sorted(folder.glob("*.sql")):
         try:
-            texts = list(_split(path.read_text(encoding="utf-8")))
+            texts = list(_parts(path.read_text(encoding="utf-8"), ";"))
         except (OSError, ValueError) as error:
             problems.append(_problem(path, "no text", str(error)))
             continue
         bad = [text for text in texts if not (_CREATE.match(text) or _ADDITIVE.match(text))]
         problems += [_problem(path, repr(" ".join(text.split())[:60]), _EXPECTED) for text in bad]
-        statements = tuple(_parse(text) for text in texts if _CREATE.match(text))
-        files.append(SqlFile(path, statements, tuple(t for t in texts if _ADDITIVE.match(t))))
+        creates = tuple(_parse(text, head) for text in texts if (head := _CREATE.match(text)))
+        files.append(SqlFile(path, creates, tuple(filter(_ADDITIVE.match, texts))))
     if not files and not problems:
         problems.append(_problem(folder, "no *.sql", "the schema's files"))
     if problems:
@@ -103,64 +106,51 @@ def load_sql(folder: Path) -> tuple[SqlFile, ...]:
     return tuple(files)
 
 
-_EXPECTED = "CREATE … IF NOT EXISTS, or ALTER TABLE … ADD COLUMN IF NOT EXISTS: migrations only add"
-
-
 def _problem(path: Path, found: str, expected: str) -> Problem:
     return Problem(str(path), 0, "", found, expected, "mend the file")
 
 
 def squeezed(text: str) -> str:
-    """An expression without what may be written otherwise: blanks, backticks, outer brackets."""
+    """Return an expression without what may be written otherwise: blanks, backticks, brackets
+    around all of it."""
     bare = re.sub(r"[\s`]+", "", text)
-    while bare.startswith("(") and _closing(bare, 0) == len(bare) - 1:
+    while bare.startswith("(") and _closing(bare) == len(bare) - 1:
         bare = bare[1:-1]
     return bare
 
 
-def _split(text: str) -> Iterator[str]:
-    """Statements without comments and semicolons."""
-    part = ""
-    for token in _TOKEN.findall(text):
-        if token.startswith(("--", "/*")):
-            part += " "
-        elif token == ";":
-            yield from filter(None, [part.strip()])
-            part = ""
-        else:
-            part += token
-    yield from filter(None, [part.strip()])
+# --- statements -------------------------------------------------------------------
 
 
-def _parse(text: str) -> Statement:
-    head = _CREATE.match(text)
-    assert head is not None
+def _parse(text: str, head: re.Match[str]) -> Statement:
     kind, name = " ".join(head[1].upper().split()), head[2].replace("`", "")
-    rest = text[head.end() :].strip()
-    if kind == "DATABASE":
-        return Statement(text, kind, name)
-    if "VIEW" in kind:
+    statement, rest = Statement(text, kind, name), text[head.end() :].strip()
+    if statement.is_view:
         into = re.match(r"TO\s+([\w.`]+)", rest, re.I)
         select = re.search(r"\bAS\s+(?=(SELECT|WITH)\b)", rest, re.I)
-        target = into[1].replace("`", "") if into else ""
-        return Statement(
-            text, kind, name, target=target, select=rest[select.end() :] if select else ""
+        return replace(
+            statement,
+            target=into[1].replace("`", "") if into else "",
+            select=rest[select.end() :] if select else "",
         )
-    return _parse_table(Statement(text, kind, name), rest)
+    return statement if kind == "DATABASE" else _with_table(statement, rest)
 
 
-def _parse_table(statement: Statement, rest: str) -> Statement:
-    end = _closing(rest, 0) if rest.startswith("(") else -1
-    columns = tuple(map(_column, _listed(rest[1:end]))) if end > 0 else ()
-    clauses = dict(_clauses(rest[end + 1 :]))
-    engine = clauses.get("ENGINE", "").lstrip("= ").strip()
-    settings = (pair.partition("=") for pair in _listed(clauses.get("SETTINGS", "")))
+def _with_table(statement: Statement, rest: str) -> Statement:
+    end = _closing(rest) if rest.startswith("(") else -1
+    columns = map(_column, _parts(rest[1:end], ",")) if end > 0 else ()
+    # Behind the columns: keyword, clause, keyword, clause.
+    _, *clauses = _CLAUSE.split(rest[end + 1 :])
+    keywords = (" ".join(word.upper().split()) for word in clauses[::2])
+    by_keyword = {word: text.strip() for word, text in zip(keywords, clauses[1::2], strict=True)}
+    engine = by_keyword.get("ENGINE", "").lstrip("= ")
+    settings = (pair.partition("=") for pair in _parts(by_keyword.get("SETTINGS", ""), ","))
     return replace(
         statement,
-        columns=tuple(one for one in columns if one is not None),
+        columns=tuple(column for column in columns if column is not None),
         engine=engine.partition("(")[0].strip(),
-        order_by=clauses.get("ORDER BY", ""),
-        partition_by=clauses.get("PARTITION BY", ""),
+        order_by=by_keyword.get("ORDER BY", ""),
+        partition_by=by_keyword.get("PARTITION BY", ""),
         settings=tuple((key.strip(), value.strip()) for key, _, value in settings),
     )
 
@@ -168,39 +158,30 @@ def _parse_table(statement: Statement, rest: str) -> Statement:
 def _column(text: str) -> WantedColumn | None:
     if _NO_COLUMN.match(text):
         return None
-    name, _, rest = text.strip().partition(" ")
-    after = _AFTER_TYPE.search(f" {rest}")
-    kind = rest[: after.start()] if after else rest
+    name, _, rest = text.partition(" ")
+    kind = _AFTER_TYPE.split(f" {rest}", maxsplit=1)[0]
     return WantedColumn(name.strip("`"), " ".join(kind.split()))
 
 
-def _clauses(text: str) -> Iterator[tuple[str, str]]:
-    """The clauses behind a table's columns, by their keyword."""
-    words = _CLAUSES.replace(" ", r"\s+")
-    found = list(re.finditer(rf"\b({words})\b", text, re.I))
-    for number, match in enumerate(found):
-        end = found[number + 1].start() if number + 1 < len(found) else len(text)
-        yield " ".join(match[1].upper().split()), text[match.end() : end].strip()
-
-
-def _listed(text: str) -> Iterator[str]:
-    """The parts between the commas that stand outside brackets and quotes."""
+def _parts(text: str, joint: str) -> Iterator[str]:
+    """Yield what stands between joints, without comments and blanks around it."""
     depth, part = 0, ""
     for token in _TOKEN.findall(text):
         depth += {"(": 1, ")": -1}.get(token, 0)
-        if token == "," and not depth:
-            yield part.strip()
+        # A comma inside brackets separates nothing here; a semicolon always ends its statement,
+        # or an open bracket would hide what comes after it from the look for what takes away.
+        if token == joint and (joint == ";" or not depth):
+            yield from filter(None, [part.strip()])
             part = ""
         else:
-            part += token
-    if part.strip():
-        yield part.strip()
+            part += " " if token.startswith(("--", "/*")) else token
+    yield from filter(None, [part.strip()])
 
 
-def _closing(text: str, start: int) -> int:
-    """Where the bracket that opens at ``start`` is closed; -1 for nowhere."""
-    depth, at = 0, start
-    for token in _TOKEN.findall(text[start:]):
+def _closing(text: str) -> int:
+    """Return where the bracket at the start of ``text`` is closed; -1 for nowhere."""
+    depth, at = 0, 0
+    for token in _TOKEN.findall(text):
         depth += {"(": 1, ")": -1}.get(token, 0)
         if not depth:
             return at

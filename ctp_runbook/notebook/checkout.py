@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.checkout import CHECKOUT, find_here
+from ctp_runbook.plan.plan import Plan, load_plan
 
-__all__ = ["find_config", "find_notebooks"]
+__all__ = ["find_config", "find_notebooks", "find_plan"]
+
+
+def find_plan(
+    cutover_template: Path,
+    rollback_template: Path,
+    *,
+    limits: Path | None = None,
+    watch: Path | None = None,
+) -> Plan:
+    """Load the plan of two templates, with the configuration that belongs to them unless named.
+
+    Raises InputError with every problem.
+    """
+    return load_plan(
+        cutover_template,
+        rollback_template,
+        limits=limits or find_config("limits.toml", template=cutover_template),
+        watch=watch or find_config("watch.toml", template=cutover_template),
+        environ=os.environ,
+        base=Path.cwd(),
+    )
 
 
 def find_config(name: str, *, template: Path) -> Path:
-    """The file beside the template, else ``configs/NAME`` here, else that of the checkout.
+    """Return the file beside the template, else ``configs/NAME`` here, else that of the checkout.
 
     A rehearsal's templates bring their own limits.toml and watch.toml along.
     """
@@ -20,11 +43,11 @@ def find_config(name: str, *, template: Path) -> Path:
 
 
 def find_notebooks() -> Path:
-    """The directory of the seven notebooks."""
+    """Return the directory of the seven notebooks."""
     return _find(Path("notebooks"))
 
 
 def _find(path: Path) -> Path:
-    if found := find_here(path):
-        return found
+    if place := find_here(path):
+        return place
     raise RunRefused(f"{path} is neither here nor in {CHECKOUT}; run in a checkout, or name it")

@@ -14,6 +14,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import chain, groupby
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -23,6 +24,7 @@ from ctp_runbook.errors import NotebookError
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.redact import Redactor
+from ctp_runbook.show.blocks import symbol_of
 
 __all__ = ["FOOTER_TAG", "METADATA_KEY", "Document", "Ending", "NotebookStatus", "Stamp"]
 
@@ -31,7 +33,6 @@ FOOTER_TAG = "ctp-runbook-footer"
 _BANNER_TAG = "ctp-runbook-banner"
 _CELL_KEYS = ("exception", "start_time", "end_time", "duration")
 _MAX_STREAM_CHARS = 200_000
-_SYMBOLS = {"completed": "✓", "failed": "✗", "lost": "!", "not_run": "–", "running": "…"}
 
 
 class NotebookStatus(StrEnum):
@@ -68,7 +69,7 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path | None) -> Stamp:
-        """The stamp of the run directory ``path``; an empty one when there is no run."""
+        """Return the stamp of the run directory ``path``; an empty one when there is no run."""
         if path is None:
             return cls()
         run = RunDir(path)
@@ -105,16 +106,15 @@ class Document:
         self.nb, self.path = nb, path
         self._redactor = redactor
         self.ending = Ending(NotebookStatus.RUNNING, "it was started and its end was not recorded")
+        # Written whole before anything runs: whoever is killed later leaves a file that says so.
         self._prepare()
         self._frame(stamp)
         if path is not None:
             _claim(path, self._bytes())
 
     def _prepare(self) -> None:
-        self.nb.metadata.setdefault("papermill", {})
-        self.nb.metadata.papermill.update(
-            start_time=_now(), end_time=None, duration=None, exception=None
-        )
+        meta = self.nb.metadata.setdefault("papermill", {})
+        meta.update(start_time=_now(), end_time=None, duration=None, exception=None)
         for cell in self.nb.cells:
             if cell.cell_type == "code":
                 cell.metadata["papermill"] = dict.fromkeys(_CELL_KEYS)
@@ -138,29 +138,22 @@ class Document:
     def fail_cell(self, index: int) -> None:
         """Record that a cell raised; the error is among its outputs."""
         self._end_cell(index, NotebookStatus.FAILED)
-        self.nb.cells[index].metadata.papermill["exception"] = True
 
     def lose_cell(self, index: int, reason: str) -> None:
         """Record that nobody saw the cell end; what it had shown by then is kept."""
-        cell = self.nb.cells[index]
-        self._end_cell(index, NotebookStatus.LOST)
-        cell.metadata.papermill["exception"] = True
+        cell = self._end_cell(index, NotebookStatus.LOST)
         cell.metadata[METADATA_KEY] = {"status": "LOST"}
         cell.outputs = [*_real_outputs(cell), _notice(NotebookStatus.LOST, f"LOST: {reason}")]
 
     def finish(self, ending: Ending, stamp: Stamp) -> None:
         """Write how the notebook ended, what did not run, and which run it shows."""
         self.ending = ending
+        text = f"NOT RUN: before it, {self._redactor(ending.sentence)}"
         for cell in self.nb.cells:
-            if _status(cell) == NotebookStatus.NOT_RUN:
-                self._mark(
-                    cell,
-                    NotebookStatus.NOT_RUN,
-                    f"NOT RUN: before it, {self._redactor(ending.sentence)}",
-                )
+            if cell.metadata.get("papermill", {}).get("status") == NotebookStatus.NOT_RUN:
+                self._mark(cell, NotebookStatus.NOT_RUN, text)
         meta = self.nb.metadata.papermill
-        meta["end_time"] = _now()
-        meta["duration"] = _seconds_between(meta["start_time"], meta["end_time"])
+        _clock_out(meta)
         meta["exception"] = True if ending.status is not NotebookStatus.COMPLETED else None
         self._frame(stamp)
         self.save()
@@ -182,24 +175,25 @@ class Document:
         cell.metadata[METADATA_KEY] = {"status": text.partition(":")[0] if final else "pending"}
         cell.outputs = [_notice(status, text)]
 
-    def _end_cell(self, index: int, status: NotebookStatus) -> None:
-        cell = self.nb.cells[index]
+    def _end_cell(self, index: int, status: NotebookStatus) -> NotebookNode:
+        cell: NotebookNode = self.nb.cells[index]
         cell.metadata.pop(METADATA_KEY, None)
-        meta = cell.metadata.papermill
-        meta.update(end_time=_now(), status=str(status))
-        meta["duration"] = _seconds_between(meta["start_time"], meta["end_time"])
+        is_good = status is NotebookStatus.COMPLETED
+        cell.metadata.papermill.update(status=str(status), exception=not is_good)
+        _clock_out(cell.metadata.papermill)
         cell.outputs = _joined_streams(cell.outputs)
         for output in cell.outputs:
             if output.output_type == "stream":
                 # A secret may have come in two messages; here the text is in one piece.
                 output.text = _cut(self._redactor(output.text))
+        return cell
 
     def _frame(self, stamp: Stamp) -> None:
         """Put the banner (unless all is well) and the footer around the cells, and the metadata."""
         ending = self.ending
         cells = [cell for cell in self.nb.cells if not _is_frame(cell)]
         sentence = self._redactor(ending.sentence)
-        title = f"{_SYMBOLS[ending.status]} {ending.status.replace('_', ' ').upper()}"
+        title = f"{symbol_of(ending.status)} {ending.status.replace('_', ' ').upper()}"
         if ending.status is not NotebookStatus.COMPLETED:
             cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {sentence}"))
         footer = f"---\n{title} at {_now()} · {stamp.markdown}"
@@ -225,13 +219,9 @@ def _is_frame(cell: NotebookNode) -> bool:
     return bool({FOOTER_TAG, _BANNER_TAG} & set(cell.metadata.get("tags", [])))
 
 
-def _status(cell: NotebookNode) -> str:
-    return str(cell.metadata.get("papermill", {}).get("status", ""))
-
-
 def _notice(status: NotebookStatus, text: str) -> NotebookNode:
     """An output that no program wrote: a sentence about the cell itself."""
-    body = f"<div><strong>{_SYMBOLS[status]} {html.escape(text)}</strong></div>"
+    body = f"<div><strong>{symbol_of(status)} {html.escape(text)}</strong></div>"
     output: NotebookNode = new_output(  # type: ignore[no-untyped-call]
         "display_data",
         data={"text/plain": text, "text/html": body},
@@ -250,17 +240,15 @@ def _real_outputs(cell: NotebookNode) -> list[NotebookNode]:
 
 def _joined_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     """Neighbouring pieces of one stream as one output."""
-    found: list[NotebookNode] = []
-    for output in outputs:
-        last = found[-1] if found else None
-        is_stream = output.output_type == "stream"
-        if is_stream:
-            output.text = "".join(output.text)
-        if is_stream and last and last.output_type == "stream" and last.name == output.name:
-            last.text += output.text
-        else:
-            found.append(output)
-    return found
+    joined: list[NotebookNode] = []
+    for name, pieces in groupby(outputs, key=lambda output: output.get("name")):
+        if name is None:  # no stream
+            joined += pieces
+            continue
+        first, *rest = pieces
+        first.text = "".join(chain(first.text, *(piece.text for piece in rest)))
+        joined.append(first)
+    return joined
 
 
 def _cut(text: str) -> str:
@@ -274,10 +262,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _seconds_between(start: str | None, end: str) -> float | None:
-    if start is None:
-        return None
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+def _clock_out(meta: NotebookNode) -> None:
+    """Write down when something ended, and how long it took if it was seen to start."""
+    meta["end_time"] = _now()
+    if meta["start_time"] is not None:
+        start, end = map(datetime.fromisoformat, (meta["start_time"], meta["end_time"]))
+        meta["duration"] = (end - start).total_seconds()
 
 
 def _claim(path: Path, data: bytes) -> None:

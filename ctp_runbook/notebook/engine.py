@@ -7,57 +7,22 @@ that is started first imports at the same time.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
+from ctp_runbook.notebook.setting import Setting
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.redact import Redactor
 
-if TYPE_CHECKING:
-    from ctp_runbook.notebook.document import Document, Ending
-    from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
-
-__all__ = [
-    "ENGINE_NAME",
-    "CutoverEngine",
-    "KernelLost",
-    "NotebookFailed",
-    "Setting",
-    "end_kernel",
-    "execute_notebook",
-    "gathered_redactor",
-]
+__all__ = ["ENGINE_NAME", "CutoverEngine", "execute_notebook", "gathered_redactor"]
 
 ENGINE_NAME = "ctp_runbook"
-_STOP_SECONDS = 15.0
-
-
-class NotebookFailed(NotebookError):
-    """A cell raised, or called sys.exit; the cells after it did not run."""
-
-
-class KernelLost(NotebookError):
-    """The kernel died, timed out or was ended; the run it was looking at goes on without it."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What running a notebook needs from whoever runs it: where kernels live, and a kernel of
-    its own that may be starting already."""
-
-    loop: EventLoopThread
-    redactor: Redactor
-    starting: Future[ReadyKernel] | None = None
-    cell_timeout: float | None = None
-    start_timeout: float = 60.0
 
 
 class CutoverEngine:
@@ -75,22 +40,25 @@ class CutoverEngine:
         Raises NotebookError before anything runs when parameters or output path do not do;
         NotebookFailed or KernelLost when the notebook did not end well.
         """
-        setting = kwargs.get("setting")
-        if isinstance(setting, Setting):
-            return _execute(nb, kernel_name, _local_path(nb, output_path), setting)
-        with _own_setting(kwargs) as own:
-            return _execute(nb, kernel_name, _local_path(nb, output_path), own)
+        from ctp_runbook.notebook.execution import execute
+
+        path = _local_path(nb, output_path)
+        if path is not None:
+            _keep_papermill_atomic(path)
+        with contextlib.ExitStack() as ends:
+            setting = kwargs.get("setting") or ends.enter_context(_own_setting(kwargs))
+            return execute(nb, kernel_name, path, setting)
 
     @classmethod
     def nb_kernel_name(cls, nb: Any, name: str | None = None) -> str:
-        """The kernel the notebook names. papermill's signature."""
+        """Return the kernel that the notebook names. papermill's signature."""
         from papermill.utils import nb_kernel_name
 
         return str(nb_kernel_name(nb, name))
 
     @classmethod
     def nb_language(cls, nb: Any, language: str | None = None) -> str:
-        """The language the notebook names. papermill's signature."""
+        """Return the language that the notebook names. papermill's signature."""
         from papermill.utils import nb_language
 
         return str(nb_language(nb, language))
@@ -99,9 +67,9 @@ class CutoverEngine:
 @contextlib.contextmanager
 def _own_setting(kwargs: Mapping[str, Any]) -> Iterator[Setting]:
     """What papermill's own arguments say, where it was not run_all who called."""
-    from ctp_runbook.notebook.kernels import event_loop_thread
+    from ctp_runbook.notebook.kernels import EventLoopThread
 
-    with event_loop_thread() as loop:
+    with contextlib.closing(EventLoopThread()) as loop:
         yield Setting(
             loop=loop,
             redactor=gathered_redactor(),
@@ -111,7 +79,7 @@ def _own_setting(kwargs: Mapping[str, Any]) -> Iterator[Setting]:
 
 
 def gathered_redactor() -> Redactor:
-    """What this process can know of secrets: its environment and infra/env/."""
+    """Return what this process can know of secrets: its environment and infra/env/."""
     return Redactor.gather(environ=os.environ, env_files=sorted(Path("infra/env").glob("*.env")))
 
 
@@ -120,6 +88,7 @@ def _local_path(nb: Any, output_path: str | None) -> Path | None:
     named = output_path or nb.metadata.get("papermill", {}).get("output_path")
     if named is None:
         return None
+    # A stream or a bucket cannot be replaced in one instant, and half a file claims too much.
     if named == "-" or "://" in named:
         raise NotebookError(
             f"output {named}: found no local file; expected one, for it must be replaced "
@@ -132,103 +101,9 @@ def _local_path(nb: Any, output_path: str | None) -> Path | None:
     return Path(base) / named
 
 
-def _execute(nb: Any, kernel_name: str, path: Path | None, setting: Setting) -> Any:
-    from ctp_runbook.notebook.document import Document, Stamp
-    from ctp_runbook.notebook.kernels import start_kernel
-
-    meta = nb.metadata.get("papermill", {})
-    where = str(meta.get("input_path", "notebook"))
-    run_dir = _checked_run_dir(nb, meta.get("parameters", {}), where, setting.redactor)
-    stamp = Stamp.of(Path(run_dir)) if run_dir and Path(run_dir).exists() else Stamp()
-    document = Document(nb, path, redactor=setting.redactor, stamp=stamp)
-    if path is not None:
-        _keep_papermill_atomic(path)
-    starting = setting.starting or setting.loop.submit(
-        start_kernel(kernel_name, startup_timeout=setting.start_timeout, cwd=str(Path.cwd()))
-    )
-    try:
-        ending = _run_cells(document, starting, setting, run_dir=run_dir)
-    finally:
-        end_kernel(starting, setting.loop)
-    _raise_unless_completed(ending, where=where)
-    return document.nb
-
-
-def _checked_run_dir(nb: Any, given: Mapping[str, Any], where: str, redactor: Redactor) -> str:
-    """Refuse parameters that do not fit; the run directory the cells will be told, if any."""
-    from ctp_runbook.notebook.parameters import check_parameters, effective_parameters
-
-    declared = check_parameters(nb, given, where=where, redactor=redactor)
-    return str(effective_parameters(declared, given).get("run_dir") or "")
-
-
-def _run_cells(
-    document: Document, starting: Future[ReadyKernel], setting: Setting, *, run_dir: str
-) -> Ending:
-    """Run the cells and write down how that ended, also when a signal ends it."""
-    from ctp_runbook.notebook.document import Stamp
-    from ctp_runbook.notebook.execution import Execution, shown_run_dir
-
-    execution = Execution(document, redactor=setting.redactor, cell_timeout=setting.cell_timeout)
-    signalled: BaseException | None = None
-    with _sigterm_raises():
-        work = setting.loop.submit(execution.run(starting))
-        try:
-            ending = work.result()
-        except (KeyboardInterrupt, SystemExit) as error:
-            execution.stop("the runner was told to end")
-            ending, signalled = work.result(timeout=_STOP_SECONDS), error
-        shown = shown_run_dir(document.nb) or run_dir
-        document.finish(ending, Stamp.of(Path(shown) if shown else None))
-    if signalled is not None:
-        raise signalled
-    return ending
-
-
-def _raise_unless_completed(ending: Ending, *, where: str) -> None:
-    from ctp_runbook.notebook.document import NotebookStatus
-
-    if ending.status is NotebookStatus.FAILED:
-        raise NotebookFailed(f"{where}: {ending.sentence}")
-    if ending.status is not NotebookStatus.COMPLETED:
-        raise KernelLost(f"{where}: {ending.sentence}")
-
-
-@contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143) meanwhile, where signals can be had (the main thread)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def end(signum: int, frame: object) -> None:
-        sys.exit(128 + signum)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def end_kernel(starting: Future[ReadyKernel], loop: EventLoopThread) -> None:
-    """Have the kernel ended in the loop; the loop does not close before that is done."""
-
-    async def end() -> None:
-        import asyncio
-
-        with contextlib.suppress(RuntimeError, OSError):
-            kernel = await asyncio.wrap_future(starting)
-            await kernel.end()
-
-    loop.submit(end())
-
-
 def _keep_papermill_atomic(path: Path) -> None:
     """papermill writes a completed notebook once more by itself: have it written whole."""
     from papermill.iorw import LocalHandler, papermill_io
-
-    from ctp_runbook.record.rundir import write_atomic
 
     class Atomic(LocalHandler):  # type: ignore[misc]
         def write(self, buf: str, path: str) -> None:
@@ -263,7 +138,7 @@ def execute_notebook(
     setting: Setting | None = None,
     cell_timeout: float | None = None,
 ) -> Any:
-    """Run one notebook through papermill with CutoverEngine; the executed notebook.
+    """Run one notebook through papermill with CutoverEngine, and return it executed.
 
     Raises NotebookError when it is refused, NotebookFailed or KernelLost when it did not end
     well; ``output_path`` says so then as well.
@@ -274,32 +149,14 @@ def execute_notebook(
         import papermill
         from papermill.engines import papermill_engines
     papermill_engines.register(ENGINE_NAME, CutoverEngine)
-    if output_path.exists():
-        raise NotebookError(
-            f"output {output_path} exists; executed notebooks are never written over: "
-            "choose another output path, or move the file away"
-        )
-    extra = {"setting": setting} if setting is not None else {"execution_timeout": cell_timeout}
-    with _quiet_papermill():
-        return papermill.execute_notebook(
-            str(input_path),
-            str(output_path.absolute()),
-            parameters=dict(parameters),
-            engine_name=ENGINE_NAME,
-            progress_bar=False,
-            **extra,
-        )
-
-
-@contextlib.contextmanager
-def _quiet_papermill() -> Iterator[None]:
-    """papermill warns of what is refused here with a sentence."""
-    import logging
-
-    log = logging.getLogger("papermill")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
+    # It warns of what is refused here with a sentence.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    return papermill.execute_notebook(
+        str(input_path),
+        str(output_path.absolute()),
+        parameters=dict(parameters),
+        engine_name=ENGINE_NAME,
+        progress_bar=False,
+        setting=setting,
+        execution_timeout=cell_timeout,
+    )

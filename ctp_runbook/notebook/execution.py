@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from ctp_runbook.notebook.document import METADATA_KEY, Document, Ending, NotebookStatus
-from ctp_runbook.notebook.kernels import ReadyKernel
+from ctp_runbook.notebook.document import METADATA_KEY, Document, Ending, NotebookStatus, Stamp
+from ctp_runbook.notebook.kernels import ReadyKernel, end_kernel, signal_group, start_kernel
+from ctp_runbook.notebook.parameters import check_parameters
+from ctp_runbook.notebook.setting import KernelLost, NotebookFailed, Setting
 from ctp_runbook.redact import Redactor
 
-__all__ = ["Execution", "shown_run_dir"]
+__all__ = ["Execution", "execute", "shown_run_dir"]
 
+_STOP_SECONDS = 15.0
 _TEXT_TYPES = ("text/", "image/svg+xml", "application/json")
 
 
@@ -36,18 +41,78 @@ class _Client(NotebookClient):
 
 def _redacted(content: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
     """A message's content with its texts redacted; pictures are left as they are."""
-    found = dict(content)
-    for key in ("text", "evalue"):
-        if isinstance(found.get(key), str):
-            found[key] = redactor(found[key])
-    if isinstance(found.get("traceback"), list):
-        found["traceback"] = [redactor(line) for line in found["traceback"]]
-    if isinstance(found.get("data"), dict):
-        found["data"] = {
+    texts = {key: content[key] for key in ("text", "evalue", "traceback") if key in content}
+    redacted = {**content, **redactor.data(texts)}
+    if isinstance(redacted.get("data"), dict):
+        redacted["data"] = {
             kind: redactor.data(held) if kind.startswith(_TEXT_TYPES) else held
-            for kind, held in found["data"].items()
+            for kind, held in redacted["data"].items()
         }
-    return found
+    return redacted
+
+
+def execute(nb: NotebookNode, kernel_name: str, path: Path | None, setting: Setting) -> Any:
+    """Run ``nb``, kept in ``path`` all the while, and return it executed.
+
+    Raises NotebookError before anything runs when a parameter does not fit or ``path`` is taken;
+    NotebookFailed or KernelLost when it did not end well.
+    """
+    meta = nb.metadata.get("papermill", {})
+    where, passed = str(meta.get("input_path", "notebook")), meta.get("parameters", {})
+    parameters = check_parameters(nb, passed, where=where, redactor=setting.redactor)
+    run_dir = str(parameters.get("run_dir") or "")
+    stamp = Stamp.of(Path(run_dir) if run_dir and Path(run_dir).exists() else None)
+    document = Document(nb, path, redactor=setting.redactor, stamp=stamp)
+    starting = setting.starting or setting.loop.submit(
+        start_kernel(kernel_name, startup_timeout=setting.start_timeout)
+    )
+    try:
+        ending = _run_cells(document, starting, setting, run_dir=run_dir)
+    finally:
+        setting.loop.submit(end_kernel(starting))
+    if ending.status is NotebookStatus.FAILED:
+        raise NotebookFailed(f"{where}: {ending.sentence}")
+    if ending.status is not NotebookStatus.COMPLETED:
+        raise KernelLost(f"{where}: {ending.sentence}")
+    return document.nb
+
+
+def _run_cells(
+    document: Document, starting: Future[ReadyKernel], setting: Setting, *, run_dir: str
+) -> Ending:
+    """Run the cells and write down how that ended, also when a signal ends it."""
+    execution = Execution(document, redactor=setting.redactor, cell_timeout=setting.cell_timeout)
+    signalled: BaseException | None = None
+    with _sigterm_raises():
+        work = setting.loop.submit(execution.run(starting))
+        try:
+            ending = work.result()
+        except (KeyboardInterrupt, SystemExit) as error:
+            # First the file says what became of the cell, then the signal goes on its way.
+            execution.stop("the runner was told to end")
+            ending, signalled = work.result(timeout=_STOP_SECONDS), error
+        shown = shown_run_dir(document.nb) or run_dir
+        document.finish(ending, Stamp.of(Path(shown) if shown else None))
+    if signalled is not None:
+        raise signalled
+    return ending
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises SystemExit(143) meanwhile, where signals can be had (the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(signum: int, frame: object) -> None:
+        sys.exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Execution:
@@ -67,8 +132,7 @@ class Execution:
         """End the kernel; the cell that runs is LOST for ``reason``."""
         self._stopped = reason
         if self._kernel is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._kernel.pid, signal.SIGKILL)
+            signal_group(self._kernel.pid)
 
     async def run(self, starting: Future[ReadyKernel]) -> Ending:
         """Run every cell in order; the first that does not end well is the last that runs."""
@@ -107,6 +171,7 @@ class Execution:
             sentence = self._redactor(_failure_sentence(error, number))
             return Ending(NotebookStatus.FAILED, sentence, error.ename)
         except CellTimeoutError:
+            # nbclient only interrupts, which a cell may swallow: what was given up must not go on.
             self.stop("timeout")
             return self._lost(index, f"cell {number} ran longer than {self._cell_timeout:g} s")
         except DeadKernelError:
@@ -145,10 +210,10 @@ def _quiet_log() -> logging.Logger:
 
 
 def shown_run_dir(nb: NotebookNode) -> str:
-    """The run directory the notebook's outputs say they show; empty when none does."""
+    """Return the run directory the notebook's outputs say they show; empty when none does."""
     for cell in reversed(nb.cells):
         for output in cell.get("outputs", []):
-            told = output.get("metadata", {}).get(METADATA_KEY, {})
-            if told.get("run_dir"):
-                return str(told["run_dir"])
+            shown = output.get("metadata", {}).get(METADATA_KEY, {}).get("run_dir")
+            if shown:
+                return str(shown)
     return ""

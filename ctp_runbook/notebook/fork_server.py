@@ -1,9 +1,9 @@
 """The process kernels are forked from: imports once, forks at once, outlives nobody.
 
 ``forked_kernel`` starts it with one end of a socket pair. Each message there is one order for
-a kernel: JSON ``{"argv", "env", "cwd"}`` with the write end of a pipe. On that pipe the server
-answers ``{"pid": N}`` when the kernel exists and ``{"returncode": N}`` when it is gone; the pipe
-is closed then. End of file on the socket means that the owner is gone, however it went: the server
+a kernel: JSON ``{"argv", "env", "cwd"}`` with a socket of its own. There the server answers
+``{"pid": N}`` when the kernel exists and ``{"returncode": N}`` when it is gone, each as one message;
+the socket is closed then. End of file on the socket means that the owner is gone, however it went: the server
 ends every kernel with its process group and itself.
 
 It stays single-threaded, so that a fork copies no held lock, and creates no ZeroMQ context.
@@ -60,19 +60,19 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class Order:
     """What a kernel is started with: arguments of ipykernel, whole environment, directory."""
 
-    argv: tuple[str, ...]
+    argv: list[str]
     env: dict[str, str]
     cwd: str
 
 
 class _Kernels:
-    """The kernels alive, each known by its pidfd, with the pipe that its end is reported on."""
+    """The kernels alive, each known by its pidfd, with the socket that its end is reported on."""
 
     def __init__(self, selector: selectors.BaseSelector) -> None:
         self._selector = selector
-        self._alive: dict[int, tuple[int, int]] = {}
+        self._alive: dict[int, tuple[int, socket.socket]] = {}
 
-    def add(self, pid: int, status: int) -> None:
+    def add(self, pid: int, status: socket.socket) -> None:
         """Watch ``pid`` and report it on ``status``."""
         pidfd = os.pidfd_open(pid)
         self._alive[pidfd] = (pid, status)
@@ -85,41 +85,43 @@ class _Kernels:
         While it is a zombie nobody else can get its pid, so the group is still its own.
         """
         pid, status = self._alive.pop(pidfd)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        _kill(pid)
         _, wait_status = os.waitpid(pid, 0)
         self._selector.unregister(pidfd)
         os.close(pidfd)
         _report(status, returncode=os.waitstatus_to_exitcode(wait_status))
-        os.close(status)
+        status.close()
 
     def end(self) -> None:
         """KILL every kernel with its group and take it away."""
         for pidfd, (pid, _) in tuple(self._alive.items()):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            _kill(pid)
             self.reap(pidfd)
 
     def forget(self) -> None:
         """Close what belongs to the server; called in a fresh kernel."""
         for pidfd, (_, status) in self._alive.items():
             os.close(pidfd)
-            os.close(status)
+            status.close()
 
 
-def _report(status: int, **fact: int) -> None:
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _report(status: socket.socket, **fact: int) -> None:
     # The owner may have closed its end: it does not want to know any more.
-    with contextlib.suppress(BrokenPipeError):
-        os.write(status, json.dumps(fact).encode() + b"\n")
+    with contextlib.suppress(ConnectionError):
+        status.send(json.dumps(fact).encode())
 
 
-def _receive(control: socket.socket) -> tuple[Order, int] | None:
+def _receive(control: socket.socket) -> tuple[Order, socket.socket] | None:
     """The next order with its status pipe; None when the owner is gone."""
     message, fds, _, _ = socket.recv_fds(control, MAX_ORDER_BYTES, 1)
     if not message:
         return None
-    raw = json.loads(message)
-    return Order(tuple(raw["argv"]), raw["env"], raw["cwd"]), fds[0]
+    return Order(**json.loads(message)), socket.socket(fileno=fds[0])
 
 
 def _preload_one(names: list[str]) -> None:
@@ -154,7 +156,7 @@ def serve(control: socket.socket, *, preload: Sequence[str] = PRELOAD) -> Order 
                 pid = os.fork()
                 if pid == 0:
                     kernels.forget()
-                    os.close(status)
+                    status.close()
                     _tie_to(server)
                     return order
                 kernels.add(pid, status)

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +31,7 @@ _START = (
     "from ctp_runbook.notebook.fork_server import main; main({fd}, {scratch!r})"
 )
 _END_SECONDS = 5.0
+_MAX_FACT_BYTES = 4096
 # Threads that numpy (BLAS) and pandas (pyarrow's allocator) would start on import: a fork copies
 # what they hold, and not them.
 _NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
@@ -46,19 +46,18 @@ class ForkedKernel:
 
     stdin = stdout = stderr = None
 
-    def __init__(self, status: int) -> None:
-        """Wait until the kernel exists. ``status`` is the pipe the fork server reports on."""
-        self._status = status
-        self._unread = b""
+    def __init__(self, status: socket.socket) -> None:
+        """Wait until the kernel exists. ``status`` is where the fork server reports: ours now."""
+        self._status = status.detach()
         self.returncode: int | None = None
-        first = self._next_fact(timeout=None)
-        if first is None or "pid" not in first:
+        first = self._next_fact(timeout=None) or {}
+        if "pid" not in first:
             self._close()
             raise ForkServerLost("the fork server ended before it forked the kernel")
         self.pid: int = first["pid"]
 
     def poll(self) -> int | None:
-        """The exit code (negative: the signal), or None while it runs."""
+        """Return the exit code (negative: the signal), or None while it runs."""
         return self._poll(timeout=0)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -74,14 +73,6 @@ class ForkedKernel:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signum)
 
-    def terminate(self) -> None:
-        """SIGTERM to the group."""
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """SIGKILL to the group."""
-        self.send_signal(signal.SIGKILL)
-
     def _poll(self, *, timeout: float | None) -> int | None:
         if self.returncode is None:
             fact = self._next_fact(timeout=timeout)
@@ -93,17 +84,9 @@ class ForkedKernel:
 
     def _next_fact(self, *, timeout: float | None) -> dict[str, int] | None:
         """The next report; ``{}`` when none will come; None when none came in time."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while b"\n" not in self._unread:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not select.select([self._status], [], [], left)[0]:
-                return None
-            chunk = os.read(self._status, 4096)
-            if not chunk:
-                return {}
-            self._unread += chunk
-        line, _, self._unread = self._unread.partition(b"\n")
-        fact: dict[str, int] = json.loads(line)
+        if not select.select([self._status], [], [], timeout)[0]:
+            return None
+        fact: dict[str, int] = json.loads(os.read(self._status, _MAX_FACT_BYTES) or b"{}")
         return fact
 
     def _close(self) -> None:
@@ -112,6 +95,7 @@ class ForkedKernel:
             self._status = -1
 
     def __del__(self) -> None:
+        # A descriptor, not a socket: that would complain if it were collected before this.
         self._close()
 
 
@@ -141,7 +125,7 @@ class ForkServer:
 
     @property
     def is_alive(self) -> bool:
-        """False once the server has ended."""
+        """Return False once the server has ended."""
         return self._process.poll() is None
 
     def fork(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> ForkedKernel:
@@ -149,14 +133,13 @@ class ForkServer:
         order = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd}).encode()
         if len(order) > MAX_ORDER_BYTES:
             raise ForkServerLost(f"order of {len(order)} bytes > {MAX_ORDER_BYTES} bytes")
-        ours, theirs = os.pipe()
-        try:
-            socket.send_fds(self._control, [order], [theirs])
-        except OSError as error:
-            os.close(ours)
-            raise ForkServerLost(f"the fork server does not take orders: {error}") from error
-        finally:
-            os.close(theirs)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._control, [order], [theirs.fileno()])
+            except OSError as error:
+                ours.close()
+                raise ForkServerLost(f"the fork server does not take orders: {error}") from error
         return ForkedKernel(ours)
 
     def close(self) -> None:

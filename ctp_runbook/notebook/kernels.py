@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,7 +32,8 @@ __all__ = [
     "EventLoopThread",
     "ForkProvisioner",
     "ReadyKernel",
-    "event_loop_thread",
+    "end_kernel",
+    "signal_group",
     "start_kernel",
 ]
 
@@ -90,13 +91,17 @@ class ReadyKernel:
         """End the kernel with its process group and wait until it is gone."""
         self.client.stop_channels()
         process = getattr(self.manager.provisioner, "process", None)
-        if process is not None:
-            _signal_group(process.pid)
-            await asyncio.to_thread(process.wait, _END_SECONDS)
-        await self.manager.cleanup_resources()
+        try:
+            if process is not None:
+                signal_group(process.pid)
+                await asyncio.to_thread(process.wait, _END_SECONDS)
+        finally:
+            # Its sockets are ours to close, also where nobody saw it go in time.
+            await self.manager.cleanup_resources()
 
 
-def _signal_group(pid: int) -> None:
+def signal_group(pid: int) -> None:
+    """Send SIGKILL to a kernel's process group, if it is still there."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -141,6 +146,14 @@ async def start_kernel(
     return kernel
 
 
+async def end_kernel(starting: Future[ReadyKernel]) -> None:
+    """End a kernel that may be starting still; one that did not start needs no end."""
+    with contextlib.suppress(RuntimeError, OSError):
+        # Also while it starts: ended half-way it would be a process that nobody knows.
+        kernel = await asyncio.wrap_future(starting)
+        await kernel.end()
+
+
 def _scratch() -> Path:
     """A private directory with a short name (a socket's path has at most 107 bytes)."""
     try:
@@ -176,13 +189,3 @@ class EventLoopThread:
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
-
-
-@contextlib.contextmanager
-def event_loop_thread() -> Iterator[EventLoopThread]:
-    """An EventLoopThread that is closed at the end."""
-    thread = EventLoopThread()
-    try:
-        yield thread
-    finally:
-        thread.close()

@@ -40,37 +40,38 @@ _SERVER = {
     "KernelManager.transport": "ipc",  # no port for a kernel
     "Application.log_level": "ERROR",  # the address to open is told at a level above
 }
-_PAGE = {
-    "disabledExtensions": {
-        "@jupyterlab/apputils-extension:announcements": True,
-        "@jupyterlab/extensionmanager-extension": True,
-    }
-}
-# Defaults only: what the operator set up as their own JupyterLab goes before them.
-_DEFAULTS = {
-    "@jupyterlab/apputils-extension:notification": {
-        "fetchNews": "false",
-        "checkForUpdates": False,
+_NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
+_PLAIN_INPUT = {"showInputPlaceholder": False, "inputHistoryScope": "session"}
+_SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "page_config": {
+        "disabledExtensions": {
+            "@jupyterlab/apputils-extension:announcements": True,
+            "@jupyterlab/extensionmanager-extension": True,
+        }
     },
-    # Outputs of a page that is reloaded are those last saved.
-    "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 5},
-    # Beside a question that stops a trading system stand no hints and no earlier answers.
-    "@jupyterlab/notebook-extension:tracker": {
-        "showInputPlaceholder": False,
-        "inputHistoryScope": "session",
+    # Defaults only: what the operator set up as their own JupyterLab goes before them.
+    "default_setting_overrides": {
+        "@jupyterlab/apputils-extension:notification": _NO_NEWS,
+        # Outputs of a page that is reloaded are those last saved.
+        "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 5},
+        # Beside a question that stops a trading system stand no hints and no earlier answers.
+        "@jupyterlab/notebook-extension:tracker": _PLAIN_INPUT,
     },
 }
 
 
 def rehearsal_parameters(cutover_template: Path, rollback_template: Path) -> dict[str, str]:
-    """01's defaults for a real run of a twin's templates; paths below here are told short."""
-    given = {"cutover_template": cutover_template, "rollback_template": rollback_template}
-    here = Path.cwd()
-    short = {
-        name: path.relative_to(here) if path.is_relative_to(here) else path
-        for name, path in given.items()
+    """Return 01's defaults for a real run of a twin's templates; paths below here are told short."""
+
+    def short(path: Path) -> str:
+        here = Path.cwd()
+        return json.dumps(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+    return {
+        "cutover_template": short(cutover_template),
+        "rollback_template": short(rollback_template),
+        "execute": "True",
     }
-    return {**{name: json.dumps(str(path)) for name, path in short.items()}, "execute": "True"}
 
 
 def lab_copy(outputs: Path, *, parameters: Mapping[str, str]) -> Path:
@@ -106,12 +107,8 @@ def _line(line: str, parameters: Mapping[str, str]) -> str:
 
 def _write_settings(folder: Path) -> None:
     folder.mkdir(parents=True)
-    given: dict[str, Mapping[str, Any]] = {
-        "page_config": _PAGE,
-        "default_setting_overrides": _DEFAULTS,
-    }
-    for name, content in given.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    for name, settings in _SETTINGS.items():
+        (folder / f"{name}.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[str, ...]) -> int:
@@ -130,19 +127,19 @@ def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[s
 
 def _environment(room: Path, outputs: Path) -> dict[str, str]:
     own = room / _OWN
-    first = {"PATH": Path(sys.executable).parent, "JUPYTER_CONFIG_PATH": own / "config"}
-    lists = {
-        name: os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
-        for name, path in first.items()
-    }
     return {
         **os.environ,
-        **lists,
+        "PATH": _before("PATH", Path(sys.executable).parent),
+        "JUPYTER_CONFIG_PATH": _before("JUPYTER_CONFIG_PATH", own / "config"),
         # Tabs of another room, restored, would be notebooks that are not here.
         "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
         HOME_VARIABLE: str(Path.cwd()),
         OUTPUTS_VARIABLE: str(outputs.absolute()),
     }
+
+
+def _before(name: str, path: Path) -> str:
+    return os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
 
 
 @contextlib.contextmanager
@@ -161,11 +158,11 @@ def _ending(server: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:
-    """A run of ``environment`` in ``outputs`` that is attended now, if there is one."""
+    """Return a run of ``environment`` in ``outputs`` that is attended now, if there is one."""
     for run in runs_under(outputs.absolute()):
         with contextlib.suppress(RunbookError):  # a record nobody can read is nobody's run
             history = read_history(run)
-            ours = history.created["environment"] == environment
+            ours = history.created.environment == environment
             if ours and history.closed is None and is_attended(run):
                 return run
     return None

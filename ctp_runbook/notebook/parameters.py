@@ -16,7 +16,7 @@ from ctp_runbook.errors import NotebookError
 from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
 
-__all__ = ["Declared", "check_parameters", "declared_parameters", "effective_parameters"]
+__all__ = ["Declared", "check_parameters", "declared_parameters"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Declared:
 
 
 def declared_parameters(nb: Any, *, where: str) -> dict[str, Declared]:
-    """The parameters a notebook declares. Raises NotebookError when it has no tagged cell."""
+    """Return the parameters a notebook declares. Raises NotebookError where no cell is tagged."""
     tagged = [c for c in nb["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise NotebookError(
@@ -41,7 +41,7 @@ def declared_parameters(nb: Any, *, where: str) -> dict[str, Declared]:
         lines = ast.parse("".join(tagged[0]["source"])).body
     except SyntaxError as error:
         raise NotebookError(f"{where}: the `parameters` cell does not parse: {error}") from error
-    return {found.name: found for line in lines for found in _declared(line)}
+    return {declared.name: declared for line in lines for declared in _declared(line)}
 
 
 def _declared(line: ast.stmt) -> Iterator[Declared]:
@@ -51,44 +51,42 @@ def _declared(line: ast.stmt) -> Iterator[Declared]:
 
 
 def check_parameters(
-    nb: Any, given: Mapping[str, Any], *, where: str, redactor: Redactor
-) -> dict[str, Declared]:
-    """Check ``given`` against what ``nb`` declares; raises NotebookError with every problem."""
+    nb: Any, passed: Mapping[str, Any], *, where: str, redactor: Redactor
+) -> dict[str, Any]:
+    """Return what the cells will see: the defaults of ``nb``, replaced by what is ``passed``.
+
+    Raises NotebookError with every problem of what is passed.
+    """
     declared = declared_parameters(nb, where=where)
-    problems = [f"{where}: {problem}" for problem in _wrong_names(declared, given)]
-    for name, one in declared.items():
-        if name in given:
-            problems += _wrong_value(one, given[name], where=where, redactor=redactor)
+    problems = [f"{where}: {problem}" for problem in _wrong_names(declared, passed)]
+    for name, parameter in declared.items():
+        if name in passed:
+            problems += _wrong_value(parameter, passed[name], where=where, redactor=redactor)
     if problems:
         raise NotebookError("\n".join(problems))
-    return declared
+    return {name: passed.get(name, parameter.default) for name, parameter in declared.items()}
 
 
-def _wrong_names(declared: Mapping[str, Declared], given: Mapping[str, Any]) -> Iterator[str]:
-    for name in given:
+def _wrong_names(declared: Mapping[str, Declared], passed: Mapping[str, Any]) -> Iterator[str]:
+    for name in passed:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
             known = ", ".join(declared) or "none"
             yield f"parameter {name}: not declared; expected one of {known}{hint}; correct its name"
-    for name, one in declared.items():
-        if one.required and name not in given:
+    for name, parameter in declared.items():
+        if parameter.required and name not in passed:
             yield f"parameter {name}: missing; it has no default; pass it with -p {name} VALUE"
 
 
-def _wrong_value(one: Declared, value: Any, *, where: str, redactor: Redactor) -> Iterator[str]:
-    wrong = parameters.of_type(one.name, value, declared=one.type_name)
+def _wrong_value(
+    parameter: Declared, value: Any, *, where: str, redactor: Redactor
+) -> Iterator[str]:
+    wrong = parameters.of_type(parameter.name, value, declared=parameter.type_name)
     for problem in parameters.placed(wrong, where=where, redactor=redactor):
         yield problem.sentence
-    if redactor.data({one.name: value}) != {one.name: value}:
+    if redactor.data({parameter.name: value}) != {parameter.name: value}:
         yield (
-            f"{where}: parameter {one.name}: holds a secret; parameters are stored in the notebook twice; "
+            f"{where}: parameter {parameter.name}: holds a secret; parameters are stored in the notebook twice; "
             "pass the path of a file that holds it"
         )
-
-
-def effective_parameters(
-    declared: Mapping[str, Declared], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What the notebook's cells will see: defaults, replaced by what was given."""
-    return {name: given.get(name, one.default) for name, one in declared.items()}

@@ -11,10 +11,12 @@ its type, and nothing was touched.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,9 @@ from ctp_runbook.errors import (
     RunRefused,
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
-from ctp_runbook.notebook.checkout import find_config
+from ctp_runbook.notebook.checkout import find_plan
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
-from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
@@ -66,6 +67,7 @@ _REASONS = ("accept_unmeasured", "accept_late")
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = steps_of(Phase.SWITCH)
+_READINESS = tuple(name for name in steps_of(Phase.GATE) if name not in run_blocks.GATE_STEPS)
 
 
 @dataclass(frozen=True)
@@ -115,36 +117,36 @@ def plan(
         parameters.reasons("reasons", reasons, known=_REASONS),
     )
     _go_home()
-    known = _known_run(run_dir)
-    if known is None:
-        made = _load(cutover_template, rollback_template, {})
-        asked = Path(run_dir) if run_dir else None
+    run = RunDir(Path(run_dir).absolute()) if run_dir else None
+    if run is not None and run.journal.exists():
+        history = launch.read_history(run)
+        files = history.created.files
+        known = {"limits": Path(files.limits_file), "watch": Path(files.watch_file)}
+        planned = find_plan(Path(cutover_template), Path(rollback_template), **known)
+        refuse_other_plan(history, planned, execute=execute)
+    else:
+        planned = find_plan(Path(cutover_template), Path(rollback_template))
         options = launch.RunOptions(
             execute=execute,
-            run_dir=asked,
+            run_dir=run.path if run else None,
             outputs=_outputs(),
             accept_unmeasured=(reasons or {}).get("accept_unmeasured", ""),
             accept_late=(reasons or {}).get("accept_late", ""),
         )
-        run = launch.create_run(made, options)
-    else:
-        run, history = known, launch.read_history(known)
-        made = _load(cutover_template, rollback_template, history.created["files"])
-        refuse_other_plan(history, made, execute=execute)
+        run = launch.create_run(planned, options)
+    if launch.read_history(run).is_dry_run:  # as recorded: a real run begins in 02
+        launch.start(run, plan=planned)
     history = launch.read_history(run)
-    if history.is_dry_run:  # as recorded: a real run begins in 02
-        launch.start(run, plan=made)
-        history = launch.read_history(run)
-    return PhaseResult(
-        _page(run, history, plan_blocks(history, made, checklist=run.plan / CHECKLISTS[0]))
-    )
+    return _shown(run, history, plan_blocks(history, planned, checklist=run.plan / CHECKLISTS[0]))
 
 
 def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
-    _refuse_wrong("02_infra_gate", _run_dir(run_dir))
-    _start(run_dir)
-    run, history = _follow(run_dir, until=lambda h: _gates_done(h) or not _is_gating(h))
+    run = _attached("02_infra_gate", run_dir)
+    # 02 does this and no other notebook, so that none that was opened to look begins a cutover.
+    if not launch.read_whole(run).has_begun:
+        launch.start(run)
+    history = _follow(run, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
         *run_blocks.topology_blocks(run),
         run_blocks.step_table(history, run_blocks.GATE_STEPS, title="Infra gates"),
@@ -155,15 +157,15 @@ def infra_gates(run_dir: str | Path = "") -> PhaseResult:
 
 def readiness(run_dir: str | Path = "") -> PhaseResult:
     """03: wait for the readiness gate and show every SLI with its target."""
-    _refuse_wrong("03_readiness_gate", _run_dir(run_dir))
-    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
-    blocks: list[Block] = [run_blocks.step_table(history, ["precheck"], title="Readiness gate")]
-    report = run.evidence / "ctp_readiness_precheck.json"
-    if report.is_file():
-        told = json.loads(report.read_bytes())
-        blocks[:0] = [topology_picture(sli_topology(told))]
-        blocks.append(run_blocks.readiness_table(told, title="Service levels"))
-    return _result(run, history, blocks, due=("precheck",))
+    run = _attached("03_readiness_gate", run_dir)
+    history = _follow(run, until=lambda h: not _is_gating(h))
+    blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
+    path = run.evidence / "ctp_readiness_precheck.json"
+    if path.is_file():
+        report = json.loads(path.read_bytes())
+        blocks.insert(0, topology_picture(sli_topology(report)))
+        blocks.append(run_blocks.readiness_table(report, title="Service levels"))
+    return _result(run, history, blocks, due=_READINESS)
 
 
 def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
@@ -171,14 +173,15 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
 
     Raises RunRefused when nobody confirms; the run stays READY then.
     """
-    _refuse_wrong("04_switch", _run_dir(run_dir), parameters.flag("go", go))
-    run, history = _follow(run_dir, until=lambda h: not _is_gating(h))
+    run = _attached("04_switch", run_dir, parameters.flag("go", go))
+    history = _follow(run, until=lambda h: not _is_gating(h))
+    # A run that was given its go, or is past it, is only looked at: the cell may be run again.
     if history.closed is None and history.go is None and history.state is State.READY:
         _confirm(run, history, go=go)
-    run, history = _follow(run_dir, until=lambda h: not _is_switching(h))
+    history = _follow(run, until=lambda h: not _is_switching(h))
     blocks: list[Block] = [
         run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
-        *pictures_of(history, "switch"),
+        *pictures_of(history, Phase.SWITCH),
         Facts([("trading downtime", run_blocks.downtime_figure(history))]),
     ]
     return _result(run, history, blocks, due=_SWITCH_STEPS)
@@ -186,41 +189,34 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
 
 def watch(run_dir: str | Path = "") -> PhaseResult:
     """05: follow the watch window live, then show its plot and every metric's verdict."""
-    _refuse_wrong("05_watch", _run_dir(run_dir))
-    run, history = _follow(run_dir, until=_watch_is_over, plot=True)
+    run = _attached("05_watch", run_dir)
+    history = _follow(run, until=_watch_is_over, plot=True)
     if history.is_dry_run:
         none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
-        return PhaseResult(_page(run, history, [none, run_blocks.rule_table(history)]))
+        return _shown(run, history, [none, run_blocks.rule_table(history)])
     if history.watch_started is None:
-        blocks: list[Block] = [
-            Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
-        ]
-        return PhaseResult(_page(run, history, blocks), _ended(history))
-    from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.watch.baseline import read_baseline
-    from ctp_runbook.watch.replay import read_rules, rejudge
+        none = Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
+        return _shown(run, history, [none], _ended(history))
+    from ctp_runbook.watch.replay import rejudge
 
     judged, _ = rejudge(run, history)
-    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
     blocks = [
         run_blocks.watch_banner(history, judged),
-        watch_picture(history, judged, before=baseline.points),
-        run_blocks.verdict_table(history, judged),
-        run_blocks.comparison_table(history, baseline),
+        *run_blocks.watch_blocks(run, history, judged),
     ]
-    return PhaseResult(_page(run, history, blocks), _watch_failure(history))
+    return _shown(run, history, blocks, _watch_failure(history))
 
 
 def rollback(run_dir: str | Path = "") -> PhaseResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
-    _refuse_wrong("06_rollback", _run_dir(run_dir))
-    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
-    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
-    blocks[1:1] = pictures_of(history, "rollback")
+    run = _attached("06_rollback", run_dir)
+    history = _follow(run, until=_is_over)
+    # No rollback is good news here, and so is one in time; the run's own end is 05's affair.
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
     )
-    return PhaseResult(_page(run, history, blocks), _ended(history) if unrestored else None)
+    failure = _ended(history) if unrestored else None
+    return _shown(run, history, [*run_blocks.rollback_blocks(history)], failure)
 
 
 def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
@@ -228,19 +224,17 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
     follows the run, which is busy. Raises RunRefused where nothing can come of it."""
     from ctp_runbook.run import steer as asking
 
-    _refuse_wrong(
+    run = _attached(
         "steer",
+        run_dir,
         parameters.choice("request", request, known=_STEERING),
         parameters.text("reason", reason),
         parameters.text("by", by),
-        _run_dir(run_dir),
+        otherwise=run_in_charge,
     )
-    _go_home()
-    run = RunDir(Path(run_dir).absolute()) if run_dir else run_in_charge(_outputs())
     steered = asking.steer(run, request, by=by, reason=reason)
-    history = launch.read_history(steered.run)
     banner = Banner("info", f"{request} asked", steered.sentence)
-    return PhaseResult(_page(steered.run, history, [banner]))
+    return _shown(steered.run, launch.read_history(steered.run), [banner])
 
 
 def verify(run_dir: str | Path = "") -> PhaseResult:
@@ -248,47 +242,53 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
 
     The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
     """
-    _refuse_wrong("07_verify", _run_dir(run_dir))
     from ctp_runbook.verify.run import verify_run
 
-    run, history = _follow(run_dir, until=lambda h: h.closed is not None)
+    run = _attached("07_verify", run_dir)
+    history = _follow(run, until=_is_over)
     report = verify_run(
-        run,
-        allow_cutover_rollback=history.created.get("force_rollback") is True,
-        require_manifest=False,
+        run, allow_cutover_rollback=history.created.force_rollback, require_manifest=False
     )
-    checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
-    bad = [
-        c for c in report.checks if not c.ok and not (history.is_dry_run and c.name == "outcome")
-    ]
-    if history.is_dry_run and not bad:
+    # That a dry run is no real one is the outcome's finding, and no fault of it.
+    is_bad = any(
+        not check.ok and not (history.is_dry_run and check.name == "outcome")
+        for check in report.checks
+    )
+    verdict = Banner("good" if report.ok else "bad", report.sentence)
+    if history.is_dry_run and not is_bad:
         sentence = "dry run consistent; a dry run never verifies as a real run"
         verdict = Banner("info", "verification of a dry run", sentence)
-    else:
-        verdict = Banner("good" if report.ok else "bad", report.sentence)
+    checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
     table = Table(("check", "", "what"), checks)
     blocks: list[Block] = [verdict, run_blocks.outcome_banner(history), table]
-    failure = EvidenceInvalid(report.findings) if bad else None
-    return PhaseResult(_page(run, history, blocks), failure)
+    return _shown(run, history, blocks, EvidenceInvalid(report.findings) if is_bad else None)
 
 
 # --- what was passed --------------------------------------------------------------
 
 
-def _run_dir(run_dir: object) -> Iterable[Problem]:
-    return parameters.path("run_dir", run_dir, blank="the newest run under outputs/")
-
-
-def _refuse_wrong(where: str, *found: Iterable[Problem]) -> None:
+def _refuse_wrong(where: str, *problems: Iterable[Problem]) -> None:
     """Raise InputError when any parameter of the notebook is not what it is declared to be."""
-    wrong = [problem for problems in found for problem in problems]
-    if wrong:
+    if wrong := [*chain.from_iterable(problems)]:
         files = sorted((_home() or Path()).glob("infra/env/*.env"))
         redactor = Redactor.gather(environ=os.environ, env_files=files)
         raise InputError(parameters.placed(wrong, where=where, redactor=redactor))
 
 
-# --- attaching --------------------------------------------------------------------
+def _attached(
+    where: str,
+    run_dir: str | Path,
+    *problems: Iterable[Problem],
+    otherwise: Callable[[Path], RunDir] = newest_run,
+) -> RunDir:
+    """The run that a notebook is to look at: the one in ``run_dir``, ``otherwise`` that of outputs/.
+
+    Raises InputError with every parameter that does not fit, before anything else is done.
+    """
+    blank = "the newest run under outputs/"
+    _refuse_wrong(where, *problems, parameters.path("run_dir", run_dir, blank=blank))
+    _go_home()
+    return RunDir(Path(run_dir).absolute()) if run_dir else otherwise(_outputs())
 
 
 def _go_home() -> None:
@@ -304,69 +304,37 @@ def _home() -> Path | None:
     return next((root for root in roots if (root / "configs").is_dir()), None)
 
 
-def _run(run_dir: str | Path) -> RunDir:
-    return RunDir(Path(run_dir).absolute()) if run_dir else newest_run(_outputs())
-
-
 def _outputs() -> Path:
     return Path(os.environ.get(OUTPUTS_VARIABLE) or "outputs").absolute()
 
 
-def _known_run(run_dir: str | Path) -> RunDir | None:
-    """The run that ``run_dir`` holds already, if it does."""
-    found = RunDir(Path(run_dir).absolute()) if run_dir else None
-    return found if found is not None and found.journal.exists() else None
+# --- following --------------------------------------------------------------------
 
 
-def _load(
-    cutover_template: str | Path, rollback_template: str | Path, files: dict[str, str]
-) -> Plan:
-    return load_plan(
-        Path(cutover_template),
-        Path(rollback_template),
-        limits=Path(
-            files.get("limits_file") or find_config("limits.toml", template=Path(cutover_template))
-        ),
-        watch=Path(
-            files.get("watch_file") or find_config("watch.toml", template=Path(cutover_template))
-        ),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
-
-
-def _follow(
-    run_dir: str | Path, *, until: Callable[[History], bool], plot: bool = False
-) -> tuple[RunDir, History]:
+def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False) -> History:
     """Follow the run until ``until`` holds or it is over. Raises RunRefused where 02 never was."""
-    _go_home()
-    run = _run(run_dir)
     history = launch.read_whole(run)
     if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
         raise RunRefused(unstarted_sentence(run))
-    with LiveView(run, plot=plot) as view:
+    # Interrupting a cell ends the look, never the run: that has a process of its own.
+    with contextlib.closing(LiveView(run, plot=plot)) as view:
+
+        def look(history: History) -> bool:
+            view.show(history)
+            return until(history)
+
         try:
-            history = launch.follow(run, until=lambda h: view.tick(h) or until(h))
+            return launch.follow(run, until=look)
         except KeyboardInterrupt as error:
             raise RunRefused(
                 f"detached; run {run.run_id} goes on. Run this cell again to come back, or end it "
                 f"with `ctp-runbook abort --run {run.path}`"
             ) from error
-    return run, history
-
-
-def _start(run_dir: str | Path) -> None:
-    """Start the run if nobody has: 02 does this and no other notebook, so that none that was
-    opened to look begins a cutover."""
-    _go_home()
-    run = _run(run_dir)
-    if not launch.read_whole(run).has_begun:
-        launch.start(run)
 
 
 def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
-    environment = str(history.plan["environment"])
+    environment = history.plan.environment
     reason = "parameter go of 04_switch"
     if go is not True:
         show(_page(run, history, _question(history)))
@@ -382,17 +350,17 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
     answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
     answer = launch.answer_in(answered, name)
-    if answer is not None and not answer.payload["obeyed"]:
-        raise RunRefused(f"go not obeyed: {answer.payload['sentence']}")
+    if answer and not answer.payload.obeyed:
+        raise RunRefused(f"go not obeyed: {answer.payload.sentence}")
 
 
 def _question(history: History) -> list[Block]:
     """What is about to be confirmed, for whoever types."""
-    told = (
+    what_follows = (
         "Every gate passed and the old stack trades. Once confirmed, it is stopped and proved gone, "
         "then the new one is started; any failure rolls back by itself."
     )
-    return [Banner("warn", "READY for the switch", told), run_blocks.facts_of_plan(history)]
+    return [Banner("warn", "READY for the switch", what_follows), run_blocks.facts_of_plan(history)]
 
 
 def _ask(prompt: str) -> str:
@@ -411,6 +379,10 @@ def _ask(prompt: str) -> str:
 
 
 # --- where the run stands ---------------------------------------------------------
+
+
+def _is_over(history: History) -> bool:
+    return history.closed is not None
 
 
 def _is_gating(history: History) -> bool:
@@ -437,10 +409,10 @@ def _watch_is_over(history: History) -> bool:
 def _watch_failure(history: History) -> RunEnded | None:
     """A watch is good when it lasted, passed and triggered nothing; a drill's is cut short."""
     if history.trigger is not None:
-        drill = history.trigger.payload["cause"] == "forced_drill"
-        return None if drill else RunEnded(str(history.trigger.payload["sentence"]), exit_code=4)
+        drill = history.trigger.payload.cause == "forced_drill"
+        return None if drill else RunEnded(history.trigger.payload.sentence, exit_code=4)
     ended = history.watch_ended
-    passed = ended is not None and ended.payload["verdict"] == "PASSED"
+    passed = ended is not None and ended.payload.verdict == "PASSED"
     return None if passed else _ended(history)
 
 
@@ -458,14 +430,20 @@ def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
     return Page([*top, *blocks], run_dir=str(run.path))
 
 
+def _shown(
+    run: RunDir, history: History, blocks: Sequence[Block], failure: RunbookError | None = None
+) -> PhaseResult:
+    return PhaseResult(_page(run, history, blocks), failure)
+
+
 def _result(
     run: RunDir, history: History, blocks: Sequence[Block], *, due: Sequence[str]
 ) -> PhaseResult:
     """A room that is good when every step that is ``due`` was done."""
     missing = [name for name in due if history.step(name).status not in _DONE]
-    refused = history.outcome is Outcome.REFUSED and "warmup_query" in due
+    refused = history.outcome is Outcome.REFUSED and due == _SWITCH_STEPS
     if not missing and not refused:
-        return PhaseResult(_page(run, history, blocks))
+        return _shown(run, history, blocks)
     banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
-    told = [banner, *blocks, run_blocks.outcome_banner(history)]
-    return PhaseResult(_page(run, history, told), _ended(history))
+    around = [banner, *blocks, run_blocks.outcome_banner(history)]
+    return _shown(run, history, around, _ended(history))

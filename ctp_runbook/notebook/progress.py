@@ -6,8 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import State
@@ -25,15 +24,14 @@ _PLOT_SECONDS = 5.0
 
 
 def progress_sentence(history: History, *, mono: float) -> str:
-    """What the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
+    """Return what the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
     if runs_out := countdown(history, mono=mono):
         return runs_out.sentence
     if history.unfinished:
         step = history.unfinished[-1]
         return f"{step.name} for {mono - step.started_mono_ns / 1e9:.0f} s"
     if history.state in (State.WATCHING, State.HOLDING) and history.watch_started is not None:
-        minutes = float(history.watch_started.payload["minutes"])
-        gone = mono - history.watch_started.mono_ns / 1e9
+        gone, minutes = mono - history.watch_started.mono, history.watch_started.payload.minutes
         return f"{gone:.0f} s of {minutes * 60:.0f} s watched; {_judged(history)}"
     return history.transitions[-1].reason if history.transitions else "starting"
 
@@ -41,7 +39,7 @@ def progress_sentence(history: History, *, mono: float) -> str:
 def _judged(history: History) -> str:
     if history.judgement is None:
         return "no verdict yet"
-    return f"so far {history.judgement.payload['overall']}"
+    return f"so far {history.judgement.payload.overall}"
 
 
 def show(page: Page) -> Any:
@@ -55,7 +53,7 @@ def show(page: Page) -> Any:
 
 
 class LiveView:
-    """Shows progress in the cell's output while it is open; outside of IPython nothing.
+    """Shows progress in the cell's output until it is closed; outside of IPython nothing.
 
     With ``plot`` the watch window is drawn every few seconds, unless the notebook runs headless.
     """
@@ -68,64 +66,47 @@ class LiveView:
         self._picture: list[Block] = []
         self._old: Mapping[str, tuple[Point, ...]] | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Take away what was shown: the page that the cell ends with says it better."""
         if self._handle is not None:
             self._handle.update(Page([], run_dir=str(self._run.path)))
 
-    def tick(self, history: History) -> bool:
-        """Show where the run stands; always False, to be put into a condition."""
+    def show(self, history: History) -> None:
+        """Show where the run stands, no more often than a person reads."""
         now = time.monotonic()
-        if history.closed is None and now >= self._next_line:
-            self._next_line = now + _LINE_SECONDS
-            self._show(Page([self._banner(history, now), *self._plotted(history, now)]))
-        return False
-
-    def _banner(self, history: History, now: float) -> Banner:
-        kind = "warn" if history.state in (State.HOLDING, State.ROLLING_BACK) else "info"
-        told = progress_sentence(history, mono=now)
-        if history.state is State.HOLDING:
-            told += (
-                f". {_judged(history)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
-                f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
-            )
-        # A page that was reloaded keeps what it showed last: let it say when that was.
-        return Banner(kind, f"{history.state.value} at {datetime.now(UTC):%H:%M:%S}Z …", told)
-
-    def _plotted(self, history: History, now: float) -> list[Block]:
-        if not self._plot or history.watch_started is None:
-            return []
-        if now >= self._next_plot:
-            from ctp_runbook.show.watch_figure import watch_picture
-            from ctp_runbook.watch.replay import rejudge
-
-            try:
-                judged, _ = rejudge(self._run, history, so_far_mono=now)
-                before = self._before(history)
-            except RunbookError:  # a sample is being written; the next look will do
-                return self._picture
-            self._picture = [watch_picture(history, judged, before=before, dpi=80)]
-            self._next_plot = time.monotonic() + _PLOT_SECONDS
-        return self._picture
-
-    def _before(self, history: History) -> Mapping[str, tuple[Point, ...]]:
-        """The old engine's points; read once, for nothing is added to them any more."""
-        if self._old is None:
-            from ctp_runbook.watch.baseline import baseline_points
-            from ctp_runbook.watch.replay import read_rules
-
-            self._old = baseline_points(self._run, history, read_rules(history.plan["watch"]))
-        return self._old
-
-    def _show(self, page: Page) -> None:
+        if history.closed is not None or now < self._next_line:
+            return
+        self._next_line = now + _LINE_SECONDS
+        if self._plot and history.watch_started is not None and now >= self._next_plot:
+            self._draw(history, now)
+        page = Page([self._banner(history, now), *self._picture])
         if self._handle is None:
             self._handle = show(page)
         else:
             self._handle.update(page)
+
+    def _banner(self, history: History, now: float) -> Banner:
+        kind = "warn" if history.state in (State.HOLDING, State.ROLLING_BACK) else "info"
+        sentence = progress_sentence(history, mono=now)
+        if history.state is State.HOLDING:
+            sentence += (
+                f". {_judged(history)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
+                f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
+            )
+        # A page that was reloaded keeps what it showed last: let it say when that was.
+        return Banner(kind, f"{history.state.value} at {datetime.now(UTC):%H:%M:%S}Z …", sentence)
+
+    def _draw(self, history: History, now: float) -> None:
+        from ctp_runbook.show.watch_figure import watch_picture
+        from ctp_runbook.watch.baseline import baseline_points
+        from ctp_runbook.watch.replay import read_rules, rejudge
+
+        try:
+            judged, _ = rejudge(self._run, history, so_far_mono=now)
+            if self._old is None:  # read once: nothing is added to them any more
+                rules = read_rules(history.plan.watch)
+                self._old = baseline_points(self._run, history, rules)
+        except RunbookError:  # a sample is being written; the next look will do
+            return
+        self._picture = [watch_picture(history, judged, before=self._old, dpi=80)]
+        self._next_plot = time.monotonic() + _PLOT_SECONDS

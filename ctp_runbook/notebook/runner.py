@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.model import State
-from ctp_runbook.notebook.engine import KernelLost, Setting, end_kernel, execute_notebook
+from ctp_runbook.notebook.engine import execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
+from ctp_runbook.notebook.setting import KernelLost, Setting
 from ctp_runbook.redact import Redactor
+from ctp_runbook.show.blocks import symbol_of
 
 if TYPE_CHECKING:
     from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
@@ -35,6 +37,10 @@ NOTEBOOKS = (
     "06_rollback",
     "07_verify",
 )
+_PARAMETERS = {
+    "01_plan": ("cutover_template", "rollback_template", "execute"),
+    "04_switch": ("go",),
+}
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
 _LEFT = 130
@@ -53,10 +59,10 @@ class NotebookResult:
     @property
     def line(self) -> str:
         """``✓ 05_watch completed in 1.2 s`` or ``✗ 05_watch failed: …``."""
-        symbol = {"completed": "✓", "failed": "✗", "lost": "!"}.get(self.status, "–")
+        start = f"{symbol_of(self.status)} {self.name}"
         if self.status == "completed":
-            return f"{symbol} {self.name} completed in {self.seconds:.1f} s"
-        return f"{symbol} {self.name} {self.status.replace('_', ' ')}: {self.sentence}"
+            return f"{start} completed in {self.seconds:.1f} s"
+        return f"{start} {self.status.replace('_', ' ')}: {self.sentence}"
 
 
 def run_all(
@@ -76,46 +82,32 @@ def run_all(
     """
     with contextlib.suppress(ForkServerLost):
         fork_server()
-    from ctp_runbook.notebook.checkout import find_config, find_notebooks
-    from ctp_runbook.plan.plan import load_plan
+    from ctp_runbook.notebook.checkout import find_notebooks, find_plan
     from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
 
     sources = notebooks_dir or find_notebooks()
-    plan = load_plan(
-        cutover_template,
-        rollback_template,
-        limits=limits or find_config("limits.toml", template=cutover_template),
-        watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
-        base=Path.cwd(),
-    )
-    run = _begin(plan, options, on_progress)
-    series = _Series(run, sources, _given(run, plan, options), plan.redactor, on_progress)
-    try:
-        series.run()
-    except KeyboardInterrupt:
-        return _leave(run, on_progress)
-    write_report(run)
-    write_manifest(run, sealed=True)
-    return _exit_code(launch.read_history(run), series.results)
-
-
-def _begin(plan: Plan, options: RunOptions, on_progress: Callable[[str], None]) -> RunDir:
-    """Make the run and start it; with ``execute`` its go is given with it."""
-    from ctp_runbook.run import launch
-
-    return launch.begin(
+    plan = find_plan(cutover_template, rollback_template, limits=limits, watch=watch)
+    run = launch.begin(
         plan,
         options,
         reason="run --execute",
         tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
     )
+    series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
+    try:
+        series.run()
+    except KeyboardInterrupt:
+        return _leave(run, on_progress)
+    # The seal is last: it covers the notebooks and the report.
+    write_report(run)
+    write_manifest(run, sealed=True)
+    return _exit_code(launch.read_history(run), series.results)
 
 
-def _given(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
-    """All that any of the notebooks is told."""
+def _known(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:
+    """All that any of the notebooks may ask for."""
     return {
         "run_dir": str(run.path),
         "cutover_template": str(plan.cutover_template),
@@ -140,7 +132,7 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
     """The run's own; 2 where it says 0 and a notebook found something wrong."""
     code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
-    return 2 if code == 0 and any(one.status == "failed" for one in results) else code
+    return 2 if code == 0 and any(result.status == "failed" for result in results) else code
 
 
 class _Series:
@@ -150,26 +142,28 @@ class _Series:
         self,
         run: RunDir,
         sources: Path,
-        given: Mapping[str, Any],
+        known: Mapping[str, Any],
         redactor: Redactor,
         on_progress: Callable[[str], None],
     ) -> None:
-        self._run, self._sources, self._given = run, sources, given
+        self._run, self._sources, self._known = run, sources, known
         self._redactor, self._on_progress = redactor, on_progress
         self._blocked = ""
         self.results: list[NotebookResult] = []
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.notebook.kernels import event_loop_thread
+        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel
 
-        with event_loop_thread() as loop:
+        with contextlib.closing(EventLoopThread()) as loop:
             starting: Future[ReadyKernel] | None = self._order_kernel(loop)
             try:
                 for name in NOTEBOOKS:
                     if self._blocked and name not in _ALWAYS:
                         self._leave_out(name)
                         continue
+                    # Its successor's kernel starts while this notebook runs: that is the time it
+                    # would be waited for.
                     current, starting = starting, None
                     if name != NOTEBOOKS[-1]:
                         starting = self._order_kernel(loop)
@@ -181,7 +175,7 @@ class _Series:
                 raise
             finally:
                 if starting is not None:
-                    end_kernel(starting, loop)
+                    loop.submit(end_kernel(starting))
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
         from ctp_runbook.notebook.kernels import start_kernel
@@ -210,11 +204,7 @@ class _Series:
 
     def _parameters_of(self, name: str) -> dict[str, Any]:
         """What the contract gives this notebook of all that is known."""
-        names = {
-            "01_plan": ("cutover_template", "rollback_template", "execute"),
-            "04_switch": ("go",),
-        }
-        return {key: self._given[key] for key in ("run_dir", *names.get(name, ()))}
+        return {key: self._known[key] for key in ("run_dir", *_PARAMETERS.get(name, ()))}
 
     def _leave_out(self, name: str) -> None:
         import nbformat

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem
 from ctp_runbook.plan.template_keys import nearest_name
@@ -20,8 +21,7 @@ _LARGEST_CONFIG_BYTES = 1 << 20
 _DAY = 86_400.0
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(Struct, frozen=True):
     """The type and range of one key; ``required`` keys have no default."""
 
     kind: str  # number, integer, boolean, text, texts, spans, strings
@@ -43,7 +43,7 @@ class Field:
         return _KIND_WORDS[self.kind]
 
     def accepts(self, value: object) -> bool:
-        """Whether ``value`` is of this type and in this range."""
+        """Say whether ``value`` is of this type and in this range."""
         return _ACCEPTS[self.kind](self, value)
 
 
@@ -87,8 +87,7 @@ def _is_str(value: object) -> bool:
     return isinstance(value, str)
 
 
-@dataclass(frozen=True)
-class TomlText:
+class TomlText(Struct, frozen=True):
     """A TOML file's name and text, from which the line of a key is found."""
 
     file: str
@@ -96,14 +95,14 @@ class TomlText:
     text: str
 
     def table(self) -> dict[str, Any]:
-        """The parsed file, or a ConfigError with the line TOML could not be read at."""
+        """Parse the file, or raise a ConfigError with the line TOML could not be read at."""
         try:
             return tomllib.loads(self.text)
         except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
             raise self.unreadable(error) from error
 
     def unreadable(self, error: Exception) -> ConfigError:
-        """What to raise for a file that is no TOML, or no file."""
+        """Return what to raise for a file that is no TOML, or no file."""
         reason = getattr(error, "strerror", None) or str(error)
         at = re.search(r"\(at line (\d+)", reason)
         problem = Problem(
@@ -117,12 +116,12 @@ class TomlText:
         return ConfigError([problem])
 
     def problem(self, path: tuple[str, ...], found: str, expected: str) -> Problem:
-        """A problem of the key at ``path``, with the line it (or its table) stands on."""
+        """Return a problem of the key at ``path``, with the line it (or its table) stands on."""
         key = ".".join(path)
         return Problem(self.file, self.line(path), key, found, expected, f"correct {key}")
 
     def line(self, path: tuple[str, ...]) -> int:
-        """The line of a key, of its table where it has none, or 0."""
+        """Find the line of a key, of its table where it has none, or 0."""
         table: tuple[str, ...] = ()
         header = 0
         for number, line in enumerate(self.text.splitlines(), start=1):
@@ -140,7 +139,7 @@ class TomlText:
     def check_table(
         self, name: str, table: object, fields: Mapping[str, Field]
     ) -> Iterator[Problem]:
-        """The same for a table that may be none at all."""
+        """Yield the same for a table that may be none at all."""
         if isinstance(table, dict):
             yield from self.check((name,), table, fields)
         else:
@@ -153,7 +152,7 @@ class TomlText:
         fields: Mapping[str, Field],
         tables: tuple[str, ...] = (),
     ) -> Iterator[Problem]:
-        """Unknown, mistyped and missing keys of one table."""
+        """Yield unknown, mistyped and missing keys of one table."""
         for key, value in table.items():
             if key not in fields:
                 yield self._unknown((*path, key), (*fields, *tables))
@@ -187,7 +186,7 @@ def _parts(dotted: str) -> tuple[str, ...]:
 
 
 def read_toml(path: Path, *, flag: str) -> TomlText:
-    """The file's text, or a ConfigError with one problem."""
+    """Return the file's text, or raise a ConfigError with one problem."""
     try:
         with path.open("rb") as stream:
             # Cut in the middle, a file that is too large does not parse; no config comes near it.

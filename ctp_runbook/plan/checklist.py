@@ -7,13 +7,12 @@ runs measured is such an input; without any, cutover and rollback are UNMEASURED
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from msgspec import structs
+import msgspec
 
-from ctp_runbook.model import Member, Step
+from ctp_runbook.model import Step
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.plan.plan import Plan
@@ -36,12 +35,13 @@ _COMPARISON = {"max": "<=", "min": ">="}
 
 
 def checklist_json(plan: Plan, measured: Measured | None = None) -> str:
-    """Every fact of the checklist, for machines; ends with a newline."""
-    return json.dumps(_facts(plan, measured or Measured()), ensure_ascii=False, indent=2) + "\n"
+    """Return every fact of the checklist, for machines; ends with a newline."""
+    facts = msgspec.json.encode(_facts(plan, measured or Measured()))
+    return msgspec.json.format(facts, indent=2).decode() + "\n"
 
 
 def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:
-    """The checklist a person follows, with a box for every step; ends with a newline."""
+    """Return the checklist a person follows, with a box for every step; ends with a newline."""
     facts = _facts(plan, measured or Measured())
     lines = [
         *_head(facts),
@@ -60,96 +60,76 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
     """All that is shown, in JSON's types, with secrets masked."""
     facts = {
         "schema": 1,
-        "environment": plan.environment,
         "plan_sha256": plan.sha256,
         "cutover_window_local": plan.window_text,
-        "lead_minutes": plan.lead_minutes,
-        "window_minutes": plan.window_minutes,
-        "session_policy": plan.session_policy,
-        "ctp_config_path": plan.ctp_config_path,
+        **_picked(plan, *_AS_IN_PLAN),
         "templates": [str(plan.cutover_template), str(plan.rollback_template)],
         "limits_file": str(plan.limits_file),
         "watch_file": str(plan.watch_file),
-        "members": [_member_facts(member) for member in plan.members.values()],
-        "trading_state_command": plan.trading_state_command,
-        "working_orders_policy": plan.working_orders_policy,
-        "cancel_working_orders_command": plan.cancel_working_orders_command,
-        "readiness_commands": dict(plan.readiness_commands),
+        "members": [
+            _picked(member, "name", "alive_command", "pid_file", "unit", "metrics_url")
+            for member in plan.members.values()
+        ],
         "gates": [_step_facts(step) for step in plan.gates],
         "switch": [_step_facts(step) for step in plan.switch],
-        "watch": _watch_facts(plan),
-        "trigger": {"text": plan.trigger.text, "sentence": plan.trigger.sentence},
-        "max_rollback_seconds": plan.max_rollback_seconds,
-        "rollback_cancel_seconds": plan.rollback_cancel_seconds,
-        "redis_compat": plan.redis_compat,
-        "forced_rollback_after_seconds": plan.forced_rollback_after_seconds,
+        "watch": {
+            "minutes": plan.monitor_minutes,
+            **_picked(plan, "hold_seconds", "hold_expiry"),
+            **_picked(plan.watch, "tolerance_inconclusive_seconds", "tolerance_error_seconds"),
+            "recovery_seconds": plan.watch.recovery_seconds,
+            "metrics": [_rule_facts(rule) for rule in plan.watched],
+        },
+        "trigger": _picked(plan.trigger, "text", "sentence"),
         "rollback": [_step_facts(step) for step in plan.rollback],
         "measured": {
-            "cutover": measured.cutover,
-            "rollback": measured.rollback,
-            **structs.asdict(measured),
+            **_picked(measured, "cutover", "rollback"),
+            **msgspec.structs.asdict(measured),
         },
         "evidence_files": list(EVIDENCE_FILES),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
-        "warnings": list(plan.warnings),
-        "execute_refusals": list(plan.execute_refusals),
     }
     redacted: dict[str, Any] = plan.redactor.data(facts)
     return redacted
 
 
-def _member_facts(member: Member) -> dict[str, Any]:
-    return {
-        "name": member.name,
-        "alive_command": member.alive_command,
-        "pid_file": member.pid_file,
-        "unit": member.unit,
-        "metrics_url": member.metrics_url,
-    }
+_AS_IN_PLAN = (
+    "environment",
+    "lead_minutes",
+    "window_minutes",
+    "session_policy",
+    "ctp_config_path",
+    "trading_state_command",
+    "working_orders_policy",
+    "cancel_working_orders_command",
+    "readiness_commands",
+    "max_rollback_seconds",
+    "rollback_cancel_seconds",
+    "redis_compat",
+    "forced_rollback_after_seconds",
+    "warnings",
+    "execute_refusals",
+)
+
+
+def _picked(thing: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names}
 
 
 def _step_facts(step: Step) -> dict[str, Any]:
-    acts_on = "_".join(step.acts_on) if step.acts_on else ""
     return {
-        "name": step.name,
-        "phase": str(step.phase),
-        "kind": str(step.kind),
-        "key": step.key,
-        "command": step.command,
-        "timeout_seconds": step.timeout_seconds,
-        "acts_on": acts_on,
-        "effect": step.effect,
-        "undo": list(step.undo),
+        **step._asdict(),
+        "acts_on": "_".join(step.acts_on) if step.acts_on else "",
         "when_it_fails": step_spec(step.name).when_it_fails,
-    }
-
-
-def _watch_facts(plan: Plan) -> dict[str, Any]:
-    return {
-        "minutes": plan.monitor_minutes,
-        "hold_seconds": plan.hold_seconds,
-        "hold_expiry": plan.hold_expiry,
-        "tolerance_inconclusive_seconds": plan.watch.tolerance_inconclusive_seconds,
-        "tolerance_error_seconds": plan.watch.tolerance_error_seconds,
-        "recovery_seconds": plan.watch.recovery_seconds,
-        "metrics": [_rule_facts(rule) for rule in plan.watched],
     }
 
 
 def _rule_facts(rule: MetricRule) -> dict[str, Any]:
     unit = f" {rule.unit}" if rule.unit in ("ms", "s") else ""
     return {
-        "name": rule.name,
-        "label": rule.label,
-        "source": rule.source,
+        **_picked(rule, "name", "label", "source", "for_seconds", "window_seconds"),
+        **_picked(rule, "interval_seconds", "warm_up_seconds", "min_events", "zero_events"),
         "query": " ".join(rule.query.split()),
         "limit": f"{_COMPARISON[rule.direction]} {rule.limit:g}{unit}",
-        "for_seconds": rule.for_seconds,
-        "window_seconds": rule.window_seconds,
-        "interval_seconds": rule.interval_seconds,
-        "warm_up_seconds": rule.warm_up_seconds,
-        "min_events": rule.min_events,
-        "zero_events": rule.zero_events,
     }
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -66,8 +65,7 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return min(_PATIENCE_SECONDS, max(self.interval_seconds, 0.5))
 
 
-@dataclass(frozen=True)
-class WatchRules:
+class WatchRules(Struct, frozen=True):
     """The rules of the watch; tolerances say how long a bad state may last before HOLDING.
 
     ``sources`` says where metrics that no engine exposes are asked for; never a password, only
@@ -78,11 +76,10 @@ class WatchRules:
     tolerance_inconclusive_seconds: float
     tolerance_error_seconds: float
     recovery_seconds: float
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """Timeouts and policies; ``step_timeout_seconds`` has every step of the runbook."""
 
     step_timeout_seconds: Mapping[str, float]
@@ -99,8 +96,11 @@ class Limits:
     journal_reserve_bytes: int
     restarts_max: int
     alert_timeout_seconds: float = 5.0
-    redact: tuple[str, ...] = field(default=(), repr=False)
-    sessions: TradingSessions = field(default_factory=TradingSessions)
+    redact: tuple[str, ...] = ()
+    sessions: TradingSessions = TradingSessions()
+
+    def __repr__(self) -> str:
+        return "<Limits>"  # what is to be redacted may be secrets themselves
 
 
 def _text(*choices: str, required: bool = True) -> Field:
@@ -194,8 +194,7 @@ def _watch_rules(source: TomlText) -> WatchRules:
         metrics = {}
     rows = dict(SOURCES)
     for name, rule in metrics.items():
-        problems += _metric_problems(source, name, rule)
-        problems += _source_problems(source, name, rule, rows)
+        problems += _rule_problems(source, name, rule, rows)
     # What else is installed has a say in [sources] where a rule asks it, and only there.
     settings = (setting for row in rows.values() for setting in row.settings)
     fields = {setting: _text(required=False) for setting in settings}
@@ -206,40 +205,41 @@ def _watch_rules(source: TomlText) -> WatchRules:
     return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
 
 
-def _metric_problems(source: TomlText, name: str, rule: object) -> Iterator[Problem]:
+def _rule_problems(
+    source: TomlText, name: str, rule: object, rows: dict[str, Source]
+) -> Iterator[Problem]:
+    """What is wrong with a rule; the row of its source is added to ``rows``."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         yield source.problem(("metrics", name), f"the name {quoted(name)}", "a-z, 0-9 and _")
     if not isinstance(rule, dict):
         yield source.problem(("metrics", name), "no table", f"a table [metrics.{name}]")
         return
-    found = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
-    yield from found
+    mistyped = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
+    yield from mistyped
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
-    if not found and fresh is not None and interval is not None and fresh < interval:
+    if not mistyped and fresh is not None and interval is not None and fresh < interval:
         # Every sample would be stale before the next one comes, and no `for` could mature.
         where = ("metrics", name, "fresh_seconds")
         yield source.problem(where, f"{fresh:g}", f"at least interval_seconds {interval:g}")
+    if isinstance(asked := rule.get("source"), str):
+        for key, found, expected in _source_problems(asked, rule, rows):
+            yield source.problem(("metrics", name, key), found, expected)
 
 
 def _source_problems(
-    source: TomlText, name: str, rule: object, rows: dict[str, Source]
-) -> Iterator[Problem]:
-    """What is wrong between a rule and the row of its source, which is added to ``rows``."""
-    asked = rule.get("source") if isinstance(rule, dict) else None
-    if not isinstance(rule, dict) or not isinstance(asked, str):
-        return
-    where = ("metrics", name, "source")
+    asked: str, rule: Mapping[str, Any], rows: dict[str, Source]
+) -> Iterator[tuple[str, str, str]]:
+    """Key, what was found and what is expected, between a rule and the row of its source."""
     try:
         row = find_source(asked)
     except PlanRefused as error:
-        yield source.problem(where, f"{quoted(asked)}, and {error}", "a source that can be used")
+        yield "source", f"{quoted(asked)}, and {error}", "a source that can be used"
         return
     if row is None:
-        yield source.problem(where, quoted(asked), "one of " + ", ".join(known_sources()))
+        yield "source", quoted(asked), "one of " + ", ".join(known_sources())
         return
     rows[asked] = row
-    for key, found, expected in row.problems(rule):
-        yield source.problem(("metrics", name, key), found, expected)
+    yield from row.problems(rule)
 
 
 @lru_cache(maxsize=8)

@@ -6,15 +6,17 @@ own as an entry point of the group ``ctp_runbook.gates``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from ctp_runbook.errors import PlanRefused
 from ctp_runbook.plan.plugins import find_row, installed_names
 
-__all__ = ["GATES", "GATE_GROUP", "PARTS", "Gate", "find_gate", "gates_in"]
+__all__ = ["GATES", "GATE_GROUP", "PARTS", "Gate", "find_gate", "gates_in", "usable_gates"]
 
 GATE_GROUP = "ctp_runbook.gates"
 # Key and title of each part of the host, in the order of the picture.
@@ -34,8 +36,7 @@ _ENDING = "_result.env"
 _OF_THE_RUN = ("ctp_cutover_result.env", "ctp_rollback_result.env")
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """A row: ``infra <name>``, the step it belongs to, the prefix and name of its evidence.
 
     ``component`` is what it looks at. ``performer`` is ``module:function``, imported when the gate
@@ -98,17 +99,6 @@ GATES: Mapping[str, Gate] = MappingProxyType(
                 is_due=True,
             ),
             Gate(
-                "schema-registry",
-                "init_kafka_topic",
-                "SCHEMA_REGISTRY",
-                "schema_registry_result.env",
-                "schema-registry",
-                "ctp_runbook.gates.schema_registry:registry_tasks",
-                help="Schemas there, and kept compatible.",
-                address="--endpoint schema-registry=http://HOST:PORT",
-                parts=(("", "kafka"),),
-            ),
-            Gate(
                 "clickhouse-schema",
                 "init_clickhouse_schema",
                 "CLICKHOUSE_SCHEMA_INIT",
@@ -139,12 +129,12 @@ GATES: Mapping[str, Gate] = MappingProxyType(
 
 
 def find_gate(name: str) -> Gate | None:
-    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     return GATES.get(name) or find_row(GATE_GROUP, name, kind=Gate)
 
 
 def gates_in(evidence: Path) -> Iterator[Gate]:
-    """The gates whose evidence is in this folder: ours in their order, then anybody else's.
+    """Yield the gates whose evidence is in this folder: ours in their order, then anybody else's.
 
     A record is read where its plug-ins are not, too: then a file says by its name and first key
     whose it is, and nothing more is known of it.
@@ -152,25 +142,22 @@ def gates_in(evidence: Path) -> Iterator[Gate]:
     ours = {gate.file: gate for gate in GATES.values()}
     yield from (gate for file, gate in ours.items() if (evidence / file).is_file())
     strange = {file.name for file in evidence.glob(f"*{_ENDING}")} - {*ours, *_OF_THE_RUN}
-    known = {gate.file: gate for gate in _installed()} if strange else {}
+    known = {gate.file: gate for gate in usable_gates()} if strange else {}
     for file in sorted(strange):
-        if found := known.get(file) or _told_by(evidence / file):
-            yield found
+        if gate := known.get(file) or _gate_of(evidence / file):
+            yield gate
 
 
-def _installed() -> Iterator[Gate]:
-    """The rows of plug-ins, of those that can be loaded."""
+def usable_gates() -> Iterator[Gate]:
+    """Yield the rows of plug-ins that can be used; why another cannot is said to whoever names it."""
     for name in installed_names(GATE_GROUP):
-        try:
-            found = find_gate(name)
-        except PlanRefused:
-            continue
-        if found is not None:
-            yield found
+        with contextlib.suppress(PlanRefused):
+            if gate := find_gate(name):
+                yield gate
 
 
-def _told_by(file: Path) -> Gate | None:
-    """A row of what a file says of its gate; None for a file that is no gate's."""
+def _gate_of(file: Path) -> Gate | None:
+    """Return a row of what a file says of its gate; None for a file that is no gate's."""
     with file.open("rb") as stream:
         first = stream.readline(200).decode("utf-8", "replace")
     prefix, ending, _ = first.partition("_DRY_RUN=")

@@ -9,9 +9,10 @@ a word that only answers yes or no is neither a path nor a reason.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem
 from ctp_runbook.plan.template_keys import nearest_name
@@ -27,8 +28,7 @@ _NOTHING = ("null", "none", "nil", "nan", "na", "n/a", "undefined", "~", "-")
 _ANSWERS = frozenset(_YES + _NO + _NOTHING)
 
 
-@dataclass(frozen=True)
-class _Type:
+class _Type(Struct, frozen=True):
     """A type as the ``parameters`` cell of a notebook may declare it."""
 
     words: str
@@ -67,25 +67,25 @@ _TYPES: Mapping[str, _Type] = {
 
 
 def of_type(name: str, value: object, *, declared: str) -> Iterator[Problem]:
-    """The problem with a value that is not of the type ``declared``: ``bool``, ``str | None``.
+    """Yield the problem with a value that is not of the type ``declared``: ``bool``, ``str | None``.
 
     A type that is not known here takes anything.
     """
     types = [_TYPES.get(part.strip(" '\"")) for part in declared.split("|")]
-    known = [one for one in types if one is not None]
-    if len(known) < len(types) or any(one.fits(value) for one in known):
+    known = [kind for kind in types if kind is not None]
+    if len(known) < len(types) or any(kind.fits(value) for kind in known):
         return
-    words = " or ".join(one.words for one in known)
+    words = " or ".join(kind.words for kind in known)
     yield _problem(name, value, expected=words, remedy=known[0].remedy.format(name=name))
 
 
 def flag(name: str, value: object) -> Iterator[Problem]:
-    """The problem with what is neither True nor False itself."""
+    """Yield the problem with what is neither True nor False itself."""
     return of_type(name, value, declared="bool")
 
 
 def text(name: str, value: object) -> Iterator[Problem]:
-    """The problem with what is not text; blank is text."""
+    """Yield the problem with what is not text; blank is text."""
     return of_type(name, value, declared="str")
 
 
@@ -93,7 +93,7 @@ def text(name: str, value: object) -> Iterator[Problem]:
 
 
 def path(name: str, value: object, *, blank: str = "") -> Iterator[Problem]:
-    """The problem with what names no file or directory; a Path does as well as text.
+    """Yield the problem with what names no file or directory; a Path does as well as text.
 
     ``blank`` says what the empty text means, where it may be left out.
     """
@@ -103,16 +103,16 @@ def path(name: str, value: object, *, blank: str = "") -> Iterator[Problem]:
         remedy += f"; for a name that papermill reads as something else, `-p {name} ./NAME`"
         yield _problem(name, value, expected=expected, remedy=remedy)
         return
-    told = str(value)
-    if (not told.strip() and not (blank and told == "")) or "\0" in told:
+    shown = str(value)
+    if (not shown.strip() and not (blank and shown == "")) or "\0" in shown:
         yield _problem(name, value, expected=expected, remedy=remedy)
-    elif isinstance(value, str) and _is_answer(told):
-        remedy += f"; for a file or directory of that name, `-p {name} ./{told.strip()}`"
+    elif isinstance(value, str) and _is_answer(shown):
+        remedy += f"; for a file or directory of that name, `-p {name} ./{shown.strip()}`"
         yield _problem(name, value, expected=expected, remedy=remedy)
 
 
 def reason(name: str, value: object) -> Iterator[Problem]:
-    """The problem with what gives no reason; blank gives none, and that is allowed."""
+    """Yield the problem with what gives no reason; blank gives none, and that is allowed."""
     wrong = [*text(name, value)]
     yield from wrong
     if isinstance(value, str) and (_is_answer(value) or _is_number(value)):
@@ -125,12 +125,12 @@ def reason(name: str, value: object) -> Iterator[Problem]:
 
 
 def reasons(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Problem]:
-    """The problems of a table of reasons by name; None is an empty one."""
+    """Yield the problems of a table of reasons by name; None is an empty one."""
     if value is None:
         return
     if not isinstance(value, Mapping):
-        told = f"a table of reasons (str) by name: {', '.join(known)}"
-        yield _problem(name, value, expected=told, remedy="pass such a table, or leave it out")
+        table = f"a table of reasons (str) by name: {', '.join(known)}"
+        yield _problem(name, value, expected=table, remedy="pass such a table, or leave it out")
         return
     for key, held in value.items():
         yield from reason(key, held) if key in known else [_unknown(name, key, known)]
@@ -139,22 +139,22 @@ def reasons(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Pro
 def _unknown(name: str, key: object, known: tuple[str, ...]) -> Problem:
     expected, remedy = f"one of {', '.join(known)}", "correct its name"
     wrong = _problem(name, key, expected=expected, remedy=remedy)
-    return replace(wrong, nearest=nearest_name(key, known) if isinstance(key, str) else "")
+    return wrong._replace(nearest=nearest_name(key, known) if isinstance(key, str) else "")
 
 
 def choice(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Problem]:
-    """The problem with what is none of the words in ``known``."""
+    """Yield the problem with what is none of the words in ``known``."""
     if not isinstance(value, str) or value not in known:
         yield _problem(name, value, expected=f"one of {', '.join(known)}", remedy="name one")
 
 
-def _is_answer(told: str) -> bool:
-    return told.strip(" \t\r\n'\"").casefold() in _ANSWERS
+def _is_answer(word: str) -> bool:
+    return word.strip(" \t\r\n'\"").casefold() in _ANSWERS
 
 
-def _is_number(told: str) -> bool:
+def _is_number(word: str) -> bool:
     try:
-        float(told)
+        float(word)
     except ValueError:
         return False
     return True
@@ -164,9 +164,11 @@ def _is_number(told: str) -> bool:
 
 
 def placed(problems: Iterable[Problem], *, where: str, redactor: Redactor) -> list[Problem]:
-    """The problems as those of ``where``, a notebook say, with no secret in the values shown."""
+    """Return the problems as those of ``where``, a notebook say, with no secret in the values shown."""
     # Cut after masking: half a secret is not recognised any more.
-    return [replace(one, file=where, found=_cut(redactor(one.found))) for one in problems]
+    return [
+        problem._replace(file=where, found=_cut(redactor(problem.found))) for problem in problems
+    ]
 
 
 def _cut(shown: str) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem, TemplateError
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
@@ -27,12 +29,12 @@ from ctp_runbook.redact import Redactor, is_secret_name
 
 __all__ = ["PLAN_FILES", "Plan", "load_plan", "plan_digest", "window_refusals"]
 
+_T = TypeVar("_T")
 # The attributes of a plan that name the files it was made from.
 PLAN_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Everything a run needs to know, fixed before it starts. Times are minutes or seconds
     as named; ``sha256`` binds a real run to what was reviewed."""
 
@@ -62,7 +64,7 @@ class Plan:
     rollback_cancel_seconds: float
     redis_compat: str
     alert_command: str
-    alert_webhook_url: str = field(repr=False)
+    alert_webhook_url: str
     readiness_commands: Mapping[str, str]
     cutover_evidence_output: str
     rollback_evidence_output: str
@@ -72,8 +74,11 @@ class Plan:
     watch_file: Path
     warnings: tuple[str, ...]
     execute_refusals: tuple[str, ...]
-    redactor: Redactor = field(repr=False)
+    redactor: Redactor
     sha256: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.environment} {self.sha256[:12]}>"  # the webhook's address is a secret
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -92,14 +97,11 @@ class Plan:
         return self.environment.partition("-")[0] == "rehearsal"
 
     def step(self, name: str) -> Step:
-        """The step called ``name``; KeyError for a name that is none of the seventeen."""
-        for step in self.steps:
-            if step.name == name:
-                return step
-        raise KeyError(name)
+        """Return the step called ``name``; KeyError for a name that is none of the seventeen."""
+        return {step.name: step for step in self.steps}[name]
 
     def member(self, generation: Generation, role: Role) -> Member:
-        """One of the four members."""
+        """Return that one of the four members."""
         return self.members[f"{generation}_{role}"]
 
     @property
@@ -108,8 +110,7 @@ class Plan:
         return tuple(self.watch.metrics[key] for key in self.monitor_keys)
 
 
-@dataclass(frozen=True)
-class _Inputs:
+class _Inputs(Struct, frozen=True):
     """What was read from the disk, with nothing wrong in it."""
 
     values: TemplateValues
@@ -137,12 +138,15 @@ def load_plan(
     values = inputs.values
     steps = _steps(values, inputs.limits)
     members = _members(values)
-    found = inspect_plan(
+    preflight = inspect_plan(
         values, steps=steps, members=members, limits=inputs.limits, base=base, environ=environ
     )
     redactor = inputs.redactor
     plan = Plan(
-        **_facts(values, inputs.limits),
+        **_facts(values),
+        window_local=values.window(),
+        hold_seconds=values.number("HOLD_SECONDS", default=inputs.limits.hold_seconds),
+        hold_expiry=values.text("HOLD_EXPIRY") or inputs.limits.hold_expiry,
         gates=tuple(step for step in steps if step.phase is Phase.GATE),
         switch=tuple(step for step in steps if step.phase is Phase.SWITCH),
         rollback=tuple(step for step in steps if step.phase is Phase.ROLLBACK),
@@ -155,40 +159,45 @@ def load_plan(
         rollback_template=rollback_template,
         limits_file=limits,
         watch_file=watch,
-        warnings=tuple(map(redactor, found.warnings)),
-        execute_refusals=tuple(map(redactor, found.refusals)),
+        warnings=tuple(map(redactor, preflight.warnings)),
+        execute_refusals=tuple(map(redactor, preflight.refusals)),
         redactor=redactor,
     )
-    return replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
+    return msgspec.structs.replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
 
 
-def _facts(values: TemplateValues, limits: Limits) -> dict[str, Any]:
-    """The fields of a Plan that are one template value each."""
+# The fields of a Plan that are one template value each.
+_TEXTS = {
+    "environment": "CUTOVER_ENV_NAME",
+    "window_text": "CUTOVER_WINDOW_LOCAL",
+    "ctp_config_path": "CTP_CONFIG_PATH",
+    "session_policy": "SESSION_POLICY",
+    "trading_state_command": "TRADING_STATE_CMD",
+    "working_orders_policy": "WORKING_ORDERS_POLICY",
+    "cancel_working_orders_command": "CANCEL_WORKING_ORDERS_CMD",
+    "redis_compat": "RESTORE_REDIS_BRIDGE_COMPAT",
+    "alert_command": "ALERT_CMD",
+    "alert_webhook_url": "ALERT_WEBHOOK_URL",
+    "cutover_evidence_output": "CUTOVER_EVIDENCE_OUTPUT",
+    "rollback_evidence_output": "ROLLBACK_EVIDENCE_OUTPUT",
+}
+_NUMBERS = {
+    "monitor_minutes": "POST_SWITCH_MONITOR_MINUTES",
+    "max_rollback_seconds": "MAX_ROLLBACK_SECONDS",
+    "lead_minutes": "CUTOVER_LEAD_MINUTES",
+    "window_minutes": "CUTOVER_WINDOW_MINUTES",
+    "forced_rollback_after_seconds": "FORCED_ROLLBACK_AFTER_SECONDS",
+    "rollback_cancel_seconds": "ROLLBACK_CANCEL_SECONDS",
+}
+
+
+def _facts(values: TemplateValues) -> dict[str, Any]:
     return {
-        "environment": values.text("CUTOVER_ENV_NAME"),
-        "window_local": values.window(),
-        "window_text": values.text("CUTOVER_WINDOW_LOCAL"),
-        "ctp_config_path": values.text("CTP_CONFIG_PATH"),
-        "monitor_minutes": values.number("POST_SWITCH_MONITOR_MINUTES"),
-        "max_rollback_seconds": values.number("MAX_ROLLBACK_SECONDS"),
-        "lead_minutes": values.number("CUTOVER_LEAD_MINUTES"),
-        "window_minutes": values.number("CUTOVER_WINDOW_MINUTES"),
-        "session_policy": values.text("SESSION_POLICY"),
-        "hold_seconds": values.number("HOLD_SECONDS", default=limits.hold_seconds),
-        "hold_expiry": values.text("HOLD_EXPIRY") or limits.hold_expiry,
-        "forced_rollback_after_seconds": values.number("FORCED_ROLLBACK_AFTER_SECONDS"),
-        "trading_state_command": values.text("TRADING_STATE_CMD"),
-        "working_orders_policy": values.text("WORKING_ORDERS_POLICY"),
-        "cancel_working_orders_command": values.text("CANCEL_WORKING_ORDERS_CMD"),
-        "rollback_cancel_seconds": values.number("ROLLBACK_CANCEL_SECONDS"),
-        "redis_compat": values.text("RESTORE_REDIS_BRIDGE_COMPAT"),
-        "alert_command": values.text("ALERT_CMD"),
-        "alert_webhook_url": values.text("ALERT_WEBHOOK_URL"),
+        **{field: values.text(key) for field, key in _TEXTS.items()},
+        **{field: values.number(key) for field, key in _NUMBERS.items()},
         "readiness_commands": {
-            sli: values.text(key) for key, sli in READINESS_KEYS.items() if values.text(key)
+            sli: text for key, sli in READINESS_KEYS.items() if (text := values.text(key))
         },
-        "cutover_evidence_output": values.text("CUTOVER_EVIDENCE_OUTPUT"),
-        "rollback_evidence_output": values.text("ROLLBACK_EVIDENCE_OUTPUT"),
     }
 
 
@@ -205,16 +214,8 @@ def _read_inputs(
     rollback = read_template(rollback_template, flag="--rollback-template")
     values = read_keys(cutover, rollback)
     config: list[Problem] = []
-    rules: WatchRules | None = None
-    policies: Limits | None = None
-    try:
-        rules = load_watch(watch)
-    except ConfigError as error:
-        config += error.problems
-    try:
-        policies = load_limits(limits)
-    except ConfigError as error:
-        config += error.problems
+    rules = _loaded(load_watch, watch, config)
+    policies = _loaded(load_limits, limits, config)
     problems = (*config, *values.problems, *cross_problems(values, rules))
     redact = policies.redact if policies else ()
     redactor = _redactor(cutover, rollback, environ, _env_files(base), redact)
@@ -229,9 +230,17 @@ def _read_inputs(
     return _Inputs(values, rules, policies, redactor)
 
 
+def _loaded(load: Callable[[Path], _T], path: Path, problems: list[Problem]) -> _T | None:
+    """What is read from ``path``; None with its problems added to the others."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
 def _masked(problem: Problem, redactor: Redactor) -> Problem:
-    return replace(
-        problem,
+    return problem._replace(
         key=redactor(problem.key),
         found=redactor(problem.found),
         expected=redactor(problem.expected),
@@ -257,16 +266,12 @@ def _redactor(
 ) -> Redactor:
     """What must not be shown: of the environment, of the templates, of ``infra/env/``."""
     entries = (*cutover.entries, *rollback.entries)
+    named = {entry.key: entry.value for entry in entries if is_secret_name(entry.key)}
     # A webhook's address is all it takes to use it.
-    named = {
-        entry.key: entry.value
-        for entry in entries
-        if is_secret_name(entry.key) or entry.key == "ALERT_WEBHOOK_URL"
-    }
-    webhook = named.pop("ALERT_WEBHOOK_URL", "")
+    webhooks = (e.value for e in entries if e.key == "ALERT_WEBHOOK_URL" and e.value)
     return Redactor.gather(
         environ={**environ, **named},
-        extra=(*extra, webhook) if webhook else extra,
+        extra=(*extra, *webhooks),
         env_files=env_files,
         texts=[entry.value for entry in entries],
     )
@@ -316,7 +321,7 @@ def _member(values: TemplateValues, generation: Generation, role: Role) -> Membe
 
 
 def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
-    """SHA-256 over the bytes of everything the plan stands on, as they are on disk now.
+    """Return the SHA-256 over the bytes of everything the plan stands on, as they are on disk now.
 
     Each part goes in with its name as the template writes it and its length, so that the
     digest is the same in another checkout and no two sets of files share one. A file that is
@@ -357,7 +362,7 @@ def _content(path: Path | None) -> bytes | None:
 
 
 def window_refusals(plan: Plan, *, now: datetime) -> tuple[str, ...]:
-    """Why a real run may not start, or switch, at ``now`` (aware); empty where it may."""
+    """Say why a real run may not start, or switch, at ``now`` (aware); empty where it may."""
     return (*_outside_window(plan, now), *_against_session_policy(plan, now))
 
 

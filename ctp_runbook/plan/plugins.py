@@ -36,12 +36,12 @@ _RowT = TypeVar("_RowT", bound=Row)
 
 
 def installed_names(group: str) -> tuple[str, ...]:
-    """What installed distributions offer under ``group``, sorted."""
+    """Return what installed distributions offer under ``group``, sorted."""
     return tuple(sorted({entry.name for entry in _entries(group)}))
 
 
 def find_row(group: str, name: str, *, kind: type[_RowT]) -> _RowT | None:
-    """The row of this name, from whichever distribution brings it; None where nobody does.
+    """Return the row of this name, from whichever distribution brings it; None where nobody does.
 
     Raises PlanRefused, naming the distribution, for one that is offered twice, does not load, is
     of another type, goes by another name, or whose performer cannot be imported: a plan is the
@@ -64,7 +64,7 @@ def find_row(group: str, name: str, *, kind: type[_RowT]) -> _RowT | None:
 
 
 def load_named(dotted: str) -> Any:
-    """What ``module:name`` names. Raises ImportError, AttributeError or ValueError for nothing."""
+    """Import what ``module:name`` names. Raises ImportError, AttributeError or ValueError for nothing."""
     module, joint, name = dotted.partition(":")
     if not (module and joint and name):
         raise ValueError(f"{dotted!r} is no module:name")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits
@@ -19,14 +20,13 @@ from ctp_runbook.plan.template_text import placeholders, quoted
 
 __all__ = ["Preflight", "inspect_plan"]
 
-_PROC_PID_FILE = re.compile(
+_PROC_PID_FILE = (
     r"""\bproc\s+(?:start|stop)\b.*?--pid-file[= ]\s*((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
 )
 _WORLD_CHANGING = frozenset({StepKind.GATE, StepKind.STOP, StepKind.START})
 
 
-@dataclass(frozen=True)
-class Preflight:
+class Preflight(Struct, frozen=True):
     """The findings: ``refusals`` stop a real run, ``remarks`` are only shown."""
 
     refusals: tuple[str, ...]
@@ -160,7 +160,7 @@ def _shared_between_generations(
     """What would make one generation look like the other."""
     owners: dict[str, Step] = {}
     for step in steps:
-        match = _PROC_PID_FILE.search(step.command)
+        match = re.search(_PROC_PID_FILE, step.command) if "proc" in step.command else None
         if match is None or step.acts_on is None:
             continue
         first = owners.setdefault(match.group(1), step)

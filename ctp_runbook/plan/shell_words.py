@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from ctp_runbook.plan.template_text import placeholders
 
 __all__ = ["Executable", "executables", "is_idle", "resolve", "swallows_failure"]
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*\+?=")
-_EXPANSION = re.compile(r"[$`*?\[\]{}~<>()\x00]")
+_ASSIGNMENT = r"[A-Za-z_]\w*\+?="
+_EXPANDS = frozenset("$`*?[]{}~<>()\0")
+# Where a command is nothing but these, bash splits it at blanks and does no more to it.
+_PLAIN = r"[A-Za-z0-9_@%+=:,./ -]*"
 _SEPARATORS = frozenset({";", "&", "&&", "|", "|&", "||", "(", ")"})
 _COMPLEX = frozenset(
     ("for", "while", "until", "if", "case", "select", "function", "[[", "((", "<<")
@@ -36,12 +38,11 @@ _BUILTINS = frozenset((
 _IDLE = frozenset({"echo", "true", ":", "printf", "sleep", "exit"})
 # Programs that run the command after them: their own options and values are skipped.
 _WRAPPERS = frozenset({"env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "sudo"})
-_INTERPRETERS = re.compile(r"(?:ba|da|z|k)?sh|python[\d.]*|perl|ruby|node")
-_SWALLOWS = re.compile(r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)")
+_INTERPRETERS = r"(?:ba|da|z|k)?sh|python[\d.]*|perl|ruby|node"
+_SWALLOWS = r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)"
 
 
-@dataclass(frozen=True)
-class Executable:
+class Executable(Struct, frozen=True):
     """A word that bash would look up and run, or a script an interpreter is given.
 
     ``folder`` is where a ``cd`` before it leads, relative to where the command starts.
@@ -53,12 +54,12 @@ class Executable:
 
 
 def swallows_failure(command: str) -> bool:
-    """True for ``… || true`` and its like: the exit code of such a command proves nothing."""
-    return _SWALLOWS.search(command) is not None
+    """Return True for ``… || true`` and its like: the exit code of such a command proves nothing."""
+    return re.search(_SWALLOWS, command) is not None
 
 
 def is_idle(command: str) -> bool:
-    """True where the command only prints, sleeps or succeeds: it cannot have done its step."""
+    """Return True where the command only prints, sleeps or succeeds: it cannot have done its step."""
     segments = _segments(command)
     words = [words[0] for _, words in segments or ()]
     return bool(words) and all(_name(word) in _IDLE for word in words)
@@ -66,11 +67,11 @@ def is_idle(command: str) -> bool:
 
 @lru_cache(maxsize=256)
 def executables(command: str) -> tuple[Executable, ...]:
-    """The executables of ``command`` that can be told for sure; never raises."""
+    """Return the executables of ``command`` that can be told for sure; never raises."""
     segments = _segments(command)
     if segments is None:
         return ()
-    found: list[Executable] = []
+    named: list[Executable] = []
     folder: str | None = ""
     for joint, words in segments:
         if joint == "||" or folder is None:
@@ -79,13 +80,13 @@ def executables(command: str) -> tuple[Executable, ...]:
             # A subshell keeps its folder to itself; where one begins or ends, only bash knows.
             folder = None if "(" in command else _changed(folder, words)
             continue
-        found += _of_simple_command(words, folder)
-    return tuple(dict.fromkeys(found))
+        named += _of_simple_command(words, folder)
+    return tuple(dict.fromkeys(named))
 
 
 def _changed(folder: str, words: list[str]) -> str | None:
     """Where ``cd`` leads; None where only bash knows."""
-    if len(words) != 2 or words[1] == "-" or _EXPANSION.search(words[1]):
+    if len(words) != 2 or words[1] == "-" or _expands(words[1]):
         return None
     return _joined(folder, words[1])
 
@@ -96,11 +97,8 @@ def _segments(command: str) -> tuple[tuple[str, list[str]], ...] | None:
     # A placeholder would read as two redirections; as an expansion it is left alone.
     for placeholder in placeholders(command):
         command = command.replace(placeholder, "$")
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
     try:
-        tokens = list(lexer)
+        tokens = _tokens(command)
     except ValueError:  # unbalanced quotes: bash will say so, and the step will fail
         return None
     segments: list[tuple[str, list[str]]] = []
@@ -118,6 +116,21 @@ def _segments(command: str) -> tuple[tuple[str, list[str]], ...] | None:
     return tuple(segments)
 
 
+def _tokens(command: str) -> list[str]:
+    if re.fullmatch(_PLAIN, command):
+        return command.split()
+    import shlex  # it reads character by character
+
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    return list(lexer)
+
+
+def _expands(word: str) -> bool:
+    return not _EXPANDS.isdisjoint(word)
+
+
 def _without_comment(tokens: list[str]) -> Iterator[str]:
     for token in tokens:
         if token.startswith("#"):
@@ -129,7 +142,14 @@ def _without_assignments(words: list[str]) -> list[str]:
     """The words from the command's own name on: no ``VAR=x``, no redirections, no ``!``."""
     at = 0
     while at < len(words):
-        if _ASSIGNMENT.match(words[at]) or words[at] in ("!", "{", "then", "do", "else", "time"):
+        if re.match(_ASSIGNMENT, words[at]) or words[at] in (
+            "!",
+            "{",
+            "then",
+            "do",
+            "else",
+            "time",
+        ):
             at += 1
         elif words[at] in (">", ">>", "<", ">&", "<&", "&>"):
             at += 2
@@ -143,7 +163,7 @@ def _without_assignments(words: list[str]) -> list[str]:
 def _of_simple_command(words: list[str], folder: str) -> Iterator[Executable]:
     """The command's own word, what a wrapper runs, and the script an interpreter is given."""
     word = words[0]
-    if _EXPANSION.search(word) or word.startswith("-"):
+    if _expands(word) or word.startswith("-"):
         return
     name = _name(word)
     if name in _WRAPPERS:
@@ -160,14 +180,14 @@ def _of_simple_command(words: list[str], folder: str) -> Iterator[Executable]:
         # ctp-runbook proc start --pid-file F -- CMD: what it starts is what the step is about.
         yield from _of_simple_command(words[words.index("--") + 1 :], folder)
         return
-    if _INTERPRETERS.fullmatch(name) and len(words) > 1:
+    if re.fullmatch(_INTERPRETERS, name) and len(words) > 1:
         script = words[1]
-        if not script.startswith(("-", ">", "<")) and not _EXPANSION.search(script):
+        if not script.startswith(("-", ">", "<")) and not _expands(script):
             yield Executable(script, folder, is_script=True)
 
 
 def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -> Path | None:
-    """The file bash would run, or None where there is none.
+    """Return the file bash would run, or None where there is none.
 
     A script need not be executable: its interpreter only reads it.
     """

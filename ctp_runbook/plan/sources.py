@@ -7,10 +7,11 @@ as an entry point of the group ``ctp_runbook.sources``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from ctp_runbook.errors import PlanRefused, ProbeError
 from ctp_runbook.plan.plugins import find_row, installed_names, load_named
@@ -34,16 +35,18 @@ KINDS = ("latency_quantile", "state", "counter", "lag")
 Measure = Callable[[], float | None]
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """From where a source is asked: ``settings`` is the table [sources] of watch.toml."""
 
     settings: Mapping[str, str]
     cwd: Path
-    environ: Mapping[str, str] = field(repr=False)
+    environ: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"<Surroundings in {self.cwd}>"  # the environment holds secrets
 
     def secret(self, setting: str) -> str:
-        """The variable that ``setting`` names: of the environment, else of the file env_file.
+        """Return the variable that ``setting`` names: of the environment, else of the file env_file.
 
         Raises ProbeError for a file that cannot be read.
         """
@@ -56,8 +59,7 @@ class Surroundings:
             raise ProbeError(f"env_file {file} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """A row: what a rule may say of this source, and how it is measured.
 
     ``performer`` is ``module:function``, imported at the first look: it takes a rule and
@@ -81,13 +83,13 @@ class Source:
     is_page: bool = False
 
     def lacking(self, settings: Mapping[str, str], labels: Mapping[str, str]) -> str:
-        """What it needs and a watch.toml does not say, in words; blank where it has all."""
+        """Say what it needs and a watch.toml does not say, in words; blank where it has all."""
         missing = [f"sources.{key}" for key in self.needs if not settings.get(key)]
         missing += [f"the label {key}" for key in self.labels if not labels.get(key)]
         return " and ".join(missing)
 
     def problems(self, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-        """Key, what was found, what is expected, of what a rule says and this source cannot do."""
+        """Yield key, what was found, what is expected, of what a rule says and this source cannot do."""
         if rule.get("kind") in set(KINDS) - set(self.kinds):
             words = f"{rule['kind']} for source '{self.name}'"
             yield "kind", words, f"one of {', '.join(self.kinds)}"
@@ -100,8 +102,8 @@ class Source:
 
     def measure(self, rule: object, around: Surroundings) -> Measure:
         """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""
-        made: Measure = load_named(self.performer)(rule, around)
-        return made
+        look: Measure = load_named(self.performer)(rule, around)
+        return look
 
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
@@ -130,12 +132,6 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 needs=("clickhouse_url",),
                 is_shared=True,
             ),
-            Source(
-                "http_json",
-                "ctp_runbook.probes.http_json:json_number",
-                url="must",
-                by_wall_clock=False,
-            ),
             # What a command prints is its own affair: no clock of ours is known to be part of it.
             Source("command", "ctp_runbook.probes.command:command_value", by_wall_clock=False),
             Source(
@@ -154,12 +150,12 @@ PAGES = frozenset(source.name for source in SOURCES.values() if source.is_page)
 
 
 def known_sources() -> tuple[str, ...]:
-    """The names a rule may give: ours, then those that are installed beside us."""
+    """Return the names a rule may give: ours, then those that are installed beside us."""
     return tuple(dict.fromkeys((*SOURCES, *installed_names(SOURCE_GROUP))))
 
 
 def find_source(name: str) -> Source | None:
-    """The row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
+    """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     if (own := SOURCES.get(name)) is not None:
         return own
     row = find_row(SOURCE_GROUP, name, kind=Source)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem
 from ctp_runbook.model import Phase
@@ -43,19 +44,22 @@ SLI_NAMES = (
     "quant_hft_clickhouse_ingest_lag_seconds",
 )
 
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,255}")
-_WEBHOOK = re.compile(r"https?://[^\s/]+\S*")
-_URL = re.compile(
-    r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?", re.ASCII
-)
+_NUMBER = r"(?a)[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+# The pattern of a kind, and what is expected in words.
+_FORMS = {
+    "name": (
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+        "letters, digits, '.', '_' and '-', 64 at most",
+    ),
+    "unit": (r"[A-Za-z0-9:_.\\@-]{1,255}", "the name of a systemd unit"),
+    "webhook": (r"https?://[^\s/]+\S*", "http://… or https://… without spaces"),
+}
+_URL = r"(?a)https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?"
 _DAY_SECONDS = 86_400.0
 _YEARS = range(2000, 2100)
 
 
-@dataclass(frozen=True)
-class TemplateKey:
+class TemplateKey(Struct, frozen=True):
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
@@ -168,31 +172,30 @@ KEYS: Mapping[str, TemplateKey] = {
 }
 
 
-@dataclass(frozen=True)
-class TemplateValues:
+class TemplateValues(Struct, frozen=True):
     """The values of both templates that passed their own check, and all that did not."""
 
     entries: Mapping[str, Entry]
     problems: tuple[Problem, ...]
 
     def text(self, key: str) -> str:
-        """The literal value, or the key's default; blank where it has none."""
+        """Return the literal value, or the key's default; blank where it has none."""
         entry = self.entries.get(key)
         return entry.value if entry is not None and entry.value else KEYS[key].default
 
     def number(self, key: str, *, default: float | None = None) -> float:
-        """The value as a number; ``default`` is what limits.toml says for a key left out."""
+        """Return the value as a number; ``default`` is what limits.toml says for a key left out."""
         text = self.text(key)
         return float(text) if text else float(default or 0.0)
 
     def window(self) -> datetime:
-        """``CUTOVER_WINDOW_LOCAL``, aware."""
+        """Return ``CUTOVER_WINDOW_LOCAL``, aware."""
         return datetime.fromisoformat(self.text("CUTOVER_WINDOW_LOCAL"))
 
 
 @lru_cache(maxsize=1024)
 def nearest_name(name: str, known: tuple[str, ...]) -> str:
-    """The known name most like ``name``, or blank; difflib is only paid for by a mistake."""
+    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake."""
     import difflib
 
     if len(name) > 80:
@@ -226,16 +229,14 @@ def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | 
     if known is None:
         return _unknown(entry)
     if known.home not in (home, "either"):
-        return _problem(
-            entry,
+        return entry.problem(
             found=f"a key of the {known.home} template",
             expected=f"keys of the {home} template",
             remedy=f"move the line to the {known.home} template",
         )
     if earlier is None:
         return None
-    return _problem(
-        entry,
+    return entry.problem(
         found=f"the key a second time, first at {earlier.file}:{earlier.line}",
         expected="each key once over both templates",
         remedy="delete one of the two lines",
@@ -260,13 +261,13 @@ def _unknown(entry: Entry) -> Problem:
 def _missing(
     cutover: TemplateText,
     rollback: TemplateText,
-    given: Mapping[str, Entry],
+    present: Mapping[str, Entry],
     refused: set[tuple[str, str]],
 ) -> Iterator[Problem]:
     """Required keys that stand nowhere; not repeated where the line itself was refused."""
     files = {"cutover": cutover, "rollback": rollback}
     for key in KEYS.values():
-        if not key.required or key.name in given:
+        if not key.required or key.name in present:
             continue
         template = files[key.home]
         unreadable = not template.entries and template.problems
@@ -287,13 +288,12 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     if not entry.value:
         if not key.required:
             return None
-        return _problem(entry, found="a blank value", expected="a value", remedy="fill it in")
+        return entry.problem(found="a blank value", expected="a value", remedy="fill it in")
     if key.kind == "command":
         return None
     left = placeholders(entry.value)
     if left:
-        return _problem(
-            entry,
+        return entry.problem(
             found=f"the placeholder {left[0]}",
             expected="the value it stands for",
             remedy="replace the placeholder",
@@ -301,10 +301,7 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     expected = _expected(entry.value, key)
     if expected is None:
         return None
-    return Problem(
-        entry.file,
-        entry.line,
-        entry.key,
+    return entry.problem(
         found=quoted(entry.value),
         expected=expected,
         remedy=f"correct {key.name}",
@@ -314,6 +311,9 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
 
 def _expected(value: str, key: TemplateKey) -> str | None:
     """What was expected instead of ``value``; None where it is as it should be."""
+    if key.kind in _FORMS:
+        pattern, words = _FORMS[key.kind]
+        return None if re.fullmatch(pattern, value) else words
     match key.kind:
         case "number":
             return None if _in_range(value, key) else key.range_words
@@ -321,14 +321,6 @@ def _expected(value: str, key: TemplateKey) -> str | None:
             return None if value in key.choices else "one of " + ", ".join(key.choices)
         case "window":
             return _window_expected(value)
-        case "name":
-            good = _NAME.fullmatch(value)
-            return None if good else "letters, digits, '.', '_' and '-', 64 at most"
-        case "unit":
-            return None if _UNIT.fullmatch(value) else "the name of a systemd unit"
-        case "webhook":
-            good = _WEBHOOK.fullmatch(value)
-            return None if good else "http://… or https://… without spaces"
         case "url":
             return None if _is_metrics_url(value) else "http://HOST:PORT/PATH without user info"
         case _:
@@ -336,7 +328,7 @@ def _expected(value: str, key: TemplateKey) -> str | None:
 
 
 def _in_range(value: str, key: TemplateKey) -> bool:
-    if not _NUMBER.fullmatch(value):
+    if not re.fullmatch(_NUMBER, value):
         return False
     number = float(value)
     above = number >= key.low if key.low_allowed else number > key.low
@@ -344,7 +336,7 @@ def _in_range(value: str, key: TemplateKey) -> bool:
 
 
 def _is_metrics_url(value: str) -> bool:
-    match = _URL.fullmatch(value)
+    match = re.fullmatch(_URL, value)
     return match is not None and 0 < int(match.group(1)) < 65_536
 
 
@@ -357,7 +349,3 @@ def _window_expected(value: str) -> str | None:
     if moment.utcoffset() is None:
         return f"{example} (the offset is missing)"
     return None if moment.year in _YEARS else f"a year from {_YEARS.start} to {_YEARS.stop - 1}"
-
-
-def _problem(entry: Entry, *, found: str, expected: str, remedy: str) -> Problem:
-    return Problem(entry.file, entry.line, entry.key, found, expected, remedy)

@@ -25,12 +25,12 @@ _PID_FILE_KEYS = (
 
 
 def monitor_keys(values: TemplateValues) -> tuple[str, ...]:
-    """The metrics of ``MONITOR_KEYS`` in the order given."""
+    """Return the metrics of ``MONITOR_KEYS`` in their order."""
     return tuple(name.strip() for name in values.text("MONITOR_KEYS").split(","))
 
 
 def trigger_of(values: TemplateValues, rules: WatchRules) -> Trigger:
-    """The rollback trigger over the watched metrics.
+    """Parse the rollback trigger over the watched metrics.
 
     Raises:
         TriggerError: with every term that does not parse or fit.
@@ -48,7 +48,7 @@ def trigger_of(values: TemplateValues, rules: WatchRules) -> Trigger:
 
 
 def cross_problems(values: TemplateValues, rules: WatchRules | None) -> Iterator[Problem]:
-    """Every problem between keys; those that need watch.toml only when it could be read."""
+    """Yield every problem between keys; those that need watch.toml only when it could be read."""
     yield from _same_environment(values)
     yield from _same_start(values)
     yield from _shared_paths(values)
@@ -65,20 +65,15 @@ def cross_problems(values: TemplateValues, rules: WatchRules | None) -> Iterator
 
 
 def _both(values: TemplateValues, first: str, second: str) -> tuple[Entry, Entry] | None:
-    one, other = values.entries.get(first), values.entries.get(second)
-    return (one, other) if one and other and one.value and other.value else None
-
-
-def _problem(entry: Entry, *, found: str, expected: str, remedy: str, near: str = "") -> Problem:
-    return Problem(entry.file, entry.line, entry.key, found, expected, remedy, near)
+    left, right = values.entries.get(first), values.entries.get(second)
+    return (left, right) if left and right and left.value and right.value else None
 
 
 def _same_environment(values: TemplateValues) -> Iterator[Problem]:
     pair = _both(values, "CUTOVER_ENV_NAME", "ROLLBACK_ENV_NAME")
     if pair and pair[0].value != pair[1].value:
         cutover, rollback = pair
-        yield _problem(
-            rollback,
+        yield rollback.problem(
             found=quoted(rollback.value),
             expected=f"{quoted(cutover.value)}, as {cutover.file}:{cutover.line} says",
             remedy="use the two templates of one environment",
@@ -91,8 +86,7 @@ def _same_start(values: TemplateValues) -> Iterator[Problem]:
         pair = _both(values, f"NEW_{role}_START_CMD", f"PREVIOUS_{role}_START_CMD")
         if pair and pair[0].value.split() == pair[1].value.split():
             new, previous = pair
-            yield _problem(
-                previous,
+            yield previous.problem(
                 found=f"the command of {new.key} ({new.file}:{new.line})",
                 expected="the command that starts the previous generation",
                 remedy="write how the previous one is started; this rollback would undo nothing",
@@ -112,8 +106,7 @@ def _shared_paths(values: TemplateValues) -> Iterator[Problem]:
                 continue
             first = owners.setdefault(posixpath.normpath(entry.value), entry)
             if first is not entry:
-                yield _problem(
-                    entry,
+                yield entry.problem(
                     found=f"{quoted(entry.value)}, as {first.key} ({first.file}:{first.line})",
                     expected=what,
                     remedy="name another file; with one file, one would be taken for the other",
@@ -129,8 +122,7 @@ def _readiness_twice(values: TemplateValues) -> Iterator[Problem]:
             continue
         first = owners.setdefault(sli, entry)
         if first is not entry:
-            yield _problem(
-                entry,
+            yield entry.problem(
                 found=f"a second command for {sli}, after {first.key} ({first.file}:{first.line})",
                 expected="one command for each SLI",
                 remedy="delete one of the two lines",
@@ -140,16 +132,14 @@ def _readiness_twice(values: TemplateValues) -> Iterator[Problem]:
 def _working_orders(values: TemplateValues) -> Iterator[Problem]:
     policy = values.entries.get("WORKING_ORDERS_POLICY")
     if policy and policy.value == "cancel" and not values.text("CANCEL_WORKING_ORDERS_CMD"):
-        yield _problem(
-            policy,
+        yield policy.problem(
             found="'cancel' without CANCEL_WORKING_ORDERS_CMD",
             expected="the command that cancels working orders",
             remedy="add CANCEL_WORKING_ORDERS_CMD, or use refuse",
         )
     pair = _both(values, "ROLLBACK_CANCEL_SECONDS", "MAX_ROLLBACK_SECONDS")
     if pair and float(pair[0].value) >= float(pair[1].value):
-        yield _problem(
-            pair[0],
+        yield pair[0].problem(
             found=quoted(pair[0].value),
             expected=f"less than MAX_ROLLBACK_SECONDS {quoted(pair[1].value)}",
             remedy="leave time for the rollback itself",
@@ -173,10 +163,9 @@ def _monitor_problems(values: TemplateValues, rules: WatchRules) -> Iterator[Pro
         else:
             seen.add(name)
             continue
-        yield _problem(
-            entry,
+        yield entry.problem(
             found=found,
             expected=f"each once of the metrics of watch.toml ({known})",
             remedy="correct MONITOR_KEYS, or add the metric to watch.toml",
-            near=near,
+            nearest=near,
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem
 
@@ -31,14 +32,13 @@ _BLANKS = " \t"
 _BOM = b"\xef\xbb\xbf"
 
 # C0 and C1 controls, and what reorders or breaks a line on screen without being seen.
-_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_KEY_WORD = re.compile(r"[A-Z][A-Z0-9_]{0,79}\b")
+_FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+_KEY_WORD = r"[A-Z][A-Z0-9_]{0,79}\b"
 # Not ``<<EOF>file`` (a here-document); ``<file`` and ``a < b > c`` do not match anyway.
-_PLACEHOLDER = re.compile(r"(?<!<)<\w[\w-]*>")
+_PLACEHOLDER = r"(?<!<)<\w[\w-]*>"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One ``KEY=VALUE`` of a template; ``line`` counts from 1."""
 
     key: str
@@ -46,9 +46,12 @@ class Entry:
     file: str
     line: int
 
+    def problem(self, *, found: str, expected: str, remedy: str, nearest: str = "") -> Problem:
+        """Return what is wrong with this line, with the line."""
+        return Problem(self.file, self.line, self.key, found, expected, remedy, nearest)
 
-@dataclass(frozen=True)
-class TemplateText:
+
+class TemplateText(Struct, frozen=True):
     """A template as it was read."""
 
     file: str
@@ -57,15 +60,16 @@ class TemplateText:
 
 
 def placeholders(value: str) -> tuple[str, ...]:
-    """The placeholders ``<name>`` left in a value, each once, in order."""
-    return tuple(dict.fromkeys(_PLACEHOLDER.findall(value)))
+    """Return the placeholders ``<name>`` left in a value, each once, in order."""
+    return tuple(dict.fromkeys(re.findall(_PLACEHOLDER, value))) if "<" in value else ()
 
 
 def quoted(text: str) -> str:
-    """``text`` in quotes for a sentence: control characters escaped, cut when long."""
+    """Put ``text`` in quotes for a sentence: control characters escaped, cut when long."""
     shown = text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 1] + "…"
-    escaped = _FORBIDDEN.sub(lambda found: f"\\x{ord(found.group()):02x}", shown)
-    return f"'{escaped}'"
+    if not shown.isprintable():
+        shown = re.sub(_FORBIDDEN, lambda match: f"\\x{ord(match.group()):02x}", shown)
+    return f"'{shown}'"
 
 
 def read_template(path: Path, *, flag: str) -> TemplateText:
@@ -141,7 +145,7 @@ def _read_line(line: bytes, file: str, number: int) -> Iterator[Entry | Problem]
 
 def _shown_key(key: str) -> str:
     """The key-like word a line begins with; never a whole line, which may hold a secret."""
-    word = _KEY_WORD.match(key)
+    word = re.match(_KEY_WORD, key)
     return word.group() if word else "(no key)"
 
 
@@ -159,7 +163,9 @@ def _line_problem(
         return "a line without '='", "KEY=VALUE, or # for a comment", "mend or delete the line"
     if not key:
         return "no key before '='", "KEY=VALUE", "write the key, or delete the line"
-    control = _FORBIDDEN.search(key) or _FORBIDDEN.search(value)
+    if text.isprintable():  # none of them is: nothing has to be looked for
+        return None
+    control = re.search(_FORBIDDEN, key) or re.search(_FORBIDDEN, value)
     if control is not None:
         column = text.find(control.group()) + 1
         found = f"control character U+{ord(control.group()):04X} at column {column}"
@@ -168,7 +174,7 @@ def _line_problem(
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """The variables of an env file, as a shell would take them; raises OSError or ValueError.
+    """Return the variables of an env file, as a shell would take them; raises OSError or ValueError.
 
     Not a template: here quotes around a value are none of it.
     """

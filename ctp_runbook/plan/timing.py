@@ -19,7 +19,7 @@ __all__ = ["Measured", "p95", "refusals_by_flag", "undo_refusals"]
 
 
 def p95(seconds: Sequence[float]) -> float | None:
-    """The 95th percentile by nearest rank, which is the longest of fewer than 20; None for none."""
+    """Return the 95th percentile by nearest rank, which is the longest of fewer than 20; None for none."""
     ordered = sorted(seconds)
     return ordered[math.ceil(0.95 * len(ordered)) - 1] if ordered else None
 
@@ -66,19 +66,21 @@ def undo_refusals(
     accept_unmeasured: str = "",
     accept_late: str = "",
 ) -> tuple[str, ...]:
-    """Why what would be switched at ``now`` (aware) could not be undone in time; empty if it could.
+    """Say why what would be switched at ``now`` (aware) could not be undone in time; empty if it could.
 
     What was never measured counts as long as the plan lets it take.
     """
     reasons = {"accept_unmeasured": accept_unmeasured, "accept_late": accept_late}
     refused = refusals_by_flag(plan, measured, now=now)
-    return tuple(one for flag in refused if not reasons[flag].strip() for one in refused[flag])
+    return tuple(
+        refusal for flag in refused if not reasons[flag].strip() for refusal in refused[flag]
+    )
 
 
 def refusals_by_flag(
     plan: Plan, measured: Measured, *, now: datetime
 ) -> dict[str, tuple[str, ...]]:
-    """As ``undo_refusals``, all of them, by the name of the flag that takes a reason against each."""
+    """Return them as ``undo_refusals`` does, all of them, by the name of the flag that takes a reason against each."""
     return {
         "accept_unmeasured": tuple(_unmeasured(plan, measured)),
         "accept_late": tuple(_too_late(plan, measured, now)),
@@ -111,7 +113,7 @@ def _too_late(plan: Plan, measured: Measured, now: datetime) -> Iterator[str]:
     close = plan.window_local + timedelta(minutes=plan.window_minutes) + watch
     if ends > close:
         zone = plan.window_local.tzinfo
-        shown = [one.astimezone(zone).isoformat(timespec="seconds") for one in (now, ends, close)]
+        shown = [at.astimezone(zone).isoformat(timespec="seconds") for at in (now, ends, close)]
         undo = f"{limit:g} s (MAX_ROLLBACK_SECONDS)" if rollback is None else measured.rollback
         switch = measured.cutover if measured.cutover_seconds is not None else f"{cutover:g} s"
         yield (

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+
+from msgspec import Struct
 
 __all__ = ["Span", "TradingSessions", "parse_span"]
 
-_SPAN = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)", re.ASCII)
+_SPAN = r"(?a)([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)"
 _DAY_MINUTES = 24 * 60
 _SATURDAY = 5
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """Minutes after midnight; ``ends`` is beyond 1440 where a night session passes midnight."""
 
     begins: int
@@ -27,8 +27,8 @@ class Span:
 
 
 def parse_span(text: str) -> Span | None:
-    """``21:00-02:30`` as a Span; None for what is no span."""
-    match = _SPAN.fullmatch(text)
+    """Read ``21:00-02:30`` as a Span; None for what is no span."""
+    match = re.fullmatch(_SPAN, text)
     if match is None:
         return None
     first_hour, first_minute, last_hour, last_minute = map(int, match.groups())
@@ -36,8 +36,7 @@ def parse_span(text: str) -> Span | None:
     return Span(begins, ends if ends > begins else ends + _DAY_MINUTES)
 
 
-@dataclass(frozen=True)
-class TradingSessions:
+class TradingSessions(Struct, frozen=True):
     """The spans of a trading day: ``day`` from Monday to Friday, ``night`` from each evening of
     these. Friday's night is in, for it belongs to Monday's trading day."""
 
@@ -51,7 +50,7 @@ class TradingSessions:
         return bool(self.day or self.night)
 
     def close_after(self, moment: datetime) -> datetime | None:
-        """When the day or night in which ``moment`` trades closes; None outside sessions.
+        """Return when the day or night in which ``moment`` trades closes; None outside sessions.
 
         Breaks within a day are outside sessions; the close is that of the day, not of a part.
         """

@@ -15,7 +15,8 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from ctp_runbook.errors import Problem, TriggerError
 from ctp_runbook.plan.template_keys import nearest_name
@@ -36,7 +37,7 @@ _TERM = re.compile(
     re.ASCII | re.VERBOSE,
 )
 _JOINT = re.compile(r"_(or|and)_|\s+(or|and)\s+")
-_NEXT_JOINT = re.compile(r"_(or|and)_|\s(or|and)\s")
+_NEXT_JOINT = r"_(or|and)_|\s(or|and)\s"
 
 _OPERATORS: dict[str, tuple[str, Callable[[float, float], bool]]] = {
     "gt": (">", operator.gt),
@@ -55,19 +56,17 @@ _Finding = tuple[str, str, str, str]
 _SENTENCES = "METRIC_gt_NUMBER[UNIT] or METRIC > NUMBER [UNIT] [for NUMBER s], joined by or / and"
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(Struct, frozen=True):
     """One comparison; ``value`` is in the metric's own unit, which ``unit`` names."""
 
     metric: str
     op: str
     value: float
     for_seconds: float = 0.0
-    text: str = field(default="", compare=False)
     unit: str = ""
 
     def holds(self, value: float, *, is_over: bool = False) -> bool:
-        """Whether the comparison is surely true of ``value``, or where ``is_over`` of whatever is
+        """Say whether the comparison is surely true of ``value``, or where ``is_over`` of whatever is
         more than it; NaN proves nothing and never holds."""
         if is_over:
             # All that is more than a value is more than what is no more than that value. Nothing
@@ -83,11 +82,10 @@ class Condition:
         return f"{self.metric} {_OPERATORS[self.op][0]} {_plain(self.value)}{unit}{lasting}"
 
 
-@dataclass(frozen=True)
-class Trigger:
+class Trigger(Struct, frozen=True):
     """A disjunction of conjunctions; ``text`` is what the template says."""
 
-    text: str = field(compare=False)
+    text: str
     any_of: tuple[tuple[Condition, ...], ...]
 
     @property
@@ -116,24 +114,26 @@ def parse_trigger(
     Raises:
         TriggerError: with every term that does not parse or does not fit its metric.
     """
-    found: list[_Finding] = []
+    findings: list[_Finding] = []
     groups: list[list[Condition]] = [[]]
-    for joint, term in _terms(text, found):
+    for joint, term in _terms(text, findings):
         if joint == "or":
             groups.append([])
-        condition = _condition(term, units, found)
+        condition = _condition(term, units, findings)
         if condition is not None:
             groups[-1].append(condition)
-    if found:
-        raise TriggerError(Problem(file, line, key, *problem) for problem in found)
+    if findings:
+        raise TriggerError(Problem(file, line, key, *problem) for problem in findings)
     return Trigger(text=text, any_of=tuple(tuple(group) for group in groups))
 
 
-def _terms(text: str, found: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
-    """The terms with the joint before each; what is no term goes to ``found``."""
+def _terms(text: str, findings: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
+    """The terms with the joint before each; what is no term goes to ``findings``."""
     terms: list[tuple[str, re.Match[str]]] = []
     if len(text) > _LONGEST_TRIGGER:
-        found.append((f"{len(text)} characters", f"{_LONGEST_TRIGGER} at most", "shorten it", ""))
+        findings.append(
+            (f"{len(text)} characters", f"{_LONGEST_TRIGGER} at most", "shorten it", "")
+        )
         return terms
     end = len(text.rstrip())
     at = len(text) - len(text.lstrip())
@@ -145,8 +145,8 @@ def _terms(text: str, found: list[_Finding]) -> list[tuple[str, re.Match[str]]]:
         if term is not None and (following or after == end):
             terms.append((joint, term))
         else:
-            following = _NEXT_JOINT.search(text, at, end)
-            found.append(_not_a_term(text[at : following.start() if following else end], at))
+            following = re.compile(_NEXT_JOINT).search(text, at, end)
+            findings.append(_not_a_term(text[at : following.start() if following else end], at))
         if following is None:
             return terms
         joint, at = following.group(1) or following.group(2), following.end()
@@ -158,25 +158,29 @@ def _not_a_term(part: str, at: int) -> _Finding:
 
 
 def _condition(
-    term: re.Match[str], units: Mapping[str, str], found: list[_Finding]
+    term: re.Match[str], units: Mapping[str, str], findings: list[_Finding]
 ) -> Condition | None:
-    """The condition a term states, or None with the reasons added to ``found``."""
+    """The condition a term states, or None with the reasons added to ``findings``."""
     where = f"{quoted(term.group())} at column {term.start() + 1}"
     metrics = _metrics(term["metric"], units)
     if len(metrics) != 1:
-        found.append(_no_metric(where, term["metric"], metrics, units))
+        findings.append(_no_metric(where, term["metric"], metrics, units))
         return None
-    (metric,), before = metrics, len(found)
+    (metric,), before = metrics, len(findings)
     value = _value(term["number"], (term["unit"] or "").strip(), units[metric])
     if value is None:
-        found.append((f"{where}; the unit of {metric} is {units[metric]}", *_wanted(units[metric])))
+        findings.append(
+            (f"{where}; the unit of {metric} is {units[metric]}", *_wanted(units[metric]))
+        )
     lasting = _value(term["duration"] or "0", term["duration_unit"] or "s", "s")
     if lasting is None or lasting < 0:
-        found.append((where, "for NUMBER s (or ms, min), not negative", "correct the duration", ""))
-    if len(found) > before or value is None or lasting is None:
+        findings.append(
+            (where, "for NUMBER s (or ms, min), not negative", "correct the duration", "")
+        )
+    if len(findings) > before or value is None or lasting is None:
         return None
     op = term["word"] or _OF_SIGN[term["sign"]]
-    return Condition(metric, op, value, lasting, text=term.group(), unit=units[metric])
+    return Condition(metric, op, value, lasting, units[metric])
 
 
 def _metrics(name: str, units: Mapping[str, str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
@@ -36,11 +35,11 @@ class ClickHouseDoor:
         return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORT}"
 
     def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
-        """The rows of a SELECT; 64-bit integers come as numbers."""
+        """Return the rows of a SELECT; 64-bit integers come as numbers."""
         raw = self._send(query, seconds)
         try:
             rows: list[list[Any]] = json.loads(raw)["data"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             shown = raw[:60].decode("utf-8", "replace")
             raise ProbeError(
                 f"ClickHouse at {self.shown}: answered {shown!r}, expected rows in JSON; is this "
@@ -53,22 +52,20 @@ class ClickHouseDoor:
         self._send(statement, seconds)
 
     def _send(self, query: str, seconds: float) -> bytes:
-        parts = urlsplit(self.url)
-        settings = {"default_format": "JSONCompact", "output_format_json_quote_64bit_integers": "0"}
-        # The server gives up too, so that no question outlives the gate that asked it.
-        settings |= {"max_execution_time": str(max(1, int(seconds)))}
+        settings = {
+            "default_format": "JSONCompact",
+            "output_format_json_quote_64bit_integers": "0",
+            # The server gives up too, so that no question outlives the gate that asked it.
+            "max_execution_time": str(max(1, int(seconds))),
+        }
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
-        url = parts._replace(path="/", query=urlencode(settings)).geturl()
+        url = urlsplit(self.url)._replace(path="/", query=urlencode(settings)).geturl()
+        body = query.encode()
         try:
             status, raw = exchange(
-                url,
-                seconds=seconds,
-                method="POST",
-                body=query.encode(),
-                headers=headers,
-                default_port=_PORT,
+                url, seconds=seconds, method="POST", body=body, headers=headers, default_port=_PORT
             )
-        except (OSError, HTTPException, ValueError) as error:
+        except ProbeError as error:
             raise ProbeError(
                 f"ClickHouse at {self.shown}: {error}; is the service up "
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
@@ -78,7 +75,6 @@ class ClickHouseDoor:
         return raw
 
     def _refusal(self, status: int, text: str) -> str:
-        told = " ".join(text.split())[:_SHOWN]
         remedy = ""
         if "Code: 516" in text or "Code: 193" in text:
             remedy = (
@@ -87,19 +83,19 @@ class ClickHouseDoor:
             )
         elif "NOT_ENOUGH_SPACE" in text or "No space left" in text:
             remedy = "; make room on the disk of its data directory"
-        return f"ClickHouse at {self.shown}: HTTP {status}: {told}{remedy}"
+        return (
+            f"ClickHouse at {self.shown}: HTTP {status}: {' '.join(text.split())[:_SHOWN]}{remedy}"
+        )
 
 
 def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
-    """The source ``clickhouse``: what the rule's query says of the rows that came in of late."""
+    """Make the source ``clickhouse``: what the rule's query says of the rows that came in of late."""
     settings = around.settings
 
     def measure() -> float | None:
         # Each time anew: a password may be changed while the watch goes on.
-        user, password = (
-            settings.get("clickhouse_user", "default"),
-            around.secret("clickhouse_key_env"),
-        )
+        password = around.secret("clickhouse_key_env")
+        user = settings.get("clickhouse_user", "default")
         door = ClickHouseDoor(settings["clickhouse_url"], user, password)
         return ingest_delay_ms(door, rule.query, seconds=rule.patience_seconds)
 
@@ -107,7 +103,7 @@ def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
 
 
 def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> float | None:
-    """The delay a query tells, ``value, events`` in one row; None where no event made it.
+    """Return the delay a query tells, ``value, events`` in one row; None where there was no event.
 
     What came in long ago says nothing about now: the query bounds its own window.
     """
@@ -122,5 +118,5 @@ def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> floa
 
 
 def quoted(text: str) -> str:
-    """A text as a ClickHouse string literal."""
+    """Return a text as a ClickHouse string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,49 +1,145 @@
-"""A metric that a command says: a number, or one JSON object with a value in it."""
+"""Commands that answer a question: how they end, what they print, and the metric they say.
+
+Each runs in a group of its own that ends with it. What it prints goes to a file in memory, so a
+child that keeps its stdout open keeps nobody waiting.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.liveness import run_probe_apart
+from ctp_runbook.host.held_command import HeldCommand
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
     from ctp_runbook.plan.sources import Measure, Surroundings
 
-__all__ = ["command_value", "spoken_value"]
+__all__ = ["Running", "command_value", "run_probe", "run_probe_apart", "spoken_value"]
 
 _SHOWN = 80
+_QUOTED_CHARACTERS = 400
+# What is kept of a probe's output; the rest is never read, and past the second the probe is ended.
+_KEPT_BYTES, _MOST_BYTES = 8 << 20, 64 << 20
+
+
+class Running(TypedDict):
+    """Where a probe's command runs, with what, how long; words of ``interrupt`` end it early."""
+
+    cwd: Path
+    env: Mapping[str, str]
+    seconds: float
+    interrupt: NotRequired[Callable[[], str]]
+
+
+def run_probe(command: str, **running: Unpack[Running]) -> tuple[int | None, bytes]:
+    """Return exit code and output of a read-only command; None when it did not end in time.
+
+    Raises ProbeError when it cannot be run at all.
+    """
+    with _room() as room:
+        return _run(command, room, **running)
+
+
+def run_probe_apart(command: str, **running: Unpack[Running]) -> tuple[int | None, bytes, str]:
+    """Return the same, but of the output stdout alone; third is the last line of stderr.
+
+    A longer line is left out: cut, it could show half a secret, which nobody masks. Not for alive
+    commands: where stderr cannot be opened bash ends with 1, which would say that a member is gone.
+    """
+    with _room() as room:
+        errors = room / "err"
+        apart = f"exec 2>{shlex.quote(str(errors))}\n{command}"
+        code, output = _run(apart, room, **running)
+        lines = _end_of(errors).decode(errors="replace").split("\n") if errors.exists() else []
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
+
+
+@contextlib.contextmanager
+def _room() -> Iterator[Path]:
+    """Yield a folder for what a command prints, in memory where that is to be had."""
+    scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    try:
+        folder = tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ProbeError(f"no room for the output of a probe: {error}") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _run(
+    command: str,
+    room: Path,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    seconds: float,
+    interrupt: Callable[[], str] = lambda: "",
+) -> tuple[int | None, bytes]:
+    output = room / "out"
+    try:
+        held = HeldCommand(command, cwd=cwd, env=env, output=output)
+    except OSError as error:
+        raise ProbeError(f"cannot be run in {cwd}: {error}") from error
+    with contextlib.closing(held):
+        held.release()
+        end = held.wait(
+            deadline=time.monotonic() + seconds,
+            interrupt=lambda: _excess(room) or interrupt(),
+        )
+        held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
+        with output.open("rb") as source:
+            return end.exit_code, source.read(_KEPT_BYTES)
+
+
+def _excess(room: Path) -> str:
+    """Return why a command is to be ended: one that never stops printing would fill the memory."""
+    if sum(path.stat().st_size for path in room.iterdir()) <= _MOST_BYTES:
+        return ""
+    return f"more than {_MOST_BYTES >> 20} MiB of output"
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as source:
+        source.seek(max(0, path.stat().st_size - _KEPT_BYTES))
+        return source.read(_KEPT_BYTES)
+
+
+# --- the metric a command says ----------------------------------------------------
 
 
 def command_value(rule: MetricRule, around: Surroundings) -> Measure:
-    """The source ``command``: what the rule's command line prints."""
+    """Make the source ``command``: what the rule's command line prints."""
     cwd, env, seconds = around.cwd, around.environ, rule.patience_seconds
     return lambda: spoken_value(rule.query, cwd=cwd, env=env, seconds=seconds)
 
 
-def spoken_value(
-    command: str, *, cwd: Path, env: Mapping[str, str], seconds: float
-) -> float | None:
-    """What ``command`` prints: ``12.5``, or ``{"value": 12.5, "events": 40}``.
+def spoken_value(command: str, **running: Unpack[Running]) -> float | None:
+    """Return what ``command`` prints: ``12.5``, or ``{"value": 12.5, "events": 40}``.
 
     NaN is kept. None where it says that there was nothing to measure: ``"value": null``, or no
-    events. It runs in a group of its own, which ends with it. Raises ProbeError for another exit
-    code than 0, for anything else on its output, and when it does not end within ``seconds``.
+    events. Raises ProbeError for another exit code than 0, for anything else on its output, and
+    when it does not end in time.
     """
-    code, output, said = run_probe_apart(command, cwd=cwd, env=env, seconds=seconds)
+    code, output, said = run_probe_apart(command, **running)
     words = f"; it said: {said}" if said else ""
     if code is None:
-        raise ProbeError(f"the command did not end within {seconds:g} s{words}")
+        raise ProbeError(f"the command did not end within {running['seconds']:g} s{words}")
     if code != 0:
         raise ProbeError(f"the command ended with exit {code}, expected 0{words}")
     text = output.decode(errors="replace").strip()
     try:
         return _value(json.loads(text))
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         # Cut, it could show half a secret, which nobody masks.
         shown = repr(text) if len(text) <= _SHOWN else f"{len(text)} characters"
         raise ProbeError(
@@ -52,10 +148,10 @@ def spoken_value(
         ) from error
 
 
-def _value(told: Any) -> float | None:
-    if isinstance(told, dict):
-        nothing = told["value"] is None or told.get("events") == 0
-        return None if nothing else _value(told["value"])
-    if isinstance(told, bool) or not isinstance(told, int | float):
-        raise TypeError(type(told).__name__)
-    return float(told)
+def _value(answer: Any) -> float | None:
+    if isinstance(answer, dict):
+        nothing = answer["value"] is None or answer.get("events") == 0
+        return None if nothing else _value(answer["value"])
+    if isinstance(answer, bool) or not isinstance(answer, int | float):
+        raise TypeError(type(answer).__name__)
+    return float(answer)

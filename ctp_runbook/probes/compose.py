@@ -34,7 +34,6 @@ class Container:
     status: str
     health: str
     config_hash: str
-    restarts: int = 0
 
     @property
     def is_running(self) -> bool:
@@ -78,43 +77,43 @@ class Compose:
         raise ProbeError("no `docker compose`; install Docker's compose plugin")
 
     def compose(self, *words: str, seconds: float) -> str:
-        """The output of a compose command on this file. Raises ProbeError with its last lines."""
+        """Run a compose command on this file; raises ProbeError with its last lines."""
         flags = ["-f", str(self.file), *(("-p", self.project) if self.project else ())]
         if self.env_file:
             flags += ["--env-file", str(self.env_file)]
         return self._output([*self.words, *flags, *words], f"compose {' '.join(words)}", seconds)
 
     def hashes(self, *, seconds: float) -> dict[str, str]:
-        """The configuration hash of each service, as the file is now."""
+        """Return the configuration hash of each service, as the file is now."""
         lines = self.compose("config", "--hash", "*", seconds=seconds).splitlines()
-        return {line.split()[0]: line.split()[1] for line in lines if len(line.split()) == 2}
+        return dict(line.split() for line in lines if len(line.split()) == 2)
 
     def published(self, *, seconds: float) -> dict[str, tuple[int, ...]]:
-        """The host ports of each service; empty from a compose that gives no JSON."""
+        """Return the host ports of each service; empty from a compose that gives no JSON."""
         try:
             config = json.loads(self.compose("config", "--format", "json", seconds=seconds))
         except (ProbeError, ValueError):
             return {}
+        ports = {name: service.get("ports", ()) for name, service in config["services"].items()}
         return {
-            name: tuple(
-                int(port["published"]) for port in one.get("ports", ()) if "published" in port
-            )
-            for name, one in config["services"].items()
+            name: tuple(int(port["published"]) for port in listed if "published" in port)
+            for name, listed in ports.items()
         }
 
     def containers(self, *, seconds: float) -> dict[str, Container]:
-        """The project's containers by service."""
-        label = f"label={_PROJECT}={self.project}"
-        listed = ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]
+        """Return the project's containers by service."""
+        # Those of `compose run` are nobody's service.
+        labels = (f"label={_PROJECT}={self.project}", f"label={_ONE_OFF}=False")
+        listed = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
+        listed += [word for label in labels for word in ("--filter", label)]
         ids = self._output(listed, "docker ps", seconds).split()
         if not ids:
             return {}
-        found = json.loads(self._output(["docker", "inspect", *ids], "docker inspect", seconds))
-        containers = (_container(one) for one in found if not _is_one_off(one))
-        return {one.service: one for one in containers}
+        looks = json.loads(self._output(["docker", "inspect", *ids], "docker inspect", seconds))
+        return {container.service: container for container in map(_container, looks)}
 
     def logs(self, container: Container, *, seconds: float) -> str:
-        """The last lines a container logged, on one line. Docker tells them sooner than compose."""
+        """Return the last lines a container logged, on one line; docker has them before compose."""
         argv = ["docker", "logs", "--tail", str(_LAST_LINES), container.id]
         try:
             done = self._call(argv, seconds)
@@ -161,32 +160,26 @@ class Compose:
 
 
 def port_holder(port: int) -> str:
-    """``name (pid N)`` of who listens on a port of this host; blank for nobody."""
+    """Return ``name (pid N)`` of who listens on a port of this host; blank for nobody."""
     import psutil
 
     try:
-        for one in psutil.net_connections("tcp"):
-            if one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port:
-                return (
-                    f"{psutil.Process(one.pid).name()} (pid {one.pid})" if one.pid else "somebody"
-                )
-    except (psutil.Error, OSError):
+        links = psutil.net_connections("tcp")
+        listening = (link for link in links if link.status == psutil.CONN_LISTEN)
+        pids = [link.pid for link in listening if link.laddr and link.laddr.port == port]
+        if not pids:
+            return ""
+        return f"{psutil.Process(pids[0]).name()} (pid {pids[0]})" if pids[0] else "somebody"
+    except (psutil.Error, OSError):  # not ours to see
         return "somebody"
-    return ""
 
 
-def _container(found: dict[str, Any]) -> Container:
-    labels, state = found["Config"].get("Labels") or {}, found["State"]
+def _container(look: dict[str, Any]) -> Container:
+    labels, state = look["Config"].get("Labels") or {}, look["State"]
     return Container(
-        service=labels.get(_SERVICE, found.get("Name", "?")),
-        id=found["Id"],
+        service=labels.get(_SERVICE, look.get("Name", "?")),
+        id=look["Id"],
         status=state.get("Status", "unknown"),
         health=(state.get("Health") or {}).get("Status", ""),
         config_hash=labels.get(_HASH, ""),
-        restarts=int(found.get("RestartCount", 0)),
     )
-
-
-def _is_one_off(found: dict[str, Any]) -> bool:
-    labels = found["Config"].get("Labels") or {}
-    return str(labels.get(_ONE_OFF, "")).lower() == "true"

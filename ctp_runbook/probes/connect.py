@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -20,6 +19,7 @@ from ctp_runbook.probes.exchange import exchange
 __all__ = ["Answer", "ConnectorLook", "TaskLook", "ask_connect", "read_status"]
 
 _SHOWN = 200
+_IS_IT_CONNECT = "is this address Connect's REST interface (--connect-url)?"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class TaskLook:
 class ConnectorLook:
     """A connector's own state and that of every task: one may fail while the other runs."""
 
-    name: str
     state: str
     tasks: tuple[TaskLook, ...]
     trace: str = ""
@@ -57,11 +56,8 @@ class ConnectorLook:
     @property
     def is_running(self) -> bool:
         """True when the connector and at least one task run, and no task does anything else."""
-        return (
-            self.state == "RUNNING"
-            and bool(self.tasks)
-            and all(task.state == "RUNNING" for task in self.tasks)
-        )
+        states = {self.state, *(task.state for task in self.tasks)}
+        return bool(self.tasks) and states == {"RUNNING"}
 
     @property
     def sentence(self) -> str:
@@ -71,14 +67,9 @@ class ConnectorLook:
 
 
 def ask_connect(
-    base: str,
-    method: str,
-    path: str,
-    *,
-    seconds: float,
-    body: Mapping[str, Any] | None = None,
+    base: str, method: str, path: str, *, seconds: float, body: Mapping[str, Any] | None = None
 ) -> Answer:
-    """One call; ``path`` is quoted here. Raises ProbeError for no answer, or no JSON in it."""
+    """Make one call; ``path`` is quoted here. Raises ProbeError for no answer, or no JSON in it."""
     parts = urlsplit(base)
     where = f"{method} {parts.scheme}://{parts.hostname}:{parts.port or 80}{path}"
     url = parts._replace(path=parts.path.rstrip("/") + quote(path), query="").geturl()
@@ -86,40 +77,38 @@ def ask_connect(
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     try:
         status, raw = exchange(url, seconds=seconds, method=method, body=data, headers=headers)
-    except (OSError, HTTPException, ValueError) as error:
+    except ProbeError as error:
         raise ProbeError(f"Kafka Connect: {where}: {error}; is the service up?") from error
     try:
+        # A PUT that needed nothing is answered 204, with nothing.
         return Answer(status, json.loads(raw) if raw.strip() else None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         shown = raw[:60].decode("utf-8", "replace")
         raise ProbeError(
-            f"Kafka Connect: {where}: answered HTTP {status} with {shown!r}, expected "
-            "JSON; is this address Connect's REST interface (--connect-url)?"
+            f"Kafka Connect: {where}: answered HTTP {status} with {shown!r}, expected JSON; "
+            f"{_IS_IT_CONNECT}"
         ) from error
 
 
 def read_status(name: str, data: Any) -> ConnectorLook:
-    """A ``…/status`` answer. Raises ProbeError for one that is not of that form."""
+    """Read a ``…/status`` answer. Raises ProbeError for one that is not of that form."""
     try:
-        return ConnectorLook(
-            name,
-            str(data["connector"]["state"]),
-            tuple(
-                TaskLook(int(task["id"]), str(task["state"]), _first_line(task.get("trace", "")))
-                for task in data["tasks"]
-            ),
-            _first_line(data["connector"].get("trace", "")),
-        )
+        tasks = [
+            TaskLook(int(task["id"]), str(task["state"]), _causes(task.get("trace", "")))
+            for task in data["tasks"]
+        ]
+        connector = data["connector"]
+        trace = _causes(connector.get("trace", ""))
+        return ConnectorLook(str(connector["state"]), tuple(tasks), trace)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        shown = str(data)[:60]
         raise ProbeError(
-            f"Kafka Connect: the status of {name} is {shown!r}, expected connector and tasks with "
-            "their states; is this address Connect's REST interface (--connect-url)?"
+            f"Kafka Connect: the status of {name} is {str(data)[:60]!r}, expected connector and "
+            f"tasks with their states; {_IS_IT_CONNECT}"
         ) from error
 
 
-def _first_line(trace: str) -> str:
-    """The first line, and the deepest cause where there is one."""
+def _causes(trace: str) -> str:
+    """Return a trace's first line, and the deepest cause where there is one."""
     lines = [line.strip() for line in str(trace).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith("Caused by:")]
     return " / ".join([*lines[:1], *causes[-1:]])[: 2 * _SHOWN]

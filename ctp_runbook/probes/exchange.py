@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from ctp_runbook.errors import ProbeError
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -51,28 +54,24 @@ def exchange(
     headers: Mapping[str, str] | None = None,
     default_port: int = 80,
 ) -> tuple[int, bytes]:
-    """Status and whole body, whatever the status is; no redirect is followed, no proxy used.
+    """Return status and whole body, whatever the status is; no redirect, and no proxy.
 
-    User and password in the URL are not sent. Raises TimeoutError, OSError, HTTPException or
-    ValueError, each with a sentence for the operator.
+    User and password in the URL are not sent. Raises ProbeError that says what went wrong and
+    not where: the caller knows what listens there, and what to do about it.
     """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or default_port
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection = HTTPConnection(host, port)
     try:
-        connection.sock = _connect(host, port, deadline=time.monotonic() + seconds)
-        connection.request(method, target, body, dict(headers or {}))
-        with connection.getresponse() as response:
-            return response.status, _whole_body(response)
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or default_port
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        with contextlib.closing(HTTPConnection(host, port)) as connection:
+            connection.sock = _connect(host, port, deadline=time.monotonic() + seconds)
+            connection.request(method, target, body, dict(headers or {}))
+            with connection.getresponse() as response:
+                return response.status, _whole_body(response)
     except TimeoutError as error:
-        raise TimeoutError(f"no whole answer within {seconds:g} s") from error
-    except (OSError, HTTPException) as error:
-        if str(error):
-            raise
-        raise HTTPException(type(error).__name__) from error
-    finally:
-        connection.close()
+        raise ProbeError(f"no whole answer within {seconds:g} s") from error
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a port that is no number
+        raise ProbeError(str(error) or type(error).__name__) from error
 
 
 def _whole_body(response: HTTPResponse) -> bytes:
@@ -81,6 +80,7 @@ def _whole_body(response: HTTPResponse) -> bytes:
         body += chunk
         if len(body) > _LARGEST_ANSWER:
             raise HTTPException(f"the answer is longer than {_LARGEST_ANSWER >> 20} MiB")
+    # http.client takes a body that is too short for a whole one.
     if response.length:
         raise HTTPException(f"the answer ended {response.length} bytes early")
     return bytes(body)

@@ -8,21 +8,17 @@ alive command says so; alive likewise. A witness that could not be asked leaves 
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shlex
 import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar, Unpack
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.held_command import HeldCommand
 from ctp_runbook.host.pid_file import PidFileUnreadable, read_pid_file
 from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, Member
+from ctp_runbook.probes.command import Running, run_probe
 from ctp_runbook.probes.metrics import is_port_open
 
 __all__ = [
@@ -30,15 +26,12 @@ __all__ = [
     "observe_member",
     "processes_of_step",
     "recorded_identity",
-    "run_probe",
-    "run_probe_apart",
     "shows_by_name_or_port",
 ]
 
 _ALIVE, _GONE = 0, 1
-_QUOTED_CHARACTERS = 400
-# What is kept of a probe's output; the rest is never read, and past the second the probe is ended.
-_KEPT_BYTES, _MOST_BYTES = 8 << 20, 64 << 20
+_UNIT_FACTS = ("LoadState", "ActiveState", "MainPID")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,21 +69,13 @@ class Liveness:
     @property
     def is_gone(self) -> bool:
         """Proved gone: the command says so, no process runs, no port answers, all were asked."""
-        return (
-            self.command == _GONE
-            and self.process is None
-            and not self.port_open
-            and not self.leftovers
-            and not self.survivors
-            and not self.lookalikes
-            and not self.unasked
-        )
+        runs = self.process or self.port_open or self.leftovers or self.survivors or self.lookalikes
+        return self.command == _GONE and not runs and not self.unasked
 
     @property
     def is_torn(self) -> bool:
         """The command says gone and a process of it runs: no later look will agree by itself."""
-        runs = self.process is not None or bool(self.survivors) or bool(self.lookalikes)
-        return self.command == _GONE and runs
+        return self.command == _GONE and bool(self.process or self.survivors or self.lookalikes)
 
     @property
     def sentence(self) -> str:
@@ -114,9 +99,7 @@ class Liveness:
             return f"{self.identity} runs"
         if self.by_pid:
             return f"pid {self.by_pid.pid} runs (its pid file has no start time)"
-        if self.identity_known:
-            return "no process of its identity runs"
-        return "no process is known as it"
+        return f"no process {'of its identity runs' if self.identity_known else 'is known as it'}"
 
     @property
     def _likeness(self) -> str:
@@ -125,124 +108,17 @@ class Liveness:
         return "" if self.lookalikes is None or self.process else ", nor its command line elsewhere"
 
 
-# --- commands ---------------------------------------------------------------------
-
-
 def shows_by_name_or_port(member: Member, *, known: Identity | None, cwd: Path) -> bool:
-    """A glance without the alive command: its metrics port answers, or its recorded process runs.
+    """Glance without the alive command: its metrics port answers, or its recorded process runs.
 
     Cheap enough to be taken every second; what it says is a suspicion, not a proof.
     """
     named = _named(member, known=known, cwd=cwd)
-    if named.by_pid or any(one and is_running(one) for one in (named.identity, known)):
+    if named.by_pid or any(who and is_running(who) for who in (named.identity, known)):
         return True
-    if not member.metrics_url:
-        return False
-    try:
-        return is_port_open(member.metrics_url, seconds=0.2)
-    except ProbeError:
-        return True
-
-
-def run_probe(
-    command: str,
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str] = lambda: "",
-) -> tuple[int | None, bytes]:
-    """Exit code and output of a read-only command; None when it did not end in time.
-
-    A sentence from ``interrupt`` ends it early. Raises ProbeError when it cannot be run at all.
-    """
-    with _room() as room:
-        return _run(
-            command,
-            output=room / "out",
-            cwd=cwd,
-            env=env,
-            seconds=seconds,
-            interrupt=interrupt,
-        )
-
-
-def run_probe_apart(
-    command: str,
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str] = lambda: "",
-) -> tuple[int | None, bytes, str]:
-    """Like ``run_probe``, but the output is stdout alone; third is the last line of stderr.
-
-    A longer line is left out: cut, it could show half a secret, which nobody masks.
-    """
-    with _room() as room:
-        errors = room / "err"
-        apart = f"exec 2>{shlex.quote(str(errors))}\n{command}"
-        code, output = _run(
-            apart,
-            output=room / "out",
-            cwd=cwd,
-            env=env,
-            seconds=seconds,
-            interrupt=interrupt,
-        )
-        lines = _end_of(errors).decode(errors="replace").split("\n") if errors.exists() else []
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
-
-
-@contextlib.contextmanager
-def _room() -> Iterator[Path]:
-    """A folder in memory for what a command prints."""
-    try:
-        folder = tempfile.TemporaryDirectory(dir=_scratch(), ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ProbeError(f"no room for the output of a probe: {error}") from error
-    with folder as name:
-        yield Path(name)
-
-
-def _run(
-    command: str,
-    *,
-    output: Path,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str],
-) -> tuple[int | None, bytes]:
-    try:
-        held = HeldCommand(command, cwd=cwd, env=env, output=output)
-    except OSError as error:
-        raise ProbeError(f"cannot be run in {cwd}: {error}") from error
-    try:
-        held.release()
-        end = held.wait(
-            deadline=time.monotonic() + seconds,
-            interrupt=lambda: _too_talkative(output.parent) or interrupt(),
-        )
-        held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
-        with output.open("rb") as source:
-            return end.exit_code, source.read(_KEPT_BYTES)
-    finally:
-        held.close()
-
-
-def _too_talkative(room: Path) -> str:
-    """Its output is kept in memory: a probe that never stops printing would take all of it."""
-    if sum(path.stat().st_size for path in room.iterdir()) <= _MOST_BYTES:
-        return ""
-    return f"more than {_MOST_BYTES >> 20} MiB of output"
-
-
-def _end_of(path: Path) -> bytes:
-    with path.open("rb") as source:
-        source.seek(max(0, path.stat().st_size - _KEPT_BYTES))
-        return source.read(_KEPT_BYTES)
+    # A port that hangs may be held: that is suspicion enough.
+    is_open, unasked = _port_answer(member, seconds=0.2)
+    return bool(is_open or unasked)
 
 
 # --- identities -------------------------------------------------------------------
@@ -261,7 +137,7 @@ class _Named:
 
 
 def recorded_identity(member: Member, *, cwd: Path = Path()) -> Identity | None:
-    """The process the member's pid file or unit names, whether it runs or not.
+    """Return the process the member's pid file or unit names, whether it runs or not.
 
     A pid file names a process by its pid and, on the second line as `proc start` writes it, its
     start time. With a pid alone it names nobody here: the pid may be a stranger's by now.
@@ -278,40 +154,37 @@ def _named(member: Member, *, known: Identity | None, cwd: Path) -> _Named:
 
 def _named_by_file(path: Path, *, known: Identity | None) -> _Named:
     try:
-        found = read_pid_file(path)
+        file = read_pid_file(path)
     except PidFileUnreadable as error:
         return _Named(unasked=f"pid file {path} ({error})")
-    if found is None:
+    if file is None:
         return _Named()
     # A pid alone means the process that was pinned under it, for as long as it is that pid.
-    if found.is_bare and known is not None and known.pid == found.pid:
+    if file.is_bare and known is not None and known.pid == file.pid:
         return _Named(identity=known)
-    if doubt := found.doubt:
+    if doubt := file.doubt:
         return _Named(unasked=f"pid file {path} ({doubt})")
-    return _Named(identity=found.identity, by_pid=found.running if found.is_bare else None)
-
-
-_UNIT_FACTS = ("LoadState", "ActiveState", "MainPID")
+    return _Named(identity=file.identity, by_pid=file.running if file.is_bare else None)
 
 
 def _named_by_unit(unit: str, *, known: Identity | None) -> _Named:
-    """The unit's main process. A unit that systemd does not know, that is up, or half up, without
-    a process one can see from here, is not told."""
+    """Return the unit's main process. What cannot be told: a unit that systemd does not know, or
+    that is up, or half up, without a process that can be seen from here."""
     asking = ["systemctl", "show", f"--property={','.join(_UNIT_FACTS)}", "--", unit]
     try:
         shown = subprocess.run(asking, capture_output=True, text=True, timeout=5, check=True)
         facts = dict(line.split("=", 1) for line in shown.stdout.splitlines())
         loaded, state, pid = (facts[name] for name in _UNIT_FACTS)
-        found = identity_of(int(pid)) if int(pid) else None
+        main = identity_of(int(pid)) if int(pid) else None
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         return _Named(unasked=f"unit {unit} ({error})")
     # A transient unit is forgotten when it ends; one that never was is a slip of the pen.
     if loaded != "loaded" and known is None:
         return _Named(unasked=f"unit {unit} (systemd says {loaded}: is its name right?)")
-    if found is None and state not in ("inactive", "failed"):
+    if main is None and state not in ("inactive", "failed"):
         seen = f"its main process {pid} cannot be seen from here" if int(pid) else "no main process"
         return _Named(unasked=f"unit {unit} (it is {state}: {seen})")
-    return _Named(identity=found)
+    return _Named(identity=main)
 
 
 # --- all witnesses ----------------------------------------------------------------
@@ -321,25 +194,23 @@ def observe_member(
     member: Member,
     *,
     known: Identity | None,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
     leftovers: tuple[int, ...] = (),
     survivors: tuple[int, ...] = (),
     lookalikes: tuple[int, ...] | None = None,
-    interrupt: Callable[[], str] = lambda: "",
+    **running: Unpack[Running],
 ) -> Liveness:
     """Ask every witness once. ``known`` is the identity the journal has; ``leftovers`` pids of
     processes that an unfinished start of this member left running."""
-    code, silent = _ask_command(member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
-    named = _named(member, known=known, cwd=cwd)
-    is_open, held = _ask_port(member)
-    found = [one for one in (named.identity, known) if one is not None]
+    code, silent = _answer_of_command(member, **running)
+    named = _named(member, known=known, cwd=running["cwd"])
+    is_open, held = _port_answer(member, seconds=1.0)
+    # Whoever runs counts, even where the file names another than the journal.
+    identities = [who for who in (named.identity, known) if who is not None]
     return Liveness(
         member=member.name,
         command=code,
-        identity=next((one for one in found if is_running(one)), None),
-        identity_known=bool(found),
+        identity=next(filter(is_running, identities), None),
+        identity_known=bool(identities),
         port_open=is_open,
         leftovers=leftovers,
         by_pid=named.by_pid,
@@ -349,55 +220,41 @@ def observe_member(
     )
 
 
-def _ask_command(
-    member: Member,
-    *,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str],
-) -> tuple[int | None, str]:
-    """Its exit code, or why there is none. A blank one would exit 0, and prove nothing."""
+def _answer(witness: str, ask: Callable[[], _T]) -> tuple[_T | None, str]:
+    """Return what a witness says, or why there is no answer."""
+    try:
+        return ask(), ""
+    except ProbeError as error:
+        return None, f"{witness} ({error})"
+
+
+def _answer_of_command(member: Member, **running: Unpack[Running]) -> tuple[int | None, str]:
+    # A blank command would exit 0, and prove nothing.
     if not member.alive_command:
         return None, ""
-    try:
-        asked = run_probe(
-            member.alive_command, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt
-        )
-        return asked[0], ""
-    except ProbeError as error:
-        return None, f"alive command ({error})"
+    return _answer("alive command", lambda: run_probe(member.alive_command, **running)[0])
 
 
-def _ask_port(member: Member) -> tuple[bool | None, str]:
-    """Whether the metrics port is open, or why that is not known."""
+def _port_answer(member: Member, *, seconds: float) -> tuple[bool | None, str]:
     if not member.metrics_url:
         return None, ""
-    try:
-        return is_port_open(member.metrics_url, seconds=1.0), ""
-    except ProbeError as error:
-        return None, f"metrics port ({error})"
+    return _answer("metrics port", lambda: is_port_open(member.metrics_url, seconds=seconds))
 
 
 def processes_of_step(run_id: str, steps: tuple[str, ...]) -> tuple[int, ...]:
-    """Live processes that carry this run's id and one of ``steps`` in their environment.
+    """Return live processes that carry this run's id and one of ``steps`` in their environment.
 
     Whatever a step starts inherits them; the tool's own processes do not carry CTP_STEP.
     """
     wanted = {f"CTP_STEP={step}".encode() for step in steps}
     mark = f"CTP_RUN_ID={run_id}".encode()
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*"):
         try:
-            variables = Path(f"/proc/{name}/environ").read_bytes().split(b"\0")
-        except OSError:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:  # it ended meanwhile, or is another user's
             continue
-        if mark in variables and wanted.intersection(variables) and identity_of(int(name)):
-            found.append(int(name))
-    return tuple(found)
-
-
-def _scratch() -> str | None:
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        pid = int(folder.name)
+        if mark in variables and wanted.intersection(variables) and identity_of(pid):
+            pids.append(pid)
+    return tuple(pids)

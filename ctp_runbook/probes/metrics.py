@@ -7,14 +7,13 @@ import re
 import socket
 from collections.abc import Collection
 from functools import lru_cache
-from http.client import HTTPException
 from urllib.parse import urlsplit
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.record.samples import series_key
 
-__all__ = ["ask", "fetch", "is_port_open", "parse_page", "scrape"]
+__all__ = ["fetch", "is_port_open", "parse_page", "scrape"]
 
 # Nobody can listen where the host has no such address (``::1`` of localhost without IPv6).
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -32,41 +31,34 @@ _NAME = re.compile(r"[\w:]*")
 
 
 def fetch(url: str, *, seconds: float) -> bytes:
-    """The body of ``url`` by GET, whole within ``seconds``. Raises ProbeError.
+    """Return the body of ``url`` by GET, whole within ``seconds``. Raises ProbeError.
 
     Follows no redirect and uses no proxy: what is asked is a process of this host.
     """
-    status, body = ask(url, seconds=seconds)
+    try:
+        status, body = exchange(url, seconds=seconds)
+    except ProbeError as error:
+        raise ProbeError(f"{url}: {error}") from error
     if status != 200:
         raise ProbeError(f"{url}: answered HTTP {status}, expected 200")
     return body
 
 
-def ask(url: str, *, seconds: float) -> tuple[int, bytes]:
-    """``fetch`` for whoever reads what a refusal says: the status, and the body whatever it is."""
-    try:
-        return exchange(url, seconds=seconds)
-    except (OSError, HTTPException, ValueError) as error:
-        raise ProbeError(f"{url}: {error}") from error
-
-
 def parse_page(text: str, *, families: Collection[str]) -> dict[str, float]:
-    """Series of the page whose family is one of ``families`` (histogram parts included).
+    """Return the series of the page whose family is in ``families`` (histogram parts included).
 
     Only wanted lines are looked at: a page is mostly what nobody asked for, and is read every
     second. Raises ProbeError when one of them is not in the exposition format.
     """
     wanted = tuple(families)
     names = {family + part for family in families for part in _PARTS}
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        if not line.startswith(wanted):
-            continue
-        match = _NAME.match(line)
-        if match and match[0] in names:
-            key, value = _series(line)
-            found[key] = value
-    return found
+    lines = (line for line in text.splitlines() if line.startswith(wanted))
+    return dict(_series(line) for line in lines if _name(line) in names)
+
+
+def _name(line: str) -> str:
+    match = _NAME.match(line)
+    return match[0] if match else ""
 
 
 def _series(line: str) -> tuple[str, float]:
@@ -74,8 +66,7 @@ def _series(line: str) -> tuple[str, float]:
         name, labels, value = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]
         return _key(name, labels or ""), float(value)
     except (AttributeError, ValueError) as error:
-        name = _NAME.match(line)[0]  # type: ignore[index]
-        raise ProbeError(f"not a metrics page: a line of {name} cannot be read") from error
+        raise ProbeError(f"not a metrics page: a line of {_name(line)} cannot be read") from error
 
 
 # An engine's page has the same series from one second to the next.
@@ -90,7 +81,7 @@ def _unescaped(escape: re.Match[str]) -> str:
 
 
 def scrape(url: str, *, families: Collection[str], seconds: float) -> dict[str, float]:
-    """The wanted series of a metrics page, fetched now. Raises ProbeError."""
+    """Fetch a metrics page and return its wanted series. Raises ProbeError."""
     try:
         text = fetch(url, seconds=seconds).decode()
     except UnicodeDecodeError as error:
@@ -99,8 +90,8 @@ def scrape(url: str, *, families: Collection[str], seconds: float) -> dict[str, 
 
 
 def is_port_open(url: str, *, seconds: float) -> bool:
-    """True when somebody accepts connections at the URL's host and port, False when they are
-    refused. Raises ProbeError for anything else: a port that does not answer may be held.
+    """Return True when somebody accepts connections at the URL's host and port, False when they
+    are refused. Raises ProbeError for anything else: a port that does not answer may be held.
     """
     try:
         parts = urlsplit(url)
@@ -108,14 +99,16 @@ def is_port_open(url: str, *, seconds: float) -> bool:
         with socket.create_connection(address, timeout=seconds, all_errors=True):
             return True
     except ExceptionGroup as group:
-        reasons = [one for one in group.exceptions if isinstance(one, OSError)]
+        reasons = [reason for reason in group.exceptions if isinstance(reason, OSError)]
     except (OSError, ValueError) as error:  # an unknown host, a port that is no number
         raise ProbeError(f"{url}: {error}") from error
-    open_questions = [one for one in reasons if not _is_nobody(one)]
-    if open_questions or not any(isinstance(one, ConnectionRefusedError) for one in reasons):
-        raise ProbeError(f"{url}: {(open_questions or reasons)[0]}")
+    # A name may have several addresses; those that the host lacks do not speak against a refusal.
+    refused = [reason for reason in reasons if isinstance(reason, ConnectionRefusedError)]
+    others = [
+        reason
+        for reason in reasons
+        if reason not in refused and reason.errno not in _NO_SUCH_ADDRESS
+    ]
+    if others or not refused:
+        raise ProbeError(f"{url}: {(others or reasons)[0]}")
     return False
-
-
-def _is_nobody(reason: OSError) -> bool:
-    return isinstance(reason, ConnectionRefusedError) or reason.errno in _NO_SUCH_ADDRESS

@@ -32,24 +32,23 @@ class PostgresDoor:
         return f"PostgresDoor({self.shown})"
 
     @property
-    def shown(self) -> str:
-        """``postgresql://host:port/dbname`` for sentences."""
+    def _parts(self) -> dict[str, Any]:
         from psycopg.conninfo import conninfo_to_dict
 
-        have = conninfo_to_dict(self.dsn)
-        place = f"{have.get('host', 'localhost')}:{have.get('port', 5432)}"
-        return f"postgresql://{place}/{have.get('dbname', '')}"
+        return conninfo_to_dict(self.dsn)
 
     @property
-    def user(self) -> str:
-        """Who goes in."""
-        from psycopg.conninfo import conninfo_to_dict
-
-        return str(conninfo_to_dict(self.dsn).get("user", ""))
+    def shown(self) -> str:
+        """``postgresql://host:port/dbname`` for sentences."""
+        parts = {"host": "localhost", "port": 5432, "dbname": "", **self._parts}
+        return f"postgresql://{parts['host']}:{parts['port']}/{parts['dbname']}"
 
     @contextlib.contextmanager
     def open(self, *, seconds: float) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        """A connection in autocommit whose every statement has ``seconds``. Raises ProbeError."""
+        """Yield a connection in autocommit whose every statement has ``seconds``.
+
+        Raises ProbeError.
+        """
         import psycopg
 
         try:
@@ -64,15 +63,16 @@ class PostgresDoor:
             ) as connection:
                 yield connection
         except psycopg.Error as error:
-            raise ProbeError(f"PostgreSQL at {self.shown}: {self._told(error)}") from error
+            raise ProbeError(f"PostgreSQL at {self.shown}: {self._reason(error)}") from error
 
-    def _told(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> str:
         text = " ".join(str(error).split()) or type(error).__name__
         if "password" not in text:
             return text
         return (
-            f"{text}; the password of {self.user or 'the user'} is taken from PGPASSWORD, else "
-            f"from {self.password_name} of the environment or the env file: correct it there"
+            f"{text}; the password of {self._parts.get('user') or 'the user'} is taken from "
+            f"PGPASSWORD, else from {self.password_name} of the environment or the env file: "
+            "correct it there"
         )
 
 
@@ -80,7 +80,6 @@ class PostgresDoor:
 class SlotLook:
     """A replication slot: whether somebody reads it, and how much WAL it keeps."""
 
-    name: str
     active: bool
     wal_status: str
     retained_bytes: int
@@ -93,7 +92,7 @@ class SlotLook:
 
 
 def look_at_slot(connection: Any, name: str) -> SlotLook | None:
-    """The slot of that name, None where there is none."""
+    """Return the slot of that name, None where there is none."""
     row = connection.execute(
         "SELECT active, coalesce(wal_status, 'unknown'),"
         " coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,"
@@ -101,18 +100,15 @@ def look_at_slot(connection: Any, name: str) -> SlotLook | None:
         " FROM pg_replication_slots WHERE slot_name = %s",
         (name,),
     ).fetchone()
-    return None if row is None else SlotLook(name, row[0], row[1], row[2], row[3])
+    return None if row is None else SlotLook(*row)
 
 
 def published_tables(connection: Any, publication: str) -> tuple[str, ...] | None:
-    """``schema.table`` of a publication, sorted; None where there is no such publication."""
-    known = connection.execute(
-        "SELECT puballtables FROM pg_publication WHERE pubname = %s", (publication,)
-    ).fetchone()
-    if known is None:
-        return None
+    """Return ``schema.table`` of a publication, sorted; None where there is no such publication."""
     rows = connection.execute(
-        "SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = %s",
+        "SELECT schemaname || '.' || tablename FROM pg_publication"
+        " LEFT JOIN pg_publication_tables USING (pubname) WHERE pubname = %s",
         (publication,),
     ).fetchall()
-    return tuple(sorted(row[0] for row in rows))
+    # A publication without tables is one row of NULL.
+    return tuple(sorted(table for (table,) in rows if table)) if rows else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.metrics import ask
+from ctp_runbook.probes.exchange import exchange
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -27,71 +27,67 @@ class PrometheusDoor:
     url: str
 
     def value(self, query: str, *, seconds: float, fresh_seconds: float) -> float | None:
-        """The query's one value now, NaN included; None where no series answers.
+        """Return the query's one value now, NaN included; None where no series answers.
 
         What was scraped longer ago than ``fresh_seconds`` is no answer: without that bound
         Prometheus repeats a series that ended for five minutes. Raises ProbeError, also when the
         two clocks are further apart than that.
         """
-        given = {"query": query, "lookback_delta": f"{max(1, round(fresh_seconds * 1000))}ms"}
-        data = self._ask("query", given, seconds=seconds)
-        if (found := self._only(data)) is None:
+        lookback = f"{max(1, round(fresh_seconds * 1000))}ms"
+        parameters = urlencode({"query": query, "lookback_delta": lookback})
+        sample = self._sample(self._ask(f"query?{parameters}", seconds=seconds))
+        if sample is None:
             return None
-        taken, value = self._point(found)
-        if abs(time.time() - taken) > fresh_seconds:
-            raise ProbeError(
-                f"Prometheus at {self.url}: its clock is {abs(time.time() - taken):.0f} s away from "
-                f"this host's; fresh_seconds is {fresh_seconds:g}: set the clocks"
+        try:
+            taken, value = map(float, sample)
+        except (TypeError, ValueError) as error:
+            raise self._error(f"{sample!r} is no sample") from error
+        # Ahead as well as behind: of a clock that differs nobody knows how old a sample is.
+        if (apart := abs(time.time() - taken)) > fresh_seconds:
+            raise self._error(
+                f"its clock is {apart:.0f} s away from this host's; fresh_seconds is "
+                f"{fresh_seconds:g}: set the clocks"
             )
         return value
 
-    def _ask(self, path: str, given: dict[str, str], *, seconds: float) -> Any:
-        url = f"{self.url.rstrip('/')}/api/v1/{path}?{urlencode(given)}"
+    def _ask(self, path: str, *, seconds: float) -> Any:
+        """Return the data of an answer that Prometheus calls a success."""
         try:
-            status, body = ask(url, seconds=seconds)
+            status, body = exchange(f"{self.url.rstrip('/')}/api/v1/{path}", seconds=seconds)
         except ProbeError as error:
-            told = str(error).removeprefix(f"{url}: ")
-            raise ProbeError(f"Prometheus at {self.url}: {told}") from error
+            raise self._error(str(error)) from error
         try:
-            told = json.loads(body)
-            if status == 200 and told["status"] == "success":
-                return told["data"]
-            why = str(told["error"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ProbeError(
-                f"Prometheus at {self.url}: answered HTTP {status}, and not as Prometheus does; is "
-                "sources.prometheus_url right?"
+            answer = json.loads(body)
+            if status == 200 and answer["status"] == "success":
+                return answer["data"]
+            why = str(answer["error"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._error(
+                f"answered HTTP {status}, and not as Prometheus does; is sources.prometheus_url "
+                "right?"
             ) from error
-        raise ProbeError(f"Prometheus at {self.url}: HTTP {status}: {why}; {_REMEDY}")
+        raise self._error(f"HTTP {status}: {why}; {_REMEDY}")
 
-    def _only(self, data: Any) -> Any:
-        """Time and value of the one thing that a query found."""
-        if isinstance(data, dict) and data.get("resultType") == "scalar":
-            return data.get("result")
-        series = self._series(data)
-        return series[0].get("value") if series else None
-
-    def _series(self, data: Any) -> list[Any]:
+    def _sample(self, data: Any) -> Any:
+        """Return time and value of the one series, or of the scalar; None for no series."""
         kind = data.get("resultType") if isinstance(data, dict) else None
-        series = data.get("result") if kind == "vector" else None
-        if not isinstance(series, list) or not all(isinstance(one, dict) for one in series):
-            raise ProbeError(f"Prometheus at {self.url}: a {kind} is no number; {_REMEDY}")
-        if len(series) > 1:
-            raise ProbeError(
-                f"Prometheus at {self.url}: {len(series)} series, expected one: aggregate them (max, "
-                f"sum) in the query; {_REMEDY}"
+        result = data.get("result") if kind in ("scalar", "vector") else None
+        if kind == "scalar":
+            return result
+        if not isinstance(result, list) or not all(isinstance(row, dict) for row in result):
+            raise self._error(f"a {kind} is no number; {_REMEDY}")
+        if len(result) > 1:
+            raise self._error(
+                f"{len(result)} series, expected one: aggregate them (max, sum) in the query; "
+                f"{_REMEDY}"
             )
-        return series
+        return result[0].get("value") if result else None
 
-    def _point(self, found: Any) -> tuple[float, float]:
-        try:
-            taken, value = found
-            return float(taken), float(value)
-        except (TypeError, ValueError) as error:
-            raise ProbeError(f"Prometheus at {self.url}: {found!r} is no sample") from error
+    def _error(self, what: str) -> ProbeError:
+        return ProbeError(f"Prometheus at {self.url}: {what}")
 
 
 def query_value(rule: MetricRule, around: Surroundings) -> Measure:
-    """The source ``prometheus``: the one value of the rule's query now."""
+    """Make the source ``prometheus``: the one value of the rule's query now."""
     door, seconds = PrometheusDoor(around.settings["prometheus_url"]), rule.patience_seconds
     return lambda: door.value(rule.query, seconds=seconds, fresh_seconds=rule.fresh_seconds)

@@ -18,20 +18,24 @@ class Recording:
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         try:
-            known = [one for one in read_samples(path) if one.source == "engine"]
+            samples = [sample for sample in read_samples(path) if sample.source == "engine"]
         except (JournalError, OSError) as error:
             raise ProbeError(f"sources.replay_file {path}: cannot be read: {error}") from error
-        if not known:
+        if not samples:
             raise ProbeError(f"sources.replay_file {path}: no sample of an engine is in it")
         self._path, self._clock, self._began = path, clock, clock()
-        self._samples = known
-        self._times = [one.mono - known[0].mono for one in known]
+        self._samples = samples
+        self._times = [sample.mono - samples[0].mono for sample in samples]
 
     def read(self) -> Mapping[str, float]:
-        """The series of the last sample that was taken by now; raises ProbeError as it did then,
-        and once the recording is over."""
+        """Return the series of the last sample taken by now.
+
+        Raises ProbeError as it did then, and once the recording is over: its last value repeated
+        would be no data taken for good data.
+        """
         played = self._clock() - self._began
         number = bisect.bisect_right(self._times, played) - 1
+        # The last sample stands for as long as the one before it did.
         after = self._times[-1] - self._times[-2] if len(self._times) > 1 else 0.0
         if played > self._times[-1] + after:
             raise ProbeError(

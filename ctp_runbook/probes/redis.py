@@ -30,42 +30,48 @@ class RedisLook:
         return self.info.get("role") == "master" and self.info.get("loading") == "0"
 
     @property
+    def version(self) -> str:
+        """Valkey's own version, else the one of Redis it is compatible with."""
+        return self.info.get("valkey_version") or self.info.get("redis_version", "unknown")
+
+    @property
     def sentence(self) -> str:
         """``role master, version 9.1.2, loading 0``."""
-        version = self.info.get("valkey_version") or self.info.get("redis_version", "unknown")
-        told = {name: self.info.get(name, "unknown") for name in ("role", "loading")}
-        return f"role {told['role']}, version {version}, loading {told['loading']}"
+        role, loading = (self.info.get(name, "unknown") for name in ("role", "loading"))
+        return f"role {role}, version {self.version}, loading {loading}"
 
 
 def look_at_redis(url: str, *, seconds: float, keys: Iterable[str] = ()) -> RedisLook:
-    """PING, INFO, CLIENT LIST and GET of ``keys``, all within ``seconds``. Raises ProbeError."""
-    parts = urlsplit(url)
-    shown = shown_url(url)
+    """Ask PING, INFO, CLIENT LIST and GET of ``keys``, all within ``seconds``. Raises ProbeError."""
     try:
-        address = (parts.hostname or "127.0.0.1", parts.port or 6379)
-        with (
-            socket.create_connection(address, timeout=seconds) as link,
-            link.makefile("rb") as tape,
-        ):
-            ask = _Asker(link, tape, deadline=time.monotonic() + seconds)
-            if parts.password is not None:
-                user = [unquote(parts.username)] if parts.username else []
-                ask("AUTH", *user, unquote(parts.password))
-            if (answer := ask("PING")) != "PONG":
-                raise ProbeError(f"{shown}: PING was answered {answer!r}, expected PONG")
-            info = _fields(ask("INFO"), lines="\r\n", joint=":")
-            clients = [
-                _fields(line, lines=" ", joint="=").get("name", "")
-                for line in ask("CLIENT", "LIST").splitlines()
-            ]
-            found = {key: ask("GET", key) for key in keys}
-    except (OSError, ValueError) as error:
-        raise ProbeError(f"{shown}: {str(error) or type(error).__name__}") from error
-    return RedisLook(info, tuple(filter(None, clients)), found)
+        return _look(url, seconds, keys)
+    except (OSError, ValueError, ProbeError) as error:
+        raise ProbeError(f"{shown_url(url)}: {str(error) or type(error).__name__}") from error
+
+
+def _look(url: str, seconds: float, keys: Iterable[str]) -> RedisLook:
+    parts = urlsplit(url)
+    address = (parts.hostname or "127.0.0.1", parts.port or 6379)
+    with (
+        socket.create_connection(address, timeout=seconds) as link,
+        link.makefile("rb") as tape,
+    ):
+        ask = _Asker(link, tape, deadline=time.monotonic() + seconds)
+        if parts.password is not None:
+            user = [unquote(parts.username)] if parts.username else []
+            ask("AUTH", *user, unquote(parts.password))
+        if (answer := ask("PING")) != "PONG":
+            raise ProbeError(f"PING was answered {answer!r}, expected PONG")
+        info = _fields(ask("INFO"), lines="\r\n", joint=":")
+        clients = (
+            _fields(line, lines=" ", joint="=") for line in ask("CLIENT", "LIST").split("\n")
+        )
+        names = [client["name"] for client in clients if client.get("name")]
+        return RedisLook(info, tuple(names), {key: ask("GET", key) for key in keys})
 
 
 def shown_url(url: str) -> str:
-    """The URL without user, password, query and fragment."""
+    """Return the URL without user, password, query and fragment."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
@@ -77,13 +83,10 @@ class _Asker:
     deadline: float
 
     def __call__(self, *words: str) -> str:
-        """Send one command; its answer as text, blank for nil."""
+        """Send one command; return its answer as text, blank for nil."""
         self.link.settimeout(max(0.01, self.deadline - time.monotonic()))
-        parts = [f"*{len(words)}\r\n".encode()]
-        for word in words:
-            data = word.encode()
-            parts.append(b"$%d\r\n%s\r\n" % (len(data), data))
-        self.link.sendall(b"".join(parts))
+        bulks = (b"$%d\r\n%s\r\n" % (len(data), data) for data in map(str.encode, words))
+        self.link.sendall(b"*%d\r\n" % len(words) + b"".join(bulks))
         head = self.tape.readline(65536)
         if not head.endswith(b"\r\n"):
             raise ProbeError("the server closed the connection in the middle of an answer")
@@ -92,12 +95,11 @@ class _Asker:
             raise ProbeError(f"{words[0]} was refused: {rest}")
         if kind != b"$":
             return rest
-        size = int(rest)
-        if size > _LONGEST_ANSWER:
+        # Said before it is read: a server gone wrong would fill the memory.
+        if (size := int(rest)) > _LONGEST_ANSWER:
             raise ProbeError(f"{words[0]} was answered with {size} bytes")
         return self.tape.read(size + 2)[:-2].decode(errors="replace") if size >= 0 else ""
 
 
 def _fields(text: str, *, lines: str, joint: str) -> dict[str, str]:
-    pairs = (line.partition(joint) for line in text.split(lines))
-    return {name: value for name, found, value in pairs if found}
+    return dict(line.split(joint, 1) for line in text.split(lines) if joint in line)

@@ -7,14 +7,12 @@ verified (DOMAIN: login order).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Member
-from ctp_runbook.probes.liveness import run_probe_apart
+from ctp_runbook.probes.command import Running, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.trading_state import (
     TradingState,
@@ -29,6 +27,12 @@ __all__ = ["SessionState", "read_session", "read_trading_state"]
 
 _STATE = "quant_hft_ctp_session_state"
 _LOGGED_IN, _CONFIRMED, _DRAINED = 2, 3, 4
+_PARTS = {
+    "td_logged_in": "TD logged in",
+    "md_logged_in": "MD logged in",
+    "settlement_confirmed": "settlement confirmed",
+    "stream_drained": "private stream drained",
+}
 
 
 @dataclass(frozen=True)
@@ -48,50 +52,27 @@ class SessionState:
     @property
     def is_verified(self) -> bool:
         """True when the engine may be given orders."""
-        return (
-            self.td_logged_in
-            and self.md_logged_in
-            and self.settlement_confirmed
-            and self.stream_drained
-            and not self.problems
-        )
+        return all(getattr(self, part) for part in _PARTS) and not self.problems
 
     @property
     def sentence(self) -> str:
         """Each part, with yes or no."""
-        parts = {
-            "TD logged in": self.td_logged_in,
-            "MD logged in": self.md_logged_in,
-            "settlement confirmed": self.settlement_confirmed,
-            "private stream drained": self.stream_drained,
-        }
-        told = ", ".join(f"{name}: {'yes' if seen else 'no'}" for name, seen in parts.items())
-        return "; ".join([f"{told} ({self.source})", *self.problems])
+        words = [
+            f"{name}: {'yes' if getattr(self, part) else 'no'}" for part, name in _PARTS.items()
+        ]
+        return "; ".join([f"{', '.join(words)} ({self.source})", *self.problems])
 
 
-def read_session(
-    member: Member,
-    *,
-    command: str,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str] = lambda: "",
-) -> SessionState:
-    """The session of ``member``, by ``command`` (TRADING_STATE_CMD) when there is one.
+def read_session(member: Member, *, command: str, **running: Unpack[Running]) -> SessionState:
+    """Read the session of ``member``, by ``command`` (TRADING_STATE_CMD) when there is one.
 
     Only the four parts of the session are looked at: an old engine is to be started again in a
-    rollback also where its funds cannot be read.
-
-    Raises ProbeError when neither source answers.
+    rollback also where its funds cannot be read. Raises ProbeError when neither source answers.
     """
     if not command:
-        return _from_metrics(member, seconds=seconds)
-    output = _ask(command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
-    return _from_state(read_state_object(output, subject=_subject(member)))
-
-
-def _from_state(fields: Mapping[str, Any]) -> SessionState:
+        return _on_metrics_page(member, seconds=running["seconds"])
+    # ``is True``: on the metrics page 1 means connected, and a text that says no is true to Python.
+    fields = read_state_object(_output(command, member, **running), subject=_subject(member))
     return SessionState(
         td_logged_in=is_logged_in(fields.get("td_session")),
         md_logged_in=is_logged_in(fields.get("md_session")),
@@ -102,14 +83,14 @@ def _from_state(fields: Mapping[str, Any]) -> SessionState:
     )
 
 
-def _from_metrics(member: Member, *, seconds: float) -> SessionState:
+def _on_metrics_page(member: Member, *, seconds: float) -> SessionState:
     series = scrape(member.metrics_url, families=[_STATE], seconds=seconds)
-    td = series.get(series_key(_STATE, {"channel": "td"}))
-    md = series.get(series_key(_STATE, {"channel": "md"}))
+    td, md = (series.get(series_key(_STATE, {"channel": channel})) for channel in ("td", "md"))
     if td is None or md is None:
         raise ProbeError(
             f"{member.metrics_url}: no {_STATE} for td and md; set TRADING_STATE_CMD in the template"
         )
+    # NaN fails each of these: what is no number is no login.
     return SessionState(
         td_logged_in=td >= _LOGGED_IN,
         md_logged_in=md >= _LOGGED_IN,
@@ -119,44 +100,25 @@ def _from_metrics(member: Member, *, seconds: float) -> SessionState:
     )
 
 
-def read_trading_state(
-    command: str,
-    *,
-    member: Member,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str] = lambda: "",
-) -> TradingState:
-    """The state TRADING_STATE_CMD prints, whole; CTP_GENERATION tells it which engine is meant.
+def read_trading_state(command: str, *, member: Member, **running: Unpack[Running]) -> TradingState:
+    """Read the state TRADING_STATE_CMD prints; CTP_GENERATION tells it which engine is meant.
 
-    Raises ProbeError for anything but one whole object and exit 0 within ``seconds``.
+    Raises ProbeError for anything but one whole object and exit 0 in time.
     """
-    output = _ask(command, member=member, cwd=cwd, env=env, seconds=seconds, interrupt=interrupt)
-    return parse_trading_state(output, subject=_subject(member))
+    return parse_trading_state(_output(command, member, **running), subject=_subject(member))
 
 
-def _ask(
-    command: str,
-    *,
-    member: Member,
-    cwd: Path,
-    env: Mapping[str, str],
-    seconds: float,
-    interrupt: Callable[[], str],
-) -> bytes:
-    """What the command prints. What it says on stderr is for people, quoted when it fails."""
-    told = {
-        **env,
+def _output(command: str, member: Member, **running: Unpack[Running]) -> bytes:
+    """Return what the command prints. What it says on stderr is for people, quoted when it fails."""
+    running["env"] = {
+        **running["env"],
         "CTP_GENERATION": str(member.generation),
         "CTP_METRICS_URL": member.metrics_url,
     }
-    code, output, said = run_probe_apart(
-        command, cwd=cwd, env=told, seconds=seconds, interrupt=interrupt
-    )
+    code, output, said = run_probe_apart(command, **running)
     if code != 0:
         much = f" after {len(output) >> 20} MiB of output" if len(output) >= 1 << 20 else ""
-        limit = f" within {seconds:g} s{much}" if code is None else ""
+        limit = f" within {running['seconds']:g} s{much}" if code is None else ""
         words = f"; it said: {said}" if said else ""
         raise ProbeError(f"{_subject(member)}: exit {code}, expected 0{limit}{words}")
     return output

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -35,7 +36,7 @@ class Document:
 
 
 def decode_object(output: bytes, *, subject: str) -> Document:
-    """The one object in ``output``; ``subject`` says whose output it is, in the error.
+    """Return the one object in ``output``; ``subject`` says whose output it is, in the error.
 
     Raises ProbeError, and nothing else.
     """
@@ -44,13 +45,14 @@ def decode_object(output: bytes, *, subject: str) -> Document:
             f"{subject}: more than {_OUTPUT_LIMIT_BYTES >> 20} MiB of output, expected one object"
         )
     odd: list[str] = []
+    number = partial(_number, odd=odd)
     try:
         # A byte order mark is not the object's; UTF-16, which `json` would guess, is refused.
         value = json.loads(
             output.decode("utf-8-sig"),
             object_pairs_hook=_without_duplicates,
-            parse_constant=lambda word: _odd_number(word, odd),
-            parse_float=lambda text: _finite(text, odd),
+            parse_constant=number,
+            parse_float=number,
         )
     except RecursionError as error:
         raise ProbeError(f"{subject}: not JSON that can be read: nested too deeply") from error
@@ -62,20 +64,16 @@ def decode_object(output: bytes, *, subject: str) -> Document:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
         # Which of the two is meant, nobody can say; `json` alone would take the last.
         raise ValueError(f"key {shown(twice)} stands more than once in one object")
-    return found
+    return fields
 
 
-def _odd_number(word: str, odd: list[str]) -> float:
-    odd.append(word)
-    return float(word.replace("Infinity", "inf"))
-
-
-def _finite(text: str, odd: list[str]) -> float:
+def _number(text: str, *, odd: list[str]) -> float:
+    """Return a number as written; NaN, an infinity and 1e999 go to ``odd``, too."""
     value = float(text)
     if not math.isfinite(value):
         odd.append(text[:LONGEST_SHOWN])
@@ -83,7 +81,7 @@ def _finite(text: str, odd: list[str]) -> float:
 
 
 def keys_of(fields: Mapping[str, Any]) -> str:
-    """The first keys of an object, in words."""
+    """Return the first keys of an object, in words."""
     if not fields:
         return "no keys"
     names = ", ".join(shown(name) for name in islice(fields, _SHOWN_KEYS))
@@ -91,7 +89,7 @@ def keys_of(fields: Mapping[str, Any]) -> str:
 
 
 def shown(value: object) -> str:
-    """A short value as JSON has it; a long one by its size.
+    """Return a short value as JSON has it; a long one by its size.
 
     Never a part of it: cut anywhere, it could show half a secret, which nobody masks.
     """

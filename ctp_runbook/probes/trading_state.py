@@ -94,40 +94,30 @@ class TradingState:
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], *, subject: str) -> TradingState:
-        """The state in an object that was read; ``subject`` says of what, in the error.
+        """Return the state in an object that was read; ``subject`` says of what, in the error.
 
         Raises ProbeError with every problem of every field.
         """
+        # First: an error object lacks every field, and its own words say why.
         _refuse_error_of_ctp(fields, subject=subject)
-        if problems := _told(_problems(fields), limit=_SHOWN_PROBLEMS):
+        if problems := _first(_problems(fields)):
             raise ProbeError(f"{subject}: no whole trading state: {'; '.join(problems)}")
-        return cls(
-            td_session=fields["td_session"],
-            md_session=fields["md_session"],
-            settlement_confirmed=fields["settlement_confirmed"],
-            stream_drained=fields["stream_drained"],
-            trading_day=_day(fields["trading_day"]),
-            max_order_ref=fields["max_order_ref"],
-            next_order_ref=fields["next_order_ref"],
-            working_orders=tuple(map(_order, fields["working_orders"])),
-            positions=tuple(map(_position, fields["positions"])),
-            funds={
-                name: fields["funds"][name] for name in COMPARED_FUNDS if name in fields["funds"]
-            },
-            notes={name: fields[name] for name, fits in _NOTES.items() if fits(fields.get(name))},
-        )
+        funds = fields["funds"]
+        read = {
+            **fields,
+            "trading_day": _day(fields["trading_day"]),
+            "working_orders": tuple(map(_order, fields["working_orders"])),
+            "positions": tuple(map(_position, fields["positions"])),
+            "funds": {name: funds[name] for name in COMPARED_FUNDS if name in funds},
+        }
+        notes = {name: fields[name] for name, fits in _NOTES.items() if fits(fields.get(name))}
+        return cls(**{name: read[name] for name in _FORMS}, notes=notes)
 
     @property
     def payload(self) -> dict[str, Any]:
         """The state as the journal keeps it; ``TradingState.of`` reads it back."""
         return {
-            "td_session": self.td_session,
-            "md_session": self.md_session,
-            "settlement_confirmed": self.settlement_confirmed,
-            "stream_drained": self.stream_drained,
-            "trading_day": self.trading_day,
-            "max_order_ref": self.max_order_ref,
-            "next_order_ref": self.next_order_ref,
+            **{name: getattr(self, name) for name in _FORMS},
             "working_orders": [dict(order.details) for order in self.working_orders],
             "positions": [dict(vars(position)) for position in self.positions],
             "funds": dict(self.funds),
@@ -141,17 +131,18 @@ class TradingState:
 
 
 def parse_trading_state(output: bytes, *, subject: str) -> TradingState:
-    """The trading state a command printed. Raises ProbeError, and nothing else."""
+    """Return the trading state a command printed. Raises ProbeError, and nothing else."""
     document = decode_object(output, subject=subject)
     state = TradingState.of(document.fields, subject=subject)
+    # Also in a field that nobody compares: what printed it is no writer of JSON.
     if document.not_numbers:
-        found = ", ".join(document.not_numbers[:3])
-        raise ProbeError(f"{subject}: not JSON: found {found}, expected finite numbers")
+        words = ", ".join(document.not_numbers[:3])
+        raise ProbeError(f"{subject}: not JSON: found {words}, expected finite numbers")
     return state
 
 
 def read_state_object(output: bytes, *, subject: str) -> Mapping[str, Any]:
-    """The one object a command printed, its fields not looked at yet.
+    """Return the one object a command printed, its fields not looked at yet.
 
     Raises ProbeError for anything else, and for CTP's own error object.
     """
@@ -161,63 +152,55 @@ def read_state_object(output: bytes, *, subject: str) -> Mapping[str, Any]:
 
 
 def session_problems(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of the session is not said, or in another form than it can be understood in."""
-    return _told(_field_problems(fields, _SESSION_FORMS), limit=_SHOWN_PROBLEMS)
+    """Return what of the session is not said, or not in a form that can be understood."""
+    return _first(_field_problems(fields, _SESSION_FORMS))
 
 
 def is_logged_in(value: object) -> bool:
-    """True for the words of a login and for JSON's true.
+    """Return True for the words of a login and for JSON's true.
 
     A bare 1 is not it, for on the metrics page 1 means not logged in.
     """
     return value is True or (isinstance(value, str) and value in _LOGIN_WORDS)
 
 
-# --- the fields -------------------------------------------------------------------
-
-
 def _refuse_error_of_ctp(fields: Mapping[str, Any], *, subject: str) -> None:
-    """CTP answers with ``ErrorID`` where it has nothing to tell; 0 is its word for no error."""
+    """Raise what CTP answers where it has nothing to tell: ``ErrorID``, 0 for no error."""
     code = fields.get("ErrorID", 0)
     if code == 0 and isinstance(code, int):
         return
-    said = shown(fields.get("ErrorMsg", ""))
+    message = shown(fields.get("ErrorMsg", ""))
     raise ProbeError(
-        f"{subject}: an error of CTP and no trading state: ErrorID {shown(code)}, ErrorMsg {said}"
+        f"{subject}: an error of CTP and no trading state: ErrorID {shown(code)}, "
+        f"ErrorMsg {message}"
     )
 
 
-def _is_login(value: object) -> bool:
-    return isinstance(value, bool) or (isinstance(value, str) and (not value or _is_text(value)))
+# --- the forms of the fields ------------------------------------------------------
+
+_Fits = Callable[[Any], bool]
+_Form = tuple[_Fits, str]
 
 
-def _is_flag(value: object) -> bool:
+def _is_bool(value: object) -> bool:
     return isinstance(value, bool)
 
 
 def _is_whole(value: object) -> bool:
-    return (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and -LARGEST_WHOLE < value < LARGEST_WHOLE
-    )
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < LARGEST_WHOLE
 
 
 def _is_count(value: Any) -> bool:
     return _is_whole(value) and value >= 0
 
 
-def _is_volume(value: Any) -> bool:
-    return _is_count(value) and value < _LARGEST_VOLUME
-
-
-def _is_amount(value: object) -> bool:
+def _is_amount(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and abs(value) < _LARGEST_AMOUNT  # type: ignore[arg-type]
+    return is_number and abs(value) < _LARGEST_AMOUNT
 
 
 def _is_text(value: object) -> bool:
-    """Half a surrogate pair and control characters are not printable, and no name either."""
+    """Return True for a printable name; half a surrogate pair and control characters are none."""
     return (
         isinstance(value, str)
         and bool(value.strip())
@@ -226,49 +209,54 @@ def _is_text(value: object) -> bool:
     )
 
 
-def _is_direction(value: object) -> bool:
-    return isinstance(value, str) and value in ("long", "short")
-
-
-def _is_day(value: object) -> bool:
-    return bool(_day(value))
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, list)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
-
-
 def _is_order_id(value: object) -> bool:
     return _is_count(value) or _is_text(value)
 
 
-_Form = tuple[Callable[[Any], bool], str]
+def _day(value: object) -> str:
+    """Return YYYYMMDD of a real date, also of a whole number or with dashes; else nothing."""
+    text = str(value) if _is_whole(value) else value
+    parts = _DAY.fullmatch(text) if isinstance(text, str) else None
+    if parts is None:
+        return ""
+    try:
+        return date(int(parts[1]), int(parts[3]), int(parts[4])).isoformat().replace("-", "")
+    except ValueError:
+        return ""
+
+
+_LOGIN: _Form = (
+    lambda value: _is_bool(value) or value == "" or _is_text(value),
+    "a word (ready, logged_in, connected, …) or true or false",
+)
+_FLAG: _Form = (_is_bool, "true or false")
+_COUNT: _Form = (_is_count, "a whole number from 0 on")
+_NAME: _Form = (_is_text, "a name")
 _SESSION_FORMS: Mapping[str, _Form] = {
-    "td_session": (_is_login, "a word (ready, logged_in, connected, …) or true or false"),
-    "md_session": (_is_login, "a word (ready, logged_in, connected, …) or true or false"),
-    "settlement_confirmed": (_is_flag, "true or false"),
-    "stream_drained": (_is_flag, "true or false"),
+    "td_session": _LOGIN,
+    "md_session": _LOGIN,
+    "settlement_confirmed": _FLAG,
+    "stream_drained": _FLAG,
 }
 _FORMS: Mapping[str, _Form] = {
     **_SESSION_FORMS,
-    "trading_day": (_is_day, "a date as YYYYMMDD"),
-    "max_order_ref": (_is_count, "a whole number from 0 on"),
-    "next_order_ref": (_is_count, "a whole number from 0 on"),
-    "working_orders": (_is_list, "a list, [] when none works"),
-    "positions": (_is_list, "a list, [] when none is held"),
-    "funds": (_is_object, "an object"),
+    "trading_day": (lambda value: bool(_day(value)), "a date as YYYYMMDD"),
+    "max_order_ref": _COUNT,
+    "next_order_ref": _COUNT,
+    "working_orders": (lambda value: isinstance(value, list), "a list, [] when none works"),
+    "positions": (lambda value: isinstance(value, list), "a list, [] when none is held"),
+    "funds": (lambda value: isinstance(value, dict), "an object"),
 }
 _POSITION_FORMS: Mapping[str, _Form] = {
-    "instrument": (_is_text, "a name"),
-    "direction": (_is_direction, "long or short"),
-    "hedge_flag": (_is_text, "a name"),
-    "volume": (_is_volume, "lots, a whole number from 0 on"),
+    "instrument": _NAME,
+    "direction": (lambda value: value in ("long", "short"), "long or short"),
+    "hedge_flag": _NAME,
+    "volume": (
+        lambda value: _is_count(value) and value < _LARGEST_VOLUME,
+        "lots, a whole number from 0 on",
+    ),
 }
-_NOTES: Mapping[str, Callable[[Any], bool]] = {
+_NOTES: Mapping[str, _Fits] = {
     "front_id": _is_whole,
     "session_id": _is_whole,
     "login_attempts_left": _is_whole,
@@ -276,8 +264,11 @@ _NOTES: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
+# --- what is wrong with them ------------------------------------------------------
+
+
 def _problems(fields: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with each field: its name, what was read, what is expected."""
+    """Yield what is wrong with each field: its name, what was read, what is expected."""
     yield from _field_problems(fields, _FORMS)
     yield from _item_problems(fields, "working_orders", _order_problems)
     yield from _item_problems(fields, "positions", _position_problems)
@@ -319,12 +310,12 @@ def _order_problems(where: str, item: Mapping[str, Any]) -> Iterator[str]:
     if not name:
         yield f"{where}: has {keys_of(item)}, expected one of {', '.join(_ORDER_NAMES)}"
     elif not _is_order_id(item[name]):
-        found = shown(item[name])
-        yield f"{where} {name}: found {found}, expected a name or a whole number from 0 on"
+        expected = "a name or a whole number from 0 on"
+        yield f"{where} {name}: found {shown(item[name])}, expected {expected}"
 
 
 def _funds_problems(funds: Mapping[str, Any]) -> Iterator[str]:
-    """A name nearly right would be left out of the comparison without a word."""
+    """Yield wrong amounts, and names nearly right: those would be left out without a word."""
     known = {_plain(name): name for name in COMPARED_FUNDS}
     for name, value in funds.items():
         meant = known.get(_plain(name))
@@ -337,23 +328,16 @@ def _funds_problems(funds: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", "").replace("-", "").replace(" ", "").casefold()
+    return re.sub("[_ -]", "", name).casefold()
+
+
+def _first(problems: Iterable[str]) -> tuple[str, ...]:
+    """Return the first dozen: thousands of orders may all be wrong in the same way."""
+    first = tuple(islice(problems, _SHOWN_PROBLEMS + 1))
+    return first if len(first) <= _SHOWN_PROBLEMS else (*first[:_SHOWN_PROBLEMS], "and more")
 
 
 # --- the values -------------------------------------------------------------------
-
-
-def _day(value: object) -> str:
-    """YYYYMMDD of a real date, also from a whole number or with dashes; else nothing."""
-    text = str(value) if _is_whole(value) else value
-    parts = _DAY.fullmatch(text) if isinstance(text, str) else None
-    if parts is None:
-        return ""
-    try:
-        date(int(parts[1]), int(parts[3]), int(parts[4]))
-    except ValueError:
-        return ""
-    return f"{parts[1]}{parts[3]}{parts[4]}"
 
 
 def _order_name(item: Mapping[str, Any]) -> str:
@@ -361,24 +345,15 @@ def _order_name(item: Mapping[str, Any]) -> str:
 
 
 def _order(item: Mapping[str, Any]) -> WorkingOrder:
-    said = [str(item[name]) for name in _SESSION_NAMES if _is_order_id(item.get(name))]
-    details = {key: value for key, value in item.items() if _is_text(key) and _is_plain(value)}
+    session = [str(item[name]) for name in _SESSION_NAMES if _is_order_id(item.get(name))]
+    details = {key: value for key, value in item.items() if _is_text(key) and _is_detail(value)}
     # CTP pads a reference with blanks on the left, and some engines take them away.
-    return WorkingOrder(str(item[_order_name(item)]).strip(), "/".join(said), details)
+    return WorkingOrder(str(item[_order_name(item)]).strip(), "/".join(session), details)
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, bool) or _is_text(value) or _is_whole(value) or _is_amount(value)
+def _is_detail(value: object) -> bool:
+    return any(fits(value) for fits in (_is_bool, _is_text, _is_whole, _is_amount))
 
 
 def _position(item: Mapping[str, Any]) -> Position:
     return Position(**{name: item[name] for name in _POSITION_FORMS})
-
-
-# --- words ------------------------------------------------------------------------
-
-
-def _told(problems: Iterable[str], *, limit: int) -> tuple[str, ...]:
-    """The first ``limit`` problems: thousands of orders may all be wrong in the same way."""
-    first = tuple(islice(problems, limit + 1))
-    return first if len(first) <= limit else (*first[:limit], "and more")

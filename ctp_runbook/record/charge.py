@@ -1,23 +1,38 @@
-"""Which run is meant where none is named: who holds the environment, or held it, with acts.
+"""Which run is meant where none is named: who holds the environment, else whose start came last.
 
-Never the newest folder: a run that was refused, or that somebody only planned, may well be newer
-than the one that trades, and ``hold`` or ``rollback`` must not talk to it.
+Never the newest folder: a run that was refused, aborted before its switch, or that somebody only
+planned, may well be newer than the one that trades, and ``hold`` or ``rollback`` must not talk to it.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.rundir import RunDir, newest_run, runs_under
+from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
 __all__ = ["run_in_charge"]
+
+# What ended so never touched the stack that trades: there is nothing of it to roll back.
+_TOUCHED_NOTHING = (Outcome.REFUSED.value, Outcome.ABORTED_BEFORE_SWITCH.value)
+
+
+class _Ending(Struct, frozen=True):
+    outcome: str = ""
+
+
+class _Record(Struct, frozen=True):
+    """As much of a journal record."""
+
+    kind: str = ""
+    wall_utc: str = ""
+    payload: _Ending = _Ending()
 
 
 def run_in_charge(outputs: Path) -> RunDir:
@@ -33,9 +48,8 @@ def run_in_charge(outputs: Path) -> RunDir:
         raise RunRefused(f"{len(holding)} runs under {outputs}/ are under way; name one: {named}")
     if holding:
         return holding[0]
-    began = {run: _began(run) for run in runs}
-    last = max(runs, key=lambda run: began[run], default=None)
-    return last if last is not None and began[last] else newest_run(outputs)
+    began = {run: instant for run in runs if (instant := _began(run))}
+    return max(began, key=lambda run: began[run]) if began else newest_run(outputs)
 
 
 def _holding(runs: list[RunDir]) -> list[RunDir]:
@@ -44,16 +58,14 @@ def _holding(runs: list[RunDir]) -> list[RunDir]:
     A lock is a file that every user may write to, so it chooses among the runs there are in
     ``outputs`` and never leads anywhere else.
     """
-    environments = {str(_json(run.run_json).get("environment", "")) for run in runs}
-    holders = {holder_of(name) for name in environments if name} - {""}
-    real = {os.path.realpath(holder) for holder in holders}
-    return sorted(
-        (run for run in runs if os.path.realpath(run.path) in real), key=lambda run: run.run_id
-    )
+    environments = {glance_at(run).environment for run in runs} - {""}
+    holders = {os.path.realpath(path) for name in environments if (path := holder_of(name))}
+    held = (run for run in runs if os.path.realpath(run.path) in holders)
+    return sorted(held, key=lambda run: run.run_id)
 
 
 def _began(run: RunDir) -> str:
-    """The instant of the last start of a run that was let through; empty for any other.
+    """The instant of the last start of a run that may have touched something; empty for any other.
 
     Journals are looked through and not checked: there may be hundreds, and somebody is in a hurry.
     """
@@ -61,28 +73,13 @@ def _began(run: RunDir) -> str:
         lines = run.journal.read_bytes().splitlines()
     except OSError:
         return ""
-    end = _record(lines[-1], kind="closed") if lines else {}
-    if end.get("payload", {}).get("outcome") == Outcome.REFUSED.value:
-        return ""
-    starts = (_record(line, kind="orchestrator_started") for line in reversed(lines))
-    return next((str(start["wall_utc"]) for start in starts if start), "")
-
-
-def _record(line: bytes, *, kind: str) -> Mapping[str, Any]:
-    """The record in ``line`` if it is of this kind, else nothing."""
-    if f'"kind":"{kind}"'.encode() not in line:
-        return {}
-    try:
-        raw = json.loads(line)
-    except ValueError:
-        return {}
-    is_it = isinstance(raw, dict) and raw.get("kind") == kind and "wall_utc" in raw
-    return raw if is_it else {}
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
+    for line in reversed(lines):
+        try:
+            record = msgspec.json.decode(line, type=_Record)
+        except (ValueError, RecursionError):
+            continue  # torn, or damaged: what stands before it counts all the same
+        if record.kind == "closed" and record.payload.outcome in _TOUCHED_NOTHING:
+            return ""
+        if record.kind == "orchestrator_started":
+            return record.wall_utc
+    return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.record.rundir import runs_under
+from ctp_runbook.record.rundir import HeaderGlance, glance_at, runs_under
 
 __all__ = ["measured_durations"]
 
@@ -45,19 +45,15 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
-    for run in sorted(
-        (run for root in outputs for run in runs_under(root)), key=lambda run: run.path
-    ):
-        try:
-            header = json.loads(run.run_json.read_bytes())
-            if header["environment"] != environment or header["dry_run"]:
-                continue
-            history = History.of(read_journal(run.journal).records)
-        except (OSError, ValueError, KeyError, TypeError, RunbookError):
+    runs = (run for root in outputs for run in runs_under(root))
+    for run in sorted(runs, key=lambda run: run.path):
+        if glance_at(run) != HeaderGlance(environment, dry_run=False):
             continue
         # The journal is what counts; run.json only spares reading those of others.
-        if history.created.get("environment") == environment and not history.is_dry_run:
-            yield history
+        with contextlib.suppress(OSError, RunbookError):
+            history = History.of(read_journal(run.journal).records)
+            if not history.is_dry_run and history.created.environment == environment:
+                yield history
 
 
 def _cutover_seconds(history: History) -> float | None:

@@ -7,7 +7,6 @@ that a reader can redo the arithmetic. Writing them is the last act of a run: wi
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,11 +15,21 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from ctp_runbook.model import Outcome, Phase, State, StepStatus
+from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
+from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.journal import Record, digest_of, read_journal
-from ctp_runbook.record.kinds import FAILED_BY_CAUSE, Count, Facts, Sha256
+from ctp_runbook.record.kinds import (
+    FAILED_BY_CAUSE,
+    Closed,
+    Count,
+    Facts,
+    Sha256,
+    StepEnded,
+    StepStarted,
+    Triggered,
+)
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.record.result_env import env_lines
 from ctp_runbook.record.rundir import RunDir, write_atomic
@@ -37,6 +46,7 @@ __all__ = [
     "finalise",
     "manifest_bytes",
     "read_manifest",
+    "result_files",
     "rollback_env",
     "rollback_seconds",
     "trading_downtime_seconds",
@@ -47,13 +57,17 @@ __all__ = [
 
 CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
+_SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
 
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
-_CUTOVER_PHASES = (Phase.GATE, Phase.SWITCH)
-_RUNNER_STOPS = ("stop_old_strategy_runner", "stop_new_strategy_runner")
-_RUNNER_STARTS = ("start_new_strategy_runner", "start_previous_strategy_runner")
+# Trading goes by the runners: it rests from the stop of one to the proved start of another.
+_RUNNER_STEPS = {
+    spec.name: spec.kind
+    for spec in STEP_TABLE
+    if spec.acts_on and spec.acts_on[1] is Role.STRATEGY_RUNNER
+}
 
 
 class ListedFile(Facts, frozen=True, kw_only=True):
@@ -78,20 +92,21 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
     ``journal_sha256`` is the digest of the journal *file*; without it that of the records, which
     is the same unless a line was torn.
     """
+    created, plan, ended = history.created, history.plan, history.watch_ended
     started, completed = _cutover_span(history)
     success = history.outcome in (Outcome.COMPLETED, Outcome.DRY_RUN_OK)
-    steps = _steps(history, *_CUTOVER_PHASES)
-    plan = history.plan
+    steps = _steps(history, Phase.GATE, Phase.SWITCH)
+    lines = b"".join(record.line + b"\n" for record in history.records)
     base = {
-        "CUTOVER_ENV": plan.get("environment", ""),
-        "CUTOVER_WINDOW_LOCAL": plan.get("window_local", ""),
-        "CUTOVER_CTP_CONFIG_PATH": plan.get("ctp_config_path", ""),
+        "CUTOVER_ENV": plan.environment,
+        "CUTOVER_WINDOW_LOCAL": plan.window_local,
+        "CUTOVER_CTP_CONFIG_PATH": plan.ctp_config_path,
         "CUTOVER_DRY_RUN": "1" if history.is_dry_run else "0",
         "CUTOVER_SUCCESS": _flag(success),
         "CUTOVER_TOTAL_STEPS": len(steps),
         "CUTOVER_FAILED_STEP": "" if success else failed_step(history),
-        "CUTOVER_MONITOR_MINUTES": f"{plan.get('monitor_minutes', 0):g}",
-        "CUTOVER_MONITOR_KEYS": ",".join(plan.get("monitor_keys", ())),
+        "CUTOVER_MONITOR_MINUTES": f"{plan.monitor_minutes:g}",
+        "CUTOVER_MONITOR_KEYS": ",".join(plan.monitor_keys),
         "CUTOVER_TRIGGERED_ROLLBACK": _flag(history.rollback_started is not None),
         "CUTOVER_STARTED_UTC": started,
         "CUTOVER_COMPLETED_UTC": completed,
@@ -99,18 +114,14 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
     }
     added = {
         "CUTOVER_RUN_ID": history.run_id,
-        "CUTOVER_PLAN_SHA256": history.created.get("plan_sha256", ""),
-        "CUTOVER_JOURNAL_SHA256": journal_sha256 or _records_digest(history),
-        "CUTOVER_PARENT_RUN": history.created.get("parent_run", ""),
-        "CUTOVER_OVERRIDES": "; ".join(
-            f"{name}: {reason}" for name, reason in history.created.get("overrides", {}).items()
-        ),
+        "CUTOVER_PLAN_SHA256": created.plan_sha256,
+        "CUTOVER_JOURNAL_SHA256": journal_sha256 or digest_of(lines),
+        "CUTOVER_PARENT_RUN": created.parent_run,
+        "CUTOVER_OVERRIDES": "; ".join(f"{name}: {why}" for name, why in created.overrides.items()),
         "CUTOVER_OUTCOME": history.outcome.value if history.outcome else "",
         "CUTOVER_TRADING_DOWNTIME_SECONDS": _seconds(trading_downtime_seconds(history)),
         "CUTOVER_WATCH_VERDICT": _watch_verdict(history),
-        "CUTOVER_WATCH_SAMPLES": history.watch_ended.payload["samples"]
-        if history.watch_ended
-        else 0,
+        "CUTOVER_WATCH_SAMPLES": ended.payload.samples if ended else 0,
         "CUTOVER_BASELINE": _baseline(history),
     }
     return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
@@ -118,23 +129,22 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
 
 def rollback_env(history: History) -> bytes:
     """``ctp_rollback_result.env``; a rollback that never ran is neither a success nor in time."""
-    begun = history.rollback_started
+    begun, plan = history.rollback_started, history.plan
     steps = _steps(history, Phase.ROLLBACK) if begun else ()
     success = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     seconds = rollback_seconds(history)
-    limit = float(history.plan.get("max_rollback_seconds", 0.0))
     base = {
-        "ROLLBACK_ENV": history.plan.get("environment", ""),
-        "ROLLBACK_TRIGGER_CONDITION": history.plan.get("trigger_text", ""),
+        "ROLLBACK_ENV": plan.environment,
+        "ROLLBACK_TRIGGER_CONDITION": plan.trigger_text,
         "ROLLBACK_DRY_RUN": "1" if history.is_dry_run else "0",
         "ROLLBACK_TRIGGERED": _flag(begun is not None),
         "ROLLBACK_SUCCESS": _flag(success),
         "ROLLBACK_TOTAL_STEPS": len(steps),
         "ROLLBACK_FAILED_STEP": "" if success or not begun else _rollback_failed_step(history),
-        "ROLLBACK_MAX_SECONDS": _seconds(limit),
+        "ROLLBACK_MAX_SECONDS": _seconds(plan.max_rollback_seconds),
         "ROLLBACK_DURATION_SECONDS": _seconds(seconds),
-        "ROLLBACK_SLO_MET": _flag(success and seconds <= limit),
-        "ROLLBACK_STARTED_UTC": begun.payload["started_utc"] if begun else "",
+        "ROLLBACK_SLO_MET": _flag(success and seconds <= plan.max_rollback_seconds),
+        "ROLLBACK_STARTED_UTC": begun.payload.started_utc if begun else "",
         "ROLLBACK_COMPLETED_UTC": _rollback_end(history) if begun else "",
     }
     added = {
@@ -147,11 +157,10 @@ def rollback_env(history: History) -> bytes:
 
 def failed_step(history: History) -> str:
     """The cutover step that failed, else the cause that ended the cutover in its place."""
-    for step in _steps(history, *_CUTOVER_PHASES):
-        if step.status in _BAD:
-            return step.name
+    if bad := _first_bad(history, Phase.GATE, Phase.SWITCH):
+        return bad
     if history.trigger:
-        return FAILED_BY_CAUSE.get(history.trigger.payload["cause"], "unknown")
+        return FAILED_BY_CAUSE[history.trigger.payload.cause]
     if history.outcome is Outcome.ABORTED_BEFORE_SWITCH:
         return "aborted"
     return "preflight" if history.outcome is Outcome.REFUSED else "unfinished"
@@ -159,9 +168,8 @@ def failed_step(history: History) -> str:
 
 def rollback_seconds(history: History) -> float:
     """Wall clock from the triggering sample to the validated previous stack, 0.0 without one."""
-    if history.rollback_started is None:
-        return 0.0
-    return _elapsed(history.rollback_started.payload["started_utc"], _rollback_end(history))
+    begun = history.rollback_started
+    return _elapsed(begun.payload.started_utc, _rollback_end(history)) if begun else 0.0
 
 
 def trading_downtime_seconds(history: History) -> float:
@@ -172,12 +180,26 @@ def trading_downtime_seconds(history: History) -> float:
     """
     total, down_since = 0.0, ""
     for record in history.records:
-        if _stops_trading(record):
-            down_since = down_since or record.wall_utc
-        elif down_since and (_resumes_trading(record) or record.kind == "closed"):
-            total += _elapsed(down_since, record.wall_utc)
-            down_since = ""
+        match record.payload:
+            case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
+                down_since = down_since or record.wall_utc
+            # ok means that the start's effect was proved (run/steps.py).
+            case StepEnded(step=step, status=StepStatus.OK) if (
+                _RUNNER_STEPS.get(step) is StepKind.START
+            ):
+                total, down_since = total + _elapsed(down_since, record.wall_utc), ""
+            case Closed():
+                total, down_since = total + _elapsed(down_since, record.wall_utc), ""
     return total
+
+
+def result_files(run: RunDir, history: History) -> dict[str, bytes]:
+    """The two result files by name, as journal file and history give them."""
+    sha256 = digest_of(run.journal.read_bytes())
+    return {
+        CUTOVER_RESULT: cutover_env(history, journal_sha256=sha256),
+        ROLLBACK_RESULT: rollback_env(history),
+    }
 
 
 def write_evidence(run: RunDir, history: History) -> None:
@@ -185,15 +207,9 @@ def write_evidence(run: RunDir, history: History) -> None:
 
     Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only.
     """
-    sha256 = digest_of(run.journal.read_bytes())
-    results = {
-        "cutover": (CUTOVER_RESULT, cutover_env(history, journal_sha256=sha256)),
-        "rollback": (ROLLBACK_RESULT, rollback_env(history)),
-    }
-    for side, (name, data) in results.items():
-        write_atomic(run.evidence / name, data)
-        for copy in _copies(history, side):
-            write_atomic(copy, data)
+    for name, data in result_files(run, history).items():
+        for path in (run.evidence / name, *_copies(history, name)):
+            write_atomic(path, data)
     for name in CHECKLISTS:
         if (run.plan / name).is_file():
             write_atomic(run.evidence / name, (run.plan / name).read_bytes())
@@ -257,35 +273,32 @@ def _is_still_written(run: RunDir, path: Path) -> bool:
     return path == run.report or run.notebooks in path.parents or path.parent == run.logs
 
 
-def _copies(history: History, side: str) -> list[Path]:
+def _copies(history: History, name: str) -> list[Path]:
+    """Where else a result file goes: the flag's path and the template's, from the run's folder."""
     if not history.has_begun:
         # Closed as refused while another run had the environment: the copies are that one's.
         return []
-    asked = (history.created.get("copies") or {}).get(f"{side}_output")
-    named = history.plan.get(f"{side}_evidence_output") if not history.is_dry_run else None
-    cwd = Path(history.created.get("cwd", ""))
-    return [cwd / path for path in dict.fromkeys((asked, named)) if path]
+    created, plan, side = history.created, history.plan, _SIDES[name]
+    named = "" if history.is_dry_run else getattr(plan, f"{side}_evidence_output")
+    paths = dict.fromkeys((created.copies.get(f"{side}_output", ""), named))
+    return [Path(created.cwd) / path for path in paths if path]
 
 
 def _cutover_span(history: History) -> tuple[str, str]:
     """From the first gate to the moment the rollback took over, or to the end of the run."""
-    gating = [t.wall_utc for t in history.transitions if t.state is State.GATING]
-    records = history.records
-    started = gating[0] if gating else records[0].wall_utc if records else ""
+    gating = (entry.wall_utc for entry in history.transitions if entry.state is State.GATING)
     end = history.rollback_started or history.closed
-    return started, end.wall_utc if end else ""
+    return next(gating, history.records[0].wall_utc), end.wall_utc if end else ""
 
 
 def _steps(history: History, *phases: Phase) -> tuple[StepHistory, ...]:
     """The plan's steps of ``phases`` in plan order, those never reached as NOT_RUN."""
+    planned = (step for step in history.plan.steps if step.phase in phases)
     return tuple(
-        _step(history, given) for given in history.plan.get("steps", ()) if given["phase"] in phases
+        structs.replace(known, command=known.command or step.command)
+        for step in planned
+        for known in (history.step(step.name),)
     )
-
-
-def _step(history: History, given: Mapping[str, Any]) -> StepHistory:
-    known = history.step(given["name"])
-    return structs.replace(known, command=known.command or given["command"])
 
 
 def _step_lines(steps: Iterable[StepHistory]) -> Iterator[tuple[str, Any]]:
@@ -302,13 +315,15 @@ def _output_lines(steps: Iterable[StepHistory]) -> Iterator[tuple[str, str]]:
         yield f"STEP_{number}_OUTPUT_SHA256", step.output_sha256
 
 
+def _first_bad(history: History, *phases: Phase) -> str:
+    """The first step of ``phases`` that is known to have gone wrong, or that nobody saw end."""
+    return next((step.name for step in _steps(history, *phases) if step.status in _BAD), "")
+
+
 def _rollback_failed_step(history: History) -> str:
     if history.outcome is Outcome.ROLLED_BACK_LATE:
         return "rollback_duration_exceeded"
-    for step in _steps(history, Phase.ROLLBACK):
-        if step.status in _BAD:
-            return step.name
-    return "post_rollback_validate"
+    return _first_bad(history, Phase.ROLLBACK) or "post_rollback_validate"
 
 
 def _rollback_end(history: History) -> str:
@@ -319,47 +334,30 @@ def _rollback_end(history: History) -> str:
     return history.closed.wall_utc if history.closed else ""
 
 
-def _stops_trading(record: Record) -> bool:
-    return record.kind == "step_started" and record.payload["step"] in _RUNNER_STOPS
-
-
-def _resumes_trading(record: Record) -> bool:
-    """True for the end of a runner's start: ok means that its effect was proved (run/steps.py)."""
-    return (
-        record.kind == "step_ended"
-        and record.payload["step"] in _RUNNER_STARTS
-        and record.payload["status"] == StepStatus.OK
-    )
-
-
 def _watch_verdict(history: History) -> str:
     if history.watch_ended:
-        return str(history.watch_ended.payload["verdict"])
+        return history.watch_ended.payload.verdict
     return "INCONCLUSIVE" if history.watch_started else "NOT_RUN"
 
 
 def _baseline(history: History) -> str:
     """What the comparison with the old engine came to; before the watch, what was sampled."""
-    ended, sampled = history.watch_ended, history.baseline_ended
-    compared = ended.payload.get("baseline") if ended else None
-    if isinstance(compared, dict):
-        return str(compared.get("sentence", ""))
-    return str(sampled.payload["sentence"]) if sampled else "no baseline: not sampled"
+    if history.watch_ended:
+        return history.watch_ended.payload.baseline.sentence
+    sampled = history.baseline_ended
+    return sampled.payload.sentence if sampled else "no baseline: not sampled"
 
 
-def _observed(trigger: Record | None) -> str:
+def _observed(trigger: Record[Triggered] | None) -> str:
     """Metric, value (``>10.0``: more than that), limit and sample time of the trigger; cause and
     sentence of any other."""
     if trigger is None:
         return ""
-    given = trigger.payload
-    if given["cause"] != "metric":
-        return f"cause={given['cause']} {given['sentence']}"
-    more = ">" if given.get("is_over") else ""
-    return (
-        f"metric={given['metric']} value={more}{given['value']} limit={given['limit']} "
-        f"sample_utc={given['sample_utc']}"
-    )
+    cause = trigger.payload
+    if cause.cause != "metric":
+        return f"cause={cause.cause} {cause.sentence}"
+    value = f">{cause.value}" if cause.is_over else cause.value
+    return f"metric={cause.metric} value={value} limit={cause.limit} sample_utc={cause.sample_utc}"
 
 
 def _elapsed(started_utc: str, ended_utc: str) -> float:
@@ -367,13 +365,6 @@ def _elapsed(started_utc: str, ended_utc: str) -> float:
         return 0.0
     span = datetime.fromisoformat(ended_utc) - datetime.fromisoformat(started_utc)
     return span.total_seconds()
-
-
-def _records_digest(history: History) -> str:
-    digest = hashlib.sha256()
-    for record in history.records:
-        digest.update(record.line + b"\n")
-    return digest.hexdigest()
 
 
 def _seconds(value: float) -> str:

@@ -181,7 +181,7 @@ def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
             check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
         payload = msgspec.json.decode(envelope.payload, type=payload_type)
         datetime.fromisoformat(envelope.wall_utc)
-    except ValueError as error:
+    except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
     record = _joined(envelope, payload, line)
     if _encode(record) != line:

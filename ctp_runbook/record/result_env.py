@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook.model import StepStatus
+
 __all__ = [
     "ResultEnv",
     "env_lines",
@@ -18,36 +20,14 @@ __all__ = [
     "step_group_findings",
 ]
 
-_KEYS: Mapping[str, tuple[str, ...]] = {
-    "CUTOVER": (
-        "CUTOVER_ENV",
-        "CUTOVER_WINDOW_LOCAL",
-        "CUTOVER_CTP_CONFIG_PATH",
-        "CUTOVER_DRY_RUN",
-        "CUTOVER_SUCCESS",
-        "CUTOVER_TOTAL_STEPS",
-        "CUTOVER_FAILED_STEP",
-        "CUTOVER_MONITOR_MINUTES",
-        "CUTOVER_MONITOR_KEYS",
-        "CUTOVER_TRIGGERED_ROLLBACK",
-        "CUTOVER_STARTED_UTC",
-        "CUTOVER_COMPLETED_UTC",
-        "CUTOVER_DURATION_SECONDS",
-    ),
-    "ROLLBACK": (
-        "ROLLBACK_ENV",
-        "ROLLBACK_TRIGGER_CONDITION",
-        "ROLLBACK_DRY_RUN",
-        "ROLLBACK_TRIGGERED",
-        "ROLLBACK_SUCCESS",
-        "ROLLBACK_TOTAL_STEPS",
-        "ROLLBACK_FAILED_STEP",
-        "ROLLBACK_MAX_SECONDS",
-        "ROLLBACK_DURATION_SECONDS",
-        "ROLLBACK_SLO_MET",
-        "ROLLBACK_STARTED_UTC",
-        "ROLLBACK_COMPLETED_UTC",
-    ),
+# CONTRACT §3, each with its prefix before it.
+_KEYS: Mapping[str, str] = {
+    "CUTOVER": """
+        ENV WINDOW_LOCAL CTP_CONFIG_PATH DRY_RUN SUCCESS TOTAL_STEPS FAILED_STEP MONITOR_MINUTES
+        MONITOR_KEYS TRIGGERED_ROLLBACK STARTED_UTC COMPLETED_UTC DURATION_SECONDS""",
+    "ROLLBACK": """
+        ENV TRIGGER_CONDITION DRY_RUN TRIGGERED SUCCESS TOTAL_STEPS FAILED_STEP MAX_SECONDS
+        DURATION_SECONDS SLO_MET STARTED_UTC COMPLETED_UTC""",
 }
 _MAY_BE_BLANK = (
     "CUTOVER_FAILED_STEP",
@@ -55,8 +35,10 @@ _MAY_BE_BLANK = (
     "ROLLBACK_STARTED_UTC",
     "ROLLBACK_COMPLETED_UTC",
 )
+_FLAGS = ("_SUCCESS", "_TRIGGERED_ROLLBACK", "_TRIGGERED", "_SLO_MET")
+_NUMBERS = ("_DURATION_SECONDS", "_MAX_SECONDS", "_MONITOR_MINUTES")
 _STEP_FIELDS = ("NAME", "STATUS", "DURATION_MS", "EXIT_CODE", "COMMAND")
-_STATUSES = ("ok", "failed", "timed_out", "skipped", "not_run", "unknown", "simulated_ok")
+_STATUSES = [status.value for status in StepStatus]
 _NEVER_RAN = ("skipped", "not_run", "simulated_ok")
 _MOST_STEPS = 100
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -85,8 +67,8 @@ class ResultEnv:
     @property
     def steps(self) -> int:
         """Number of step groups: the highest n of the STEP_n_* keys."""
-        numbers = (re.match(r"STEP_(\d{1,6})_", key) for key in self.values)
-        return max((int(found[1]) for found in numbers if found), default=0)
+        groups = (re.match(r"STEP_(\d{1,6})_", key) for key in self.values)
+        return max((int(group[1]) for group in groups if group), default=0)
 
     @property
     def numbers(self) -> range:
@@ -161,22 +143,21 @@ def _step_form(env: ResultEnv, number: int) -> Iterator[str]:
 
 def form_findings(env: ResultEnv) -> Iterator[str]:
     """What is wrong with the keys of a cutover or rollback result and the form of their values."""
-    keys = _KEYS[env.prefix]
+    keys = [f"{env.prefix}_{name}" for name in _KEYS[env.prefix].split()]
     for key in keys:
-        if key not in env.values:
+        value = env.values.get(key)
+        if value is None:
             yield f"{env.name}: {key} is missing"
-        elif not env.values[key] and key not in _MAY_BE_BLANK:
+        elif not value and key not in _MAY_BE_BLANK:
             yield f"{env.name}: {key} is blank"
-    for key in ("SUCCESS", "TRIGGERED_ROLLBACK", "TRIGGERED", "SLO_MET"):
-        full = f"{env.prefix}_{key}"
-        if full in env.values and env.values[full] not in ("true", "false"):
-            yield f"{env.name}: {full} is {env.values[full]!r}; expected true or false"
+        if value not in (None, "true", "false") and key.endswith(_FLAGS):
+            yield f"{env.name}: {key} is {value!r}; expected true or false"
     if env.text("DRY_RUN") not in ("0", "1"):
         yield f"{env.name}: {env.prefix}_DRY_RUN is {env.text('DRY_RUN')!r}; expected 0 or 1"
-    for key in ("DURATION_SECONDS", "MAX_SECONDS", "MONITOR_MINUTES"):
-        if f"{env.prefix}_{key}" in keys and not env.seconds(key) >= 0:
-            found = env.text(key)
-            yield f"{env.name}: {env.prefix}_{key} is {found!r}; expected a finite number >= 0"
+    for key in keys:
+        value = env.values.get(key, "")
+        if key.endswith(_NUMBERS) and not number_of(value) >= 0:
+            yield f"{env.name}: {key} is {value!r}; expected a finite number >= 0"
     yield from step_group_findings(env.name, env.values, total=env.text("TOTAL_STEPS"))
     yield from _added_findings(env)
 

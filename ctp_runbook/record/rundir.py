@@ -10,12 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+from msgspec import Struct
+
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host import files
 
 __all__ = [
     "PARENT_JOURNAL",
+    "HeaderGlance",
     "RunDir",
+    "glance_at",
     "newest_run",
     "private_dir",
     "private_path",
@@ -26,71 +31,45 @@ __all__ = [
 PARENT_JOURNAL = "parent_journal.jsonl"
 
 
+class _At:
+    """A place in a run's directory, from that directory on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDir, owner: type[RunDir]) -> Path:
+        return run.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
-    """The record of one run, ``outputs/<run_id>/``; its name is the run's id."""
+    """The record of one run, ``outputs/<run_id>/``; its name is the run's id.
+
+    ``journal`` has one record a line, hash-chained, and ``run_json`` its first payload, for people;
+    ``plan`` the redacted templates, limits and checklist; ``evidence`` the files of RUNBOOK §7;
+    ``samples`` every raw sample of the watch, ``baseline`` the old engine's, from before the
+    switch; ``logs`` the redacted output of each step, of orchestrator and guardian; ``control``
+    requests to the orchestrator, one file each; ``notebooks`` the executed ones; ``report`` one
+    self-contained page; ``manifest`` the digest of every other file.
+    """
 
     path: Path
+    journal = _At("journal.jsonl")
+    run_json = _At("run.json")
+    plan = _At("plan")
+    evidence = _At("evidence")
+    samples = _At("samples/samples.jsonl")
+    baseline = _At("samples/baseline.jsonl")
+    logs = _At("logs")
+    control = _At("control")
+    notebooks = _At("notebooks")
+    report = _At("report.html")
+    manifest = _At("manifest.json")
 
     @property
     def run_id(self) -> str:
         """The run's id, which is the directory's name."""
         return self.path.name
-
-    @property
-    def journal(self) -> Path:
-        """journal.jsonl: one record a line, hash-chained."""
-        return self.path / "journal.jsonl"
-
-    @property
-    def run_json(self) -> Path:
-        """run.json: the journal's first payload, for people."""
-        return self.path / "run.json"
-
-    @property
-    def plan(self) -> Path:
-        """plan/: redacted templates, limits, checklist."""
-        return self.path / "plan"
-
-    @property
-    def evidence(self) -> Path:
-        """evidence/: the files of RUNBOOK §7."""
-        return self.path / "evidence"
-
-    @property
-    def samples(self) -> Path:
-        """samples/samples.jsonl: every raw sample of the watch."""
-        return self.path / "samples" / "samples.jsonl"
-
-    @property
-    def baseline(self) -> Path:
-        """samples/baseline.jsonl: the old engine's raw samples, before the switch."""
-        return self.path / "samples" / "baseline.jsonl"
-
-    @property
-    def logs(self) -> Path:
-        """logs/: redacted output of each step, orchestrator and guardian."""
-        return self.path / "logs"
-
-    @property
-    def control(self) -> Path:
-        """control/: requests to the orchestrator, one file each."""
-        return self.path / "control"
-
-    @property
-    def notebooks(self) -> Path:
-        """notebooks/: executed notebooks."""
-        return self.path / "notebooks"
-
-    @property
-    def report(self) -> Path:
-        """report.html: one self-contained page."""
-        return self.path / "report.html"
-
-    @property
-    def manifest(self) -> Path:
-        """manifest.json: digest of every other file."""
-        return self.path / "manifest.json"
 
     def make(self) -> None:
         """Make the directory and its rooms. Raises RunRefused when the id is taken."""
@@ -101,10 +80,8 @@ class RunDir:
                 f"run directory {self.path} exists; a run id is never used twice: "
                 "leave --run-dir out, or name a new one"
             ) from error
-        for room in (self.plan, self.evidence, self.samples.parent, self.logs, self.control):
-            room.mkdir()
-        (self.logs / "steps").mkdir()
-        self.notebooks.mkdir()
+        for room in ("plan", "evidence", "samples", "logs", "logs/steps", "control", "notebooks"):
+            (self.path / room).mkdir()
 
 
 write_atomic = files.write_atomic
@@ -156,9 +133,24 @@ def runs_under(outputs: Path) -> Iterator[RunDir]:
     return (RunDir(path.parent) for path in outputs.glob("*/run.json"))
 
 
+class HeaderGlance(Struct, frozen=True):
+    """As much of a run.json as spares reading the journals of others; it proves nothing."""
+
+    environment: str = ""
+    dry_run: bool = True
+
+
+def glance_at(run: RunDir) -> HeaderGlance:
+    """What run.json says, of whichever format; of no environment where it cannot be read."""
+    try:
+        return msgspec.json.decode(run.run_json.read_bytes(), type=HeaderGlance)
+    except (OSError, ValueError, RecursionError):
+        return HeaderGlance()
+
+
 def newest_run(outputs: Path) -> RunDir:
     """The run that was created last. Raises RunRefused when there is none."""
-    found = list(runs_under(outputs))
-    if not found:
+    runs = list(runs_under(outputs))
+    if not runs:
         raise RunRefused(f"no run under {outputs}/; make one with 01_plan or `ctp-runbook run`")
-    return max(found, key=lambda run: run.run_json.stat().st_mtime_ns)
+    return max(runs, key=lambda run: run.run_json.stat().st_mtime_ns)

@@ -9,69 +9,74 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
-from ctp_runbook.record.samples import Sample, sample_of
+from ctp_runbook.record.samples import Sample, each_sample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Block", "Chunk", "Row", "read_chunks", "rows_of"]
+__all__ = ["Block", "Chunk", "chunks_of", "read_chunks"]
 
 _CHUNK_LINES = 1 << 16
-# A block shorter than this costs more than its samples one by one.
-_WORTH_IT = 16
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(Struct, frozen=True):
     """Samples of one target with the same series, all of them ok; ``values`` has a row a sample
-    and a column a series of ``layout``. ``place`` is the line in the file, from 0."""
+    and a column a series of ``layout``."""
 
     source: str
     target: str
     layout: tuple[str, ...]
-    place: NDArray[np.int64]
     seq: tuple[int, ...]
     wall: NDArray[np.float64]
     mono: NDArray[np.float64]
     values: NDArray[np.float64]
 
-    def samples(self, columns: Sequence[int] | None = None) -> Iterator[tuple[int, Sample]]:
-        """Each with its place, or no more of its series than ``columns``; how long it took is not
-        kept."""
-        wanted = range(len(self.layout)) if columns is None else columns
-        layout, values = [self.layout[one] for one in wanted], self.values[:, wanted]
-        for at, place in enumerate(self.place.tolist()):
-            series = dict(zip(layout, values[at].tolist(), strict=True))
-            wall, mono = float(self.wall[at]), float(self.mono[at])
-            yield (
-                place,
-                Sample(self.seq[at], wall, mono, self.source, self.target, True, "", 0.0, series),
-            )
+    def samples(self, columns: Sequence[int] | None = None) -> Iterator[Sample]:
+        """Yield each sample, with no more of its series than ``columns``; how long it took and
+        when it was due are not kept."""
+        chosen = range(len(self.layout)) if columns is None else columns
+        layout = [self.layout[column] for column in chosen]
+        rows = zip(
+            self.seq,
+            self.wall.tolist(),
+            self.mono.tolist(),
+            self.values[:, chosen].tolist(),
+            strict=True,
+        )
+        for seq, wall, mono, values in rows:
+            series = dict(zip(layout, values, strict=True))
+            yield Sample(seq, wall, mono, self.source, self.target, True, "", 0.0, series)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Part of a samples file: blocks and single samples (with their place), in order within each
-    target. ``cuts`` says how many of the moments asked for lie before it."""
+class Chunk(Struct, frozen=True):
+    """Part of a samples file: blocks, and the samples that failed, in order within each target.
 
-    items: tuple[Block | tuple[int, Sample], ...]
+    ``order`` has the index of its item for each line; ``cuts`` says how many of the moments asked
+    for lie before the chunk.
+    """
+
+    items: tuple[Block | Sample, ...]
+    order: Sequence[int]
     cuts: int
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All that succeeded."""
+        return tuple(item for item in self.items if isinstance(item, Block))
 
-@dataclass(frozen=True)
-class Row:
-    """Where and when one sample of a file was taken."""
-
-    place: int
-    seq: int
-    wall: float
-    mono: float
+    def lines(self) -> Iterator[tuple[int, Sample]]:
+        """Yield each line's item and moment in the order of the file; series are left out."""
+        moments = [
+            iter((item,)) if isinstance(item, Sample) else item.samples(()) for item in self.items
+        ]
+        for at in self.order:
+            yield at, next(moments[at])
 
 
 class _Rows:
@@ -79,96 +84,75 @@ class _Rows:
 
     def __init__(self, source: str, target: str, layout: tuple[str, ...]) -> None:
         self.source, self.target, self.layout = source, target, layout
-        self.place, self.seq = array("q"), list[int]()
+        self.seq = list[int]()
         self.wall, self.mono, self.values = array("d"), array("d"), array("d")
 
-    def add(self, place: int, sample: Sample) -> None:
-        """A sample more."""
-        self.place.append(place)
+    def add(self, sample: Sample) -> None:
+        """Take a row in."""
         self.seq.append(sample.seq)
         self.wall.append(sample.wall)
         self.mono.append(sample.mono)
-        self.values.extend(sample.series.values())
+        # Two thirds of the time that ``extend`` takes of a view, which has no length to go by.
+        self.values.fromlist(list(sample.series.values()))
 
     def block(self) -> Block:
-        """What was gathered."""
-        shape = len(self.mono), len(self.layout)
-        return Block(
-            self.source,
-            self.target,
-            self.layout,
-            np.array(self.place),
-            tuple(self.seq),
-            np.array(self.wall),
-            np.array(self.mono),
-            np.array(self.values).reshape(shape),
-        )
+        """Return what was gathered."""
+        values = np.array(self.values).reshape(len(self.seq), len(self.layout))
+        times = np.array(self.wall), np.array(self.mono)
+        return Block(self.source, self.target, self.layout, tuple(self.seq), *times, values)
 
 
-class _Gathered:
+class _Gathering:
     """A chunk in the making."""
 
     def __init__(self) -> None:
-        self._items: list[_Rows | tuple[int, Sample]] = []
-        self._open: dict[tuple[str, str], _Rows] = {}
+        self.order = array("l")
+        self._items: list[_Rows | Sample] = []
+        self._open: dict[tuple[str, str], tuple[int, _Rows]] = {}
 
-    def add(self, place: int, sample: Sample) -> None:
-        """A page as a row; any other sample on its own: what its target says next is another
-        block."""
-        target = sample.source, sample.target
-        if not (sample.ok and sample.series):
-            self._open.pop(target, None)
-            self._items.append((place, sample))
+    def add(self, sample: Sample) -> None:
+        """Take a sample in: a row of its target's block, or after what is none a block anew."""
+        whose = sample.source, sample.target
+        if not sample.ok:
+            self._open.pop(whose, None)
+            self._items.append(sample)
+            self.order.append(len(self._items) - 1)
             return
         layout = tuple(sample.series)
-        rows = self._open.get(target)
+        place, rows = self._open.get(whose, (0, None))
         if rows is None or rows.layout != layout:
-            rows = self._open[target] = _Rows(*target, layout)
+            place, rows = self._open[whose] = len(self._items), _Rows(*whose, layout)
             self._items.append(rows)
-        rows.add(place, sample)
+        rows.add(sample)
+        self.order.append(place)
 
     def chunk(self, cuts: int) -> Chunk:
-        """What was gathered, small blocks taken apart."""
-        items: list[Block | tuple[int, Sample]] = []
-        for one in self._items:
-            if isinstance(one, tuple):
-                items.append(one)
-            elif len(one.mono) >= _WORTH_IT:
-                items.append(one.block())
-            else:
-                items.extend(one.block().samples())
-        return Chunk(tuple(items), cuts)
-
-
-def rows_of(item: Block | tuple[int, Sample]) -> Iterator[Row]:
-    """An item of a chunk, sample by sample."""
-    if isinstance(item, tuple):
-        place, one = item
-        yield Row(place, one.seq, one.wall, one.mono)
-        return
-    columns = (item.place.tolist(), item.seq, item.wall.tolist(), item.mono.tolist())
-    for place, seq, wall, mono in zip(*columns, strict=True):
-        yield Row(place, seq, wall, mono)
+        """Return what was gathered."""
+        items = (item if isinstance(item, Sample) else item.block() for item in self._items)
+        return Chunk(tuple(items), self.order, cuts)
 
 
 def read_chunks(path: Path, *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
-    """The samples of a file, none when it does not exist, in order.
+    """Yield the samples of a file, none when it does not exist, as ``chunks_of`` has them.
 
-    A new chunk begins at the first sample at or past each of ``cuts`` (monotonic seconds). Raises
-    JournalError naming the line that is no sample.
+    Raises JournalError naming the line that is no sample.
     """
-    if not path.exists():
-        return
+    return chunks_of(each_sample(path), cuts=cuts)
+
+
+def chunks_of(samples: Iterable[Sample], *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
+    """Yield samples in order, a few ten thousand at a time.
+
+    A new chunk begins at the first sample at or past each of ``cuts`` (monotonic seconds).
+    """
     due = [*sorted(cuts), math.inf]
-    gathered, begun, passed = _Gathered(), 0, 0
-    with path.open("rb") as lines:
-        for place, line in enumerate(lines):
-            sample = sample_of(line, path=path, number=place + 1)
-            if sample.mono >= due[0] or place - begun >= _CHUNK_LINES:
-                yield gathered.chunk(passed)
-                gathered, begun, passed = _Gathered(), place, 0
-                while sample.mono >= due[0]:
-                    due.pop(0)
-                    passed += 1
-            gathered.add(place, sample)
-    yield gathered.chunk(passed)
+    gathering, passed = _Gathering(), 0
+    for sample in samples:
+        if sample.mono >= due[0] or len(gathering.order) >= _CHUNK_LINES:
+            yield gathering.chunk(passed)
+            gathering, passed = _Gathering(), 0
+            while sample.mono >= due[0]:
+                due.pop(0)
+                passed += 1
+        gathering.add(sample)
+    yield gathering.chunk(passed)

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Mapping
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.front.control import front_control
-from ctp_runbook.rehearsal.front.protocol import write_atomically
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.seams import PARTITIONS, write_topic
 from ctp_runbook.rehearsal.twin import Twin
@@ -33,7 +33,7 @@ _AFTER_SECONDS = 3.0
 _COLUMN = "nobody_asked_for_it"
 
 
-def order_latency(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def order_latency(twin: Twin, after_seconds: float) -> None:
     """The front answers the new generation's orders 400 ms late; fires the rollback trigger."""
     front_control(
         twin.front_dir,
@@ -44,12 +44,12 @@ def order_latency(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
     )
 
 
-def engine_dies(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def engine_dies(twin: Twin, after_seconds: float) -> None:
     """The new engine is ended by SIGKILL: no logout, its session lingers at the front."""
     _misbehave(twin, die_after_login_seconds=after_seconds)
 
 
-def reconnect_storm(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def reconnect_storm(twin: Twin, after_seconds: float) -> None:
     """The front drops the new generation and refuses its logins for 5 s, three times over."""
     front_control(
         twin.front_dir,
@@ -63,70 +63,47 @@ def reconnect_storm(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> Non
     )
 
 
-def query_flood(twin: Twin, *, after_seconds: float = _AFTER_SECONDS) -> None:
+def query_flood(twin: Twin, after_seconds: float) -> None:
     """The new engine forgets its pacing and queries for 5 s; the front answers -3."""
     _misbehave(twin, flood_after_login_seconds=after_seconds)
 
 
-def gate_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
+def gate_fails(twin: Twin, after_seconds: float) -> None:
     """ClickHouse has a column nobody asked for (without a plane: the topic 1 partition, not 6)."""
     if twin.has_plane:
-        _clickhouse(twin, f"ALTER TABLE market_ticks ADD COLUMN IF NOT EXISTS {_COLUMN} String")
+        Store(twin.plane).run(f"ALTER TABLE market_ticks ADD COLUMN IF NOT EXISTS {_COLUMN} String")
     else:
         write_topic(twin, partitions=1)
 
 
-def warmup_fails(twin: Twin, *, after_seconds: float = 0.0) -> None:
+def warmup_fails(twin: Twin, after_seconds: float) -> None:
     """The front refuses the new engine's instrument queries: warmup_query fails."""
     front_control(twin.front_dir, reject_instrument_query=True, reject_generation="new")
 
 
-FAULTS: Mapping[str, Callable[..., None]] = {
-    "order-latency": order_latency,
-    "engine-dies": engine_dies,
-    "reconnect-storm": reconnect_storm,
-    "query-flood": query_flood,
-    "gate-fails": gate_fails,
-    "warmup-fails": warmup_fails,
+_ALL = (order_latency, engine_dies, reconnect_storm, query_flood, gate_fails, warmup_fails)
+FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
+    fault.__name__.replace("_", "-"): fault for fault in _ALL
 }
 
 
-def apply(twin: Twin, name: str, *, after_seconds: float | None = None) -> None:
+def apply(twin: Twin, name: str, *, after_seconds: float = _AFTER_SECONDS) -> None:
     """Apply or arm the fault ``name``; raises RunRefused for a name that is none."""
     if name not in FAULTS:
         raise RunRefused(f"fault {name!r} is not known; expected one of {', '.join(FAULTS)}")
-    if after_seconds is None:
-        FAULTS[name](twin)
-    else:
-        FAULTS[name](twin, after_seconds=after_seconds)
+    FAULTS[name](twin, after_seconds)
 
 
 def reset(twin: Twin) -> None:
     """Take every fault back that is applied or armed; what has happened has happened."""
     twin.behaviour_file("new").unlink(missing_ok=True)
     if twin.has_plane:
-        _clickhouse(twin, f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
+        Store(twin.plane).run(f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
     else:
         write_topic(twin, partitions=PARTITIONS)
-    front_control(
-        twin.front_dir,
-        reset=True,
-        order_latency_ms=0.0,
-        reject_orders_ratio=0.0,
-        reject_instrument_query=False,
-        replay_size=0,
-        replay_delay_ms=0.0,
-    )
-
-
-def _clickhouse(twin: Twin, statement: str) -> None:
-    store = Store(twin.plane)
-    try:
-        store.run(statement)
-    finally:
-        store.close()
+    front_control(twin.front_dir, reset=True)
 
 
 def _misbehave(twin: Twin, **behaviour: float) -> None:
     """Written for the new engine to read when it starts."""
-    write_atomically(twin.behaviour_file("new"), json.dumps(behaviour) + "\n")
+    write_atomic(twin.behaviour_file("new"), json.dumps(behaviour).encode())

@@ -9,6 +9,7 @@ answers.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -20,7 +21,6 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.rehearsal.engine.bridge import COMPAT, bridge_client, set_compat
-from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.rehearsal.front.protocol import USER, Login, Op, Push, decode, encode, read_ports
 from ctp_runbook.rehearsal.seams import PARTITIONS, TOPIC, read_topics
@@ -31,37 +31,13 @@ __all__ = ["PROBES", "main"]
 _TRADES_SECONDS = 5.0
 
 
-def _front(twin: Twin, generation: str) -> str:
-    """The front: control answers, TD and MD listeners accept."""
-    ports = read_ports(twin.front_dir)
-    for channel in ("td", "md"):
-        with socket.create_connection(("127.0.0.1", ports[channel]), timeout=2.0):
-            pass
-    seen = front_control(twin.front_dir)
-    return f"front: TD {ports['td']} and MD {ports['md']} accept; {seen['orders']} orders today"
-
-
-def _valkey(twin: Twin, generation: str) -> str:
-    """Valkey: PING, and a value written and read back."""
-    with bridge_client(twin.valkey_dir, name="gate_probe") as client:
-        written = str(time.time_ns())
-        client.set("quant_hft:twin:probe", written, ex=60)
-        if (found := client.get("quant_hft:twin:probe")) != written:
-            raise ProbeError(f"valkey: wrote {written}, read {found}")
-        return f"valkey {client.info('server')['server_name']}: a value was written and read back"
-
-
-def _infra(twin: Twin, generation: str) -> str:
-    """Front and Valkey."""
-    return f"{_front(twin, generation)}; {_valkey(twin, generation)}"
-
-
 def _topic(twin: Twin, generation: str) -> str:
     """The stand-in topic has as many partitions as wanted (seam: Kafka is not in this twin)."""
-    found = read_topics(twin).get(TOPIC)
-    if found != str(PARTITIONS):
-        raise ProbeError(f"topic {TOPIC}: {found} partitions, expected {PARTITIONS} (stand-in)")
-    return f"topic {TOPIC}: {found} partitions (stand-in in Valkey)"
+    partitions = read_topics(twin).get(TOPIC)
+    seen = f"topic {TOPIC}: {partitions} partitions"
+    if partitions != str(PARTITIONS):
+        raise ProbeError(f"{seen}, expected {PARTITIONS} (stand-in)")
+    return f"{seen} (stand-in in Valkey)"
 
 
 def _market_data(twin: Twin, generation: str) -> str:
@@ -97,14 +73,10 @@ def _session(twin: Twin, generation: str) -> str:
     """TD ready (settlement confirmed, private stream drained) and MD logged in."""
     state = _state_of(twin, generation)
     td, md = state["td_session"], state["md_session"]
+    seen = f"{state['generation']} engine: td {td}, md {md}"
     if td != "ready" or md != "logged_in":
-        raise ProbeError(
-            f"{state['generation']} engine: td {td}, md {md}; expected ready, logged_in"
-        )
-    return (
-        f"{state['generation']} engine: td {td}, md {md}, {state['replayed']} returns replayed "
-        f"in {state['drain_seconds']} s"
-    )
+        raise ProbeError(f"{seen}; expected ready, logged_in")
+    return f"{seen}, {state['replayed']} returns replayed in {state['drain_seconds']} s"
 
 
 def _trading(twin: Twin, generation: str) -> str:
@@ -143,9 +115,6 @@ def _restore_bridge(twin: Twin, generation: str) -> str:
 
 
 PROBES: dict[str, Callable[[Twin, str], str]] = {
-    "front": _front,
-    "valkey": _valkey,
-    "infra": _infra,
     "topic": _topic,
     "market-data": _market_data,
     "bridge": _bridge,
@@ -164,16 +133,14 @@ def _state_of(twin: Twin, generation: str) -> dict[str, Any]:
 
 def _answering(twin: Twin) -> str:
     """The generation whose engine answers; raises ProbeError for none or both."""
-    found = []
+    answering = []
     for generation in ("old", "new"):
-        try:
+        with contextlib.suppress(ProbeError):
             twin.state(generation)
-        except ProbeError:
-            continue
-        found.append(generation)
-    if len(found) != 1:
-        raise ProbeError(f"engines that answer: {found}; expected one; name it by --generation")
-    return found[0]
+            answering.append(generation)
+    if len(answering) != 1:
+        raise ProbeError(f"engines that answer: {answering}; expected one; name it by --generation")
+    return answering[0]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

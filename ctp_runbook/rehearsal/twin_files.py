@@ -8,14 +8,14 @@ import shlex
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.host.checkout import CHECKOUT, find_here
+from ctp_runbook.host.checkout import CHECKOUT
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.engine.bridge import valkey_port
-from ctp_runbook.rehearsal.front.protocol import read_ports, write_atomically
-from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane, write_private
-from ctp_runbook.rehearsal.plane.tables import infra_folder
+from ctp_runbook.rehearsal.front.protocol import read_ports
+from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane
+from ctp_runbook.rehearsal.plane.tables import checkout_folder, infra_folder
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["render", "render_templates", "write_env_file", "write_releases", "write_wrappers"]
@@ -39,33 +39,28 @@ def write_wrappers(twin: Twin) -> None:
     root = shlex.quote(str(CHECKOUT))
     python = shlex.quote(sys.executable)
     for path, module in ((twin.python, ""), (twin.ctp_runbook, " -m ctp_runbook")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _WRAPPER.format(root=root, python=python, module=module))
-        path.chmod(0o755)
+        text = _WRAPPER.format(root=root, python=python, module=module)
+        write_atomic(path, text.encode(), mode=0o755)
 
 
 def write_releases(twin: Twin) -> None:
     """Each generation's configuration, and ``current`` pointing at the old one."""
     front, valkey = str(twin.front_dir), str(twin.valkey_dir)
     for generation in ("old", "new"):
-        engine: dict[str, Any] = {
+        is_old = generation == "old"
+        engine = {
             "generation": generation,
             "front_dir": front,
             "metrics_port": twin.metrics_port(generation),
             "behaviour_file": str(twin.behaviour_file(generation)),
+            "valkey_dir": valkey if is_old else "",
+            "quotes_per_second": 0.0 if is_old else 20.0,
+            "plane_dir": str(twin.plane.dir) if twin.has_plane else "",
         }
-        if generation == "old":
-            engine["valkey_dir"] = valkey
-            runner = {"valkey_dir": valkey}
-        else:
-            engine["quotes_per_second"] = 20.0
-            runner = {"front_dir": front, "valkey_dir": valkey}
-        if twin.has_plane:
-            engine["plane_dir"] = str(twin.plane.dir)
-        twin.release(generation).mkdir(parents=True, exist_ok=True)
+        runner = {"front_dir": front, "valkey_dir": valkey}
         for name, content in (("core_engine", engine), ("strategy_runner", runner)):
             text = json.dumps(content, indent=2) + "\n"
-            write_atomically(twin.release(generation) / f"{name}.json", text)
+            write_atomic(twin.release(generation) / f"{name}.json", text.encode())
     current = twin.dir / "current"
     current.unlink(missing_ok=True)
     current.symlink_to("releases/old")
@@ -80,16 +75,8 @@ def write_env_file(twin: Twin) -> None:
         "DEBEZIUM_PASSWORD": secrets.debezium,
         "CLICKHOUSE_PASSWORD": secrets.clickhouse,
     }
-    write_private(twin.env_file, "".join(f"{name}={value}\n" for name, value in names.items()))
-
-
-def _source_dir() -> Path:
-    """configs/rehearsal of the working directory, else of the checkout that holds the package."""
-    if found := find_here("configs/rehearsal"):
-        return found.absolute()
-    raise RunbookError(
-        f"no configs/rehearsal in {Path.cwd()} nor in {CHECKOUT}; run from a checkout"
-    )
+    text = "".join(f"{name}={value}\n" for name, value in names.items())
+    write_atomic(twin.env_file, text.encode(), mode=0o600)
 
 
 def render(text: str, values: dict[str, str]) -> str:
@@ -107,19 +94,16 @@ def _render_line(line: str, values: dict[str, str]) -> str:
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in values:
-            raise RunbookError(
-                f"no value for {match[0]} in {line.strip()!r}; known: {sorted(values)}"
-            )
+            known = f"known: {sorted(values)}"
+            raise RunbookError(f"no value for {match[0]} in {line.strip()!r}; {known}")
         return shlex.quote(values[match[1]]) if is_command else values[match[1]]
 
     return _PLACEHOLDER.sub(value, line)
 
 
-def render_templates(
-    twin: Twin, *, watch_minutes: float = 0.5, window: datetime | None = None
-) -> None:
-    """Write the twin's templates for a window that opened a minute ago, or at ``window``."""
-    opens = window or datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
+def render_templates(twin: Twin, *, watch_minutes: float) -> None:
+    """Write the twin's templates for a window that opened a minute ago."""
+    opens = datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
     ports = read_ports(twin.front_dir)
     values = {
         "environment": twin.environment,
@@ -136,12 +120,12 @@ def render_templates(
         **(_plane_values(twin.plane, twin.env_file) if twin.has_plane else {}),
     }
     target = twin.cutover_template.parent
-    target.mkdir(parents=True, exist_ok=True)
     for source, name in _SOURCES.items():
-        folder = _source_dir()
+        folder = checkout_folder("configs/rehearsal")
         light = folder / "light" / source
-        found = light if light.is_file() and not twin.has_plane else folder / source
-        write_atomically(target / name, render(found.read_text(encoding="utf-8"), values))
+        file = light if light.is_file() and not twin.has_plane else folder / source
+        text = render(file.read_text(encoding="utf-8"), values)
+        write_atomic(target / name, text.encode())
 
 
 def _plane_values(plane: Plane, env_file: Path) -> dict[str, str]:

@@ -11,8 +11,9 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
@@ -286,7 +287,7 @@ class Orchestrator:
 
     def _digest_now(self) -> str:
         files = named_files(self.context.history.created)
-        plan = replace(self.context.plan, **files)  # type: ignore[arg-type]  # Path to Path fields
+        plan = replace(self.context.plan, **files)
         return plan_digest(plan, base=self.context.cwd, environ=self._world.caller.environ())
 
     def _undo_parent(self, resumed: str) -> Outcome:

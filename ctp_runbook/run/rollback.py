@@ -17,7 +17,7 @@ from msgspec import structs
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares, step_due
+from ctp_runbook.plan.step_table import budget_shares, step_due
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, Triggered
 from ctp_runbook.run.context import RunContext

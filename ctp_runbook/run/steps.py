@@ -63,7 +63,8 @@ def run_step(
     """Run a step; it ends by ``deadline`` (monotonic seconds) or its own timeout.
 
     ``prove`` is called with that deadline after the command exited 0 and returns why the
-    effect is not proved, or nothing.
+    effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
+    its words alone.
     """
     clock = context.world.clock
     began = clock.mono()
@@ -95,6 +96,10 @@ def run_step(
     status, reason = _judge_command(step, end, left=left)
     if status is not StepStatus.OK:
         reason += _last_words(context, raw)
+        if prove is not None and (step.kind, step.phase) == (StepKind.STOP, Phase.SWITCH):
+            # Who still runs is what an operator must know now; it excuses no failed command. (A
+            # rollback ends the member by signal next, says so itself, and has no time for this.)
+            reason += f"; {prove(clock.mono()) or 'yet it is proved gone'}"
     elif prove is not None:
         # Exit 0 is the command's opinion. A stop that exits 0 over a living engine would let the
         # next step start a second one.

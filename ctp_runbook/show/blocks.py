@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark"]
+__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark", "symbol_of"]
 
 _INK = "var(--jp-ui-font-color1, inherit)"
 _FAINT = "var(--jp-ui-font-color2, inherit)"
@@ -37,6 +37,9 @@ _MARKS: Mapping[str, str] = {
     "gone": "–",
     "True": "✓",
     "False": "✗",
+    "completed": "✓",
+    "lost": "!",
+    "running": "…",
 }
 # JupyterLab's theme is its own affair, not the system's. Turned inside out with its hues kept, a
 # light plot is a dark one.
@@ -49,10 +52,14 @@ _PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "und
 
 
 def mark(word: object) -> str:
-    """A status or verdict with its symbol in front: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
-    text = str(word)
-    symbol = _MARKS.get(text, "")
-    return f"{symbol} {text}".strip() if text not in ("True", "False") else symbol
+    """Return a status or verdict behind its symbol: ``✓ ok``, ``✗ FAILED``, ``○ simulated_ok``."""
+    symbol = symbol_of(word)
+    return f"{symbol} {word}".strip() if not isinstance(word, bool) else symbol
+
+
+def symbol_of(word: object) -> str:
+    """Return the symbol of a status or verdict alone; blank for a word that is none."""
+    return _MARKS.get(str(word), "")
 
 
 class Block(Protocol):
@@ -80,20 +87,18 @@ class Banner:
     @property
     def html(self) -> str:
         """A box with a coloured edge."""
-        told = (
-            f"<div style='margin-top:2px'>{_escaped(self.sentence)}</div>" if self.sentence else ""
-        )
+        more = f"<div style='margin-top:2px'>{_escaped(self.sentence)}</div>"
         return (
             f"<div class='ctp-banner' style='border-left:6px solid {_EDGES[self.kind]};"
             f"background:{_TINT};color:{_INK};padding:8px 12px;margin:6px 0'>"
-            f"<strong>{_SYMBOLS[self.kind]} {_escaped(self.title)}</strong>{told}</div>"
+            f"<strong>{_SYMBOLS[self.kind]} {_escaped(self.title)}</strong>"
+            f"{more if self.sentence else ''}</div>"
         )
 
     @property
     def text(self) -> str:
         """Symbol, title, sentence."""
-        told = f": {self.sentence}" if self.sentence else ""
-        return f"{_SYMBOLS[self.kind]} {self.title}{told}"
+        return ": ".join(filter(None, (f"{_SYMBOLS[self.kind]} {self.title}", self.sentence)))
 
 
 @dataclass(frozen=True)
@@ -126,34 +131,31 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     title: str = ""
-    code: frozenset[str] = frozenset()
-    numbers: frozenset[str] = frozenset()
+    code: Collection[str] = ()
+    numbers: Collection[str] = ()
     folded: bool = False
 
     @property
     def html(self) -> str:
         """A table with rules; ``folded`` shows its title only until it is opened."""
-        head = "".join(self._cell("th", name, name) for name in self.columns)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                self._cell("td", name, value) for name, value in zip(self.columns, row, strict=True)
-            )
-            + "</tr>"
-            for row in self.rows
-        )
+        body = "".join(f"<tr>{self._cells('td', row)}</tr>" for row in self.rows)
         table = (
             f"<table class='ctp-table' style='color:{_INK};border-collapse:collapse;margin:4px 0'>"
-            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<thead><tr>{self._cells('th', self.columns)}</tr></thead><tbody>{body}</tbody></table>"
         )
         if self.folded:
             return f"<details><summary>{_escaped(self.title)}</summary>{table}</details>"
         title = f"<div style='margin-top:10px'><strong>{_escaped(self.title)}</strong></div>"
         return (title if self.title else "") + table
 
+    def _cells(self, tag: str, row: Sequence[object]) -> str:
+        cells = zip(self.columns, row, strict=True)
+        return "".join(self._cell(tag, column, value) for column, value in cells)
+
     def _cell(self, tag: str, column: str, value: object) -> str:
         align = "right" if column in self.numbers else "left"
-        wrap = "normal;overflow-wrap:anywhere" if column in self.code | _PROSE else "nowrap"
+        may_wrap = column in self.code or column in _PROSE
+        wrap = "normal;overflow-wrap:anywhere" if may_wrap else "nowrap"
         style = (
             f"text-align:{align};padding:3px 14px 3px 0;border-bottom:1px solid {_LINE};"
             f"vertical-align:top;white-space:{wrap}"
@@ -167,11 +169,8 @@ class Table:
     def text(self) -> str:
         """Columns set apart by two blanks."""
         cells = [list(map(str, row)) for row in (self.columns, *self.rows)]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        lines = [
-            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
         return "\n".join([self.title, *lines] if self.title else lines)
 
 
@@ -189,8 +188,8 @@ class Notes:
         if not self.sentences:
             return ""
         items = "".join(
-            f"<li style='list-style:none'>{_SYMBOLS[self.kind]} {_escaped(one)}</li>"
-            for one in self.sentences
+            f"<li style='list-style:none'>{_SYMBOLS[self.kind]} {_escaped(sentence)}</li>"
+            for sentence in self.sentences
         )
         title = f"<strong>{_escaped(self.title)}</strong>" if self.title else ""
         return (
@@ -201,7 +200,7 @@ class Notes:
     @property
     def text(self) -> str:
         """A line each."""
-        lines = [f"{_SYMBOLS[self.kind]} {one}" for one in self.sentences]
+        lines = [f"{_SYMBOLS[self.kind]} {sentence}" for sentence in self.sentences]
         return "\n".join([self.title, *lines] if self.title and lines else lines)
 
 
@@ -219,11 +218,8 @@ class Picture:
         look = f"alt='{_escaped(self.alt)}' style='max-width:100%' src='{_data(self.png)}'"
         if not self.dark:
             return f"{_DARK_JUPYTERLAB}<img class='ctp-light' {look}>"
-        light = f"<img {look}>"
-        source = (
-            f"<source media='screen and (prefers-color-scheme: dark)' srcset='{_data(self.dark)}'>"
-        )
-        return f"<picture class='ctp-picture'>{source}{light}</picture>"
+        dark = f"media='screen and (prefers-color-scheme: dark)' srcset='{_data(self.dark)}'"
+        return f"<picture class='ctp-picture'><source {dark}><img {look}></picture>"
 
     @property
     def text(self) -> str:
@@ -269,5 +265,5 @@ class Page:
         self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
     ) -> tuple[dict[str, str], dict[str, Any]]:
         """IPython's hook: the data, and as metadata which run it shows."""
-        told = {"ctp_runbook": {"run_dir": self.run_dir}} if self.run_dir else {}
-        return {"text/html": self.html, "text/plain": self.text}, told
+        metadata = {"ctp_runbook": {"run_dir": self.run_dir}} if self.run_dir else {}
+        return {"text/html": self.html, "text/plain": self.text}, metadata

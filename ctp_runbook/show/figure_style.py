@@ -7,7 +7,7 @@ symbol of its own, so that a figure survives a black-and-white printer.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "Theme", "bare_axes", "picture", "theme_of"]
+__all__ = ["DARK", "LIGHT", "Theme", "bare_axes", "label", "name_rows", "picture", "write"]
 
-_NOTEBOOK_DPI = 110
+# By what they mean: on a light page, on a dark one.
+_COLOURS = {
+    "paper": ("#ffffff", "#14171b"),
+    "ink": ("#1b1f24", "#e8eaed"),
+    "faint": ("#59636e", "#a3abb5"),
+    "grid": ("#e4e7eb", "#2c3238"),
+    "value": ("#0072B2", "#56B4E9"),
+    "before": ("#6B6F75", "#B4BAC2"),
+    "limit": ("#C24E00", "#FF8B45"),
+    "rollback": ("#A3417D", "#E59CC6"),
+    "good": ("#00795A", "#3FCBA0"),
+    "bad": ("#C24E00", "#FF8B45"),
+    "warn": ("#8F6400", "#F0C14B"),
+    "shade": ("#eef1f4", "#20252b"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,58 +55,46 @@ class Theme:
     shade: str
 
 
-LIGHT = Theme(
-    name="light",
-    paper="#ffffff",
-    ink="#1b1f24",
-    faint="#59636e",
-    grid="#e4e7eb",
-    value="#0072B2",
-    before="#6B6F75",
-    limit="#C24E00",
-    rollback="#A3417D",
-    good="#00795A",
-    bad="#C24E00",
-    warn="#8F6400",
-    shade="#eef1f4",
-)
-DARK = Theme(
-    name="dark",
-    paper="#14171b",
-    ink="#e8eaed",
-    faint="#a3abb5",
-    grid="#2c3238",
-    value="#56B4E9",
-    before="#B4BAC2",
-    limit="#FF8B45",
-    rollback="#E59CC6",
-    good="#3FCBA0",
-    bad="#FF8B45",
-    warn="#F0C14B",
-    shade="#20252b",
-)
-
-
-def theme_of(name: str) -> Theme:
-    """The theme called ``light`` or ``dark``; KeyError for another."""
-    return {"light": LIGHT, "dark": DARK}[name]
+LIGHT = Theme("light", **{meaning: light for meaning, (light, _) in _COLOURS.items()})
+DARK = Theme("dark", **{meaning: dark for meaning, (_, dark) in _COLOURS.items()})
 
 
 def bare_axes(axes: Axes, theme: Theme) -> None:
-    """Axes in the theme's colours, with a floor and no box."""
+    """Give axes the theme's colours, a floor and no box."""
     axes.set_facecolor(theme.paper)
     axes.tick_params(colors=theme.faint, labelsize=8, length=3)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.faint)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.7)
     axes.set_axisbelow(True)
 
 
+def name_rows(axes: Axes, names: Sequence[str], theme: Theme, *, labelsize: float) -> None:
+    """Name horizontal bars at their left, the first one on top."""
+    axes.set_ylim(max(len(names), 1) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", colors=theme.ink, labelsize=labelsize, length=0)
+
+
+def label(
+    axes: Axes, text: str, at: tuple[float, float], *, shift: tuple[float, float], **look: Any
+) -> None:
+    """Write ``text`` beside a point of the axes, ``shift`` points to the right of it and above it.
+
+    It stays readable where it leaves the axes: a label may be longer than what it is about.
+    """
+    place: dict[str, Any] = {"xytext": shift, "textcoords": "offset points"}
+    axes.annotate(text, at, annotation_clip=False, **place, **look)
+
+
+def write(figure: Figure, text: str, *, inches: float, x: float = 0.012, **look: Any) -> None:
+    """Write a line ``inches`` below the upper edge, however high the figure is."""
+    figure.text(x, 1 - inches / figure.get_figheight(), text, va="center", **look)
+
+
 def picture(
-    draw: Callable[[Theme], Figure], *, alt: str, dpi: int = _NOTEBOOK_DPI, both: bool = False
+    draw: Callable[[Theme], Figure], *, alt: str, dpi: int = 110, both: bool = False
 ) -> Picture:
-    """``draw`` as a Picture; with ``both`` also for readers who prefer a dark page."""
+    """Return ``draw`` as a Picture; with ``both`` also for readers who prefer a dark page."""
     dark = _png(draw(DARK), dpi=dpi) if both else b""
     return Picture(_png(draw(LIGHT), dpi=dpi), alt, dark)
 

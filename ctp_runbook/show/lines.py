@@ -32,7 +32,7 @@ class Line:
 
 
 def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
-    """A line for each stretch of points with values no more than ``far_seconds`` apart."""
+    """Yield a line for each stretch of points with values no more than ``far_seconds`` apart."""
     monos, values, _ = points.columns()
     whole = ~np.isnan(values)
     if not whole.any():
@@ -50,12 +50,11 @@ def unbroken_lines(points: Points, *, far_seconds: float) -> Iterator[Line]:
 
 
 def over_marks(points: Points) -> Line | None:
-    """Where the truth is more than the value, no more marks than can be told apart; None for none."""
+    """Return where the truth is more than the value, as marks that can be told apart; None for none."""
     monos, values = points.over()
     if not len(monos):
         return None
-    width = max(float(monos.max() - monos.min()) / _MARKS, 1e-9)
-    kept = np.flatnonzero(np.diff(np.floor((monos - monos[0]) / width), prepend=-1.0))
+    kept = _columns(monos, max(float(monos.max() - monos.min()) / _MARKS, 1e-9))
     return Line(monos[kept].tolist(), values[kept].tolist())
 
 
@@ -66,23 +65,26 @@ def _parted(
     return ~(whole[1:] & whole[:-1] & (np.diff(monos) <= far_seconds))
 
 
+def _columns(monos: NDArray[np.float64], width: float) -> NDArray[np.intp]:
+    """Where each column ``width`` seconds wide begins among the points."""
+    return np.flatnonzero(np.diff(np.floor((monos - monos[0]) / width), prepend=-1.0))
+
+
 def _telling(monos: NDArray[np.float64], values: NDArray[np.float64], width: float) -> Any:
     """Of each column ``width`` seconds wide: the first, lowest, highest and last point, in order."""
     if len(monos) <= 4:
         return np.arange(len(monos))
-    column = np.floor((monos - monos[0]) / width)
-    begins = np.flatnonzero(np.diff(column, prepend=-1.0))
+    begins = _columns(monos, width)
     ends = np.append(begins[1:], len(monos)) - 1
     # Sorted by column, then by value: the lowest of each comes first, the highest last.
-    group = np.cumsum(np.diff(column, prepend=-1.0) != 0)
-    by_value = np.lexsort((values, group))
+    by_value = np.lexsort((values, np.repeat(begins, ends - begins + 1)))
     return np.unique(np.concatenate([begins, ends, by_value[begins], by_value[ends]]))
 
 
 def stretches(
     points: Points, *, words: Sequence[str], interval: float, far_seconds: float
 ) -> Iterator[tuple[str, float, float]]:
-    """Neighbouring points of one word, joined; each holds for its interval. ``words`` has the word
+    """Yield neighbouring points of one word, joined; each holds for its interval. ``words`` has the word
     of each status, in the order of STATUSES. Where more of them fall into one column than can be
     told apart, the last of the words shows.
     """
@@ -90,7 +92,7 @@ def stretches(
     if not len(monos):
         return
     known = list(dict.fromkeys(words))
-    word = np.array([known.index(one) for one in words])[statuses]
+    word = np.array([known.index(name) for name in words])[statuses]
     width = float(monos.max() - monos.min()) / COLUMNS
     if len(_begins(monos, word, far_seconds)) > COLUMNS and width > interval:
         monos, word = _worst_by_column(monos, word, width)
@@ -109,6 +111,5 @@ def _begins(monos: NDArray[np.float64], word: NDArray[Any], far_seconds: float) 
 def _worst_by_column(
     monos: NDArray[np.float64], word: NDArray[Any], width: float
 ) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    column = np.floor((monos - monos[0]) / width)
-    begins = np.flatnonzero(np.diff(column, prepend=-1.0))
+    begins = _columns(monos, width)
     return monos[begins], np.maximum.reduceat(word, begins)

@@ -7,12 +7,13 @@ light.
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from html import escape
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.model import Phase
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
@@ -24,7 +25,6 @@ from ctp_runbook.watch.judge import WindowJudgement
 
 __all__ = ["write_report"]
 
-_SECTIONS = ("Watch window", "Switch", "Rollback", "Gates", "Run", "Evidence")
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--jp-ui-font-color1:#1b1f24;--jp-ui-font-color2:#59636e;
 --jp-border-color2:#d5dae0;--jp-layout-color2:#f3f5f7}
@@ -71,154 +71,117 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     _, title = run_blocks.headline(history)
-    bodies: dict[str, Sequence[Block]] = {
-        "Watch window": [*_watch(run, history, judged)],
-        "Switch": [*_switch(history)],
-        "Rollback": [*_rollback(history)],
-        "Gates": [*_gates(run, history)],
-        "Run": [*_run(history)],
-        "Evidence": [*_evidence(run)],
+    # The watch first: it is what a reader was not there for, and what the outcome rests on.
+    sections = {
+        "Watch window": _html(_watch(run, history, judged)),
+        "Switch": _html(_switch(history)),
+        "Rollback": _html(run_blocks.rollback_blocks(history, both=True)),
+        "Gates": _html(_gates(run, history)),
+        "Run": _html(_run(history)),
+        "Evidence": _evidence(run),
     }
-    navigation = " ".join(f"<a href='#{_anchor(name)}'>{name}</a>" for name in _SECTIONS)
-    sections = "".join(
-        f"<section id='{_anchor(name)}'><h2>{name}</h2>{''.join(b.html for b in bodies[name])}"
-        "</section>"
-        for name in _SECTIONS
+    anchors = {name: name.lower().replace(" ", "-") for name in sections}
+    navigation = " ".join(f"<a href='#{anchor}'>{name}</a>" for name, anchor in anchors.items())
+    top = [run_blocks.mode_banner(history), *run_blocks.override_banners(history)]
+    bodies = "".join(
+        f"<section id='{anchors[name]}'><h2>{name}</h2>{body}</section>"
+        for name, body in sections.items()
     )
     return (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{html.escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
-        f"<body>{run_blocks.mode_banner(history).html}{_overridden(history)}<h1>{html.escape(title)}</h1>"
+        f"<title>{escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
+        f"<body>{_html(top)}<h1>{escape(title)}</h1>"
         f"{run_blocks.outcome_banner(history).html}{_key_figures(history, judged)}"
-        f"<nav>{navigation}</nav>{''.join(n.html for n in run_blocks.findings(history))}{sections}"
-        f"<footer>run {html.escape(history.run_id)} · journal record {len(history.records)}, sha256 "
+        f"<nav>{navigation}</nav>{_html(run_blocks.findings(history))}{bodies}"
+        f"<footer>run {escape(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
-        f"{html.escape(run.run_id)}</code></footer></body></html>\n"
+        f"{escape(run.run_id)}</code></footer></body></html>\n"
     )
 
 
-def _overridden(history: History) -> str:
-    return "".join(banner.html for banner in run_blocks.override_banners(history))
-
-
-def _anchor(name: str) -> str:
-    return name.lower().replace(" ", "-")
+def _html(blocks: Iterable[Block]) -> str:
+    return "".join(block.html for block in blocks)
 
 
 def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     """The few numbers everybody asks for first."""
-    figures = [("environment", str(history.plan.get("environment", "")))]
-    if history.closed is not None:
-        figures.append(("outcome", str(history.closed.payload["outcome"])))
-    figures.append(("trading downtime", run_blocks.downtime_figure(history)))
+    figures = {"environment": history.plan.environment}
+    if history.outcome is not None:
+        figures["outcome"] = history.outcome.value
+    figures["trading downtime"] = run_blocks.downtime_figure(history)
     if judged is not None:
-        passed = sum(one.verdict.name == "PASSED" for one in judged.metrics.values())
-        verdict = f"{mark(judged.overall.name)}, {passed} of {len(judged.metrics)}"
-        figures.append(("watch", verdict))
+        passed = sum(metric.verdict.name == "PASSED" for metric in judged.metrics.values())
+        figures["watch"] = f"{mark(judged.overall.name)}, {passed} of {len(judged.metrics)}"
     if history.rollback_started is not None:
-        budget = float(history.rollback_started.payload["budget_seconds"])
-        figures.append(("rollback", f"{rollback_seconds(history):.1f} s of {budget:g} s"))
+        budget = history.rollback_started.payload.budget_seconds
+        figures["rollback"] = f"{rollback_seconds(history):.1f} s of {budget:g} s"
     cells = "".join(
-        f"<div><span>{html.escape(name)}</span><b>{html.escape(value)}</b></div>"
-        for name, value in figures
+        f"<div><span>{escape(name)}</span><b>{escape(value)}</b></div>"
+        for name, value in figures.items()
     )
     return f"<div class='ctp-key'>{cells}</div>"
 
 
 def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Iterator[Block]:
     if history.watch_started is None:
-        told = "a dry run watches nothing" if history.is_dry_run else "the run did not get there"
-        yield Banner("info", "No watch window", told)
-        return
-    if judged is None:
+        why = "a dry run watches nothing" if history.is_dry_run else "the run did not get there"
+        yield Banner("info", "No watch window", why)
+    elif judged is None:
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")
-        return
-    from ctp_runbook.show.watch_figure import watch_picture
-    from ctp_runbook.watch.baseline import read_baseline
-    from ctp_runbook.watch.replay import read_rules
-
-    baseline = read_baseline(run, history, read_rules(history.plan["watch"]))
-    yield watch_picture(history, judged, before=baseline.points, both=True)
-    yield run_blocks.verdict_table(history, judged)
-    yield run_blocks.comparison_table(history, baseline)
+    else:
+        yield from run_blocks.watch_blocks(run, history, judged, both=True)
 
 
 def _switch(history: History) -> Iterator[Block]:
-    names = _steps_of(history, "switch")
-    yield from pictures_of(history, "switch", both=True)
-    yield run_blocks.step_table(history, names)
-    if history.closed is not None and history.closed.payload.get("running"):
+    yield from pictures_of(history, Phase.SWITCH, both=True)
+    yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.SWITCH))
+    if history.closed is not None and history.closed.payload.running:
         yield run_blocks.member_table(history)
-
-
-def _steps_of(history: History, phase: str) -> list[str]:
-    return [step["name"] for step in history.plan.get("steps", ()) if step["phase"] == phase]
-
-
-def _rollback(history: History) -> Iterator[Block]:
-    blocks: list[Block] = [*run_blocks.rollback_blocks(history)]
-    blocks[1:1] = pictures_of(history, "rollback", both=True)
-    yield from blocks
 
 
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
     yield from run_blocks.topology_blocks(run, both=True)
-    yield run_blocks.step_table(history, _steps_of(history, "gate"))
+    yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.GATE))
     yield from run_blocks.observed_tables(run)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
-        if (run.evidence / name).is_file():
-            yield run_blocks.readiness_table(
-                json.loads((run.evidence / name).read_bytes()), title=name
-            )
+        if (path := run.evidence / name).is_file():
+            yield run_blocks.readiness_table(json.loads(path.read_bytes()), title=name)
 
 
 def _run(history: History) -> Iterator[Block]:
     yield run_blocks.facts_of_plan(history)
     yield run_blocks.timeline_table(history)
-    commands = [(step["name"], step["command"]) for step in history.plan.get("steps", ())]
-    yield Table(("step", "command"), commands, "Commands", frozenset({"command"}), folded=True)
-    yield Notes("warn", history.plan.get("warnings", ()), "Warnings of the plan")
+    yield run_blocks.commands_table(history)
+    yield Notes("warn", history.plan.warnings, "Warnings of the plan")
 
 
-def _evidence(run: RunDir) -> Iterator[Block]:
-    """Evidence with its digests, and the notebooks with what they say of themselves."""
+def _evidence(run: RunDir) -> str:
+    """Evidence with its digests (``sha256sum`` of each), and the notebooks with what they say of themselves."""
     kept = [run.journal, run.baseline, run.samples, *sorted(run.evidence.glob("*"))]
     digests = {
         path.relative_to(run.path).as_posix(): digest_of(path.read_bytes())
         for path in kept
         if path.is_file()
     }
-    yield run_blocks.evidence_table(digests)
-    yield _Links([*sorted(run.notebooks.glob("*.ipynb"))], run)
-    yield Facts([("how to check", "ctp-runbook verify --run RUN_DIRECTORY")])
+    table = Table(("file", "sha256"), sorted(digests.items()), "Evidence", code=("sha256",))
+    check = Facts([("how to check", "ctp-runbook verify --run RUN_DIRECTORY")])
+    return f"{table.html}{_links(run)}{check.html}"
 
 
-class _Links:
+def _links(run: RunDir) -> str:
     """Executed notebooks as links beside the page, with how each ended."""
-
-    def __init__(self, notebooks: Sequence[Path], run: RunDir) -> None:
-        self._rows = [(p.relative_to(run.path).as_posix(), _notebook_status(p)) for p in notebooks]
-
-    @property
-    def html(self) -> str:
-        """A list of links."""
-        items = "".join(
-            f"<li><a href='{html.escape(name, quote=True)}'>{html.escape(name)}</a> "
-            f"{html.escape(status)}</li>"
-            for name, status in self._rows
-        )
-        return f"<strong>Notebooks</strong><ul>{items}</ul>" if items else ""
-
-    @property
-    def text(self) -> str:
-        """A line each."""
-        return "\n".join(f"{name} {status}" for name, status in self._rows)
+    items = "".join(
+        f"<li><a href='{escape(path.relative_to(run.path).as_posix())}'>"
+        f"{escape(path.relative_to(run.path).as_posix())}</a> {escape(_notebook_status(path))}</li>"
+        for path in sorted(run.notebooks.glob("*.ipynb"))
+    )
+    return f"<strong>Notebooks</strong><ul>{items}</ul>" if items else ""
 
 
 def _notebook_status(path: Path) -> str:
     try:
-        told = json.loads(path.read_bytes())["metadata"]["ctp_runbook"]
-        return f"{told['status'].replace('_', ' ')}: {told['sentence']}"
+        stamp = json.loads(path.read_bytes())["metadata"]["ctp_runbook"]
+        return f"{stamp['status'].replace('_', ' ')}: {stamp['sentence']}"
     except (ValueError, KeyError, TypeError):
         return "not executed by ctp-runbook"

@@ -5,32 +5,35 @@ Notebooks and report show the same blocks, so that they cannot disagree.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.model import Outcome, State, StepStatus, Verdict
+from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import Shift
+from ctp_runbook.record.kinds import Cause, Finding, Shift
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
-from ctp_runbook.show.topology import drift_rows, gate_topology
+from ctp_runbook.show.step_figures import pictures_of
+from ctp_runbook.show.topology import drift_rows, gate_topology, speaker_of
 from ctp_runbook.show.topology_figure import topology_picture
-from ctp_runbook.watch.baseline import Baseline
+from ctp_runbook.watch.baseline import Baseline, read_baseline
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import more_than
+from ctp_runbook.watch.replay import read_rules
 
 __all__ = [
     "GATE_STEPS",
+    "commands_table",
     "comparison_table",
     "downtime_figure",
-    "evidence_table",
     "facts_of_plan",
     "findings",
     "headline",
@@ -46,14 +49,16 @@ __all__ = [
     "rollback_blocks",
     "rule_table",
     "step_table",
+    "steps_in",
     "timeline_table",
     "topology_blocks",
     "verdict_table",
     "watch_banner",
+    "watch_blocks",
 ]
 
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
-_CAUSES = {
+_CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
     "operator": "an operator asked for it",
@@ -63,6 +68,7 @@ _CAUSES = {
     "resume": "taken up again after a crash, it was not safe to go on",
     "judge": "the watch could not be judged good",
 }
+_MEMBERS = ("old_strategy_runner", "old_core_engine", "new_core_engine", "new_strategy_runner")
 _NOT_BEGUN = (StepStatus.NOT_RUN, StepStatus.SIMULATED_OK)
 _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
     Outcome.COMPLETED: ("good", "The new stack trades; the watch window proved every limit"),
@@ -86,112 +92,110 @@ _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
 
 
 def headline(history: History) -> tuple[str, str]:
-    """Kind of banner and the run's result in plain words."""
+    """Return the kind of banner and the run's result in plain words."""
     if history.outcome is None:
         return "warn", f"The run is not over: {history.state.value}"
     return _HEADLINES[history.outcome]
 
 
 def mode_banner(history: History) -> Banner:
-    """DRY RUN, REHEARSAL or REAL RUN, so that no page can be taken for another kind."""
+    """Say DRY RUN, REHEARSAL or REAL RUN, so that no page can be taken for another kind."""
     if history.is_dry_run:
-        told = "no command of the template is run; this never verifies as a real run"
-        return Banner("info", "DRY RUN", told)
-    environment = history.plan.get("environment", "")
-    if history.created.get("rehearsal"):
+        sentence = "no command of the template is run; this never verifies as a real run"
+        return Banner("info", "DRY RUN", sentence)
+    environment = history.plan.environment
+    if history.created.rehearsal:
         return Banner("info", "REHEARSAL", f"real commands against the twin {environment}")
     return Banner("warn", "REAL RUN", f"environment {environment}")
 
 
 def override_banners(history: History) -> list[Banner]:
-    """Every override with its reason, in red; nothing where nothing was overridden."""
-    overrides = history.created.get("overrides", {})
+    """Say every override with its reason, in red; nothing where nothing was overridden."""
     return [
-        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", str(reason))
-        for name, reason in overrides.items()
+        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", reason)
+        for name, reason in history.created.overrides.items()
     ]
 
 
 def outcome_banner(history: History) -> Banner:
-    """How the run ended, with the orchestrator's own sentence."""
+    """Say how the run ended, with the orchestrator's own sentence."""
     kind, title = headline(history)
     if history.closed is None:
         return Banner(kind, title, outcome_sentence(history))
-    outcome = history.closed.payload["outcome"]
-    code = history.closed.payload["exit_code"]
-    return Banner(
-        kind, f"{title} ({outcome}, exit {code})", str(history.closed.payload["sentence"])
-    )
+    closed = history.closed.payload
+    ending = f"{title} ({closed.outcome.value}, exit {closed.exit_code})"
+    return Banner(kind, ending, closed.sentence)
 
 
 def outcome_sentence(history: History) -> str:
-    """How the run ended in one sentence; while it has not, why it is where it is."""
+    """Say how the run ended; while it has not, why it is where it is."""
     if history.closed is not None:
-        return f"{history.closed.payload['outcome']}: {history.closed.payload['sentence']}"
+        return f"{history.closed.payload.outcome.value}: {history.closed.payload.sentence}"
     reason = history.transitions[-1].reason if history.transitions else "it has not begun"
     return f"{history.state.value}: {reason}"
 
 
 def facts_of_plan(history: History) -> Facts:
-    """Which run of which plan this is."""
+    """Say which run of which plan this is."""
     created, plan = history.created, history.plan
     pairs: list[tuple[str, object]] = [
         ("run", history.run_id),
-        ("environment", plan.get("environment", "")),
-        ("window", plan.get("window_local", "")),
-        ("CTP configuration", plan.get("ctp_config_path", "")),
-        (
-            "watch",
-            f"{plan.get('monitor_minutes', 0):.3g} min: {', '.join(plan.get('monitor_keys', ()))}",
-        ),
-        ("rollback when", plan.get("trigger_text", "")),
-        ("rollback budget", f"{plan.get('max_rollback_seconds', 0):g} s"),
-        ("plan sha256", created.get("plan_sha256", "")),
-        ("created", f"by {created.get('created_by', '')} on {created.get('host', '')}"),
+        ("environment", plan.environment),
+        ("window", plan.window_local),
+        ("CTP configuration", plan.ctp_config_path),
+        ("watch", f"{plan.monitor_minutes:.3g} min: {', '.join(plan.monitor_keys)}"),
+        ("rollback when", plan.trigger_text),
+        ("rollback budget", f"{plan.max_rollback_seconds:g} s"),
+        ("plan sha256", created.plan_sha256),
+        ("created", f"by {created.created_by} on {created.host}"),
+        ("earlier cutovers took", created.measured.cutover),
+        ("earlier rollbacks took", created.measured.rollback),
     ]
-    if "measured" in created:
-        known = created.measured
-        pairs.append(("earlier cutovers took", known.cutover))
-        pairs.append(("earlier rollbacks took", known.rollback))
-    if created.get("parent_run"):
-        pairs.append(("rolls back run", created["parent_run"]))
-    if created.get("force_rollback"):
-        pairs.append(("drill", "rolls back after a verified switch (--force-rollback)"))
-    if created.get("short_watch_reason"):
-        pairs.append(("short watch", created["short_watch_reason"]))
-    return Facts(pairs)
+    drill = "rolls back after a verified switch (--force-rollback)"
+    special = {
+        "rolls back run": created.parent_run,
+        "drill": drill if created.force_rollback else "",
+        "short watch": created.short_watch_reason,
+    }
+    return Facts([*pairs, *((name, fact) for name, fact in special.items() if fact)])
 
 
-def step_table(history: History, names: Sequence[str], *, title: str = "") -> Table:
-    """Steps as they went: status, time taken, exit code, and why."""
+def steps_in(history: History, phase: Phase) -> list[str]:
+    """Return the names of a phase's steps as the run's plan has them."""
+    return [step.name for step in history.plan.steps if step.phase is phase]
+
+
+def step_table(history: History, names: Iterable[str], *, title: str = "") -> Table:
+    """Show steps as they went: status, time taken, exit code, and why."""
     rows = []
-    for name in names:
-        step = history.step(name)
+    for step in map(history.step, names):
         took = f"{step.duration_ms / 1000:.1f} s" if step.duration_ms else ""
         code = "" if step.exit_code is None else step.exit_code
-        rows.append((name, mark(step.status.value), took, code, step.reason, step.output))
+        rows.append((step.name, mark(step.status.value), took, code, step.reason, step.output))
     columns = ("step", "status", "took", "exit", "why", "output")
-    return Table(
-        columns, rows, title, numbers=frozenset({"took", "exit"}), code=frozenset({"output"})
-    )
+    return Table(columns, rows, title, numbers=("took", "exit"), code=("output",))
+
+
+def commands_table(history: History) -> Table:
+    """Show each step's command, folded away."""
+    commands = [(step.name, step.command) for step in history.plan.steps]
+    return Table(("step", "command"), commands, "Commands", code=("command",), folded=True)
 
 
 def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
-    """The SLIs of a readiness file: what was measured, against what, from where."""
+    """Show the SLIs of a readiness file: what was measured, against what, from where."""
     rows = [
         (
-            one.get("name", ""),
-            f"{_value(one.get('value'))} {one.get('unit', '')}".strip(),
-            _value(one.get("target")),
-            mark(bool(one.get("healthy"))),
-            one.get("provenance", ""),
-            one.get("source", ""),
-            one.get("detail", ""),
+            sli.get("name", ""),
+            f"{_value(sli.get('value'))} {sli.get('unit', '')}".strip(),
+            _value(sli.get("target")),
+            mark(bool(sli.get("healthy"))),
+            *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
-        for one in report.get("slis", ())
+        for sli in report.get("slis", ())
     ]
     columns = ("SLI", "value", "target", "healthy", "provenance", "source", "detail")
-    return Table(columns, rows, title, numbers=frozenset({"value", "target"}))
+    return Table(columns, rows, title, numbers=("value", "target"))
 
 
 def _value(value: object) -> str:
@@ -199,169 +203,177 @@ def _value(value: object) -> str:
 
 
 def rule_table(history: History) -> Table:
-    """What a watch would hold each metric against."""
-    rules = history.plan.get("watch", {}).get("metrics", {})
+    """Show what a watch would hold each metric against."""
     rows = [
         (
             name,
-            f"{_number(rule['limit'], rule['unit'])} for {rule['for_seconds']:g} s",
-            f"{rule['window_seconds']:g} s",
-            rule["min_events"],
-            f"{rule['min_coverage']:.0%}",
-            rule["source"],
+            f"{_number(rule.limit, rule.unit)} for {rule.for_seconds:g} s",
+            f"{rule.window_seconds:g} s",
+            rule.min_events,
+            f"{rule.min_coverage:.0%}",
+            rule.source,
         )
-        for name, rule in rules.items()
+        for name, rule in history.plan.watch.metrics.items()
     ]
     columns = ("metric", "limit", "window", "least events", "least coverage", "source")
-    return Table(columns, rows, numbers=frozenset({"window", "least events", "least coverage"}))
+    return Table(columns, rows, numbers=("window", "least events", "least coverage"))
 
 
 def watch_banner(history: History, judged: WindowJudgement) -> Banner:
-    """What the watch came to: passed, cut short by a trigger, or judged otherwise."""
+    """Say what the watch came to: passed, cut short by a trigger, or judged otherwise."""
     if history.trigger is not None:
-        cause, told = history.trigger.payload["cause"], str(history.trigger.payload["sentence"])
-        if cause == "forced_drill":
-            return Banner("info", "Watch cut short by the drill", told)
-        return Banner("bad", f"Watch cut short: rollback triggered ({cause})", told)
+        trigger = history.trigger.payload
+        if trigger.cause == "forced_drill":
+            return Banner("info", "Watch cut short by the drill", trigger.sentence)
+        title = f"Watch cut short: rollback triggered ({trigger.cause})"
+        return Banner("bad", title, trigger.sentence)
     kind = {Verdict.PASSED: "good", Verdict.FAILED: "bad"}.get(judged.overall, "warn")
     return Banner(kind, f"Watch {judged.overall.name}", judged.sentence)
 
 
+def watch_blocks(
+    run: RunDir, history: History, judged: WindowJudgement, *, both: bool = False
+) -> Iterator[Block]:
+    """Show the watch: its picture, every metric's verdict, and the old engine beside the new.
+
+    Raises JournalError for unreadable samples.
+    """
+    from ctp_runbook.show.watch_figure import watch_picture
+
+    baseline = read_baseline(run, history, read_rules(history.plan.watch))
+    yield watch_picture(history, judged, before=baseline.points, both=both)
+    yield verdict_table(history, judged)
+    yield comparison_table(history, baseline)
+
+
 def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
-    """One line a metric: verdict, worst value, limit, margin, coverage, and the judge's words."""
-    rules = history.plan.get("watch", {}).get("metrics", {})
+    """Show a line a metric: verdict, worst value, limit, margin, coverage, and the judge's words."""
+    metrics = judged.metrics if judged else {}
     rows = []
-    for name in history.plan.get("monitor_keys", ()):
-        unit = rules.get(name, {}).get("unit", "")
-        one = judged.metrics.get(name) if judged else None
-        if one is None:
+    for name in history.plan.monitor_keys:
+        unit = history.plan.watch.metrics[name].unit
+        # A watch that never began has no verdict, and a row left out would look like none was due.
+        if (metric := metrics.get(name)) is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
         numbers = (
-            more_than(_number(one.worst, unit), is_over=one.worst_is_over),
-            _number(one.limit, unit),
-            "not known" if one.worst_is_over else _number(one.margin, unit),
+            more_than(_number(metric.worst, unit), is_over=metric.worst_is_over),
+            _number(metric.limit, unit),
+            "not known" if metric.worst_is_over else _number(metric.margin, unit),
+            f"{metric.coverage:.0%}",
         )
-        rows.append((name, mark(one.verdict.name), *numbers, f"{one.coverage:.0%}", one.sentence))
-    columns = ("metric", "verdict", "worst", "limit", "margin", "coverage", "why")
-    numeric = frozenset({"worst", "limit", "margin", "coverage"})
-    return Table(columns, rows, numbers=numeric)
+        rows.append((name, mark(metric.verdict.name), *numbers, metric.sentence))
+    numbers_in = ("worst", "limit", "margin", "coverage")
+    return Table(("metric", "verdict", *numbers_in, "why"), rows, numbers=numbers_in)
 
 
 def comparison_table(history: History, baseline: Baseline) -> Table:
-    """Old engine against new, a metric a line: median, p99, their shifts, and the numbers behind."""
-    rules = history.plan.get("watch", {}).get("metrics", {})
+    """Show old engine against new: median, p99, their shifts, and the numbers behind."""
     rows = []
-    for name, one in baseline.compared.items():
-        unit = rules.get(name, {}).get("unit", "")
-        shifts = (_shifted(one.median, unit), _shifted(one.p99, unit))
-        rank = "" if one.rank_p is None else f"p {one.rank_p:.2g}"
-        said = mark("FAILED") if one.failed else ""
-        rows.append((name, said, *shifts, rank, f"{one.n_before} / {one.n_after}", one.sentence))
-    columns = ("metric", "", "median", "p99", "rank test", "n before / after", "why")
+    for name, metric in baseline.compared.items():
+        unit = history.plan.watch.metrics[name].unit
+        shifts = (_shifted(metric.median, unit), _shifted(metric.p99, unit))
+        rank = "" if metric.rank_p is None else f"p {metric.rank_p:.2g}"
+        counts = f"{metric.n_before} / {metric.n_after}"
+        failed = mark("FAILED") if metric.failed else ""
+        rows.append((name, failed, *shifts, rank, counts, metric.sentence))
+    numbers = ("median", "p99", "rank test")
+    columns = ("metric", "", *numbers, "n before / after", "why")
     title = f"Old engine against new: {baseline.sentence}"
-    return Table(columns, rows, title, numbers=frozenset({"median", "p99", "rank test"}))
+    return Table(columns, rows, title, numbers=numbers)
 
 
 def _shifted(shift: Shift | None, unit: str) -> str:
     if shift is None:
         return "too few"
-    shown = "" if unit in ("state", "count") else f" {unit}"
     interval = f"{shift.low:+.3g} to {shift.high:+.3g}"
-    return f"{shift.before:.3g} → {shift.after:.3g}{shown} ({shift.shift:+.3g}; {interval})"
+    values = f"{shift.before:.3g} → {shift.after:.3g}{_unit(unit)}"
+    return f"{values} ({shift.shift:+.3g}; {interval})"
 
 
 def _number(value: float | None, unit: str) -> str:
-    shown_unit = "" if unit in ("state", "count") else f" {unit}"
-    return "no data" if value is None else f"{value + 0.0:.4g}{shown_unit}"
+    return "no data" if value is None else f"{value + 0.0:.4g}{_unit(unit)}"
+
+
+def _unit(unit: str) -> str:
+    return "" if unit in ("state", "count") else f" {unit}"
 
 
 def member_table(history: History) -> Table:
-    """The four members: identity as recorded, and what was found at the end."""
-    running = history.closed.payload.get("running", {}) if history.closed else {}
+    """Show the four members: identity as recorded, and what was seen of them at the end."""
+    running = history.closed.payload.running if history.closed else {}
     rows = [
         (name, str(history.identities.get(name, "not recorded")), mark(running.get(name, "")))
-        for name in (
-            "old_strategy_runner",
-            "old_core_engine",
-            "new_core_engine",
-            "new_strategy_runner",
-        )
+        for name in _MEMBERS
     ]
     return Table(("member", "identity", "at the end"), rows, "Who runs")
 
 
-def rollback_blocks(history: History) -> Iterator[Block]:
-    """Why it was rolled back, how the budget was spent, and each step; or that it was not."""
+def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
+    """Show why it was rolled back, how the budget was spent, and each step; or that it was not."""
     trigger, begun = history.trigger, history.rollback_started
     if trigger is None or begun is None:
-        told = "no trigger came true, nobody asked for it"
-        yield Banner("info", "No rollback", told if history.closed else "none so far")
+        none = "no trigger came true, nobody asked for it" if history.closed else "none so far"
+        yield Banner("info", "No rollback", none)
+        yield from pictures_of(history, Phase.ROLLBACK, both=both)
         return
-    given = trigger.payload
-    seconds, budget = rollback_seconds(history), float(begun.payload["budget_seconds"])
+    fired = trigger.payload
     in_time = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    because = _CAUSES.get(given["cause"], str(given["cause"]))
-    yield Banner("warn" if in_time else "bad", f"Rolled back: {because}", str(given["sentence"]))
+    title = f"Rolled back: {_CAUSES[fired.cause]}"
+    yield Banner("warn" if in_time else "bad", title, fired.sentence)
+    yield from pictures_of(history, Phase.ROLLBACK, both=both)
+    budget, shares = begun.payload.budget_seconds, begun.payload.shares
     pairs: list[tuple[str, object]] = [
-        ("trigger condition", history.plan.get("trigger_text", "")),
-        ("triggering sample", given.get("sample_utc", "")),
+        ("trigger condition", history.plan.trigger_text),
+        ("triggering sample", fired.sample_utc),
+        ("split", ", ".join(f"{name} {part:.3g} s" for name, part in shares.items())),
     ]
-    if given.get("metric"):
-        pairs.append(
-            ("observed", f"{given['metric']} = {given['value']:.4g}, limit {given['limit']:g}")
-        )
-    shares = begun.payload.get("shares", {})
-    pairs.append(("split", ", ".join(f"{name} {part:.3g} s" for name, part in shares.items())))
+    if fired.metric:
+        observed = f"{fired.metric} = {fired.value:.4g}, limit {fired.limit:g}"
+        pairs.insert(2, ("observed", observed))
     if history.closed is not None:
-        spent = f"{seconds:.1f} s of {budget:g} s ({'kept' if seconds <= budget else 'EXCEEDED'})"
-        pairs.append(("budget", spent))
+        seconds = rollback_seconds(history)
+        kept = "kept" if seconds <= budget else "EXCEEDED"
+        pairs.append(("budget", f"{seconds:.1f} s of {budget:g} s ({kept})"))
     yield Facts(pairs)
-    names = [step["name"] for step in history.plan.get("steps", ()) if step["phase"] == "rollback"]
-    yield step_table(history, names, title="Rollback steps")
+    yield step_table(history, steps_in(history, Phase.ROLLBACK), title="Rollback steps")
 
 
 def findings(history: History) -> Iterator[Notes]:
-    """What the run itself found worth saying, the gravest first."""
-    said = [r.payload for r in history.records if r.kind == "finding"]
+    """Yield what the run itself saw worth saying, the gravest first."""
+    said = [record.payload for record in history.of_kind(Finding)]
+    # What is said twice, as after a resume, is shown once.
     for severity, kind in (("critical", "bad"), ("warning", "warn"), ("info", "info")):
-        sentences = [str(one["sentence"]) for one in said if one["severity"] == severity]
+        sentences = [entry.sentence for entry in said if entry.severity == severity]
         yield Notes(kind, list(dict.fromkeys(sentences)))
 
 
 def timeline_table(history: History) -> Table:
-    """When the run entered each state, and why."""
-    begun = history.records[0].wall if history.records else None
-    rows = []
-    for entry in history.transitions:
-        when = datetime.fromisoformat(entry.wall_utc)
-        after = f"+{(when - begun).total_seconds():.1f} s" if begun else ""
-        rows.append((f"{when:%H:%M:%S}Z", after, entry.state.value, entry.reason))
+    """Show when the run entered each state, and why."""
+    entries = [
+        (datetime.fromisoformat(entry.wall_utc), entry.state, entry.reason)
+        for entry in history.transitions
+    ]
     if history.closed is not None:
-        when = history.closed.wall
-        after = f"+{(when - begun).total_seconds():.1f} s" if begun else ""
-        rows.append(
-            (f"{when:%H:%M:%S}Z", after, State.CLOSED.value, history.closed.payload["outcome"])
-        )
-    columns = ("UTC", "after", "state", "why")
-    return Table(columns, rows, "Timeline", numbers=frozenset({"after"}))
-
-
-def evidence_table(files: Mapping[str, str]) -> Table:
-    """Evidence files with their digests (``sha256sum`` of each)."""
-    rows = sorted(files.items())
-    return Table(("file", "sha256"), rows, "Evidence", code=frozenset({"sha256"}))
+        entries.append((history.closed.wall, State.CLOSED, history.closed.payload.outcome.value))
+    rows = []
+    for when, state, why in entries:
+        after = (when - history.records[0].wall).total_seconds()
+        rows.append((f"{when:%H:%M:%S}Z", f"+{after:.1f} s", state.value, why))
+    return Table(("UTC", "after", "state", "why"), rows, "Timeline", numbers=("after",))
 
 
 def downtime_figure(history: History) -> str:
-    """Trading downtime in seconds; ``none`` while nothing was stopped."""
-    if history.is_dry_run or history.step("stop_old_strategy_runner").status in _NOT_BEGUN:
+    """Return the trading downtime in seconds; ``none`` while nothing was stopped."""
+    first_stop = history.step(steps_of(Phase.SWITCH)[0])
+    if history.is_dry_run or first_stop.status in _NOT_BEGUN:
         return "none"
     return f"{trading_downtime_seconds(history):.1f} s"
 
 
 def topology_blocks(run: RunDir, *, both: bool = False) -> Iterator[Block]:
-    """The host as the infra gates saw it, and what is not as wanted; nothing before any has ended."""
+    """Show the host as the infra gates saw it, and what is not as wanted; nothing before any has
+    ended."""
     if (seen := gate_topology(run)) is None:
         return
     yield topology_picture(seen, both=both)
@@ -370,44 +382,43 @@ def topology_blocks(run: RunDir, *, both: bool = False) -> Iterator[Block]:
 
 
 def observed_tables(run: RunDir) -> list[Block]:
-    """What the evidence of each infra gate says it saw."""
+    """Return what the evidence of each infra gate says it saw, as a table if it saw anything."""
     rows = []
     for gate in gates_in(run.evidence):
         values, problems = parse_env(run.evidence / gate.file)
         start = f"{gate.prefix}_OBSERVED_"
-        seen = {key.removeprefix(start): v for key, v in values.items() if key.startswith(start)}
-        told_by = gate.step if gate.is_due else gate.name
-        rows += [(told_by, key.lower(), value) for key, value in seen.items()]
-        rows += [(told_by, "problem", problem) for problem in problems]
-    columns = ("gate", "observed", "seen")
-    return [Table(columns, rows, f"All {len(rows)} observations", folded=True)] if rows else []
+        for key, value in values.items():
+            if key.startswith(start):
+                rows.append((speaker_of(gate), key.removeprefix(start).lower(), value))
+        rows += [(speaker_of(gate), "problem", problem) for problem in problems]
+    title = f"All {len(rows)} observations"
+    return [Table(("gate", "observed", "seen"), rows, title, folded=True)] if rows else []
 
 
-def plan_blocks(history: History, made: Plan, *, checklist: Path) -> list[Block]:
-    """Facts, warnings, steps, commands."""
+def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]:
+    """Show facts, warnings, steps, commands."""
     rows = [
         (n, s.phase.value, s.name, f"{s.timeout_seconds:g} s", s.effect, ", ".join(s.undo))
-        for n, s in enumerate(made.steps, start=1)
+        for n, s in enumerate(plan.steps, start=1)
     ]
-    commands = [(s["name"], s["command"]) for s in history.plan["steps"]]
     columns = ("#", "phase", "step", "at most", "done when", "undone by")
     return [
         facts_of_plan(history),
-        Notes("warn", made.warnings, "Warnings"),
-        Notes("bad", made.execute_refusals, "--execute would refuse"),
-        Table(columns, rows, "Steps", numbers=frozenset({"#", "at most"})),
-        Table(("step", "command"), commands, "Commands", frozenset({"command"}), folded=True),
+        Notes("warn", plan.warnings, "Warnings"),
+        Notes("bad", plan.execute_refusals, "--execute would refuse"),
+        Table(columns, rows, "Steps", numbers=("#", "at most")),
+        commands_table(history),
         Facts([("checklist", checklist)]),
     ]
 
 
-def refuse_other_plan(history: History, made: Plan, *, execute: bool) -> None:
+def refuse_other_plan(history: History, plan: Plan, *, execute: bool) -> None:
     """Raise RunRefused when the run was made from another plan, or is of another kind."""
-    recorded = history.created["plan_sha256"]
-    if recorded != made.sha256:
+    recorded = history.created.plan_sha256
+    if recorded != plan.sha256:
         raise RunRefused(
             f"run {history.run_id} was made from a plan with sha256 {recorded[:12]}…; these "
-            f"templates give {made.sha256[:12]}…; name the run's own templates, or start a new run"
+            f"templates give {plan.sha256[:12]}…; name the run's own templates, or start a new run"
         )
     if history.is_dry_run is (execute is True):
         kind = "a dry run" if history.is_dry_run else "a real run"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.model import Outcome, StepStatus
+from ctp_runbook.model import Generation, Outcome, Phase, Role, StepStatus
+from ctp_runbook.plan.step_table import start_steps, step_spec, steps_of
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History, StepHistory
+from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import Theme, bare_axes, picture, theme_of
+from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, name_rows, picture, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,88 +20,68 @@ if TYPE_CHECKING:
 __all__ = ["pictures_of", "rollback_figure", "switch_figure"]
 
 _SHORTEST = 0.004  # of the axis: a step this short is still seen
+_FIRST_STOP = steps_of(Phase.SWITCH)[0]
+# What ends the downtime that the first stop begins: the new runner's start, or the stop's undoing.
+_TRADES_AGAIN = (
+    *start_steps(Generation.NEW, Role.STRATEGY_RUNNER),
+    *step_spec(_FIRST_STOP).undo,
+)
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """One step on the axis; seconds after the axis' zero."""
-
-    step: StepHistory
-    first: float
-    seconds: float
-
-
-def pictures_of(history: History, phase: str, *, both: bool = False) -> list[Picture]:
-    """The steps of ``switch`` or ``rollback`` as a picture; none when no step was started."""
-    names = [step["name"] for step in history.plan["steps"] if step["phase"] == phase]
-    if not any(history.step(name).started_mono_ns for name in names):
+def pictures_of(history: History, phase: Phase, *, both: bool = False) -> list[Picture]:
+    """Return the steps of a switch or a rollback as a picture; none when no step was started."""
+    if not _started(history, phase):
         return []
     draw, words = {
-        "switch": (switch_figure, _downtime),
-        "rollback": (rollback_figure, _spent),
+        Phase.SWITCH: (switch_figure, _downtime),
+        Phase.ROLLBACK: (rollback_figure, _spent),
     }[phase]
     alt = f"steps of the {phase}; {words(history)}"
-    return [picture(lambda theme: draw(history, theme=theme.name), alt=alt, both=both)]
+    return [picture(lambda theme: draw(history, theme=theme), alt=alt, both=both)]
 
 
-def switch_figure(history: History, *, theme: str = "light") -> Figure:
-    """The switch's steps from the first stop on; shaded while no runner traded.
+def switch_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
+    """Draw the switch's steps from the first stop on; shaded while no runner traded.
 
     Raises ValueError when no step of the switch was started.
     """
-    bars = _bars(history, "switch")
-    colours = theme_of(theme)
-    figure, axes = _canvas(len(bars), colours)
-    down = _downtime_span(history, zero=bars[0].step.started_mono_ns)
-    if down is not None:
-        axes.axvspan(0, down, facecolor=colours.shade, linewidth=0)
-    _draw_bars(axes, bars, colours, span=max(_end(bars), down or 0.0))
-    axes.set_title(_downtime(history), loc="left", fontsize=10, color=colours.ink, pad=8)
-    axes.set_xlabel("s after the old runner's stop began", fontsize=8, color=colours.faint)
+    steps = _started(history, Phase.SWITCH)
+    if not steps:
+        raise ValueError(f"run {history.run_id} started no step of the switch")
+    figure, axes = _canvas(len(steps), theme)
+    down = _downtime_span(history) or 0.0
+    if down:
+        axes.axvspan(0, down, facecolor=theme.shade, linewidth=0)
+    _draw_bars(axes, steps, theme, zero=steps[0].started_mono_ns, shaded=down)
+    axes.set_title(_downtime(history), loc="left", fontsize=10, color=theme.ink, pad=8)
+    axes.set_xlabel("s after the old runner's stop began", fontsize=8, color=theme.faint)
     return figure
 
 
-def rollback_figure(history: History, *, theme: str = "light") -> Figure:
-    """The rollback's budget as a bar from the triggering sample, and below it each step.
+def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
+    """Draw the rollback's budget as a bar from the triggering sample, and below it each step.
 
     Raises ValueError when no step of a rollback was started.
     """
-    begun = history.rollback_started
-    if begun is None:
-        raise ValueError(f"run {history.run_id} was not rolled back")
-    bars = _bars(history, "rollback", zero=int(begun.payload["started_mono_ns"]))
-    colours = theme_of(theme)
-    budget = float(begun.payload["budget_seconds"])
-    figure, axes = _canvas(len(bars), colours, above=0.6)
+    begun, steps = history.rollback_started, _started(history, Phase.ROLLBACK)
+    if begun is None or not steps:
+        raise ValueError(f"run {history.run_id} was not rolled back, or started no step of it")
+    figure, axes = _canvas(len(steps), theme, above=0.6)
     height = figure.get_figheight()
     gauge = figure.add_axes((0.24, 1 - 0.82 / height, 0.66, 0.2 / height))
-    _draw_budget(gauge, rollback_seconds(history), budget, colours)
-    _draw_bars(axes, bars, colours, span=_end(bars))
-    axes.set_xlabel("s after the triggering sample", fontsize=8, color=colours.faint)
-    figure.text(
-        *(0.012, 1 - 0.25 / height),
-        _spent(history),
-        fontsize=11,
-        fontweight="bold",
-        color=colours.good if history.outcome is Outcome.ROLLED_BACK_IN_BUDGET else colours.bad,
-        va="center",
-    )
+    _draw_budget(gauge, rollback_seconds(history), begun.payload.budget_seconds, theme)
+    _draw_bars(axes, steps, theme, zero=begun.payload.started_mono_ns)
+    axes.set_xlabel("s after the triggering sample", fontsize=8, color=theme.faint)
+    good = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    bold: dict[str, Any] = {"fontweight": "bold", "color": theme.good if good else theme.bad}
+    write(figure, _spent(history), inches=0.25, fontsize=11, **bold)
     return figure
 
 
-def _bars(history: History, phase: str, *, zero: int | None = None) -> list[_Bar]:
-    names = [step["name"] for step in history.plan["steps"] if step["phase"] == phase]
-    steps = [history.step(name) for name in names if history.step(name).started_mono_ns]
-    if not steps:
-        raise ValueError(f"run {history.run_id} started no step of the {phase}")
-    begun = steps[0].started_mono_ns if zero is None else zero
-    return [
-        _Bar(step, (step.started_mono_ns - begun) / 1e9, step.duration_ms / 1000) for step in steps
-    ]
-
-
-def _end(bars: Sequence[_Bar]) -> float:
-    return max(bar.first + bar.seconds for bar in bars)
+def _started(history: History, phase: Phase) -> list[StepHistory]:
+    # In the order of the journal, which is the plan's: a step that was tried again keeps its place.
+    steps = history.steps.values()
+    return [step for step in steps if step.phase == phase and step.started_mono_ns]
 
 
 def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axes]:
@@ -110,28 +91,24 @@ def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axe
     figure = Figure(figsize=(11, height), facecolor=theme.paper)
     axes = figure.add_axes((0.24, 0.5 / height, 0.66, 0.32 * rows / height))
     bare_axes(axes, theme)
-    axes.grid(axis="y", visible=False)
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     return figure, axes
 
 
-def _draw_bars(axes: Axes, bars: Sequence[_Bar], theme: Theme, *, span: float) -> None:
-    for row, bar in enumerate(bars):
-        length = max(bar.seconds, _SHORTEST * span)
-        axes.barh(row, length, left=bar.first, height=0.56, **_look(bar.step.status, theme))
-        axes.annotate(
-            f"{bar.seconds:.1f} s  {mark(bar.step.status.value)}",
-            (bar.first + length, row),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=theme.ink,
-            annotation_clip=False,
-        )
-    axes.set_yticks(range(len(bars)), [bar.step.name for bar in bars])
-    axes.tick_params(axis="y", colors=theme.ink, labelsize=9, length=0)
-    axes.set_ylim(len(bars) - 0.4, -0.6)
+def _draw_bars(
+    axes: Axes, steps: Sequence[StepHistory], theme: Theme, *, zero: int, shaded: float = 0.0
+) -> None:
+    """A bar a step, from ``zero`` on, on an axis that has room for all and what is ``shaded``."""
+    firsts = [(step.started_mono_ns - zero) / 1e9 for step in steps]
+    seconds = [step.duration_ms / 1000 for step in steps]
+    span = max(*map(sum, zip(firsts, seconds, strict=True)), shaded)
+    for row, (step, first, took) in enumerate(zip(steps, firsts, seconds, strict=True)):
+        length = max(took, _SHORTEST * span)
+        axes.barh(row, length, left=first, height=0.56, **_look(step.status, theme))
+        text = f"{took:.1f} s  {mark(step.status)}"
+        look = {"va": "center", "fontsize": 8, "color": theme.ink}
+        label(axes, text, (first + length, row), shift=(5, 0), **look)
+    name_rows(axes, [step.name for step in steps], theme, labelsize=9)
     axes.set_xlim(0, span * 1.02 or 1.0)
 
 
@@ -144,54 +121,41 @@ def _look(status: StepStatus, theme: Theme) -> dict[str, Any]:
 
 def _draw_budget(axes: Axes, spent: float, budget: float, theme: Theme) -> None:
     axes.set_facecolor(theme.shade)
-    colour = theme.good if spent <= budget else theme.bad
-    axes.barh(0, spent, color=colour, height=1)
+    axes.barh(0, spent, color=theme.good if spent <= budget else theme.bad, height=1)
     axes.axvline(budget, color=theme.limit, linestyle=(0, (6, 3)), linewidth=1.4)
-    axes.annotate(
-        f"budget {budget:g} s",
-        (budget, 0.5),
-        xytext=(0, 2),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=theme.limit,
-        annotation_clip=False,
-    )
+    look = {"ha": "right", "fontsize": 8, "color": theme.limit}
+    label(axes, f"budget {budget:g} s", (budget, 0.5), shift=(0, 2), **look)
     axes.set_xlim(0, max(spent, budget) * 1.001)
     axes.set_ylim(-0.5, 0.5)
     axes.set_yticks([0], ["spent"])
     axes.tick_params(colors=theme.ink, labelsize=9, length=0)
     axes.set_xticks([])
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
-def _downtime_span(history: History, *, zero: int) -> float | None:
+def _downtime_span(history: History) -> float | None:
     """Seconds from the first stop until a runner traded again; None while none does."""
-    for record in history.records:
-        starts = ("start_new_strategy_runner", "start_previous_strategy_runner")
-        ended = record.kind == "step_ended" and record.payload["step"] in starts
-        if ended and record.payload["status"] == StepStatus.OK:
-            return (record.mono_ns - zero) / 1e9
+    begun = history.step(_FIRST_STOP).started_mono_ns
+    for record in history.of_kind(StepEnded):
+        if record.payload.step in _TRADES_AGAIN and record.payload.status is StepStatus.OK:
+            return (record.mono_ns - begun) / 1e9
     return None
 
 
 def _downtime(history: History) -> str:
     """How long nobody traded during the switch, and in the whole run where that is more."""
-    begun = history.step("stop_old_strategy_runner").started_mono_ns
-    total = trading_downtime_seconds(history)
-    span = _downtime_span(history, zero=begun)
+    span, total = _downtime_span(history), trading_downtime_seconds(history)
     if span is None:
         return "no runner on a verified session since the old runner's stop (shaded)"
-    told = f"no runner on a verified session for {span:.1f} s (shaded)"
-    return told if total <= span + 0.05 else f"{told}; {total:.1f} s with the rollback"
+    words = f"no runner on a verified session for {span:.1f} s (shaded)"
+    return words if total <= span + 0.05 else f"{words}; {total:.1f} s with the rollback"
 
 
 def _spent(history: History) -> str:
     begun = history.rollback_started
     if begun is None:
         return "no rollback"
-    seconds, budget = rollback_seconds(history), float(begun.payload["budget_seconds"])
+    seconds, budget = rollback_seconds(history), begun.payload.budget_seconds
     if history.closed is None:
         return f"rolling back; budget {budget:g} s from the triggering sample"
     if history.outcome is Outcome.ROLLBACK_FAILED:

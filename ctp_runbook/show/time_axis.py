@@ -7,13 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ctp_runbook.model import State
+from ctp_runbook.model import Generation, Phase, Role, State
+from ctp_runbook.plan.step_table import start_steps
+from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import Point
 
 __all__ = ["Clock", "Span", "clock_of", "runner_started", "spans_of"]
 
+_RUNNER_STARTS = start_steps(Generation.NEW, Role.STRATEGY_RUNNER)
 _BEFORE_SHARE = 0.4  # of the watched length, for what the old engine showed
 
 
@@ -33,7 +36,7 @@ class Clock:
     before: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
 
     def at(self, mono: float) -> float:
-        """Where a moment of the monotonic clock stands on the axis."""
+        """Return where a moment of the monotonic clock stands on the axis."""
         return (mono - self.zero) / self.per_unit
 
 
@@ -54,43 +57,40 @@ def clock_of(
 ) -> Clock:
     """From the old engine's last values, else the new runner's start when that is near, to the end
     of what was watched."""
-    assert history.watch_started is not None
-    zero = history.watch_started.mono_ns / 1e9
-    planned = float(history.watch_started.payload["minutes"]) * 60
-    last = [one.points[-1].mono for one in judged.metrics.values() if len(one.points)]
+    assert history.watch_started is not None  # asked by the caller
+    zero = history.watch_started.mono
+    last = [metric.points[-1].mono for metric in judged.metrics.values() if len(metric.points)]
     watched = max(last, default=zero) - zero
-    ended = history.watch_ended
-    stopped = ended is not None and ended.payload.get("stopped_early")
-    length = max(watched * 1.1, 5.0) if stopped else max(planned, watched)
+    length = max(history.watch_started.payload.minutes * 60, watched)
+    # Of a watch that was cut short nothing more will come, and room for it would say otherwise.
+    if history.watch_ended is not None and history.watch_ended.payload.stopped_early:
+        length = max(watched * 1.1, 5.0)
+    # A start long before a short watch would leave most of the axis empty: it is not shown then.
     lead = zero - runner_started(history)
     first = zero - lead * 1.1 if 0 < lead <= 0.15 * length else zero - 0.01 * length
     unit, per_unit = ("s", 1.0) if length <= 240 else ("min", 60.0)
     stopped = _old_stopped(history)
-    known = [p.mono for points in (before or {}).values() for p in points if p.value is not None]
-    if stopped is None or not known:
+    old = [p.mono for points in (before or {}).values() for p in points if p.value is not None]
+    if stopped is None or not old:
         return Clock(zero, first, zero + length, unit, per_unit)
-    first = max(min(known), stopped - _BEFORE_SHARE * length) - 0.01 * length
+    first = max(min(old), stopped - _BEFORE_SHARE * length) - 0.01 * length
     return Clock(zero, first, zero + length, unit, per_unit, stopped, before or {})
 
 
 def _old_stopped(history: History) -> float | None:
     """When the first step of the switch began; None when it never did."""
-    for record in history.records:
-        if record.kind == "step_started" and record.payload["phase"] == "switch":
-            return record.mono_ns / 1e9
-    return None
+    started = history.of_kind(kinds.StepStarted)
+    return next((step.mono for step in started if step.payload.phase is Phase.SWITCH), None)
 
 
 def runner_started(history: History) -> float:
-    """When the new runner's start step ended; infinitely late when it never did."""
-    for record in history.records:
-        if record.kind == "step_ended" and record.payload["step"] == "start_new_strategy_runner":
-            return record.mono_ns / 1e9
-    return math.inf
+    """Return when the new runner's start step ended; infinitely late when it never did."""
+    ended = history.of_kind(kinds.StepEnded)
+    return next((step.mono for step in ended if step.payload.step in _RUNNER_STARTS), math.inf)
 
 
 def spans_of(history: History, clock: Clock) -> Iterator[Span]:
-    """Holds and gaps, as the journal has them."""
+    """Yield holds and gaps, as the journal has them."""
     held: float | None = None
     for entry in history.transitions:
         moment = entry.mono_ns / 1e9
@@ -101,13 +101,10 @@ def spans_of(history: History, clock: Clock) -> Iterator[Span]:
             held = None
     if held is not None:
         yield Span("hold", held, clock.last)
-    for record in history.records:
-        if record.kind == "watch_gap":
-            length = (
-                datetime.fromisoformat(record.payload["to_utc"])
-                - datetime.fromisoformat(record.payload["from_utc"])
-            ).total_seconds()
-            last = record.mono_ns / 1e9
-            yield Span("gap", last - length, last)
-        elif record.kind == "watch_disturbed" and record.payload["what"] == "paused":
-            yield Span("gap", record.payload["from_mono"], record.payload["to_mono"])
+    for record in history.of_kind(kinds.WatchGap):
+        gap = record.payload
+        length = datetime.fromisoformat(gap.to_utc) - datetime.fromisoformat(gap.from_utc)
+        yield Span("gap", record.mono - length.total_seconds(), record.mono)
+    for pause in history.of_kind(kinds.WatchDisturbed):
+        if pause.payload.what == "paused":
+            yield Span("gap", pause.payload.from_mono, pause.payload.to_mono)

@@ -5,15 +5,25 @@ but for reading evidence.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_high
 from typing import Any
 
 from ctp_runbook.plan.gate_table import PARTS, Gate, gates_in
 from ctp_runbook.record.result_env import ResultEnv, parse_env
 from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["Flight", "Station", "Topology", "drift_rows", "gate_topology", "sli_topology"]
+__all__ = [
+    "Flight",
+    "Station",
+    "Topology",
+    "drift_rows",
+    "gate_topology",
+    "sli_topology",
+    "speaker_of",
+]
 
 _CANARY_FILE = "ctp_canary.json"
 _SLIS: Mapping[str, tuple[str, str]] = {
@@ -73,59 +83,50 @@ class Topology:
     @property
     def bad(self) -> tuple[Station, ...]:
         """Parts with something wrong."""
-        return tuple(one for one in self.stations if one.problem)
+        return tuple(station for station in self.stations if station.problem)
 
     @property
     def sentence(self) -> str:
         """What the picture says, in words."""
-        if self.bad:
-            told = "; ".join(f"{one.title} {one.state}: {one.problem}" for one in self.bad)
-        else:
-            looked = [one.title for one in self.stations if one.state]
-            told = f"as wanted: {', '.join(looked)}"
+        looked = ", ".join(station.title for station in self.stations if station.state)
+        bad = "; ".join(f"{part.title} {part.state}: {part.problem}" for part in self.bad)
+        words = bad or f"as wanted: {looked}"
         if self.canary_problem:
-            return f"{told}; canary FAILED: {self.canary_problem}"
-        hops = ", ".join(f"{name} {self.median(name):.0f} ms" for name in self.hop_names)
-        return f"{told}; canary, median of {len(self.flights)}: {hops}" if hops else told
+            return f"{words}; canary FAILED: {self.canary_problem}"
+        names = dict.fromkeys(name for flight in self.flights for name in flight.hops)
+        hops = ", ".join(f"{name} {self._median(name):.0f} ms" for name in names)
+        return f"{words}; canary, median of {len(self.flights)}: {hops}" if hops else words
 
-    @property
-    def hop_names(self) -> tuple[str, ...]:
-        """The hops that were made, in order."""
-        return tuple(dict.fromkeys(name for one in self.flights for name in one.hops))
-
-    def median(self, hop: str) -> float:
-        """The middle time of a hop, in milliseconds; the upper one of two."""
-        times = sorted(one.hops[hop] for one in self.flights if hop in one.hops)
-        return times[len(times) // 2]
+    def _median(self, hop: str) -> float:
+        return median_high(flight.hops[hop] for flight in self.flights if hop in flight.hops)
 
 
 def gate_topology(run: RunDir) -> Topology | None:
-    """The parts as the evidence of the infra gates has them; None before any gate has ended."""
+    """Return the parts as the evidence of the infra gates has them; None before any has ended."""
     looks = list(_gate_looks(run))
-    if not looks:
-        return None
-    flights, problem = _canary(run)
-    return Topology(_stations(looks), flights, problem)
+    return Topology(_stations(looks), *_canary(run)) if looks else None
 
 
 def sli_topology(report: Mapping[str, Any]) -> Topology:
-    """The parts as a readiness file has them."""
+    """Return the parts as a readiness file has them; what is no part of the host is left out."""
     looks = []
-    for one in report.get("slis", ()):
-        if (known := _SLIS.get(str(one.get("name")))) is None:
-            continue
-        part, label = known
-        good, told = bool(one.get("healthy")), _measured(one)
-        seen = f"{label} {told}".strip()
-        problem = "" if good else f"{seen}, target {_shown(one.get('target'))}"
+    for sli in report.get("slis", ()):
+        part, label = _SLIS.get(str(sli.get("name")), ("", ""))
+        good, seen = bool(sli.get("healthy")), f"{label} {_measured(sli)}".strip()
+        problem = "" if good else f"{seen}, target {_shown(sli.get('target'))}"
         looks.append(_Look(part, "ok" if good else "failed", (seen,), problem))
     return Topology(_stations(looks))
 
 
+def speaker_of(gate: Gate) -> str:
+    """Return the step that a gate's evidence is due with, else the gate's own name."""
+    return gate.step if gate.is_due else gate.name
+
+
 def drift_rows(run: RunDir) -> list[tuple[str, str, str]]:
-    """Gate, step and reason of everything that is not as wanted."""
+    """Return gate, step and reason of everything that is not as wanted."""
     return [
-        (gate.step if gate.is_due else gate.name, name, reason)
+        (speaker_of(gate), name, reason)
         for gate, env in _evidence(run)
         for name, status, reason in _steps_of(env)
         if status in ("failed", "timed_out")
@@ -148,11 +149,10 @@ def _stations(looks: Sequence[_Look]) -> tuple[Station, ...]:
 
 def _station(key: str, looks: Sequence[_Look]) -> Station:
     states = {look.state for look in looks}
-    state = next((one for one in _WORST if one in states), "")
+    worst = next((state for state in _WORST if state in states), "")
     facts = dict.fromkeys(fact for look in looks for fact in look.facts)
-    return Station(
-        key, state, tuple(facts), next((one.problem for one in looks if one.problem), "")
-    )
+    problem = next((look.problem for look in looks if look.problem), "")
+    return Station(key, worst, tuple(facts), problem)
 
 
 def _gate_looks(run: RunDir) -> Iterator[_Look]:
@@ -163,7 +163,9 @@ def _gate_looks(run: RunDir) -> Iterator[_Look]:
             if part in PARTS:
                 bad = status in ("failed", "timed_out")
                 yield _Look(part, status, (), f"{name}: {reason}" if bad else "")
-        yield from _FACTS.get(gate.name, _no_facts)(env)
+        if gate.name in _FACTS:
+            parts = _FACTS[gate.name](env).items()
+            yield from (_Look(part, "ok", facts) for part, facts in parts if facts)
 
 
 def _evidence(run: RunDir) -> Iterator[tuple[Gate, ResultEnv]]:
@@ -180,78 +182,60 @@ def _steps_of(env: ResultEnv) -> Iterator[tuple[str, str, str]]:
 
 
 def _seen(env: ResultEnv, step: str, fact: str) -> str:
-    """What a step observed, blank where it does not say."""
-    key = "".join(c if c.isalnum() else "_" for c in f"{step}_{fact}".upper())
-    while "__" in key:
-        key = key.replace("__", "_")
+    """What a step observed, blank where it does not say; its key is as GateResult writes it."""
+    key = re.sub(r"[^A-Z0-9]+", "_", f"{step}_{fact}".upper()).strip("_")
     return env.text(f"OBSERVED_{key}")
 
 
-def _observed(env: ResultEnv, *parts: tuple[str, str, str]) -> tuple[str, ...]:
-    """``words`` filled with what a step saw, for those that saw it."""
-    return tuple(
-        words.format(value) for step, fact, words in parts if (value := _seen(env, step, fact))
-    )
+def _observed(env: ResultEnv, step: str, **words: str) -> tuple[str, ...]:
+    """What a step saw, each fact in its ``words``; nothing of what it did not see."""
+    seen = ((text, _seen(env, step, fact)) for fact, text in words.items())
+    return tuple(text.format(value) for text, value in seen if value)
 
 
-def _bootstrap_facts(env: ResultEnv) -> Iterator[_Look]:
-    timescale = _observed(
-        env,
-        ("observe_timescale", "version", "version {}"),
-        ("observe_timescale", "wal_level", "wal_level {}"),
-        ("observe_timescale", "partitioned_tables", "{} partitioned tables"),
-    )
-    redis = _observed(
-        env, ("observe_redis", "role", "role {}"), ("observe_redis", "version", "version {}")
-    )
-    front = _observed(
-        env, ("observe_front_td", "tcp", "TD {}"), ("observe_front_md", "tcp", "MD {}")
-    )
-    for part, facts in (("postgres", timescale), ("redis", redis), ("front", front)):
-        if facts:
-            yield _Look(part, "ok", facts)
+def _bootstrap_facts(env: ResultEnv) -> Mapping[str, tuple[str, ...]]:
+    tables = "{} partitioned tables"
+    wal = {"wal_level": "wal_level {}", "partitioned_tables": tables}
+    return {
+        "postgres": _observed(env, "observe_timescale", version="version {}", **wal),
+        "redis": _observed(env, "observe_redis", role="role {}", version="version {}"),
+        "front": _observed(env, "observe_front_td", tcp="TD {}")
+        + _observed(env, "observe_front_md", tcp="MD {}"),
+    }
 
 
-def _kafka_facts(env: ResultEnv) -> Iterator[_Look]:
-    topics = [
-        (name, _seen(env, name, "partitions"))
-        for name, _, _ in _steps_of(env)
-        if _seen(env, name, "partitions")
-    ]
-    if topics:
-        partitions = sum(int(count) for _, count in topics if count.isdecimal())
-        told = (f"{len(topics)} topics", f"{partitions} partitions")
-        created = _observed(env, ("create_topics", "created", "created {}"))
-        yield _Look("kafka", "ok", (*told, *(c for c in created if c != "created none")))
+def _kafka_facts(env: ResultEnv) -> Mapping[str, tuple[str, ...]]:
+    counts = [n for name, _, _ in _steps_of(env) if (n := _seen(env, name, "partitions"))]
+    if not counts:
+        return {}
+    partitions = sum(int(count) for count in counts if count.isdecimal())
+    created = _seen(env, "create_topics", "created")
+    new = (f"created {created}",) if created not in ("", "none") else ()
+    return {"kafka": (f"{len(counts)} topics", f"{partitions} partitions", *new)}
 
 
-def _clickhouse_facts(env: ResultEnv) -> Iterator[_Look]:
-    files = [name for name, status, _ in _steps_of(env) if name[:3].isdecimal()]
-    good = [name for name, status, _ in _steps_of(env) if name[:3].isdecimal() and status == "ok"]
-    facts = _observed(env, ("reach_clickhouse", "version", "version {}"))
-    if files:
-        yield _Look("clickhouse", "ok", (*facts, f"{len(good)} of {len(files)} files as wanted"))
+def _clickhouse_facts(env: ResultEnv) -> Mapping[str, tuple[str, ...]]:
+    # A file of the schema has its number in front; other steps have none.
+    files = [status for name, status, _ in _steps_of(env) if name[:3].isdecimal()]
+    version = _observed(env, "reach_clickhouse", version="version {}")
+    whole = f"{files.count('ok')} of {len(files)} files as wanted"
+    return {"clickhouse": (*version, whole)} if files else {}
 
 
-def _debezium_facts(env: ResultEnv) -> Iterator[_Look]:
+def _debezium_facts(env: ResultEnv) -> Mapping[str, tuple[str, ...]]:
     names = [n.removeprefix("state_") for n, _, _ in _steps_of(env) if n.startswith("state_")]
-    facts, kept = [], []
+    facts = []
     for name in names:
         connector = _seen(env, f"state_{name}", "connector")
         task = _seen(env, f"state_{name}", "task_0") or "none"
         runs = f"task {task}" if connector == "RUNNING" else f"connector {connector}"
         facts += [f"{name.removesuffix('-connector')}: {runs}"] if connector else []
-        kept += [wal] if (wal := _seen(env, f"slot_{name}", "retained_wal_mib")) else []
+    kept = [wal for name in names if (wal := _seen(env, f"slot_{name}", "retained_wal_mib"))]
     facts += [f"slots keep {', '.join(kept)} MiB of WAL"] if kept else []
-    if facts:
-        yield _Look("debezium", "ok", tuple(facts))
+    return {"debezium": tuple(facts)}
 
 
-def _no_facts(env: ResultEnv) -> Iterator[_Look]:
-    """Of most gates the picture shows how their steps went, and what they saw is a table."""
-    return iter(())
-
-
+# Of other gates the picture shows how their steps went, and what they saw is a table.
 _FACTS = {
     "bootstrap": _bootstrap_facts,
     "kafka-topics": _kafka_facts,
@@ -265,16 +249,15 @@ def _canary(run: RunDir) -> tuple[tuple[Flight, ...], str]:
     if not path.is_file():
         return (), ""
     try:
-        told = json.loads(path.read_bytes())
-        flights = tuple(_flight(one) for one in told["flights"])
-        return flights, str(told["problem"])
+        canary = json.loads(path.read_bytes())
+        return tuple(map(_flight, canary["flights"])), str(canary["problem"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return (), f"{_CANARY_FILE} cannot be read: {error}"
 
 
-def _flight(told: Mapping[str, Any]) -> Flight:
-    hops: Iterable[Mapping[str, Any]] = told["hops"]
-    return Flight({str(one["hop"]): float(one["ms"]) for one in hops}, str(told["problem"]))
+def _flight(flight: Mapping[str, Any]) -> Flight:
+    hops = {str(hop["hop"]): float(hop["ms"]) for hop in flight["hops"]}
+    return Flight(hops, str(flight["problem"]))
 
 
 def _measured(sli: Mapping[str, Any]) -> str:

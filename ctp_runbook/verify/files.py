@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from ctp_runbook.errors import ConfigError, JournalError
+import msgspec
+from msgspec import Struct
+
+from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
@@ -15,16 +17,15 @@ from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
-    CUTOVER_RESULT,
-    ROLLBACK_RESULT,
-    cutover_env,
     manifest_bytes,
     read_manifest,
-    rollback_env,
+    result_files,
     unlisted_files,
 )
+from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, header_text
+from ctp_runbook.record.kinds import Count, Finding, StepEnded
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -38,6 +39,10 @@ __all__ = [
 ]
 
 _LAST_GATE = "precheck"
+_READINESS = {
+    "precheck": "ctp_readiness_precheck.json",
+    "post_rollback_validate": "ctp_readiness_rollback.json",
+}
 
 
 def header_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -47,26 +52,38 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
             f"the journal in {run.path} is that of run {history.run_id}: a record moved here "
             "from elsewhere proves nothing"
         )
+    yield from _format_findings(run)
     due = header_text(history.created)
     yield from _same(run, run.run_json, due, "the journal's first record")
-    for name, sha256 in (history.created.get("plan_files") or {}).items():
+    for name, sha256 in history.created.plan_files.items():
         yield from _digested(run, run.plan / name, sha256, "run_created.plan_files")
     yield from _rule_findings(run, history)
     yield from _override_findings(history)
 
 
+def _format_findings(run: RunDir) -> Iterator[str]:
+    try:
+        check_format(
+            msgspec.json.decode(run.run_json.read_bytes(), type=FormatOf).format, "run.json"
+        )
+    except JournalError as error:
+        yield str(error)
+    except (OSError, ValueError):
+        return  # that it is not what the journal says is told beside it
+
+
 def _override_findings(history: History) -> Iterator[str]:
     """What was never measured needed a reason, and each override stands among the findings."""
-    created = history.created
-    told = [r.payload["sentence"] for r in history.records if r.kind == "finding"]
-    for name, reason in created["overrides"].items():
+    created, known = history.created, history.created.measured
+    told = [record.payload.sentence for record in history.of_kind(Finding)]
+    for name, reason in created.overrides.items():
         start = f"OVERRIDE --{name.replace('_', '-')} by "
-        if not any(one.startswith(start) and str(reason) in one for one in told):
+        if not any(sentence.startswith(start) and reason in sentence for sentence in told):
             yield f"run.json overrides {name}, and no finding of the journal says so"
-    if history.is_dry_run or created["rehearsal"] or created.get("parent_run"):
+    # A rollback of another run is not asked how long it will take: it is needed.
+    if created.dry_run or created.rehearsal or created.parent_run or known.is_complete:
         return
-    known = created.measured
-    if not known.is_complete and not str(created["overrides"].get("accept_unmeasured", "")).strip():
+    if not created.overrides.get("accept_unmeasured", "").strip():
         yield (
             f"cutover {known.cutover}, rollback {known.rollback} in a real run without "
             "--accept-unmeasured REASON"
@@ -96,12 +113,7 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def evidence_findings(run: RunDir, history: History) -> Iterator[str]:
     """The result files, byte for byte what the journal gives; the checklist, that of the plan."""
-    sha256 = digest_of(run.journal.read_bytes())
-    derived = {
-        CUTOVER_RESULT: cutover_env(history, journal_sha256=sha256),
-        ROLLBACK_RESULT: rollback_env(history),
-    }
-    for name, due in derived.items():
+    for name, due in result_files(run, history).items():
         yield from _same(run, run.evidence / name, due, "what the journal gives")
     for name in CHECKLISTS:
         source = run.plan / name
@@ -111,14 +123,12 @@ def evidence_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def log_findings(run: RunDir, history: History) -> Iterator[str]:
     """Each step's output, as digested when the step ended."""
-    for record in history.records:
-        if record.kind == "step_ended":
-            given = record.payload
-            where = f"step {given['step']}"
-            if not given["output"] or not given["output_sha256"]:
-                yield f"{where}: its end names no output and digest"
-                continue
-            yield from _digested(run, run.path / given["output"], given["output_sha256"], where)
+    for record in history.of_kind(StepEnded):
+        end, where = record.payload, f"step {record.payload.step}"
+        if end.output and end.output_sha256:
+            yield from _digested(run, run.path / end.output, end.output_sha256, where)
+        else:
+            yield f"{where}: its end names no output and digest"
 
 
 def gate_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -131,31 +141,65 @@ def gate_findings(run: RunDir, history: History) -> Iterator[str]:
     others = [gate for gate in gates_in(run.evidence) if not gate.is_due]
     for gate in (*due, *others):
         if history.step(gate.step or _LAST_GATE).status is StepStatus.OK:
-            yield from judge_gate_evidence(
-                run.evidence / gate.file,
-                gate=gate,
-                real=True,
-                rehearsal=bool(history.created["rehearsal"]),
-            )
+            path = run.evidence / gate.file
+            rehearsal = history.created.rehearsal
+            yield from judge_gate_evidence(path, gate=gate, real=True, rehearsal=rehearsal)
 
 
 def readiness_findings(run: RunDir, history: History) -> Iterator[str]:
     """Readiness files, recomputed: all SLIs there, measured in their step, within target."""
-    files = {
-        "precheck": "ctp_readiness_precheck.json",
-        "post_rollback_validate": "ctp_readiness_rollback.json",
-    }
-    for step, name in files.items():
-        known = history.step(step)
-        if known.status is not StepStatus.OK:
-            continue
-        yield from judge_readiness_file(
-            run.evidence / name,
-            real=True,
-            since=_epoch(known.started_utc),
-            until=_epoch(known.ended_utc),
-            rehearsal=bool(history.created["rehearsal"]),
-        )
+    for name, file in _READINESS.items():
+        step = history.step(name)
+        if step.status is StepStatus.OK:
+            yield from judge_readiness_file(
+                run.evidence / file,
+                real=True,
+                since=_epoch(step.started_utc),
+                until=_epoch(step.ended_utc),
+                rehearsal=history.created.rehearsal,
+            )
+
+
+class _Stamp(Struct, frozen=True):
+    """What this project leaves in a notebook it executes."""
+
+    run_id: str
+    journal_records: Count
+    journal_sha256: str
+
+
+class _NotebookMetadata(Struct, frozen=True):
+    ctp_runbook: _Stamp
+
+
+class _Papermill(Struct, frozen=True):
+    status: str | None = None
+
+
+class _CellMetadata(Struct, frozen=True):
+    papermill: _Papermill | None = None
+
+
+class _Cell(Struct, frozen=True):
+    cell_type: str
+    source: str | list[str] = ""
+    execution_count: int | None = None
+    metadata: _CellMetadata | None = None
+
+    @property
+    def claims_too_much(self) -> bool:
+        """True for code that is marked completed and was never executed."""
+        papermill = self.metadata.papermill if self.metadata else None
+        is_completed = papermill is not None and papermill.status == "completed"
+        is_code = self.cell_type == "code" and bool(self.source)
+        return is_code and is_completed and self.execution_count is None
+
+
+class _Notebook(Struct, frozen=True):
+    """As much of an executed notebook as is asked about."""
+
+    metadata: _NotebookMetadata
+    cells: list[_Cell]
 
 
 def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
@@ -164,71 +208,83 @@ def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
     A notebook may be LOST or NOT RUN in part (its viewer died, the run went on), but no cell is
     marked completed that was not executed.
     """
-    lines = run.journal.read_bytes().split(b"\n")
     for path in sorted(run.notebooks.glob("*.ipynb")):
         name = path.relative_to(run.path).as_posix()
         try:
-            notebook = json.loads(path.read_bytes())
-            stamp = dict(notebook["metadata"]["ctp_runbook"])
-            cells = [dict(cell) for cell in notebook["cells"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            yield f"{name}: not a notebook stamped by this project: {error!r}"
+            notebook = msgspec.json.decode(path.read_bytes(), type=_Notebook)
+        except (OSError, ValueError) as error:
+            yield f"{name}: not a notebook stamped by this project: {error}"
             continue
-        yield from _stamp_findings(name, stamp, lines, run_id=history.run_id)
-        yield from _cell_findings(name, cells)
+        stamp = notebook.metadata.ctp_runbook
+        yield from (f"{name}: {wrong}" for wrong in _stamp_findings(stamp, run, history))
+        for number, cell in enumerate(notebook.cells, start=1):
+            if cell.claims_too_much:
+                yield f"{name}: cell {number} is marked completed and was never executed"
 
 
-def manifest_findings(run: RunDir, history: History) -> Iterator[str]:
-    """Every listed file as it was listed; under a seal, none that is not."""
+def _stamp_findings(stamp: _Stamp, run: RunDir, history: History) -> Iterator[str]:
+    if stamp.run_id != history.run_id:
+        yield f"stamped with run {stamp.run_id}; this is run {history.run_id}"
+    lines, records = run.journal.read_bytes().splitlines(keepends=True), stamp.journal_records
+    if not 0 < records <= len(lines):
+        yield f"stamped at record {records}; the journal has {len(lines)}"
+        return
+    due = digest_of(b"".join(lines[:records]))
+    if stamp.journal_sha256 != due:
+        yield (
+            f"stamped with journal digest {stamp.journal_sha256[:12]}…; at record {records} it was "
+            f"{due[:12]}…"
+        )
+
+
+def manifest_findings(run: RunDir) -> Iterator[str]:
+    """Every listed file as it was listed; under a seal, none that is not.
+
+    Raises EvidenceInvalid when it cannot be read.
+    """
     try:
         data = run.manifest.read_bytes()
         manifest = read_manifest(data)
-        listed = manifest.files
-        files = {name: run.path / name for name in listed}
-        content = {name: path.read_bytes() for name, path in files.items() if path.is_file()}
+        paths = {name: run.path / name for name in manifest.files}
+        content = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     except OSError as error:
-        yield f"manifest.json: cannot be read: {error.strerror}"
-        return
+        raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error
     except (ValueError, JournalError) as error:
-        yield f"manifest.json: not a manifest: {error}"
-        return
-    for name in sorted(set(files) - set(content)):
-        yield f"manifest.json lists {name}, which is not there"
-    for name, found in content.items():
-        due = listed[name]
-        sha256, size = digest_of(found), len(found)
+        raise EvidenceInvalid([f"manifest.json: not a manifest: {error}"]) from error
+    for name, due in manifest.files.items():
+        if name not in content:
+            yield f"manifest.json lists {name}, which is not there"
+            continue
+        sha256, size = digest_of(content[name]), len(content[name])
         if (due.sha256, due.size) != (sha256, size):
             yield (
                 f"{name}: sha256 {sha256[:12]}…, {size} bytes; manifest.json says "
                 f"{due.sha256[:12]}…, {due.size} bytes"
             )
-    if set(files) == set(content) and data != manifest_bytes(
-        run.run_id, content, sealed=manifest.sealed
-    ):
+    written = manifest_bytes(run.run_id, content, sealed=manifest.sealed)
+    if len(content) == len(paths) and data != written:
         yield "manifest.json is not in the form this project writes: it was edited"
     if manifest.sealed:
-        for name in unlisted_files(run, listed):
+        for name in unlisted_files(run, manifest.files):
             yield f"{name}: not listed in the sealed manifest.json"
 
 
 def _same(run: RunDir, path: Path, due: bytes, source: str) -> Iterator[str]:
+    """Where a file first differs from what it is derived from, if it does."""
     name = path.relative_to(run.path).as_posix()
     try:
-        found = path.read_bytes()
+        written = path.read_bytes()
     except OSError as error:
         yield f"{name}: cannot be read: {error.strerror}"
         return
-    if found == due:
-        return
-    for number, (line, line_due) in enumerate(
-        zip(found.split(b"\n"), due.split(b"\n"), strict=False), start=1
-    ):
-        if line != line_due:
-            shown = line.decode(errors="replace")[:120]
-            shown_due = line_due.decode(errors="replace")[:120]
-            yield f"{name}:{number}: {shown!r}; {source} has {shown_due!r}"
+    lines = zip(written.split(b"\n"), due.split(b"\n"), strict=False)
+    for number, pair in enumerate(lines, start=1):
+        if pair[0] != pair[1]:
+            line, line_due = (each.decode(errors="replace")[:120] for each in pair)
+            yield f"{name}:{number}: {line!r}; {source} has {line_due!r}"
             return
-    yield f"{name}: {len(found)} bytes; {source} has {len(due)}"
+    if written != due:
+        yield f"{name}: {len(written)} bytes; {source} has {len(due)}"
 
 
 def _digested(run: RunDir, path: Path, sha256: str, where: str) -> Iterator[str]:
@@ -236,42 +292,14 @@ def _digested(run: RunDir, path: Path, sha256: str, where: str) -> Iterator[str]
         yield f"{where}: {path} lies outside of the run's directory"
         return
     try:
-        found = digest_of(path.read_bytes())
+        digest = digest_of(path.read_bytes())
     except OSError as error:
         yield f"{where}: {path.name} cannot be read: {error.strerror}"
         return
-    if found != sha256:
-        yield f"{where}: {path.name} has sha256 {found[:12]}…; the journal says {sha256[:12]}…"
-
-
-def _stamp_findings(
-    name: str, stamp: Mapping[str, Any], lines: list[bytes], *, run_id: str
-) -> Iterator[str]:
-    if stamp.get("run_id") != run_id:
-        yield f"{name}: stamped with run {stamp.get('run_id')}; this is run {run_id}"
-    records = stamp.get("journal_records")
-    if isinstance(records, bool) or not isinstance(records, int) or not 0 < records < len(lines):
-        yield f"{name}: stamped at record {records!r}; the journal has {len(lines) - 1}"
-        return
-    due = digest_of(b"".join(line + b"\n" for line in lines[:records]))
-    if stamp.get("journal_sha256") != due:
-        yield (
-            f"{name}: stamped with journal digest {str(stamp.get('journal_sha256'))[:12]}…; at "
-            f"record {records} it was {due[:12]}…"
-        )
-
-
-def _cell_findings(name: str, cells: list[dict[str, Any]]) -> Iterator[str]:
-    for number, cell in enumerate(cells, start=1):
-        metadata = cell.get("metadata")
-        papermill = metadata.get("papermill") if isinstance(metadata, dict) else None
-        status = papermill.get("status") if isinstance(papermill, dict) else None
-        is_code = cell.get("cell_type") == "code" and cell.get("source")
-        if is_code and status == "completed" and not isinstance(cell.get("execution_count"), int):
-            yield f"{name}: cell {number} is marked completed and was never executed"
+    if digest != sha256:
+        yield f"{where}: {path.name} has sha256 {digest[:12]}…; the journal says {sha256[:12]}…"
 
 
 def _epoch(utc: str) -> float:
-    from datetime import datetime
-
+    # A step without its start is told elsewhere; since the epoch everything was measured.
     return datetime.fromisoformat(utc).timestamp() if utc else 0.0

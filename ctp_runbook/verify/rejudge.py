@@ -6,11 +6,11 @@ the same rules give the same bytes, here and on another machine's copy.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from ctp_runbook.errors import EvidenceInvalid, RunRefused
 from ctp_runbook.plan.config import WatchRules, load_watch
@@ -23,99 +23,99 @@ from ctp_runbook.watch.measure import more_than
 from ctp_runbook.watch.replay import rejudge
 from ctp_runbook.watch.verdicts import Firing
 
-__all__ = ["Rejudgement", "Ruling", "rejudge_run"]
+__all__ = ["MetricRuling", "Rejudgement", "Ruling", "rejudge_run"]
 
 
-@dataclass(frozen=True)
-class Ruling:
-    """The window judged by one set of rules; ``rules`` says which, in words."""
+class MetricRuling(Struct, frozen=True):
+    """What one metric comes to, and when it was at its worst."""
 
-    rules: str
-    judged: WindowJudgement
-    firing: Firing | None
+    verdict: str
+    sentence: str
+    value: float | None
+    is_over: bool
+    limit: float
+    margin: float | None
+    worst: float | None
+    worst_is_over: bool
+    worst_utc: str | None
+    coverage: float
+    query: str
 
     @property
-    def trigger_sentence(self) -> str:
-        """Which sample made the rollback trigger true, or that none did."""
-        if self.firing is None:
-            return "the rollback trigger never came true"
-        return f"sample {self.firing.sample_seq}: {self.firing.sentence}"
+    def numbers(self) -> str:
+        """Last value, margin and coverage, for a terminal."""
+        last, margin = (
+            "none" if value is None else f"{value + 0.0:.4g}" for value in (self.value, self.margin)
+        )
+        last = more_than(last, is_over=self.is_over)
+        margin = "not known" if self.worst_is_over else margin
+        return f"last value {last}, margin {margin}, coverage {self.coverage:.0%}"
 
-    def data(self) -> dict[str, Any]:
-        """For JSON: nothing in it depends on where or when it is asked."""
-        return {
-            "rules": self.rules,
-            "overall": self.judged.overall.name,
-            "sentence": self.judged.sentence,
-            "trigger": self.trigger_sentence,
-            "trigger_sample": None if self.firing is None else self.firing.sample_seq,
-            "metrics": {name: _metric(one) for name, one in self.judged.metrics.items()},
-        }
+
+class Ruling(Struct, frozen=True):
+    """The window judged by one set of rules; ``rules`` says which, in words.
+
+    ``trigger_sample`` is the sample that made the rollback trigger true, if one did.
+    """
+
+    rules: str
+    overall: str
+    sentence: str
+    trigger: str
+    trigger_sample: int | None
+    metrics: dict[str, MetricRuling]
 
     def lines(self) -> Iterator[str]:
         """The verdicts for a terminal, a metric a line."""
-        yield f"by {self.rules}: {self.judged.overall.name}"
-        for one in self.judged.metrics.values():
-            yield f"  {one.sentence}; {_numbers(one)}"
-        yield f"  {self.trigger_sentence}"
+        yield f"by {self.rules}: {self.overall}"
+        yield from (f"  {metric.sentence}; {metric.numbers}" for metric in self.metrics.values())
+        yield f"  {self.trigger}"
+
+    def changes(self, before: Ruling) -> Iterator[str]:
+        """What is ruled otherwise than ``before``, in sentences."""
+        if before.overall != self.overall:
+            yield f"the window {self.overall} (was {before.overall})"
+        for name, metric in self.metrics.items():
+            was = before.metrics[name].verdict
+            if was != metric.verdict:
+                yield f"{metric.sentence} (was {was})"
+        if before.trigger_sample != self.trigger_sample:
+            yield f"rollback trigger: {self.trigger}"
 
 
-@dataclass(frozen=True)
-class Rejudgement:
-    """A run's window by its own rules and, where asked, by ``other`` ones."""
+class Rejudgement(Struct, frozen=True):
+    """A run's window by its own rules and, where asked, by ``other`` ones.
+
+    Nothing in it depends on where or when it is asked.
+    """
 
     run_id: str
-    minutes: float
-    started_utc: str
+    watch_minutes: float
+    watch_started_utc: str
     samples: int
     samples_sha256: str
     own: Ruling
     other: Ruling | None
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """What the other rules say otherwise, in sentences."""
-        if self.other is None:
-            return ()
-        before, after = self.own.judged, self.other.judged
-        told = [
-            f"{after.metrics[name].sentence} (was {one.verdict.name})"
-            for name, one in before.metrics.items()
-            if one.verdict is not after.metrics[name].verdict
-        ]
-        if before.overall is not after.overall:
-            told.insert(0, f"the window {after.overall.name} (was {before.overall.name})")
-        if _sample(self.own) != _sample(self.other):
-            told.append(f"rollback trigger: {self.other.trigger_sentence}")
-        return tuple(told)
+    changes: tuple[str, ...]
 
     @property
     def text(self) -> str:
         """For a terminal."""
         lines = [
-            f"run {self.run_id}: watch of {self.minutes:g} min from {self.started_utc}, "
-            f"{self.samples} samples, sha256 {self.samples_sha256}",
+            f"run {self.run_id}: watch of {self.watch_minutes:g} min from "
+            f"{self.watch_started_utc}, {self.samples} samples, sha256 {self.samples_sha256}",
             *self.own.lines(),
         ]
         if self.other is not None:
             lines += self.other.lines()
-            lines += [f"would have changed: {one}" for one in self.changes or ("nothing",)]
+            lines += [f"would have changed: {change}" for change in self.changes or ("nothing",)]
         return "\n".join(lines) + "\n"
 
     @property
     def json(self) -> bytes:
         """The same for a program, keys in order."""
-        told = {
-            "run_id": self.run_id,
-            "watch_minutes": self.minutes,
-            "watch_started_utc": self.started_utc,
-            "samples": self.samples,
-            "samples_sha256": self.samples_sha256,
-            "own": self.own.data(),
-            "other": self.other.data() if self.other else None,
-            "changes": list(self.changes),
-        }
-        return (json.dumps(told, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+        data = msgspec.json.encode(self, order="sorted")
+        return msgspec.json.format(data, indent=2) + b"\n"
 
 
 def rejudge_run(run: RunDir, *, watch: Path | None = None) -> Rejudgement:
@@ -139,27 +139,29 @@ def rejudge_run(run: RunDir, *, watch: Path | None = None) -> Rejudgement:
     wrong = (*sample_findings(run, history), *verdict_findings(run, history))
     if wrong:
         raise EvidenceInvalid(wrong)
-    own = Ruling("the run's own rules", *rejudge(run, history))
+    own = _ruling("the run's own rules", rejudge(run, history))
+    other = _by_others(run, history, watch) if watch else None
     return Rejudgement(
         run_id=history.run_id,
-        minutes=float(started.payload["minutes"]),
-        started_utc=utc_text(started.wall.timestamp()),
-        samples=int(ended.payload["samples"]),
-        samples_sha256=str(ended.payload["samples_sha256"]),
+        watch_minutes=started.payload.minutes,
+        watch_started_utc=utc_text(started.wall.timestamp()),
+        samples=ended.payload.samples,
+        samples_sha256=ended.payload.samples_sha256,
         own=own,
-        other=_by_others(run, history, watch) if watch else None,
+        other=other,
+        changes=tuple(other.changes(own)) if other else (),
     )
 
 
 def _by_others(run: RunDir, history: History, watch: Path) -> Ruling:
     rules = load_watch(watch)
     _refuse_missing(history, rules, watch)
-    told = f"{watch.name} ({digest_of(watch.read_bytes())[:12]}…)"
-    return Ruling(told, *rejudge(run, history, rules=rules))
+    words = f"{watch.name} ({digest_of(watch.read_bytes())[:12]}…)"
+    return _ruling(words, rejudge(run, history, rules=rules))
 
 
 def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
-    lacking = [key for key in history.plan["monitor_keys"] if key not in rules.metrics]
+    lacking = [key for key in history.plan.monitor_keys if key not in rules.metrics]
     if lacking:
         raise RunRefused(
             f"{watch} has no [metrics.{lacking[0]}]; the run watched {', '.join(lacking)} as well: "
@@ -167,21 +169,22 @@ def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
         )
 
 
-def _metric(one: MetricJudgement) -> dict[str, Any]:
-    fields = ("sentence", "value", "is_over", "limit", "margin", "worst", "worst_is_over")
-    worst_utc = None if one.worst_wall is None else utc_text(one.worst_wall)
-    told = {name: getattr(one, name) for name in (*fields, "coverage", "query")}
-    return {"verdict": one.verdict.name, "worst_utc": worst_utc, **told}
-
-
-def _sample(ruling: Ruling) -> int | None:
-    return None if ruling.firing is None else ruling.firing.sample_seq
-
-
-def _numbers(one: MetricJudgement) -> str:
-    last, margin = (
-        "none" if value is None else f"{value + 0.0:.4g}" for value in (one.value, one.margin)
+def _ruling(rules: str, judged: tuple[WindowJudgement, Firing | None]) -> Ruling:
+    window, firing = judged
+    return Ruling(
+        rules=rules,
+        overall=window.overall.name,
+        sentence=window.sentence,
+        trigger=f"sample {firing.sample_seq}: {firing.sentence}"
+        if firing
+        else "the rollback trigger never came true",
+        trigger_sample=firing.sample_seq if firing else None,
+        metrics={name: _metric(metric) for name, metric in window.metrics.items()},
     )
-    last = more_than(last, is_over=one.is_over)
-    margin = "not known" if one.worst_is_over else margin
-    return f"last value {last}, margin {margin}, coverage {one.coverage:.0%}"
+
+
+def _metric(metric: MetricJudgement) -> MetricRuling:
+    facts = {name: getattr(metric, name, None) for name in MetricRuling.__struct_fields__}
+    worst_utc = None if metric.worst_wall is None else utc_text(metric.worst_wall)
+    own = {"verdict": metric.verdict.name, "worst_utc": worst_utc}
+    return msgspec.convert(facts | own, MetricRuling)

@@ -53,6 +53,16 @@ class VerificationReport:
 
 
 def checked(name: str, passed: str, findings: Iterable[str]) -> Check:
-    """A check that is ok when there are no findings, and says ``passed`` then."""
-    found = [" ".join(one.splitlines()) for one in findings]
-    return Check(name, not found, "\n".join(found) or passed)
+    """A check that is ok when there are no findings, and says ``passed`` then.
+
+    One that cannot go on raises EvidenceInvalid: what it found before that counts as well.
+    """
+    lines: list[str] = []
+    try:
+        for finding in findings:
+            lines.append(finding)
+    except EvidenceInvalid as error:
+        lines += error.findings
+    # A finding may quote a forged file: whatever stands there, it stays one line.
+    said = "\n".join(" ".join(line.splitlines()) for line in lines)
+    return Check(name, not lines, said or passed)

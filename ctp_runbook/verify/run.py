@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+
+from msgspec import structs
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.model import Outcome, Phase, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.model import Generation, Outcome, Phase, Role, StepKind, StepStatus
+from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
+from ctp_runbook.record.kinds import RollbackStarted, RunCreated
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.verify.files import (
-    evidence_findings,
-    gate_findings,
-    header_findings,
-    log_findings,
-    manifest_findings,
-    notebook_findings,
-    readiness_findings,
-)
-from ctp_runbook.verify.journal import clock_findings, plan_findings, sequence_findings
-from ctp_runbook.verify.pair import MAX_ROLLBACK_SECONDS, judge_pair
+from ctp_runbook.verify import files, journal, undo_completed, watch
 from ctp_runbook.verify.report import Check, VerificationReport, checked
-from ctp_runbook.verify.undo_completed import parent_findings
-from ctp_runbook.verify.watch import (
-    baseline_findings,
-    sample_findings,
-    verdict_findings,
-    window_findings,
-)
 
-__all__ = ["verify_pair", "verify_run"]
+__all__ = ["verify_run"]
 
+# Who trades when a run has ended so, and who must be gone.
 _TRADES = {
-    Outcome.COMPLETED: ("new", "old"),
-    Outcome.ROLLED_BACK_IN_BUDGET: ("old", "new"),
+    Outcome.COMPLETED: (Generation.NEW, Generation.OLD),
+    Outcome.ROLLED_BACK_IN_BUDGET: (Generation.OLD, Generation.NEW),
 }
-
-
-@dataclass(frozen=True)
-class _Case:
-    """One run under verification, and what is asked of it."""
-
-    run: RunDir
-    journal: JournalFile
-    history: History
-    allow_cutover_rollback: bool
-    max_rollback_seconds: float | None
-
-    @property
-    def rollback_limit(self) -> float:
-        """The plan's budget, or the lower one asked for."""
-        planned = float(self.history.plan["max_rollback_seconds"])
-        asked = self.max_rollback_seconds
-        return planned if asked is None else min(planned, asked)
 
 
 def verify_run(
@@ -73,80 +39,107 @@ def verify_run(
     """
     subject = f"run {run.run_id}"
     try:
-        journal = read_journal(run.journal)
-    except (JournalError, TypeError) as error:
-        # A value of another type where the chain is read: no record of ours.
-        return VerificationReport(subject, (Check("journal", False, f"{run.journal}: {error}"),))
-    form = checked("journal", "the chain holds, every record is in form", _form(run, journal))
+        written = read_journal(run.journal)
+    except JournalError as error:
+        return VerificationReport(subject, (Check("journal", False, str(error)),))
+    form = checked("journal", "the chain holds, every record is in form", _form(run, written))
     if not form.ok:
         return VerificationReport(subject, (form,))
-    case = _Case(
-        run=run,
-        journal=journal,
-        history=History.of(journal.records),
-        allow_cutover_rollback=allow_cutover_rollback,
-        max_rollback_seconds=max_rollback_seconds,
-    )
-    due = _CHECKS if require_manifest else _CHECKS[:-1]
-    checks = (checked(name, passed, find(case)) for name, passed, find in due)
+    history = History.of(written.records)
+    budget = history.plan.max_rollback_seconds
+    limit = budget if max_rollback_seconds is None else min(budget, max_rollback_seconds)
+    due = _checks(run, history, may_be_rolled_back=allow_cutover_rollback, limit=limit)
+    checks = [checked(*check) for check in (due if require_manifest else due[:-1])]
     return VerificationReport(subject, (form, *checks))
 
 
-def verify_pair(
-    cutover: Path,
-    rollback: Path,
-    *,
-    allow_cutover_rollback: bool = False,
-    max_rollback_seconds: float | None = None,
-) -> VerificationReport:
-    """Check two bare result files against CONTRACT §3 and each other: the contract only.
-
-    Without ``max_rollback_seconds`` the limit is that of RUNBOOK §8.
-    """
-    limit = MAX_ROLLBACK_SECONDS if max_rollback_seconds is None else max_rollback_seconds
-    return judge_pair(
-        cutover,
-        rollback,
-        allow_cutover_rollback=allow_cutover_rollback,
-        max_rollback_seconds=limit,
+def _checks(
+    run: RunDir, history: History, *, may_be_rolled_back: bool, limit: float
+) -> tuple[tuple[str, str, Iterable[str]], ...]:
+    """Name every check, what is said where it finds nothing, and its findings, none asked yet."""
+    both = run, history
+    return (
+        ("header", "run.json and the plan are the journal's own", files.header_findings(*both)),
+        (
+            "parent",
+            "a rollback of another run undoes that very run",
+            undo_completed.parent_findings(*both),
+        ),
+        ("outcome", "a real run that ended as allowed", _outcome(history, may_be_rolled_back)),
+        ("plan", "all steps of the runbook, in order", journal.plan_findings(history)),
+        ("clocks", "wall and monotonic clock agree", journal.clock_findings(history.records)),
+        ("acts", "every act in its place, with its end", journal.sequence_findings(history)),
+        ("steps", "every step ended as the outcome demands", _steps(history)),
+        ("window", "the watch lasted as long as asked", watch.window_findings(history)),
+        (
+            "samples",
+            "every sample is whole and was taken in the window",
+            watch.sample_findings(*both),
+        ),
+        (
+            "baseline",
+            "the old engine's samples are whole and of before the switch",
+            watch.baseline_findings(*both),
+        ),
+        (
+            "verdict",
+            "judged and compared again, the samples say the same",
+            watch.verdict_findings(*both),
+        ),
+        ("rollback", "the rollback had its reason and kept its budget", _rollback(history, limit)),
+        (
+            "evidence",
+            "derived again, the evidence is the same bytes",
+            files.evidence_findings(*both),
+        ),
+        ("logs", "every step's output is the one digested", files.log_findings(*both)),
+        ("gates", "the infra gates left their evidence", files.gate_findings(*both)),
+        (
+            "readiness",
+            "every SLI measured, in time, within its target",
+            files.readiness_findings(*both),
+        ),
+        (
+            "notebooks",
+            "executed notebooks carry this run's digest",
+            files.notebook_findings(*both),
+        ),
+        # The last: notebook 07 leaves it out.
+        ("manifest", "every file as listed in manifest.json", files.manifest_findings(run)),
     )
 
 
-def _form(run: RunDir, journal: JournalFile) -> Iterator[str]:
-    if not journal.records:
+def _form(run: RunDir, written: JournalFile) -> Iterator[str]:
+    if not written.records:
         yield f"{run.journal}: no record in it"
-    elif journal.records[0].kind != "run_created":
-        yield f"{run.journal}:1: {journal.records[0].kind}; a journal begins with run_created"
-    if journal.torn:
+    elif not isinstance(written.records[0].payload, RunCreated):
+        yield f"{run.journal}:1: {written.records[0].kind}; a journal begins with run_created"
+    if written.torn:
         yield f"{run.journal}: its last line is torn; the run that wrote it is not over"
 
 
-def _outcome(case: _Case) -> Iterator[str]:
+def _outcome(history: History, may_be_rolled_back: bool) -> Iterator[str]:
     """Exactly the outcome that was allowed, of a real run."""
-    history, outcome = case.history, case.history.outcome
+    outcome = history.outcome
     if history.is_dry_run:
         yield (
             "this is a dry run: it proves that nothing stood in the way, not that anything was "
             "done; it never verifies as a real one (run with --execute)"
         )
-    if outcome is None:
+    if history.closed is None:
         yield "the run is not over: its journal is not closed"
-    elif outcome is Outcome.ROLLED_BACK_IN_BUDGET and not case.allow_cutover_rollback:
+    elif outcome is Outcome.ROLLED_BACK_IN_BUDGET and not may_be_rolled_back:
         yield (
             "the run was rolled back in budget; expected COMPLETED (a drill that is to roll back "
             "verifies with --allow-cutover-rollback)"
         )
-    elif outcome not in (Outcome.COMPLETED, Outcome.ROLLED_BACK_IN_BUDGET, Outcome.DRY_RUN_OK):
-        yield f"the run ended {outcome.value}: {_closing(history)}"
+    elif outcome not in (*_TRADES, Outcome.DRY_RUN_OK):
+        closed = history.closed.payload
+        yield f"the run ended {closed.outcome.value}: {closed.sentence}"
 
 
-def _closing(history: History) -> str:
-    return str(history.closed.payload["sentence"]) if history.closed else ""
-
-
-def _steps(case: _Case) -> Iterator[str]:
+def _steps(history: History) -> Iterator[str]:
     """A completed cutover did all ten steps and nothing else; a rollback restored trading."""
-    history = case.history
     if history.outcome is Outcome.COMPLETED:
         for spec in STEP_TABLE:
             status = history.step(spec.name).status
@@ -161,47 +154,43 @@ def _steps(case: _Case) -> Iterator[str]:
 
 
 def _rollback_steps(history: History) -> Iterator[str]:
-    """Starts and validation must have worked; a stop may have failed and been made good."""
     for spec in STEP_TABLE:
-        if spec.phase is not Phase.ROLLBACK:
-            continue
         status = history.step(spec.name).status
-        allowed = {StepStatus.OK, StepStatus.SKIPPED}
+        allowed = {StepStatus.OK}
+        # What validates must have been done; what restores may have had nothing to do.
+        if spec.kind is not StepKind.CHECK:
+            allowed.add(StepStatus.SKIPPED)
+        # A stop that failed may have been made good: the member was ended by signal, and proved gone.
         if spec.kind is StepKind.STOP:
             allowed |= {StepStatus.FAILED, StepStatus.TIMED_OUT}
-        if spec.name == "post_rollback_validate":
-            allowed = {StepStatus.OK}
-        if status not in allowed:
+        if spec.phase is Phase.ROLLBACK and status not in allowed:
             yield f"step {spec.name} is {status.value} in a run rolled back in budget"
 
 
 def _running(history: History) -> Iterator[str]:
     """What ran at the end: the generation that should, and no part of the other."""
-    if history.closed is None or history.outcome not in _TRADES:
+    if history.closed is None or history.closed.payload.outcome not in _TRADES:
         return
-    alive, gone = _TRADES[history.outcome]
-    running = history.closed.payload["running"]
-    for role in ("core_engine", "strategy_runner"):
+    alive, gone = _TRADES[history.closed.payload.outcome]
+    for role in Role:
         for generation, due in ((alive, "alive"), (gone, "gone")):
-            found = running.get(f"{generation}_{role}", "not looked at")
-            if found != due:
-                yield f"at the end {generation}_{role} was {found}; expected {due}"
+            member = f"{generation}_{role}"
+            seen = history.closed.payload.running.get(member, "not looked at")
+            if seen != due:
+                yield f"at the end {member} was {seen}; expected {due}"
 
 
 def _identities(history: History) -> Iterator[str]:
-    """Who was started was written down."""
+    """Who was started was written down: without it nobody could be proved gone later."""
     for spec in STEP_TABLE:
-        if spec.kind is not StepKind.START or spec.acts_on is None:
-            continue
-        member = f"{spec.acts_on[0]}_{spec.acts_on[1]}"
-        started = history.step(spec.name).status is StepStatus.OK
-        if started and member not in history.identities:
-            yield f"step {spec.name} is ok, and no identity of {member} is in the journal"
+        if spec.kind is StepKind.START and spec.acts_on:
+            member = "_".join(spec.acts_on)
+            if history.step(spec.name).status is StepStatus.OK and member not in history.pins:
+                yield f"step {spec.name} is ok, and no identity of {member} is in the journal"
 
 
-def _rollback(case: _Case) -> Iterator[str]:
+def _rollback(history: History, limit: float) -> Iterator[str]:
     """Why it was rolled back, and whether trading was restored in time; nothing if it was not."""
-    history = case.history
     begun, trigger = history.rollback_started, history.trigger
     if history.outcome is Outcome.COMPLETED and (begun or trigger):
         yield "a run that is COMPLETED has a trigger or a rollback in its journal"
@@ -210,68 +199,32 @@ def _rollback(case: _Case) -> Iterator[str]:
     if trigger is None:
         yield "a rollback began without a trigger in the journal"
         return
-    if begun.payload["started_utc"] != trigger.payload["sample_utc"]:
-        yield (
-            f"the rollback counts from {begun.payload['started_utc']}; its trigger is from "
-            f"{trigger.payload['sample_utc']}"
-        )
-    if begun.payload["started_mono_ns"] != trigger.payload["sample_mono_ns"]:
-        yield "the rollback counts from another monotonic instant than that of its trigger"
-    if begun.payload["budget_seconds"] != history.plan["max_rollback_seconds"]:
-        yield (
-            f"the rollback had {begun.payload['budget_seconds']} s; MAX_ROLLBACK_SECONDS is "
-            f"{history.plan['max_rollback_seconds']}"
-        )
-    if begun.payload["shares"] != budget_shares(begun.payload["budget_seconds"]):
-        yield "rollback_started splits the budget over the steps in another way than this version"
-    forced = trigger.payload["cause"] == "forced_drill"
-    if forced and not history.created["force_rollback"]:
+    cause, budget = trigger.payload, history.plan.max_rollback_seconds
+    due = RollbackStarted(
+        budget_seconds=budget,
+        shares=budget_shares(budget),
+        started_utc=cause.sample_utc,
+        started_mono_ns=cause.sample_mono_ns,
+    )
+    for key, said in structs.asdict(begun.payload).items():
+        if said != getattr(due, key):
+            yield (
+                f"rollback_started: {key} is {said}; by the trigger's sample and "
+                f"MAX_ROLLBACK_SECONDS it is {getattr(due, key)}"
+            )
+    if cause.cause == "forced_drill" and not history.created.force_rollback:
         yield "a forced drill in a run that was not started with --force-rollback"
     if history.outcome is Outcome.ROLLED_BACK_IN_BUDGET:
-        yield from _budget(case)
+        yield from _budget(history, limit)
 
 
-def _budget(case: _Case) -> Iterator[str]:
-    seconds, limit = rollback_seconds(case.history), case.rollback_limit
-    begun, closed = case.history.rollback_started, case.history.closed
+def _budget(history: History, limit: float) -> Iterator[str]:
+    begun, closed = history.rollback_started, history.closed
+    seconds = rollback_seconds(history)
     if not 0 <= seconds <= limit:
         yield f"the rollback took {seconds:.3f} s; at most {limit:g} s are allowed"
-    if begun is None or closed is None or begun.boot_id != closed.boot_id:
-        return
-    behind = (begun.mono_ns - begun.payload["started_mono_ns"]) / 1e9
-    if not 0 <= behind <= limit:
-        yield f"the rollback began {behind:.1f} s after the sample that triggered it"
-
-
-def _with(find: Callable[[History], Iterable[str]]) -> Callable[[_Case], Iterable[str]]:
-    return lambda case: find(case.history)
-
-
-def _in(find: Callable[[RunDir, History], Iterable[str]]) -> Callable[[_Case], Iterable[str]]:
-    return lambda case: find(case.run, case.history)
-
-
-_CHECKS: tuple[tuple[str, str, Callable[[_Case], Iterable[str]]], ...] = (
-    ("header", "run.json and the plan are the journal's own", _in(header_findings)),
-    ("parent", "a rollback of another run undoes that very run", _in(parent_findings)),
-    ("outcome", "a real run that ended as allowed", _outcome),
-    ("plan", "all steps of the runbook, in order", lambda c: plan_findings(c.journal.records)),
-    ("clocks", "wall and monotonic clock agree", lambda c: clock_findings(c.journal.records)),
-    (
-        "acts",
-        "every act in its place, with its end",
-        lambda c: sequence_findings(c.journal.records),
-    ),
-    ("steps", "every step ended as the outcome demands", _steps),
-    ("window", "the watch lasted as long as asked", _with(window_findings)),
-    ("samples", "every sample is whole and was taken in the window", _in(sample_findings)),
-    ("baseline", "compared again, the old engine's samples say the same", _in(baseline_findings)),
-    ("verdict", "judged again, the samples say the same", _in(verdict_findings)),
-    ("rollback", "the rollback had its reason and kept its budget", _rollback),
-    ("evidence", "derived again, the evidence is the same bytes", _in(evidence_findings)),
-    ("logs", "every step's output is the one digested", _in(log_findings)),
-    ("gates", "the infra gates left their evidence", _in(gate_findings)),
-    ("readiness", "every SLI measured, in time, within its target", _in(readiness_findings)),
-    ("notebooks", "executed notebooks carry this run's digest", _in(notebook_findings)),
-    ("manifest", "every file as listed in manifest.json", _in(manifest_findings)),
-)
+    # Across a reboot the monotonic clock of the sample says nothing.
+    if begun and closed and begun.boot_id == closed.boot_id:
+        behind = (begun.mono_ns - begun.payload.started_mono_ns) / 1e9
+        if not 0 <= behind <= limit:
+            yield f"the rollback began {behind:.1f} s after the sample that triggered it"

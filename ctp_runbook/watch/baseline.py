@@ -6,22 +6,21 @@ nothing by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
-from ctp_runbook.plan.config import WatchRules
+from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.record.history import History
 from ctp_runbook.record.kinds import Comparison, ComparisonFacts
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.record.samples import Sample, each_sample
 from ctp_runbook.watch.comparison import block_seconds, compare_metric
-from ctp_runbook.watch.measure import MetricSeries, Point
+from ctp_runbook.watch.measure import MetricSeries, Point, concerns, pages_of
 
 if TYPE_CHECKING:
-    from ctp_runbook.record.sample_blocks import Block
+    from ctp_runbook.record.sample_blocks import Chunk
     from ctp_runbook.watch.readings import Readings
 
 __all__ = ["NOT_COMPARED", "Baseline", "BothEngines", "baseline_points", "read_baseline"]
@@ -30,13 +29,12 @@ __all__ = ["NOT_COMPARED", "Baseline", "BothEngines", "baseline_points", "read_b
 _LEAST_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(Struct, frozen=True):
     """The old engine's samples and what they say; ``compared`` is empty without any."""
 
     sentence: str
-    points: Mapping[str, tuple[Point, ...]] = field(default_factory=dict)
-    compared: Mapping[str, Comparison] = field(default_factory=dict)
+    points: Mapping[str, tuple[Point, ...]] = {}
+    compared: Mapping[str, Comparison] = {}
 
     @property
     def payload(self) -> ComparisonFacts:
@@ -54,46 +52,44 @@ class BothEngines:
     """
 
     def __init__(self, run: RunDir, history: History, rules: WatchRules) -> None:
-        self._rules, self._compared = rules, history.watch_started is not None
-        self._keys = tuple(history.plan.monitor_keys)
+        self._history, self._rules = history, _watched(history, rules)
         self._before = _nearest(run, history)
-        self._ended = history.baseline_ended
         self._old: dict[str, Readings] = {}
         self._new: dict[str, Readings] = {}
         if not _has_engine(self._before) or history.watch_started is None:
             return
+        # Only where there is something to compare: numpy comes with both.
+        from ctp_runbook.record.sample_blocks import chunks_of
         from ctp_runbook.watch.readings import Readings
 
-        begins = history.watch_started.mono_ns / 1e9
-        length = history.plan.monitor_minutes * 60
-        pages = {rule.url for rule in rules.metrics.values() if rule.url}
+        begins = history.watch_started.mono
+        length, pages = history.plan.monitor_minutes * 60, pages_of(self._rules.values())
+        # Both engines are cut into stretches of the same length, or their values were no match.
         lasted = max(0.0, self._before[-1].mono - self._before[0].mono)
-        for key in self._keys:
-            rule = rules.metrics[key]
+        for key, rule in self._rules.items():
             seconds = block_seconds(rule, lasted, length)
             since, until = begins + rule.warm_up_seconds, begins + length
             self._old[key] = Readings(rule, seconds=seconds, pages=pages)
             self._new[key] = Readings(rule, seconds=seconds, since=since, until=until, pages=pages)
-            for sample in self._before:
-                self._old[key].add(sample)
+        for chunk in chunks_of(self._before):
+            _read(chunk, self._old)
 
-    def add(self, item: Sample | Block) -> None:
-        """Take a sample of the watch in, or a block of them."""
-        for readings in self._new.values():
-            readings.add(item)
+    def add(self, chunk: Chunk) -> None:
+        """Take a part of the watch's samples in."""
+        _read(chunk, self._new)
 
     def baseline(self) -> Baseline:
-        """What was taken in so far, compared."""
-        if self._ended is None:
+        """Return what was taken in so far, compared."""
+        if self._history.baseline_ended is None:
             return Baseline("no baseline: the old engine was not sampled")
-        points = {key: _points(self._rules, key, self._before) for key in self._keys}
+        points = _points(self._rules, self._before)
         if not _has_engine(self._before):
-            return Baseline(self._ended.payload.sentence, points)
-        if not self._compared:
+            return Baseline(self._history.baseline_ended.payload.sentence, points)
+        if self._history.watch_started is None:
             return Baseline("no comparison: there was no watch window", points)
         compared = {
-            key: compare_metric(self._rules.metrics[key], self._old[key], self._new[key])
-            for key in self._keys
+            key: compare_metric(rule, self._old[key], self._new[key])
+            for key, rule in self._rules.items()
         }
         return Baseline(_in_short(compared), points, compared)
 
@@ -108,47 +104,59 @@ def read_baseline(run: RunDir, history: History, rules: WatchRules) -> Baseline:
 
     both = BothEngines(run, history, rules)
     for chunk in read_chunks(run.samples):
-        for item in chunk.items:
-            both.add(item[1] if isinstance(item, tuple) else item)
+        both.add(chunk)
     return both.baseline()
-
-
-def _has_engine(samples: list[Sample]) -> bool:
-    return any(sample.ok and sample.source == "engine" for sample in samples)
 
 
 def baseline_points(
     run: RunDir, history: History, rules: WatchRules
 ) -> Mapping[str, tuple[Point, ...]]:
-    """The old engine's points by metric, those nearest to the switch.
+    """Return the old engine's points by metric, those nearest to the switch.
 
     Raises JournalError for unreadable samples.
     """
-    before = _nearest(run, history)
-    return {key: _points(rules, key, before) for key in history.plan.monitor_keys}
+    return _points(_watched(history, rules), _nearest(run, history))
 
 
-def _nearest(run: RunDir, history: History) -> list[Sample]:
+def _read(chunk: Chunk, readings: Mapping[str, Readings]) -> None:
+    for block in chunk.blocks:
+        for metric in readings.values():
+            metric.add(block)
+
+
+def _watched(history: History, rules: WatchRules) -> dict[str, MetricRule]:
+    return {key: rules.metrics[key] for key in history.plan.monitor_keys}
+
+
+def _has_engine(samples: Sequence[Sample]) -> bool:
+    return any(sample.ok and sample.source == "engine" for sample in samples)
+
+
+def _nearest(run: RunDir, history: History) -> Sequence[Sample]:
     if history.baseline_ended is None:
-        return []
+        return ()
     length = max(history.plan.monitor_minutes * 60, _LEAST_SECONDS)
-    since = history.baseline_ended.mono_ns / 1e9 - length
-    return [sample for sample in read_samples(run.baseline) if sample.mono >= since]
+    since = history.baseline_ended.mono - length
+    return [sample for sample in each_sample(run.baseline) if sample.mono >= since]
+
+
+def _points(
+    rules: Mapping[str, MetricRule], before: Sequence[Sample]
+) -> dict[str, tuple[Point, ...]]:
+    pages, points = pages_of(rules.values()), {}
+    for key, rule in rules.items():
+        # As the watch makes them, without a warm-up: this engine is warm.
+        series = MetricSeries(structs.replace(rule, warm_up_seconds=0.0), started_mono=0.0)
+        own = (sample for sample in before if concerns(sample, rule, pages=pages))
+        points[key] = tuple(map(series.add, own))
+    return points
 
 
 def _in_short(compared: Mapping[str, Comparison]) -> str:
-    judged = [one for one in compared.values() if one.median or one.p99]
-    failed = [one.metric for one in compared.values() if one.failed]
-    told = f"{len(judged)} of {len(compared)} metrics compared with the old engine"
-    small = [name for name, one in compared.items() if not (one.median or one.p99)]
-    told += f"; no shift known of: {', '.join(small)}" if small else ""
-    return f"{told}; shifted beyond baseline_max_shift: {', '.join(failed)}" if failed else told
-
-
-def _points(rules: WatchRules, key: str, samples: list[Sample]) -> tuple[Point, ...]:
-    """As the watch makes them, without a warm-up: this engine is warm."""
-    rule = structs.replace(rules.metrics[key], warm_up_seconds=0.0)
-    series = MetricSeries(rule, started_mono=samples[0].mono if samples else 0.0)
-    named = ("", rule.source, rule.name)
-    mine = (s for s in samples if s.source == rule.source)
-    return tuple(series.add(s) for s in mine if s.source == "engine" or s.target in named)
+    small = [name for name, metric in compared.items() if not (metric.median or metric.p99)]
+    failed = [metric.metric for metric in compared.values() if metric.failed]
+    judged = len(compared) - len(small)
+    sentence = f"{judged} of {len(compared)} metrics compared with the old engine"
+    sentence += f"; no shift known of: {', '.join(small)}" if small else ""
+    sentence += f"; shifted beyond baseline_max_shift: {', '.join(failed)}" if failed else ""
+    return sentence

@@ -12,10 +12,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule
@@ -25,6 +24,9 @@ from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import counts_events
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ctp_runbook.watch.readings import Readings
 
 __all__ = ["block_seconds", "compare_metric", "rank_test", "with_comparison"]
@@ -36,59 +38,59 @@ _DRAWS = 1000
 _CONFIDENCE = (0.025, 0.975)
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(Struct, frozen=True):
     """What one stretch of time came to: a value for the ranks (inf: above all buckets), and the
     buckets behind it."""
 
     value: float
-    events: float
-    buckets: Mapping[float, float]
+    events: float = 1.0
+    buckets: Mapping[float, float] = {}
 
 
 def compare_metric(rule: MetricRule, before: Readings, after: Readings) -> Comparison:
     """Compare what both engines showed of one metric; the warm-up is the caller's to leave out."""
     old, new = _blocks(rule, before), _blocks(rule, after)
-    made = Comparison(
+    sizes = Comparison(
         metric=rule.name,
         n_before=len(old),
         n_after=len(new),
-        events_before=sum(block.events for block in old),
-        events_after=sum(block.events for block in new),
+        events_before=sum((block.events for block in old), 0.0),
+        events_after=sum((block.events for block in new), 0.0),
     )
     if not (before.is_of_one_histogram and after.is_of_one_histogram):
-        told = f"not compared: an engine's histogram changed its buckets meanwhile{_unasked(rule)}"
-        return structs.replace(made, sentence=told)
+        why = "not compared: an engine's histogram changed its buckets meanwhile"
+        return structs.replace(sizes, sentence=why + _unasked(rule))
     if min(len(old), len(new)) < _LEAST_BLOCKS:
-        return structs.replace(made, sentence=_too_small(rule, made))
-    made = structs.replace(
-        made,
-        median=_shift(rule, old, new, quantile=0.5),
-        p99=_shift(rule, old, new, quantile=0.99),
-        rank_p=_rank_p(old, new),
+        why = f"too small to judge: {len(old)} blocks before, {len(new)} after; at least "
+        why += f"{_LEAST_BLOCKS} each are needed"
+        return structs.replace(sizes, sentence=why + _unasked(rule))
+    # Only the whole interval beyond the limit is a failure: statistics may add one, never by chance.
+    median, p99 = (_shift(rule, old, new, quantile=quantile) for quantile in _LEAST_FOR)
+    failed = any(_is_beyond(rule, shift) for shift in (median, p99) if shift)
+    figures = structs.replace(
+        sizes, median=median, p99=p99, rank_p=_rank_p(old, new), failed=failed
     )
-    failed = any(_is_beyond(rule, shift) for shift in (made.median, made.p99) if shift)
-    return structs.replace(made, failed=failed, sentence=_sentence(rule, made, failed=failed))
+    return structs.replace(figures, sentence=_sentence(rule, figures))
 
 
 def with_comparison(
     judged: WindowJudgement, compared: Mapping[str, Comparison], *, accepted: bool = False
 ) -> WindowJudgement:
-    """The judgement with the failures that the comparison adds; it takes none away.
+    """Return the judgement with the failures that the comparison adds; it takes none away.
 
     ``accepted``: a person resumed the watch at its end, knowing them.
     """
-    bad = {name for name, one in compared.items() if one.failed and not accepted}
     metrics = dict(judged.metrics)
-    for name, one in judged.metrics.items():
-        if name in bad and one.verdict is Verdict.PASSED:
-            told = f"{name} FAILED: {compared[name].sentence}"
-            metrics[name] = replace(one, verdict=Verdict.FAILED, sentence=told)
-    overall = worst(one.verdict for one in metrics.values())
+    for name, metric in judged.metrics.items():
+        shifted = name in compared and compared[name].failed
+        if shifted and not accepted and metric.verdict is Verdict.PASSED:
+            sentence = f"{name} FAILED: {compared[name].sentence}"
+            metrics[name] = structs.replace(metric, verdict=Verdict.FAILED, sentence=sentence)
+    overall = worst(metric.verdict for metric in metrics.values())
     if overall is judged.overall:
-        return replace(judged, metrics=metrics)
-    told = next(one.sentence for one in metrics.values() if one.verdict is overall)
-    return WindowJudgement(overall=overall, sentence=told, metrics=metrics)
+        return structs.replace(judged, metrics=metrics)
+    sentence = next(metric.sentence for metric in metrics.values() if metric.verdict is overall)
+    return WindowJudgement(overall, sentence, metrics)
 
 
 def _rank_p(old: Sequence[_Block], new: Sequence[_Block]) -> float | None:
@@ -134,24 +136,22 @@ def block_seconds(rule: MetricRule, *spans: float) -> float:
 
 def _blocks(rule: MetricRule, readings: Readings) -> list[_Block]:
     if not counts_events(rule):
-        return [_Block(value, 1.0, {}) for value in readings.furthest]
-    blocks = (_event_block(rule, delta) for delta in readings.increases)
-    return [block for block in blocks if block.events or rule.kind == "counter"]
-
-
-def _event_block(rule: MetricRule, delta: Mapping[float, float]) -> _Block:
-    events = delta[max(delta)]
+        return [_Block(value) for value in readings.furthest]
     if rule.kind == "counter":
-        return _Block(events * rule.scale, events, {})
-    return _Block(_quantile(rule, delta, 0.5), events, delta)
+        return [_Block(count[0.0] * rule.scale, count[0.0]) for count in readings.increases]
+    return [
+        _Block(_quantile(rule, delta, 0.5), delta[math.inf], delta)
+        for delta in readings.increases
+        if delta[math.inf]
+    ]
 
 
 def _quantile(rule: MetricRule, buckets: Mapping[float, float], quantile: float) -> float:
     """In the rule's unit; inf above all buckets, NaN for no event."""
-    found = bucket_quantile(buckets, quantile=quantile)
-    if found is None:
+    within = bucket_quantile(buckets, quantile=quantile)
+    if within is None:
         return math.nan
-    return math.inf if found.is_over else found.value * rule.scale
+    return math.inf if within.is_over else within.value * rule.scale
 
 
 # --- from blocks to figures -------------------------------------------------------
@@ -170,29 +170,33 @@ def _shift(
         return None
     low, high = np.quantile(after[1:] - before[1:], _CONFIDENCE)
     return Shift(
-        before=_rounded(float(before[0])),
-        after=_rounded(float(after[0])),
-        shift=_rounded(float(after[0] - before[0])),
-        low=_rounded(float(low)),
-        high=_rounded(float(high)),
+        before=_rounded(before[0]),
+        after=_rounded(after[0]),
+        shift=_rounded(after[0] - before[0]),
+        low=_rounded(low),
+        high=_rounded(high),
     )
 
 
-def _drawn(rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str) -> Any:
-    """The quantile of the blocks, and behind it that of each bootstrap draw."""
+def _drawn(
+    rule: MetricRule, blocks: Sequence[_Block], quantile: float, side: str
+) -> NDArray[np.float64]:
+    """Return the quantile of the blocks, and behind it that of each bootstrap draw."""
     import numpy as np
 
     n = len(blocks)
     picks = np.random.default_rng(_seed(rule, blocks, side)).integers(0, n, size=(_DRAWS, n))
     picks = np.vstack([np.arange(n), picks])
     if not blocks[0].buckets:
-        return np.quantile(np.array([b.value for b in blocks])[picks], quantile, axis=1)
-    bounds = sorted({bound for block in blocks for bound in block.buckets})
-    counts = np.array([[block.buckets.get(bound, 0.0) for bound in bounds] for block in blocks])
+        values = np.array([block.value for block in blocks])
+        drawn: NDArray[np.float64] = np.quantile(values[picks], quantile, axis=1)
+        return drawn
+    bounds = sorted(blocks[0].buckets)  # those of all: what changed them is not compared
+    counts = np.array([[block.buckets[bound] for bound in bounds] for block in blocks])
     times = np.stack([np.bincount(pick, minlength=n) for pick in picks]).astype(float)
-    drawn = times @ counts  # whole numbers: exact in whatever order they are added
+    sums = (times @ counts).tolist()  # whole numbers: exact in whatever order they are added
     return np.array(
-        [_quantile(rule, dict(zip(bounds, row, strict=True)), quantile) for row in drawn.tolist()]
+        [_quantile(rule, dict(zip(bounds, row, strict=True)), quantile) for row in sums]
     )
 
 
@@ -209,19 +213,12 @@ def _is_beyond(rule: MetricRule, shift: Shift) -> bool:
     return surely > rule.baseline_max_shift
 
 
-# --- in words ---------------------------------------------------------------------
-
-
 def _rounded(value: float) -> float:
     """Seven figures: more is not known, and no processor's last bit gets into a record."""
     return float(f"{value:.7g}") + 0.0
 
 
-def _too_small(rule: MetricRule, made: Comparison) -> str:
-    return (
-        f"too small to judge: {made.n_before} blocks before, {made.n_after} after; "
-        f"at least {_LEAST_BLOCKS} each are needed{_unasked(rule)}"
-    )
+# --- in words ---------------------------------------------------------------------
 
 
 def _unasked(rule: MetricRule) -> str:
@@ -230,27 +227,31 @@ def _unasked(rule: MetricRule) -> str:
     return f"; watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift:g} was not applied"
 
 
-def _sentence(rule: MetricRule, made: Comparison, *, failed: bool) -> str:
-    parts = [_told(rule, name, getattr(made, name), made) for name in ("median", "p99")]
-    if made.median is None and made.p99 is None:
-        return "; ".join(parts) + _unasked(rule)
-    size = f"n {made.n_before} before, {made.n_after} after"
-    rank = "not known" if made.rank_p is None else f"p {made.rank_p:.2g}"
-    told = f"{'; '.join(parts)}; rank test {rank} ({size})"
+def _sentence(rule: MetricRule, figures: Comparison) -> str:
+    shifts = {0.5: ("median", figures.median), 0.99: ("p99", figures.p99)}
+    sentence = "; ".join(
+        f"{name} {_shift_words(rule, shift) if shift else _no_shift(rule, figures, quantile)}"
+        for quantile, (name, shift) in shifts.items()
+    )
+    if figures.median is None and figures.p99 is None:
+        return sentence + _unasked(rule)
+    rank = "not known" if figures.rank_p is None else f"p {figures.rank_p:.2g}"
+    sentence += f"; rank test {rank} (n {figures.n_before} before, {figures.n_after} after)"
     limit = f"watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift or 0:g} {rule.unit}"
-    return f"{told}; surely beyond {limit}" if failed else told
+    return f"{sentence}; surely beyond {limit}" if figures.failed else sentence
 
 
-def _told(rule: MetricRule, name: str, shift: Shift | None, made: Comparison) -> str:
-    if shift is None:
-        histogram = rule.kind == "latency_quantile"
-        old = made.events_before if histogram else made.n_before
-        new = made.events_after if histogram else made.n_after
-        least = _LEAST_FOR[0.5 if name == "median" else 0.99]
-        if min(old, new) >= least:
-            return f"{name} not known: it may lie above the widest bucket of an engine's histogram"
-        return f"{name} too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"
+def _shift_words(rule: MetricRule, shift: Shift) -> str:
     return (
-        f"{name} {shift.before:.3g} → {shift.after:.3g} {rule.unit} "
+        f"{shift.before:.3g} → {shift.after:.3g} {rule.unit} "
         f"({shift.shift:+.3g}, 95 % {shift.low:+.3g} to {shift.high:+.3g})"
     )
+
+
+def _no_shift(rule: MetricRule, figures: Comparison, quantile: float) -> str:
+    least, old, new = _LEAST_FOR[quantile], float(figures.n_before), float(figures.n_after)
+    if rule.kind == "latency_quantile":
+        old, new = figures.events_before, figures.events_after
+    if min(old, new) >= least:
+        return "not known: it may lie above the widest bucket of an engine's histogram"
+    return f"too small to judge: {old:.0f} before, {new:.0f} after, {least} needed"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks
+from ctp_runbook.host.seam import Clock
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plugins import load_named
 from ctp_runbook.plan.sources import KINDS, SOURCES, Source, Surroundings
@@ -16,18 +17,22 @@ __all__ = ["check_source"]
 
 _NOBODY = "127.0.0.1:1"  # nobody listens on the port of tcpmux, and nobody but root may
 _SLACK_SECONDS = 1.5
+_PATH_ALONE: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
 
 
-def check_source(row: Source, *, query: str = "ctp_runbook_conformance") -> tuple[str, ...]:
-    """What is wrong with a source, a sentence each; empty where it conforms.
+def check_source(
+    row: Source, *, query: str = "ctp_runbook_conformance", clock: Clock | None = None
+) -> tuple[str, ...]:
+    """Return what is wrong with a source, a sentence each; empty where it conforms.
 
     Its row is looked at, and then it is asked for ``query`` where nobody answers: that must be a
-    ProbeError, in time. Opens sockets towards port 1 of this host.
+    ProbeError, in time by ``clock`` (this host's where None). Opens sockets towards port 1 of this
+    host.
     """
-    found = [*_row_findings(row)]
-    if row.performer and not found:
-        found += _silence_findings(row, query)
-    return tuple(found)
+    findings = tuple(_row_findings(row))
+    if findings or not row.performer:
+        return findings
+    return tuple(_silence_findings(row, query, clock or Clocks()))
 
 
 def _row_findings(row: Source) -> Iterator[str]:
@@ -71,15 +76,15 @@ def _performer_findings(row: Source) -> Iterator[str]:
         yield f"performer {row.performer} is a {type(performer).__name__}; expected a function"
 
 
-def _silence_findings(row: Source, query: str) -> Iterator[str]:
+def _silence_findings(row: Source, query: str, clock: Clock) -> Iterator[str]:
     """It is made without asking anybody, and a silent source is an error within its time."""
-    rule, around = _rule(row, query), Surroundings(_settings(row), Path.cwd(), _PATH_ALONE)
+    settings = {key: f"http://{_NOBODY}" if key.endswith("_url") else _NOBODY for key in row.needs}
+    rule = _rule(row, query)
     try:
-        measure = row.measure(rule, around)
+        measure = row.measure(rule, Surroundings(settings, Path.cwd(), _PATH_ALONE))
     except Exception as error:  # noqa: BLE001  told to the author, whatever it is
         yield f"it cannot be made before anybody is asked: {type(error).__name__}: {error}"
         return
-    clock = Clocks()
     began = clock.mono()
     try:
         value = measure()
@@ -92,9 +97,6 @@ def _silence_findings(row: Source, query: str) -> Iterator[str]:
     took, due = clock.mono() - began, rule.patience_seconds + _SLACK_SECONDS
     if took > due:
         yield f"where nobody answers it took {took:.1f} s; expected rule.patience_seconds at most"
-
-
-_PATH_ALONE: Mapping[str, str] = {"PATH": "/usr/bin:/bin"}
 
 
 def _rule(row: Source, query: str) -> MetricRule:
@@ -110,7 +112,3 @@ def _rule(row: Source, query: str) -> MetricRule:
         url=f"http://{_NOBODY}/" if row.url == "must" else "",
         labels=dict.fromkeys(row.labels, "conformance"),
     )
-
-
-def _settings(row: Source) -> dict[str, str]:
-    return {key: f"http://{_NOBODY}" if key.endswith("_url") else _NOBODY for key in row.needs}

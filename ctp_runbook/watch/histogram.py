@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 __all__ = ["Buckets", "Grouping", "Quantile", "bucket_quantile", "counts_fault", "group_buckets"]
 
@@ -20,16 +21,14 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _INFINITE = ("+inf", "inf", "+infinity", "infinity")
 
 
-@dataclass(frozen=True, slots=True)
-class Quantile:
+class Quantile(Struct, frozen=True):
     """A quantile; where ``is_over`` it lies above the widest finite bound, which ``value`` is."""
 
     value: float
     is_over: bool
 
 
-@dataclass(frozen=True)
-class Buckets:
+class Buckets(Struct, frozen=True):
     """A histogram's series by bucket bound; ``fault`` says why they have no value, "" for none."""
 
     groups: Grouping = ()
@@ -37,7 +36,7 @@ class Buckets:
 
 
 def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> Quantile | None:
-    """The quantile of cumulative bucket counts ``{upper bound: count}``; None for no events.
+    """Return the quantile of cumulative bucket counts ``{upper bound: count}``; None for no events.
 
     Interpolated within its bucket, as Prometheus' histogram_quantile does. In the open bucket there
     is nothing to interpolate to: all that is known is that the value is more than its lower bound.
@@ -60,42 +59,42 @@ def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> Quant
 
 
 def counts_fault(buckets: Mapping[float, float]) -> str:
-    """Why these counts are none of a histogram's, "" where they are: none is below the one of a
-    narrower bucket, which it holds as well. No numbers: a page broken all day has one reason."""
+    """Return why these counts are none of a histogram's, "" where they are: none is below the count
+    of a narrower bucket, which it holds as well. No numbers: a page broken all day has one reason."""
     below = 0.0
     for bound in sorted(buckets):
         count = buckets[bound]
         if not count >= below:
             than = "a narrower one" if below else "none"
-            return f"bucket {_told(bound)} counts fewer events than {than}"
+            return f"bucket {_name(bound)} counts fewer events than {than}"
         below = count
     return ""
 
 
 def group_buckets(series: Iterable[tuple[int, Mapping[str, str]]]) -> Buckets:
-    """Series of one histogram, each with its place in the page and its labels, by bucket bound.
+    """Group series of one histogram, each with its place in the page and its labels, by bucket
+    bound, the narrowest first.
 
     Series that differ in other labels than ``le`` are added up. That is right only where each has
     the same buckets: else what is between two bounds of one is in no bucket of the other.
     """
-    found: dict[float, list[int]] = {}
+    groups: dict[float, list[int]] = {}
     bounds: dict[tuple[tuple[str, str], ...], set[float]] = {}
     for place, labels in series:
         text = labels.get("le", "")
         if (bound := _bound(text)) is None:
             return Buckets(fault=f'le="{text[:40]}" is no bound of a bucket')
-        own = bounds.setdefault(
-            tuple(sorted((k, v) for k, v in labels.items() if k != "le")), set()
-        )
+        others = tuple(sorted((k, v) for k, v in labels.items() if k != "le"))
+        own = bounds.setdefault(others, set())
         if bound in own:
-            return Buckets(fault=f"bucket {_told(bound)} is there twice")
+            return Buckets(fault=f"bucket {_name(bound)} is there twice")
         own.add(bound)
-        found.setdefault(bound, []).append(place)
+        groups.setdefault(bound, []).append(place)
     if fault := next(filter(None, map(_bounds_fault, bounds.values())), ""):
         return Buckets(fault=fault)
-    if any(own != found.keys() for own in bounds.values()):
+    if any(own != groups.keys() for own in bounds.values()):
         return Buckets(fault="its series have different buckets, which cannot be added up")
-    return Buckets(tuple((bound, tuple(places)) for bound, places in found.items()))
+    return Buckets(tuple((bound, tuple(groups[bound])) for bound in sorted(groups)))
 
 
 def _bounds_fault(bounds: set[float]) -> str:
@@ -105,12 +104,12 @@ def _bounds_fault(bounds: set[float]) -> str:
 
 
 def _bound(text: str) -> float | None:
-    """The bound of a bucket; None for what is none."""
+    """Return the bound of a bucket; None for what is none."""
     if text.lower() in _INFINITE:
         return math.inf
     bound = float(text) if _NUMBER.fullmatch(text) else math.inf
     return bound if math.isfinite(bound) else None
 
 
-def _told(bound: float) -> str:
+def _name(bound: float) -> str:
     return "+Inf" if math.isinf(bound) else f"{bound:g}"

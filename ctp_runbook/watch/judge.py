@@ -7,33 +7,37 @@ measured (``blind``) is told apart from what was measured and is bad.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from ctp_runbook.model import Verdict, worst
-from ctp_runbook.plan.config import WatchRules
+from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point, asked_of, badness, concerns
+from ctp_runbook.watch.measure import Point, asked_of, badness, concerns, pages_of
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 from ctp_runbook.watch.points import Points
 from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 
 if TYPE_CHECKING:
-    from ctp_runbook.record.sample_blocks import Block, Chunk, Row
+    from ctp_runbook.record.sample_blocks import Block, Chunk
 
 __all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement"]
 
+_NOTHING = Point(0.0, 0.0, None, None, "no_data")
 
-@dataclass(frozen=True)
-class MetricJudgement:
+
+class MetricJudgement(Struct, frozen=True):
     """What is known of one metric. ``margin`` is how far the worst value stayed from the limit;
     ``query`` is what was asked, and of whom.
 
     Where ``is_over`` the truth is more than ``value``, where ``worst_is_over`` it is more than
-    ``worst``, and the margin is not known. ``blind``: nothing fresh is known. ``coverage``: share of the window, past the warm-up,
-    that measurements speak for (0..1), each for one interval. Values, limit and margin are in the metric's own unit.
+    ``worst``, and the margin is not known. ``blind``: nothing fresh is known. ``coverage``: share
+    of the window, past the warm-up, that measurements speak for (0..1), each for one interval.
+    Values, limit and margin are in the metric's own unit.
     """
 
     name: str
@@ -53,8 +57,7 @@ class MetricJudgement:
     worst_is_over: bool = False
 
 
-@dataclass(frozen=True)
-class WindowJudgement:
+class WindowJudgement(Struct, frozen=True):
     """What is known of the whole window; ``overall`` is the worst of its metrics."""
 
     overall: Verdict
@@ -72,12 +75,51 @@ class WindowJudgement:
         return tuple(name for name, judged in self.metrics.items() if judged.breaching)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """A condition that holds: since when (mono) by measurements of its metric, and the last one."""
+class _Held(Struct):
+    """A condition of the trigger, and the first and the last measurement that it holds by without
+    a break; None while it does not hold."""
 
-    since: float
-    last: Point
+    condition: Condition
+    rule: MetricRule
+    first: Point | None = None
+    last: Point | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric it is a condition on."""
+        return self.condition.metric
+
+    def is_true_of(self, point: Point) -> bool:
+        """True when the point counts and makes the condition true."""
+        if not point.judged or point.value is None:
+            return False
+        return self.condition.holds(point.value, is_over=point.is_over)
+
+    def note(self, point: Point) -> None:
+        """Take a point of its metric in."""
+        if not self.is_true_of(point):
+            self.first = self.last = None
+            return
+        self.first = self.first if self._is_fresh(point.mono) else point
+        self.last = point
+
+    def is_due(self, mono: float) -> bool:
+        """True once it has held for as long as it says, by what is still fresh."""
+        if self.first is None or self.last is None or not self._is_fresh(mono):
+            return False
+        held_seconds = self.last.mono - self.first.mono
+        return held_seconds >= self.condition.for_seconds - SLACK_SECONDS
+
+    def firing(self, sample: Sample) -> Firing:
+        """Return what there is to say when the trigger fires by it, at ``sample``."""
+        assert self.last is not None  # asked of what is due
+        return firing_of(self.condition, self.last, rule=self.rule, sample=sample)
+
+    def _is_fresh(self, mono: float) -> bool:
+        """True while the measurement that it held by is fresh; silence makes no ``for``."""
+        if self.last is None:
+            return False
+        return mono - self.last.mono <= self.rule.fresh_seconds + SLACK_SECONDS
 
 
 class WindowJudge:
@@ -98,77 +140,39 @@ class WindowJudge:
         keeps_points: bool = True,
     ) -> None:
         self._started, self._ends = started_mono, ends_mono
-        self._trigger = trigger
-        self._held: dict[Condition, _Held] = {}
+        own = {key: rules.metrics[key] for key in keys}
+        self._pages = pages_of(own.values())
         self._watched = {
             key: Watched(rule, started=started_mono, ends=ends_mono, keeps_points=keeps_points)
-            for key in keys
-            for rule in [rules.metrics[key]]
+            for key, rule in own.items()
         }
-        self._pages = frozenset(one.rule.url for one in self._watched.values() if one.rule.url)
+        # A clause on what nobody watches never becomes true.
+        self._clauses = [
+            [_Held(condition, own[condition.metric]) for condition in clause]
+            for clause in trigger.any_of
+            if own.keys() >= {condition.metric for condition in clause}
+        ]
+        self._held = [*chain.from_iterable(self._clauses)]
         self.firing: Firing | None = None
 
     def add(self, sample: Sample) -> Firing | None:
-        """Take a sample in; the firing it caused, if it is the one that made the trigger true."""
-        touched = {
-            key: watched.add(sample)
-            for key, watched in self._watched.items()
-            if concerns(sample, watched.rule, pages=self._pages)
-        }
-        if self.firing or not touched:
+        """Take a sample in; return the firing, where this one made the trigger true."""
+        points = {key: self._watched[key].add(sample) for key in self._measured_by(sample)}
+        if self.firing or not points:
             return None
-        self._note_held(touched)
-        self.firing = self._evaluate(sample.seq, sample.wall, sample.mono)
+        self._note(points)
+        self.firing = self._firing_at(sample)
         return self.firing
 
-    def add_chunk(self, chunk: Chunk) -> Firing | None:
-        """Take part of a samples file in; the firing that a sample of it caused."""
-        from ctp_runbook.record.sample_blocks import rows_of
-
-        known = {key: len(watched.log) for key, watched in self._watched.items()}
-        looks: list[tuple[Block | tuple[int, Sample], tuple[str, ...]]] = []
-        for item in chunk.items:
-            one = item[1] if isinstance(item, tuple) else item
-            keys = [k for k, w in self._watched.items() if concerns(one, w.rule, pages=self._pages)]
-            for key in keys:
-                if isinstance(one, Sample):
-                    self._watched[key].add(one)
-                else:
-                    self._watched[key].add_block(one)
-            if keys:
-                looks.append((item, tuple(k for k in keys if k in self._trigger.metrics)))
-        if self.firing is None and (self._held or self._may_hold(known)):
-            rows = ((row, keys) for item, keys in looks for row in rows_of(item))
-            self.firing = self._fired_in(sorted(rows, key=lambda one: one[0].place), known)
-            return self.firing
-        return None
-
-    def _may_hold(self, known: Mapping[str, int]) -> bool:
-        """True when any value that came since makes a condition of the trigger true."""
-        return any(
-            condition.holds(value, is_over=bool(over))
-            for clause in self._trigger.any_of
-            for condition in clause
-            for value, over in self._watched[condition.metric].log.values_from(
-                known[condition.metric]
-            )
-        )
-
-    def _fired_in(
-        self, rows: Iterable[tuple[Row, tuple[str, ...]]], known: Mapping[str, int]
-    ) -> Firing | None:
-        """Go through samples that were taken in, each with the metrics of the trigger it has a
-        point of, for the one that fires."""
-        points = {key: self._watched[key].log.points for key in self._trigger.metrics}
-        at = {key: known[key] for key in self._trigger.metrics}
-        for row, keys in rows:
-            touched = {key: points[key][at[key]] for key in keys}
-            for key in keys:
-                at[key] += 1
-            self._note_held(touched)
-            if firing := self._evaluate(row.seq, row.wall, row.mono):
-                return firing
-        return None
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Take part of a samples file in, as ``add`` would line by line."""
+        counts = {key: len(watched.log) for key, watched in self._watched.items()}
+        keys = [self._measured_by(item) for item in chunk.items]
+        for item, own in zip(chunk.items, keys, strict=True):
+            for key in own:
+                self._watched[key].take(item)
+        if self.firing is None and self._may_fire(counts):
+            self.firing = self._firing_in(chunk, keys, counts)
 
     def accept(self) -> None:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
@@ -176,77 +180,73 @@ class WindowJudge:
             watched.failed_at = None
 
     def at(self, mono: float, *, final: bool = False) -> WindowJudgement:
-        """The verdicts as they stand at ``mono``; ``final`` asks for proof over the whole window."""
+        """Return the verdicts as they stand at ``mono``; ``final`` asks for proof over the whole
+        window."""
         moment = Moment(mono, self._started, self._ends, final, self.firing)
-        judged = {key: _judge_metric(one, moment) for key, one in self._watched.items()}
-        overall = worst(one.verdict for one in judged.values())
-        told = [one.sentence for one in judged.values() if one.verdict is overall]
-        sentence = told[0] if told else "no metric is watched"
-        return WindowJudgement(overall=overall, sentence=sentence, metrics=judged)
+        metrics = {key: _judge_metric(watched, moment) for key, watched in self._watched.items()}
+        overall = worst(metric.verdict for metric in metrics.values())
+        sentences = (metric.sentence for metric in metrics.values() if metric.verdict is overall)
+        return WindowJudgement(overall, next(sentences, "no metric is watched"), metrics)
 
-    def _note_held(self, touched: Mapping[str, Point]) -> None:
-        for condition in {one for clause in self._trigger.any_of for one in clause}:
-            if (point := touched.get(condition.metric)) is None:
-                continue
-            if _is_true_of(condition, point):
-                goes_on = self._holds(condition, point.mono)
-                since = self._held[condition].since if goes_on else point.mono
-                self._held[condition] = _Held(since, point)
-            else:
-                self._held.pop(condition, None)
+    def _measured_by(self, item: Sample | Block) -> list[str]:
+        return [k for k, w in self._watched.items() if concerns(item, w.rule, pages=self._pages)]
 
-    def _evaluate(self, seq: int, wall: float, mono: float) -> Firing | None:
-        for clause in self._trigger.any_of:
-            if all(self._is_due(condition, mono) for condition in clause):
-                return self._fire(clause[0], seq, wall, mono)
+    def _note(self, points: Mapping[str, Point]) -> None:
+        for held in self._held:
+            if point := points.get(held.metric):
+                held.note(point)
+
+    def _firing_at(self, sample: Sample) -> Firing | None:
+        # Asked at each sample, not only at those of its metrics: what is due may go stale meanwhile.
+        for clause in self._clauses:
+            if all(held.is_due(sample.mono) for held in clause):
+                return clause[0].firing(sample)
         return None
 
-    def _holds(self, condition: Condition, mono: float) -> bool:
-        """True while the measurement that it held by is fresh; silence makes no ``for``."""
-        held = self._held.get(condition)
-        if held is None:
-            return False
-        fresh_seconds = self._watched[condition.metric].rule.fresh_seconds
-        return mono - held.last.mono <= fresh_seconds + SLACK_SECONDS
+    def _may_fire(self, counts: Mapping[str, int]) -> bool:
+        # Most chunks make no condition true, and then nobody needs to look at each line.
+        return any(held.last for held in self._held) or any(
+            held.condition.holds(value, is_over=bool(over))
+            for held in self._held
+            for value, over in self._watched[held.metric].log.values_since(counts[held.metric])
+        )
 
-    def _is_due(self, condition: Condition, mono: float) -> bool:
-        if not self._holds(condition, mono):
-            return False
-        held = self._held[condition]
-        return held.last.mono - held.since >= condition.for_seconds - SLACK_SECONDS
-
-    def _fire(self, condition: Condition, seq: int, wall: float, mono: float) -> Firing:
-        last, rule = self._held[condition].last, self._watched[condition.metric].rule
-        return firing_of(condition, last, rule=rule, seq=seq, wall=wall, mono=mono)
-
-
-def _is_true_of(condition: Condition, point: Point) -> bool:
-    if not point.judged or point.value is None:
-        return False
-    return condition.holds(point.value, is_over=point.is_over)
+    def _firing_in(
+        self, chunk: Chunk, keys: Sequence[Sequence[str]], counts: Mapping[str, int]
+    ) -> Firing | None:
+        """Go line by line through what was taken in, for the sample that fires."""
+        # In the order of the file, and not metric by metric: which sample fires is in the record.
+        since = {
+            held.metric: self._watched[held.metric].log.points.since(counts[held.metric])
+            for held in self._held
+        }
+        for item, sample in chunk.lines():
+            self._note({key: next(since[key]) for key in keys[item] if key in since})
+            if keys[item] and (firing := self._firing_at(sample)):
+                return firing
+        return None
 
 
 def _judge_metric(watched: Watched, moment: Moment) -> MetricJudgement:
-    rule, extreme = watched.rule, watched.extreme
-    worst_value = extreme.value if extreme else None
-    worst_is_over = extreme is not None and extreme.is_over
-    known = None if worst_is_over else worst_value
+    rule, extreme = watched.rule, watched.extreme or _NOTHING
+    valued, query = watched.valued or _NOTHING, asked_of(watched.rule)
+    known = None if extreme.is_over else extreme.value
     coverage = watched.coverage(moment.started, min(moment.mono, moment.ends))
     verdict, sentence, blind = verdict_of(watched, coverage=coverage, moment=moment)
     return MetricJudgement(
         name=rule.name,
-        query=asked_of(rule),
+        query=query,
         verdict=verdict,
-        sentence=f"{rule.name} {verdict.name}: {sentence}; query {shortened_query(asked_of(rule))}",
-        value=watched.valued.value if watched.valued else None,
+        sentence=f"{rule.name} {verdict.name}: {sentence}; query {shortened_query(query)}",
+        value=valued.value,
         limit=rule.limit,
         margin=None if known is None else 0.0 - badness(rule, known),
-        worst=worst_value,
-        worst_wall=extreme.wall if extreme else None,
+        worst=extreme.value,
+        worst_wall=extreme.wall if watched.extreme else None,
         coverage=coverage,
         blind=blind,
         breaching=watched.breach_since is not None,
         points=watched.log.points,
-        is_over=watched.valued is not None and watched.valued.is_over,
-        worst_is_over=worst_is_over,
+        is_over=valued.is_over,
+        worst_is_over=extreme.is_over,
     )

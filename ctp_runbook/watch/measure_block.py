@@ -8,78 +8,94 @@ after the other.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import Struct
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.watch.histogram import Grouping
-from ctp_runbook.watch.measure import STATUSES, MetricSeries, Reading, counts_events, scaled_bound
+from ctp_runbook.watch.measure import (
+    STATUSES,
+    MetricSeries,
+    Reading,
+    badness,
+    counts_events,
+    scaled_bound,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     _Floats = NDArray[np.float64]
+    _Flags = NDArray[np.bool_]
 
-__all__ = ["MeasuredBlock", "are_cumulative", "grouped_counts", "measure_block"]
+__all__ = [
+    "CODES",
+    "MeasuredBlock",
+    "are_cumulative",
+    "furthest",
+    "grouped_counts",
+    "lasting_places",
+    "measure_block",
+]
 
-_GOOD, _BREACH, _FEW, _ZERO, _WARM, _OPEN = (
-    STATUSES.index(name)
-    for name in ("good", "breach", "few_events", "zero_events", "warm_up", "open_bucket")
-)
+CODES = {name: np.int8(code) for code, name in enumerate(STATUSES)}
 
 
-@dataclass(frozen=True)
-class MeasuredBlock:
-    """Points as columns: a value is NaN where there is none, ``status`` indexes STATUSES, ``over``
-    is 1 where the truth is more than the value."""
+class MeasuredBlock(Struct, frozen=True):
+    """Points as columns: a value or a number of events is NaN where there is none, ``status``
+    indexes STATUSES, ``over`` is 1 where the truth is more than the value."""
 
     wall: _Floats
     mono: _Floats
     value: _Floats
-    events: _Floats | None
+    events: _Floats
     status: NDArray[np.int8]
     over: NDArray[np.int8]
 
-    @property
-    def breaches(self) -> NDArray[np.bool_]:
-        """Where a point is beyond its limit, and counts."""
-        return np.equal(self.status, _BREACH)
 
-    @property
-    def judged(self) -> NDArray[np.bool_]:
-        """Where a point counts: past the warm-up."""
-        return np.not_equal(self.status, _WARM)
-
-    @property
-    def open(self) -> NDArray[np.bool_]:
-        """Where a point counts, and says nothing of its limit."""
-        return np.equal(self.status, _OPEN)
-
-
+# What overflows is not finite, and wants a look of its own: no warning is due.
+@np.errstate(over="ignore", invalid="ignore")
 def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
-    """The points of ``block``, taken into ``series``; None, with nothing taken, where a sample of
-    it wants a look of its own."""
-    groups = series.grouping(block.layout)
+    """Return the points of ``block``, taken into ``series``; None, with nothing taken, where a
+    sample of it wants a look of its own."""
+    rule, groups = series.rule, series.buckets(block.layout).groups
     counts = grouped_counts(groups, block.values)
     if not groups or not np.isfinite(counts).all():
         return None
-    if counts_events(series.rule):
-        return _counted(series, block, groups, counts)
-    furthest = counts.max(axis=1) if series.rule.direction == "max" else counts.min(axis=1)
-    return _valued(series, block, _scaled(series.rule, furthest), events=None)
+    if counts_events(rule):
+        return _counted(series, block, [bound for bound, _ in groups], counts)
+    uncounted, certain = np.full(len(counts), np.nan), np.zeros(len(counts), dtype=bool)
+    return _judged(series, block, furthest(rule, counts), uncounted, certain)
 
 
-def _scaled(rule: MetricRule, raw: _Floats) -> _Floats:
-    with np.errstate(over="ignore"):
-        return raw * rule.scale
+def lasting_places(measured: MeasuredBlock, rule: MetricRule, *, in_breach: bool) -> list[int]:
+    """Return the points, in order, whose traces outlast the block: what breaches, or ends a breach;
+    the worst; the first that is open; the last with a value, and the last of all.
+
+    ``in_breach``: the point before the block breached.
+    """
+    breaches = measured.status == CODES["breach"]
+    ended = np.append(in_breach, breaches[:-1])
+    valued = np.flatnonzero((measured.status != CODES["warm_up"]) & ~np.isnan(measured.value))
+    bad = badness(rule, measured.value[valued])
+    worst = valued[bad == bad.max(initial=-np.inf)]
+    # The first that are worst: where the truth is the value, and where it is more than that.
+    _, firsts = np.unique(measured.over[worst], return_index=True)
+    places = (
+        np.flatnonzero(breaches | ended),
+        np.flatnonzero(measured.status == CODES["open_bucket"])[:1],
+        worst[firsts],
+        valued[-1:],
+        [len(measured.status) - 1],
+    )
+    return sorted(set(np.concatenate(places).tolist()))
 
 
 def grouped_counts(groups: Grouping, values: _Floats) -> _Floats:
-    """A column a group; its series added from left to right."""
+    """Return a column a group; its series added from left to right."""
     counts = np.zeros((len(values), len(groups)))
     for column, (_, places) in enumerate(groups):
         for place in places:
@@ -87,42 +103,46 @@ def grouped_counts(groups: Grouping, values: _Floats) -> _Floats:
     return counts
 
 
-def are_cumulative(bounds: Sequence[float], counts: _Floats) -> NDArray[np.bool_]:
-    """Of each row, whether its columns are a histogram's: no bucket counts less than a narrower
-    one, and none less than nothing."""
-    order = sorted(range(len(bounds)), key=bounds.__getitem__)
-    least: _Floats = np.diff(counts[:, order], axis=1, prepend=0.0).min(axis=1)
+def furthest(rule: MetricRule, values: _Floats) -> _Floats:
+    """Return of each row the value that is worst by the rule, in the rule's unit."""
+    worst: _Floats = values.max(axis=1) if rule.direction == "max" else values.min(axis=1)
+    return worst * rule.scale
+
+
+def are_cumulative(counts: _Floats) -> _Flags:
+    """Return of each row, narrowest bucket first, whether it is a histogram's: no bucket counts
+    less than a narrower one, and none less than nothing."""
+    least: _Floats = np.diff(counts, axis=1, prepend=0.0).min(axis=1)
     return np.greater_equal(least, 0.0)
 
 
 def _counted(
-    series: MetricSeries, block: Block, groups: Grouping, counts: _Floats
+    series: MetricSeries, block: Block, bounds: list[float], counts: _Floats
 ) -> MeasuredBlock | None:
-    bounds = [bound for bound, _ in groups]
-    window, known = series.window, len(series.window)
+    window, last = series.window, max(0, len(series.window) - 1)
     if window and window[-1].counts.keys() != set(bounds):
         return None
-    if series.rule.kind != "counter" and not are_cumulative(bounds, counts).all():
+    if series.is_histogram and not are_cumulative(counts).all():
         return None
-    before = [[one.counts.get(bound, 0.0) for bound in bounds] for one in window]
-    every = np.concatenate([np.array(before).reshape(known, len(bounds)), counts])
-    mono = np.concatenate([np.array([one.mono for one in window]), block.mono])
-    last = max(0, known - 1)
+    before = [[reading.counts.get(bound, 0.0) for bound in bounds] for reading in window]
+    every = np.vstack([*before, counts])
+    mono = np.append([reading.mono for reading in window], block.mono)
     if (np.diff(every[last:], axis=0) < 0).any() or (np.diff(mono) < 0).any():
         return None
     # The last reading that is as old as the window is long; where none is, the first there is.
-    since = np.searchsorted(mono, block.mono - series.rule.window_seconds, side="right") - 1
-    since = np.maximum(since, 0)
-    measured = _of_deltas(series, block, bounds, counts - every[since])
+    begins = np.searchsorted(mono, block.mono - series.rule.window_seconds, side="right") - 1
+    begins = np.maximum(begins, 0)
+    measured = _of_deltas(series, block, bounds, counts - every[begins])
     if measured is None:
         return None
-    totals = every[last:, bounds.index(max(bounds))]
-    series.events = float(np.cumsum(np.concatenate([[series.events], np.diff(totals)]))[-1])
-    series.unjudged = 0.0
-    kept = [*window, *(None for _ in counts)][since[-1] :]
+    # One after the other, as ``MetricSeries.add`` does: a sum of all may round otherwise.
+    increases = np.append(series.events, np.diff(every[last:, -1]))
+    series.events, series.unjudged = float(np.cumsum(increases)[-1]), 0.0
     series.window = deque(
-        one or Reading(float(mono[at]), dict(zip(bounds, every[at].tolist(), strict=True)))
-        for at, one in enumerate(kept, start=int(since[-1]))
+        Reading(moment, dict(zip(bounds, row, strict=True)))
+        for moment, row in zip(
+            mono[begins[-1] :].tolist(), every[begins[-1] :].tolist(), strict=True
+        )
     )
     return measured
 
@@ -130,64 +150,44 @@ def _counted(
 def _of_deltas(
     series: MetricSeries, block: Block, bounds: list[float], deltas: _Floats
 ) -> MeasuredBlock | None:
-    rule = series.rule
-    events = deltas[:, bounds.index(max(bounds))]
+    rule, events = series.rule, deltas[:, -1]
     if rule.kind == "counter":
-        return _valued(series, block, _scaled(rule, events), events=events)
-    if not are_cumulative(bounds, deltas).all():
+        return _judged(series, block, events * rule.scale, events, np.zeros(len(events), bool))
+    if not are_cumulative(deltas).all():
         return None
-    enough = events >= max(1, rule.min_events)
-    values, over = np.full(len(events), np.nan), np.zeros(len(events), dtype=bool)
-    values[enough], over[enough] = _quantiles(bounds, deltas[enough], rule.quantile)
-    values = _scaled(rule, values)
-    values[over] = scaled_bound(rule, sorted(bounds)[-2])
-    measured = _valued(series, block, values, events=events, due=enough, over=over)
-    if measured is not None:
-        few = ~enough & (measured.status != _WARM)
-        measured.status[few] = np.where(events[few] != 0, _FEW, _ZERO)
-    return measured
+    value, over = _quantiles(bounds, deltas, rule.quantile)
+    value = np.where(over, scaled_bound(rule, bounds[-2]), value * rule.scale)
+    few = events < max(1, rule.min_events)
+    return _judged(series, block, np.where(few, np.nan, value), events, over & ~few)
 
 
-def _quantiles(
-    bounds: list[float], deltas: _Floats, quantile: float
-) -> tuple[_Floats, NDArray[np.bool_]]:
-    """``bucket_quantile`` of each row, none of which is empty; and which lie in the open bucket."""
-    order = sorted(range(len(bounds)), key=bounds.__getitem__)
+def _quantiles(bounds: list[float], deltas: _Floats, quantile: float) -> tuple[_Floats, _Flags]:
+    """Return ``bucket_quantile`` of each row, and which lie in the open bucket."""
     rows = np.arange(len(deltas))
     # In front of the first bucket: nothing, from zero up.
-    below = np.concatenate([np.zeros((len(deltas), 1)), deltas[:, order]], axis=1)
-    upper = np.array([min(0.0, bounds[order[0]]), *(bounds[column] for column in order)])
-    rank = quantile * below[:, -1]
-    at = np.argmax(below[:, 1:] >= rank[:, None], axis=1) + 1
+    below = np.pad(deltas, ((0, 0), (1, 0)))
+    upper = np.array([min(0.0, bounds[0]), *bounds])
+    rank = quantile * deltas[:, -1]
+    at = np.argmax(deltas >= rank[:, None], axis=1) + 1
     lower, count = upper[at - 1], below[rows, at - 1]
     inside = below[rows, at] - count
-    over: NDArray[np.bool_] = np.isinf(upper[at])
-    with np.errstate(invalid="ignore"):
-        share = np.where(inside != 0, (rank - count) / np.where(inside != 0, inside, 1.0), 1.0)
-        within = lower + (upper[at] - lower) * share
-    return np.where(over, lower, within), over
+    share = np.where(inside != 0, (rank - count) / np.where(inside != 0, inside, 1.0), 1.0)
+    return lower + (upper[at] - lower) * share, np.isinf(upper[at])
 
 
-def _valued(
-    series: MetricSeries,
-    block: Block,
-    value: _Floats,
-    *,
-    events: _Floats | None,
-    due: NDArray[np.bool_] | None = None,
-    over: NDArray[np.bool_] | None = None,
+def _judged(
+    series: MetricSeries, block: Block, value: _Floats, events: _Floats, over: _Flags
 ) -> MeasuredBlock | None:
-    """``value`` is in the rule's unit."""
+    """``value`` is in the rule's unit, and NaN where there were too few events for one."""
     rule = series.rule
     value = value + 0.0  # no minus zero
-    if not np.isfinite(value if due is None else value[due]).all():
+    if np.isinf(value).any():
         return None
-    over = np.zeros(len(value), dtype=bool) if over is None else over
-    beyond = value - rule.limit if rule.direction == "max" else rule.limit - value
-    status = np.where(beyond > 0, _BREACH, _GOOD).astype(np.int8)
+    status = np.where(badness(rule, value) > 0, CODES["breach"], CODES["good"])
     # As ``status_of`` has it: more than a bound is beyond a limit that is no higher.
-    status[over] = _BREACH if rule.direction == "max" else _GOOD
-    status[over & (value < rule.limit)] = _OPEN
-    warming = block.mono - series.started < rule.warm_up_seconds
-    status[warming] = _WARM
+    status[over] = CODES["breach" if rule.direction == "max" else "good"]
+    status[over & (value < rule.limit)] = CODES["open_bucket"]
+    few = np.isnan(value)
+    status[few] = np.where(events[few] != 0, CODES["few_events"], CODES["zero_events"])
+    status[block.mono - series.started < rule.warm_up_seconds] = CODES["warm_up"]
     return MeasuredBlock(block.wall, block.mono, value, events, status, over.astype(np.int8))

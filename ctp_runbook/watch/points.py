@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from msgspec import structs
 
 from ctp_runbook.watch.measure import STATUSES, Point
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from ctp_runbook.watch.measure_block import MeasuredBlock
 
 __all__ = ["PointLog", "Points"]
 
@@ -30,48 +34,29 @@ class PointLog:
         self.value, self.events = array("d"), array("d")  # NaN stands for None
         self.status, self.over = array("b"), array("b")
         self.reason = array("i")
-        self.reasons: list[str] = [""]
-        self._known: dict[str, int] = {"": 0}
+        self.reasons = {"": 0}  # each text once, by its place: a page broken all day has one
 
     def __len__(self) -> int:
         return len(self.mono)
 
     def append(self, point: Point) -> None:
         """Take one point in."""
-        if (reason := self._known.get(point.reason)) is None:
-            reason = self._known[point.reason] = len(self.reasons)
-            self.reasons.append(point.reason)
         self.wall.append(point.wall)
         self.mono.append(point.mono)
         self.value.append(math.nan if point.value is None else point.value)
         self.events.append(math.nan if point.events is None else point.events)
         self.status.append(_CODES[point.status])
         self.over.append(point.is_over)
-        self.reason.append(reason)
+        self.reason.append(self.reasons.setdefault(point.reason, len(self.reasons)))
 
-    def extend(
-        self,
-        *,
-        wall: NDArray[np.float64],
-        mono: NDArray[np.float64],
-        value: NDArray[np.float64],
-        events: NDArray[np.float64] | None,
-        status: NDArray[np.int8],
-        over: NDArray[np.int8],
-    ) -> None:
-        """Take measured points in, all without a reason; ``status`` indexes STATUSES, and where
-        ``over`` is 1 the truth is more than the value."""
-        self.wall.frombytes(wall.tobytes())
-        self.mono.frombytes(mono.tobytes())
-        self.value.frombytes(value.tobytes())
-        counted = array("d", [math.nan]) * len(mono) if events is None else events
-        self.events.frombytes(counted.tobytes())
-        self.status.frombytes(status.tobytes())
-        self.over.frombytes(over.tobytes())
-        self.reason.extend(array("i", [0]) * len(mono))
+    def extend(self, measured: MeasuredBlock) -> None:
+        """Take measured points in, whose columns go by the same names; none has a reason."""
+        for name, column in structs.asdict(measured).items():
+            getattr(self, name).frombytes(column.tobytes())
+        self.reason.extend(array("i", [0]) * len(measured.mono))
 
-    def values_from(self, first: int) -> Iterator[tuple[float, int]]:
-        """Values from a point on, NaN for none, each with 1 where the truth is more than it."""
+    def values_since(self, first: int) -> Iterator[tuple[float, int]]:
+        """Yield the values from a place on, NaN for none, each with 1 where the truth is more."""
         return zip(self.value[first:], self.over[first:], strict=True)
 
     @property
@@ -80,17 +65,18 @@ class PointLog:
         return Points(self, len(self))
 
 
-class Points(Sequence[Point]):
+class Points:
     """A metric's points in order, made one by one when asked for; ``columns`` has them at once."""
 
-    __slots__ = ("_length", "_log")
+    __slots__ = ("_length", "_log", "_reasons")
 
     def __init__(self, log: PointLog, length: int) -> None:
         self._log, self._length = log, length
+        self._reasons = tuple(log.reasons)
 
     @classmethod
     def of(cls, points: Iterable[Point]) -> Points:
-        """These points, as columns."""
+        """Return these points as columns."""
         log = PointLog()
         for point in points:
             log.append(point)
@@ -99,27 +85,18 @@ class Points(Sequence[Point]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Point: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Point, ...]: ...
-    def __getitem__(self, index: int | slice) -> Point | tuple[Point, ...]:
-        if isinstance(index, slice):
-            return tuple(self._at(at) for at in range(*index.indices(self._length)))
-        at = index + self._length if index < 0 else index
-        if not 0 <= at < self._length:
-            raise IndexError(index)
-        return self._at(at)
+    def __getitem__(self, index: int) -> Point:
+        return self._at(range(self._length)[index])
 
     def __iter__(self) -> Iterator[Point]:
-        return map(self._at, range(self._length))
+        return self.since(0)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence):
-            return NotImplemented
-        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return isinstance(other, Points) and tuple(self) == tuple(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    def since(self, first: int) -> Iterator[Point]:
+        """Yield the points from a place on."""
+        return map(self._at, range(first, self._length))
 
     def _at(self, at: int) -> Point:
         log = self._log
@@ -129,24 +106,19 @@ class Points(Sequence[Point]):
             _optional(log.value[at]),
             _optional(log.events[at]),
             STATUSES[log.status[at]],
-            log.reasons[log.reason[at]],
+            self._reasons[log.reason[at]],
             bool(log.over[at]),
         )
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:
-        """Monotonic seconds, values (NaN for none) and statuses (an index into STATUSES)."""
+        """Return monotonic seconds, values (NaN for none) and statuses (indices of STATUSES)."""
         log = self._log
-        length = len(self)
-        return (
-            _column(log.mono, "f8", length),
-            _column(log.value, "f8", length),
-            _column(log.status, "i1", length),
-        )
+        return self._column(log.mono), self._column(log.value), self._column(log.status)
 
     def over(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Monotonic seconds and values of those points whose truth is more than their value."""
+        """Return monotonic seconds and values of the points whose truth is more than the value."""
         monos, values, _ = self.columns()
-        over = _column(self._log.over, "i1", len(self)) != 0
+        over = self._column(self._log.over) != 0
         return monos[over], values[over]
 
     @property
@@ -154,7 +126,7 @@ class Points(Sequence[Point]):
         """The lowest and the highest value; None when there is none."""
         import numpy as np
 
-        values = _column(self._log.value, "f8", len(self))
+        values = self._column(self._log.value)
         values = values[~np.isnan(values)]
         return (float(values.min()), float(values.max())) if len(values) else None
 
@@ -163,12 +135,11 @@ class Points(Sequence[Point]):
         """Every status that there is among them."""
         return {STATUSES[code] for code in set(self._log.status[: self._length])}
 
+    def _column(self, column: array[Any]) -> NDArray[Any]:
+        import numpy as np
 
-def _column(column: array[Any], kind: str, length: int) -> Any:
-    import numpy as np
-
-    # A copy: an array that lent its buffer to numpy could not be appended to.
-    return np.frombuffer(column, dtype=kind, count=length).copy() if length else np.empty(0, kind)
+        # A copy: an array that lent its buffer to numpy could not be appended to.
+        return np.array(column)[: self._length]
 
 
 def _optional(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""One metric of one engine as columns: what it read at which moment, of samples or whole blocks.
+"""One metric of one engine as columns: what it read at which moment, of whole blocks of samples.
 
 A day of samples is held as a few numbers a sample, and cut into stretches of time in one go. Apart
 from the comparison, which the orchestrator imports at its start: numpy comes with this module.
@@ -14,10 +14,8 @@ import numpy as np
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
-from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.histogram import Grouping
 from ctp_runbook.watch.measure import MetricSeries, concerns, counts_events
-from ctp_runbook.watch.measure_block import are_cumulative, grouped_counts
+from ctp_runbook.watch.measure_block import are_cumulative, furthest, grouped_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Readings"]
 
 _GAP_INTERVALS = 2.5
+_JOINS: dict[str, tuple[np.ufunc, float]] = {
+    "events": (np.add, 0.0),
+    "max": (np.maximum, -math.inf),
+    "min": (np.minimum, math.inf),
+}
 
 
 class Readings:
@@ -45,20 +48,20 @@ class Readings:
         until: float = math.inf,
         pages: Collection[str] = (),
     ) -> None:
-        self.rule = rule
-        self._seconds, self._pages = seconds, pages
+        self._rule, self._seconds, self._pages = rule, seconds, pages
         self._since, self._until = since, until
         self._series = MetricSeries(rule, started_mono=-math.inf)
         self._began: float | None = None
-        self._furthest: dict[int, float] = {}
-        self._increases: dict[int, dict[float, float]] = {}
+        # How what falls in one stretch is put together: events are added, of values the worst.
+        self._join, self._nothing = _JOINS["events" if counts_events(rule) else rule.direction]
+        self._stretches: dict[int, dict[float, float]] = {}
         self._layouts: set[tuple[float, ...]] = set()
         self._last: tuple[tuple[float, ...], _Floats, _Floats] | None = None
 
     @property
     def furthest(self) -> list[float]:
         """Of a state or a lag: the worst value of each stretch that has one."""
-        return [self._furthest[slot] for slot in sorted(self._furthest)]
+        return [worst for stretch in self.increases for worst in stretch.values()]
 
     @property
     def increases(self) -> list[dict[float, float]]:
@@ -66,79 +69,61 @@ class Readings:
 
         Deltas between neighbours; none across a gap or a restart, and none that are no histogram's.
         """
-        return [self._increases[slot] for slot in sorted(self._increases)]
+        return [self._stretches[slot] for slot in sorted(self._stretches)]
 
     @property
     def is_of_one_histogram(self) -> bool:
         """False where buckets were others at one time than at another: those cannot be added."""
         return len(self._layouts) <= 1
 
-    def add(self, item: Sample | Block) -> None:
-        """Take a sample or a block of them in."""
-        if not concerns(item, self.rule, pages=self._pages):
+    def add(self, block: Block) -> None:
+        """Take a block of samples in, as far as it is the metric's."""
+        if not concerns(block, self._rule, pages=self._pages):
             return
-        if isinstance(item, Sample):
-            if not item.ok:
-                return
-            layout, monos = tuple(item.series), np.array([item.mono])
-            values = np.array([list(item.series.values())], dtype=float)
-        else:
-            layout, monos, values = item.layout, item.mono, item.values
-        groups = self._series.grouping(layout)
-        inside = (monos >= self._since) & (monos <= self._until)
-        if not groups or not inside.any():
+        groups = self._series.buckets(block.layout).groups
+        if not groups:
             return
-        counts = grouped_counts(groups, values)
-        good = inside & np.isfinite(counts).all(axis=1) & self._are_sound(groups, counts)
-        if not good.any():
+        counts = grouped_counts(groups, block.values)
+        sound = (block.mono >= self._since) & (block.mono <= self._until)
+        sound &= np.isfinite(counts).all(axis=1) & self._are_sound(counts)
+        if not sound.any():
             return
+        monos, counts = block.mono[sound], counts[sound]
         if self._began is None:
-            self._began = float(monos[good][0])
-        if counts_events(self.rule):
-            bounds = tuple(bound for bound, _ in groups)
-            self._count(bounds, monos[good], counts[good])
+            self._began = float(monos[0])
+        if counts_events(self._rule):
+            self._count(tuple(bound for bound, _ in groups), monos, counts)
         else:
-            self._reach(monos[good], counts[good])
+            worst = furthest(self._rule, counts) + 0.0  # no minus zero
+            self._gather((0.0,), monos, worst[:, None])
 
-    def _are_sound(self, groups: Grouping, counts: _Floats) -> NDArray[np.bool_]:
-        """Which rows are a histogram's, where this is one."""
-        if self.rule.kind != "latency_quantile" or not counts_events(self.rule):
+    def _are_sound(self, counts: _Floats) -> NDArray[np.bool_]:
+        """Return which rows are a histogram's, where this is one."""
+        if not self._series.is_histogram:
             return np.ones(len(counts), dtype=bool)
-        bounds = [bound for bound, _ in groups]
         with np.errstate(invalid="ignore"):  # what is not finite is left out anyway
-            return are_cumulative(bounds, counts)
-
-    def _slots(self, monos: _Floats) -> tuple[list[int], NDArray[np.intp]]:
-        """The stretches these fall in, and which of them each falls in."""
-        assert self._began is not None  # set by whoever reads first
-        slots = np.floor((monos - self._began) / self._seconds).astype(np.int64)
-        found, place = np.unique(slots, return_inverse=True)
-        return found.tolist(), place
-
-    def _reach(self, monos: _Floats, counts: _Floats) -> None:
-        upward = self.rule.direction == "max"
-        values = (counts.max(axis=1) if upward else counts.min(axis=1)) * self.rule.scale + 0.0
-        found, place = self._slots(monos)
-        worst = np.full(len(found), -math.inf if upward else math.inf)
-        (np.maximum if upward else np.minimum).at(worst, place, values)
-        further = max if upward else min
-        for slot, value in zip(found, worst.tolist(), strict=True):
-            self._furthest[slot] = further(self._furthest.get(slot, value), value)
+            return are_cumulative(counts)
 
     def _count(self, bounds: tuple[float, ...], monos: _Floats, counts: _Floats) -> None:
         if self._last is not None and self._last[0] == bounds:
             monos = np.concatenate([self._last[1], monos])
             counts = np.concatenate([self._last[2], counts])
-        self._layouts.add(tuple(sorted(bounds)))
+        self._layouts.add(bounds)
         self._last = bounds, monos[-1:].copy(), counts[-1:].copy()
         deltas, gaps = np.diff(counts, axis=0), np.diff(monos)
-        sound = (gaps <= _GAP_INTERVALS * self.rule.interval_seconds) & (deltas >= 0).all(axis=1)
-        if self.rule.kind == "latency_quantile":
-            sound &= are_cumulative(bounds, deltas)
-        found, place = self._slots(monos[1:][sound])
-        added = np.zeros((len(found), len(bounds)))
-        np.add.at(added, place, deltas[sound])
-        for slot, row in zip(found, added.tolist(), strict=True):
-            known = self._increases.setdefault(slot, {})
-            for bound, more in zip(bounds, row, strict=True):
-                known[bound] = known.get(bound, 0.0) + more
+        # Across a gap or a restart nobody knows which events were whose.
+        sound = (gaps <= _GAP_INTERVALS * self._rule.interval_seconds) & (deltas >= 0).all(axis=1)
+        sound &= self._are_sound(deltas)
+        self._gather(bounds, monos[1:][sound], deltas[sound])
+
+    def _gather(self, bounds: tuple[float, ...], monos: _Floats, rows: _Floats) -> None:
+        """Put rows, with a column a bound, to what is known of the stretches they fall in."""
+        assert self._began is not None  # set by whoever reads first
+        slots = np.floor((monos - self._began) / self._seconds).astype(np.int64)
+        stretches, place = np.unique(slots, return_inverse=True)
+        gathered = np.full((len(stretches), len(bounds)), self._nothing)
+        self._join.at(gathered, place, rows)
+        for slot, row in zip(stretches.tolist(), gathered.tolist(), strict=True):
+            known = self._stretches.setdefault(slot, {})
+            for bound, value in zip(bounds, row, strict=True):
+                known[bound] = float(self._join(known.get(bound, self._nothing), value))

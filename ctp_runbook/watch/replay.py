@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,59 +11,44 @@ from ctp_runbook.model import State
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.triggers import Trigger, parse_trigger
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import PlanFacts, WatchFacts
+from ctp_runbook.record.journal import Record
+from ctp_runbook.record.kinds import PlanFacts, WatchFacts, WatchStarted
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.baseline import BothEngines
 from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
 
 if TYPE_CHECKING:
-    from ctp_runbook.record.sample_blocks import Block
+    from ctp_runbook.record.sample_blocks import Chunk
 
-__all__ = ["judge_recorded", "read_rules", "rejudge", "window_is_over"]
+__all__ = ["read_rules", "rejudge", "replay", "window_is_over"]
 
 
-def judge_recorded(
+def replay(
+    judge: WindowJudge,
     path: Path,
     *,
-    rules: WatchRules,
-    keys: tuple[str, ...],
-    trigger: Trigger,
-    started_mono: float,
-    ends_mono: float,
-    accepted_mono: Iterable[float] = (),
-    judged_mono: float | None = None,
-    final: bool = True,
-    onlooker: Callable[[Sample | Block], None] | None = None,
-) -> tuple[WindowJudgement, Firing | None]:
-    """Judge a window by the samples of a file, as the live judge did.
+    accepted_mono: Sequence[float] = (),
+    onlooker: Callable[[Chunk], None] | None = None,
+) -> None:
+    """Show ``judge`` the samples of a file, and the moments somebody resumed the watch, in order.
 
-    ``accepted_mono`` are the moments somebody resumed the watch; ``judged_mono`` is when the
-    verdict was taken (``ends_mono`` when None). ``final`` asks for proof over the whole window.
-    Raises JournalError naming a line that is no sample.
-
-    ``onlooker`` is shown all that is read: a day of samples is worth reading once only.
+    ``onlooker`` is shown them as well: a day of samples is worth reading once only. Raises
+    JournalError naming a line that is no sample.
     """
     from ctp_runbook.record.sample_blocks import read_chunks  # numpy comes with it
 
-    judge = WindowJudge(
-        rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
-    )
-    resumes, passed = tuple(accepted_mono), 0
-    for chunk in read_chunks(path, cuts=resumes):
-        for _ in range(chunk.cuts):
+    passed = 0
+    for chunk in read_chunks(path, cuts=accepted_mono):
+        if chunk.cuts:  # resumed before the first of these samples
             judge.accept()
         passed += chunk.cuts
         judge.add_chunk(chunk)
         if onlooker is not None:
-            for item in chunk.items:
-                onlooker(item[1] if isinstance(item, tuple) else item)
-    if passed < len(resumes):
+            onlooker(chunk)
+    if passed < len(accepted_mono):  # resumed after the last sample
         judge.accept()
-    at = ends_mono if judged_mono is None else judged_mono
-    return judge.at(at, final=final), judge.firing
 
 
 def rejudge(
@@ -72,40 +57,40 @@ def rejudge(
     *,
     so_far_mono: float | None = None,
     rules: WatchRules | None = None,
+    both: BothEngines | None = None,
 ) -> tuple[WindowJudgement, Firing | None]:
     """Judge the window again by the rules in the journal's header, or by other ``rules``.
 
+    Whoever wants the comparison as well hands ``both`` in, empty, for the samples are read once.
     With ``so_far_mono`` as it stood at that moment, when most of it may still have been to come.
     Raises JournalError for unreadable samples, TriggerError for a trigger that does not parse.
     """
     started, ended = history.watch_started, history.watch_ended
     if started is None:
         raise JournalError(f"{run.journal}: no watch was started, so there is none to judge")
-    begins = started.mono
-    ends = begins + started.payload.minutes * 60
     rules = rules or read_rules(history.plan.watch)
-    judged_mono = ended.payload.judged_mono if ended else ends
-    resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
-    both = None
-    if so_far_mono is None and window_is_over(history):
-        both = BothEngines(run, history, rules)
-    judged, firing = judge_recorded(
-        run.samples,
+    ends = _ends_mono(started)
+    judge = WindowJudge(
         rules=rules,
         keys=history.plan.monitor_keys,
         trigger=_trigger(history.plan, rules),
-        started_mono=begins,
+        started_mono=started.mono,
         ends_mono=ends,
-        accepted_mono=resumed,
-        judged_mono=judged_mono if so_far_mono is None else min(so_far_mono, judged_mono),
-        final=so_far_mono is None,
-        onlooker=both.add if both else None,
     )
+    is_final = so_far_mono is None
+    if both is None and is_final and window_is_over(history):
+        both = BothEngines(run, history, rules)
+    # The first time the run entered WATCHING the watch began; each time after, somebody resumed it.
+    resumed = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
+    replay(judge, run.samples, accepted_mono=resumed, onlooker=both.add if both else None)
+    judged_mono = ended.payload.judged_mono if ended else ends
+    if so_far_mono is not None:
+        judged_mono = min(so_far_mono, judged_mono)
+    judged = judge.at(judged_mono, final=is_final)
     if both:
-        compared = both.baseline().compared
         accepted = any(moment >= ends for moment in resumed)
-        judged = with_comparison(judged, compared, accepted=accepted)
-    return judged, firing
+        judged = with_comparison(judged, both.baseline().compared, accepted=accepted)
+    return judged, judge.firing
 
 
 def window_is_over(history: History) -> bool:
@@ -113,17 +98,20 @@ def window_is_over(history: History) -> bool:
     started, ended = history.watch_started, history.watch_ended
     if started is None or ended is None:
         return False
-    ends = started.mono + started.payload.minutes * 60
-    return ended.payload.judged_mono >= ends
+    return ended.payload.judged_mono >= _ends_mono(started)
+
+
+def _ends_mono(started: Record[WatchStarted]) -> float:
+    return started.mono + started.payload.minutes * 60
 
 
 def read_rules(facts: WatchFacts) -> WatchRules:
-    """The rules as a plan in a journal has them."""
+    """Return the rules as a plan in a journal has them."""
     return WatchRules(
-        metrics=facts.metrics,
-        tolerance_inconclusive_seconds=facts.tolerance_inconclusive_seconds,
-        tolerance_error_seconds=facts.tolerance_error_seconds,
-        recovery_seconds=facts.recovery_seconds,
+        facts.metrics,
+        facts.tolerance_inconclusive_seconds,
+        facts.tolerance_error_seconds,
+        facts.recovery_seconds,
     )
 
 

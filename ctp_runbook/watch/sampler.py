@@ -1,21 +1,21 @@
 """Sampling that keeps time: one thread a target, on a schedule of the monotonic clock.
 
-A slow or dead target delays nobody else. What comes back goes into one queue; the one who
-reads it numbers, keeps and judges the samples. Each sample says when it was due, so that drift
-and gaps are data; one more thread looks at the clocks themselves.
+A slow or dead target delays nobody else. What comes back goes into one queue; whoever reads it
+numbers, keeps and judges the samples. Each sample says when it was due, so that drift and gaps are
+data; one more thread looks at the clocks themselves. Instants and waits are the clock's that is
+passed in, so that a simulated host can stand in for this one.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.clocks import Clocks, ClockWatch, Disturbance
+from ctp_runbook.host.clocks import ClockWatch, Disturbance
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.record.samples import Sample
 
@@ -25,8 +25,7 @@ Reading = Callable[[], Mapping[str, float]]
 _LOOK_SECONDS = 0.25
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(Struct, frozen=True):
     """Something to sample: ``read`` returns its series, or raises ProbeError.
 
     ``by_wall_seconds``: how long a time, measured by the wall clock, one answer speaks of; for so
@@ -45,11 +44,10 @@ class Target:
 class Sampler:
     """Samples every target until it is stopped; ``take`` hands out what came, unnumbered."""
 
-    def __init__(self, targets: Collection[Target], *, clocks: Clock | None = None) -> None:
-        self._queue: queue.SimpleQueue[Sample] = queue.SimpleQueue()
-        self._stop = threading.Event()
-        self._clocks = clocks or Clocks()
-        self._watch = ClockWatch(self._clocks)
+    def __init__(self, targets: Collection[Target], *, clocks: Clock) -> None:
+        self._samples: deque[Sample] = deque()
+        self._arrived, self._stop = threading.Event(), threading.Event()
+        self._clock, self._watch = clocks, ClockWatch(clocks)
         self._threads = [
             threading.Thread(target=self._sample, args=(target,), daemon=True) for target in targets
         ]
@@ -66,11 +64,12 @@ class Sampler:
         self._stop.set()
 
     def take(self, *, seconds: float) -> Sample | None:
-        """The next sample, or None when none came within ``seconds``."""
-        try:
-            return self._queue.get(timeout=seconds)
-        except queue.Empty:
-            return None
+        """Return the next sample, or None when none came within ``seconds``."""
+        # Cleared before the look: what arrives between the look and the wait ends the wait.
+        self._arrived.clear()
+        if not self._samples:
+            self._clock.wait(self._arrived, seconds=seconds)
+        return self._samples.popleft() if self._samples else None
 
     def disturbances(self) -> tuple[Disturbance, ...]:
         """What happened to the clocks since this was last asked."""
@@ -78,20 +77,19 @@ class Sampler:
         return self._watch.take()
 
     def _look(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
+        while not self._clock.wait(self._stop, seconds=_LOOK_SECONDS):
             self._watch.look()
 
     def _sample(self, target: Target) -> None:
-        due, missed = self._clocks.mono(), 0
-        while not self._stop.wait(max(0.0, due - self._clocks.mono())):
-            sample = read_once(target, clocks=self._clocks)
+        due, missed = self._clock.mono(), 0
+        while not self._clock.wait(self._stop, seconds=due - self._clock.mono()):
+            sample = read_once(target, clocks=self._clock)
             self._watch.look()
-            sample = structs.replace(
-                self._trusted(sample, target), due=round(due, 6), missed=missed
-            )
-            self._queue.put(sample)
+            sample = self._trusted(sample, target)
+            self._samples.append(structs.replace(sample, due=round(due, 6), missed=missed))
+            self._arrived.set()
             # A target slower than its interval misses turns; it does not pile them up.
-            missed = int((self._clocks.mono() - due) / target.interval_seconds)
+            missed = int((self._clock.mono() - due) / target.interval_seconds)
             due += (missed + 1) * target.interval_seconds
 
     def _trusted(self, sample: Sample, target: Target) -> Sample:
@@ -106,28 +104,17 @@ class Sampler:
         return structs.replace(sample, ok=False, error=error, series={})
 
 
-def read_once(target: Target, *, clocks: Clock | None = None) -> Sample:
-    """One sample of ``target``, good or not."""
-    clocks = clocks or Clocks()
-    began = clocks.mono()
-    series: Mapping[str, float] = {}
-    error = ""
+def read_once(target: Target, *, clocks: Clock) -> Sample:
+    """Return one sample of ``target``, good or not."""
+    began, series, error = clocks.mono(), {}, ""
     try:
-        series = target.read()
+        series = dict(target.read())
     except ProbeError as problem:
         error = str(problem) or type(problem).__name__
     except Exception as problem:  # noqa: BLE001  a stranger's probe may raise anything
         # The edge of a thread: what a probe did not foresee would end it, in silence.
         error = f"{target.name}: {type(problem).__name__}: {problem}"
-    mono = clocks.mono()
-    return Sample(
-        seq=0,
-        wall=clocks.wall(),
-        mono=mono,
-        source=target.source,
-        target=target.name,
-        ok=not error,
-        error=error,
-        took_ms=round((mono - began) * 1000, 3),
-        series=dict(series),
-    )
+    mono, wall = clocks.mono(), clocks.wall()
+    took_ms = round((mono - began) * 1000, 3)
+    ok = not error
+    return Sample(0, wall, mono, target.source, target.name, ok, error, took_ms, series)

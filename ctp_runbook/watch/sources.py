@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,17 +58,16 @@ def _recording(rules: list[MetricRule], around: Surroundings) -> Iterator[Target
     rules = [rule for rule in rules if rule.source == "replay"]
     if not rules:
         return
-    opened: list[Recording] = []
 
-    def read() -> Mapping[str, float]:
+    @cache
+    def recording() -> Recording:
         _must_have_all(SOURCES["replay"], rules[0], around)
         from ctp_runbook.probes.recording import Recording
 
-        if not opened:
-            opened.append(Recording(around.cwd / around.settings["replay_file"]))
-        return opened[0].read()
+        return Recording(around.cwd / around.settings["replay_file"])
 
-    yield Target("replay", "replay", read, min(rule.interval_seconds for rule in rules))
+    seconds = min(rule.interval_seconds for rule in rules)
+    yield Target("replay", "replay", lambda: recording().read(), seconds)
 
 
 def _value(rule: MetricRule, around: Surroundings) -> Target:
@@ -90,37 +90,34 @@ def _row(rule: MetricRule) -> Source:
     engine stopped already. Then it is a source that does not answer, and no reason to end.
     """
     try:
-        found = find_source(rule.source)
+        source = find_source(rule.source)
     except PlanRefused:
-        found = None
-    return found or Source(rule.source, "")
+        source = None
+    return source or Source(rule.source, "")
 
 
 def _reading(rule: MetricRule, source: Source, around: Surroundings) -> Reading:
-    """Made at the first look: what cannot be made is an error of that look, and of its metric."""
     name = series_key(rule.name, rule.labels)
-    made: list[Callable[[], object]] = []
+
+    # Made at the first look: what cannot be made is an error of that look, and of its metric.
+    @cache
+    def measure() -> Measure:
+        _must_have_all(source, rule, around)
+        try:
+            return source.measure(rule, around)
+        except (AttributeError, ImportError, ValueError) as error:
+            raise ProbeError(f"source {source.name} cannot be read any more: {error}") from error
 
     def read() -> Mapping[str, float]:
-        if not made:
-            _must_have_all(source, rule, around)
-            made.append(_measure(source, rule, around))
-        value = made[0]()
+        value: object = measure()()
         if value is None:
             return {}
         if isinstance(value, bool) or not isinstance(value, int | float):
-            told = type(value).__name__
-            raise ProbeError(f"source {source.name} gave a {told} for {rule.name}, no number")
+            kind = type(value).__name__
+            raise ProbeError(f"source {source.name} gave a {kind} for {rule.name}, no number")
         return {name: float(value)}
 
     return read
-
-
-def _measure(source: Source, rule: MetricRule, around: Surroundings) -> Measure:
-    try:
-        return source.measure(rule, around)
-    except (AttributeError, ImportError, ValueError) as error:
-        raise ProbeError(f"source {source.name} cannot be read any more: {error}") from error
 
 
 def _must_have_all(source: Source, rule: MetricRule, around: Surroundings) -> None:

@@ -6,20 +6,21 @@ more than some bound is FAILED where the limit is no higher than the bound, else
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.triggers import Condition
+from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import Point, badness, counts_events, more_than
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 
 __all__ = ["Firing", "Moment", "firing_of", "shortened_query", "verdict_of"]
 
 
-@dataclass(frozen=True)
-class Firing:
+class Firing(Struct, frozen=True):
     """The rollback trigger became true at one sample; ``is_over``: by more than ``value``."""
 
     metric: str
@@ -33,8 +34,7 @@ class Firing:
     is_over: bool = False
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(Struct, frozen=True):
     """When a verdict is taken, of which window; times in monotonic seconds."""
 
     mono: float
@@ -49,37 +49,38 @@ class Moment:
         return self.final and self.mono < self.ends - SLACK_SECONDS
 
 
-def firing_of(
-    condition: Condition, point: Point, *, rule: MetricRule, seq: int, wall: float, mono: float
-) -> Firing:
-    """The trigger true by ``condition``, last seen at ``point``, at the sample of these numbers."""
-    assert point.value is not None  # what has no value makes no condition true
-    seen = f"= {_number(point.value)} {rule.unit} at {_clock(wall)}"
+def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: Sample) -> Firing:
+    """Return the trigger true by ``condition``, last seen at ``point``, at this sample."""
+    value = _value(point)  # what has none makes no condition true
+    seen = f"= {_number(value)} {rule.unit} at {_clock(sample.wall)}"
     if point.is_over:
-        seen = f"is {_amount(rule, point)} at {_clock(wall)}, above its histogram's widest bucket"
+        amount = _amount(rule, point)
+        seen = f"is {amount} at {_clock(sample.wall)}, above its histogram's widest bucket"
     return Firing(
         metric=condition.metric,
-        value=point.value,
+        value=value,
         limit=condition.value,
         unit=rule.unit,
         sentence=f"rollback trigger: {condition.metric} {seen}; condition {condition.sentence}",
-        sample_seq=seq,
-        wall=wall,
-        mono=mono,
+        sample_seq=sample.seq,
+        wall=sample.wall,
+        mono=sample.mono,
         is_over=point.is_over,
     )
 
 
 def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Verdict, str, bool]:
-    """Verdict, sentence, and whether nothing fresh is known. Hard limits come first."""
+    """Return verdict, sentence, and whether nothing fresh is known. Hard limits come first."""
     rule = watched.rule
     where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
-    if (bad := watched.failed_at) and bad.value is not None:
+    # A limit that was broken for as long as the rule allows stays broken, whatever came since.
+    if bad := watched.failed_at:
         return Verdict.FAILED, _beyond(rule, bad, where=where), _is_unknown_now(watched)
     if moment.firing and moment.firing.metric == rule.name:
         return Verdict.FAILED, moment.firing.sentence, False
     if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
         return Verdict.INCONCLUSIVE, "warming up", False
+    # Silence before coverage: of the two it is the one that somebody can do something about now.
     age = moment.mono - (watched.fresh.mono if watched.fresh else moment.started)
     if age > rule.fresh_seconds:
         last = watched.last
@@ -98,7 +99,7 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
 
 
 def _early(watched: Watched, moment: Moment, *, where: str) -> str:
-    """A window that was stopped proves nothing, whatever it showed until then."""
+    # A window that was stopped proves nothing, whatever it showed until then.
     lasted, due = moment.mono - moment.started, moment.ends - moment.started
     beyond = f", beyond {where} when it was" if watched.breach_since is not None else ""
     return f"the watch was stopped after {lasted:.0f} s of {due:.0f} s{beyond}"
@@ -106,21 +107,19 @@ def _early(watched: Watched, moment: Moment, *, where: str) -> str:
 
 def _beyond(rule: MetricRule, bad: Point, *, where: str) -> str:
     """Value, comparison, limit, moment, and by how much; of what is more than a bound, the bound."""
-    assert bad.value is not None  # a breach has a value
     sign = ">" if rule.direction == "max" else "<"
-    said = f"{_amount(rule, bad)} {sign} {where} at {_clock(bad.wall)}"
+    amount = f"{_amount(rule, bad)} {sign} {where} at {_clock(bad.wall)}"
     if bad.is_over:
-        return f"{said}: its histogram's widest bucket ends at {_number(bad.value)} {rule.unit}"
-    return f"{said}, beyond it by {_number(badness(rule, bad.value))} {rule.unit}"
+        return f"{amount}: its histogram's widest bucket ends at {_number(_value(bad))} {rule.unit}"
+    return f"{amount}, beyond it by {_number(badness(rule, _value(bad)))} {rule.unit}"
 
 
 def _unknown(rule: MetricRule, point: Point, *, where: str) -> str:
     """A value above all buckets, which end below the limit: on which side of it is not known."""
-    assert point.value is not None  # there is a bound that it is more than
     return (
         f"{_amount(rule, point)} at {_clock(point.wall)}: its histogram's widest bucket ends at "
-        f"{_number(point.value)} {rule.unit}, below {where}; the engine's histogram needs a bucket "
-        "at or above the limit"
+        f"{_number(_value(point))} {rule.unit}, below {where}; the engine's histogram needs a "
+        "bucket at or above the limit"
     )
 
 
@@ -133,13 +132,12 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
         text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
         return Verdict.INCONCLUSIVE, text, False
     if counts_events(rule) and events < max(1, rule.min_events):
+        # That nothing happened is a proof where the rule says so; that little did is none.
         if events == 0 and rule.zero_events == "pass":
             return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False
-        text = (
-            f"{events:.0f} events in the window; min_events is {rule.min_events}: too few to judge"
-        )
-        return Verdict.INCONCLUSIVE, text, False
-    if extreme is None or extreme.value is None:
+        text = f"{events:.0f} events in the window; min_events is {rule.min_events}"
+        return Verdict.INCONCLUSIVE, f"{text}: too few to judge", False
+    if extreme is None:
         return Verdict.INCONCLUSIVE, "no value was measured in the window", False
     text = f"worst {_amount(rule, extreme)} at {_clock(extreme.wall)}, {_margin(rule, extreme)}"
     text += f"; {where}"
@@ -153,15 +151,18 @@ def _is_unknown_now(watched: Watched) -> bool:
     return watched.fresh is not None and watched.fresh.status == "open_bucket"
 
 
-def _margin(rule: MetricRule, worst: Point) -> str:
-    assert worst.value is not None  # the worst value is one
-    bound = ("at most " if rule.direction == "max" else "more than ") if worst.is_over else ""
-    return f"margin {bound}{_number(0.0 - badness(rule, worst.value))} {rule.unit}"
+def _margin(rule: MetricRule, extreme: Point) -> str:
+    bound = ("at most " if rule.direction == "max" else "more than ") if extreme.is_over else ""
+    return f"margin {bound}{_number(0.0 - badness(rule, _value(extreme)))} {rule.unit}"
 
 
 def _amount(rule: MetricRule, point: Point) -> str:
+    return more_than(f"{_number(_value(point))} {rule.unit}", is_over=point.is_over)
+
+
+def _value(point: Point) -> float:
     assert point.value is not None  # asked of points with a value only
-    return more_than(f"{_number(point.value)} {rule.unit}", is_over=point.is_over)
+    return point.value
 
 
 def _number(value: float) -> str:
@@ -173,5 +174,5 @@ def _clock(wall: float) -> str:
 
 
 def shortened_query(query: str) -> str:
-    """Of a long query its begin and whom it was put to; whole it stands in ``query``."""
+    """Return the begin of a long query and who was asked; whole it stands in ``query``."""
     return query if len(query) <= 80 else f"{query[:50]}…{query[query.rindex(' (') :]}"

@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from msgspec.structs import replace
 
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import identity_of

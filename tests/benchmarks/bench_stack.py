@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ctp_runbook.rehearsal.plane import control
+from tests.props.data_plane import plane_up, resident_mb
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ _SERVE_SECONDS, _RESIDENT_MB = 8.0, 1536.0
 
 
 def _one(folder: Path) -> control.PlaneStatus:
-    control.up(folder)
+    plane_up(folder)
     try:
         return control.status(folder)
     finally:
@@ -41,7 +42,7 @@ def main() -> None:
         resident = statistics.median(turn.parts[name].resident_mb for turn in turns)
         print(f"{name:24}{took:13.2f} s{resident:9.0f} MB")
     whole = statistics.median(turn.serving_after_seconds or 0.0 for turn in turns)
-    memory = statistics.median(turn.resident_mb for turn in turns)
+    memory = statistics.median(resident_mb(turn) for turn in turns)
     print(f"{'everything':24}{whole:13.2f} s{memory:9.0f} MB")
     print(f"{'within' if whole <= _SERVE_SECONDS else 'OVER'} {_SERVE_SECONDS:g} s")
     print(f"{'within' if memory <= _RESIDENT_MB else 'OVER'} {_RESIDENT_MB:g} MB")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.gates.bootstrap import _compose, _compose_tasks
+from ctp_runbook.gates.bootstrap import _compose_tasks, bootstrap_tasks
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions, GateResult, perform
 from ctp_runbook.plan.gate_table import GATES
@@ -25,7 +27,7 @@ def docker(tmp_path: Path) -> FakeDocker:
     return fake
 
 
-def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 4.0) -> GateResult:
+def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 60.0) -> GateResult:
     compose = docker.bin / "compose.yaml"
     compose.touch()
     options = GateOptions(
@@ -37,7 +39,7 @@ def _gate(docker: FakeDocker, *, execute: bool = True, seconds: float = 4.0) -> 
     )
     environ = {"PATH": f"{docker.bin}:{os.environ['PATH']}"}
     context = GateContext.of(options, environ=environ, tell=lambda line: None)
-    tasks = _compose_tasks(context, _compose(context))
+    tasks = _compose_tasks(context)
     steps = perform(tasks, execute=execute, probe=not execute)
     return GateResult(GATES["bootstrap"], not execute, steps)
 
@@ -88,7 +90,7 @@ def test_what_is_not_healthy_is_named(docker: FakeDocker, given: dict[str, str],
     """Not healthy within the deadline: by name, with its last log lines or what it lacks."""
     becomes = given.get("health", "healthy")
     docker.service("kafka", becomes=becomes, **given)
-    result = _gate(docker)
+    result = _gate(docker, seconds=8.0)
     assert result.exit_code == 3
     assert said in result.sentence
     assert "wait_healthy" in result.sentence
@@ -142,7 +144,7 @@ def test_a_project_needs_its_name(tmp_path: Path) -> None:
     ):
         context = GateContext.of(options, environ={}, tell=print)
         with pytest.raises(RunRefused, match=said):
-            _compose(context)
+            _compose_tasks(context)
 
 
 def test_without_docker(docker: FakeDocker) -> None:
@@ -153,5 +155,99 @@ def test_without_docker(docker: FakeDocker) -> None:
         execute=True, compose_file=docker.bin / "compose.yaml", project_name="prodlike"
     )
     context = GateContext.of(options, environ={"PATH": str(docker.bin)}, tell=print)
-    steps = perform(_compose_tasks(context, _compose(context)), execute=True)
+    steps = perform(_compose_tasks(context), execute=True)
     assert "no `docker` on PATH" in steps[0].reason
+
+
+def test_a_service_that_the_file_does_not_have_is_named(docker: FakeDocker) -> None:
+    """Somebody runs it under the project's name: nothing is started beside it."""
+    docker.service("redis", hash="", runs="h1")
+    docker.set(hides=["redis"])
+    result = _gate(docker)
+    assert "service redis runs and is not in" in result.sentence
+    assert " up " not in docker.asked()
+
+
+def test_another_compose_at_work_is_waited_for(docker: FakeDocker) -> None:
+    """One whose gate was killed may have made the container a moment ago."""
+    docker.service("kafka", status="absent", runs="")
+    docker.set(in_use=1)
+    result = _gate(docker)
+    assert result.is_ok, result.sentence
+    assert docker.asked().count("up --detach") == 2
+
+
+def test_another_compose_that_does_not_end_is_told(docker: FakeDocker) -> None:
+    """At the deadline, in docker's words."""
+    docker.service("kafka", status="absent", runs="")
+    docker.set(in_use=999)
+    result = _gate(docker, seconds=6.0)
+    assert result.exit_code == 3
+    assert "is already in use by container 7" in result.sentence
+
+
+def test_a_container_that_was_replaced_is_told(docker: FakeDocker) -> None:
+    """It ran, and another runs in its place: the old engine's connection is gone."""
+    docker.service("redis", replaced=True)
+    result = _gate(docker)
+    assert "service redis was replaced while it ran" in result.sentence
+
+
+def test_what_failed_while_up_ran_is_shown_with_its_logs(docker: FakeDocker) -> None:
+    """Compose gives up on a service whose dependency is unhealthy: that one is named, too."""
+    docker.service("redis", health="unhealthy")
+    docker.service("kafka", status="exited", health="")
+    docker.set(up_fails="dependency failed to start: container redis is unhealthy")
+    result = _gate(docker)
+    assert "dependency failed to start" in result.sentence
+    assert "service redis is running, unhealthy, expected running, healthy" in result.sentence
+    assert "service kafka is exited, no health check" in result.sentence
+    assert "its last lines: FATAL: could not map memory" in result.sentence
+
+
+def test_what_ended_for_good_is_not_waited_for(docker: FakeDocker) -> None:
+    """An exited container, or one without a check, mends itself by no waiting."""
+    docker.service("kafka", status="exited", health="")
+    docker.service("redis", health="")
+    began = time.monotonic()
+    result = _gate(docker, execute=False)
+    assert time.monotonic() - began < 30
+    assert "kafka is exited" in result.sentence
+    assert "service redis has no health check" in result.sentence
+
+
+# Which flags are set, and which steps the gate then has.
+PARTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "nothing": ({}, []),
+    "a database": (
+        {"postgres_dsn": "dbname=d"},
+        ["migrate_timescale", "observe_timescale", "observe_redis"],
+    ),
+    "Redis": ({"redis_url": "redis://h"}, ["observe_redis"]),
+    "endpoints": (
+        {"endpoints": {"front": "tcp://h:1", "page": "http://h"}},
+        ["observe_front", "observe_page"],
+    ),
+    "a compose file": (
+        {"compose_file": Path("infra/docker-compose.single-host.yaml"), "project_name": "p"},
+        [
+            *("compose_config", "compare_running", "compose_up", "wait_healthy"),
+            *("migrate_timescale", "observe_timescale", "observe_redis"),
+        ],
+    ),
+    "a compose file of the twin": (
+        {"compose_file": Path("none.yaml"), "project_name": "p", "profile": "rehearsal"},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("flags", "names"), PARTS.values(), ids=PARTS)
+def test_a_gate_looks_at_what_is_named(flags: dict[str, Any], names: list[str]) -> None:
+    """A compose file brings its own database and Redis; the twin has no containers."""
+    context = GateContext.of(GateOptions(**flags), environ={}, tell=print)
+    tasks = bootstrap_tasks(context)
+    assert [task.name for task in tasks] == names
+    assert [task.name for task in tasks if task.acts] == [
+        name for name in names if name in ("compose_up", "migrate_timescale")
+    ]

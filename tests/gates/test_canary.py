@@ -1,10 +1,29 @@
-"""The canary's words and numbers; its flights are in tests/integration."""
+"""Facts about gates/canary.py: a record's way hop by hop, and where one is stuck.
+
+Whole flights over real servers are in tests/integration.
+"""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-from ctp_runbook.gates.canary import HOPS, CanaryFlight, CanaryResult, fly_canaries, percentile
+import psycopg
+import pytest
+
+from ctp_runbook.gates import canary
+from ctp_runbook.gates.canary import (
+    HOPS,
+    CanaryFlight,
+    CanaryResult,
+    _Chain,
+    fly_canaries,
+    percentile,
+)
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions
 
@@ -37,6 +56,109 @@ def test_one_that_is_stuck_fails_all() -> None:
     assert (result.exit_code, result.sentence) == (3, "canary FAILED: m is stuck at Debezium")
     assert result.data()["percentiles_ms"] == {}
     assert not CanaryResult((), dry_run=False).is_ok
+
+
+NO_RESULT = {
+    "nothing sent": (CanaryResult((), dry_run=False), 3),
+    "a dry run": (CanaryResult((), dry_run=True), 0),
+    "no chain": (CanaryResult((), dry_run=False, problem="Kafka: down"), 3),
+    "a dry run without addresses": (CanaryResult((), dry_run=True, problem="x"), 3),
+}
+
+
+@pytest.mark.parametrize(("result", "code"), NO_RESULT.values(), ids=NO_RESULT)
+def test_what_did_not_fly_claims_no_percentile(result: CanaryResult, code: int) -> None:
+    """And only a dry run is well without a flight."""
+    assert (result.exit_code, result.percentiles_ms()) == (code, {})
+
+
+# --- flights ----------------------------------------------------------------------
+
+
+@dataclass
+class FakeChain:
+    """PostgreSQL, Kafka and ClickHouse, through which a record comes as far as ``reaches``."""
+
+    reaches: str = "clickhouse"
+    refuses: Exception | None = None
+    marks: list[str] = field(default_factory=list)
+    polls: int = 0
+
+    def execute(self, statement: str, parameters: tuple[str]) -> None:
+        """Take the row."""
+        if self.refuses is not None:
+            raise self.refuses
+        self.marks.append(parameters[0])
+
+    def next(self, *, seconds: float) -> bytes:
+        """Somebody else's record first."""
+        self.polls += 1
+        if self.polls % 2 or self.reaches == "postgres":
+            time.sleep(0.01)
+            return b"another"
+        return f'{{"event_desc": "{self.marks[-1]}"}}'.encode()
+
+    def rows(self, query: str, *, seconds: float) -> list[list[int]]:
+        """The mark is found, or it is not."""
+        return [[int(self.reaches == "clickhouse" and self.marks[-1] in query)]]
+
+
+def flown(
+    chain: FakeChain, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 5.0, **how: Any
+) -> CanaryResult:
+    """How canaries fly through it."""
+
+    @contextmanager
+    def connected(context: GateContext) -> Iterator[_Chain]:
+        parts: tuple[Any, Any, Any] = (chain, chain, chain)
+        yield _Chain(context, *parts)
+
+    monkeypatch.setattr(canary, "_chain", connected)
+    options = GateOptions(execute=True, profile="rehearsal", deadline_seconds=seconds)
+    return fly_canaries(GateContext.of(options, environ={}, tell=print), **how)
+
+
+def test_every_hop_of_every_canary_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a mark of its own with the run's id, and is told of when it is there."""
+    chain, told = FakeChain(), list[CanaryFlight]()
+    result = flown(chain, monkeypatch, runs=3, run_id="r1", on_flight=told.append)
+    assert result.is_ok, result.sentence
+    assert result.flights == tuple(told)
+    assert len(set(chain.marks)) == 3
+    assert all(mark.startswith("canary-r1-") for mark in chain.marks)
+    assert all(tuple(flight.hops) == HOPS for flight in result.flights)
+    assert all(flight.seconds > 0 for flight in result.flights)
+
+
+STUCK: dict[str, tuple[FakeChain, tuple[str, ...], str]] = {
+    "not taken": (
+        FakeChain(refuses=psycopg.errors.DiskFull("no\n space")),
+        (),
+        "PostgreSQL: no space",
+    ),
+    "at Debezium": (
+        FakeChain(reaches="postgres"),
+        ("postgres",),
+        "did not come to topic quant_hft_pg.trading_core.risk_events within the 0.5 s of --deadline",
+    ),
+    "at the ingest": (
+        FakeChain(reaches="kafka"),
+        ("postgres", "debezium_to_kafka"),
+        "and not to quant_hft.risk_events_cdc within the 0.5 s of --deadline-seconds: the ingest",
+    ),
+}
+
+
+@pytest.mark.parametrize(("chain", "hops", "said"), STUCK.values(), ids=STUCK)
+def test_a_canary_that_is_stuck_names_its_hop(
+    chain: FakeChain, hops: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the times of the hops it made; no other is sent behind it."""
+    result = flown(chain, monkeypatch, runs=3, seconds=0.5)
+    assert result.exit_code == 3
+    (flight,) = result.flights
+    assert tuple(flight.hops) == hops
+    assert said in result.sentence
 
 
 def test_a_dry_run_sends_nothing_and_an_address_is_needed() -> None:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.conformance import check_gate
@@ -116,20 +117,23 @@ GOOD = row_of("good")
 
 def test_a_gate_that_keeps_all_conforms() -> None:
     """Nothing is said of it."""
-    assert check_gate(replace(GOOD, parts=(("", "kafka"),))) == ()
+    assert check_gate(structs.replace(GOOD, parts=(("", "kafka"),))) == ()
 
 
 WRONG = {
-    "name": (replace(GOOD, name="Ex ample"), "the name 'Ex ample'"),
-    "prefix": (replace(GOOD, prefix="example"), "the prefix 'example'"),
-    "file": (replace(GOOD, file="example.env"), "expected NAME_result.env"),
-    "step": (replace(GOOD, step="warmup_query"), "expected one of bootstrap_infra"),
-    "part": (replace(GOOD, parts=(("", "moon"),)), "the part 'moon'"),
-    "our name": (replace(GOOD, name="bootstrap"), "is that of ctp_runbook's own gate bootstrap"),
-    "our prefix": (replace(GOOD, prefix="KAFKA_TOPIC_INIT"), "own gate kafka-topics"),
-    "our file": (replace(GOOD, file=GATES["bootstrap"].file), "own gate bootstrap"),
-    "due": (replace(GOOD, is_due=True), "is_due"),
-    "no module": (replace(GOOD, performer="nowhere:x"), "No module named 'nowhere'"),
+    "name": (structs.replace(GOOD, name="Ex ample"), "the name 'Ex ample'"),
+    "prefix": (structs.replace(GOOD, prefix="example"), "the prefix 'example'"),
+    "file": (structs.replace(GOOD, file="example.env"), "expected NAME_result.env"),
+    "step": (structs.replace(GOOD, step="warmup_query"), "expected one of bootstrap_infra"),
+    "part": (structs.replace(GOOD, parts=(("", "moon"),)), "the part 'moon'"),
+    "our name": (
+        structs.replace(GOOD, name="bootstrap"),
+        "is that of ctp_runbook's own gate bootstrap",
+    ),
+    "our prefix": (structs.replace(GOOD, prefix="KAFKA_TOPIC_INIT"), "own gate kafka-topics"),
+    "our file": (structs.replace(GOOD, file=GATES["bootstrap"].file), "own gate bootstrap"),
+    "due": (structs.replace(GOOD, is_due=True), "is_due"),
+    "no module": (structs.replace(GOOD, performer="nowhere:x"), "No module named 'nowhere'"),
     "no function": (row_of("HERE"), "is a str; expected a function"),
     "passes": (row_of("passes"), "where nobody answers it passes"),
     "no reason": (row_of("says_nothing"), "reach_example fails without a reason"),

@@ -1,4 +1,4 @@
-"""What a gate's tasks share: addresses from flag, environment and file; secrets; the deadline."""
+"""Facts about gates/context.py: where an address comes from, and that no secret goes out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.gates.context import GateContext, open_door
-from ctp_runbook.gates.deadline import Deadline
+from ctp_runbook.gates.context import Deadline, GateContext, open_door
 from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep
+from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.gate_table import GATES
 
@@ -22,20 +22,73 @@ def _context(tmp_path: Path, text: str = "", **given: object) -> GateContext:
     return GateContext.of(options, environ=environ, tell=print)  # type: ignore[arg-type]
 
 
-def test_an_address_comes_from_flag_environment_file_and_default(tmp_path: Path) -> None:
+# Of each address: its flag, its variable, its port's variable, and what it is on the single host.
+ADDRESSES = {
+    "bootstrap_servers": (
+        "bootstrap_servers",
+        "KAFKA_BOOTSTRAP_SERVERS",
+        "KAFKA_PORT",
+        "127.0.0.1:{}",
+        9092,
+    ),
+    "clickhouse_url": (
+        "clickhouse_url",
+        "CLICKHOUSE_URL",
+        "CLICKHOUSE_HTTP_PORT",
+        "http://127.0.0.1:{}",
+        8123,
+    ),
+    "connect_url": (
+        "connect_url",
+        "KAFKA_CONNECT_URL",
+        "CONNECT_PORT",
+        "http://127.0.0.1:{}",
+        8083,
+    ),
+    "redis_url": ("redis_url", "REDIS_URL", "REDIS_PORT", "redis://127.0.0.1:{}", 6379),
+}
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_an_address_comes_from_flag_environment_file_and_default(name: str, tmp_path: Path) -> None:
     """In this order; the single host has a default at the env file's port, the twin has none."""
-    text = "KAFKA_PORT=19092\nCLICKHOUSE_URL='http://file:1'\n# CONNECT_PORT=1\n"
-    found = _context(tmp_path, text, clickhouse_url="http://flag:1")
-    assert found.clickhouse_url == "http://flag:1"
-    assert _context(tmp_path, text).clickhouse_url == "http://file:1"
-    environ = {"CLICKHOUSE_URL": "http://environ:1"}
-    assert _context(tmp_path, text, environ=environ).clickhouse_url == "http://environ:1"
-    assert found.bootstrap_servers == "127.0.0.1:19092"
-    assert found.connect_url == "http://127.0.0.1:8083"
-    twin = _context(tmp_path, "", profile="rehearsal")
-    assert (twin.bootstrap_servers, twin.connect_url) == ("", "")
+    flag, variable, port, usual, number = ADDRESSES[name]
+    text = f"{port}=1{number}\n{variable}='http://file:1'\n# {port}=1\n"
+    environ = {variable: "http://environ:1"}
+
+    def address(text: str, **flags: object) -> object:
+        return getattr(_context(tmp_path, text, **flags), name)
+
+    assert address(text, environ=environ, **{flag: "http://flag:1"}) == "http://flag:1"
+    assert address(text, environ=environ) == "http://environ:1"
+    assert address(text) == "http://file:1"
+    assert address(f"{port}=1{number}\n") == usual.format(f"1{number}")
+    assert address("") == usual.format(number)
+    assert address("", profile="rehearsal") == ""
+
+
+def test_postgresql_is_where_a_dsn_says(tmp_path: Path) -> None:
+    """Two variables may name it; without any the twin's is an error that names the flag."""
+    names = {"POSTGRES_DSN": "host=a dbname=d", "TIMESCALE_DSN": "host=b dbname=d"}
+    assert _context(tmp_path, environ=names).postgres.shown == "postgresql://a:5432/d"
+    del names["POSTGRES_DSN"]
+    assert _context(tmp_path, environ=names).postgres.shown == "postgresql://b:5432/d"
+    usual = _context(tmp_path, "TIMESCALE_PORT=15432\n").postgres
+    assert usual.shown == "postgresql://127.0.0.1:15432/quant_hft"
     with pytest.raises(ProbeError, match="--postgres-dsn"):
-        _ = twin.postgres
+        _ = _context(tmp_path, profile="rehearsal").postgres
+
+
+def test_clickhouse_is_asked_with_its_login(tmp_path: Path) -> None:
+    """By the variables' user and password; without an address there is nobody to ask."""
+    text = "CLICKHOUSE_USER=me\nCLICKHOUSE_PASSWORD=geheim\n"
+    door = _context(tmp_path, text).clickhouse
+    assert door is not None
+    assert (door.url, door.user, door.password) == ("http://127.0.0.1:8123", "me", "geheim")
+    usual = _context(tmp_path).clickhouse
+    assert usual is not None
+    assert (usual.user, usual.password) == ("quant_hft", "")
+    assert _context(tmp_path, text, profile="rehearsal").clickhouse is None
 
 
 def test_a_password_is_put_in_here_and_never_in_a_flag(tmp_path: Path) -> None:
@@ -54,6 +107,46 @@ def test_a_password_is_put_in_here_and_never_in_a_flag(tmp_path: Path) -> None:
         open_door("host", values={})
 
 
+REDIS = {
+    "redis://h:1": "redis://:geheim@h:1",
+    "redis://me@h:1": "redis://me@h:1",
+    "redis://:own@h:1": "redis://:own@h:1",
+    "h:1": "h:1",
+}
+
+
+@pytest.mark.parametrize(("url", "address"), REDIS.items())
+def test_redis_password_is_put_in_where_there_is_none(
+    url: str, address: str, tmp_path: Path
+) -> None:
+    """A URL that has a login keeps it."""
+    assert _context(tmp_path, "REDIS_PASSWORD=geheim\n", redis_url=url).redis_url == address
+
+
+ROLES = {
+    "user=postgres": ("t", "TIMESCALE_PASSWORD"),
+    "user=debezium": ("d", "DEBEZIUM_PASSWORD"),
+    "user=quant_hft": ("e", "ENGINE_DB_PASSWORD"),
+    "user=another": ("a", "ANOTHER_PASSWORD"),
+    "user=nobody": ("", "NOBODY_PASSWORD"),
+    "postgresql://debezium@h/d": ("d", "DEBEZIUM_PASSWORD"),
+}
+
+
+@pytest.mark.parametrize(("dsn", "password"), ROLES.items())
+def test_each_role_has_its_password(dsn: str, password: tuple[str, str]) -> None:
+    """From the variable that the env file names it by, which the refusal of a login names, too."""
+    values = {
+        "TIMESCALE_PASSWORD": "t",
+        "DEBEZIUM_PASSWORD": "d",
+        "ENGINE_DB_PASSWORD": "e",
+        "ANOTHER_PASSWORD": "a",
+    }
+    door = open_door(dsn, values=values)
+    assert (door.password, door.password_name) == password
+    assert open_door(dsn, values={**values, "PGPASSWORD": "p"}).password == "p"
+
+
 def test_an_env_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A misspelt --env-file does not quietly mean no file."""
     with pytest.raises(RunRefused, match="--env-file"):
@@ -65,6 +158,21 @@ def test_what_is_wanted_is_found_or_refused(tmp_path: Path) -> None:
     assert _context(tmp_path).infra("kafka/topics.toml").is_file()
     with pytest.raises(RunRefused, match="name its infra folder by --infra"):
         _context(tmp_path, infra=tmp_path).infra("kafka/topics.toml")
+    with pytest.raises(
+        RunRefused, match=f"no infra/none, {CHECKOUT}/infra/none; run in a checkout"
+    ):
+        _context(tmp_path).infra("none")
+
+
+def test_what_lies_here_is_nearer_than_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator's own infra folder is meant where the command is run in its parent."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "infra/kafka").mkdir(parents=True)
+    context = _context(tmp_path)
+    assert context.infra("kafka") == Path("infra/kafka")
+    assert context.infra("clickhouse") == CHECKOUT / "infra/clickhouse"
 
 
 def test_a_result_is_redacted(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Readiness: measured, not typed; health follows from value and target."""
+"""Facts about gates/readiness.py: health follows from value and target, never from a claim."""
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from ctp_runbook.errors import InputError
 from ctp_runbook.gates.readiness import (
     DECLARED_FLAGS,
     SLIS,
+    SliReading,
     declared_readings,
     judge_readiness,
     judge_readiness_file,
@@ -21,7 +23,6 @@ from ctp_runbook.gates.readiness import (
 )
 from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
 from ctp_runbook.record.journal import utc_text
-from tests.props.small_servers import free_port, http_page, valkey
 
 NOW = 1_770_000_000.0
 RUNBOOK_FLAGS = {
@@ -34,37 +35,7 @@ RUNBOOK_FLAGS = {
     "timescale-health": "healthy",
     "strategy-bridge-chain-status": "complete",
 }
-PAGE = """\
-# TYPE quant_hft_ctp_query_latency_seconds histogram
-quant_hft_ctp_query_latency_seconds_bucket{{le="0.1"}} {fast}
-quant_hft_ctp_query_latency_seconds_bucket{{le="5.0"}} {all}
-quant_hft_ctp_query_latency_seconds_bucket{{le="+Inf"}} {all}
-quant_hft_ctp_query_latency_seconds_count {all}
-quant_hft_ctp_query_latency_seconds_sum 1.0
-# TYPE quant_hft_query_rate_violation_total counter
-quant_hft_query_rate_violation_total 2.0
-# TYPE quant_hft_ctp_reconnect_total counter
-quant_hft_ctp_reconnect_total {reconnects}
-# TYPE quant_hft_ctp_connected gauge
-quant_hft_ctp_connected {connected}
-# TYPE quant_hft_risk_reject_total counter
-quant_hft_risk_reject_total{{reason="limit"}} {classified}
-quant_hft_risk_reject_total{{reason="unknown"}} {unclassified}
-"""
-GOOD = {"fast": 50, "all": 50, "reconnects": 0, "connected": 1, "classified": 0, "unclassified": 0}
-LATENCY, RECOVERY, REJECTS, HITS, ALIVE, REDIS, TIMESCALE, CHAIN = (
-    DECLARED_FLAGS[flag]
-    for flag in (
-        "query-latency-ms",
-        "disconnect-recovery-success-rate",
-        "reject-classified-ratio",
-        "flow-control-hits",
-        "core-process-alive",
-        "redis-health",
-        "timescale-health",
-        "strategy-bridge-chain-status",
-    )
-)
+LATENCY, _, _, _, ALIVE, REDIS, TIMESCALE, CHAIN = DECLARED_FLAGS.values()
 
 
 def _report(**edits: Any) -> dict[str, Any]:
@@ -109,6 +80,8 @@ BAD_SLIS: dict[str, tuple[dict[str, Any], str]] = {
     "healthy by claim": ({"value": 2400.0}, "healthy is True with the value 2400.0"),
     "negative": ({"value": -5.0}, "healthy is True with the value -5.0"),
     "nan": ({"value": float("nan")}, "with the value nan"),
+    "infinite": ({"value": float("inf")}, "with the value inf"),
+    "beyond a float": ({"value": 10**400, "healthy": False}, "expected <= 2000 ms"),
     "text": ({"value": "fast"}, "with the value 'fast'"),
     "true": ({"value": True}, "with the value True"),
     "no value": ({"value": None, "healthy": False}, "no value, expected"),
@@ -159,7 +132,13 @@ def test_the_overall_claim_is_recomputed() -> None:
     assert "the SLIs make it False" in _findings(empty)
 
 
-@pytest.mark.parametrize("payload", [None, [], {}, {"slis": 3}, {"slis": [None], "metadata": {}}])
+NO_REPORTS: list[Any] = [
+    *(None, [], {}, {"slis": 3}, {"slis": [], "metadata": 3}),
+    *({"slis": [sli], "metadata": {}} for sli in (None, 3, ALIVE, [ALIVE], {"name": [ALIVE]}, {})),
+]
+
+
+@pytest.mark.parametrize("payload", NO_REPORTS)
 def test_what_is_no_report_is_refused(payload: Any) -> None:
     """Any JSON at all gives findings, never a crash."""
     assert _findings(payload)
@@ -174,6 +153,64 @@ def test_a_file_that_is_no_json_is_refused(data: bytes, tmp_path: Path) -> None:
     assert finding.startswith("ctp_readiness_precheck.json: ")
     path.unlink()
     assert "cannot be read" in judge_readiness_file(path, real=True, since=NOW)[0]
+
+
+VALUES: dict[str, tuple[str, str, object]] = {
+    "a number": (LATENCY, "1200", 1200.0),
+    "zero": (LATENCY, "0", 0.0),
+    "an exponent": (LATENCY, "1e3", 1000.0),
+    "below all": (LATENCY, "-1", None),
+    "no number": (LATENCY, "fast", None),
+    "not a number": (LATENCY, "nan", None),
+    "beyond all": (LATENCY, "inf", None),
+    "true": (ALIVE, "true", True),
+    "false": (ALIVE, "false", False),
+    "true otherwise": (ALIVE, "True", None),
+    "one": (ALIVE, "1", None),
+    "a word": (REDIS, "unhealthy", "unhealthy"),
+    "a word of another": (REDIS, "complete", None),
+    "true for a word": (REDIS, "true", None),
+    "its own word": (CHAIN, "incomplete", "incomplete"),
+    "nothing": (CHAIN, "", None),
+}
+
+
+@pytest.mark.parametrize(("name", "text", "value"), VALUES.values(), ids=VALUES)
+def test_a_text_is_a_value_or_none(name: str, text: str, value: object) -> None:
+    """Typed or printed: of the SLI's own kind and range, or it is no value."""
+    got = SLIS[name].read(text)
+    assert (got, type(got)) == (value, type(value))
+
+
+def test_each_sli_is_healthy_at_its_target_only_on_its_side() -> None:
+    """Up to it, from it on, or exactly it; true is not 1, and no value is never healthy."""
+    for spec in SLIS.values():
+        assert spec.is_healthy(spec.target)
+        assert not any(map(spec.is_healthy, (None, "", [], math.nan, math.inf, -1.0)))
+        if isinstance(spec.target, float):
+            step = 0.001 if spec.op == "<=" else -0.001
+            assert not spec.is_healthy(spec.target + step)
+            assert not spec.is_healthy(True)
+    assert not SLIS[ALIVE].is_healthy(1)
+
+
+SENTENCES = {
+    f"{LATENCY} FAILED: 2400 ms, expected <= 2000 ms (measured: p99)": SliReading(
+        LATENCY, 2400.0, "measured", "p99", "", ""
+    ),
+    f"{ALIVE} ok: true, expected == true (declared)": SliReading(
+        ALIVE, True, "declared", "", "", ""
+    ),
+    f"{REDIS} FAILED: no value, expected == healthy (measured: refused)": SliReading(
+        REDIS, None, "measured", "refused", "", ""
+    ),
+}
+
+
+@pytest.mark.parametrize(("sentence", "reading"), SENTENCES.items())
+def test_a_reading_says_value_target_and_where_from(sentence: str, reading: SliReading) -> None:
+    """As the terminal shows it."""
+    assert reading.sentence == sentence
 
 
 # --- declared ---------------------------------------------------------------------
@@ -215,193 +252,6 @@ def test_a_value_that_cannot_be_is_refused(flag: str, text: str) -> None:
     (problem,) = refused.value.problems
     assert problem.key == f"--{flag}"
     assert problem.found == repr(text)
-
-
-def test_what_was_not_measured_is_not_healthy() -> None:
-    """Without a source every SLI is there, without a value, and says what to give."""
-    found = measure(ReadinessSources("x"))
-    assert len(found.readings) == 8
-    assert found.exit_code == 3
-    assert all(one.value is None and "no source was given" in one.detail for one in found.readings)
-
-
-# --- measured ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("command", "value"), [("exit 0", True), ("exit 1", False), ("exit 7", None)]
-)
-def test_the_alive_command_has_three_answers(command: str, value: bool | None) -> None:
-    """Exit 0 alive, 1 gone, anything else could not tell: only the first is healthy."""
-    found = measure(ReadinessSources("x", alive_command=command))
-    (alive,) = [one for one in found.readings if one.name == ALIVE]
-    assert (alive.value, alive.is_healthy) == (value, value is True)
-
-
-@pytest.mark.parametrize("command", ["sleep 60", "sleep 60 & wait", "trap '' TERM; sleep 60"])
-def test_a_command_that_hangs_is_ended(command: str) -> None:
-    """A hanging probe ends within its deadline, and is no answer."""
-    began = time.monotonic()
-    found = measure(ReadinessSources("x", alive_command=command, seconds=0.3))
-    (alive,) = [one for one in found.readings if one.name == ALIVE]
-    assert time.monotonic() - began < 5
-    assert alive.value is None
-    assert "did not end" in alive.detail
-
-
-@pytest.mark.parametrize(
-    ("name", "command", "value"),
-    [
-        (LATENCY, "echo 1200", 1200.0),
-        (LATENCY, "echo nan", None),
-        (LATENCY, "echo 1200; exit 1", None),
-        (LATENCY, "true", None),
-        (CHAIN, "echo complete", "complete"),
-        (CHAIN, "echo so-so", None),
-        (ALIVE, "echo true", True),
-        ("quant_hft_cdc_lag_seconds", "echo 0.5", 0.5),
-    ],
-)
-def test_an_sli_command_prints_the_value(name: str, command: str, value: object) -> None:
-    """For an engine without metrics: exit 0 and a possible value, or there is no value."""
-    found = measure(ReadinessSources("x", commands={name: command}))
-    (one,) = [one for one in found.readings if one.name == name]
-    assert one.value == value
-    assert one.provenance == "measured"
-
-
-def test_a_command_of_an_unknown_sli_is_refused() -> None:
-    """A misspelt SLI is an input error, not an SLI nobody reads."""
-    with pytest.raises(InputError, match="quant_hft_mood"):
-        measure(ReadinessSources("x", commands={"quant_hft_mood": "echo 1"}))
-
-
-def _measured(*pages: dict[str, Any]) -> dict[str, Any]:
-    texts = [PAGE.format(**{**GOOD, **page}) for page in pages]
-    with http_page(*texts) as url:
-        found = measure(ReadinessSources("x", metrics_url=url, window_seconds=0.0))
-    return {one.name: one for one in found.readings}
-
-
-@pytest.mark.twin
-def test_the_engine_is_measured_from_its_page() -> None:
-    """Four SLIs come from /metrics, each with where and when it was read."""
-    found = _measured({}, {"fast": 60, "all": 60})
-    for name in (LATENCY, HITS, RECOVERY, REJECTS):
-        assert found[name].is_healthy, found[name].sentence
-        assert found[name].source.startswith("GET http://127.0.0.1:")
-
-
-@pytest.mark.twin
-def test_latency_is_that_of_the_recent_queries() -> None:
-    """A slow engine is not saved by a fast past: the p99 is of bucket deltas, or there is none."""
-    recent = _measured({}, {"fast": 50, "all": 60})[LATENCY]
-    assert not recent.is_healthy
-    assert "10 queries just now" in recent.detail
-    assert _measured({"fast": 0, "all": 0})[LATENCY].value is None
-    assert _measured({})[LATENCY].value is None
-
-
-def _latency_of(*edits: tuple[str, str]) -> Any:
-    """The query latency of an engine that made ten queries meanwhile, its pages edited."""
-    pages = [PAGE.format(**{**GOOD, "fast": 0, "all": count}) for count in (0, 10)]
-    for old, new in edits:
-        assert old in pages[1]
-        pages = [page.replace(old, new) for page in pages]
-    with http_page(*pages) as url:
-        found = measure(ReadinessSources("x", metrics_url=url, window_seconds=0.0))
-    return next(one for one in found.readings if one.name == LATENCY)
-
-
-# The widest finite bound of queries that all took longer; the value, and what is said.
-ABOVE = {
-    "beyond the target": ("5.0", 5000.0, "is more than 5000 ms"),
-    "at the target": ("2.0", None, "is more than 2000 ms"),
-    "below the target": ("1.5", None, "is more than 1500 ms"),
-}
-
-
-@pytest.mark.twin
-@pytest.mark.parametrize(("bound", "value", "said"), ABOVE.values(), ids=ABOVE)
-def test_latency_above_all_buckets_is_never_healthy(
-    bound: str, value: float | None, said: str
-) -> None:
-    """A bound that does not exceed the target is no value: as a number it would be healthy."""
-    found = _latency_of(('le="5.0"} 10', 'le="5.0"} 0'), ('le="5.0"', f'le="{bound}"'))
-    assert (found.value, found.is_healthy) == (value, False)
-    assert said in found.sentence
-
-
-NO_HISTOGRAM = {
-    "no +Inf": (('le="+Inf"', 'le="7.0"'), "there is no bucket +Inf"),
-    "no number as a bound": (('le="0.1"', 'le="quick"'), 'le="quick" is no bound'),
-    "NaN as a bound": (('le="0.1"', 'le="NaN"'), 'le="NaN" is no bound'),
-    "falls with the bound": (('le="0.1"} 0', 'le="0.1"} 99'), "fewer events than a narrower one"),
-    "no count": (('le="0.1"} 0', 'le="0.1"} NaN'), "not finite"),
-}
-
-
-@pytest.mark.twin
-@pytest.mark.parametrize(("edit", "said"), NO_HISTOGRAM.values(), ids=NO_HISTOGRAM)
-def test_latency_of_what_is_no_histogram_is_no_value(edit: tuple[str, str], said: str) -> None:
-    """The whole histogram has none: what a broken bucket counted is in no other."""
-    found = _latency_of(edit)
-    assert found.value is None
-    assert said in found.sentence
-
-
-BAD_PAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "lost session": ({"reconnects": 3, "connected": 0}, RECOVERY),
-    "unclassified": ({"classified": 1, "unclassified": 1}, REJECTS),
-    "nan": ({"connected": "NaN"}, RECOVERY),
-    "nan rejects": ({"classified": "NaN"}, REJECTS),
-}
-
-
-@pytest.mark.twin
-@pytest.mark.parametrize(("page", "name"), BAD_PAGES.values(), ids=BAD_PAGES)
-def test_a_bad_page_is_not_healthy(page: dict[str, Any], name: str) -> None:
-    """A lost session, rejects without a reason and NaN are each seen for what they are."""
-    assert not _measured(page)[name].is_healthy
-
-
-@pytest.mark.twin
-@pytest.mark.parametrize("text", ["", "<html>", "quant_hft_ctp_connected maybe\n"])
-def test_a_page_that_is_none_gives_no_value(text: str) -> None:
-    """An empty or broken page measures nothing."""
-    with http_page(text) as url:
-        found = measure(ReadinessSources("x", metrics_url=url, window_seconds=0.0))
-    assert [one.value for one in found.readings] == [None] * 8
-
-
-@pytest.mark.twin
-def test_redis_and_the_bridge_are_looked_at(tmp_path: Path) -> None:
-    """Redis healthy by its own INFO; the chain complete only with every client and key there."""
-    with valkey(tmp_path) as url:
-        sources = ReadinessSources("x", redis_url=url, bridge_keys={"compat": "1"})
-        found = {one.name: one for one in measure(sources).readings}
-    assert found[REDIS].value == "healthy"
-    assert found[CHAIN].value == "incomplete"
-    assert "compat is '', expected '1'" in found[CHAIN].detail
-
-
-@pytest.mark.twin
-def test_a_dead_redis_gives_no_value() -> None:
-    """Nobody at the port: no value for Redis nor for the chain."""
-    url = f"redis://127.0.0.1:{free_port()}"
-    sources = ReadinessSources("x", redis_url=url, bridge_clients=("old_core_engine",))
-    found = {one.name: one for one in measure(sources).readings}
-    assert (found[REDIS].value, found[CHAIN].value) == (None, None)
-    assert "refused" in found[REDIS].detail
-
-
-def test_the_rehearsal_profile_says_what_it_lacks() -> None:
-    """TimescaleDB and the new pipeline are listed as not in this environment, never as healthy."""
-    found = measure(ReadinessSources("x", profile="rehearsal"))
-    report = json.loads(found.to_bytes())
-    absent = report["metadata"]["not_in_this_environment"]
-    assert TIMESCALE in absent
-    assert not {one["name"] for one in report["slis"]} & set(absent)
 
 
 def test_a_report_is_finite_json(tmp_path: Path) -> None:

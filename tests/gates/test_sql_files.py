@@ -71,12 +71,64 @@ def test_a_queue_on_the_twin_has_the_engine_null(tmp_path: Path) -> None:
         "CREATE TABLE q.t (a String) ENGINE = Null",
         "CREATE OR REPLACE VIEW q.v AS SELECT 1",
         "ALTER TABLE q.t DROP COLUMN a",
+        "CREATE TABLE IF NOT EXISTS q.x (a String; DROP TABLE q.t",
+        "/* CREATE TABLE IF NOT EXISTS q.x */ DROP TABLE q.t",
+        "-- CREATE TABLE IF NOT EXISTS q.x\nDROP TABLE q.t",
     ],
 )
 def test_what_could_take_away_is_refused(text: str, tmp_path: Path) -> None:
     """Only what adds is run, whatever else stands in the file."""
     with pytest.raises(ConfigError, match="migrations only add"):
         _read(tmp_path, f"{SQL};{text};")
+
+
+PARTS: dict[str, tuple[str, list[str]]] = {
+    "a semicolon in a text": ("CREATE VIEW IF NOT EXISTS q.v AS SELECT ';'", ["q.v"]),
+    "a quote in a text": (r"CREATE VIEW IF NOT EXISTS q.v AS SELECT '\';'", ["q.v"]),
+    "a doubled quote": ("CREATE VIEW IF NOT EXISTS q.v AS SELECT ''';'", ["q.v"]),
+    "a quote in a comment": ("-- it's\nCREATE DATABASE IF NOT EXISTS q; -- ;", ["q"]),
+    "a name in backticks": ("CREATE TABLE IF NOT EXISTS `q`.`t` (a String) ENGINE = Log", ["q.t"]),
+    "small letters": ("create database if not exists q;;\n;", ["q"]),
+    "nothing": ("-- nothing\n;", []),
+}
+
+
+@pytest.mark.parametrize(("text", "names"), PARTS.values(), ids=PARTS)
+def test_a_statement_ends_at_its_semicolon(text: str, names: list[str], tmp_path: Path) -> None:
+    """Not at one in a text or a comment."""
+    assert list(_read(tmp_path, text)) == names
+
+
+COLUMNS: dict[str, tuple[str, WantedColumn | None]] = {
+    "a default with a comma": ("a String DEFAULT concat('x', 'y')", WantedColumn("a", "String")),
+    "brackets": ("a Map(String, Array(UInt8))", WantedColumn("a", "Map(String, Array(UInt8))")),
+    "an enum": ("a Enum8('x, y' = 1)", WantedColumn("a", "Enum8('x, y' = 1)")),
+    "a codec": ("a Int64 CODEC(Delta, ZSTD)", WantedColumn("a", "Int64")),
+    "a time to live": ("a Date TTL a + INTERVAL 1 DAY", WantedColumn("a", "Date")),
+    "blanks": ("a   DateTime64(3,   'UTC')", WantedColumn("a", "DateTime64(3, 'UTC')")),
+    "a constraint": ("CONSTRAINT c CHECK a > 0", None),
+    "a projection": ("PROJECTION p (SELECT a)", None),
+    "a key": ("PRIMARY KEY (a)", None),
+}
+
+
+@pytest.mark.parametrize(("text", "column"), COLUMNS.values(), ids=COLUMNS)
+def test_a_column_is_its_name_and_its_type(
+    text: str, column: WantedColumn | None, tmp_path: Path
+) -> None:
+    """What comes behind the type, and what is no column, is not compared."""
+    made = f"CREATE TABLE IF NOT EXISTS q.t (z String, {text}) ENGINE = Log"
+    table = _read(tmp_path, made)["q.t"]
+    assert table.columns == (WantedColumn("z", "String"), *([column] if column else []))
+
+
+def test_every_problem_is_told_in_one_go(tmp_path: Path) -> None:
+    """By file, with what is expected; a file that is no text, too."""
+    (tmp_path / "020.sql").write_bytes(b"\xff")
+    with pytest.raises(ConfigError) as refused:
+        _read(tmp_path, "DROP TABLE a; TRUNCATE TABLE b")
+    files = [problem.file.rpartition("/")[2] for problem in refused.value.problems]
+    assert files == ["010.sql", "010.sql", "020.sql"]
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,7 +117,7 @@ OTHERS = {
 def test_another_process_is_not_it(other: dict[str, int | str]) -> None:
     """A reused pid, or the same numbers in another boot, counts as gone, and is never signalled."""
     with sleeper() as identity:
-        wrong = replace(identity, **other)  # type: ignore[arg-type]
+        wrong = identity._replace(**other)  # type: ignore[arg-type]
         assert not is_running(wrong)
         assert wait_gone(wrong, seconds=0)
         assert end_process(wrong, term_grace=0.1, kill_grace=0.1)

@@ -18,6 +18,7 @@ from ctp_runbook.rehearsal.plane.connectors import call_connect, connector_confi
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
 from ctp_runbook.rehearsal.plane.publisher import Publisher
+from tests.props.data_plane import plane_up, resident_mb
 
 TRADING = CONNECTORS[0]
 
@@ -26,7 +27,7 @@ TRADING = CONNECTORS[0]
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A plane that serves, in a directory with spaces that only its owner may enter."""
     folder = tmp_path_factory.mktemp("data plane") / "of a twin"
-    yield control.up(folder)
+    yield plane_up(folder)
     control.down(folder)
 
 
@@ -36,7 +37,6 @@ def wait_count(plane: Plane, query: str, *, at_least: int, seconds: float = 8.0)
     while (found := int(store.run(query))) < at_least:
         assert time.monotonic() < end, f"{query}: {found}, expected at least {at_least}"
         time.sleep(0.02)
-    store.close()
 
 
 def test_every_table_arrives_in_clickhouse(plane: Plane) -> None:
@@ -54,9 +54,7 @@ def test_every_table_arrives_in_clickhouse(plane: Plane) -> None:
     for table in ("orders", "trades", "position_detail", "account_funds", "risk_events"):
         wait_count(plane, f"SELECT count() FROM {table}_cdc", at_least=1)
     wait_count(plane, "SELECT count() FROM market_ticks", at_least=30)
-    store = Store(plane)
-    row = store.run("SELECT limit_price, op FROM orders_cdc FORMAT TSV")
-    store.close()
+    row = Store(plane).run("SELECT limit_price, op FROM orders_cdc FORMAT TSV")
     assert row.split() == ["3500.5", "c"]
 
 
@@ -100,7 +98,7 @@ def test_clickhouse_connect_is_served(plane: Plane) -> None:
 def test_a_second_plane_is_refused(plane: Plane) -> None:
     """A directory whose plane runs is not started in again."""
     with pytest.raises(RunRefused, match="down first"):
-        control.up(plane.dir)
+        plane_up(plane.dir)
 
 
 def test_no_password_is_seen(plane: Plane) -> None:
@@ -119,9 +117,9 @@ def test_no_password_is_seen(plane: Plane) -> None:
 
 def test_down_leaves_nothing(tmp_path: Path) -> None:
     """After ``down`` no process, port, pid file or lock file of the plane is there."""
-    plane = control.up(tmp_path / "short life")
+    plane = plane_up(tmp_path / "short life")
     status = control.status(plane.dir)
-    assert status.resident_mb < 1536
+    assert resident_mb(status) < 1536
     reports = control.down(plane.dir)
     assert {report.exit_code for report in reports.values()} == {0}
     assert [part.pid for part in status.parts.values() if part.pid and identity_of(part.pid)] == []

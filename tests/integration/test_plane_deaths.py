@@ -16,6 +16,7 @@ from ctp_runbook.rehearsal.plane.connectors import call_connect
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, Plane
 from ctp_runbook.rehearsal.plane.publisher import Publisher
+from tests.props.data_plane import plane_up
 
 NOTICED_SECONDS = 2.0
 
@@ -24,7 +25,7 @@ NOTICED_SECONDS = 2.0
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     """A plane that serves."""
     folder = tmp_path_factory.mktemp("plane")
-    yield control.up(folder)
+    yield plane_up(folder)
     control.down(folder)
 
 
@@ -55,9 +56,7 @@ def test_a_killed_part_is_named_and_comes_back(plane: Plane, name: str) -> None:
 
     def named() -> bool:
         said = f"was killed by signal 9 (pid {pid})"
-        return any(
-            (event["part"], event["sentence"]) == (name, said) for event in plane.state()["events"]
-        )
+        return any((event.part, event.sentence) == (name, said) for event in plane.state().events)
 
     noticed = wait_for(named, seconds=5)
     back = wait_for(lambda: control.status(plane.dir).is_serving, seconds=30)
@@ -100,12 +99,11 @@ def test_the_chain_works_after_all_that(plane: Plane) -> None:
     query = "SELECT count() FROM orders_cdc WHERE order_id = 'after'"
     wait_for(lambda: int(store.run(query)) > 0, seconds=15)
     publisher.close()
-    store.close()
 
 
 def test_parts_end_with_their_supervisor(tmp_path: Path) -> None:
     """A killed supervisor takes every process along, and ``down`` still tidies up."""
-    plane = control.up(tmp_path / "orphans")
+    plane = plane_up(tmp_path / "orphans")
     status = control.status(plane.dir)
     supervisor = status.supervisor.identity
     assert supervisor is not None

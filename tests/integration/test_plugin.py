@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.gates.gate import judge_gate_evidence
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.gate_table import find_gate, gates_in
 from ctp_runbook.record.rundir import RunDir
@@ -111,7 +112,7 @@ def test_its_metric_is_sampled(site: Path, tmp_path: Path, monkeypatch: pytest.M
         rules = load_watch(rules_with(tmp_path, url))
         plan = replace(make_plan(tmp_path), watch=rules, monitor_keys=("orders_waiting",))
         [target] = watch_targets(plan, cwd=tmp_path, environ={})
-        good, bad, none = (read_once(target) for _ in range(3))
+        good, bad, none = (read_once(target, clocks=Clocks()) for _ in range(3))
     assert (good.source, good.target) == ("example_http_json", "orders_waiting")
     assert good.series == {"orders_waiting": 7.0}
     assert url in bad.error

@@ -117,8 +117,9 @@ def test_a_part_that_does_not_come_up_takes_the_rest_down(
 ) -> None:
     """The error names the part and its log; nothing that was started is left."""
     monkeypatch.setenv("PYTHONHASHSEED", "not a number")
-    with pytest.raises(RunbookError, match=r"front did not start: .*PYTHONHASHSEED"):
+    with pytest.raises(RunbookError, match=r"front did not start: .*logs/front\.log"):
         up(twin_dir)
+    assert "PYTHONHASHSEED" in (twin_dir / "logs" / "front.log").read_text()
     assert all(report.exit_code == 1 for report in status(twin_dir).alive.values())
 
 

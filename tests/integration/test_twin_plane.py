@@ -36,11 +36,7 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
 
 def count(twin: Twin, table: str) -> int:
     """Rows of a table in ClickHouse."""
-    store = Store(twin.plane)
-    try:
-        return int(store.run(f"SELECT count() FROM {table}"))
-    finally:
-        store.close()
+    return int(Store(twin.plane).run(f"SELECT count() FROM {table}"))
 
 
 def test_it_serves_and_leaves_nothing(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.notebook.engine import KernelLost, NotebookFailed, execute_notebook
+from ctp_runbook.notebook.engine import execute_notebook
 from ctp_runbook.notebook.forked_kernel import fork_server
+from ctp_runbook.notebook.setting import KernelLost, NotebookFailed
 from tests.props.notebook_tools import cell_states, outputs_text, read, wait_until, write
 from tests.props.synthetic_runs import completed_run
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
+from ctp_runbook.notebook import lab, phases
 from ctp_runbook.notebook.checkout import find_notebooks
 from ctp_runbook.notebook.lab import lab_copy, rehearsal_parameters, run_going_on
 from ctp_runbook.notebook.runner import NOTEBOOKS
@@ -85,3 +89,113 @@ def test_a_journal_that_cannot_be_read_hides_no_other_run(tmp_path: Path) -> Non
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "journal.jsonl").write_text("not a journal\n")
     assert run_going_on(tmp_path, environment="any") is None
+
+
+# --- what the copy's defaults become ----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "filled"),
+    [
+        ('name: str = ""  # which', 'name: str = "x"  # which'),
+        ("name: str", 'name: str= "x"'),
+        ('other: str = ""  # which', 'other: str = ""  # which'),
+        ("", ""),
+        ("# name: a comment", "# name: a comment"),
+    ],
+    ids=["default", "none", "another", "blank", "comment"],
+)
+def test_a_default_is_replaced_and_its_meaning_stays(line: str, filled: str) -> None:
+    """Only the value of the line that declares the name; what it means stands beside it still."""
+    assert lab._line(line, {"name": '"x"'}) == filled
+
+
+def test_every_name_that_01_declares_can_be_filled(tmp_path: Path) -> None:
+    """What a rehearsal fills in is declared there: no default is set for nothing."""
+    declared = parameters_of(lab_copy(tmp_path, parameters={}))
+    assert rehearsal_parameters(Path("a"), Path("b")).keys() <= declared.keys()
+
+
+def test_other_notebooks_keep_their_defaults(tmp_path: Path) -> None:
+    """01 alone is told of templates; the rest look at the run that it made."""
+    room = lab_copy(tmp_path, parameters={"run_dir": '"/elsewhere"'})
+    for path in find_notebooks().glob("*.ipynb"):
+        if path.stem != "01_plan":
+            assert (room / path.name).read_bytes() == path.read_bytes()
+
+
+# --- the server -------------------------------------------------------------------
+
+
+class Server:
+    """Stands in for JupyterLab: it is asked to end, and then it has ended."""
+
+    asked = ""
+
+    def __init__(self, argv: list[str], *, env: dict[str, str]) -> None:
+        self.argv, self.env = argv, env
+
+    def terminate(self) -> None:
+        """What SIGTERM would do."""
+        self.asked = "to end"
+
+    def wait(self) -> int:
+        """Wait for an end that comes by signal."""
+        signal.raise_signal(signal.SIGTERM)
+        return 0 if self.asked else 1
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    """The server that was started on a room in ``tmp_path``."""
+    started: list[Server] = []
+
+    def start(argv: list[str], *, env: dict[str, str]) -> Server:
+        started.append(Server(argv, env=env))
+        return started[0]
+
+    monkeypatch.setattr("ctp_runbook.notebook.lab.subprocess.Popen", start)
+    before = signal.getsignal(signal.SIGTERM)
+    code = lab.open_lab(outputs=tmp_path, parameters={}, arguments=("--debug",))
+    assert code == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+    return started[0]
+
+
+def test_a_signal_ends_the_server_and_not_this_process(server: Server) -> None:
+    """JupyterLab ends its kernels; whoever started it then takes the twin down."""
+    assert server.asked == "to end"
+
+
+def test_the_server_listens_to_this_machine_alone(server: Server) -> None:
+    """On a port the system gives, with its token, and without a browser."""
+    assert "--ServerApp.ip=127.0.0.1" in server.argv
+    assert "--ServerApp.port=0" in server.argv
+    assert "--ServerApp.open_browser=False" in server.argv
+    assert not any("token" in word or "password" in word for word in server.argv)
+
+
+def test_what_the_operator_adds_comes_last(server: Server) -> None:
+    """So that it goes before ours."""
+    assert server.argv[-1] == "--debug"
+
+
+def test_the_notebooks_know_where_they_were_opened(server: Server, tmp_path: Path) -> None:
+    """Commands run in the directory of whoever opened the lab; runs are kept where it said."""
+    assert server.env[phases.HOME_VARIABLE] == str(Path.cwd())
+    assert server.env[phases.OUTPUTS_VARIABLE] == str(tmp_path)
+
+
+def test_kernels_run_this_interpreter(server: Server) -> None:
+    """Its folder comes first on the path, what was there stays."""
+    first, *rest = server.env["PATH"].split(os.pathsep)
+    assert first == str(Path(sys.executable).parent)
+    assert os.environ["PATH"] == os.pathsep.join(rest)
+
+
+def test_a_path_that_is_empty_leaves_no_empty_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty entry would mean the current directory."""
+    monkeypatch.delenv("NOTHING_THERE", raising=False)
+    assert lab._before("NOTHING_THERE", Path("/a")) == "/a"
+    monkeypatch.setenv("NOTHING_THERE", "/b:/c")
+    assert lab._before("NOTHING_THERE", Path("/a")) == "/a:/b:/c"

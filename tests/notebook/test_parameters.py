@@ -7,11 +7,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.notebook.parameters import (
-    check_parameters,
-    declared_parameters,
-    effective_parameters,
-)
+from ctp_runbook.notebook.parameters import check_parameters, declared_parameters
 from ctp_runbook.redact import Redactor
 from tests.props.notebook_tools import notebook
 
@@ -19,9 +15,9 @@ SECRET = Redactor.of(["hunter2hunter2"])
 CELL = 'run_dir: str = ""  # the run\ngo: bool = False  # yes\nminutes: float = 1.5  # long\ncount: int = 2  # n'
 
 
-def check(given: dict[str, Any], *, cell: str = CELL) -> None:
-    """Check ``given`` against a notebook with this parameters cell."""
-    check_parameters(notebook(parameters=cell), given, where="n.ipynb", redactor=SECRET)
+def check(given: dict[str, Any], *, cell: str = CELL) -> dict[str, Any]:
+    """What the cells of a notebook with this parameters cell will see of ``given``."""
+    return check_parameters(notebook(parameters=cell), given, where="n.ipynb", redactor=SECRET)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +79,6 @@ def test_a_parameters_cell_that_does_not_parse_is_refused() -> None:
         declared_parameters(notebook(parameters="run_dir: str ="), where="n.ipynb")
 
 
-def test_effective_parameters_are_defaults_and_what_was_given() -> None:
-    """What the cells will see, by name."""
-    declared = declared_parameters(notebook(parameters=CELL), where="n.ipynb")
-    assert effective_parameters(declared, {"go": True}) == {
-        "run_dir": "",
-        "go": True,
-        "minutes": 1.5,
-        "count": 2,
-    }
+def test_cells_see_the_defaults_and_what_was_passed() -> None:
+    """Every declared name has a value."""
+    assert check({"go": True}) == {"run_dir": "", "go": True, "minutes": 1.5, "count": 2}

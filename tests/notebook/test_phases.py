@@ -147,7 +147,7 @@ def test_a_dry_plan_makes_a_run_and_simulates_it(tmp_path: Path, home: Path) -> 
     text = result.page.text
     assert text.startswith("ℹ DRY RUN")
     assert "--execute would refuse" in text
-    assert history.created["plan_sha256"] in text
+    assert history.created.plan_sha256 in text
 
 
 def test_a_plan_called_twice_shows_the_same_run(tmp_path: Path, home: Path) -> None:

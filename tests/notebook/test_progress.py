@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from ctp_runbook.notebook import progress
 from ctp_runbook.notebook.engine import execute_notebook
-from ctp_runbook.notebook.progress import LiveView, progress_sentence
+from ctp_runbook.notebook.progress import HEADLESS_VARIABLE, LiveView, progress_sentence
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.show.blocks import Page, Picture
+from tests.props.example_records import like
 from tests.props.notebook_tools import outputs_text, write
 from tests.props.synthetic_runs import completed_run
 
@@ -46,8 +51,8 @@ def test_outside_of_a_notebook_nothing_is_shown(
 ) -> None:
     """The same phases serve scripts, which see no widgets."""
     run = completed_run(tmp_path)
-    with LiveView(run, plot=True) as view:
-        assert view.tick(cut(tmp_path / "again", b'"kind":"watch_started"')) is False
+    with closing(LiveView(run, plot=True)) as view:
+        view.show(cut(tmp_path / "again", b'"kind":"watch_started"'))
     assert capsys.readouterr().out == ""
 
 
@@ -62,7 +67,7 @@ from ctp_runbook.record.rundir import RunDir
 run = RunDir(Path(run_dir))
 history = History.of(read_journal(run.journal).records)
 view = LiveView(run, plot=True)
-view.tick(history)
+view.show(history)
 """
 
 
@@ -74,10 +79,139 @@ def test_in_a_notebook_the_watch_is_drawn_while_it_runs(over: bool, tmp_path: Pa
     lines = run.journal.read_bytes().splitlines(keepends=True)
     last = next(n for n, line in enumerate(lines) if b'"kind":"watch_started"' in line)
     run.journal.write_bytes(b"".join(lines[: last + 1]))
-    source = write(
-        tmp_path / "in.ipynb", LOOK + ("view.__exit__(None, None, None)" if over else "")
-    )
+    source = write(tmp_path / "in.ipynb", LOOK + ("view.close()" if over else ""))
     out = tmp_path / "out.ipynb"
     execute_notebook(source, out, parameters={"run_dir": str(run.path)})
     assert ("WATCHING" in outputs_text(out)) is not over
     assert ("image/png;base64" in out.read_text()) is not over
+
+
+# --- the live view, with a handle that stands in for IPython's --------------------
+
+
+class Handle:
+    """Keeps what is shown, as a cell's output would."""
+
+    def __init__(self) -> None:
+        self.pages: list[Page] = []
+
+    def update(self, page: Page) -> None:
+        """Show another page in its place."""
+        self.pages.append(page)
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Handle:
+    """What a notebook's cell shows, page after page; each look comes a minute after the last."""
+    handle = Handle()
+    clock = iter(range(0, 10_000, 60))
+
+    def first(page: Page) -> Handle:
+        handle.update(page)
+        return handle
+
+    monkeypatch.setattr(progress, "show", first)
+    monkeypatch.setattr("ctp_runbook.notebook.progress.time.monotonic", lambda: float(next(clock)))
+    monkeypatch.delenv(HEADLESS_VARIABLE, raising=False)
+    return handle
+
+
+def test_the_line_moves_and_goes_when_the_view_is_closed(tmp_path: Path, shown: Handle) -> None:
+    """The last page is empty, and says which run it is about."""
+    run = completed_run(tmp_path)
+    history = cut(tmp_path / "again", b'"step":"stop_old_core_engine"')
+    with closing(LiveView(run)) as view:
+        view.show(history)
+        view.show(history)
+    first, second, last = shown.pages
+    assert "stop_old_core_engine for" in first.text
+    assert "SWITCHING at" in second.text
+    assert (last.text, last.run_dir) == ("", str(run.path))
+
+
+def test_a_run_that_is_over_has_no_line(tmp_path: Path, shown: Handle) -> None:
+    """There is nothing to wait for: the page that follows says how it ended."""
+    run = completed_run(tmp_path)
+    with closing(LiveView(run, plot=True)) as view:
+        view.show(History.of(read_journal(run.journal).records))
+    assert shown.pages == []
+
+
+def test_the_line_moves_no_more_often_than_a_person_reads(
+    tmp_path: Path, shown: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten looks in one second are two or three pages: each is a message to a browser."""
+    run = completed_run(tmp_path)
+    looks = iter(n / 10 for n in range(10))
+    monkeypatch.setattr("ctp_runbook.notebook.progress.time.monotonic", lambda: next(looks))
+    view, ready = LiveView(run), cut(tmp_path / "again", b'"to":"READY"')
+    for _ in range(10):
+        view.show(ready)
+    assert len(shown.pages) == 2
+
+
+def test_a_hold_says_how_to_decide(tmp_path: Path, shown: Handle) -> None:
+    """In a terminal and in another notebook: the one that follows the run is busy."""
+    run = completed_run(tmp_path)
+    history = held(tmp_path / "held")
+    LiveView(run).show(history)
+    (page,) = shown.pages
+    assert page.text.startswith("! HOLDING at")
+    assert f"`ctp-runbook resume|rollback --run {run.path}`" in page.text
+    assert "phases.steer('resume', reason='…')" in page.text
+
+
+def held(folder: Path) -> History:
+    """A run that holds."""
+    folder.mkdir()
+    journal = Journal(folder / "journal.jsonl", durable=False)
+    journal.append(like("run_created"))
+    journal.append(like("state", to="HOLDING", reason="no data"))
+    journal.close()
+    return History.of(journal.records)
+
+
+def test_a_headless_notebook_draws_no_plot_while_it_waits(
+    tmp_path: Path, shown: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks: the time is the run's, and the page at the end has the picture."""
+    run = completed_run(tmp_path)
+    watching = cut(tmp_path / "again", b'"kind":"judgement"')
+    monkeypatch.setenv(HEADLESS_VARIABLE, "1")
+    LiveView(run, plot=True).show(watching)
+    (page,) = shown.pages
+    assert "picture" not in page.text
+
+
+def test_the_plot_is_drawn_when_it_is_due_and_kept_meanwhile(
+    tmp_path: Path, shown: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every few seconds; between them the same picture stands below a line that moves."""
+    run = completed_run(tmp_path)
+    watching = cut(tmp_path / "again", b'"kind":"judgement"')
+    drawn: list[float] = []
+
+    def picture(*_: Any, dpi: int, **__: Any) -> Picture:
+        drawn.append(dpi)
+        return Picture(b"png", f"drawing {len(drawn)}")
+
+    looks = iter([100.0, 100.0, 102.0, 106.0, 106.0])
+    monkeypatch.setattr("ctp_runbook.notebook.progress.time.monotonic", lambda: next(looks))
+    monkeypatch.setattr("ctp_runbook.show.watch_figure.watch_picture", picture)
+    view = LiveView(run, plot=True)
+    for _ in range(3):
+        view.show(watching)
+    assert ["drawing 1" in page.text for page in shown.pages] == [True, True, False]
+    assert drawn == [80, 80]
+
+
+def test_a_sample_in_the_middle_of_its_write_costs_one_picture(
+    tmp_path: Path, shown: Handle
+) -> None:
+    """The line goes on without it; the next look will do."""
+    run = completed_run(tmp_path)
+    run.samples.write_bytes(b'{"half":')
+    LiveView(run, plot=True).show(cut(tmp_path / "again", b'"kind":"watch_started"'))
+    (page,) = shown.pages
+    assert "watched; no verdict yet" in page.text
+    assert "picture" not in page.text

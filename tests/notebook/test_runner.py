@@ -80,7 +80,7 @@ def test_a_dry_run_completes_all_seven(tmp_path: Path, monkeypatch: pytest.Monke
     assert set(statuses(run).values()) == {"completed"}
     assert [line[:2] for line in said[1:]] == ["✓ "] * 7
     assert run.report.is_file()
-    assert list(manifest_findings(run, read_history(run))) == []
+    assert list(manifest_findings(run)) == []
     for name in NOTEBOOKS:
         path = run.notebooks / f"{name}.ipynb"
         nbformat.validate(nbformat.read(path, as_version=4))  # type: ignore[no-untyped-call]

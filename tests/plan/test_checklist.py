@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist_json, checklist_markdown
 from ctp_runbook.plan.plan import Plan, load_plan
@@ -32,7 +32,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 def with_command(plan: Plan, command: str) -> Plan:
     """The plan with another first command."""
-    return replace(plan, gates=(replace(plan.gates[0], command=command), *plan.gates[1:]))
+    return replace(plan, gates=(plan.gates[0]._replace(command=command), *plan.gates[1:]))
 
 
 def test_markdown_has_every_step_with_what_a_person_needs(plan: Plan) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.errors import ConfigError, TemplateError
 from ctp_runbook.model import Generation, Phase, Role
@@ -292,15 +291,15 @@ def test_phases_and_unknown_steps(folder: Path) -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     """`ctp-runbook plan` must not pay for what only a run, a plot or a mistake needs."""
-    heavy = "difflib shutil asyncio httpx click rich pandas psutil socket"
+    heavy = "difflib shutil asyncio httpx click rich pandas psutil socket dataclasses inspect"
     code = (
-        "import sys, ctp_runbook.plan.checklist\n"
+        "import sys; from ctp_runbook._late import import_msgspec; import_msgspec()\n"
+        "import ctp_runbook.plan.checklist\n"
         f"print(*[name for name in {heavy.split()} if name in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
+        [sys.executable, "-c", code],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ctp_runbook.model import Generation, Phase, Role, StepKind
-from ctp_runbook.plan.step_table import STEP_TABLE, start_steps, step_spec, steps_of
+from ctp_runbook.plan.step_table import (
+    STEP_TABLE,
+    budget_shares,
+    start_steps,
+    step_due,
+    step_spec,
+    steps_of,
+)
 
 
 def test_keys_are_the_templates_own_words() -> None:
@@ -63,3 +72,30 @@ def test_every_step_says_what_comes_of_its_failure() -> None:
     assert all("exit 3" in said[name] for name in steps_of(Phase.GATE))
     assert all("rolls back" in said[name] for name in steps_of(Phase.SWITCH))
     assert "goes on" in step_spec("restore_previous_binaries").when_it_fails
+
+
+def test_the_budget_is_shared_out_whole() -> None:
+    """Every step of a rollback has its seconds, and together they are the budget."""
+    shares = budget_shares(180.0)
+    assert tuple(shares) == steps_of(Phase.ROLLBACK)
+    assert sum(shares.values()) == pytest.approx(180.0)
+
+
+@pytest.mark.parametrize("name", steps_of(Phase.ROLLBACK))
+@pytest.mark.parametrize("late", [0.0, 20.0, 170.0, 180.0, 500.0])
+def test_no_step_takes_what_later_ones_are_owed(name: str, late: float) -> None:
+    """In time, what is left less their shares; too late, its part of the rest; never beyond the end."""
+    due = step_due(name, now=late, started=0.0, budget_seconds=180.0)
+    assert due <= 180.0
+    if late <= 180.0:
+        assert due >= late
+    if name == "post_rollback_validate":
+        assert due == 180.0
+
+
+def test_what_a_step_leaves_goes_to_the_next() -> None:
+    """The first may take its own share; the last, all that is left."""
+    first = step_due("stop_new_strategy_runner", now=0.0, started=0.0, budget_seconds=100.0)
+    assert first == pytest.approx(15.0)
+    second = step_due("stop_new_core_engine", now=1.0, started=0.0, budget_seconds=100.0)
+    assert second == pytest.approx(35.0)

@@ -3,12 +3,13 @@ the same environment alone."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, p95, undo_refusals
@@ -144,7 +145,7 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", by="ops")
     assert len(execute_refusals(plan, options, now=NOW)) == 1
-    run = create_run(plan, replace(options, accept_unmeasured="first of its kind"))
+    run = create_run(plan, dataclasses.replace(options, accept_unmeasured="first of its kind"))
     history = read_history(run)
     assert history.created["overrides"] == {"accept_unmeasured": "first of its kind"}
     finding = next(record for record in history.records if record.kind == "finding")
@@ -160,7 +161,7 @@ def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> 
     from ctp_runbook.run.launch import read_history
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", accept_late="just in case")
-    run = create_run(plan, replace(options, accept_unmeasured="first"))
+    run = create_run(plan, dataclasses.replace(options, accept_unmeasured="first"))
     assert list(read_history(run).created["overrides"]) == ["accept_unmeasured"]
 
 

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ from ctp_runbook.probes.liveness import (
     observe_member,
     processes_of_step,
     recorded_identity,
-    run_probe,
+    shows_by_name_or_port,
 )
 from tests.props.plan_fixtures import processes_with, wait_for
 
@@ -143,7 +142,7 @@ def test_a_member_that_never_was_is_gone(member: Member, tmp_path: Path) -> None
 def test_a_member_that_runs_is_alive(member: Member, tmp_path: Path, process: Identity) -> None:
     """The pid file names a process that runs, and the command says so too."""
     Path(member.pid_file).write_text(f"{process.pid}\n{process.start_ticks}\n")
-    seen = look(replace(member, alive_command="exit 0"), tmp_path)
+    seen = look(member._replace(alive_command="exit 0"), tmp_path)
     assert seen.is_alive
     assert seen.identity == process
 
@@ -183,7 +182,7 @@ def test_a_blank_alive_command_says_nothing(
     member: Member, tmp_path: Path, process: Identity
 ) -> None:
     """No command, no word of it: neither alive nor gone."""
-    blank = replace(member, alive_command="")
+    blank = member._replace(alive_command="")
     assert look(blank, tmp_path).command is None
     seen = look(blank, tmp_path, known=process)
     assert not seen.is_alive
@@ -193,7 +192,7 @@ def test_a_blank_alive_command_says_nothing(
 def test_an_alive_command_that_hangs_could_not_tell(member: Member, tmp_path: Path) -> None:
     """It is ended after its time, with all it started."""
     began = time.monotonic()
-    hanging = replace(member, alive_command="trap '' TERM; sleep 600 & sleep 600")
+    hanging = member._replace(alive_command="trap '' TERM; sleep 600 & sleep 600")
     seen = observe_member(
         hanging, known=None, cwd=tmp_path, env={**ENVIRON, "MARK": str(tmp_path)}, seconds=0.2
     )
@@ -234,7 +233,7 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
     assert recorded_identity(member) is None
     seen = look(member, tmp_path)
     assert (seen.identity, seen.by_pid, seen.is_gone) == (None, process, False)
-    assert look(replace(member, alive_command="exit 0"), tmp_path).is_alive
+    assert look(member._replace(alive_command="exit 0"), tmp_path).is_alive
     Path(member.pid_file).write_text(f"{2**22 + 1}\n")
     assert look(member, tmp_path).is_gone
 
@@ -242,7 +241,7 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
 def test_a_relative_pid_file_lies_where_the_commands_run(member: Member, tmp_path: Path) -> None:
     """And not where this process happens to be: a file not found would say gone."""
     Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
-    relative = replace(member, pid_file="runner.pid")
+    relative = member._replace(pid_file="runner.pid")
     assert recorded_identity(relative, cwd=tmp_path) == Identity(NOBODY, 7, boot_id())
     assert recorded_identity(relative) is None
     assert look(relative, tmp_path).identity_known
@@ -276,7 +275,7 @@ def test_a_garbled_pid_file_is_no_proof_of_alive(
 ) -> None:
     """The journal's process runs and the command says alive; who runs now is still not known."""
     Path(member.pid_file).write_text("?")
-    seen = look(replace(member, alive_command="exit 0"), tmp_path, known=process)
+    seen = look(member._replace(alive_command="exit 0"), tmp_path, known=process)
     assert (seen.identity, seen.is_alive, seen.is_gone) == (process, False, False)
 
 
@@ -334,7 +333,7 @@ def test_a_unit_names_its_main_process(
     systemctl.write_text(f"#!/bin/sh\nprintf '{says.format(pid=process.pid)}\\n'\nexit {code}\n")
     systemctl.chmod(0o755)
     monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
-    unit = replace(member, pid_file="", unit="engine.service")
+    unit = member._replace(pid_file="", unit="engine.service")
     seen = look(unit, tmp_path)
     assert recorded_identity(unit) == seen.identity == (process if runs else None)
     assert seen.is_gone == (not runs and not unasked)
@@ -346,7 +345,7 @@ def test_without_systemd_a_unit_says_nothing(
     member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither alive nor gone; the sentence says why."""
-    unit = replace(member, pid_file="", unit="engine.service")
+    unit = member._replace(pid_file="", unit="engine.service")
     monkeypatch.setenv("PATH", "/nowhere")
     assert recorded_identity(unit) is None
     seen = observe_member(unit, known=None, cwd=tmp_path, env=ENVIRON, seconds=5)
@@ -354,23 +353,7 @@ def test_without_systemd_a_unit_says_nothing(
     assert not seen.is_gone
 
 
-# --- probes as commands -----------------------------------------------------------
-
-
-def test_a_probe_is_its_exit_code_and_output(tmp_path: Path) -> None:
-    """Both streams, as they came, in the folder and environment given."""
-    command = "pwd; echo $WORD >&2; exit 3"
-    code, output = run_probe(command, cwd=tmp_path, env={**ENVIRON, "WORD": "x"}, seconds=5)
-    assert (code, output) == (3, f"{tmp_path}\nx\n".encode())
-
-
-@pytest.mark.parametrize("command", ["sleep 600 & true", "sleep 600 & exit 1", "sleep 600"])
-def test_a_probe_leaves_nothing_behind(command: str, tmp_path: Path) -> None:
-    """Five looks a second for half an hour must not fill the process table."""
-    before = sorted(os.listdir("/proc/self/fd"))
-    run_probe(command, cwd=tmp_path, env={**ENVIRON, "MARK": str(tmp_path)}, seconds=0.3)
-    assert processes_with(f"MARK={tmp_path}") == ()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+# --- what a step left ------------------------------------------------------------
 
 
 def test_a_step_is_known_by_what_it_left(tmp_path: Path) -> None:
@@ -430,3 +413,127 @@ def test_a_port_that_hangs_is_not_closed(
         one.close()
     assert not seen.is_gone
     assert f"could not be asked: metrics port ({member.metrics_url}: timed out)" in seen.sentence
+
+
+# --- what ran below it, and what looks like it ------------------------------------
+
+# Alive command, process, survivors, lookalikes; gone, torn.
+TORN: dict[str, tuple[Liveness, bool, bool]] = {
+    "gone": (Liveness("m", 1, None, True, None), True, False),
+    "its process runs": (Liveness("m", 1, ENGINE, True, None), False, True),
+    "somebody runs under its pid": (
+        Liveness("m", 1, None, False, None, by_pid=ENGINE),
+        False,
+        True,
+    ),
+    "a child of it runs": (Liveness("m", 1, None, True, None, survivors=(43,)), False, True),
+    "its like runs": (Liveness("m", 1, None, True, None, lookalikes=(44,)), False, True),
+    "nothing is like it": (Liveness("m", 1, None, True, None, lookalikes=()), True, False),
+    "a start left something": (Liveness("m", 1, None, True, None, leftovers=(45,)), False, False),
+    "its port answers": (Liveness("m", 1, None, True, True), False, False),
+    "a witness is silent": (Liveness("m", 1, None, True, None, unasked=("x",)), False, False),
+    "said to be alive": (Liveness("m", 0, ENGINE, True, None, survivors=(43,)), False, False),
+}
+
+
+@pytest.mark.parametrize(("seen", "is_gone", "is_torn"), TORN.values(), ids=TORN)
+def test_torn_is_what_no_later_look_will_mend(seen: Liveness, is_gone: bool, is_torn: bool) -> None:
+    """The command says gone while a process of it runs; a port may yet close, a child end."""
+    assert (seen.is_gone, seen.is_torn) == (is_gone, is_torn)
+
+
+LIKENESS = {
+    "a survivor": (
+        Liveness("m", 1, None, True, None, survivors=(43, 44)),
+        "no process of its identity runs, processes below it still run: (43, 44)",
+    ),
+    "its like": (
+        Liveness("m", 1, None, True, None, lookalikes=(45,)),
+        "runs, its command line runs again, or still, as (45,)",
+    ),
+    "no like": (
+        Liveness("m", 1, None, True, None, lookalikes=()),
+        "no process of its identity runs, nor its command line elsewhere",
+    ),
+    "no like beside itself": (
+        Liveness("m", 0, ENGINE, True, None, lookalikes=()),
+        "m alive: alive command says alive, pid 42 (started at tick 7) runs",
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "said"), LIKENESS.values(), ids=LIKENESS)
+def test_what_outlived_it_is_named(seen: Liveness, said: str) -> None:
+    """By pid, so that an operator can look at it."""
+    assert said in seen.sentence
+    assert ("elsewhere" in seen.sentence) == ("elsewhere" in said)
+
+
+def test_what_others_saw_is_kept(member: Member, tmp_path: Path) -> None:
+    """What ran below it, what is like it and what a start left behind are witnesses, too."""
+    seen = observe_member(
+        member,
+        known=None,
+        leftovers=(1,),
+        survivors=(2,),
+        lookalikes=(3,),
+        cwd=tmp_path,
+        env=ENVIRON,
+        seconds=5,
+    )
+    assert (seen.leftovers, seen.survivors, seen.lookalikes) == ((1,), (2,), (3,))
+    assert not seen.is_gone
+
+
+def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
+    """An abort does not wait for an alive command that hangs: it could not tell."""
+    began = time.monotonic()
+    hanging = member._replace(alive_command="sleep 600")
+    seen = observe_member(
+        hanging, known=None, cwd=tmp_path, env=ENVIRON, seconds=60, interrupt=lambda: "abort"
+    )
+    assert (seen.command, seen.is_gone) == (None, False)
+    assert time.monotonic() - began < 10
+
+
+# --- a glance ---------------------------------------------------------------------
+
+
+def test_a_glance_sees_who_runs(member: Member, tmp_path: Path, process: Identity) -> None:
+    """By what the journal knows, by the pid file, and by a bare pid; the command is not asked."""
+    deaf = member._replace(alive_command="touch asked; exit 0")
+
+    def shows(known: Identity | None = None) -> bool:
+        return shows_by_name_or_port(deaf, known=known, cwd=tmp_path)
+
+    assert not shows()
+    assert shows(process)
+    assert not shows(Identity(process.pid, process.start_ticks - 1, boot_id()))
+    for text in (f"{process.pid}\n{process.start_ticks}\n", f"{process.pid}\n"):
+        Path(member.pid_file).write_text(text)
+        assert shows()
+    Path(member.pid_file).write_text("?")
+    assert not shows()
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.twin
+def test_a_glance_sees_a_port_that_answers_or_hangs(
+    engine: tuple[Member, socket.socket], tmp_path: Path
+) -> None:
+    """A suspicion, to be followed by a look: only a refused port is no sign of life."""
+    member, server = engine
+
+    def shows() -> bool:
+        return shows_by_name_or_port(member, known=None, cwd=tmp_path)
+
+    assert shows()
+    waiting = [socket.socket() for _ in range(4)]
+    for link in waiting:
+        link.setblocking(False)
+        link.connect_ex(server.getsockname())
+    assert shows()
+    for link in waiting:
+        link.close()
+    server.close()
+    assert not shows()

@@ -183,7 +183,7 @@ def states() -> Iterator[dict[str, str]]:
 
 def by_metrics(states: dict[str, str]) -> SessionState:
     """The session as the metrics page tells it."""
-    member = replace(ENGINE, metrics_url=states["url"])
+    member = ENGINE._replace(metrics_url=states["url"])
     return read_session(member, command="", cwd=Path(), env={}, seconds=5)
 
 

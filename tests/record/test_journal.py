@@ -168,7 +168,8 @@ def test_another_format_is_refused_by_name_and_number(named: bytes, said: str, p
     """Whatever else such a journal holds: what this version would make of it is not what it says."""
     write(path, "run_created")
     path.write_bytes(path.read_bytes().replace(b'"format":1,', named))
-    assert said in refusal(path)
+    told = refusal(path)
+    assert told.startswith(f"{path}:1: journal record 0 (run_created): {said}")
 
 
 UNSAYABLE: dict[str, dict[str, Any]] = {

@@ -1,10 +1,11 @@
-"""Facts about engine/core_engine.py and engine/new_runner.py: real processes at a real (simulated) front."""
+"""Facts about the new engine and runner: real processes at a real (simulated) front."""
 
 from __future__ import annotations
 
 import json
 import re
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.rehearsal.front.log import read_front_log, trading_generations
+from ctp_runbook.rehearsal.front.protocol import read_ports
 from tests.props.twin_tools import (
     FrontHandle,
     Started,
@@ -38,7 +40,7 @@ class Running:
 
     front: FrontHandle
     process: Started
-    port_file: Path
+    port: int
 
     def get(self, path: str, *, method: str = "GET") -> Any:
         """JSON of a path."""
@@ -46,8 +48,7 @@ class Running:
 
     def fetch(self, path: str, *, method: str = "GET") -> str:
         """The text of a path; raises URLError."""
-        port = int(self.port_file.read_text())
-        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", method=method)
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", method=method)
         with urllib.request.urlopen(request, timeout=5) as answer:
             return str(answer.read().decode())
 
@@ -56,9 +57,15 @@ class Running:
         return {name: float(value) for name, value in SAMPLE.findall(self.fetch("/metrics"))}
 
     @property
+    def serves(self) -> bool:
+        """Whether its door is open."""
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    @property
     def is_ready(self) -> bool:
         """TD ready and MD logged in."""
-        if not self.port_file.exists():
+        if not self.serves:
             return False
         state = self.get("/state")
         return bool(state["td_session"] == "ready" and state["md_session"] == "logged_in")
@@ -73,17 +80,17 @@ def engine(front: StartFront, started: StartModule, tmp_path: Path) -> StartEngi
 
     def start(*, at: FrontHandle | None = None, name: str = "e", **settings: Any) -> Running:
         running = at or front()
-        port_file = tmp_path / f"{name}.port"
+        port = read_ports(running.dir)["reserved"][0 if name == "e" else 1]
         config = {
             "generation": "new",
             "front_dir": str(running.dir),
-            "port_file": str(port_file),
+            "metrics_port": port,
             "quotes_per_second": 50.0,
             **settings,
         }
         file = write_json(tmp_path / f"{name}.json", config)
         process = started("ctp_runbook.rehearsal.engine.core_engine", "--config", file)
-        return Running(running, process, port_file)
+        return Running(running, process, port)
 
     return start
 
@@ -191,7 +198,7 @@ def test_rejected_orders_open_the_order_breaker(engine: StartEngine) -> None:
 def test_a_wrong_password_stops_before_the_lockout(engine: StartEngine) -> None:
     """It gives up with attempts to spare for whoever must log in after it, and stays stoppable."""
     running = engine(password="wrong")
-    wait_until(lambda: running.port_file.exists())
+    wait_until(lambda: running.serves)
     wait_until(lambda: running.get("/state")["gave_up"])
     assert running.get("/state")["login_attempts_left"] >= 1
     assert running.front.control()["attempts_left"] >= 1
@@ -224,8 +231,7 @@ def test_a_warm_up_is_a_real_instrument_query(engine: StartEngine) -> None:
 
 def test_a_query_flood_is_refused_and_counted(engine: StartEngine) -> None:
     """The front answers -3; the metric counts what the front refused."""
-    running = ready(engine(flood_seconds=0.5))
-    running.get("/flood", method="POST")
+    running = ready(engine(flood_after_login_seconds=0.0, flood_seconds=0.5))
     name = "quant_hft_query_rate_violation_total"
     wait_until(lambda: running.metrics()[name] >= 3)
     time.sleep(1)
@@ -261,7 +267,7 @@ def test_a_long_replay_delays_ready_but_not_the_login(engine: StartEngine) -> No
     front = engine().front
     front.control(replay_size=3000, replay_delay_ms=700)
     running = engine(at=front, name="second")
-    wait_until(lambda: running.port_file.exists())
+    wait_until(lambda: running.serves)
     wait_until(lambda: running.get("/state")["td_session"] == "settlement_confirmed")
     assert running.get("/state")["stream_drained"] is False
     ready(running)
@@ -310,7 +316,7 @@ def test_an_engine_can_die_after_its_start(engine: StartEngine) -> None:
 def test_an_engine_can_hang_before_its_login(engine: StartEngine) -> None:
     """Alive and serving metrics that say: not logged in."""
     running = engine(hang_at_login=True)
-    wait_until(lambda: running.port_file.exists())
+    wait_until(lambda: running.serves)
     assert running.metrics()['quant_hft_ctp_session_state{channel="td"}'] == 0
     assert trading_generations(running.front.log) == frozenset()
 
@@ -319,7 +325,7 @@ def test_a_behaviour_file_overrides_the_configuration(engine: StartEngine, tmp_p
     """Faults are armed without touching the configuration, whose digest the plan holds."""
     file = write_json(tmp_path / "behaviour.json", {"hang_at_login": True})
     running = engine(behaviour_file=str(file))
-    wait_until(lambda: running.port_file.exists())
+    wait_until(lambda: running.serves)
     assert running.get("/state")["td_session"] == "disconnected"
 
 

@@ -1,4 +1,4 @@
-"""Facts about engine/settings_file.py, twin_files.py, front/protocol.py and front/faults.py: no process needed."""
+"""Facts about the twin's files and settings, its protocol and its faults: no process needed."""
 
 from __future__ import annotations
 

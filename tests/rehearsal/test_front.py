@@ -129,7 +129,7 @@ def test_pending_query_flow_control(front: StartFront) -> None:
 
 
 def test_failed_logins_lead_to_error_75_for_good(front: StartFront) -> None:
-    """After the third failure the right password is refused too, and a reconnect changes nothing."""
+    """After the third failure the right password is refused too; a reconnect changes nothing."""
     running = front("--lockout-failures", 3)
     wrong = [running.client(password="wrong").log_in() for _ in range(3)]
     assert [each["error_id"] for each in wrong] == [CtpError.INVALID_LOGIN] * 3
@@ -320,7 +320,7 @@ def test_reset_takes_faults_back(front: StartFront) -> None:
 def test_a_misspelt_fault_is_refused(front: StartFront) -> None:
     """A fault that is silently not applied would make a rehearsal prove nothing."""
     running = front()
-    with pytest.raises(RunbookError, match="unknown faults"):
+    with pytest.raises(RunbookError, match="unexpected keyword argument 'order_latency'"):
         running.control(order_latency=5)
 
 

@@ -8,7 +8,6 @@ measures the same, and the session verified again, on the twin.
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ctp_runbook.record.kinds import StepStarted
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.run import launch
+from tests.props.page_server import page_command, put
 from tests.props.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -32,27 +32,12 @@ SLACK_SECONDS = 0.1
 _DRAW = random.Random(20261125)
 # Seconds into the watch at which each breach begins: the samples are met at any phase.
 BREACHES = [round(_DRAW.uniform(0.1, 1.3), 3) for _ in range(ALL)]
-# The new engine: a metrics page with one counter, read from a file each time.
-_ENGINE = f"""
-import http.server, pathlib, sys
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        value = pathlib.Path(sys.argv[2]).read_text()
-        body = "# TYPE {FAMILY.removesuffix("_total")} counter\\n{FAMILY} " + value + "\\n"
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body.encode())
-    def log_message(self, *args):
-        pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
-"""
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[SmallStack]:
     """The small stack, its old generation trading."""
     with small_stack(tmp_path) as made:
-        (tmp_path / "engine.py").write_text(_ENGINE)
         yield made
 
 
@@ -79,13 +64,16 @@ class Breach:
         )
 
 
+def shown(value: int) -> str:
+    """The new engine's page: one counter."""
+    return f"# TYPE {FAMILY.removesuffix('_total')} counter\n{FAMILY} {value}\n"
+
+
 def breached(stack: SmallStack, injected: float) -> Breach:
     """One real run, breached; the old generation trades after it."""
-    port, value = free_port(), stack.folder / "value"
-    value.write_text("0")
-    start = stack.start_command("new_core_engine").replace(
-        "sleep 300", f"{sys.executable} {stack.folder}/engine.py {port} {value}"
-    )
+    port, page = free_port(), stack.folder / "page"
+    put(page, shown(0))
+    start = stack.start_command("new_core_engine").replace("sleep 300", page_command(port, page))
     gates = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
     plan = stack.plan(
         **{f"{gate}_CMD": "ls" for gate in gates},
@@ -101,8 +89,7 @@ def breached(stack: SmallStack, injected: float) -> Breach:
     # What a counter was when it was first seen is its start; the breach must come after that.
     wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)), seconds=30)
     time.sleep(injected)
-    (stack.folder / "next").write_text("99")
-    (stack.folder / "next").replace(value)
+    put(page, shown(99))
     history = stack.closed(run, seconds=60)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     first = next(s.mono for s in read_samples(run.samples) if s.series.get(FAMILY) == 99.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.record.kinds import ProbeAnswered
@@ -50,7 +51,7 @@ def says(context: RunContext, printed: object) -> None:
 
 def settle(context: RunContext, policy: str = "refuse") -> str:
     """Why the old engine may not be stopped."""
-    plan = replace(context.plan, working_orders_policy=policy)
+    plan = structs.replace(context.plan, working_orders_policy=policy)
     return settle_before_stop(replace(context, plan=plan), deadline=time.monotonic() + 2)
 
 

@@ -74,7 +74,24 @@ def last(context: RunContext, kind: type[P]) -> P:
 
 def step(context: RunContext, command: str) -> Step:
     """A gate with this command."""
-    return replace(context.plan.step("bootstrap_infra"), command=command)
+    return context.plan.step("bootstrap_infra")._replace(command=command)
+
+
+@pytest.mark.parametrize(("command", "status"), [("exit 1", "failed"), ("sleep 600", "timed_out")])
+def test_a_stop_that_failed_says_who_still_runs(
+    context: RunContext, runner: subprocess.Popen[bytes], command: str, status: str
+) -> None:
+    """Pid and start tick of what it was to stop; that it is gone by then mends no status."""
+    stop = context.plan.step("stop_old_strategy_runner")
+    stop = stop._replace(command=command, timeout_seconds=0.3)
+    failed = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
+    assert failed.reason.endswith(f"{identity_of(runner.pid)} runs"), failed.reason
+    (context.cwd / "alive").unlink()
+    runner.kill()
+    runner.wait()
+    late = run_step(context, stop, deadline=soon(10), prove=proof_for(context, stop))
+    assert late.reason.endswith("; yet it is proved gone")
+    assert (failed.status.value, late.status.value) == (status, status)
 
 
 def test_stops_and_starts_have_a_proof(context: RunContext) -> None:
@@ -185,8 +202,8 @@ def test_a_process_whose_pid_file_was_removed_is_still_known(
 
 def test_what_a_start_left_behind_speaks_against_gone(context: RunContext) -> None:
     """A daemon nobody recorded is found by the step it came from."""
-    start = replace(
-        context.plan.step("start_previous_strategy_runner"), command="setsid sleep 60 &"
+    start = context.plan.step("start_previous_strategy_runner")._replace(
+        command="setsid sleep 60 &"
     )
     run_step(context, start, deadline=soon(10))
     seen = observe(context, context.plan.member(*OLD_RUNNER), question="gone")
@@ -246,7 +263,7 @@ def test_a_stubborn_member_and_its_leftovers_are_killed(
     stubborn = (
         f"setsid bash -c \"trap '' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done\" &"
     )
-    start = replace(context.plan.step("start_previous_strategy_runner"), command=stubborn)
+    start = context.plan.step("start_previous_strategy_runner")._replace(command=stubborn)
     run_step(context, start, deadline=soon(10))
     wait_for((tmp_path / "up").exists)
     (left,) = group_leaders(context)

@@ -49,7 +49,7 @@ def context(tmp_path: Path) -> Iterator[RunContext]:
 
 def step(context: RunContext, command: str, *, seconds: float = 10.0) -> Step:
     """A gate with this command and timeout."""
-    return replace(context.plan.step("bootstrap_infra"), command=command, timeout_seconds=seconds)
+    return context.plan.step("bootstrap_infra")._replace(command=command, timeout_seconds=seconds)
 
 
 def run(context: RunContext, command: str, *, seconds: float = 10.0) -> StepResult:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.run import launch
 from ctp_runbook.verify.rejudge import rejudge_run
 from ctp_runbook.verify.run import verify_run
+from tests.props.page_server import page_command, put
 from tests.props.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.props.run_mutants import rewrite_journal
 from tests.props.small_stack import SmallStack, small_stack
@@ -35,26 +35,12 @@ pytestmark = pytest.mark.twin
 PAGES = Path(__file__).parents[1] / "watch" / "histograms"
 SHIPPED_TRIGGER = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 ROLLED_BACK = 4
-# The new engine: a metrics page read from a file each time.
-_ENGINE = """
-import http.server, pathlib, sys
-class Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = pathlib.Path(sys.argv[2]).read_bytes()
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args):
-        pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Page).serve_forever()
-"""
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[SmallStack]:
     """The small stack, its old generation trading."""
     with small_stack(tmp_path) as made:
-        (tmp_path / "engine.py").write_text(_ENGINE)
         yield made
 
 
@@ -91,9 +77,7 @@ def planned(
     """A real plan with the shipped trigger and limits, ``limits`` and ``values`` over them, on an
     engine that shows ``page``."""
     port = free_port()
-    start = stack.start_command("new_core_engine").replace(
-        "sleep 300", f"{sys.executable} {stack.folder}/engine.py {port} {page}"
-    )
+    start = stack.start_command("new_core_engine").replace("sleep 300", page_command(port, page))
     stack.plan(
         **{
             f"{gate.step.upper()}_CMD": gate_command(stack.folder, gate)
@@ -132,13 +116,12 @@ def watched(
 ) -> tuple[RunDir, History]:
     """A real run; what happened shows once its metric was measured without it."""
     page = stack.folder / "page"
-    page.write_text(accident.before)
+    put(page, accident.before)
     plan = planned(stack, page=page, limits=limits or {}, values=values)
     run = stack.begin(plan, options={"short_watch_reason": "a test"})
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     wait_for(lambda: any(one.series for one in read_samples(run.samples)), seconds=30)
-    (stack.folder / "next").write_text(accident.after)
-    (stack.folder / "next").replace(page)
+    put(page, accident.after)
     return run, stack.closed(run, seconds=30)
 
 

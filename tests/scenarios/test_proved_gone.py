@@ -86,10 +86,17 @@ def restarted(twin: Twin, name: str, **behaviour: object) -> Identity:
     return found
 
 
-def test_an_old_engine_that_ignores_term_is_not_gone(twin: Twin, tmp_path: Path) -> None:
-    """Its pid file is gone and its command says so too; it is pinned, and the switch is undone."""
+@pytest.mark.parametrize("then", ["", "; sleep 600"], ids=["exit 0", "its command hangs"])
+def test_an_old_engine_that_ignores_term_is_not_gone(twin: Twin, tmp_path: Path, then: str) -> None:
+    """Its pid file is gone and its command says so too, or never ends; it is pinned, is named as
+    what still runs, and the switch is undone."""
     engine = restarted(twin, "old_core_engine", ignore_term=True)
-    edited(twin.cutover_template, OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS="2")
+    file = twin.pid_file("old_core_engine")
+    edited(
+        twin.cutover_template,
+        OLD_CORE_ENGINE_STOP_CMD=f'kill "$(head -n 1 {file})"; rm -f {file}{then}',
+        OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS="6",
+    )
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         ending = cutover.end()
         history = cutover.history

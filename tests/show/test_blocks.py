@@ -6,13 +6,23 @@ import re
 
 import pytest
 
-from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Page, Picture, Table, mark
+from ctp_runbook.show.blocks import (
+    Banner,
+    Block,
+    Facts,
+    Notes,
+    Page,
+    Picture,
+    Table,
+    mark,
+    symbol_of,
+)
 
 HOSTILE = "<script>alert('x')</script>"
 BLOCKS: list[Block] = [
     Banner("bad", HOSTILE, HOSTILE),
     Facts([(HOSTILE, HOSTILE)]),
-    Table((HOSTILE,), [(HOSTILE,)], HOSTILE, code=frozenset({HOSTILE})),
+    Table((HOSTILE,), [(HOSTILE,)], HOSTILE, code=(HOSTILE,)),
     Table((HOSTILE,), [(HOSTILE,)], HOSTILE, folded=True),
     Notes("warn", [HOSTILE], HOSTILE),
     Picture(b"png", HOSTILE),
@@ -77,3 +87,100 @@ def test_a_picture_for_both_themes_prints_light() -> None:
     html = Picture(b"light", "alt", b"dark").html
     assert "media='screen and (prefers-color-scheme: dark)'" in html
     assert html.index("<source") < html.index("<img")
+
+
+# --- tables -----------------------------------------------------------------------
+
+
+def test_a_table_in_a_terminal_has_straight_columns() -> None:
+    """Each column as wide as its widest cell, two blanks between, none at the end of a line."""
+    table = Table(("step", "took"), [("precheck", "1.2 s"), ("a", "")], "Steps")
+    assert table.text.splitlines() == ["Steps", "step      took", "precheck  1.2 s", "a"]
+
+
+def test_a_table_without_rows_still_has_its_head() -> None:
+    """What would stand there can be seen."""
+    assert Table(("a", "b"), []).text == "a  b"
+    assert Table(("a", "b"), []).html.count("<th") == 3  # thead and two cells
+
+
+def test_a_row_of_another_length_is_a_mistake() -> None:
+    """A cell that nobody sees would be a fact left out."""
+    with pytest.raises(ValueError, match="zip"):
+        _ = Table(("a", "b"), [("only one",)]).html
+
+
+@pytest.mark.parametrize(
+    ("table", "style"),
+    [
+        (Table(("n",), [("1",)], numbers=("n",)), "text-align:right"),
+        (Table(("n",), [("1",)]), "text-align:left"),
+        (Table(("n",), [("1",)]), "white-space:nowrap"),
+        (Table(("why",), [("1",)]), "white-space:normal"),
+        (Table(("n",), [("1",)], code=("n",)), "white-space:normal"),
+    ],
+    ids=["numbers", "words", "short", "prose", "code"],
+)
+def test_a_cell_is_set_by_what_its_column_is(table: Table, style: str) -> None:
+    """Numbers to the right; commands and reasons may take several lines, all else stays whole."""
+    assert style in table.html
+
+
+def test_a_command_is_set_as_code_and_its_heading_is_not() -> None:
+    """An empty command leaves no empty box."""
+    html = Table(("command",), [("run --all",), ("",)], code=("command",)).html
+    assert html.count("<code") == 1
+    assert "run --all</code>" in html
+
+
+def test_a_folded_table_shows_its_title_until_it_is_opened() -> None:
+    """Long lists are there for those who want them; in print they are all there."""
+    html = Table(("a",), [("1",)], "All of them", folded=True).html
+    assert html.startswith("<details><summary>All of them</summary><table")
+    assert "<strong>" not in html
+
+
+# --- the others -------------------------------------------------------------------
+
+
+def test_a_banner_without_a_sentence_is_its_title() -> None:
+    """No colon that leads nowhere, no empty line below."""
+    assert Banner("good", "Passed").text == "✓ Passed"
+    assert Banner("good", "Passed", "all of it").text == "✓ Passed: all of it"
+    assert "margin-top:2px" not in Banner("good", "Passed").html
+
+
+@pytest.mark.parametrize(
+    ("word", "symbol"), [("lost", "!"), ("running", "…"), ("not_run", "–"), ("nothing", "")]
+)
+def test_a_symbol_can_stand_alone(word: str, symbol: str) -> None:
+    """For a line that has its words elsewhere; a word that is no status has none."""
+    assert symbol_of(word) == symbol
+
+
+def test_a_page_without_a_run_carries_no_metadata() -> None:
+    """A notebook that shows no run is stamped with none."""
+    assert Page([Banner("info", "x")])._repr_mimebundle_()[1] == {}
+
+
+def test_a_page_is_its_text_where_nothing_else_can_be_shown() -> None:
+    """Blocks apart by a blank line, those that say nothing left out."""
+    page = Page([Banner("info", "a"), Notes("warn", []), Facts([("b", 1)])])
+    assert repr(page) == page.text == "ℹ a\n\nb: 1"
+    assert page._repr_html_() == page.html
+
+
+def test_a_picture_for_one_theme_is_turned_over_on_a_dark_notebook() -> None:
+    """JupyterLab's theme is its own, not the system's: a filter does what a media query cannot."""
+    html = Picture(b"light", "alt").html
+    assert "data-jp-theme-light='false'" in html
+    assert "class='ctp-light'" in html
+    assert "<picture" not in html
+
+
+def test_notes_have_a_title_only_with_something_below_it() -> None:
+    """Of many warnings the title is said once."""
+    notes = Notes("warn", ["a", "b"], "Warnings")
+    assert notes.text.splitlines() == ["Warnings", "! a", "! b"]
+    assert notes.html.count("<li") == 2
+    assert Notes("warn", [], "Warnings").text == ""

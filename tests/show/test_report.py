@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import digest_of
+from ctp_runbook.show import report
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.run import verify_run
 from tests.props.synthetic_runs import KINDS, make_run
 
+NEWLINE = b"\n"
 VOID = {"meta", "img", "source", "br", "link"}
 
 
@@ -107,3 +110,117 @@ def test_a_run_whose_samples_are_broken_is_reported_all_the_same(tmp_path: Path)
     run = make_run("completed", tmp_path)
     run.samples.write_bytes(b"not a sample\n")
     assert "The samples cannot be judged again" in write_report(run).read_text()
+
+
+# --- what stands where ------------------------------------------------------------
+
+
+def section(page: str, name: str) -> str:
+    """The body of a section of the page."""
+    found = re.search(f"<section id='{name}'>(.*?)</section>", page, re.DOTALL)
+    assert found is not None, name
+    return found.group(1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_section_can_be_reached_from_the_top(kind: str, tmp_path: Path) -> None:
+    """Six sections, in one order, each with its link."""
+    page = write_report(make_run(kind, tmp_path)).read_text()
+    order = re.findall(r"<section id='(.*?)'>", page)
+    assert order == ["watch-window", "switch", "rollback", "gates", "run", "evidence"]
+    assert re.findall(r"<a href='#(.*?)'>", page) == order
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("dry", "a dry run watches nothing"), ("aborted", "the run did not get there")],
+)
+def test_a_watch_there_was_none_of_is_said(kind: str, why: str, tmp_path: Path) -> None:
+    """With the reason, and without a picture that could be taken for a quiet one."""
+    page = write_report(make_run(kind, tmp_path)).read_text()
+    assert why in section(page, "watch-window")
+    assert "<img" not in section(page, "watch-window")
+
+
+@pytest.mark.parametrize(
+    ("kind", "figures"),
+    [
+        ("completed", ["environment", "outcome", "trading downtime", "watch"]),
+        ("rolled_back", ["environment", "outcome", "trading downtime", "watch", "rollback"]),
+        ("aborted", ["environment", "outcome", "trading downtime"]),
+    ],
+)
+def test_the_key_figures_are_those_there_are(kind: str, figures: list[str], tmp_path: Path) -> None:
+    """No watch, no verdict; no rollback, no budget."""
+    page = write_report(make_run(kind, tmp_path)).read_text()
+    assert re.findall(r"<div><span>(.*?)</span>", page) == figures
+
+
+def test_key_figures_agree_with_the_sections_below(tmp_path: Path) -> None:
+    """The same seconds of the same budget, and the same verdicts, counted."""
+    page = write_report(make_run("rolled_back", tmp_path)).read_text()
+    spent = re.search(r"<span>rollback</span><b>(.*?)</b>", page)
+    assert spent is not None
+    assert f"{spent.group(1)} (kept)" in section(page, "rollback")
+    watch = re.search(r"<span>watch</span><b>.*?, (\d+) of (\d+)</b>", page)
+    assert watch is not None
+    passed, metrics = map(int, watch.groups())
+    assert section(page, "watch-window").count("✓ PASSED") == passed
+    assert metrics == 3
+
+
+def test_overrides_stand_above_the_headline(tmp_path: Path) -> None:
+    """Whoever reads the first lines only sees what was waived."""
+    run = KINDS["completed"](tmp_path, overrides={"accept_late": "the exchange waits"})
+    page = write_report(run).read_text()
+    assert page.index("OVERRIDE --accept-late") < page.index("<h1>")
+
+
+def test_the_footer_says_how_far_the_journal_had_come(tmp_path: Path) -> None:
+    """A digest that anybody can compute, and the command that checks the rest."""
+    run = make_run("completed", tmp_path)
+    page = write_report(run).read_text()
+    data = run.journal.read_bytes()
+    footer = page[page.index("<footer>") :]
+    assert f"journal record {data.count(NEWLINE)}" in footer
+    assert digest_of(data) in footer
+    assert f"ctp-runbook verify --run {run.run_id}" in footer
+
+
+def test_a_notebook_says_of_itself_how_it_ended(tmp_path: Path) -> None:
+    """Beside its link; one that somebody else executed says nothing, and that is said."""
+    run = make_run("completed", tmp_path)
+    stamp = {"ctp_runbook": {"status": "not_run", "sentence": "02 <failed>"}}
+    (run.notebooks / "05_watch.ipynb").write_text(json.dumps({"metadata": stamp}))
+    (run.notebooks / "06_rollback.ipynb").write_text("{}")
+    (run.notebooks / "07_verify.ipynb").write_text("no JSON")
+    body = section(write_report(run).read_text(), "evidence")
+    assert "05_watch.ipynb</a> not run: 02 &lt;failed&gt;" in body
+    assert body.count("not executed by ctp-runbook") == 2
+
+
+def test_the_members_are_shown_where_a_last_look_was_taken(tmp_path: Path) -> None:
+    """A dry run looked at nobody."""
+    real = write_report(make_run("completed", tmp_path / "real")).read_text()
+    assert "Who runs" in section(real, "switch")
+    dry = write_report(make_run("dry", tmp_path / "dry")).read_text()
+    assert "Who runs" not in section(dry, "switch")
+
+
+def test_a_run_that_is_not_over_has_a_page_too(tmp_path: Path) -> None:
+    """Cut off in the middle of its watch: the page says so, and claims no end."""
+    run = make_run("completed", tmp_path)
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    last = next(n for n, line in enumerate(lines) if b'"kind":"watch_started"' in line)
+    run.journal.write_bytes(b"".join(lines[: last + 1]))
+    page = write_report(run).read_text()
+    assert "The run is not over: WATCHING" in page
+    assert "<span>outcome</span>" not in page
+
+
+def test_the_page_prints_light_and_whole() -> None:
+    """Folded lists are open on paper, and no picture is cut in two."""
+    printed = report._STYLE[report._STYLE.index("@media print") :]
+    assert "details>*{display:block}" in printed
+    assert "break-inside:avoid" in printed
+    assert "@media screen and (prefers-color-scheme:dark)" in report._STYLE

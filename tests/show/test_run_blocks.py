@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import pytest
 
-from ctp_runbook.model import Outcome
+from ctp_runbook.errors import RunRefused
+from ctp_runbook.model import Outcome, Phase
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.journal import Record, Writer, read_journal
+from ctp_runbook.record.kinds import Cause
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import run_blocks
 from ctp_runbook.watch.replay import rejudge
+from tests.props.example_records import like
 from tests.props.synthetic_runs import KINDS
 
 
@@ -118,3 +124,160 @@ def test_the_timeline_ends_with_the_outcome(tmp_path: Path) -> None:
     lines = run_blocks.timeline_table(history("completed", tmp_path)).text.splitlines()
     assert "COMPLETED" in lines[-1]
     assert "GATING" in lines[2]
+
+
+# --- what is said of the run itself -----------------------------------------------
+
+
+def like_history(*records: tuple[str, dict[str, Any]], **header: Any) -> History:
+    """A run that was created so, and whose journal says this."""
+    payloads = [like("run_created", **header), *(like(kind, **said) for kind, said in records)]
+    return History.of(
+        Record(
+            seq=number,
+            wall_utc="2026-02-02T10:00:00.000000+00:00",
+            mono_ns=number * 10**9,
+            boot_id="boot",
+            writer=Writer(1, 1),
+            payload=payload,
+            prev="",
+            line=b"",
+        )
+        for number, payload in enumerate(payloads)
+    )
+
+
+def test_every_cause_of_a_rollback_is_said_in_plain_words() -> None:
+    """No cause reaches a reader as the word that the journal has for it."""
+    assert set(run_blocks._CAUSES) == set(get_args(Cause))
+    for cause, words in run_blocks._CAUSES.items():
+        begun: dict[str, Any] = {"budget_seconds": 60.0}
+        told = like_history(("trigger", {"cause": cause}), ("rollback_started", begun))
+        banner = next(run_blocks.rollback_blocks(told))
+        assert f"Rolled back: {words}" in banner.text
+
+
+def test_findings_come_gravest_first_and_each_once() -> None:
+    """After a resume the same is seen again; a reader needs it once."""
+    said = [("info", "c"), ("warning", "b"), ("critical", "a"), ("warning", "b")]
+    records = [("finding", {"severity": kind, "sentence": word}) for kind, word in said]
+    notes = list(run_blocks.findings(like_history(*records)))
+    assert [note.text for note in notes] == ["✗ a", "! b", "ℹ c"]
+
+
+def test_every_override_has_a_banner_with_its_flag_and_its_reason() -> None:
+    """Nobody reads a page of the run without seeing what was waived, and why."""
+    told = like_history(overrides={"accept_late": "the exchange waits", "short_watch": "drill"})
+    assert [banner.text for banner in run_blocks.override_banners(told)] == [
+        "✗ OVERRIDE --accept-late: the exchange waits",
+        "✗ OVERRIDE --short-watch: drill",
+    ]
+    assert run_blocks.override_banners(like_history()) == []
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"parent_run": "r1"}, "rolls back run: r1"),
+        ({"force_rollback": True}, "drill: rolls back after a verified switch"),
+        ({"short_watch_reason": "maintenance"}, "short watch: maintenance"),
+    ],
+)
+def test_what_is_special_about_a_run_stands_among_its_facts(
+    header: dict[str, Any], said: str
+) -> None:
+    """And nothing of it where it is a run as any other."""
+    assert said in run_blocks.facts_of_plan(like_history(**header)).text
+    assert said.partition(":")[0] not in run_blocks.facts_of_plan(like_history()).text
+
+
+def test_facts_name_the_plan_that_was_reviewed() -> None:
+    """Its whole digest, so that it can be compared, and who made the run where."""
+    text = run_blocks.facts_of_plan(like_history(created_by="ops", host="trader1")).text
+    assert f"plan sha256: {'5e' * 32}" in text
+    assert "created: by ops on trader1" in text
+    assert "watch: 30 min: order_latency_p99_ms" in text
+    assert "earlier rollbacks took: UNMEASURED" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence", "said"),
+    [
+        (None, "", "PLANNED: it has not begun"),
+        ("ABORTED_BEFORE_SWITCH", "asked", "ABORTED_BEFORE_SWITCH: asked"),
+    ],
+)
+def test_the_end_is_one_sentence_and_so_is_its_absence(
+    outcome: str | None, sentence: str, said: str
+) -> None:
+    """A run that has not ended says where it is, and why it is there."""
+    closed = [("closed", {"outcome": outcome, "sentence": sentence})] if outcome else []
+    assert run_blocks.outcome_sentence(like_history(*closed)) == said
+    gating = like_history(("state", {"to": "GATING", "reason": "started"}))
+    assert run_blocks.outcome_sentence(gating) == "GATING: started"
+
+
+def test_the_banner_of_an_end_has_its_exit_code() -> None:
+    """What a script sees is what a reader sees."""
+    told = like_history(("closed", {"outcome": "ROLLBACK_FAILED", "exit_code": 6}))
+    assert "(ROLLBACK_FAILED, exit 6)" in run_blocks.outcome_banner(told).text
+    assert run_blocks.outcome_banner(like_history()).text.startswith("! The run is not over")
+
+
+def test_a_member_nobody_pinned_is_not_recorded() -> None:
+    """All four have a line, in the order in which they trade."""
+    running = {"new_core_engine": "alive", "old_core_engine": "gone"}
+    lines = run_blocks.member_table(like_history(("closed", {"running": running}))).text
+    rows = lines.splitlines()[2:]
+    assert [row.split()[0] for row in rows] == list(run_blocks._MEMBERS)
+    assert "not recorded" in rows[0]
+    assert rows[1].endswith("– gone")
+    assert rows[2].endswith("✓ alive")
+
+
+def test_a_watch_cut_short_by_a_drill_is_no_bad_news(tmp_path: Path) -> None:
+    """It was meant to be; any other trigger is."""
+    run = KINDS["drill"](tmp_path)
+    told = history_of(run)
+    judged, _ = rejudge(run, told)
+    banner = run_blocks.watch_banner(told, judged)
+    assert (banner.kind, banner.title) == ("info", "Watch cut short by the drill")
+
+
+def test_rules_stand_with_what_they_ask_for() -> None:
+    """A dry run shows what a real one would hold each metric against."""
+    (row,) = run_blocks.rule_table(like_history()).rows
+    assert row[:2] == ("order_latency_p99_ms", "5 ms for 0 s")
+    assert row[-1] == "engine"
+
+
+def test_steps_are_those_of_the_plan_that_ran() -> None:
+    """Not of the table of today: a run is told as it was."""
+    told = like_history()
+    assert run_blocks.steps_in(told, Phase.SWITCH) == ["stop_old_strategy_runner"]
+    assert run_blocks.steps_in(told, Phase.ROLLBACK) == []
+    assert run_blocks.commands_table(told).rows == [("stop_old_strategy_runner", "true")]
+
+
+@pytest.mark.parametrize(
+    ("dry", "execute", "said"),
+    [
+        (True, True, "is a dry run; execute = True does not fit; set it to False"),
+        (False, False, "is a real run; execute = False does not fit; set it to True"),
+    ],
+)
+def test_a_run_of_another_kind_is_not_joined(dry: bool, execute: bool, said: str) -> None:
+    """The refusal says which of the two to change."""
+    plan = SimpleNamespace(sha256="5e" * 32)
+    with pytest.raises(RunRefused, match=said):
+        run_blocks.refuse_other_plan(like_history(dry_run=dry), cast("Plan", plan), execute=execute)
+    run_blocks.refuse_other_plan(like_history(dry_run=dry), cast("Plan", plan), execute=not execute)
+
+
+def test_a_run_of_another_plan_is_not_joined() -> None:
+    """Both digests are named, so that it can be seen which one was meant."""
+    plan = cast("Plan", SimpleNamespace(sha256="77" * 32))
+    with pytest.raises(
+        RunRefused, match=r"sha256 5e5e5e5e5e5e…; these templates give 777777777777…"
+    ):
+        run_blocks.refuse_other_plan(like_history(), plan, execute=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ctp_runbook.model import StepStatus
 from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.show.terminal import Narrator, countdown, sentence_of
-from tests.props.example_records import like
+from tests.props.example_records import EXAMPLES, like
 
-STEP = {"step": "precheck", "phase": "gate", "reason": "exit 0", "duration_ms": 1234.5}
+STEP = {"step": "precheck", "phase": "gate"}
+ENDED = {**STEP, "reason": "exit 0", "duration_ms": 1234.5}
 JUDGED = {
     "overall": "INCONCLUSIVE",
     "metrics": {
@@ -23,31 +26,55 @@ JUDGED = {
         "b": {"verdict": "INCONCLUSIVE", "sentence": "b INCONCLUSIVE: warming up"},
     },
 }
+SINCE = "2026-02-02T10:00:00.000000+00:00"
+# Of each kind of record what it says, and the line that an operator reads of it; blank: none.
 LINES: dict[str, tuple[Mapping[str, Any], str]] = {
     "state": ({"to": "GATING", "reason": "the gates begin"}, "» GATING: the gates begin"),
     "step_started": ({**STEP, "timeout_seconds": 60.0}, "  … precheck (at most 60 s)"),
-    "step_ended": ({**STEP, "status": "ok"}, "  ✓ precheck ok in 1.2 s: exit 0"),
+    "step_ended": ({**ENDED, "status": "ok"}, "  ✓ precheck ok in 1.2 s: exit 0"),
     "step_not_done": (
         {**STEP, "status": "skipped", "reason": "it runs and is kept"},
-        "  - precheck skipped: it runs and is kept",
+        "  – precheck skipped: it runs and is kept",
     ),
     "judgement": (JUDGED, "  · watch INCONCLUSIVE: b INCONCLUSIVE: warming up"),
     "trigger": ({"cause": "metric", "sentence": "m = 9 ms"}, "✗ m = 9 ms"),
     "finding": ({"severity": "warning", "sentence": "no unit"}, "! no unit"),
-    "watch_gap": (
-        {"from_utc": "10:00", "to_utc": "10:01", "reason": "resumed"},
-        "! the watch has a gap since 10:00",
-    ),
+    "watch_gap": ({"from_utc": SINCE}, f"! the watch has a gap since {SINCE}"),
     "watch_disturbed": ({"what": "paused", "sentence": "it stood still"}, "! it stood still"),
     "control": ({"request": "hold", "by": "ops", "reason": "spreads"}, "» hold by ops spreads"),
+    "answer": ({"obeyed": False, "sentence": "it is over"}, "  ! go: it is over"),
+    "alert": (
+        {"hooks": ["CALL", "MAIL"], "sentence": "it holds"},
+        "! alert (CALL, MAIL): it holds",
+    ),
+    "alert_ended": (
+        {"ok": False, "sentence": "exit 1", "hook": "CALL", "took_ms": 1500.0},
+        "  · alert by CALL NOT delivered: exit 1 after 1.5 s",
+    ),
+    "rollback_started": (
+        {"budget_seconds": 60.0, "shares": {"one": 20.0, "other": 40.0}},
+        "  budget 60 s from the trigger: one 20 s, other 40 s",
+    ),
+    "parent": ({"run_id": "r1"}, "» rolls back run r1 (COMPLETED)"),
     "closed": (
         {"outcome": "COMPLETED", "sentence": "the new generation trades"},
         "» COMPLETED: the new generation trades",
     ),
-    "probe": ({"subject": "old_core_engine", "question": "alive"}, ""),
-    "identity": ({"member": "old_core_engine", "pid": 1}, ""),
-    "something_new": ({}, ""),
 }
+# What only a verifier needs, or what is told by the record that follows.
+UNTOLD = (
+    "run_created",
+    "orchestrator_started",
+    "guardian_started",
+    "identity",
+    "probe",
+    "act_started",
+    "act_ended",
+    "trading_state",
+    "baseline_ended",
+    "watch_started",
+    "watch_ended",
+)
 
 
 def record(folder: Path, kind: str, payload: Mapping[str, Any]) -> Record:
@@ -65,6 +92,32 @@ def test_each_record_has_its_line(kind: str, tmp_path: Path) -> None:
     assert sentence_of(record(tmp_path, kind, payload)) == line
 
 
+@pytest.mark.parametrize("kind", UNTOLD)
+def test_what_needs_no_line_has_none(kind: str, tmp_path: Path) -> None:
+    """A terminal shows what happens, not all that is written down."""
+    assert sentence_of(record(tmp_path, kind, {})) == ""
+
+
+def test_every_kind_of_record_is_thought_of() -> None:
+    """A new kind is put with those that have a line, or with those that need none."""
+    assert sorted([*LINES, *UNTOLD]) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize(("severity", "mark"), [("info", "!"), ("warning", "!"), ("critical", "✗")])
+def test_a_critical_finding_looks_like_a_failure(severity: str, mark: str, tmp_path: Path) -> None:
+    """It is red where others are yellow."""
+    finding = {"severity": severity, "sentence": "look"}
+    assert sentence_of(record(tmp_path, "finding", finding)) == f"{mark} look"
+
+
+def test_an_answer_that_was_obeyed_and_an_alert_that_arrived_say_so(tmp_path: Path) -> None:
+    """The other half of the two lines above."""
+    obeyed = {"obeyed": True, "sentence": "it begins"}
+    assert sentence_of(record(tmp_path, "answer", obeyed)) == "  » go: it begins"
+    told = sentence_of(record(tmp_path, "alert_ended", {"hook": "CALL", "took_ms": 200.0}))
+    assert told == "  · alert by CALL delivered after 0.2 s"
+
+
 def test_a_request_without_a_reason_ends_with_who(tmp_path: Path) -> None:
     """No space is left over."""
     given = {"request": "go", "by": "ops", "reason": ""}
@@ -74,12 +127,11 @@ def test_a_request_without_a_reason_ends_with_who(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", StepStatus)
 def test_every_status_has_a_mark(status: StepStatus, tmp_path: Path) -> None:
     """Good, bad, unknown and not done can be told apart by the first character."""
-    line = sentence_of(record(tmp_path, "step_ended", {**STEP, "status": status.value}))
-    good, bad = ("ok", "simulated_ok"), ("failed", "timed_out")
-    expected = (
-        "✓" if status in good else "✗" if status in bad else "?" if status == "unknown" else "-"
-    )
-    assert line.strip()[0] == expected
+    ran = status in ("ok", "failed", "timed_out", "unknown")
+    kind, more = ("step_ended", ENDED) if ran else ("step_not_done", STEP)
+    line = sentence_of(record(tmp_path, kind, {**more, "status": status.value}))
+    expected = {"ok": "✓", "simulated_ok": "○", "failed": "✗", "timed_out": "✗", "unknown": "?"}
+    assert line.strip()[0] == expected.get(status, "–")
 
 
 def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +139,7 @@ def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
     journal = Journal(tmp_path / "journal.jsonl", durable=False)
     tell = Narrator()
     for kind in ("state", "probe", "closed"):
-        journal.append(like(kind, **{**LINES[kind][0], "outcome": "COMPLETED"}))
+        journal.append(like(kind, **(LINES[kind][0] if kind in LINES else {})))
         tell(History.of(journal.records))
         tell(History.of(journal.records))
     journal.close()
@@ -164,7 +216,6 @@ def rolling_back(folder: Path) -> tuple[History, float]:
             "rollback_started",
             {
                 "budget_seconds": 60.0,
-                "started_utc": "",
                 "started_mono_ns": int(began * 1e9),
                 "shares": {"start_previous_core_engine": 15.0},
             },
@@ -202,23 +253,61 @@ def test_nothing_runs_out_elsewhere(tmp_path: Path) -> None:
     assert countdown(history_of(tmp_path, holding, closed), mono=0.0) is None
 
 
-class _Status:
-    """Stands in for rich's status line."""
-
-    def __init__(self) -> None:
-        self.shown: list[str] = []
-
-    def update(self, text: str) -> None:
-        """Keep what is shown."""
-        self.shown.append(text)
+def line_below(narrator: Narrator) -> str:
+    """The line that rich draws, without its colours."""
+    console = Console(file=io.StringIO(), width=200)
+    with console.capture() as drawn:
+        console.print(narrator)
+    return drawn.get().strip()
 
 
-def test_the_terminal_shows_it_move(tmp_path: Path) -> None:
-    """Each look moves the clock, though the journal says nothing new."""
-    history, _ = held(tmp_path)
+def test_the_terminal_shows_it_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time the line is drawn its clock has moved, though the journal says nothing new."""
+    history, since = held(tmp_path)
     narrator = Narrator()
-    narrator._status = status = _Status()
-    assert narrator.tick(history) is False
-    assert narrator.tick(history) is False
-    assert len(status.shown) == 2
-    assert all("HOLDING: rolls back in" in text for text in status.shown)
+    narrator(history)
+    seen = []
+    for seconds in (48.0, 49.0):
+        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda s=seconds: since + s)
+        seen.append(line_below(narrator))
+    assert seen == [
+        f"HOLDING: rolls back in {left} unless resumed; no data; Ctrl-C leaves the run going"
+        for left in ("4:12", "4:11")
+    ]
+
+
+def test_the_line_says_how_much_of_the_watch_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds of the window, never below none."""
+    watching = ("state", {"to": "WATCHING", "reason": "verified"})
+    history = history_of(tmp_path, watching, ("watch_started", {"minutes": 1.0}))
+    narrator = Narrator()
+    narrator(history)
+    began = history.records[-1].mono
+    for gone, left in ((12.0, "48"), (90.0, "0")):
+        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda g=gone: began + g)
+        assert line_below(narrator).startswith(f"watching, {left} s left; Ctrl-C")
+
+
+def test_before_the_first_record_the_line_says_that_it_starts() -> None:
+    """Nothing is known yet, and no state is claimed."""
+    assert line_below(Narrator()) == "starting"
+
+
+def test_a_reason_in_square_brackets_is_no_colour(tmp_path: Path) -> None:
+    """What an operator wrote is text on the terminal, whatever it holds."""
+    state = ("state", {"to": "HOLDING", "reason": "see [bold]ticket[/bold] [17]"})
+    narrator = Narrator()
+    narrator(history_of(tmp_path, state))
+    assert "see [bold]ticket[/bold] [17]" in line_below(narrator)
+
+
+def test_on_a_terminal_the_line_is_there_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And gone when the run is left."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with Narrator().on_terminal() as narrator:
+        assert isinstance(narrator, Narrator)
+    assert "starting" in capsys.readouterr().out

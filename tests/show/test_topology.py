@@ -12,6 +12,7 @@ from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.gate_table import GATES, PARTS, Gate
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.topology import (
     Station,
     Topology,
@@ -95,8 +96,8 @@ def test_what_drifted_is_told_with_its_reason(run: RunDir) -> None:
 FLIGHT = {"hops": [{"hop": "postgres", "ms": 1.0}, {"hop": "debezium_to_kafka", "ms": 200.0}]}
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_canary_is_drawn_hop_by_hop(run: RunDir, theme: str) -> None:
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_the_canary_is_drawn_hop_by_hop(run: RunDir, theme: Theme) -> None:
     """Each flight is a bar with its total; one that was lost says after how long."""
     say(run, "bootstrap", ok("observe_redis", role="master"))
     whole = [*FLIGHT["hops"], {"hop": "kafka_to_clickhouse", "ms": 99.0}]

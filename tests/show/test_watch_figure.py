@@ -8,8 +8,10 @@ from typing import Any, cast
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from msgspec.structs import replace
 
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import Triggered
 from ctp_runbook.show.blocks import Picture
 from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.lines import unbroken_lines
@@ -30,7 +32,7 @@ def story(name: str) -> Story:
     return _CACHE[name]
 
 
-def figure(name: str, *, theme: str = "light") -> Figure:
+def figure(name: str, *, theme: Theme = LIGHT) -> Figure:
     """The story's watch, drawn."""
     told = story(name)
     return watch_figure(told.history, told.judged()[0], theme=theme)
@@ -54,8 +56,8 @@ def value_lines(panel: Any, theme: Theme = LIGHT) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", STORIES)
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_every_metric_has_a_panel_with_its_verdict(name: str, theme: str) -> None:
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
+def test_every_metric_has_a_panel_with_its_verdict(name: str, theme: Theme) -> None:
     """Six metrics, six panels with six strips, each with label and verdict in words."""
     drawn = figure(name, theme=theme)
     rules = story(name).rules.metrics
@@ -103,10 +105,10 @@ def test_the_triggering_sample_is_marked_with_its_value() -> None:
     trigger = told.history.trigger
     assert trigger is not None
     markers = [line for line in panels(drawn)[0].lines if line.get_marker() == "X"]
-    assert list(markers[0].get_ydata()) == [trigger.payload["value"]]
+    assert list(markers[0].get_ydata()) == [trigger.payload.value]
     assert all(any(line.get_color() == LIGHT.bad for line in p.lines) for p in panels(drawn))
     said = texts(drawn)
-    assert f"trigger: {trigger.payload['value']:.3g} ms" in said
+    assert f"trigger: {trigger.payload.value:.3g} ms" in said
     assert "✗ ROLLBACK TRIGGERED" in said
     assert "metrics passed" not in said
 
@@ -137,13 +139,14 @@ def test_what_is_above_all_buckets_is_drawn_as_more_than(limit: float, is_known:
 def test_a_trigger_above_all_buckets_is_named_so() -> None:
     """On its panel the trigger's value reads "more than" its number."""
     told = story("spike")
-    given = next(record for record in told.records if record.kind == "trigger").payload
-    assert isinstance(given, dict)
-    given["is_over"] = True
-    try:
-        assert f"trigger: more than {given['value']:.3g} ms" in texts(figure("spike"))
-    finally:
-        del given["is_over"]
+    records = [
+        replace(record, payload=replace(record.payload, is_over=True))
+        if isinstance(record.payload, Triggered)
+        else record
+        for record in told.records
+    ]
+    drawn = watch_figure(History.of(records), told.judged()[0])
+    assert "trigger: more than 8.1 ms" in texts(drawn)
 
 
 def test_a_hold_is_named() -> None:
@@ -226,7 +229,7 @@ def test_a_single_measurement_is_seen() -> None:
 def test_before_and_after_stand_on_one_axis(name: str, theme: Theme) -> None:
     """The old engine's line ends at the switch; its range goes on as a band beside the new one."""
     told = story(name)
-    drawn = watch_figure(told.history, told.judged()[0], theme=theme.name, before=told.before())
+    drawn = watch_figure(told.history, told.judged()[0], theme=theme, before=told.before())
     latency = panels(drawn)[0]
     stopped = -19.0 / 60
     old = [line for line in latency.lines if line.get_color() == theme.before]

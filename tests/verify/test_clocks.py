@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.journal import Record, Writer, utc_text
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify.journal import clock_findings
+from tests.props.example_records import like
 
 WALL, MONO = 1.77e9, 5000.0
 
 
-def record(at: float, kind: str = "judgement", *, ahead: float = 0.0, **payload: Any) -> Record:
+def record(at: float, kind: str = "probe", *, ahead: float = 0.0, **payload: Any) -> Record:
     """A record ``at`` seconds after the first, by a wall clock that is so far ahead."""
     return Record(
         seq=int(at),
         wall_utc=utc_text(WALL + at + ahead),
         mono_ns=int((MONO + at) * 1e9),
         boot_id="boot",
-        writer={"pid": 1, "start_ticks": 1},
-        kind=kind,
-        payload=payload,
+        writer=Writer(1, 1),
+        payload=like(kind, **payload),
         prev="",
         line=b"",
     )
@@ -117,17 +117,30 @@ def test_a_pause_is_believed_where_nothing_ran(
     records: list[Record], samples: list[Sample], said: str
 ) -> None:
     """Neither a sample within it, nor another length than between its ends."""
-    assert said in "".join(disturbance_findings(records, samples))
-    assert bool(said) is bool(list(disturbance_findings(records, samples)))
+    findings = "".join(disturbance_findings(History.of(records), samples))
+    assert said in findings
+    assert bool(said) is bool(findings)
 
 
+RULE: dict[str, Any] = {
+    "label": "",
+    "unit": "",
+    "kind": "state",
+    "source": "engine",
+    "query": "q",
+    "limit": 1.0,
+    "direction": "max",
+}
 PLAN = {
     "monitor_keys": ["a", "b"],
     "watch": {
+        "tolerance_inconclusive_seconds": 1.0,
+        "tolerance_error_seconds": 1.0,
+        "recovery_seconds": 1.0,
         "metrics": {
-            "a": {"source": "engine", "interval_seconds": 1.0},
-            "b": {"source": "engine", "interval_seconds": 5.0},
-        }
+            "a": {**RULE, "name": "a", "interval_seconds": 1.0},
+            "b": {**RULE, "name": "b", "interval_seconds": 5.0},
+        },
     },
 }
 UNSAID = replace(taken(2), due=0.0)
@@ -149,7 +162,7 @@ SCHEDULES = {
 def test_every_turn_is_a_sample_or_is_told(samples: list[Sample], said: str) -> None:
     """By the interval of the page's most frequent metric."""
     records = [
-        record(0, "run_created", plan=PLAN, run_id="r", dry_run=False),
+        record(0, "run_created", plan=PLAN),
         record(0, "watch_started", minutes=1.0),
     ]
     found = "".join(schedule_findings(samples, History.of(records)))
@@ -160,7 +173,7 @@ def test_every_turn_is_a_sample_or_is_told(samples: list[Sample], said: str) -> 
 def test_a_watch_that_is_held_again_after_its_window_leaves_samples_out() -> None:
     """Between a resume and the next hold nothing is kept, and that is no forgery."""
     records = [
-        record(0, "run_created", plan=PLAN, run_id="r", dry_run=False),
+        record(0, "run_created", plan=PLAN),
         record(0, "watch_started", minutes=1.0),
         record(70, "state", to="WATCHING", reason="resume"),
         record(70, "state", to="HOLDING", reason="without proof"),
@@ -173,8 +186,8 @@ def test_a_watch_that_is_held_again_after_its_window_leaves_samples_out() -> Non
 def test_a_resumed_run_begins_its_schedule_anew() -> None:
     """The gap is told by a record of its own."""
     records = [
-        record(0, "run_created", plan=PLAN, run_id="r", dry_run=False),
-        record(10, "watch_gap", from_utc="", to_utc="", reason="resumed"),
+        record(0, "run_created", plan=PLAN),
+        record(10, "watch_gap", reason="resumed"),
     ]
     samples = [taken(1), taken(11.3), taken(12.3)]
     assert list(schedule_findings(samples, History.of(records))) == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.errors import JournalError
 from ctp_runbook.record.evidence import cutover_env
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
@@ -37,9 +38,9 @@ def test_both_engines_are_compared_and_it_is_shown(tmp_path: Path) -> None:
     """Journal, evidence and page say the same comparison, with its numbers."""
     run = make_run("completed", tmp_path)
     history = told(run)
-    made = read_baseline(run, history, read_rules(history.plan["watch"]))
+    made = read_baseline(run, history, read_rules(history.plan.watch))
     assert history.watch_ended is not None
-    assert history.watch_ended.payload["baseline"] == made.payload
+    assert history.watch_ended.payload.baseline == made.payload
     assert f"CUTOVER_BASELINE={made.sentence}".encode() in cutover_env(history)
     assert made.sentence.startswith("1 of 3 metrics compared with the old engine")
     assert "too few" in comparison_table(history, made).text
@@ -68,7 +69,7 @@ def test_a_stopped_watch_is_not_compared(tmp_path: Path) -> None:
     """A rollback does not wait for statistics; the record says that there are none."""
     history = told(make_run("rolled_back", tmp_path))
     assert history.watch_ended is not None
-    assert history.watch_ended.payload["baseline"]["sentence"].startswith("not compared")
+    assert history.watch_ended.payload.baseline.sentence.startswith("not compared")
 
 
 def _other_figure(raws: Raws) -> None:
@@ -76,7 +77,7 @@ def _other_figure(raws: Raws) -> None:
 
 
 def _no_comparison(raws: Raws) -> None:
-    del of_kind(raws, "watch_ended")["baseline"]
+    of_kind(raws, "watch_ended")["baseline"]["metrics"] = {}
 
 
 def _better_words(raws: Raws) -> None:
@@ -96,7 +97,8 @@ def _forgotten(raws: Raws) -> None:
 
 
 def _added_metric(raws: Raws) -> None:
-    of_kind(raws, "watch_ended")["baseline"]["metrics"]["invented"] = {}
+    metrics = of_kind(raws, "watch_ended")["baseline"]["metrics"]
+    metrics["invented"] = {**metrics["breaker_state"], "metric": "invented"}
 
 
 def _behind_the_stop(raws: Raws) -> None:
@@ -108,9 +110,9 @@ def _behind_the_stop(raws: Raws) -> None:
 
 MUTANTS: dict[str, tuple[Callable[[Raws], None], str]] = {
     "another figure": (_other_figure, "compared with the old engine again"),
-    "no comparison": (_no_comparison, "no comparison with the old engine"),
+    "no comparison": (_no_comparison, "compared with the old engine again"),
     "better words": (_better_words, "compared again"),
-    "another digest": (_other_digest, "baseline_ended says another"),
+    "another digest": (_other_digest, "baseline_ended says "),
     "another page": (_other_page, "not from the old engine"),
     "record left out": (_forgotten, "the journal has no baseline_ended"),
     "a metric more": (_added_metric, "invented"),
@@ -130,6 +132,13 @@ def test_an_edited_baseline_is_refused(
     assert any(said in finding for finding in findings), findings
 
 
+def test_a_record_without_its_comparison_is_none(tmp_path: Path) -> None:
+    """What was compared cannot be left out of watch_ended: such a journal is not read."""
+    run = make_run("completed", tmp_path)
+    with pytest.raises(JournalError, match="baseline"):
+        _edit_journal(run, lambda raws: of_kind(raws, "watch_ended").pop("baseline"))
+
+
 def test_edited_samples_are_refused(tmp_path: Path) -> None:
     """A slower old engine, written in later, is not the one that was digested."""
     run = make_run("completed", tmp_path)
@@ -139,7 +148,7 @@ def test_edited_samples_are_refused(tmp_path: Path) -> None:
     run.baseline.write_text("".join(json.dumps(line) + "\n" for line in lines))
     seal(run)
     findings = verify_run(run).findings
-    assert any("baseline_ended says another" in finding for finding in findings)
+    assert any("baseline_ended says " in finding for finding in findings)
     assert any("compared with the old engine again" in finding for finding in findings)
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import replace
+from collections.abc import Iterable
+from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.record.sample_blocks import read_chunks
-from ctp_runbook.record.samples import Sample
+from ctp_runbook.record.kinds import Comparison
+from ctp_runbook.record.sample_blocks import chunks_of
+from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.watch.comparison import (
-    Comparison,
     block_seconds,
     compare_metric,
     rank_test,
@@ -72,10 +75,18 @@ def compared(rule: MetricRule, before: list[Sample], after: list[Sample]) -> Com
     """Both sides read sample by sample."""
     spans = [side[-1].mono - side[0].mono for side in (before, after) if side]
     old, new = (Readings(rule, seconds=block_seconds(rule, *spans)) for _ in range(2))
-    for made, side in ((old, before), (new, after)):
-        for one in side:
-            made.add(one)
+    for readings, side in ((old, before), (new, after)):
+        read(readings, side)
     return compare_metric(rule, old, new)
+
+
+def read(readings: Readings, samples: Iterable[Sample], *, rows: int = 1 << 16) -> None:
+    """Show the samples to ``readings``, so many at a time."""
+    left = iter(samples)
+    while some := list(islice(left, rows)):
+        for chunk in chunks_of(some):
+            for block in chunk.blocks:
+                readings.add(block)
 
 
 def test_a_shift_is_found_with_its_interval() -> None:
@@ -152,7 +163,7 @@ def test_what_is_above_all_buckets_has_no_shift() -> None:
         assert "baseline_max_shift 0 was not applied" in found.sentence
         assert found.rank_p is not None
         assert (found.rank_p < 1e-6) is (before is not after)
-        json.dumps(found.payload, allow_nan=False)
+        json.dumps(to_builtins(found), allow_nan=False)
 
 
 def test_a_median_may_be_known_where_the_p99_is_not() -> None:
@@ -171,7 +182,7 @@ def test_ranks_above_different_buckets_are_not_known() -> None:
     ]
     found = compared(LATENCY, latencies(200, seed=2), wider)
     assert found.rank_p is None
-    json.dumps(found.payload, allow_nan=False)
+    json.dumps(to_builtins(found), allow_nan=False)
 
 
 def test_an_engine_that_changed_its_buckets_is_not_compared() -> None:
@@ -253,7 +264,16 @@ def test_statistics_only_add_a_failure(verdict: Verdict, failed: bool) -> None:
         "latency", verdict, "said", 1.0, 5.0, 4.0, 1.0, 0.0, 1.0, False, False, Points.of(())
     )
     judged = WindowJudgement(verdict, "said", {"latency": one})
-    compared = {"latency": Comparison("latency", 9, 9, 9, 9, None, None, None, failed, "worse")}
+    shifted = Comparison(
+        metric="latency",
+        n_before=9,
+        n_after=9,
+        events_before=9.0,
+        events_after=9.0,
+        failed=failed,
+        sentence="worse",
+    )
+    compared = {"latency": shifted}
     turned = with_comparison(judged, compared)
     is_turned = failed and verdict is Verdict.PASSED
     assert turned.overall is (Verdict.FAILED if is_turned else verdict)
@@ -315,11 +335,8 @@ def test_blocks_read_what_samples_read(
     path.write_bytes(b"".join(one.to_line() for one in taken))
     since, until = 100.0 + cut[0], 100.0 + cut[1]
     singly, whole = (Readings(rule, seconds=3.0, since=since, until=until) for _ in range(2))
-    for one in taken:
-        singly.add(one)
-    for chunk in read_chunks(path):
-        for item in chunk.items:
-            whole.add(item[1] if isinstance(item, tuple) else item)
+    read(singly, taken, rows=1)
+    read(whole, read_samples(path))
     assert singly.increases == whole.increases
     assert singly.furthest == whole.furthest
 
@@ -332,7 +349,6 @@ def test_a_page_of_its_own_is_read_alone() -> None:
     )
     named = Readings(replace(STATE, url="mine"), seconds=1.0)
     unnamed = Readings(STATE, seconds=1.0, pages={"other"})
-    for one in (mine, other):
-        named.add(one)
-        unnamed.add(one)
+    for readings in (named, unnamed):
+        read(readings, (mine, other))
     assert named.furthest == unnamed.furthest == [1.0]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.sources import SOURCES, Measure, Source

@@ -153,7 +153,7 @@ def told(rule: MetricRule, story: Story) -> Iterator[Sample]:
         error, series = (said, {}) if isinstance(said, str) else ("", said)
         target = rule.source if rule.source == "engine" else rule.name
         yield Sample(
-            turn, WALL + at, STARTED + at, rule.source, target, not error, error, 1.0, series
+            turn, WALL + at, STARTED + at, rule.source, target, not error, error, 1.0, dict(series)
         )
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule, WatchRules
@@ -129,7 +130,9 @@ def sample(
     at: float, series: Mapping[str, float], *, error: str = "", started: float = STARTED
 ) -> Sample:
     """A sample of the engine ``at`` seconds after the start."""
-    return Sample(int(at), 1.7e9 + at, started + at, "engine", "url", not error, error, 1.0, series)
+    return Sample(
+        int(at), 1.7e9 + at, started + at, "engine", "url", not error, error, 1.0, dict(series)
+    )
 
 
 def judged(given: MetricRule, story: Iterable[str]) -> MetricJudgement:

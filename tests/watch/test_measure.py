@@ -35,7 +35,7 @@ def rule(kind: str, **changes: object) -> MetricRule:
 
 def sample(mono: float, series: Mapping[str, float], *, error: str = "") -> Sample:
     """A sample of the engine, ok unless it has an error."""
-    return Sample(0, 1.7e9 + mono, mono, "engine", "url", not error, error, 1.0, series)
+    return Sample(0, 1.7e9 + mono, mono, "engine", "url", not error, error, 1.0, dict(series))
 
 
 def histogram(counts: Mapping[float, float], *, scope: str = "") -> dict[str, float]:

@@ -21,7 +21,7 @@ def begin() -> Iterator[Callable[..., Sampler]]:
     made: list[Sampler] = []
 
     def start(*targets: Target) -> Sampler:
-        made.append(Sampler(targets))
+        made.append(Sampler(targets, clocks=Clocks()))
         made[-1].start()
         return made[-1]
 
@@ -57,7 +57,7 @@ def taken(sampler: Sampler, *, seconds: float) -> list[Sample]:
 def test_a_sample_is_what_the_source_said_and_when() -> None:
     """Both clocks are read when the answer is complete."""
     before = time.time(), time.monotonic()
-    sample = read_once(steady("up", interval=1, takes=0.05))
+    sample = read_once(steady("up", interval=1, takes=0.05), clocks=Clocks())
     assert (sample.source, sample.target, sample.series) == ("engine", "up", {"up": 1.0})
     assert (sample.ok, sample.error, sample.seq) == (True, "", 0)
     assert before[0] + 0.05 <= sample.wall <= time.time()
@@ -67,7 +67,7 @@ def test_a_sample_is_what_the_source_said_and_when() -> None:
 
 def test_a_source_that_fails_makes_a_sample_too() -> None:
     """It says that nothing was measured, and why."""
-    sample = read_once(Target("engine", "url", failing, 1.0))
+    sample = read_once(Target("engine", "url", failing, 1.0), clocks=Clocks())
     assert (sample.ok, sample.error) == (False, "http://x: connection refused")
     assert sample.series == {}
 
@@ -181,3 +181,58 @@ def test_what_is_measured_by_a_wall_clock_that_was_set_proves_nothing() -> None:
     assert "the wall clock was set -3600.0 s" in lag[0].error
     assert all(one.ok for one in after if one.target == "page")
     assert later[-1].ok
+
+
+class StoppedClock:
+    """A host's clock that moves by what is waited, and by nothing else."""
+
+    def __init__(self, mono: float = 100.0) -> None:
+        self.now, self.waits = mono, list[float]()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return 1.7e9 + self.now
+
+    def mono(self) -> float:
+        """Seconds since some start."""
+        return self.now
+
+    def boot(self) -> float:
+        """The same: it is never suspended."""
+        return self.now
+
+    def boot_id(self) -> str:
+        """Only one boot."""
+        return "boot"
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    def wait(self, event: threading.Event, *, seconds: float) -> bool:
+        """Let time pass, unless the event is there."""
+        self.waits.append(seconds)
+        if not event.is_set():
+            self.now += max(0.0, seconds)
+        return event.is_set()
+
+
+def test_instants_are_the_clocks_that_was_passed_in() -> None:
+    """A simulated host's samples are of its time, to the millisecond."""
+    clock = StoppedClock()
+
+    def read() -> Mapping[str, float]:
+        clock.sleep(0.25)
+        return {"up": 1.0}
+
+    sample = read_once(Target("engine", "up", read, 1.0), clocks=clock)
+    assert (sample.mono, sample.wall, sample.took_ms) == (100.25, 1.7e9 + 100.25, 250.0)
+
+
+def test_waiting_is_the_clocks_that_was_passed_in() -> None:
+    """A simulated host waits for a sample no moment of ours, and for as long as was asked of its
+    own."""
+    clock, began = StoppedClock(), time.monotonic()
+    assert Sampler([], clocks=clock).take(seconds=3600.0) is None
+    assert (clock.now, clock.waits) == (3700.0, [3600.0])
+    assert time.monotonic() - began < 60

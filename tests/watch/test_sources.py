@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from ctp_runbook.host.clocks import Clocks
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.watch.sampler import read_once
 from ctp_runbook.watch.sources import watch_targets
@@ -28,7 +29,7 @@ def targets_of(tmp_path: Path, watch: str) -> dict[str, str]:
     plan = replace(plan, watch=load_watch(file))
     with open_context(tmp_path, plan=plan) as context:
         samples = [
-            read_once(target)
+            read_once(target, clocks=Clocks())
             for target in watch_targets(
                 context.plan, cwd=context.cwd, environ=context.environment_of()
             )
@@ -113,7 +114,7 @@ def test_every_source_stands_in_one_watch(tmp_path: Path) -> None:
         plan = replace(make_plan(tmp_path), watch=rules, monitor_keys=ours)
         with open_context(tmp_path, plan=plan) as context:
             targets = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
-            samples = {sample.target: sample for sample in map(read_once, targets)}
+            samples = {one.name: read_once(one, clocks=Clocks()) for one in targets}
     assert set(samples) == {"engine", url, "replay", "errors_a_minute", "spread_ms"}
     assert samples[url].series == {"up": 1.0, "down": 0.0}
     assert samples["spread_ms"].series == {"spread_ms": 7.0}

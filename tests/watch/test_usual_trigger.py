@@ -16,9 +16,8 @@ from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.replay import judge_recorded
 from ctp_runbook.watch.verdicts import Firing
-from tests.props.whole_window import judge_window
+from tests.props.whole_window import judge_recorded, judge_window
 
 ROOT = Path(__file__).parents[2]
 RULES = load_watch(ROOT / "configs" / "watch.toml")
@@ -68,7 +67,7 @@ def _take(
     taken: list[Sample], at: float, source: str, target: str, series: Mapping[str, float]
 ) -> None:
     wall, mono = 1.77e9 + at, STARTED + at
-    taken.append(Sample(len(taken), wall, mono, source, target, True, "", 2.0, series))
+    taken.append(Sample(len(taken), wall, mono, source, target, True, "", 2.0, dict(series)))
 
 
 def judged(samples: list[Sample], room: Path) -> tuple[WindowJudgement, Firing | None]:

@@ -45,10 +45,6 @@ class Account:
         self._commission += message["commission"]
         self._close_profit += message["close_profit"]
 
-    def holds(self, instrument: str) -> int:
-        """The long position."""
-        return self._volumes[instrument, "long"]
-
     def working_orders(self) -> list[Message]:
         """Orders that still rest at the exchange, this session's and others'."""
         return [

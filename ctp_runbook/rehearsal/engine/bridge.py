@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
+from ctp_runbook.rehearsal.process import say
 
 __all__ = [
     "ACKNOWLEDGEMENTS",
@@ -44,6 +45,11 @@ def valkey_port(valkey_dir: Path) -> int:
         raise RunbookError(f"no Valkey port in {valkey_dir}: {error}; is it up?") from error
 
 
+def _address(valkey_dir: Path, name: str) -> dict[str, Any]:
+    port = valkey_port(valkey_dir)
+    return {"host": "127.0.0.1", "port": port, "client_name": name, "decode_responses": True}
+
+
 @contextlib.contextmanager
 def bridge_client(valkey_dir: Path, *, name: str) -> Iterator[Any]:
     """A client that CLIENT LIST shows as ``name``; raises ProbeError when Valkey fails it.
@@ -51,14 +57,8 @@ def bridge_client(valkey_dir: Path, *, name: str) -> Iterator[Any]:
     Imports valkey (0.2 s), hence late.
     """
     valkey = importlib.import_module("valkey")
-    client = valkey.Valkey(
-        host="127.0.0.1",
-        port=valkey_port(valkey_dir),
-        client_name=name,
-        decode_responses=True,
-        socket_timeout=2.0,
-        socket_connect_timeout=2.0,
-    )
+    seconds = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
+    client = valkey.Valkey(**_address(valkey_dir, name), **seconds)
     try:
         yield client
     except valkey.ValkeyError as error:
@@ -72,37 +72,26 @@ def set_compat(valkey_dir: Path, *, enabled: bool) -> None:
     wanted = "1" if enabled else "0"
     with bridge_client(valkey_dir, name="bridge_switch") as client:
         client.set(COMPAT, wanted)
-        found = client.get(COMPAT)
-    if found != wanted:
-        raise ProbeError(f"{COMPAT} is {found!r} after it was set to {wanted!r}")
+        compat = client.get(COMPAT)
+    if compat != wanted:
+        raise ProbeError(f"{COMPAT} is {compat!r} after it was set to {wanted!r}")
 
 
 async def serve_bridge(
-    valkey_dir: Path,
-    *,
-    name: str,
-    place: Callable[[dict[str, Any]], bool],
-    say: Callable[[str], None],
+    valkey_dir: Path, *, name: str, place: Callable[[dict[str, Any]], bool]
 ) -> None:
-    """The engine's end: pop intents, place them, acknowledge; until cancelled.
+    """The engine's end: pop intents, place their orders, acknowledge; until cancelled.
 
     One connection is held throughout; intents older than ``STALE_SECONDS`` are refused, so
     that an engine that comes back does not trade on what piled up meanwhile.
     """
     module = await asyncio.to_thread(importlib.import_module, "valkey.asyncio")
-    errors = await asyncio.to_thread(importlib.import_module, "valkey.exceptions")
-    client = module.Valkey(
-        host="127.0.0.1",
-        port=valkey_port(valkey_dir),
-        client_name=name,
-        decode_responses=True,
-        single_connection_client=True,
-    )
+    client = module.Valkey(**_address(valkey_dir, name), single_connection_client=True)
     try:
         while True:
             try:
                 await _carry_one(client, place)
-            except (errors.ConnectionError, errors.TimeoutError, OSError) as error:
+            except (module.ConnectionError, module.TimeoutError, OSError) as error:
                 say(f"bridge: {error}; trying again")
                 await asyncio.sleep(_RETRY_SECONDS)
     finally:
@@ -115,6 +104,6 @@ async def _carry_one(client: Any, place: Callable[[dict[str, Any]], bool]) -> No
         return
     intent = json.loads(popped[1])
     fresh = time.time() - float(intent["at"]) <= STALE_SECONDS
-    done = "placed" if fresh and place(intent) else "refused"
+    done = "placed" if fresh and place(intent["order"]) else "refused"
     await client.rpush(ACKNOWLEDGEMENTS, json.dumps({"id": intent["id"], "done": done}))
     await client.ltrim(ACKNOWLEDGEMENTS, -100, -1)

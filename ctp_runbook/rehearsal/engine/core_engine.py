@@ -1,10 +1,10 @@
 """A trading engine of the twin, old or new: sessions, orders, breakers, metrics, state.
 
 Run as ``python -m ctp_runbook.rehearsal.engine.core_engine --config FILE [--generation old|new]``.
-TERM logs out and exits 0 within a second. ``Behaviour`` names what it can be made to do wrong.
+TERM logs out and exits 0 within a second. ``EngineSettings`` names what it can be made to do wrong.
 
 HTTP on its metrics port: ``GET /metrics``, ``/state`` (TRADING_STATE_CMD's object), ``/warmup``
-(a real instrument query), ``POST /flood`` and ``POST /cancel_working_orders``.
+(a real instrument query), ``POST /cancel_working_orders``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
+import threading
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,10 @@ from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.engine.account import Account
 from ctp_runbook.rehearsal.engine.breaker import Breaker
 from ctp_runbook.rehearsal.engine.bridge import serve_bridge
-from ctp_runbook.rehearsal.engine.http_door import Answer, open_door
 from ctp_runbook.rehearsal.engine.metrics import EngineMetrics
 from ctp_runbook.rehearsal.engine.order_flow import OrderFlow
 from ctp_runbook.rehearsal.engine.records import Records
-from ctp_runbook.rehearsal.engine.session import FrontRefused, LinkSettings, MarketLink, TradingLink
+from ctp_runbook.rehearsal.engine.session import FrontRefused, MarketLink, TradingLink
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
 from ctp_runbook.rehearsal.front.book import INSTRUMENTS
 from ctp_runbook.rehearsal.front.protocol import (
@@ -36,37 +35,34 @@ from ctp_runbook.rehearsal.front.protocol import (
     Login,
     Message,
     ProtocolError,
+    Push,
     SessionState,
-    utc_text,
-    write_atomically,
 )
+from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
+from ctp_runbook.rehearsal.process import on_term, say, utc_text
 
 __all__ = ["Engine", "EngineSettings", "main"]
 
-_SESSION_WORDS = ("disconnected", "connected", "logged_in", "settlement_confirmed", "ready")
+_QUERY_EVERY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class EngineSettings:
     """An engine's configuration, and below it what it can be made to do wrong.
 
-    ``valkey_dir`` given: orders come through the Redis bridge. ``plane_dir`` given: what it sees and
-    does is written there. ``quotes_per_second``: its own
-    hedging quotes, which never fill (immediate or cancel) and so leave positions alone.
-    ``behaviour_file`` is read at the start, after the configuration, and wins.
+    With ``valkey_dir`` orders come through the Redis bridge; with ``plane_dir`` what it sees and
+    does is written there. ``quotes_per_second``: its own hedging quotes, which never fill
+    (immediate or cancel) and so leave positions alone. ``behaviour_file`` is read at the start,
+    after the configuration, and wins.
     """
 
     generation: str
     front_dir: str
-    metrics_port: int = 0
-    port_file: str = ""
+    metrics_port: int
     valkey_dir: str = ""
     plane_dir: str = ""
     behaviour_file: str = ""
     quotes_per_second: float = 0.0
-    order_ttl_seconds: float = 0.1
-    order_timeout_seconds: float = 2.0
-    query_every_seconds: float = 5.0
     login_attempts: int = 8
     password: str = PASSWORD
 
@@ -79,14 +75,6 @@ class EngineSettings:
     leave_working_orders: int = 0
     first_order_ref: int = 0
 
-    @property
-    def link(self) -> LinkSettings:
-        """How its sessions log in."""
-        login = Login(self.generation, "core_engine", password=self.password)
-        return LinkSettings(
-            Path(self.front_dir), login, attempts=self.login_attempts, instruments=INSTRUMENTS
-        )
-
 
 class Engine:
     """One engine: two links, one account, its breakers, its metrics."""
@@ -97,28 +85,25 @@ class Engine:
         self._order, self._query, self._login = map(Breaker, ("order", "query", "login"))
         for breaker in (self._order, self._query, self._login):
             self.metrics.watch_breaker(breaker)
-        self._records = Records(settings.plane_dir, self.trading_state, say=_say)
+        self._records = Records(settings.plane_dir, self.trading_state)
         self._kept_back = self.metrics.risk_rejects.labels("breaker_open")  # on the page from now
         if self._records:
             self.metrics.watch_records(self._records)
+        login = Login(settings.generation, "core_engine", password=settings.password)
+        link = (Path(settings.front_dir), login, settings.login_attempts)
         self._td = TradingLink(
-            settings.link,
-            _say,
+            *link,
+            on={Push.ORDER: self._take_order, Push.TRADE: self._take_trade},
             on_state=self._note_state,
             on_reconnected=self._note_reconnect,
             on_login=self._note_login,
-            on_order=self._take_order,
-            on_trade=self._take_trade,
             on_replay=self.account.clear,
             on_query=self.metrics.query_latency.observe,
         )
-        tick = self._records.tick
-        self._md = MarketLink(settings.link, _say, on_state=self._note_state, on_tick=tick)
+        self._md = MarketLink(*link, on={Push.TICK: self._records.tick}, on_state=self._note_state)
         self._flow = OrderFlow(
             self._td,
             self._order,
-            ttl_seconds=settings.order_ttl_seconds,
-            timeout_seconds=settings.order_timeout_seconds,
             on_answer=self.metrics.order_latency.observe,
             on_kept_back=self._note_kept_back,
         )
@@ -131,7 +116,7 @@ class Engine:
         self.metrics.session(channel, state)
         if channel == "td" and state == SessionState.READY:
             replay = f"{self._td.replayed} returns replayed in {self._td.drain_seconds:.3f} s"
-            _say(f"td: ready; {replay}; next OrderRef {self._td.next_order_ref}")
+            say(f"td: ready; {replay}; next OrderRef {self._td.next_order_ref}")
             self._ready.set()
 
     def _note_reconnect(self, seconds: float) -> None:
@@ -169,22 +154,14 @@ class Engine:
             await asyncio.sleep(1 / self.settings.quotes_per_second)
             if self._td.state == SessionState.READY:
                 self._flow.place(
-                    instrument="rb2601",
-                    direction="buy",
-                    offset="open",
-                    price=1.0,
-                    immediate=True,
+                    instrument="rb2601", direction="buy", offset="open", price=1.0, immediate=True
                 )
-
-    def _place_intent(self, intent: dict[str, Any]) -> bool:
-        names = ("instrument", "direction", "offset", "price")
-        return self._flow.place(**{name: intent[name] for name in names}, immediate=False)
 
     async def _ask_regularly(self) -> None:
         """A paced query now and then: measures query latency, and closes a half-open breaker."""
         await self._ready.wait()
         while True:
-            await asyncio.sleep(self.settings.query_every_seconds)
+            await asyncio.sleep(_QUERY_EVERY_SECONDS)
             if self._td.state == SessionState.READY and self._query.allows():
                 await self._ask("positions")
 
@@ -202,7 +179,7 @@ class Engine:
 
     async def _flood(self) -> None:
         """Query without pacing, as a broken engine would; the front refuses nearly all."""
-        _say(f"flooding the front with queries for {self.settings.flood_seconds} s")
+        say(f"flooding the front with queries for {self.settings.flood_seconds} s")
         end = time.monotonic() + self.settings.flood_seconds
         while time.monotonic() < end:
             await self._ask("instruments", paced=False)
@@ -228,24 +205,18 @@ class Engine:
 
     # -- the HTTP door ----------------------------------------------------------------------
 
-    async def _page(self) -> Answer:
-        kind = "text/plain; version=0.0.4; charset=utf-8"
-        return Answer(self.metrics.page(), content_type=kind)
+    async def _page(self) -> Reply:
+        return Reply(200, self.metrics.page(), "text/plain; version=0.0.4; charset=utf-8")
 
-    async def _state(self) -> Answer:
-        return Answer.of(self.trading_state())
+    async def _state(self) -> Reply:
+        return Reply.of(self.trading_state())
 
-    async def _warm_up(self) -> Answer:
-        problem = await self._ask("instruments")
-        if problem:
-            return Answer.of({"ok": False, "error": problem}, status=503)
-        return Answer.of({"ok": True, "instruments": list(INSTRUMENTS)})
+    async def _warm_up(self) -> Reply:
+        if problem := await self._ask("instruments"):
+            return Reply.of({"ok": False, "error": problem}, status=503)
+        return Reply.of({"ok": True, "instruments": INSTRUMENTS})
 
-    async def _start_flood(self) -> Answer:
-        self._begin(self._flood())
-        return Answer.of({"ok": True})
-
-    async def _cancel_working(self) -> Answer:
+    async def _cancel_working(self) -> Reply:
         problems = []
         for session_id, ref in list(self.account.working):
             try:
@@ -253,15 +224,15 @@ class Engine:
             except (FrontRefused, ProtocolError, TimeoutError) as error:
                 problems.append(f"order {session_id}/{ref}: {error!r}")
         done = {"ok": not problems, "problems": problems}
-        return Answer.of(done, status=503 if problems else 200)
+        return Reply.of(done, status=503 if problems else 200)
 
     def trading_state(self) -> dict[str, Any]:
         """DOMAIN.md's trading state, of what this engine knows now."""
         td, md = self._td, self._md
         return {
             "generation": self.settings.generation,
-            "td_session": _SESSION_WORDS[td.state],
-            "md_session": _SESSION_WORDS[md.state],
+            "td_session": td.state.name.lower(),
+            "md_session": md.state.name.lower(),
             "settlement_confirmed": td.state >= SessionState.SETTLEMENT_CONFIRMED,
             "stream_drained": td.state == SessionState.READY,
             "trading_day": td.trading_day,
@@ -283,19 +254,15 @@ class Engine:
     # -- the process ------------------------------------------------------------------------
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.create_task(work)
         task.add_done_callback(_tell_failure)
         self._tasks.append(task)
 
     async def run(self) -> None:
         """Serve until TERM."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        door = await open_door(self.settings.metrics_port, self._routes())
-        if self.settings.port_file:
-            port = door.sockets[0].getsockname()[1]
-            write_atomically(Path(self.settings.port_file), f"{port}\n")
+        on_term(self._stop)
+        door = serve(self.settings.metrics_port, self._door(), name="engine")
+        threading.Thread(target=door.serve_forever, daemon=True).start()
         for work in self._work():
             self._begin(work)
         await self._stopped.wait()
@@ -303,22 +270,31 @@ class Engine:
         for task in self._tasks[2:]:  # the two links go on until they are logged out
             task.cancel()
         await asyncio.gather(self._td.log_out(), self._md.log_out(), self._records.close())
-        door.close()
-        _say(f"logged out and ended in {time.monotonic() - began:.3f} s")
+        say(f"logged out and ended in {time.monotonic() - began:.3f} s")
 
-    def _routes(self) -> dict[str, Any]:
-        return {
+    def _door(self) -> Callable[[Request], Reply]:
+        """What answers requests, each on a thread of its own: it asks the engine on its loop."""
+        loop = asyncio.get_running_loop()
+        routes: dict[str, Callable[[], Coroutine[Any, Any, Reply]]] = {
             "GET /metrics": self._page,
             "GET /state": self._state,
             "GET /warmup": self._warm_up,
-            "POST /flood": self._start_flood,
             "POST /cancel_working_orders": self._cancel_working,
         }
+
+        def answer(request: Request) -> Reply:
+            asked = f"{request.method} {request.path}"
+            if asked not in routes:
+                return Reply.of({"error": f"no {asked}"}, status=404)
+            return asyncio.run_coroutine_threadsafe(routes[asked](), loop).result()
+
+        return answer
 
     def _work(self) -> list[Coroutine[Any, Any, None]]:
         settings = self.settings
         if settings.hang_at_login:
-            return [_hang("td"), _hang("md")]
+            say("hanging before the login, as configured")
+            return []
         work = [self._td.run(), self._md.run(), self._flow.sweep(), self._ask_regularly()]
         work.append(self._misbehave())
         if self._records:
@@ -329,36 +305,27 @@ class Engine:
             work.append(self._die_later())
         if settings.valkey_dir:
             name = f"{settings.generation}_core_engine"
-            bridge = serve_bridge(
-                Path(settings.valkey_dir), name=name, place=self._place_intent, say=_say
-            )
+            valkey = Path(settings.valkey_dir)
+            bridge = serve_bridge(valkey, name=name, place=lambda order: self._flow.place(**order))
             work.append(bridge)
         return work
 
     def _stop(self) -> None:
         if self.settings.ignore_term:
-            _say("TERM ignored, as configured")
+            say("TERM ignored, as configured")
         else:
             self._stopped.set()
 
 
 def _tell_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        _say(f"a part of the engine failed: {error!r}")
-
-
-async def _hang(channel: str) -> None:
-    _say(f"{channel}: hanging before the login, as configured")
+        say(f"a part of the engine failed: {error!r}")
 
 
 def _die() -> None:
     """End as a crash does: no logout, no exit handler."""
-    _say("ending by SIGKILL, as configured")
+    say("ending by SIGKILL, as configured")
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _say(sentence: str) -> None:
-    print(utc_text(), sentence, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -370,9 +337,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = _load(options.config, options.generation)
     except RunbookError as error:
-        _say(f"refused to start: {error}")
+        say(f"refused to start: {error}")
         return error.exit_code
-    return asyncio.run(_serve(settings))
+    asyncio.run(Engine(settings).run())
+    return 0
 
 
 def _load(config: Path, generation: str | None) -> EngineSettings:
@@ -385,11 +353,6 @@ def _load(config: Path, generation: str | None) -> EngineSettings:
             "restore the right release"
         )
     return settings
-
-
-async def _serve(settings: EngineSettings) -> int:
-    await Engine(settings).run()
-    return 0
 
 
 if __name__ == "__main__":

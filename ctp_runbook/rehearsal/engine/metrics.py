@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,8 +10,6 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
 
 from ctp_runbook.rehearsal.engine.breaker import Breaker
 from ctp_runbook.rehearsal.engine.records import Records
@@ -79,27 +75,13 @@ class EngineMetrics:
         self._breaker.labels(breaker.scope).set_function(lambda: breaker.state)
 
     def watch_records(self, records: Records) -> None:
-        """Have every scrape read what became of the ticks for Kafka, and what still waits."""
-        self._registry.register(_Publishes(records))
+        """Count what becomes of the ticks for Kafka; have every scrape read what still waits."""
+        publishes = self._counter("kafka_publish", "Ticks given to Kafka.", "result")
+        ok, failed = publishes.labels("ok"), publishes.labels("failed")  # on the page from now
+        records.on_publish = lambda succeeded: (ok if succeeded else failed).inc()
         backlog = self._gauge("kafka_spool_backlog", "Records waiting for longer than a second.")
         backlog.set_function(lambda: records.spooled)
 
     def page(self) -> bytes:
         """The exposition, in Prometheus' text format."""
         return generate_latest(self._registry)
-
-
-class _Publishes(Collector):
-    """``quant_hft_kafka_publish_total`` by result."""
-
-    def __init__(self, records: Records) -> None:
-        self._records = records
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """Read the counts now."""
-        family = CounterMetricFamily(
-            f"{_PREFIX}kafka_publish", "Ticks given to Kafka.", labels=["result"]
-        )
-        for result, count in (("ok", self._records.published), ("failed", self._records.failed)):
-            family.add_metric([result], count)
-        yield family

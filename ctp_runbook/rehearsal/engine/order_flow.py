@@ -10,14 +10,17 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ctp_runbook.rehearsal.engine.breaker import Breaker
 from ctp_runbook.rehearsal.engine.session import FrontRefused, TradingLink
 from ctp_runbook.rehearsal.front.protocol import Message, ProtocolError
+from ctp_runbook.rehearsal.process import say
 
 __all__ = ["OrderFlow"]
 
 _SWEEP_SECONDS = 0.02
+_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass
@@ -32,31 +35,21 @@ class OrderFlow:
     link: TradingLink
     breaker: Breaker
     ttl_seconds: float = 0.1
-    timeout_seconds: float = 2.0
     on_answer: Callable[[float], None] = lambda seconds: None
     on_kept_back: Callable[[], None] = lambda: None
     answered: int = 0
-    rejected: int = 0
     _sent: dict[int, float] = field(default_factory=dict)
     _resting: dict[int, float] = field(default_factory=dict)
     _session_id: int = 0
 
-    def place(
-        self, *, instrument: str, direction: str, offset: str, price: float, immediate: bool
-    ) -> bool:
-        """Send one lot; False when it was kept back or there is no session ready for it."""
+    def place(self, **order: Any) -> bool:
+        """Send one lot, its fields as for an insert; False when it was kept back or there is no
+        session ready for it."""
         if not self.breaker.allows():
             self.on_kept_back()
             return False
         try:
-            ref = self.link.insert(
-                instrument=instrument,
-                direction=direction,
-                offset=offset,
-                volume=1,
-                price=price,
-                immediate=immediate,
-            )
+            ref = self.link.insert(volume=1, **order)
         except ProtocolError:
             self.breaker.failed()
             return False
@@ -67,22 +60,18 @@ class OrderFlow:
         """An order return or a refusal; those of other sessions are not ours to count."""
         if message.get("session_id", self.link.session_id) != self.link.session_id:
             return
-        ref = int(message["order_ref"])
+        ref, status = int(message["order_ref"]), message["status"]
         if (sent := self._sent.pop(ref, None)) is not None:
-            self._take_answer(message, time.monotonic() - sent)
-        if message["status"] == "working" and self.ttl_seconds:
+            self.answered += 1
+            self.on_answer(time.monotonic() - sent)
+            if status == "rejected":
+                self.breaker.failed()
+            else:
+                self.breaker.succeeded()
+        if status == "working" and self.ttl_seconds:
             self._resting.setdefault(ref, time.monotonic())
         else:
             self._resting.pop(ref, None)
-
-    def _take_answer(self, message: Message, seconds: float) -> None:
-        self.answered += 1
-        self.on_answer(seconds)
-        if message["status"] == "rejected":
-            self.rejected += 1
-            self.breaker.failed()
-        else:
-            self.breaker.succeeded()
 
     async def sweep(self) -> None:
         """Count timeouts and cancel what rests too long, until cancelled."""
@@ -93,21 +82,18 @@ class OrderFlow:
                 self._sent.clear()
                 self._resting.clear()
             now = time.monotonic()
-            for ref in [ref for ref, at in self._sent.items() if now - at > self.timeout_seconds]:
+            for ref in [ref for ref, at in self._sent.items() if now - at > _TIMEOUT_SECONDS]:
                 del self._sent[ref]
                 self.breaker.failed()
-            for ref in [ref for ref, at in self._resting.items() if now - at > self.ttl_seconds]:
-                del self._resting[ref]
-                await self._cancel(ref)
+            await self.cancel_resting(for_seconds=self.ttl_seconds)
 
-    async def cancel_resting(self) -> None:
-        """Cancel every order of this session that still rests: what a clean end does."""
-        for ref in list(self._resting):
-            del self._resting[ref]
-            await self._cancel(ref)
-
-    async def _cancel(self, ref: int) -> None:
-        try:
-            await self.link.cancel(session_id=self.link.session_id, order_ref=ref)
-        except (FrontRefused, ProtocolError, TimeoutError) as error:
-            self.link.say(f"td: cancel of order {ref} failed: {error!r}")
+    async def cancel_resting(self, *, for_seconds: float = 0.0) -> None:
+        """Cancel every order of this session that has rested for so long: all, at a clean end."""
+        until = time.monotonic() - for_seconds
+        for ref in [ref for ref, at in self._resting.items() if at <= until]:
+            if self._resting.pop(ref, None) is None:
+                continue  # filled or cancelled while another's cancel was waited for
+            try:
+                await self.link.cancel(session_id=self.link.session_id, order_ref=ref)
+            except (FrontRefused, ProtocolError, TimeoutError) as error:
+                say(f"td: cancel of order {ref} failed: {error!r}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.front.protocol import USER, Message, trading_day
+from ctp_runbook.rehearsal.process import say
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.plane.publisher import Publisher
@@ -26,109 +27,79 @@ _ACCOUNT_SECONDS = 0.5
 _CLOSE_SECONDS = 0.4  # an engine ends within a second of TERM
 _KEPT = 10_000
 _EXCHANGES = {"rb": "SHFE", "au": "SHFE", "IF": "CFFEX"}
+_FUNDS = {
+    "PreBalance": "pre_balance",
+    "Deposit": "deposit",
+    "Withdraw": "withdraw",
+    "CloseProfit": "close_profit",
+    "Commission": "commission",
+}
 _Row = tuple[str, dict[str, Any]]
 
 
-def _order_id(message: Message) -> str:
-    """Front, session and ref name an order for the whole day."""
-    return f"{message.get('front_id', 1)}-{message['session_id']}-{message['order_ref']}"
-
-
-def order_row(message: Message, *, day: str) -> _Row:
-    """An order return as a row of ``orders``."""
-    filled = message["volume"] if message["status"] == "filled" else 0
-    return "orders", {
-        "order_id": _order_id(message),
+def _row_of(message: Message, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What order and trade rows share, then ``more``."""
+    return {
+        # Front, session and ref name an order for the whole day.
+        "order_id": f"{message.get('front_id', 1)}-{message['session_id']}-{message['order_ref']}",
         "order_ref": str(message["order_ref"]),
         "account_id": USER,
         "instrument_id": message["instrument"],
         "direction": message["direction"],
         "offset_flag": message["offset"],
-        "order_status": message["status"],
+        "trading_day": trading_day(),
+        **more,
+    }
+
+
+def order_row(message: Message) -> _Row:
+    """An order return as a row of ``orders``."""
+    status, volume = message["status"], message["volume"]
+    more = {
+        "order_status": status,
         "limit_price": message["price"],
-        "volume_original": message["volume"],
-        "volume_traded": filled,
-        "trading_day": day,
+        "volume_original": volume,
+        "volume_traded": volume if status == "filled" else 0,
         "updated_at": datetime.now(UTC),
     }
+    return "orders", _row_of(message, more)
 
 
-def trade_row(message: Message, *, day: str) -> _Row:
+def trade_row(message: Message) -> _Row:
     """A trade return as a row of ``trades``."""
-    return "trades", {
-        "trade_id": str(message["trade_id"]),
-        "order_id": _order_id(message),
-        "order_ref": str(message["order_ref"]),
-        "account_id": USER,
-        "instrument_id": message["instrument"],
-        "direction": message["direction"],
-        "offset_flag": message["offset"],
-        "volume": message["volume"],
-        "price": message["price"],
-        "commission": message["commission"],
-        "close_profit": message["close_profit"],
-        "trading_day": day,
-        "traded_at": datetime.now(UTC),
-    }
+    same = {name: message[name] for name in ("volume", "price", "commission", "close_profit")}
+    more = {"trade_id": str(message["trade_id"]), **same, "traded_at": datetime.now(UTC)}
+    return "trades", _row_of(message, more)
 
 
 def account_rows(state: Mapping[str, Any]) -> Iterator[_Row]:
     """Positions and funds of a trading state."""
-    now, day = datetime.now(UTC), state["trading_day"]
-    for one in state["positions"]:
-        yield (
-            "position_detail",
-            {
-                "account_id": USER,
-                "instrument_id": one["instrument"],
-                "direction": one["direction"],
-                "hedge_flag": one["hedge_flag"],
-                "volume": one["volume"],
-                "trading_day": day,
-                "updated_at": now,
-            },
-        )
-    funds = state["funds"]
+    now = datetime.now(UTC)
+    who = {"account_id": USER, "trading_day": state["trading_day"], "updated_at": now}
+    for held in state["positions"]:
+        same = {name: held[name] for name in ("direction", "hedge_flag", "volume")}
+        yield "position_detail", {**who, "instrument_id": held["instrument"], **same}
     yield (
         "account_funds",
-        {
-            "account_id": USER,
-            "trading_day": day,
-            "pre_balance": funds["PreBalance"],
-            "deposit": funds["Deposit"],
-            "withdraw": funds["Withdraw"],
-            "close_profit": funds["CloseProfit"],
-            "commission": funds["Commission"],
-            "updated_at": now,
-        },
+        {**who, **{_FUNDS[name]: value for name, value in state["funds"].items()}},
     )
 
 
 class Records:
     """The data plane in ``plane_dir`` as an engine's log book; without one, nothing happens.
 
-    ``state`` gives the engine's trading state.
+    ``state`` gives the engine's trading state; ``on_publish`` is told of each tick whether the
+    broker has it.
     """
 
-    def __init__(
-        self, plane_dir: str, state: Callable[[], Mapping[str, Any]], *, say: Callable[[str], None]
-    ) -> None:
-        self._plane_dir, self._state, self._say = plane_dir, state, say
+    def __init__(self, plane_dir: str, state: Callable[[], Mapping[str, Any]]) -> None:
+        self._plane_dir, self._state = plane_dir, state
         self._publisher: Publisher | None = None
         self._kept: deque[Callable[[Publisher], None]] = deque(maxlen=_KEPT)
+        self.on_publish: Callable[[bool], None] = lambda succeeded: None
 
     def __bool__(self) -> bool:
         return bool(self._plane_dir)
-
-    @property
-    def published(self) -> int:
-        """Ticks the broker has acknowledged."""
-        return self._publisher.published if self._publisher else 0
-
-    @property
-    def failed(self) -> int:
-        """Ticks given up."""
-        return self._publisher.failed if self._publisher else 0
 
     @property
     def spooled(self) -> int:
@@ -147,19 +118,19 @@ class Records:
         if message["status"] == "rejected":
             self.risk("order_rejected", f"order {message['order_ref']} was refused by the front")
         else:
-            self.row(*order_row(message, day=trading_day()))
+            self.row(*order_row(message))
 
     def trade(self, message: Message) -> None:
         """Write a trade."""
-        self.row(*trade_row(message, day=trading_day()))
+        self.row(*trade_row(message))
 
     def row(self, table: str, values: Mapping[str, Any]) -> None:
         """Write a row."""
         self._give(lambda publisher: publisher.row(table, values))
 
-    def risk(self, kind: str, told: str, *, level: int = 1) -> None:
+    def risk(self, kind: str, sentence: str, *, level: int = 1) -> None:
         """Write a risk event."""
-        event = {"event_type": kind, "event_level": level, "event_desc": told}
+        event = {"event_type": kind, "event_level": level, "event_desc": sentence}
         self.row("risk_events", {"account_id": USER, "occurred_at": datetime.now(UTC), **event})
 
     def _give(self, record: Callable[[Publisher], None]) -> None:
@@ -174,10 +145,10 @@ class Records:
         written: dict[str, Any] = {}
         while True:
             state = self._state()
-            found = {name: state[name] for name in ("trading_day", "positions", "funds")}
-            if found != written and found["trading_day"]:
-                written = found
-                for row in account_rows(found):
+            account = {name: state[name] for name in ("trading_day", "positions", "funds")}
+            if account != written and account["trading_day"]:
+                written = account
+                for row in account_rows(account):
                     self.row(*row)
             await asyncio.sleep(_ACCOUNT_SECONDS)
 
@@ -190,7 +161,7 @@ class Records:
             except RunbookError as error:
                 if said != str(error):
                     said = str(error)
-                    self._say(f"data plane: {said}; trying again")
+                    say(f"data plane: {said}; trying again")
                 await asyncio.sleep(_RETRY_SECONDS)
         while self._publisher is not None and self._kept:
             self._kept.popleft()(self._publisher)
@@ -201,14 +172,14 @@ class Records:
         from ctp_runbook.rehearsal.plane.publisher import Publisher
 
         plane = Plane(Path(self._plane_dir))
-        kafka = plane.state().get("parts", {}).get("kafka", {})
-        if kafka.get("state") != "serving":
-            raise RunbookError(f"broker of {plane.dir} is {kafka.get('state', 'not there')}")
-        return Publisher(plane, name=f"{self._state()['generation']}_core_engine")
+        if (broker := plane.part_state("kafka").state) != "serving":
+            raise RunbookError(f"broker of {plane.dir} is {broker}")
+        name = f"{self._state()['generation']}_core_engine"
+        return Publisher(plane, name=name, on_publish=self.on_publish)
 
     async def close(self) -> None:
         """Deliver what is left, as far as that is done at once."""
         if (publisher := self._publisher) is not None:
             left = await asyncio.to_thread(publisher.close, seconds=_CLOSE_SECONDS)
-            told = f"{publisher.published} ticks published, {left} records not delivered"
-            self._say(f"data plane: {told}, {publisher.dropped} dropped {publisher.refused}")
+            dropped = f"{publisher.dropped} dropped {publisher.refused}"
+            say(f"data plane: {left} records not delivered, {dropped}")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.rehearsal.front.book import INSTRUMENTS
 from ctp_runbook.rehearsal.front.protocol import (
     CtpError,
     Login,
@@ -29,8 +30,17 @@ from ctp_runbook.rehearsal.front.protocol import (
     encode,
     read_ports,
 )
+from ctp_runbook.rehearsal.process import say
 
-__all__ = ["FrontRefused", "LinkSettings", "MarketLink", "TradingLink"]
+__all__ = ["FrontRefused", "MarketLink", "TradingLink"]
+
+# Of the front's count of attempts left these belong to whoever has to log in after us.
+_RESERVED_ATTEMPTS = 2
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 2.0
+_REQUEST_SECONDS = 3.0
+_DRAIN_SECONDS = 600.0
+_HEARTBEAT_SECONDS = 1.0
+_SILENCE_SECONDS = 6.0
 
 
 class FrontRefused(RunbookError):
@@ -46,42 +56,21 @@ class FrontRefused(RunbookError):
         super().__init__(f"the front refused {op}: {what}")
 
 
-@dataclass(frozen=True)
-class LinkSettings:
-    """How a link behaves. Pauses double from the first to the longest.
-
-    ``attempts`` failed logins in a row end it; so does the front's count of attempts left, once
-    it is down to ``reserved_attempts``: those belong to whoever has to log in after us.
-    """
-
-    front_dir: Path
-    login: Login
-    attempts: int = 8
-    reserved_attempts: int = 2
-    first_pause_seconds: float = 0.25
-    longest_pause_seconds: float = 2.0
-    request_timeout_seconds: float = 3.0
-    drain_timeout_seconds: float = 600.0
-    heartbeat_seconds: float = 1.0
-    silence_seconds: float = 6.0
-    instruments: tuple[str, ...] = ()
-
-
 class _Connection:
     """One TCP connection: requests with their answers, and pushes as they come."""
 
-    def __init__(self, on_push: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        on: Mapping[str, Callable[[Message], None]],
+    ) -> None:
         self.closed = asyncio.Event()
         self.last_heard = time.monotonic()
-        self._on_push = on_push
-        self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._writer, self._on = writer, on
+        self._waiting: dict[int | str, asyncio.Future[Message]] = {}
         self._rid = 0
-        self._writer: asyncio.StreamWriter | None = None
-        self._reading: asyncio.Task[None] | None = None
-
-    async def open(self, port: int) -> None:
-        reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        self._reading = asyncio.get_running_loop().create_task(self._read(reader))
+        self._reading = asyncio.create_task(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -94,29 +83,32 @@ class _Connection:
             self.close()
 
     def _take(self, message: Message) -> None:
-        waiting = self._waiting.pop(message.get("rid", 0), None)
+        waiting = self._waiting.pop(message.get("rid") or message.get("push", ""), None)
         if waiting is not None and not waiting.done():
             waiting.set_result(message)
-        elif "push" in message:
-            self._on_push(message)
+        elif (push := message.get("push", "")) in self._on:
+            self._on[push](message)
         elif message.get("reply") == Op.INSERT:
-            self._on_push({**message, "push": Push.ORDER, "status": "rejected"})
+            self._on[Push.ORDER]({**message, "status": "rejected"})
 
     def send(self, op: Op, **fields: Any) -> int:
         """Write a request without waiting for its answer; its rid."""
-        if self._writer is None or self._writer.is_closing():
+        if self._writer.is_closing():
             raise ProtocolError(f"{op} not sent: the connection to the front is closed")
         self._rid += 1
         self._writer.write(encode({"op": op, "rid": self._rid, **fields}))
         return self._rid
 
+    def expect(self, what: int | str) -> asyncio.Future[Message]:
+        """The answer with this rid, or the next push of this kind; ProtocolError once closed."""
+        self._waiting[what] = asyncio.get_running_loop().create_future()
+        return self._waiting[what]
+
     async def request(self, op: Op, *, timeout: float, **fields: Any) -> Message:
         """The answer; raises FrontRefused, ProtocolError (closed) or TimeoutError."""
         rid = self.send(op, **fields)
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[rid] = future
         try:
-            answer = await asyncio.wait_for(future, timeout)
+            answer = await asyncio.wait_for(self.expect(rid), timeout)
         finally:
             self._waiting.pop(rid, None)
         if answer.get("error_id") or answer.get("return_code"):
@@ -124,21 +116,27 @@ class _Connection:
         return answer
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(ProtocolError("the front closed the connection"))
+                future.exception()  # looked at: whoever waited may have failed before
         self._waiting.clear()
         self.closed.set()
 
 
 @dataclass
 class _Link:
-    """What both channels share: connect, log in, keep alive, try again, give up."""
+    """What both channels share: connect, log in, keep alive, try again, give up.
 
-    settings: LinkSettings
-    say: Callable[[str], None]
+    ``attempts`` failed logins in a row end it; pauses between them double up to the longest.
+    ``on`` says who is given which push.
+    """
+
+    front_dir: Path
+    login: Login
+    attempts: int = 8
+    on: Mapping[str, Callable[[Message], None]] = field(default_factory=dict)
     on_state: Callable[[str, SessionState], None] = lambda channel, state: None
     on_reconnected: Callable[[float], None] = lambda seconds: None
     on_login: Callable[[bool], None] = lambda succeeded: None
@@ -159,7 +157,8 @@ class _Link:
                 failures += 1
                 self._drop()
                 self._note_failure(error, failures)
-                await asyncio.sleep(self._pause(failures))
+                pause = _FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 16)
+                await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))
                 continue
             failures = 0
             self.on_login(True)
@@ -169,29 +168,23 @@ class _Link:
             lost_at = time.monotonic()
             self._drop()
             if not self.gave_up:
-                self.say(f"{self.channel}: session lost")
-
-    def _pause(self, failures: int) -> float:
-        growing = self.settings.first_pause_seconds * 2.0 ** min(failures - 1, 16)
-        return min(growing, self.settings.longest_pause_seconds)
+                say(f"{self.channel}: session lost")
 
     def _note_failure(self, error: Exception, failures: int) -> None:
         self.on_login(False)
-        limit = self.settings.attempts
-        self.say(f"{self.channel}: login attempt {failures} of {limit} failed: {error!r}")
+        limit = self.attempts
+        say(f"{self.channel}: login attempt {failures} of {limit} failed: {error!r}")
         if failures >= limit:
             self.gave_up = f"{failures} failed attempts in a row, the limit ({limit})"
         if isinstance(error, FrontRefused):
             self.attempts_left = error.attempts_left
             if error.error_id == CtpError.LOGIN_FORBIDDEN:
                 self.gave_up = "login forbidden (CTP error 75)"
-            elif error.attempts_left <= self.settings.reserved_attempts:
-                self.gave_up = (
-                    f"{error.attempts_left} login attempts left before CTP error 75; they are "
-                    f"kept for whoever comes after (reserved_attempts)"
-                )
+            elif error.attempts_left <= _RESERVED_ATTEMPTS:
+                left = f"{error.attempts_left} login attempts left before CTP error 75"
+                self.gave_up = f"{left}; they are kept for whoever comes after"
         if self.gave_up:
-            self.say(f"{self.channel}: gave up: {self.gave_up}")
+            say(f"{self.channel}: gave up: {self.gave_up}")
 
     def _set_state(self, state: SessionState) -> None:
         self.state = state
@@ -204,9 +197,9 @@ class _Link:
         self._set_state(SessionState.DISCONNECTED)
 
     async def _establish(self) -> _Connection:
-        connection = _Connection(self._take_push)
-        await connection.open(int(read_ports(self.settings.front_dir)[self.channel]))
-        self._connection = connection
+        port = int(read_ports(self.front_dir)[self.channel])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        self._connection = connection = _Connection(reader, writer, self.on)
         self._set_state(SessionState.CONNECTED)
         await self._log_in(connection)
         return connection
@@ -214,23 +207,21 @@ class _Link:
     async def _stay(self, connection: _Connection) -> None:
         """Send heartbeats until the connection closes or the front falls silent."""
         while not connection.closed.is_set():
-            if time.monotonic() - connection.last_heard > self.settings.silence_seconds:
-                self.say(f"{self.channel}: nothing heard for {self.settings.silence_seconds} s")
+            if time.monotonic() - connection.last_heard > _SILENCE_SECONDS:
+                say(f"{self.channel}: nothing heard for {_SILENCE_SECONDS} s")
                 return
             try:
                 connection.send(Op.HEARTBEAT)
-            except ProtocolError:
-                return
-            try:
-                await asyncio.wait_for(connection.closed.wait(), self.settings.heartbeat_seconds)
+                await asyncio.wait_for(connection.closed.wait(), _HEARTBEAT_SECONDS)
             except TimeoutError:
                 continue
+            except ProtocolError:
+                return
 
     async def _ask(self, op: Op, **fields: Any) -> Message:
         if self._connection is None:
             raise ProtocolError(f"{op} not sent: the {self.channel} session is not connected")
-        timeout = self.settings.request_timeout_seconds
-        return await self._connection.request(op, timeout=timeout, **fields)
+        return await self._connection.request(op, timeout=_REQUEST_SECONDS, **fields)
 
     async def log_out(self) -> None:
         """Log out and close: the front then knows at once that the session is over."""
@@ -239,13 +230,10 @@ class _Link:
             if self.state >= SessionState.LOGGED_IN and self._connection is not None:
                 await self._connection.request(Op.LOGOUT, timeout=0.5)
         except (FrontRefused, ProtocolError, TimeoutError) as error:
-            self.say(f"{self.channel}: logout was not confirmed: {error!r}")
+            say(f"{self.channel}: logout was not confirmed: {error!r}")
         self._drop()
 
     async def _log_in(self, connection: _Connection) -> None:
-        raise NotImplementedError
-
-    def _take_push(self, message: Message) -> None:
         raise NotImplementedError
 
 
@@ -253,19 +241,12 @@ class _Link:
 class MarketLink(_Link):
     """The MD channel: login, subscribe, ticks."""
 
-    on_tick: Callable[[Message], None] = lambda message: None
-    ticks: int = 0
     channel: ClassVar[str] = "md"
 
     async def _log_in(self, connection: _Connection) -> None:
-        await self._ask(Op.LOGIN, **self.settings.login.fields(pid=os.getpid()))
-        await self._ask(Op.SUBSCRIBE, instruments=list(self.settings.instruments))
+        await self._ask(Op.LOGIN, **self.login.fields(pid=os.getpid()))
+        await self._ask(Op.SUBSCRIBE, instruments=INSTRUMENTS)
         self._set_state(SessionState.LOGGED_IN)
-
-    def _take_push(self, message: Message) -> None:
-        if message["push"] == Push.TICK:
-            self.ticks += 1
-            self.on_tick(message)
 
 
 @dataclass
@@ -276,8 +257,6 @@ class TradingLink(_Link):
     the private stream was.
     """
 
-    on_order: Callable[[Message], None] = lambda message: None
-    on_trade: Callable[[Message], None] = lambda message: None
     on_replay: Callable[[], None] = lambda: None
     on_query: Callable[[float], None] = lambda seconds: None
     front_id: int = 0
@@ -288,15 +267,13 @@ class TradingLink(_Link):
     replayed: int = 0
     drain_seconds: float = 0.0
     account: Message = field(default_factory=dict)
-    _drained: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     _queries: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     _last_query: float = 0.0
     channel: ClassVar[str] = "td"
 
     async def _log_in(self, connection: _Connection) -> None:
-        login = self.settings.login
-        await self._ask(Op.AUTHENTICATE, user=login.user, auth_code=login.auth_code)
-        self._take_login(await self._ask(Op.LOGIN, **login.fields(pid=os.getpid())))
+        await self._ask(Op.AUTHENTICATE, user=self.login.user, auth_code=self.login.auth_code)
+        self._take_login(await self._ask(Op.LOGIN, **self.login.fields(pid=os.getpid())))
         self._set_state(SessionState.LOGGED_IN)
         self.account = await self._ask(Op.CONFIRM_SETTLEMENT)
         self._set_state(SessionState.SETTLEMENT_CONFIRMED)
@@ -311,39 +288,20 @@ class TradingLink(_Link):
         self.trading_day, self.attempts_left = answer["trading_day"], int(answer["attempts_left"])
 
     async def _first_query(self) -> None:
-        """Instruments, as a login does. A refusal is no reason not to log in: warm-up asks again."""
+        """Instruments, as a login does. A refusal hinders no login: warm-up asks again."""
         try:
             await self.query("instruments")
         except FrontRefused as error:
-            self.say(f"td: {error}")
+            say(f"td: {error}")
 
     async def _drain(self, connection: _Connection) -> None:
         """Read the day's orders and trades until the front says that was all."""
         began = time.monotonic()
-        self._drained.clear()
+        drained = connection.expect(Push.STREAM_DRAINED)
         self.on_replay()
         await self._ask(Op.RESUME)
-        drained = asyncio.ensure_future(self._drained.wait())
-        closed = asyncio.ensure_future(connection.closed.wait())
-        try:
-            limit = self.settings.drain_timeout_seconds
-            await asyncio.wait((drained, closed), timeout=limit, return_when="FIRST_COMPLETED")
-        finally:
-            drained.cancel()
-            closed.cancel()
-        if not self._drained.is_set():
-            raise ProtocolError("the private stream did not drain")
-        self.drain_seconds = time.monotonic() - began
-
-    def _take_push(self, message: Message) -> None:
-        match message["push"]:
-            case Push.ORDER:
-                self.on_order(message)
-            case Push.TRADE:
-                self.on_trade(message)
-            case Push.STREAM_DRAINED:
-                self.replayed = int(message["replayed"])
-                self._drained.set()
+        end = await asyncio.wait_for(drained, _DRAIN_SECONDS)
+        self.replayed, self.drain_seconds = int(end["replayed"]), time.monotonic() - began
 
     async def query(self, what: str, *, spacing_seconds: float = 1.05) -> Message:
         """Ask, one at a time and no faster than flow control allows (1 a second)."""

@@ -20,6 +20,10 @@ _COMMISSION = 1.25
 _FILL_EVERY = 3  # resting orders: one in three finds a counterparty, so buys and sells do in turn
 
 
+# What a trade return says of its order.
+_TRADED = ("session_id", "order_ref", "instrument", "direction", "offset", "volume", "price")
+
+
 @dataclass(frozen=True)
 class Order:
     """An order at the front; front, session and ref together name it for the whole day."""
@@ -55,18 +59,8 @@ class Order:
 
     def push(self) -> Message:
         """The order return."""
-        return {
-            "push": Push.ORDER,
-            "front_id": 1,
-            "session_id": self.session_id,
-            "order_ref": self.order_ref,
-            "instrument": self.instrument,
-            "direction": self.direction,
-            "offset": self.offset,
-            "volume": self.volume,
-            "price": self.price,
-            "status": self.status,
-        }
+        fields = {name: value for name, value in vars(self).items() if name != "immediate"}
+        return {"push": Push.ORDER, "front_id": 1, **fields}
 
 
 class Book:
@@ -105,13 +99,7 @@ class Book:
         trade = {
             "push": Push.TRADE,
             "trade_id": next(self._trade_ids),
-            "session_id": order.session_id,
-            "order_ref": order.order_ref,
-            "instrument": order.instrument,
-            "direction": order.direction,
-            "offset": order.offset,
-            "volume": order.volume,
-            "price": order.price,
+            **{name: getattr(order, name) for name in _TRADED},
             "commission": _COMMISSION * order.volume,
             "close_profit": 0.0 if opens else 1.0 * order.volume,
         }

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ctp_runbook.rehearsal.front.book import INSTRUMENTS, PRE_BALANCE, Book, Order
-from ctp_runbook.rehearsal.front.faults import Faults
+from ctp_runbook.rehearsal.front.faults import Faults, FrontSettings
 from ctp_runbook.rehearsal.front.log import FrontLog
 from ctp_runbook.rehearsal.front.protocol import (
     AUTH_CODE,
@@ -31,17 +31,16 @@ from ctp_runbook.rehearsal.front.protocol import (
 __all__ = ["FrontDesk", "FrontSession"]
 
 _REPLAY_CHUNK = 500
+_AFTER_LOGIN = (Op.CONFIRM_SETTLEMENT, Op.QUERY, Op.SUBSCRIBE)
 
 
 class FrontDesk(Protocol):
     """What a session needs of the front it is connected to."""
 
+    settings: FrontSettings
     log: FrontLog
     faults: Faults
     book: Book
-    queries_per_second: float
-    query_latency_seconds: float
-    orders_per_second: float
 
     def admit(self, session: FrontSession, request: Message) -> Message:
         """Decide on a login: the reply's fields, ``error_id`` 0 when admitted."""
@@ -69,7 +68,7 @@ class FrontSession:
         self._recent_orders: deque[float] = deque()
         self._pending_queries = 0
         self._backlog: list[Message] | None = None  # while the private stream is replayed
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._replaying: asyncio.Task[None] | None = None
         self._handlers: dict[str, Callable[[Message], Message | None]] = {
             Op.AUTHENTICATE: self._authenticate,
             Op.LOGIN: self._login,
@@ -112,8 +111,8 @@ class FrontSession:
 
     def close(self) -> None:
         """Drop the connection and what still ran for it."""
-        for task in self._tasks:
-            task.cancel()
+        if self._replaying is not None:
+            self._replaying.cancel()
         self._writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
@@ -121,10 +120,17 @@ class FrontSession:
         while line := await reader.readline():
             self.last_seen = time.monotonic()
             request = decode(line)
-            handler = self._handlers.get(request.get("op", ""))
-            answer = handler(request) if handler else {"error_id": CtpError.NOT_INITED}
+            answer = self._answer(request)
             if answer is not None:
                 self.reply(request, **answer)
+
+    def _answer(self, request: Message) -> Message | None:
+        op = request.get("op", "")
+        if op not in self._handlers:
+            return {"error_id": CtpError.NOT_INITED}
+        if op in _AFTER_LOGIN and not self.logged_in:
+            return self._refuse(request, CtpError.NOT_LOGIN_YET)
+        return self._handlers[op](request)
 
     def reply(self, request: Message, **facts: Any) -> None:
         """Answer ``request``; error 0 and return code 0 unless told otherwise."""
@@ -134,6 +140,10 @@ class FrontSession:
     def _refuse(self, request: Message, error: CtpError, **facts: Any) -> Message:
         self.note("refused", op=request["op"], error_id=error, error=error.name, **facts)
         return {"error_id": error, "error_msg": error.name}
+
+    def _keep_back(self, op: Op, code: ReturnCode) -> Message:
+        self.note("refused", op=op, return_code=code, error=code.name)
+        return {"return_code": code}
 
     def _authenticate(self, request: Message) -> Message:
         if request.get("auth_code") != AUTH_CODE:
@@ -155,25 +165,21 @@ class FrontSession:
         return {**answer, **facts, "session_id": self.session_id}
 
     def _confirm_settlement(self, request: Message) -> Message:
-        if not self.logged_in:
-            return self._refuse(request, CtpError.NOT_LOGIN_YET)
         self.confirmed = True
         self.note("settlement_confirmed")
         return {"pre_balance": PRE_BALANCE, "deposit": 0.0, "withdraw": 0.0}
 
     def _query(self, request: Message) -> Message | None:
-        if not self.logged_in:
-            return self._refuse(request, CtpError.NOT_LOGIN_YET)
         if code := self._query_flow():
-            self.note("refused", op=Op.QUERY, return_code=code, error=code.name)
-            return {"return_code": code}
+            return self._keep_back(Op.QUERY, code)
         self._pending_queries += 1
-        self._later(self.desk.query_latency_seconds, lambda: self._answer_query(request))
+        wait = self.desk.settings.query_latency_ms / 1000
+        self._later(wait, lambda: self._answer_query(request))
         return None
 
     def _query_flow(self) -> ReturnCode:
         """Flow control: one query at a time, and so many a second; refused ones do not count."""
-        if _too_many(self._recent_queries, self.desk.queries_per_second):
+        if _too_many(self._recent_queries, self.desk.settings.queries_per_second):
             return ReturnCode.TOO_MANY_PER_SECOND
         if self._pending_queries:
             return ReturnCode.TOO_MANY_PENDING
@@ -192,9 +198,7 @@ class FrontSession:
     def _resume(self, request: Message) -> Message:
         if not self.confirmed:
             return self._refuse(request, CtpError.SETTLEMENT_NOT_CONFIRMED)
-        task = asyncio.get_running_loop().create_task(self._replay())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._replaying = asyncio.create_task(self._replay())
         return {}
 
     async def _replay(self) -> None:
@@ -208,23 +212,20 @@ class FrontSession:
                 sent += 1
             await self._writer.drain()
         self.drained, self._backlog = True, None
-        self.note("stream_drained", replayed=sent, took_ms=_elapsed_ms(began))
+        took = round((time.monotonic() - began) * 1000, 3)
+        self.note("stream_drained", replayed=sent, took_ms=took)
         self.send({"push": Push.STREAM_DRAINED, "replayed": sent})
 
     def _subscribe(self, request: Message) -> Message:
-        if not self.logged_in:
-            return self._refuse(request, CtpError.NOT_LOGIN_YET)
         self.subscribed = tuple(request.get("instruments", ()))
         return {}
 
     def _insert(self, request: Message) -> Message | None:
+        ref = {"order_ref": request["order_ref"]}
         if error := self._order_problem(request):
-            refused = self._refuse(request, error, order_ref=request["order_ref"])
-            return {**refused, "order_ref": request["order_ref"]}
-        if _too_many(self._recent_orders, self.desk.orders_per_second):
-            code = ReturnCode.TOO_MANY_PER_SECOND
-            self.note("refused", op=Op.INSERT, return_code=code, error=code.name)
-            return {"return_code": code, "order_ref": request["order_ref"]}
+            return {**self._refuse(request, error, **ref), **ref}
+        if _too_many(self._recent_orders, self.desk.settings.orders_per_second):
+            return {**self._keep_back(Op.INSERT, ReturnCode.TOO_MANY_PER_SECOND), **ref}
         self._recent_orders.append(time.monotonic())
         order = Order.of(request, session_id=self.session_id)
         self.last_order_ref = order.order_ref
@@ -280,7 +281,3 @@ def _too_many(recent: deque[float], per_second: float) -> bool:
     while recent and recent[0] <= time.monotonic() - 1:
         recent.popleft()
     return len(recent) >= per_second
-
-
-def _elapsed_ms(began: float) -> float:
-    return round((time.monotonic() - began) * 1000, 3)

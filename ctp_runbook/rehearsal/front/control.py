@@ -21,8 +21,8 @@ def front_control(front_dir: Path, **faults: Any) -> Message:
     """Apply ``faults`` (the fields of ``FaultOrder``) and return the front's state.
 
     With no faults it only reports: ``sessions``, ``lingering``, ``armed``, ``attempts_left``,
-    ``orders``, ``working``, ``trades``, ``max_order_ref``. Raises RunbookError when the front cannot be
-    reached or refuses.
+    ``orders``, ``working``, ``trades``, ``max_order_ref``. Raises RunbookError when the front
+    cannot be reached or refuses.
     """
     port = int(read_ports(front_dir)["control"])
     try:

@@ -1,4 +1,4 @@
-"""What can be made to go wrong at the simulated front while it runs, and when.
+"""How the simulated front behaves: from its start, and what is made to go wrong while it runs.
 
 ``Faults`` is the front's present misbehaviour; ``FaultOrder`` is one request to change it, now
 or armed to happen some seconds after a generation's next login.
@@ -7,12 +7,31 @@ or armed to happen some seconds after a generation's next login.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
 
-__all__ = ["FaultOrder", "Faults"]
+__all__ = ["FaultOrder", "Faults", "FrontSettings"]
+
+
+@dataclass(frozen=True)
+class FrontSettings:
+    """How a front behaves from its start; ``second_login`` is accept, kick or refuse.
+
+    A second login is one of the same user *and role*: an engine and its runner are one user
+    with two sessions in CTP too.
+    """
+
+    dir: Path
+    second_login: str = "accept"
+    heartbeat_seconds: float = 6.0
+    lockout_failures: int = 5
+    queries_per_second: float = 1.0
+    query_latency_ms: float = 20.0
+    orders_per_second: float = 200.0
+    ticks_per_second: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -21,8 +40,8 @@ class FaultOrder:
 
     ``…_generation`` blank means every generation; ``reject_generation`` goes with both rejects.
     ``after_login_of`` arms the rest: ``after_seconds`` after that generation's engine next logs
-    in, then ``repeat`` times in all, ``repeat_every_seconds`` apart. ``reset`` disarms what is
-    armed and lets logins in again.
+    in, then ``repeat`` times in all, ``repeat_every_seconds`` apart. ``reset`` comes first: it
+    disarms what is armed and takes everything back.
     """
 
     order_latency_ms: float | None = None
@@ -44,15 +63,21 @@ class FaultOrder:
     @classmethod
     def parse(cls, wanted: dict[str, Any]) -> FaultOrder:
         """Refuses a name it does not know, so that a misspelt fault is not a fault left out."""
-        known = {each.name for each in fields(cls)}
-        if unknown := sorted(set(wanted) - known):
-            raise RunbookError(f"unknown faults {unknown}; expected some of {sorted(known)}")
-        return cls(**wanted)
+        try:
+            return cls(**wanted)
+        except TypeError as error:
+            known = [each.name for each in fields(cls)]
+            raise RunbookError(f"not faults: {error}; expected some of {known}") from error
 
-    @property
-    def unarmed(self) -> FaultOrder:
-        """The same, to happen at once."""
-        return replace(self, after_login_of="", after_seconds=0.0, repeat=1)
+
+# What a field changes is changed for this generation; the others keep theirs.
+_WHOSE = {
+    "order_latency_ms": "order_latency_generation",
+    "reject_orders_ratio": "reject_generation",
+    "reject_instrument_query": "reject_generation",
+    "replay_size": "",
+    "replay_delay_ms": "",
+}
 
 
 @dataclass
@@ -71,18 +96,11 @@ class Faults:
 
     def take(self, order: FaultOrder) -> None:
         """Apply what ``order`` names (disconnecting is the front's own to do)."""
-        if order.reset:
-            self.refused_until.clear()
-        if order.order_latency_ms is not None:
-            self.order_latency_ms = order.order_latency_ms
-            self.order_latency_generation = order.order_latency_generation
-        for name in ("reject_orders_ratio", "reject_instrument_query", "replay_size"):
+        for name, whose in _WHOSE.items():
             if (value := getattr(order, name)) is not None:
                 setattr(self, name, value)
-        if order.reject_orders_ratio is not None or order.reject_instrument_query is not None:
-            self.reject_generation = order.reject_generation
-        if order.replay_delay_ms is not None:
-            self.replay_delay_ms = order.replay_delay_ms
+                if whose:
+                    setattr(self, whose, getattr(order, whose))
         if order.refuse_logins:
             self.refused_until[order.refuse_logins] = time.monotonic() + order.refuse_seconds
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.rehearsal.front.protocol import utc_text
+from ctp_runbook.rehearsal.process import utc_text
 
 __all__ = [
     "FrontLog",
@@ -86,25 +87,15 @@ class Overlap:
     def __str__(self) -> str:
         if self.until_ns is None:
             return f"{self.first} overlaps {self.second} and still does"
-        return (
-            f"{self.first} overlaps {self.second} for {(self.until_ns - self.from_ns) / 1e9:.3f} s"
-        )
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Every whole line; the torn end of a killed front's log is left out."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    for line in lines[:-1]:
-        if line:
-            yield json.loads(line)
+        seconds = (self.until_ns - self.from_ns) / 1e9
+        return f"{self.first} overlaps {self.second} for {seconds:.3f} s"
 
 
 def read_front_log(path: Path) -> list[dict[str, Any]]:
-    """Every record; empty where there is no log."""
-    return list(_records(path))
+    """Every whole record, without the torn end of a killed front's log; empty without a log."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
 
 
 def trading_intervals(records: Iterable[dict[str, Any]]) -> list[TradingInterval]:
@@ -113,21 +104,21 @@ def trading_intervals(records: Iterable[dict[str, Any]]) -> list[TradingInterval
     A front that stopped ends them all; one that was killed ended them at its last line at the
     latest that can be shown, which is where the next ``front_started`` puts it.
     """
-    found: list[TradingInterval] = []
+    intervals: list[TradingInterval] = []
     open_logins: dict[int, dict[str, Any]] = {}
     before: dict[str, Any] = {}
     for record in records:
         event, session = record["event"], record.get("session_id", 0)
         if event in _BOUNDARIES:
             end = record if event == "front_stopped" else before
-            found += [_interval(login, end) for login in open_logins.values()]
+            intervals += [_interval(login, end) for login in open_logins.values()]
             open_logins.clear()
         elif event == "login" and record["channel"] == "td":
             open_logins[session] = record
         elif event in _ENDINGS and session in open_logins:
-            found.append(_interval(open_logins.pop(session), record))
+            intervals.append(_interval(open_logins.pop(session), record))
         before = record
-    return found + [_interval(login, None) for login in open_logins.values()]
+    return intervals + [_interval(login, None) for login in open_logins.values()]
 
 
 def _interval(login: dict[str, Any], end: dict[str, Any] | None) -> TradingInterval:
@@ -144,14 +135,13 @@ def _interval(login: dict[str, Any], end: dict[str, Any] | None) -> TradingInter
 
 def overlaps(log_path: Path) -> list[Overlap]:
     """Every time two generations held TD sessions at once, from the front's own log."""
-    intervals = sorted(trading_intervals(_records(log_path)), key=lambda each: each.from_ns)
-    found = []
-    for index, first in enumerate(intervals):
-        for second in intervals[index + 1 :]:
-            if second.generation != first.generation and _meets(first, second):
-                ends = [each.until_ns for each in (first, second) if each.until_ns is not None]
-                found.append(Overlap(first, second, second.from_ns, min(ends, default=None)))
-    return found
+    intervals = sorted(trading_intervals(read_front_log(log_path)), key=lambda each: each.from_ns)
+    overlapping = []
+    for first, second in combinations(intervals, 2):
+        if second.generation != first.generation and _meets(first, second):
+            ends = [each.until_ns for each in (first, second) if each.until_ns is not None]
+            overlapping.append(Overlap(first, second, second.from_ns, min(ends, default=None)))
+    return overlapping
 
 
 def _meets(first: TradingInterval, second: TradingInterval) -> bool:

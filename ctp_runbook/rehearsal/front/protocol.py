@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,8 +32,6 @@ __all__ = [
     "encode",
     "read_ports",
     "trading_day",
-    "utc_text",
-    "write_atomically",
 ]
 
 Message: TypeAlias = dict[str, Any]
@@ -140,22 +138,9 @@ def decode(line: bytes) -> Message:
     return message
 
 
-def utc_text(moment: datetime | None = None) -> str:
-    """``2025-01-31T01:02:03.000004Z``; now when not told."""
-    moment = datetime.now(UTC) if moment is None else moment.astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def trading_day() -> str:
     """``YYYYMMDD`` in China; the twin's day does not roll in the evening as the real one does."""
     return datetime.now(timezone(timedelta(hours=8))).strftime("%Y%m%d")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old text or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
 
 
 def read_ports(front_dir: Path) -> dict[str, Any]:
@@ -165,8 +150,6 @@ def read_ports(front_dir: Path) -> dict[str, Any]:
     """
     path = front_dir / "ports.json"
     try:
-        ports = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return decode(path.read_bytes())
+    except (OSError, ProtocolError) as error:
         raise ProtocolError(f"the front has not written {path} ({error}); is it up?") from error
-    assert isinstance(ports, dict)
-    return ports

@@ -9,19 +9,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import fields, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.front.book import Book
 from ctp_runbook.rehearsal.front.connection import FrontSession
-from ctp_runbook.rehearsal.front.faults import FaultOrder, Faults
+from ctp_runbook.rehearsal.front.faults import FaultOrder, Faults, FrontSettings
 from ctp_runbook.rehearsal.front.log import FrontLog
 from ctp_runbook.rehearsal.front.protocol import (
     PASSWORD,
@@ -31,30 +32,14 @@ from ctp_runbook.rehearsal.front.protocol import (
     Push,
     decode,
     encode,
-    write_atomically,
+    read_ports,
 )
+from ctp_runbook.rehearsal.process import on_term
 
-__all__ = ["Front", "FrontSettings", "main"]
+__all__ = ["Front", "main"]
 
-
-@dataclass(frozen=True)
-class FrontSettings:
-    """How a front behaves from its start; ``second_login`` is accept, kick or refuse.
-
-    A second login is one of the same user *and role*: an engine and its runner are one user
-    with two sessions in CTP too. ``reserve_ports`` are bound, never listened on: an engine may
-    listen there (SO_REUSEADDR), and nothing else gets them meanwhile.
-    """
-
-    dir: Path
-    second_login: str = "accept"
-    heartbeat_seconds: float = 6.0
-    lockout_failures: int = 5
-    queries_per_second: float = 1.0
-    query_latency_ms: float = 20.0
-    orders_per_second: float = 200.0
-    ticks_per_second: float = 10.0
-    reserve_ports: int = 2
+_ENGINES = 2
+_PARTY = attrgetter("user", "role", "channel")
 
 
 class Front:
@@ -65,9 +50,6 @@ class Front:
         self.log = FrontLog(settings.dir / "front_log.jsonl")
         self.faults = Faults()
         self.book = Book(max_order_ref=self.log.max_order_ref)
-        self.queries_per_second = settings.queries_per_second
-        self.query_latency_seconds = settings.query_latency_ms / 1000
-        self.orders_per_second = settings.orders_per_second
         self._sessions: dict[int, FrontSession] = {}
         self._lingering: dict[int, tuple[FrontSession, float]] = {}
         self._failures: dict[str, int] = {}
@@ -152,12 +134,8 @@ class Front:
         """Logged in (or lingering) as the same user in the same role on the same channel."""
         lingering = [each for each, _ in self._lingering.values()]
         for other in [*self._sessions.values(), *lingering]:
-            same = (other.user, other.role, other.channel) == (
-                session.user,
-                session.role,
-                session.channel,
-            )
-            if other is not session and same and (other.logged_in or other in lingering):
+            is_same = _PARTY(other) == _PARTY(session)
+            if other is not session and is_same and (other.logged_in or other in lingering):
                 yield other
 
     def broadcast(self, message: Message) -> None:
@@ -199,7 +177,7 @@ class Front:
             if wanted := request.get("faults"):
                 self._take(FaultOrder.parse(wanted))
             answer: Message = {"ok": True, **self._report()}
-        except (RunbookError, TypeError) as error:
+        except RunbookError as error:
             answer = {"ok": False, "error": str(error)}
         writer.write(encode(answer))
         with contextlib.suppress(ConnectionError):
@@ -228,6 +206,7 @@ class Front:
             return
         if order.reset:
             self._disarm()
+            self.faults = Faults()
         self.faults.take(order)
         self.log.append("fault", **{k: v for k, v in vars(order).items() if v})
         for session in list(self._sessions.values()):
@@ -238,7 +217,7 @@ class Front:
         """Set off what was armed for this generation's login; each once."""
         for order in [each for each in self._armed if each.after_login_of == generation]:
             self._armed.remove(order)
-            task = asyncio.get_running_loop().create_task(self._happen(order))
+            task = asyncio.create_task(self._happen(order))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -249,41 +228,47 @@ class Front:
 
     async def _happen(self, order: FaultOrder) -> None:
         await asyncio.sleep(order.after_seconds)
+        now = replace(order, after_login_of="", after_seconds=0.0, repeat=1)
         for turn in range(order.repeat):
             if turn:
                 await asyncio.sleep(order.repeat_every_seconds)
-            self._take(order.unarmed)
+            self._take(now)
 
     # -- the process ------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Serve until TERM or INT."""
-        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        stopped = asyncio.Event()
+        on_term(stopped.set)
         ports: dict[str, Any] = {"reserved": self._reserve()}
         servers = []
-        for channel in ("td", "md"):
-            server = await asyncio.start_server(_serving(self, channel), "127.0.0.1", 0)
+        for channel in ("td", "md", "control"):
+            serve = self.control if channel == "control" else partial(self.connected, channel)
+            server = await asyncio.start_server(serve, "127.0.0.1", 0)
             servers.append(server)
             ports[channel] = server.sockets[0].getsockname()[1]
-        control = await asyncio.start_server(self.control, "127.0.0.1", 0)
-        ports["control"] = control.sockets[0].getsockname()[1]
-        beats = [loop.create_task(self.watch_heartbeats()), loop.create_task(self.send_ticks())]
-        write_atomically(self.settings.dir / "ports.json", json.dumps(ports) + "\n")
+        beats = [
+            asyncio.create_task(self.watch_heartbeats()),
+            asyncio.create_task(self.send_ticks()),
+        ]
+        write_atomic(self.settings.dir / "ports.json", encode(ports))
         await stopped.wait()
-        for each in [*servers, control]:
+        for each in servers:
             each.close()
         for beat in beats:
             beat.cancel()
         self.log.close()
 
     def _reserve(self) -> list[int]:
-        """Hold ports for engines, the ones of an earlier front in this directory if it left any."""
+        """Hold ports for engines, the ones of an earlier front in this directory if it left any.
+
+        They are bound, never listened on: an engine may listen there (SO_REUSEADDR), and nothing
+        else gets them meanwhile.
+        """
         try:
-            before = json.loads((self.settings.dir / "ports.json").read_text())["reserved"]
-        except (OSError, ValueError, KeyError):
-            before = [0] * self.settings.reserve_ports
+            before = read_ports(self.settings.dir)["reserved"]
+        except (ProtocolError, KeyError):
+            before = [0] * _ENGINES
         return [self._hold(port) for port in before]
 
     def _hold(self, port: int) -> int:
@@ -299,29 +284,13 @@ class Front:
         return int(held.getsockname()[1])
 
 
-def _serving(front: Front, channel: str) -> Any:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await front.connected(channel, reader, writer)
-
-    return serve
-
-
 def _parse(argv: Sequence[str] | None) -> FrontSettings:
     parser = argparse.ArgumentParser(prog="front", description="A simulated CTP front.")
-    default = FrontSettings(dir=Path())
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--second-login", choices=("accept", "kick", "refuse"), default="accept")
-    for name, kind in (
-        ("heartbeat_seconds", float),
-        ("lockout_failures", int),
-        ("queries_per_second", float),
-        ("query_latency_ms", float),
-        ("orders_per_second", float),
-        ("ticks_per_second", float),
-        ("reserve_ports", int),
-    ):
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=kind, default=getattr(default, name))
+    for each in fields(FrontSettings)[2:]:  # behind dir and second_login all are numbers
+        flag = "--" + each.name.replace("_", "-")
+        parser.add_argument(flag, type=type(each.default), default=each.default)
     return FrontSettings(**vars(parser.parse_args(argv)))
 
 

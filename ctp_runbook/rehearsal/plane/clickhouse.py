@@ -8,21 +8,18 @@ parameters are accepted and not applied.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import gzip
 import hmac
 import re
-import signal
 import threading
 import uuid
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.rehearsal.plane.layout import Plane
-from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
+from ctp_runbook.rehearsal.plane.web import Reply, Request, serve, serve_until_term
 
 __all__ = ["ClickHouse", "answer", "main"]
 
@@ -37,9 +34,7 @@ _STATUS = {
     **dict.fromkeys((60, 81, 82), 404),
     **dict.fromkeys((192, 193, 194, 497, 516), 403),
     48: 501,
-    241: 500,
     159: 408,
-    395: 500,
 }
 
 
@@ -57,12 +52,12 @@ class ClickHouse:
 
     def run(
         self, statement: str, *, database: str, output: str, params: Mapping[str, str]
-    ) -> tuple[bytes, str]:
-        """Run a statement; its output, and the format that is in."""
+    ) -> bytes:
+        """Run a statement; its output in the format ``output``, where it names none itself."""
         with self._lock:
             self._use(database)
             result = self._session.query(statement, output, params=dict(params) or None)
-            return result.bytes() or b"", output
+            return result.bytes() or b""
 
     def insert(self, statement: str, *, database: str, form: str, data: bytes) -> int:
         """Insert ``data`` in format ``form`` (the statement without its FORMAT); rows written."""
@@ -85,15 +80,15 @@ class ClickHouse:
 
 def answer(engine: ClickHouse, request: Request, *, user: str, password: str) -> Reply:
     """Answer as ClickHouse's HTTP interface does."""
-    if request.path in ("/ping", "/replicas_status"):
+    if request.path == "/ping":
         return Reply(body=b"Ok.\n", content_type="text/html; charset=UTF-8")
     if request.path not in ("/", "/query"):
         text = f"There is no handle {request.path}\n"
         return Reply(404, text.encode(), "text/plain; charset=UTF-8")
-    if not _may_enter(request, user, password):
-        given = _given(request)[0]
+    name, secret = _given(request)
+    if name != user or not hmac.compare_digest(secret.encode(), password.encode()):
         text = (
-            f"Code: 516. DB::Exception: {given}: Authentication failed: password is incorrect, or "
+            f"Code: 516. DB::Exception: {name}: Authentication failed: password is incorrect, or "
             "there is no user with such name. (AUTHENTICATION_FAILED)"
         )
         return _refusal(engine, text)
@@ -114,17 +109,11 @@ def _given(request: Request) -> tuple[str, str]:
     return name, headers.get("x-clickhouse-key") or query.get("password") or ""
 
 
-def _may_enter(request: Request, user: str, password: str) -> bool:
-    name, secret = _given(request)
-    return name == user and hmac.compare_digest(secret.encode(), password.encode())
-
-
 def _answer_query(engine: ClickHouse, request: Request) -> Reply:
     text, body = request.query.get("query", "").encode(), _unpacked(request)
-    database = request.query.get("database") or request.headers.get("x-clickhouse-database")
-    database = database or "default"
+    database = request.query.get("database", "default")
     if not text:
-        text, body = _split_insert(body)
+        text, body = body, b""  # an INSERT's data stands behind its FORMAT then
     elif body and not _INSERT.match(text):
         text, body = text + b"\n" + body, b""
     if not text.strip():
@@ -137,14 +126,11 @@ def _answer_query(engine: ClickHouse, request: Request) -> Reply:
         written = engine.insert(statement, database=database, form=form[1].decode(), data=data)
         out, output = b"", "TabSeparated"
     else:
-        output = form[1].decode() if form else request.query.get("default_format", "")
-        output = output or request.headers.get("x-clickhouse-format") or "TabSeparated"
-        params = {
-            key.removeprefix("param_"): value
-            for key, value in request.query.items()
-            if key.startswith("param_")
-        }
-        out, output = engine.run(text.decode(), database=database, output=output, params=params)
+        default = request.query.get("default_format", "TabSeparated")
+        output = form[1].decode() if form else default
+        named = [item for item in request.query.items() if item[0].startswith("param_")]
+        params = {key.removeprefix("param_"): value for key, value in named}
+        out = engine.run(text.decode(), database=database, output=output, params=params)
     return Reply(
         200, out, _TEXT.get(output, "text/plain; charset=UTF-8"), _headers(output, written)
     )
@@ -154,8 +140,6 @@ def _unpacked(request: Request) -> bytes:
     match request.headers.get("content-encoding", "").lower():
         case "gzip":
             return gzip.decompress(request.body)
-        case "deflate":
-            return zlib.decompress(request.body)
         case "lz4":  # what clickhouse-connect sends, and brings along
             import lz4.frame
 
@@ -169,14 +153,6 @@ def _unpacked(request: Request) -> bytes:
             )
 
 
-def _split_insert(body: bytes) -> tuple[bytes, bytes]:
-    """An INSERT with its data behind it: the statement ends with ``FORMAT name`` and a space."""
-    form = _FORMAT.search(body) if _INSERT.match(body) else None
-    if form is None or _INLINE.search(body[: form.start()]):
-        return body, b""
-    return body[: form.end()], body[form.end() :]
-
-
 def _headers(output: str, written: int) -> dict[str, str]:
     return {
         "X-ClickHouse-Query-Id": str(uuid.uuid4()),
@@ -188,8 +164,8 @@ def _headers(output: str, written: int) -> dict[str, str]:
 
 
 def _refusal(engine: ClickHouse, text: str) -> Reply:
-    found = _CODE.search(text)
-    code = int(found[1]) if found else 1000
+    named = _CODE.search(text)
+    code = int(named[1]) if named else 1000
     body = f"{text.strip()} (version {engine.version})\n".encode()
     headers = {"X-ClickHouse-Exception-Code": str(code)}
     return Reply(_STATUS.get(code, 500), body, "text/plain; charset=UTF-8", headers)
@@ -197,10 +173,7 @@ def _refusal(engine: ClickHouse, text: str) -> Reply:
 
 def main() -> None:
     """Serve a plane's ClickHouse until TERM."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--plane", type=Path, required=True)
-    plane = Plane(parser.parse_args().plane)
-    plane.home("clickhouse").mkdir(parents=True, exist_ok=True)
+    plane = Plane.of_command_line()
     engine = ClickHouse(plane.home("clickhouse"))
     password = plane.credentials().clickhouse
 
@@ -208,15 +181,9 @@ def main() -> None:
         return answer(engine, request, user="quant_hft", password=password)
 
     server = serve(plane.port("clickhouse"), handle, name="ClickHouse")
-    _until_term(server.shutdown)
     print(f"ClickHouse {engine.version} serves {plane.url('clickhouse')}", flush=True)
-    server.serve_forever(poll_interval=0.1)
+    serve_until_term(server)
     engine.close()
-
-
-def _until_term(shutdown: Callable[[], Any]) -> None:
-    """``shutdown`` must not run on the thread that serves, where signals arrive."""
-    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=shutdown, daemon=True).start())
 
 
 if __name__ == "__main__":

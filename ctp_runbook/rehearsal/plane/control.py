@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, Plane
+from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PARTS, PartState, Plane
 from ctp_runbook.rehearsal.plane.postgres import remove_cluster
 
-__all__ = ["PartStatus", "PlaneStatus", "begin", "down", "status", "up", "wait_serving"]
+__all__ = ["PlaneStatus", "begin", "down", "status", "wait_serving"]
 
 _SERVING_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class PartStatus:
-    """A part or connector: ``state`` is starting, serving, dead, failed or down."""
-
-    name: str
-    state: str
-    pid: int | None
-    port: int | None
-    restarts: int
-    serving_seconds: float | None
-    resident_mb: float
-    sentence: str
-
-
-@dataclass(frozen=True)
 class PlaneStatus:
-    """How a plane is now; ``events`` are the supervisor's, oldest first."""
+    """How a plane is now."""
 
     supervisor: ProcReport
-    parts: dict[str, PartStatus]
+    parts: dict[str, PartState]
     serving_after_seconds: float | None
-    events: tuple[dict[str, str], ...]
 
     @property
     def is_serving(self) -> bool:
@@ -50,62 +33,42 @@ class PlaneStatus:
         return attended and all(each.state == "serving" for each in self.parts.values())
 
     @property
-    def resident_mb(self) -> float:
-        """Of all parts together."""
-        return sum(each.resident_mb for each in self.parts.values())
-
-    @property
     def sentences(self) -> tuple[str, ...]:
         """One line a part."""
         return tuple(
-            f"{each.name}: {each.state}"
+            f"{name}: {each.state}"
             + (f", port {each.port}" if each.port else "")
             + f", {each.resident_mb:.0f} MB"
             + (f", started again {each.restarts} times" if each.restarts else "")
             + (f": {each.sentence}" if each.sentence else "")
-            for each in self.parts.values()
+            for name, each in self.parts.items()
         )
-
-
-def up(directory: Path, *, seconds: float = _SERVING_SECONDS) -> Plane:
-    """``begin`` and ``wait_serving``; what had been started is ended again when that fails."""
-    plane = begin(directory)
-    try:
-        wait_serving(plane, seconds=seconds)
-    except BaseException:
-        down(directory)
-        raise
-    return plane
 
 
 def begin(directory: Path) -> Plane:
     """Start the supervisor and do not wait; RunRefused where one runs there already."""
     plane = Plane(directory.resolve())
-    found = alive(plane.pid_file("supervisor"))
-    if found.exit_code != GONE:
-        raise RunRefused(f"{plane.dir} holds a data plane that runs: {found.sentence}; down first")
-    for name in ("run", "logs"):
-        (plane.dir / name).mkdir(parents=True, exist_ok=True)
+    report = alive(plane.pid_file("supervisor"))
+    if report.exit_code != GONE:
+        raise RunRefused(f"{plane.dir} holds a data plane that runs: {report.sentence}; down first")
     plane.make_credentials()
     plane.state_file.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "ctp_runbook.rehearsal.plane.supervisor"]
-    argv += ["--plane", str(plane.dir)]
-    log = plane.log("supervisor")
+    argv, log = plane.argv("supervisor"), plane.log("supervisor")
     start(plane.pid_file("supervisor"), argv, log=log).raise_if_failed()
     return plane
 
 
-def wait_serving(plane: Plane, *, seconds: float = _SERVING_SECONDS) -> PlaneStatus:
+def wait_serving(plane: Plane) -> None:
     """Until every part and connector serves; RunbookError names those that do not."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _SERVING_SECONDS
     while time.monotonic() < end:
         state = plane.state()
-        if state.get("serving_after_seconds") is not None:
-            return status(plane.dir)
+        if state.serving_after_seconds is not None:
+            return
         failed = [
-            f"{name} {facts['sentence']}"
-            for name, facts in {**state.get("parts", {}), **state.get("connectors", {})}.items()
-            if facts.get("state") == "failed"
+            f"{name} {part.sentence}"
+            for name, part in state.parts.items()
+            if part.state == "failed"
         ]
         if alive(plane.pid_file("supervisor")).exit_code != ALIVE:
             failed.append(f"the supervisor died; see {plane.log('supervisor')}")
@@ -113,7 +76,8 @@ def wait_serving(plane: Plane, *, seconds: float = _SERVING_SECONDS) -> PlaneSta
             raise RunbookError(f"the data plane did not come up: {'; '.join(failed)}")
         time.sleep(0.03)
     late = [line for line in status(plane.dir).sentences if ": serving" not in line]
-    raise RunbookError(f"not serving within {seconds:g} s: {'; '.join(late)}; see {plane.dir}/logs")
+    which = f"{'; '.join(late)}; see {plane.dir}/logs"
+    raise RunbookError(f"not serving within {_SERVING_SECONDS:g} s: {which}")
 
 
 def status(directory: Path) -> PlaneStatus:
@@ -121,37 +85,27 @@ def status(directory: Path) -> PlaneStatus:
     plane = Plane(directory.resolve())
     supervisor, state = alive(plane.pid_file("supervisor")), plane.state()
     attended = supervisor.exit_code == ALIVE
-    known = {**state.get("parts", {}), **state.get("connectors", {})}
-    workers = {facts.get("pid") for facts in state.get("connectors", {}).values()}
+    known = {name: state.parts.get(name, PartState()) for name in (*PARTS, *CONNECTORS)}
+    workers = {known[name].pid for name in CONNECTORS}
     parts = {
-        name: _part(name, known.get(name, {}), attended=attended, apart=workers)
-        for name in (*PARTS, *CONNECTORS)
+        name: _looked_at(part, attended=attended, apart=workers) for name, part in known.items()
     }
-    events = tuple(state.get("events", ()))
-    return PlaneStatus(supervisor, parts, state.get("serving_after_seconds"), events)
+    return PlaneStatus(supervisor, parts, state.serving_after_seconds)
 
 
-def _part(name: str, facts: dict[str, Any], *, attended: bool, apart: set[Any]) -> PartStatus:
-    pid = facts.get("pid")
-    state, sentence = facts.get("state", "down"), facts.get("sentence", "")
-    found = identity_of(pid) if pid else None
-    runs = found is not None and facts.get("start_ticks", found.start_ticks) == found.start_ticks
-    if not attended and state not in ("down", "failed"):
-        state, sentence = "dead" if not runs else "unattended", "the supervisor is gone"
-    resident = _resident_mb(pid, apart - {pid}) if runs and pid else 0.0
-    return PartStatus(
-        name,
-        state,
-        pid if runs else None,
-        facts.get("port"),
-        int(facts.get("restarts", 0)),
-        facts.get("serving_seconds"),
-        resident,
-        sentence,
-    )
+def _looked_at(part: PartState, *, attended: bool, apart: set[int | None]) -> PartState:
+    """The part as it is now, by its process."""
+    process = identity_of(part.pid) if part.pid else None
+    runs = process is not None and part.start_ticks in (0, process.start_ticks)
+    if not attended and part.state not in ("down", "failed"):
+        state = "unattended" if runs else "dead"
+        part = replace(part, state=state, sentence="the supervisor is gone")
+    if not runs or not part.pid:
+        return replace(part, pid=None)
+    return replace(part, resident_mb=_resident_mb(part.pid, apart - {part.pid}))
 
 
-def _resident_mb(pid: int, apart: set[Any]) -> float:
+def _resident_mb(pid: int, apart: set[int | None]) -> float:
     """Resident memory of a process and its descendants but those counted apart; shared twice."""
     import psutil
 

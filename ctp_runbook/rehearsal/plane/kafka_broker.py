@@ -17,7 +17,7 @@ from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.rehearsal.plane.layout import Plane
 from ctp_runbook.rehearsal.plane.tables import TOPICS
 
-__all__ = ["PRODUCER", "kafka_argv", "kafka_environment", "make_producer", "provision_kafka"]
+__all__ = ["PRODUCER", "kafka_argv", "make_producer", "provision_kafka"]
 
 # One record a batch (see above), sent at once.
 PRODUCER = {"batch.num.messages": 1, "linger.ms": 0, "acks": "all"}
@@ -37,11 +37,6 @@ def kafka_argv(plane: Plane) -> list[str]:
     return [*argv, "--listener-url", listener, "--advertised-listener-url", listener]
 
 
-def kafka_environment() -> dict[str, str]:
-    """The broker reads nothing of the caller's environment: its options have variables too."""
-    return {"RUST_LOG": "warn"}
-
-
 def provision_kafka(plane: Plane) -> None:
     """Create the plane's topics that are not there; raises ProbeError when the broker fails."""
     from confluent_kafka import KafkaException
@@ -51,8 +46,8 @@ def provision_kafka(plane: Plane) -> None:
     try:
         known = admin.list_topics(timeout=_SECONDS).topics
         wanted = [NewTopic(name, many, 1) for name, many in TOPICS.items() if name not in known]
-        for made in admin.create_topics(wanted).values() if wanted else ():
-            made.result(timeout=_SECONDS)
+        for creation in admin.create_topics(wanted).values() if wanted else ():
+            creation.result(timeout=_SECONDS)
     except KafkaException as error:
         raise ProbeError(f"broker at {plane.bootstrap}: {error}") from error
 

@@ -6,24 +6,34 @@ is the supervisor's word on every part; it is replaced whole at each change.
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import secrets
 import socket
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.rehearsal.front.protocol import write_atomically
+from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.rehearsal.process import ProcessFolder
 
-__all__ = ["CONNECTORS", "DATABASE", "PARTS", "Credentials", "Plane", "free_port", "write_private"]
+__all__ = [
+    "CONNECTORS",
+    "DATABASE",
+    "PARTS",
+    "Credentials",
+    "PartState",
+    "Plane",
+    "PlaneEvent",
+    "PlaneState",
+    "free_port",
+]
 
 DATABASE = "quant_hft"  # of PostgreSQL and of ClickHouse
 PARTS = ("postgres", "valkey", "kafka", "clickhouse", "connect", "ingester")
 CONNECTORS = ("trading-core-connector", "ops-audit-connector")
-_USERS = ("postgres", "quant_hft", "debezium", "clickhouse")
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,56 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Plane:
-    """The paths and ports of a data plane in ``dir`` (absolute)."""
+class PartState:
+    """A part or connector: ``state`` is starting, serving, dead, failed, left or down.
 
-    dir: Path
+    ``resident_mb`` is measured by who asks.
+    """
+
+    state: str = "down"
+    sentence: str = ""
+    pid: int | None = None
+    start_ticks: int = 0
+    port: int | None = None
+    restarts: int = 0
+    serving_seconds: float | None = None
+    resident_mb: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlaneEvent:
+    """What became of a part or connector, and when."""
+
+    at: str
+    part: str
+    state: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class PlaneState:
+    """The supervisor's word on its plane; events are the last ones, oldest first."""
+
+    serving_after_seconds: float | None = None
+    parts: Mapping[str, PartState] = field(default_factory=dict)
+    events: tuple[PlaneEvent, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plane(ProcessFolder):
+    """The paths and ports of a data plane; its processes are the parts and ``supervisor``."""
+
+    @classmethod
+    def of_command_line(cls) -> Plane:
+        """The plane that ``--plane DIR`` names, of a process of it."""
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--plane", type=Path, required=True)
+        return cls(parser.parse_args().plane)
+
+    def argv(self, module: str) -> list[str]:
+        """What starts such a process."""
+        module = f"ctp_runbook.rehearsal.plane.{module}"
+        return [sys.executable, "-m", module, "--plane", str(self.dir)]
 
     @property
     def state_file(self) -> Path:
@@ -55,14 +111,6 @@ class Plane:
         """The passwords, mode 0600."""
         return self.dir / "credentials.json"
 
-    def pid_file(self, name: str) -> Path:
-        """Of a part or of ``supervisor``."""
-        return self.dir / "run" / f"{name}.pid"
-
-    def log(self, name: str) -> Path:
-        """The output of a part or of ``supervisor``."""
-        return self.dir / "logs" / f"{name}.log"
-
     def home(self, part: str) -> Path:
         """What a part keeps."""
         return self.dir / part
@@ -70,17 +118,25 @@ class Plane:
     def port(self, part: str) -> int:
         """The port a part serves on; raises RunbookError before one was chosen."""
         try:
-            return int(self._read("ports.json")[part])
+            return self._ports()[part]
         except (OSError, ValueError, KeyError) as error:
             raise RunbookError(f"no port of {part} in {self.dir}: {error!r}; is it up?") from error
 
     def choose_port(self, part: str) -> int:
         """A port that is free now, recorded as the part's own."""
-        path = self.dir / "ports.json"
-        ports = self._read(path.name) if path.exists() else {}
-        ports[part] = free_port()
-        write_atomically(path, json.dumps(ports, indent=2) + "\n")
-        return int(ports[part])
+        port = free_port()
+        write_atomic(self._ports_file, json.dumps({**self._ports(), part: port}).encode())
+        return port
+
+    @property
+    def _ports_file(self) -> Path:
+        return self.dir / "ports.json"
+
+    def _ports(self) -> dict[str, int]:
+        if not self._ports_file.exists():
+            return {}
+        ports: dict[str, int] = json.loads(self._ports_file.read_bytes())
+        return ports
 
     @property
     def bootstrap(self) -> str:
@@ -94,27 +150,28 @@ class Plane:
     def credentials(self) -> Credentials:
         """The plane's passwords; raises RunbookError where there are none."""
         try:
-            return Credentials(**self._read(self.credentials_file.name))
+            return Credentials(**json.loads(self.credentials_file.read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise RunbookError(f"cannot read {self.credentials_file}: {error!r}") from error
 
-    def make_credentials(self) -> Credentials:
-        """The plane's passwords, made the first time."""
+    def make_credentials(self) -> None:
+        """Make the plane's passwords, the first time."""
         if not self.credentials_file.exists():
-            made = Credentials(**{user: secrets.token_urlsafe(24) for user in _USERS})
-            write_private(self.credentials_file, json.dumps(asdict(made)))
-        return self.credentials()
+            passwords = {user.name: secrets.token_urlsafe(24) for user in fields(Credentials)}
+            write_atomic(self.credentials_file, json.dumps(passwords).encode(), mode=0o600)
 
-    def state(self) -> Mapping[str, Any]:
-        """The state file; empty where there is none."""
-        try:
-            return self._read(self.state_file.name)
-        except FileNotFoundError:
-            return {}
+    def state(self) -> PlaneState:
+        """The state file; nothing known where there is none."""
+        if not self.state_file.exists():
+            return PlaneState()
+        state = json.loads(self.state_file.read_bytes())
+        parts = {name: PartState(**part) for name, part in state["parts"].items()}
+        events = tuple(PlaneEvent(**event) for event in state["events"])
+        return PlaneState(state["serving_after_seconds"], parts, events)
 
-    def _read(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.dir / name).read_text(encoding="utf-8"))
-        return found
+    def part_state(self, part: str) -> PartState:
+        """The supervisor's word on a part or connector."""
+        return self.state().parts.get(part, PartState())
 
 
 def free_port() -> int:
@@ -122,11 +179,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` whole; nobody but the owner may read it, not even for a moment."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as sink:
-        sink.write(text)
-    draft.replace(path)

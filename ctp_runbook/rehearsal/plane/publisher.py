@@ -11,7 +11,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,24 +29,26 @@ _SPOOL_SECONDS = 1.0
 
 
 class Publisher:
-    """The data plane as an engine sees it; every method returns at once."""
+    """The data plane as an engine sees it; every method returns at once.
 
-    def __init__(self, plane: Plane, *, name: str) -> None:
-        self._plane = plane
+    ``on_publish`` is told of each tick whether the broker has it.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        name: str,
+        on_publish: Callable[[bool], None] = lambda succeeded: None,
+    ) -> None:
+        self._plane, self._on_publish = plane, on_publish
         self._producer = make_producer(plane.bootstrap, name=name)
         self._rows: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(_QUEUE_ROWS)
-        self.published = self.failed = self.dropped = 0
-        self.refused = ""
+        self.dropped, self.refused = 0, ""
         self._clear = time.monotonic()  # when nothing waited, last
         self._ends = threading.Event()
         self._writer = threading.Thread(target=self._write, name=f"{name} rows", daemon=True)
         self._writer.start()
-
-    @property
-    def backlog(self) -> int:
-        """Ticks and rows not yet with Kafka and PostgreSQL."""
-        self._producer.poll(0)  # what is delivered counts until its report is taken
-        return len(self._producer) + self._rows.qsize()
 
     @property
     def spooled(self) -> int:
@@ -55,15 +57,12 @@ class Publisher:
         return waiting if time.monotonic() - self._clear > _SPOOL_SECONDS else 0
 
     def _look(self) -> int:
-        if not (waiting := self.backlog):
+        """How many ticks and rows are not yet with Kafka and PostgreSQL."""
+        self._producer.poll(0)  # what is delivered counts until its report is taken
+        waiting = len(self._producer) + self._rows.qsize()
+        if not waiting:
             self._clear = time.monotonic()
         return waiting
-
-    def _delivered(self, error: Any, message: Any) -> None:
-        if error is None:
-            self.published += 1
-        else:
-            self.failed += 1
 
     def tick(self, instrument_id: str, *, last_price: float, **fields: Any) -> None:
         """Publish one tick, keyed by its instrument; ``fields`` as in ``market_ticks``."""
@@ -76,14 +75,16 @@ class Publisher:
             **fields,
         }
         self._look()
-        text = json.dumps(record)
         try:
             self._producer.produce(
-                TICKS_TOPIC, key=instrument_id, value=text, on_delivery=self._delivered
+                TICKS_TOPIC,
+                key=instrument_id,
+                value=json.dumps(record),
+                on_delivery=lambda error, message: self._on_publish(error is None),
             )
         except BufferError:
             self.dropped += 1
-            self.failed += 1
+            self._on_publish(False)
 
     def row(self, table: str, values: Mapping[str, Any]) -> None:
         """Write an order, trade, position, funds or risk event; the newest row of a key stays.
@@ -129,7 +130,7 @@ class Publisher:
         self._writer.join(seconds)
         self._ends.set()
         self._producer.flush(max(0.0, end - time.monotonic()))
-        return self.backlog
+        return self._look()
 
 
 def upsert(table: str, values: Mapping[str, Any]) -> str:

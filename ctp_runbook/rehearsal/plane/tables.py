@@ -13,7 +13,7 @@ from pathlib import Path
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.checkout import CHECKOUT, find_here
 
-__all__ = ["KEYS", "QUEUES", "TICKS_TOPIC", "TOPICS", "infra_folder"]
+__all__ = ["KEYS", "QUEUES", "TICKS_TOPIC", "TOPICS", "checkout_folder", "infra_folder"]
 
 TICKS_TOPIC = "market.ticks.v1"
 _CDC = "quant_hft_pg.trading_core."
@@ -44,8 +44,13 @@ QUEUES = {
 }
 
 
+def checkout_folder(part: str) -> Path:
+    """``part`` of the working directory, else of the checkout that holds the package."""
+    if folder := find_here(part):
+        return folder.absolute()
+    raise RunbookError(f"no {part} in {Path.cwd()} nor in {CHECKOUT}; run from a checkout")
+
+
 def infra_folder() -> Path:
-    """infra/ of the working directory, else of the checkout that holds the package."""
-    if found := find_here("infra/timescale"):
-        return found.absolute().parent
-    raise RunbookError(f"no infra/ in {Path.cwd()} nor in {CHECKOUT}; run from a checkout")
+    """infra/ as ``checkout_folder`` finds it."""
+    return checkout_folder("infra/timescale").parent

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["Reply", "Request", "serve"]
+__all__ = ["Reply", "Request", "serve", "serve_until_term"]
 
 _LARGEST = 256 * 2**20
 
@@ -99,7 +103,20 @@ def serve(  # noqa: C901  # http.server wants classes; theirs are small
         daemon_threads = True
         request_queue_size = 64
 
+        def server_bind(self) -> None:
+            """Without asking a resolver for our own name, which may take seconds."""
+            TCPServer.server_bind(self)
+
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A client that left in the middle is no news."""
+            """Say what went wrong; a client that left in the middle is no news."""
+            if not isinstance(sys.exc_info()[1], OSError):
+                super().handle_error(request, client_address)
 
     return Server(("127.0.0.1", port), Handler)
+
+
+def serve_until_term(server: ThreadingHTTPServer) -> None:
+    """Serve on this thread, where signals arrive; hence the shutdown on another."""
+    end = threading.Thread(target=server.shutdown, daemon=True)
+    signal.signal(signal.SIGTERM, lambda *_: end.start())
+    server.serve_forever(poll_interval=0.1)

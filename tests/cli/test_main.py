@@ -1,0 +1,206 @@
+"""Facts about cli/main.py: sentences and an exit code, whatever happens."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctp_runbook.cli import main as command_line
+from ctp_runbook.cli.options import Command
+from ctp_runbook.errors import PlanRefused
+from ctp_runbook.host import proc as daemons
+from ctp_runbook.notebook import runner
+from ctp_runbook.record.rundir import newest_run
+from ctp_runbook.run.launch import RunOptions, read_history
+from tests.props.command_line import StandIn, typed
+from tests.props.synthetic_runs import completed_run, dry_run, seal
+
+
+def test_a_dry_run_tells_where_it_is_and_how_it_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three lines: the run, its end, its evidence."""
+    assert typed("orchestrate", "--outputs", tmp_path) == 0
+    run = newest_run(tmp_path)
+    assert capsys.readouterr().out == (
+        f"run {run.run_id}: {run.path}\n"
+        "DRY_RUN_OK: dry run: nothing stands in the way; nothing was done\n"
+        f"evidence: {run.evidence}\n"
+    )
+
+
+def test_a_drill_is_a_forced_rollback(tmp_path: Path) -> None:
+    """What `orchestrate --force-rollback` does, under its own name."""
+    assert typed("drill", "--outputs", tmp_path) == 0
+    assert read_history(newest_run(tmp_path)).created.force_rollback is True
+
+
+def test_a_copy_is_written_where_it_was_asked_for(tmp_path: Path) -> None:
+    """--cutover-output is the run's own result file, byte by byte."""
+    copy = tmp_path / "copy.env"
+    assert typed("orchestrate", "--outputs", tmp_path / "o", "--cutover-output", copy) == 0
+    evidence = newest_run(tmp_path / "o").evidence
+    assert copy.read_bytes() == (evidence / "ctp_cutover_result.env").read_bytes()
+
+
+def test_every_problem_of_a_template_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2, and nothing on the stream that is read by programs."""
+    template = tmp_path / "cutover.env"
+    template.write_text("NO_SUCH_KEY=1\nno line\n")
+    assert typed("plan", "--cutover-template", template) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"error: {template}:1: NO_SUCH_KEY: found an unknown key" in said.err
+    assert f"error: {template}:2: (no key): found a line without '='" in said.err
+    assert all(line.startswith("error: ") for line in said.err.splitlines())
+
+
+def test_a_plan_is_printed_or_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written where files are named; the digest is told either way, warnings to the other stream."""
+    assert typed("plan", "--outputs", tmp_path) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("# One-shot cutover checklist: single-host-ubuntu\n")
+    assert printed.err.startswith("warning: ")
+    markdown, data = tmp_path / "plan.md", tmp_path / "plan.json"
+    assert typed("plan", "--outputs", tmp_path, "--output-md", markdown, "--output-json", data) == 0
+    told = capsys.readouterr().out
+    digest = re.search(r"17 steps, sha256 ([0-9a-f]{64})\n$", told)
+    assert digest is not None
+    assert digest.group(1) in markdown.read_text()
+    assert digest.group(1) in data.read_text()
+    assert "# One-shot" not in told
+
+
+def test_a_wrong_word_is_explained_by_click(capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest option, how the command is used, exit 2."""
+    assert typed("orchestrate", "--exekute") == 2
+    said = capsys.readouterr().err
+    assert "orchestrate [OPTIONS]\n" in said
+    assert "No such option '--exekute'" in said.replace(":", "")
+    assert "--execute" in said
+
+
+def test_a_command_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 2."""
+    assert typed("cutover") == 2
+    assert "No such command 'cutover'." in capsys.readouterr().err
+
+
+def test_help_names_every_command_in_the_order_of_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """From plan to lab, each with its first sentence."""
+    assert typed("--help") == 0
+    _, _, listed = capsys.readouterr().out.partition("Commands:\n")
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names[:6] == ["plan", "orchestrate", "drill", "run", "verify", "proc"]
+    assert names[-1] == "lab"
+    assert len(names) == 18
+
+
+def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `orchestrate` raise ``error``."""
+
+    def perform(**values: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(command_line, "load_command", lambda name: Command(perform))
+
+
+def test_what_is_refused_ends_with_its_own_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its sentence is all that is said."""
+    fails_with(PlanRefused(["too early"]), monkeypatch)
+    assert typed("orchestrate") == 2
+    assert capsys.readouterr().err == "error: too early\n"
+
+
+def test_a_fault_of_ours_is_kept_for_a_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 70; an operator reads no traceback, a developer finds it."""
+    fails_with(ZeroDivisionError("of nothing"), monkeypatch)
+    assert typed("orchestrate") == 70
+    said = capsys.readouterr().err
+    assert said.startswith("internal error: ZeroDivisionError: of nothing\n")
+    details = re.search(r"^details: (\S+); please report it$", said, re.MULTILINE)
+    assert details is not None
+    kept = Path(details.group(1))
+    assert "ZeroDivisionError: of nothing" in kept.read_text()
+    kept.unlink()
+
+
+def test_ctrl_c_stops_nothing_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And says so; exit 130."""
+    fails_with(KeyboardInterrupt(), monkeypatch)
+    assert typed("orchestrate") == 130
+    assert capsys.readouterr().err == "\ninterrupted; nothing of a running run was stopped\n"
+
+
+def test_verify_wants_a_run_or_a_pair(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither is a wrong use, explained as such."""
+    assert typed("verify") == 2
+    said = capsys.readouterr().err
+    assert "verify [OPTIONS]\n" in said
+    assert "give --run DIR, or both --cutover-evidence-file and --rollback-evidence-file" in said
+
+
+def test_verify_tells_each_check_and_the_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 for a run that holds; 2 for one whose evidence was edited."""
+    run = completed_run(tmp_path)
+    seal(run)
+    assert typed("verify", "--run", run.path) == 0
+    assert "✓ journal" in capsys.readouterr().out
+    result = run.evidence / "ctp_cutover_result.env"
+    result.write_text(result.read_text().replace("CUTOVER_SUCCESS=true", "CUTOVER_SUCCESS=false"))
+    assert typed("verify", "--run", run.path) == 2
+    assert "✗ " in capsys.readouterr().out
+
+
+def test_a_bare_pair_is_verified_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the two result files alone; those of a dry run are no proof of a cutover."""
+    run = dry_run(tmp_path)
+    seal(run)
+    evidence = run.evidence
+    pair = ("cutover", "rollback")
+    words = [
+        word
+        for side in pair
+        for word in (f"--{side}-evidence-file", evidence / f"ctp_{side}_result.env")
+    ]
+    assert typed("verify", *words) == 2
+    assert "dry run" in capsys.readouterr().out
+
+
+def test_the_notebooks_get_the_files_and_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run` passes on what `orchestrate` takes, and where the notebooks are."""
+    run_all = StandIn(4)
+    monkeypatch.setattr(runner, "run_all", run_all)
+    words = ("--notebooks", "mine", "--limits", "l.toml", "--short-watch", "a drill")
+    assert typed("run", *words) == 4
+    ((_, values),) = run_all.calls
+    assert values["notebooks_dir"] == Path("mine")
+    assert values["limits"] == Path("l.toml")
+    assert values["watch"] is None
+    assert values["options"] == RunOptions(short_watch_reason="a drill")
+
+
+@pytest.mark.parametrize(
+    "words", [("alive", "--pid-file", "p"), ("start", "--pid-file", "p", "--", "a")]
+)
+def test_proc_gets_its_words_as_they_are(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--`` included, and without click: an alive command is asked again and again."""
+    proc = StandIn(1)
+    monkeypatch.setattr(daemons, "main", proc)
+    assert typed("proc", *words) == 1
+    assert proc.calls == [((list(words),), {})]

@@ -1,0 +1,130 @@
+"""Facts about record/charge.py: without --run it is the run that holds the environment, or last held it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.lock import holder_of, take_environment_lock
+from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.journal import Journal, header_text
+from ctp_runbook.record.kinds import Payload
+from ctp_runbook.record.rundir import RunDir
+from tests.props.example_records import header_like, like
+
+BEGUN = like("orchestrator_started")
+REFUSED = like("closed", outcome="REFUSED")
+ABORTED = like("closed", outcome="ABORTED_BEFORE_SWITCH")
+COMPLETED = like("closed", outcome="COMPLETED")
+
+
+def beside(folder: Path, name: str, *records: Payload) -> RunDir:
+    """A run of an environment of this test, newer than those before it."""
+    run = RunDir(folder / name)
+    run.make()
+    header = header_like(run_id=name, environment=f"charge-{os.getpid()}-{folder.name}")
+    journal = Journal(run.journal, durable=False)
+    for payload in (header, *records):
+        journal.append(payload)
+    journal.close()
+    run.run_json.write_bytes(header_text(header))
+    return run
+
+
+def test_the_one_that_began_wins_over_newer_folders(tmp_path: Path) -> None:
+    """Planned, refused before or after it began, unreadable: none of them trades."""
+    run = beside(tmp_path, "began", BEGUN)
+    beside(tmp_path, "planned")
+    beside(tmp_path, "refused", REFUSED)
+    beside(tmp_path, "refused-by-its-gates", BEGUN, REFUSED)
+    beside(tmp_path, "empty").journal.write_bytes(b"")
+    beside(tmp_path, "gone").journal.unlink()
+    beside(tmp_path, "broken").run_json.write_text("[1")
+    assert run_in_charge(tmp_path) == run
+
+
+@pytest.mark.parametrize("over", [(), (COMPLETED,)], ids=["under way", "completed"])
+def test_a_later_run_that_switched_nothing_is_not_meant(
+    over: tuple[Payload, ...], tmp_path: Path
+) -> None:
+    """Its gates failed, or somebody aborted it: ``rollback`` is asked of the run that trades."""
+    run = beside(tmp_path, "trades", BEGUN, *over)
+    beside(tmp_path, "aborted", BEGUN, ABORTED)
+    assert run_in_charge(tmp_path) == run
+
+
+def test_a_later_run_that_rolled_back_is_meant(tmp_path: Path) -> None:
+    """Whatever was before it: since then it says what trades."""
+    beside(tmp_path, "completed", BEGUN, COMPLETED)
+    later = beside(tmp_path, "later", BEGUN, like("closed", outcome="ROLLED_BACK_IN_BUDGET"))
+    assert run_in_charge(tmp_path) == later
+
+
+def test_a_torn_journal_has_begun_all_the_same(tmp_path: Path) -> None:
+    """Its writer died: what it wrote before counts, and what cannot be read counts for nothing."""
+    run = beside(tmp_path, "torn", BEGUN)
+    with run.journal.open("ab") as sink:
+        sink.write(b'{"seq":2,"kind":"clo')
+    beside(tmp_path, "planned")
+    assert run_in_charge(tmp_path) == run
+
+
+def test_of_two_that_began_it_is_the_later_start(tmp_path: Path) -> None:
+    """A run planned first and started last is the one that acts."""
+    first = beside(tmp_path, "planned-first")
+    beside(tmp_path, "planned-last", BEGUN)
+    journal = Journal(first.journal, durable=False)
+    journal.append(BEGUN)
+    journal.close()
+    assert run_in_charge(tmp_path) == first
+
+
+def test_where_none_began_it_is_the_newest(tmp_path: Path) -> None:
+    """A dry run, or the one that was just planned; no run at all is refused."""
+    with pytest.raises(RunRefused, match="no run under"):
+        run_in_charge(tmp_path)
+    beside(tmp_path, "b")
+    newest = beside(tmp_path, "a")
+    os.utime(newest.run_json, ns=(2**62, 2**62))
+    assert run_in_charge(tmp_path) == newest
+
+
+def test_the_holder_of_the_lock_wins_over_all(tmp_path: Path) -> None:
+    """While it holds it; a name in a lock that nobody holds is history, and a place elsewhere is
+    nowhere to be led to."""
+    run = beside(tmp_path, "starting")
+    later = beside(tmp_path, "later", BEGUN)
+    environment = json.loads(run.run_json.read_text())["environment"]
+    lock = take_environment_lock(environment, run_id=run.run_id, path=run.path)
+    try:
+        assert holder_of(environment) == str(run.path)
+        assert run_in_charge(tmp_path) == run
+    finally:
+        os.close(lock)
+    assert holder_of(environment) == ""
+    assert run_in_charge(tmp_path) == later
+    lock = take_environment_lock(environment, run_id="x", path=tmp_path.parent / "elsewhere")
+    assert run_in_charge(tmp_path) == later
+    os.close(lock)
+    for room in (Path("/run/lock"), Path("/tmp")):
+        (room / f"ctp-runbook.{environment}.lock").unlink(missing_ok=True)
+
+
+def test_of_two_under_way_one_is_to_be_named(tmp_path: Path) -> None:
+    """Two environments in one folder: guessing would hold or roll back the wrong one."""
+    locks = []
+    for name in ("one", "two"):
+        run = beside(tmp_path, name, BEGUN)
+        header = {"environment": f"charge-{os.getpid()}-{name}"}
+        run.run_json.write_text(json.dumps(header))
+        locks.append(take_environment_lock(header["environment"], run_id=name, path=run.path))
+    with pytest.raises(RunRefused, match=r"2 runs under .* are under way; name one: --run .*one"):
+        run_in_charge(tmp_path)
+    for lock in locks:
+        os.close(lock)
+    for path in Path("/run/lock").glob(f"ctp-runbook.charge-{os.getpid()}-*.lock"):
+        path.unlink()
