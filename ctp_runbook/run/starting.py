@@ -69,7 +69,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
         except RunRefused as error:
             # Two viewers of one run may start it at one instant: the second one just follows.
             if not (isinstance(error, EnvironmentHeld) and _is_of(run, error.holder)):
-                raise _refused(run, str(error), world) from error
+                raise _close_refused(run, str(error), world) from error
     _await_record(run, guardian, after=len(history.records), world=world)
 
 
@@ -138,18 +138,18 @@ def _await_record(run: RunDir, guardian: Identity | None, *, after: int, world: 
         with first_record(run, world=world):
             if len(read_whole(run, world=world).records) > after:
                 return  # it came after all
-            raise _refused(run, why, world)
+            raise _close_refused(run, why, world)
 
 
-def _refused(run: RunDir, sentence: str, world: World) -> RunRefused:
-    """The refusal of a start, told with what became of the run."""
+def _close_refused(run: RunDir, sentence: str, world: World) -> RunRefused:
+    """Close a run that did not start; the refusal to raise, with what became of the run."""
     if _close(run, sentence, world):
         return RunRefused(f"{sentence}; run {run.run_id} is closed as REFUSED: plan again")
     return RunRefused(f"{sentence}; run {run.run_id}: `ctp-runbook status --run {run.path}`")
 
 
 def _close(run: RunDir, why: str, world: World) -> bool:
-    """Close a run that did not start; False when it was begun, or cannot be written."""
+    """Close the run, if it can be written; False when somebody has begun it."""
     # Why it did not start is what is raised, and a full disk must not hide that. The run is
     # unarmed either way: nothing but a start of its own would start it.
     with contextlib.suppress(JournalError, OSError):
