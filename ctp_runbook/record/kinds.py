@@ -68,7 +68,6 @@ __all__ = [
     "WatchFacts",
     "WatchGap",
     "WatchStarted",
-    "is_number",
 ]
 
 Count = Annotated[int, Meta(ge=0)]
@@ -112,19 +111,6 @@ _ENDS = (StepStatus.OK, StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKN
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Part of a record."""
-
-    # SHIM: look-ups by string, until every room reads the fields.
-    def __getitem__(self, key: str) -> Any:
-        import msgspec
-
-        return msgspec.to_builtins(getattr(self, key))
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.__struct_fields__
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Look up, SHIM."""
-        return self[key] if key in self else default  # noqa: SIM401
 
 
 class Payload(Facts, frozen=True, kw_only=True):
@@ -585,13 +571,6 @@ class Closed(Payload, frozen=True, kw_only=True):
     sentence: str
     failed_step: str
     running: dict[str, str]
-
-
-def is_number(value: Any) -> bool:
-    """SHIM: until samples are typed everywhere."""
-    import math
-
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}

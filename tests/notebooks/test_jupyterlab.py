@@ -200,7 +200,7 @@ def confirm(lab: Lab, walk: Walk) -> None:
     lab.photograph("04_switch-refuses")
     walk.refused, walk.refused_in = lab.output, walk.history.state
     lab.run_all()
-    lab.answer(str(walk.history.plan["environment"]))
+    lab.answer(str(walk.history.plan.environment))
     lab.wait_until_run()
     keep(lab, walk, "04_switch")
     lab.photograph_output("04_switch-output")
@@ -263,11 +263,11 @@ def shape(history: History) -> dict[str, Any]:
         "outcome": history.outcome,
         "states": [transition.state for transition in history.transitions],
         "steps": [(step.name, step.status, step.exit_code) for step in history.steps.values()],
-        "verdicts": {name: one["verdict"] for name, one in ended.payload["metrics"].items()}
+        "verdicts": {name: one.verdict for name, one in ended.payload.metrics.items()}
         if ended
         else {},
         "members": sorted(history.identities),
-        "at the end": history.closed.payload["running"] if history.closed else {},
+        "at the end": history.closed.payload.running if history.closed else {},
         "kinds": {record.kind for record in history.records},
     }
 

@@ -147,10 +147,10 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
     assert len(execute_refusals(plan, options, now=NOW)) == 1
     run = create_run(plan, structs.replace(options, accept_unmeasured="first of its kind"))
     history = read_history(run)
-    assert history.created["overrides"] == {"accept_unmeasured": "first of its kind"}
+    assert history.created.overrides == {"accept_unmeasured": "first of its kind"}
     finding = next(record for record in history.records if record.kind == "finding")
-    assert finding.payload["severity"] == "critical"
-    assert "OVERRIDE --accept-unmeasured by ops: first of its kind" in finding.payload["sentence"]
+    assert finding.payload.severity == "critical"
+    assert "OVERRIDE --accept-unmeasured by ops: first of its kind" in finding.payload.sentence
     (banner,) = run_blocks.override_banners(history)
     assert (banner.kind, banner.title) == ("bad", "OVERRIDE --accept-unmeasured")
     assert b"CUTOVER_OVERRIDES=accept_unmeasured: first of its kind\n" in cutover_env(history)
@@ -162,7 +162,7 @@ def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> 
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", accept_late="just in case")
     run = create_run(plan, structs.replace(options, accept_unmeasured="first"))
-    assert list(read_history(run).created["overrides"]) == ["accept_unmeasured"]
+    assert list(read_history(run).created.overrides) == ["accept_unmeasured"]
 
 
 def test_the_digest_knows_no_durations(plan: Plan, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_rollback_counts_from_the_triggering_sample(tmp_path: Path) -> None:
     history = _history(rolled_back_run(tmp_path))
     values = _values(rollback_env(history))
     assert history.trigger is not None
-    assert values["ROLLBACK_STARTED_UTC"] == history.trigger.payload["sample_utc"]
+    assert values["ROLLBACK_STARTED_UTC"] == history.trigger.payload.sample_utc
     assert 0 < rollback_seconds(history) < 180
     observed = values["ROLLBACK_TRIGGER_OBSERVED"]
     assert observed.startswith("metric=order_latency_p99_ms value=")

@@ -76,4 +76,4 @@ def test_a_drill_is_a_cutover_that_is_rolled_back(tmp_path: Path) -> None:
         ending = cutover.end()
     assert ending.exit_code == 4, cutover.story()
     assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
-    assert cutover.history.created["force_rollback"] is True
+    assert cutover.history.created.force_rollback is True

@@ -324,7 +324,7 @@ def test_a_lost_run_that_cannot_be_taken_up_keeps_no_request(stack: SmallStack) 
     wait_for(lambda: not is_attended(run))
     with pytest.raises(RunRefused, match=r"nobody conducts run .* so nobody can hold it"):
         steer(run, "hold", by="ops")
-    lock = take_lock(history.created["environment"], run_id="other")
+    lock = take_lock(history.created.environment, run_id="other")
     with pytest.raises(RunRefused, match="is held by run other "):
         steer(run, "abort", by="ops")
     os.close(lock)

@@ -50,7 +50,7 @@ def test_a_completed_run_is_rolled_back_by_a_new_run(twin: Twin, completed: RunD
     assert done.returncode == 4, done.stdout + done.stderr
     child = newest_run(completed.path.parent)
     history = read_history(child)
-    assert history.created["parent_run"] == completed.run_id
+    assert history.created.parent_run == completed.run_id
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     assert history.trigger is not None
     assert history.trigger.payload.cause == "operator"
