@@ -25,6 +25,7 @@ import pytest
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook.runner import NOTEBOOKS
 from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.rehearsal.front.log import overlaps
@@ -321,8 +322,8 @@ def test_a_wrong_word_switches_nothing(walk: Walk) -> None:
     assert "typed 'yes'" in walk.refused
     assert "nothing was touched" in walk.refused
     assert "Traceback" not in walk.refused
-    asked = [r.payload for r in walk.history.records if r.kind == "control"]
-    assert [(one["request"], one["reason"]) for one in asked] == [
+    asked = [record.payload for record in walk.history.of_kind(RequestTaken)]
+    assert [(request.request, request.reason) for request in asked] == [
         ("go", "typed confirmation in 04_switch")
     ]
 

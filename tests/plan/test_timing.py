@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, p95, undo_refusals
 from ctp_runbook.record.durations import measured_durations
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.launch import RunOptions, create_run, execute_refusals
 from tests.props.plan_fixtures import make_plan
 from tests.props.synthetic_runs import ENVIRONMENT, make_run
@@ -148,7 +149,7 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
     run = create_run(plan, structs.replace(options, accept_unmeasured="first of its kind"))
     history = read_history(run)
     assert history.created.overrides == {"accept_unmeasured": "first of its kind"}
-    finding = next(record for record in history.records if record.kind == "finding")
+    finding = next(history.of_kind(Finding))
     assert finding.payload.severity == "critical"
     assert "OVERRIDE --accept-unmeasured by ops: first of its kind" in finding.payload.sentence
     (banner,) = run_blocks.override_banners(history)

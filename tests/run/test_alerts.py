@@ -161,7 +161,8 @@ def test_what_is_under_way_at_the_end_is_told_to_be(tmp_path: Path) -> None:
         desk.leave(context)
         assert time.monotonic() - began < 0.2
         last = context.journal.records[-1].payload
-        assert last["sentence"] == "still under way when the run ended"
+        assert isinstance(last, AlertEnded)
+        assert last.sentence == "still under way when the run ended"
         desk.drain(context)
 
 
