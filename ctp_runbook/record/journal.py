@@ -45,6 +45,7 @@ __all__ = [
     "Line",
     "Record",
     "Writer",
+    "begun_at",
     "digest_of",
     "header_text",
     "read_journal",
@@ -160,6 +161,25 @@ def read_journal(path: Path) -> JournalFile:
     if quoted is not None:
         raise JournalError(f"{path}:{len(lines)}: the last whole line is not a record")
     return JournalFile(records=tuple(records), torn=torn)
+
+
+class _Begun(Struct):
+    """No more of a first record than its instant."""
+
+    wall_utc: str
+
+
+def begun_at(path: Path) -> datetime | None:
+    """Return when the first record was written, of whichever format and whatever follows it.
+
+    None where even that cannot be read. It proves nothing: a journal is checked by being read.
+    """
+    try:
+        with path.open("rb") as lines:
+            first = msgspec.json.decode(lines.readline(), type=_Begun)
+        return datetime.fromisoformat(first.wall_utc)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def _envelope(line: bytes) -> Line[Raw] | None:

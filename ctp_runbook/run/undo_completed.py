@@ -16,7 +16,7 @@ from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History, pinned
-from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.journal import begun_at, digest_of, read_journal
 from ctp_runbook.record.kinds import ParentAdopted, Payload
 from ctp_runbook.record.private_plan import named_files, plan_of_files
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
@@ -78,7 +78,11 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
                 continue
             newer = read_history(other)
         except (OSError, ValueError, RunbookError) as error:
-            # What cannot be read may be what trades now, and its engine would be stopped by name.
+            # A run of an earlier version is older, and stands in nobody's way. What else cannot be
+            # read may be what trades now, and its engine would be stopped by name.
+            begun = begun_at(other.journal)
+            if begun is not None and begun < history.records[0].wall:
+                continue
             yield f"run {other.run_id} beside it cannot be read ({error}), and may be newer"
             continue
         if newer.records[0].wall > history.records[0].wall and _is_in_the_way(newer, history):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -238,3 +239,17 @@ def test_two_who_roll_back_at_once_make_one_run(stack: SmallStack) -> None:
     assert codes == [2, 4], said
     assert len(list(run.path.parent.iterdir())) == 2
     assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(("year", "is_in_the_way"), [(b"2020", False), (b"2040", True)])
+def test_a_run_of_another_format_is_in_the_way_only_when_it_is_newer(
+    year: bytes, is_in_the_way: bool, tmp_path: Path
+) -> None:
+    """After an update, the runs of the version before lie beside this one."""
+    run = make_run("completed", tmp_path, host=HERE)
+    beside(tmp_path, "other")
+    journal = tmp_path / "other" / "journal.jsonl"
+    data = journal.read_bytes().replace(b'"format":1,', b"")
+    journal.write_bytes(re.sub(rb'"wall_utc":"\d{4}', b'"wall_utc":"' + year, data))
+    gap = rollback_gap(run, history_of(run))
+    assert ("run other beside it cannot be read" in gap) is is_in_the_way
