@@ -216,12 +216,12 @@ def test_the_header_has_the_digests_of_what_was_kept(
     run = create_run(plan, replace(options, execute=execute, accept_unmeasured="a test"))
     end_run(run)
     header = read_history(run).created
-    assert header["plan_files"] == {
+    assert header.plan_files == {
         path.name: digest_of(path.read_bytes()) for path in run.plan.iterdir()
     }
     names = ("cutover_template", "rollback_template", "limits_file", "watch_file")
     raw = {name: digest_of(getattr(plan, name).read_bytes()) for name in names}
-    assert header["kept_files"] == (raw if execute else {})
+    assert header.kept_files == (raw if execute else {})
 
 
 def test_a_plan_copy_that_was_edited_is_found(plan: Plan, options: RunOptions) -> None:
