@@ -160,14 +160,8 @@ def test_what_is_under_way_at_the_end_is_told_to_be(tmp_path: Path) -> None:
         began = time.monotonic()
         desk.leave(context)
         assert time.monotonic() - began < 0.2
-<<<<<<< HEAD
-        last = context.journal.records[-1].payload
-        assert isinstance(last, AlertEnded)
-        assert last.sentence == "still under way when the run ended"
-=======
         (ended,) = context.history.of_kind(AlertEnded)
         assert ended.payload.sentence == "still under way when the run ended"
->>>>>>> x-run
         desk.drain(context)
 
 
