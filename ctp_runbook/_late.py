@@ -45,6 +45,12 @@ class LateModule:
     def __init__(self, name: str) -> None:
         self._name = name
 
+    def import_now(self) -> None:
+        """Import it, before it is needed and can no longer be had."""
+        import importlib
+
+        importlib.import_module(self._name)
+
     def __getattr__(self, name: str) -> Any:
         """Whatever the module has by that name."""
         import importlib

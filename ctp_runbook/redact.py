@@ -125,8 +125,11 @@ class Redactor(Struct, frozen=True):
         if isinstance(value, str):
             return self(value)
         if isinstance(value, Struct):
-            names = value.__struct_fields__
-            return type(value)(**{name: self._under(name, getattr(value, name)) for name in names})
+            held = {name: getattr(value, name) for name in value.__struct_fields__}
+            ours = value.own_words() if hasattr(value, "own_words") else ()
+            return type(value)(
+                **{name: v if name in ours else self._under(name, v) for name, v in held.items()}
+            )
         if isinstance(value, Mapping):
             return {self._key(key): self._under(key, held) for key, held in value.items()}
         if isinstance(value, list | tuple):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = [
     "append",
+    "appending",
     "exists",
     "names_in",
     "read",
@@ -67,6 +69,18 @@ def append(path: Path, data: bytes) -> None:
     """Add ``data`` to the end of a file, which is made where there is none. Raises OSError."""
     with path.open("ab") as sink:
         sink.write(data)
+
+
+@contextlib.contextmanager
+def appending(path: Path) -> Iterator[Callable[[bytes], None]]:
+    """Hold a file open, made where there is none; what is called adds to its end. Raises OSError."""
+    with path.open("ab") as sink:
+
+        def add(data: bytes) -> None:
+            sink.write(data)
+            sink.flush()
+
+        yield add
 
 
 def truncate(path: Path, size: int) -> None:

@@ -201,6 +201,9 @@ class Files(Protocol):
     def append(self, path: Path, data: bytes) -> None:
         """Add to its end."""
 
+    def appending(self, path: Path) -> AbstractContextManager[Callable[[bytes], None]]:
+        """Hold it open, and give what adds to its end."""
+
     def truncate(self, path: Path, size: int) -> None:
         """Cut it to ``size`` bytes."""
 

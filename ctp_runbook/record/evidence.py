@@ -44,6 +44,7 @@ __all__ = [
     "cutover_env",
     "failed_step",
     "finalise",
+    "kept_files",
     "manifest_bytes",
     "read_manifest",
     "result_files",
@@ -223,8 +224,8 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     unsealed one, written when the run closes, leaves out what viewers still write.
     """
     files = {
-        path.relative_to(run.path).as_posix(): path.read_bytes()
-        for path in _kept_files(run)
+        name: path.read_bytes()
+        for name, path in kept_files(run).items()
         if sealed or not _is_still_written(run, path)
     }
     data = manifest_bytes(run.run_id, files, sealed=sealed)
@@ -254,20 +255,20 @@ def read_manifest(data: bytes) -> Manifest:
 
 def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
     """Files of the run that ``listed`` does not name and a manifest would."""
-    names = (path.relative_to(run.path).as_posix() for path in _kept_files(run))
-    return [name for name in names if name not in listed]
+    return [name for name in kept_files(run) if name not in listed]
 
 
-def _kept_files(run: RunDir) -> list[Path]:
-    """What a manifest lists: all but itself, requests in flight and the journal's reserve."""
-    return [
-        path
+def kept_files(run: RunDir) -> dict[str, Path]:
+    """Return what a manifest lists, by the name it has there (what is no UTF-8 is escaped): all but
+    itself, requests in flight and the journal's reserve."""
+    return {
+        path.relative_to(run.path).as_posix().encode(errors="backslashreplace").decode(): path
         for path in sorted(run.path.rglob("*"))
         if path.is_file()
         and path != run.manifest
         and run.control not in path.parents
         and path != run.journal.with_suffix(".reserve")
-    ]
+    }
 
 
 def _is_still_written(run: RunDir, path: Path) -> bool:

@@ -242,7 +242,7 @@ def _encode(record: Record) -> bytes:
 
 def header_text(header: RunCreated) -> bytes:
     """run.json: the header, for people."""
-    return msgspec.json.format(msgspec.json.encode(header), indent=2) + b"\n"
+    return msgspec.json.format(msgspec.json.encode(_as_read(header)), indent=2) + b"\n"
 
 
 def _as_read(payload: _K) -> _K:
@@ -255,8 +255,9 @@ def _as_read(payload: _K) -> _K:
         data = msgspec.json.encode(payload)
     try:
         return msgspec.json.decode(data, type=type(payload))
-    except ValueError:
-        # What happened is written all the same: a reader says what is wrong with its form.
+    except ValueError as error:
+        # What happened is written all the same. Said now, while the process lives that can act.
+        _cry_out(f"a record of kind {payload.kind} cannot be read back: {error}")
         return payload
 
 

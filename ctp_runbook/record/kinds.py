@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct
@@ -29,7 +30,10 @@ __all__ = [
     "Closed",
     "Comparison",
     "ComparisonFacts",
+    "Completed",
     "Count",
+    "Digest",
+    "Disturbed",
     "Duration",
     "Facts",
     "Finding",
@@ -54,6 +58,7 @@ __all__ = [
     "RequestTaken",
     "RollbackStarted",
     "RunCreated",
+    "Severity",
     "Sha256",
     "Shift",
     "StateEntered",
@@ -74,6 +79,8 @@ Count = Annotated[int, Meta(ge=0)]
 Duration = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"\S")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# None where there was nothing to digest.
+Digest = Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
 # As ``utc_text`` writes it: UTC, microseconds.
 Instant = Annotated[
     str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00$", max_length=32)
@@ -81,6 +88,9 @@ Instant = Annotated[
 # Pid and start ticks.
 Process = tuple[Count, Count]
 RequestName = Literal["go", "abort", "hold", "resume", "rollback"]
+Disturbed = Literal["paused", "suspended", "clock_stepped"]
+Severity = Literal["info", "warning", "critical"]
+Completed = Literal["COMPLETED"]
 VerdictName = Literal["PASSED", "INCONCLUSIVE", "ERROR", "FAILED"]
 Cause = Literal[
     "forced_drill",
@@ -106,11 +116,22 @@ FAILED_BY_CAUSE: Mapping[Cause, str] = {
 }
 
 
+# Types of fields that hold a word, a digest or an instant of ours: no secret stands there, whatever
+# somebody's secret is, and masked they would be no record any more.
+_OURS = frozenset(
+    ("Cause", "Completed", "Digest", "Disturbed", "Instant", "RequestName", "Severity", "Sha256")
+) | {"VerdictName"}
 _ENDS = (StepStatus.OK, StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
 
 
 class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Part of a record."""
+
+    @classmethod
+    @cache
+    def own_words(cls) -> frozenset[str]:
+        """Return the fields that redaction leaves as they are."""
+        return frozenset(name for name, kind in cls.__annotations__.items() if kind in _OURS)
 
 
 class Payload(Facts, frozen=True, kw_only=True):
@@ -242,7 +263,7 @@ class MemberPinned(Payload, frozen=True, kw_only=True):
     pid: Count
     start_ticks: Count
     executable: str
-    command_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    command_sha256: Digest
     tree: tuple[Process, ...]
     bystanders: tuple[Process, ...]
 
@@ -312,7 +333,7 @@ class ParentAdopted(Payload, frozen=True, kw_only=True):
     kind: ClassVar[str] = "parent"
     run_id: Name
     journal_sha256: Sha256
-    outcome: Literal["COMPLETED"]
+    outcome: Completed
 
 
 class StepStarted(Payload, frozen=True, kw_only=True):
@@ -338,7 +359,7 @@ class StepEnded(Payload, frozen=True, kw_only=True):
     status: StepStatus
     exit_code: int | None
     duration_ms: Duration
-    output_sha256: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")]
+    output_sha256: Digest
     output: str
     reason: str
     left_behind: tuple[Count, ...] = ()
@@ -427,7 +448,7 @@ class WatchDisturbed(Payload, frozen=True, kw_only=True):
     """The host or the process stood still, or a clock was set."""
 
     kind: ClassVar[str] = "watch_disturbed"
-    what: Literal["paused", "suspended", "clock_stepped"]
+    what: Disturbed
     seconds: float
     from_utc: Instant
     to_utc: Instant
@@ -558,7 +579,7 @@ class Finding(Payload, frozen=True, kw_only=True):
     """Something a person should know."""
 
     kind: ClassVar[str] = "finding"
-    severity: Literal["info", "warning", "critical"]
+    severity: Severity
     sentence: str
 
 

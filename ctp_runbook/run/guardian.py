@@ -64,6 +64,8 @@ class _Guardian:
         # A step's command whose orchestrator dies comes to this process, and not to init: its end
         # is seen, and no zombie keeps a pid that somebody is asked about.
         self.world.daemons.adopt_orphans()
+        # Now: when it is needed, there may be nothing left to import it from.
+        cry_out = self.world.outcry.cry_out
         if adopt:
             orchestrator = self.world.processes.identity_of(adopt)
         else:
@@ -78,7 +80,7 @@ class _Guardian:
                 pause = min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS)
                 self.world.clock.sleep(pause)
                 orchestrator = self._restart(restarts=attempt - 1)
-        self.world.outcry.cry_out(
+        cry_out(
             f"guardian: run {self.run.run_id}: the orchestrator cannot be kept alive; nobody "
             f"conducts the run: see {self.run.logs}, then `ctp-runbook resume --run "
             f"{self.run.path}`"

@@ -63,13 +63,13 @@ class OldEngineSampling:
         )
 
     def _write(self) -> None:
-        while not self._done.is_set():
-            if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
-                continue
-            error = self._context.plan.redactor(sample.error)
-            line = structs.replace(sample, seq=self._next_seq, error=error).to_line()
-            self._context.world.files.append(self._path, line)
-            self._next_seq += 1
+        with self._context.world.files.appending(self._path) as write:
+            while not self._done.is_set():
+                if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
+                    continue
+                error = self._context.plan.redactor(sample.error)
+                write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
+                self._next_seq += 1
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:

@@ -414,6 +414,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     if options.lock_fd >= 0:
         world.locks.keep_from_children(options.lock_fd)
     try:
+        world.load()
         plan, cwd = load_private_plan(run)
         # Between the start and this record somebody may have closed the run: of the two one is first.
         with first_record(run, world=world):

@@ -76,6 +76,7 @@ class Watch:
             keeps_points=False,
         )
         self._next_seq = self._in_window = self._replay(history) if started else 0
+        self._write: Callable[[bytes], None]  # while the samples file is open
         self._blind_since: float | None = None
         self._good_since: float | None = None
         self._last_verdicts: tuple[str, ...] = ()
@@ -94,15 +95,15 @@ class Watch:
         """Watch until the window ends with a pass (None) or there is trouble."""
         context = self._context
         environ = context.environment_of()
-        # Now, while holding costs nothing: a file that cannot be written proves nothing later.
-        context.world.files.append(context.run.samples, b"")
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
         sampler = Sampler(targets, clocks=self._clock)
-        sampler.start()
-        try:
-            trouble = self._loop(sampler)
-        finally:
-            sampler.stop()
+        # Held open to the end: an open that fails for once must not cost a healthy engine.
+        with context.world.files.appending(context.run.samples) as self._write:
+            sampler.start()
+            try:
+                trouble = self._loop(sampler)
+            finally:
+                sampler.stop()
         self._note_disturbances(sampler)
         self._close(trouble)
         return trouble
@@ -200,7 +201,7 @@ class Watch:
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
-        self._context.world.files.append(self._context.run.samples, sample.to_line())
+        self._write(sample.to_line())
         return self._judge.add(sample)
 
     def _trouble_of_requests(self) -> Triggered | None:

@@ -76,6 +76,12 @@ class World(Struct, frozen=True):
     sessions: Sessions = _session
     pages: Pages = _metrics
 
+    def load(self) -> None:
+        """Import every part now: in the middle of a rollback the disk may not give it."""
+        for name in self.__struct_fields__:
+            if isinstance(part := getattr(self, name), LateModule):
+                part.import_now()
+
     @property
     def now(self) -> datetime:
         """The wall clock, UTC-aware."""

@@ -17,6 +17,7 @@ from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
+    kept_files,
     manifest_bytes,
     read_manifest,
     result_files,
@@ -245,7 +246,8 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
     try:
         data = run.manifest.read_bytes()
         manifest = read_manifest(data)
-        paths = {name: run.path / name for name in manifest.files}
+        kept = kept_files(run)
+        paths = {name: kept.get(name, run.path / name) for name in manifest.files}
         content = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     except OSError as error:
         raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error

@@ -116,5 +116,7 @@ def read_once(target: Target, *, clocks: Clock) -> Sample:
         error = f"{target.name}: {type(problem).__name__}: {problem}"
     mono, wall = clocks.mono(), clocks.wall()
     took_ms = round((mono - began) * 1000, 3)
+    # What no UTF-8 can say, in a stranger's words, would end whoever writes it down.
+    error = error.encode(errors="backslashreplace").decode()
     ok = not error
     return Sample(0, wall, mono, target.source, target.name, ok, error, took_ms, series)

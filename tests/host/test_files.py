@@ -52,3 +52,14 @@ def test_a_file_gets_another_name_and_goes(tmp_path: Path) -> None:
     assert not files.exists(path)
     with pytest.raises(OSError, match="directory"):
         files.remove(tmp_path)
+
+
+def test_what_is_held_open_is_on_file_at_once(tmp_path: Path) -> None:
+    """Each piece whole behind what was there, before the next is asked for."""
+    path = tmp_path / "samples.jsonl"
+    path.write_bytes(b"first\n")
+    with files.appending(path) as add:
+        add(b"second\n")
+        assert path.read_bytes() == b"first\nsecond\n"
+        add(b"third\n")
+    assert path.read_bytes() == b"first\nsecond\nthird\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,13 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.result_env import env_lines, parse_env
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.verify.run import verify_run
 from tests.props.synthetic_runs import (
     aborted_run,
     completed_run,
     drill_run,
     dry_run,
+    make_run,
     rolled_back_run,
 )
 
@@ -227,3 +230,15 @@ def test_every_step_has_the_command_of_the_plan(tmp_path: Path) -> None:
     assert commands == [
         f"/opt/quant-hft/bin/{spec.name} --config ctp.yaml" for spec in STEP_TABLE[:10]
     ]
+
+
+def test_a_name_that_is_no_utf_8_is_listed_escaped(tmp_path: Path) -> None:
+    """A step's export in another encoding keeps no run from its manifest, nor from its proof."""
+    run = make_run("completed", tmp_path)
+    name = os.fsdecode(b"\xb2\xce.csv")
+    (run.evidence / name).write_bytes(b"1")
+    write_manifest(run, sealed=True)
+    assert rb"evidence/\\udcb2\\udcce.csv" in run.manifest.read_bytes()
+    assert verify_run(run).findings == ()
+    (run.evidence / name).write_bytes(b"2")
+    assert "csv" in " ".join(verify_run(run).findings)

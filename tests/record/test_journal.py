@@ -24,11 +24,13 @@ from ctp_runbook.record.journal import (
     Journal,
     JournalFile,
     digest_of,
+    header_text,
     read_journal,
     utc_text,
 )
 from ctp_runbook.record.kinds import KINDS, Finding, Payload
-from tests.props.example_records import EXAMPLES, like
+from ctp_runbook.redact import Redactor
+from tests.props.example_records import EXAMPLES, header_like, like
 
 KEYS = ["seq", "wall_utc", "mono_ns", "boot_id", "writer", "kind", "payload", "prev"]
 
@@ -491,3 +493,47 @@ def test_a_reserve_is_gone_when_the_journal_closes(size: int, path: Path) -> Non
     assert path.with_suffix(".reserve").stat().st_size >= size
     journal.close()
     assert [one.name for one in path.parent.iterdir()] == ["journal.jsonl"]
+
+
+WORDS = (
+    "operator",
+    "PASS",
+    "metr",
+    "warn",
+    "go",
+    "paused",
+    "COMPLETED",
+    "5e5e",
+    "+00:00",
+    "2026-02",
+)
+
+
+@pytest.mark.parametrize("secret", WORDS)
+def test_no_secret_makes_a_journal_unreadable(secret: str, path: Path) -> None:
+    """Somebody's password may be a word of ours: it stays where only our words stand."""
+    redactor = Redactor.of([secret])
+    journal = Journal(path, durable=False)
+    for payload in EXAMPLES.values():
+        journal.append(redactor.data(payload))
+    journal.close()
+    assert len(read_journal(path).records) == len(EXAMPLES)
+
+
+def test_a_header_in_broken_utf_8_is_written_as_the_journal_has_it(path: Path) -> None:
+    """A reason typed in another encoding reaches run.json too."""
+    header = header_like(reason="\udcb2\udcce", cwd="/srv/\udcff")
+    journal = Journal(path, durable=False)
+    written = journal.append(header)
+    journal.close()
+    assert header_text(header) == header_text(written.payload)
+
+
+def test_a_record_that_breaks_its_form_is_cried_out(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is written all the same, and said while the process lives that can act."""
+    journal = Journal(path, durable=False)
+    journal.append(structs.replace(EXAMPLES["act_started"], pid=-1))
+    journal.close()
+    assert "a record of kind act_started cannot be read back" in capsys.readouterr().err

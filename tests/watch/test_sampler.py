@@ -236,3 +236,14 @@ def test_waiting_is_the_clocks_that_was_passed_in() -> None:
     assert Sampler([], clocks=clock).take(seconds=3600.0) is None
     assert (clock.now, clock.waits) == (3700.0, [3600.0])
     assert time.monotonic() - began < 60
+
+
+def test_what_no_utf_8_can_say_is_said_all_the_same() -> None:
+    """Half a surrogate pair in a stranger's error ends nobody who writes the sample down."""
+
+    def read() -> Mapping[str, float]:
+        raise ProbeError("prometheus: \ud83d")
+
+    sample = read_once(Target("prometheus", "q", read, 1.0), clocks=Clocks())
+    assert sample.error == "prometheus: \\ud83d"
+    assert b"ud83d" in sample.to_line()
