@@ -9,7 +9,7 @@ secret nobody announced is masked at least where its name stands beside it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
@@ -125,16 +125,25 @@ class Redactor(Struct, frozen=True):
         if isinstance(value, str):
             return self(value)
         if isinstance(value, Struct):
-            held = {name: getattr(value, name) for name in value.__struct_fields__}
-            ours = value.own_words() if hasattr(value, "own_words") else ()
-            return type(value)(
-                **{name: v if name in ours else self._under(name, v) for name, v in held.items()}
-            )
+            return self._struct(value)
         if isinstance(value, Mapping):
             return {self._key(key): self._under(key, held) for key, held in value.items()}
         if isinstance(value, list | tuple):
             return [self.data(item) for item in value]
         return value
+
+    def _struct(self, value: Struct) -> Struct:
+        """A record without secrets. Which fields hold words of ours alone, its type says: masked,
+        they would name another step, or nothing."""
+        held = {name: getattr(value, name) for name in value.__struct_fields__}
+        ours: Collection[str] = getattr(value, "own_words", tuple)()
+        keyed: Collection[str] = getattr(value, "own_keys", tuple)()
+        for name, part in held.items():
+            if name in keyed and name not in ours:
+                held[name] = {key: self._under(key, each) for key, each in part.items()}
+            elif name not in ours:
+                held[name] = self._under(name, part)
+        return type(value)(**held)
 
     def _key(self, key: Any) -> Any:
         return self(key) if isinstance(key, str) else key

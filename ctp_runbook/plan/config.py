@@ -59,6 +59,11 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_coverage: float = 0.9
     baseline_max_shift: float | None = None
 
+    @staticmethod
+    def own_words() -> frozenset[str]:
+        """Return the fields that hold words of this project, which redaction leaves as they are."""
+        return frozenset(("name", "unit", "kind", "source", "direction", "zero_events"))
+
     @property
     def patience_seconds(self) -> float:
         """How long one look may take: as long as until the next, two seconds at most."""

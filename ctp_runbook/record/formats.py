@@ -24,7 +24,7 @@ def check_format(number: Any, what: str) -> None:
     if number is None:
         raise JournalError(
             f"{what} without a format number: it is of a version before format {FORMAT}; read it "
-            "with the version that wrote it"
+            "with the version that wrote it, or name another run by --run"
         )
     if number != FORMAT or isinstance(number, bool):
         raise JournalError(

@@ -24,7 +24,7 @@ from msgspec import Raw, Struct, structs
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
-from ctp_runbook.record.kinds import KINDS, Count, Name, Payload, RunCreated
+from ctp_runbook.record.kinds import KINDS, Count, Instant, Name, Payload, RunCreated
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -166,7 +166,7 @@ def read_journal(path: Path) -> JournalFile:
 class _Begun(Struct):
     """No more of a first record than its instant."""
 
-    wall_utc: str
+    wall_utc: Instant
 
 
 def begun_at(path: Path) -> datetime | None:
@@ -200,7 +200,7 @@ def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
         if payload_type is RunCreated:
             check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
         payload = msgspec.json.decode(envelope.payload, type=payload_type)
-        datetime.fromisoformat(envelope.wall_utc)
+        datetime.fromisoformat(msgspec.convert(envelope.wall_utc, Instant))
     except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
     record = _joined(envelope, payload, line)

@@ -33,6 +33,7 @@ __all__ = [
     "Completed",
     "Count",
     "Digest",
+    "Digests",
     "Disturbed",
     "Duration",
     "Facts",
@@ -46,6 +47,10 @@ __all__ = [
     "MetricVerdict",
     "Name",
     "OrchestratorStarted",
+    "OwnName",
+    "OwnNames",
+    "OwnText",
+    "OwnTexts",
     "ParentAdopted",
     "Payload",
     "PlanFacts",
@@ -60,6 +65,7 @@ __all__ = [
     "RunCreated",
     "Severity",
     "Sha256",
+    "Shares",
     "Shift",
     "StateEntered",
     "StepEnded",
@@ -87,6 +93,13 @@ Instant = Annotated[
 ]
 # Pid and start ticks.
 Process = tuple[Count, Count]
+# A name of this project's own giving: of a run, a step, a member, a metric, a file of the run.
+OwnName = Annotated[str, Meta(pattern=r"\S")]
+OwnNames = tuple[OwnName, ...]
+OwnText = str
+OwnTexts = dict[str, str]
+Digests = dict[str, Sha256]
+Shares = dict[str, float]
 RequestName = Literal["go", "abort", "hold", "resume", "rollback"]
 Disturbed = Literal["paused", "suspended", "clock_stepped"]
 Severity = Literal["info", "warning", "critical"]
@@ -116,11 +129,14 @@ FAILED_BY_CAUSE: Mapping[Cause, str] = {
 }
 
 
-# Types of fields that hold a word, a digest or an instant of ours: no secret stands there, whatever
-# somebody's secret is, and masked they would be no record any more.
+# Types of fields that hold a word, a name, a digest or an instant of ours: no secret stands there,
+# whatever somebody's secret is, and masked they would be no record, or that of another step.
 _OURS = frozenset(
-    ("Cause", "Completed", "Digest", "Disturbed", "Instant", "RequestName", "Severity", "Sha256")
-) | {"VerdictName"}
+    (
+        *("Cause", "Completed", "Digest", "Digests", "Disturbed", "Instant", "OwnName", "OwnNames"),
+        *("OwnText", "OwnTexts", "RequestName", "Severity", "Sha256", "Shares", "VerdictName"),
+    )
+)
 _ENDS = (StepStatus.OK, StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
 
 
@@ -132,6 +148,13 @@ class Facts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     def own_words(cls) -> frozenset[str]:
         """Return the fields that redaction leaves as they are."""
         return frozenset(name for name, kind in cls.__annotations__.items() if kind in _OURS)
+
+    @classmethod
+    @cache
+    def own_keys(cls) -> frozenset[str]:
+        """Return the tables of which redaction leaves the keys as they are: names of ours."""
+        kinds = cls.__annotations__.items()
+        return frozenset(name for name, kind in kinds if kind.startswith("dict["))
 
 
 class Payload(Facts, frozen=True, kw_only=True):
@@ -152,7 +175,7 @@ class PlanFiles(Facts, frozen=True, kw_only=True):
 class PlannedStep(Facts, frozen=True, kw_only=True):
     """A step as it was planned, without secrets."""
 
-    name: Name
+    name: OwnName
     phase: Phase
     kind: StepKind
     command: Name
@@ -180,24 +203,29 @@ class PlanFacts(Facts, frozen=True, kw_only=True):
     window_local: Name
     ctp_config_path: str
     monitor_minutes: Duration
-    monitor_keys: tuple[Name, ...]
-    trigger_text: Name
+    monitor_keys: OwnNames
+    trigger_text: OwnName
     max_rollback_seconds: Duration
     hold_seconds: Duration
-    hold_expiry: str
-    session_policy: str
+    hold_expiry: OwnText
+    session_policy: OwnText
     cutover_evidence_output: str
     rollback_evidence_output: str
     warnings: tuple[str, ...]
     steps: tuple[PlannedStep, ...]
     watch: WatchFacts
 
+    def __post_init__(self) -> None:
+        """Refuse a metric that is watched and has no rule."""
+        if unruled := [key for key in self.monitor_keys if key not in self.watch.metrics]:
+            raise ValueError(f"monitor_keys without a rule: {', '.join(unruled)}")
+
 
 class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """The header: what the run is, and its plan. run.json says the same."""
 
     kind: ClassVar[str] = "run_created"
-    run_id: Name
+    run_id: OwnName
     environment: Name
     dry_run: bool
     rehearsal: bool
@@ -209,7 +237,7 @@ class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FOR
     forced_after_seconds: Duration
     restarts_max: Count
     short_watch_reason: str
-    parent_run: str
+    parent_run: OwnText
     cwd: str
     files: PlanFiles
     copies: dict[str, str]
@@ -217,8 +245,8 @@ class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FOR
     measured: Measured
     overrides: dict[str, str]
     reason: str = ""
-    plan_files: dict[str, Sha256]
-    kept_files: dict[str, Sha256]
+    plan_files: Digests
+    kept_files: Digests
 
 
 class StateEntered(Payload, frozen=True, kw_only=True):
@@ -258,7 +286,7 @@ class MemberPinned(Payload, frozen=True, kw_only=True):
     """Who a member is, as the system told it."""
 
     kind: ClassVar[str] = "identity"
-    member: Name
+    member: OwnName
     unit: str
     pid: Count
     start_ticks: Count
@@ -272,8 +300,8 @@ class ProbeAnswered(Payload, frozen=True, kw_only=True):
     """A question to a member, and what was seen."""
 
     kind: ClassVar[str] = "probe"
-    subject: Name
-    question: Name
+    subject: OwnName
+    question: OwnName
     ok: bool
     observed: str
     expected: str
@@ -286,8 +314,8 @@ class RequestTaken(Payload, frozen=True, kw_only=True):
     request: RequestName
     by: str
     reason: str
-    requested_utc: str
-    file: str
+    requested_utc: OwnText
+    file: OwnText
     start: int = -1
 
     @property
@@ -302,7 +330,7 @@ class RequestAnswered(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "answer"
     request: RequestName
-    file: Name
+    file: OwnName
     obeyed: bool
     sentence: str
 
@@ -311,17 +339,17 @@ class AlertSent(Payload, frozen=True, kw_only=True):
     """A person was called for."""
 
     kind: ClassVar[str] = "alert"
-    occasion: Name
+    occasion: OwnName
     sentence: str
-    hooks: tuple[Name, ...]
+    hooks: OwnNames
 
 
 class AlertEnded(Payload, frozen=True, kw_only=True):
     """How one hook of an alert ended."""
 
     kind: ClassVar[str] = "alert_ended"
-    occasion: Name
-    hook: Name
+    occasion: OwnName
+    hook: OwnName
     ok: bool
     sentence: str
     took_ms: Duration
@@ -331,7 +359,7 @@ class ParentAdopted(Payload, frozen=True, kw_only=True):
     """The completed run that this one undoes."""
 
     kind: ClassVar[str] = "parent"
-    run_id: Name
+    run_id: OwnName
     journal_sha256: Sha256
     outcome: Completed
 
@@ -340,7 +368,7 @@ class StepStarted(Payload, frozen=True, kw_only=True):
     """A step's command is about to run, as this process."""
 
     kind: ClassVar[str] = "step_started"
-    step: Name
+    step: OwnName
     phase: Phase
     attempt: Count
     pid: Count
@@ -354,13 +382,13 @@ class StepEnded(Payload, frozen=True, kw_only=True):
     """How a step that was started ended; ok means that its effect was proved."""
 
     kind: ClassVar[str] = "step_ended"
-    step: Name
+    step: OwnName
     phase: Phase
     status: StepStatus
     exit_code: int | None
     duration_ms: Duration
     output_sha256: Digest
-    output: str
+    output: OwnText
     reason: str
     left_behind: tuple[Count, ...] = ()
 
@@ -374,7 +402,7 @@ class StepNotDone(Payload, frozen=True, kw_only=True):
     """A step that was not run, and why."""
 
     kind: ClassVar[str] = "step_not_done"
-    step: Name
+    step: OwnName
     phase: Phase
     status: StepStatus
     reason: str
@@ -390,8 +418,8 @@ class ActStarted(Payload, frozen=True, kw_only=True):
     """A command beside the steps is about to run."""
 
     kind: ClassVar[str] = "act_started"
-    act: Name
-    member: Name
+    act: OwnName
+    member: OwnName
     pid: Count
     command: Name
 
@@ -400,8 +428,8 @@ class ActEnded(Payload, frozen=True, kw_only=True):
     """How such a command ended."""
 
     kind: ClassVar[str] = "act_ended"
-    act: Name
-    member: Name
+    act: OwnName
+    member: OwnName
     exit_code: int | None
 
 
@@ -409,7 +437,7 @@ class TradingStateRead(Payload, frozen=True, kw_only=True):
     """What an engine left; ``state`` is read by probes/trading_state.py."""
 
     kind: ClassVar[str] = "trading_state"
-    member: Name
+    member: OwnName
     state: dict[str, Any]
 
 
@@ -428,7 +456,7 @@ class WatchStarted(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "watch_started"
     minutes: Duration
-    metrics: tuple[Name, ...]
+    metrics: OwnNames
 
 
 class WatchGap(Payload, frozen=True, kw_only=True):
@@ -481,7 +509,7 @@ class Triggered(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "trigger"
     cause: Cause
-    metric: str
+    metric: OwnText
     value: float | None
     limit: float | None
     is_over: bool = False
@@ -527,7 +555,7 @@ class Comparison(Facts, frozen=True, kw_only=True):
     beyond the rule's ``baseline_max_shift``.
     """
 
-    metric: str
+    metric: OwnText
     n_before: int
     n_after: int
     events_before: float
@@ -566,7 +594,7 @@ class RollbackStarted(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "rollback_started"
     budget_seconds: Duration
-    shares: dict[str, float]
+    shares: Shares
     started_utc: Instant
     started_mono_ns: Count
 
@@ -590,8 +618,8 @@ class Closed(Payload, frozen=True, kw_only=True):
     outcome: Outcome
     exit_code: Count
     sentence: str
-    failed_step: str
-    running: dict[str, str]
+    failed_step: OwnText
+    running: OwnTexts
 
 
 KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}

@@ -77,7 +77,7 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
             if header.environment != history.created.environment or header.dry_run:
                 continue
             newer = read_history(other)
-        except (OSError, ValueError, RunbookError) as error:
+        except (OSError, ValueError, RecursionError, RunbookError) as error:
             # A run of an earlier version is older, and stands in nobody's way. What else cannot be
             # read may be what trades now, and its engine would be stopped by name.
             begun = begun_at(other.journal)

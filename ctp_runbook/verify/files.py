@@ -69,7 +69,7 @@ def _format_findings(run: RunDir) -> Iterator[str]:
         )
     except JournalError as error:
         yield str(error)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return  # that it is not what the journal says is told beside it
 
 
@@ -213,7 +213,7 @@ def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
         name = path.relative_to(run.path).as_posix()
         try:
             notebook = msgspec.json.decode(path.read_bytes(), type=_Notebook)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             yield f"{name}: not a notebook stamped by this project: {error}"
             continue
         stamp = notebook.metadata.ctp_runbook
@@ -251,7 +251,7 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
         content = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     except OSError as error:
         raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error
-    except (ValueError, JournalError) as error:
+    except (ValueError, RecursionError, JournalError) as error:
         raise EvidenceInvalid([f"manifest.json: not a manifest: {error}"]) from error
     for name, due in manifest.files.items():
         if name not in content:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_origin
 
 import pytest
 from hypothesis import given
@@ -496,28 +497,51 @@ def test_a_reserve_is_gone_when_the_journal_closes(size: int, path: Path) -> Non
 
 
 WORDS = (
-    "operator",
-    "PASS",
-    "metr",
-    "warn",
-    "go",
-    "paused",
-    "COMPLETED",
-    "5e5e",
-    "+00:00",
-    "2026-02",
+    *("operator", "PASS", "metr", "warn", "paused", "COMPLETED", "5e5e", "+00:00", "2026-02"),
+    *("strategy", "runner", "core", "engine", "latency", "order", "switch", "alive", "json"),
 )
 
 
 @pytest.mark.parametrize("secret", WORDS)
-def test_no_secret_makes_a_journal_unreadable(secret: str, path: Path) -> None:
-    """Somebody's password may be a word of ours: it stays where only our words stand."""
+def test_no_secret_makes_a_record_another_one(secret: str, path: Path) -> None:
+    """Somebody's password, or the user of some URL, may be a word of ours: where only our words and
+    names stand they stay, and elsewhere they are masked."""
     redactor = Redactor.of([secret])
     journal = Journal(path, durable=False)
     for payload in EXAMPLES.values():
         journal.append(redactor.data(payload))
     journal.close()
-    assert len(read_journal(path).records) == len(EXAMPLES)
+    for record, payload in zip(read_journal(path).records, EXAMPLES.values(), strict=True):
+        for name in payload.own_words():
+            assert getattr(record.payload, name) == getattr(payload, name), name
+    told = EXAMPLES["finding"]
+    masked = redactor.data(structs.replace(told, sentence=f"it is {secret}"))
+    assert masked.sentence == "it is ***"
+
+
+def _closed(kind: Any) -> bool:
+    """True for a type that holds words, digests or instants of ours alone."""
+    patterns = [getattr(meta, "pattern", None) for meta in getattr(kind, "__metadata__", ())]
+    return get_origin(kind) is Literal or any(one not in (None, r"\S") for one in patterns)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_can_only_be_ours_is_said_to_be(kind: str) -> None:
+    """No field whose form a mask would break is left to redaction."""
+    closed = {field.name for field in structs.fields(KINDS[kind]) if _closed(field.type)}
+    assert closed <= KINDS[kind].own_words()
+
+
+@pytest.mark.parametrize(
+    "instant", ["2026-02-02T02:02:02Z", "2026-02-02T02:02:02", "2026-02-02T10:02:02.000000+08:00"]
+)
+def test_an_instant_is_written_one_way(instant: str, path: Path) -> None:
+    """UTC with microseconds: in any other form two instants cannot be told apart by their text."""
+    write(path, "run_created")
+    path.write_bytes(
+        re.sub(rb'"wall_utc":"[^"]*"', f'"wall_utc":"{instant}"'.encode(), path.read_bytes())
+    )
+    assert "journal record 0 (run_created): " in refusal(path)
 
 
 def test_a_header_in_broken_utf_8_is_written_as_the_journal_has_it(path: Path) -> None:
