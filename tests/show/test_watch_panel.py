@@ -37,7 +37,7 @@ def panel(name: str, told: Story | None = None, **changed: Any) -> Panel:
     told = told or story("passed")
     judged, _ = told.judged()
     clock = clock_of(told.history, judged)
-    return Panel(replace(judged.metrics[name], **changed), told.history, clock, LIGHT)
+    return Panel(structs.replace(judged.metrics[name], **changed), told.history, clock, LIGHT)
 
 
 def drawn(shown: Panel) -> Any:
