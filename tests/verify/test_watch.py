@@ -316,7 +316,7 @@ VERDICTS: dict[str, tuple[str, Edit, str]] = {
     "rules that no longer name a metric": (
         "completed",
         _rules_lost,
-        "the watch cannot be judged again: KeyError('breaker_state')",
+        "monitor_keys without a rule: breaker_state",
     ),
     "a trigger that does not parse": (
         "completed",
