@@ -5,11 +5,13 @@ A command needs few of the names a room offers, and ``--help`` none: importing a
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["LateModule", "import_msgspec", "late"]
+__all__ = ["LateModule", "import_msgspec", "late", "uncollected"]
 
 
 def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -34,9 +36,21 @@ def import_msgspec() -> None:
         return
     sys.modules["typing_extensions"] = None  # type: ignore[assignment]  # "there is none"
     try:
-        import msgspec  # noqa: F401
+        with uncollected():
+            import msgspec  # noqa: F401
     finally:
         del sys.modules["typing_extensions"]
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Import and read without looking for garbage: what a start makes stays until the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 class LateModule:

@@ -120,8 +120,10 @@ class Redactor(Struct, frozen=True):
 
     def data(self, value: Any) -> Any:
         """Mask JSON-like data; a value under a secret name is masked whole."""
-        if isinstance(value, Enum):  # our own words are no secrets, whatever somebody's secret is
-            return value
+        if type(value) is str:  # most are, and a plan has a thousand
+            return self(value)
+        if value is None or isinstance(value, int | float | Enum):
+            return value  # our own words are no secrets, whatever somebody's secret is
         if isinstance(value, str):
             return self(value)
         if isinstance(value, Struct):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ctp_runbook._late import import_msgspec
+from ctp_runbook._late import import_msgspec, uncollected
 from ctp_runbook.cli.options import (
     BY,
     HOMES,
@@ -126,19 +126,19 @@ def _keep_traceback() -> str:
 @command(*_TEMPLATES, Option("--output-md PATH"), Option("--output-json PATH"), OUTPUTS)
 def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **files: Any) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
-    from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
+    from ctp_runbook.plan.checklist import checklist
     from ctp_runbook.record.durations import measured_durations
     from ctp_runbook.record.rundir import write_atomic
 
     plan = _plan_of(**files)
     measured = measured_durations(plan.environment, [outputs])
-    markdown = checklist_markdown(plan, measured)
+    texts = checklist(plan, measured)
     if output_md:
-        write_atomic(output_md, markdown.encode())
+        write_atomic(output_md, texts.markdown.encode())
     if output_json:
-        write_atomic(output_json, checklist_json(plan, measured).encode())
+        write_atomic(output_json, texts.json.encode())
     if not (output_md or output_json):
-        say(markdown)
+        say(texts.markdown)
     for warning in plan.warnings:
         say(f"warning: {warning}", err=True, fg="yellow")
     say(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
@@ -158,9 +158,10 @@ def drill(**values: Any) -> int:
 
 
 def _conduct(values: dict[str, Any], name: str) -> int:
-    from ctp_runbook.run import launch
+    with uncollected():
+        from ctp_runbook.run import launch
 
-    plan = _plan_of(**_files(values))
+        plan = _plan_of(**_files(values))
     options = launch.RunOptions(**values)
     run = launch.begin(
         plan,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import syslog
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ def cry_out(sentence: str) -> None:
 
 def post_json(url: str, facts: Mapping[str, str], *, seconds: float) -> str:
     """POST ``facts`` as JSON; return why they were not taken within ``seconds``, or nothing."""
+    import json
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen

@@ -49,7 +49,7 @@ class GroupEnd(NamedTuple):
 @cache
 def boot_id() -> str:
     """This boot's random id (random(4)); another value means the host was rebooted."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _stat_fields(pid: int) -> list[str]:

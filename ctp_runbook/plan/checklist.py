@@ -8,7 +8,7 @@ runs measured is such an input; without any, cutover and rollback are UNMEASURED
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -19,7 +19,7 @@ from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.step_table import step_spec
 from ctp_runbook.plan.timing import Measured
 
-__all__ = ["EVIDENCE_FILES", "checklist_json", "checklist_markdown"]
+__all__ = ["EVIDENCE_FILES", "Checklist", "checklist"]
 
 EVIDENCE_FILES = (
     *(gate.file for gate in GATES.values() if gate.is_due),
@@ -34,14 +34,15 @@ EVIDENCE_FILES = (
 _COMPARISON = {"max": "<=", "min": ">="}
 
 
-def checklist_json(plan: Plan, measured: Measured | None = None) -> str:
-    """Return every fact of the checklist, for machines; ends with a newline."""
-    facts = msgspec.json.encode(_facts(plan, measured or Measured()))
-    return msgspec.json.format(facts, indent=2).decode() + "\n"
+class Checklist(NamedTuple):
+    """One checklist, written twice; each text ends with a newline."""
+
+    markdown: str
+    json: str
 
 
-def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:
-    """Return the checklist a person follows, with a box for every step; ends with a newline."""
+def checklist(plan: Plan, measured: Measured | None = None) -> Checklist:
+    """Return what a person follows, with a box for every step, and its facts for machines."""
     facts = _facts(plan, measured or Measured())
     lines = [
         *_head(facts),
@@ -53,7 +54,8 @@ def checklist_markdown(plan: Plan, measured: Measured | None = None) -> str:
         *_phase("5. Rollback", facts["rollback"], _rollback_words(facts)),
         *_evidence(facts),
     ]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    as_json = msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
+    return Checklist("\n".join(lines).rstrip("\n") + "\n", as_json + "\n")
 
 
 def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:

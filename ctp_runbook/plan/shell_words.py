@@ -20,8 +20,9 @@ __all__ = ["Executable", "executables", "is_idle", "resolve", "swallows_failure"
 
 _ASSIGNMENT = r"[A-Za-z_]\w*\+?="
 _EXPANDS = frozenset("$`*?[]{}~<>()\0")
-# Where a command is nothing but these, bash splits it at blanks and does no more to it.
-_PLAIN = r"[A-Za-z0-9_@%+=:,./ -]*"
+# Where a command is nothing but these, bash splits it at blanks; what a $ stands for is not asked
+# here.
+_PLAIN = r"[A-Za-z0-9_@%+=:,./$ -]*"
 _SEPARATORS = frozenset({";", "&", "&&", "|", "|&", "||", "(", ")"})
 _COMPLEX = frozenset(
     ("for", "while", "until", "if", "case", "select", "function", "[[", "((", "<<")

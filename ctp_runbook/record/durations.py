@@ -45,11 +45,10 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
-    runs = (run for root in outputs for run in runs_under(root))
+    # The journal is what counts; run.json only spares reading those of others.
+    wanted = HeaderGlance(environment, dry_run=False)
+    runs = [run for root in outputs for run in runs_under(root) if glance_at(run) == wanted]
     for run in sorted(runs, key=lambda run: run.path):
-        if glance_at(run) != HeaderGlance(environment, dry_run=False):
-            continue
-        # The journal is what counts; run.json only spares reading those of others.
         with contextlib.suppress(OSError, RunbookError):
             history = History.of(read_journal(run.journal).records)
             if not history.is_dry_run and history.created.environment == environment:

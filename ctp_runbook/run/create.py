@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
-from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
+from ctp_runbook.plan.checklist import checklist
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
@@ -130,8 +130,9 @@ def write_plan(
         name: plan.redactor(world.files.read(path).decode("utf-8", errors="replace"))
         for name, path in paths.items()
     }
-    texts["ctp_one_shot_cutover_checklist.md"] = checklist_markdown(plan, measured)
-    texts["ctp_one_shot_cutover_checklist.json"] = checklist_json(plan, measured)
+    written = checklist(plan, measured)
+    texts["ctp_one_shot_cutover_checklist.md"] = written.markdown
+    texts["ctp_one_shot_cutover_checklist.json"] = written.json
     files = {name: text.encode() for name, text in texts.items()}
     files |= undone.plan_files if undone else {}
     for name, data in files.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist_json, checklist_markdown
+from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.redact import Redactor
 
@@ -37,7 +37,7 @@ def with_command(plan: Plan, command: str) -> Plan:
 
 def test_markdown_has_every_step_with_what_a_person_needs(plan: Plan) -> None:
     """Command, timeout, proof, undo and what to do when it fails, each under a box to tick."""
-    text = checklist_markdown(plan)
+    text = checklist(plan).markdown
     for step in plan.steps:
         section = text.partition(f" {step.name}\n\n")[2].partition("\n### ")[0]
         assert f"```bash\n{step.command}\n```" in section
@@ -49,7 +49,7 @@ def test_markdown_has_every_step_with_what_a_person_needs(plan: Plan) -> None:
 
 def test_markdown_has_the_watch_with_its_limits(plan: Plan) -> None:
     """Each metric with its limit in its unit, and the trigger in words."""
-    text = checklist_markdown(plan)
+    text = checklist(plan).markdown
     for rule in plan.watched:
         assert f"`{rule.name}`" in text
         assert re.search(rf"\\<= {rule.limit:g}\b", text)
@@ -59,7 +59,7 @@ def test_markdown_has_the_watch_with_its_limits(plan: Plan) -> None:
 
 def test_markdown_has_every_evidence_file_and_warning(plan: Plan) -> None:
     """RUNBOOK §7's list is there, and nothing that stands in the way is left out."""
-    text = checklist_markdown(plan)
+    text = checklist(plan).markdown
     assert all(f"- [ ] `{name}`" in text for name in EVIDENCE_FILES)
     assert text.count("still has ") == sum("still has " in warning for warning in plan.warnings)
     assert f"refuses until these {len(plan.execute_refusals)} are mended" in text
@@ -67,7 +67,7 @@ def test_markdown_has_every_evidence_file_and_warning(plan: Plan) -> None:
 
 def test_json_has_every_step_and_the_digest(plan: Plan) -> None:
     """A machine finds the same steps, in the same order, and the digest a run is bound to."""
-    facts = json.loads(checklist_json(plan))
+    facts = json.loads(checklist(plan).json)
     steps = [*facts["gates"], *facts["switch"], *facts["rollback"]]
     assert [step["name"] for step in steps] == [step.name for step in plan.steps]
     assert all(step["when_it_fails"] and step["effect"] for step in steps)
@@ -77,30 +77,30 @@ def test_json_has_every_step_and_the_digest(plan: Plan) -> None:
 
 def test_both_are_the_same_bytes_every_time(plan: Plan) -> None:
     """No clock, no machine path, no order that depends on the run."""
-    for render in (checklist_markdown, checklist_json):
-        assert render(plan) == render(plan)
-        assert str(ROOT) not in render(plan)
-        assert render(plan).endswith("\n")
-        assert not render(plan).endswith("\n\n")
+    assert checklist(plan) == checklist(plan)
+    for text in checklist(plan):
+        assert str(ROOT) not in text
+        assert text.endswith("\n")
+        assert not text.endswith("\n\n")
 
 
 def test_no_secret_is_printed(plan: Plan) -> None:
     """A password in a command is masked in both forms."""
     secret = with_command(plan, "PGPASSWORD=hunter22 psql postgres://ann:pa55word@db/x; a hunter22")
     secret = replace(secret, redactor=Redactor.of(["hunter22"]))
-    for text in (checklist_markdown(secret), checklist_json(secret)):
+    for text in checklist(secret):
         assert "hunter22" not in text
         assert "pa55word" not in text
 
 
 def test_commands_cannot_break_out_of_their_block(plan: Plan) -> None:
     """Backticks in a command get a longer fence, so that the rest is not read as markup."""
-    text = checklist_markdown(with_command(plan, "echo '```'; echo '````' # <b>"))
+    text = checklist(with_command(plan, "echo '```'; echo '````' # <b>")).markdown
     assert "`````bash\necho '```'; echo '````' # <b>\n`````" in text
 
 
 def test_a_plan_without_findings_says_so(plan: Plan) -> None:
     """Silence is not left to be understood."""
-    text = checklist_markdown(replace(plan, warnings=("only a remark",), execute_refusals=()))
+    text = checklist(replace(plan, warnings=("only a remark",), execute_refusals=())).markdown
     assert "Nothing in the templates stands in the way of `--execute`." in text
     assert "- [ ] only a remark" in text

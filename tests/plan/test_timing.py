@@ -168,7 +168,7 @@ def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> 
 
 def test_the_digest_knows_no_durations(plan: Plan, tmp_path: Path) -> None:
     """The same templates give the same plan before and after a run was measured."""
-    from ctp_runbook.plan.checklist import checklist_json, checklist_markdown
+    from ctp_runbook.plan.checklist import checklist
 
     again = make_plan(
         tmp_path,
@@ -176,7 +176,7 @@ def test_the_digest_knows_no_durations(plan: Plan, tmp_path: Path) -> None:
         CUTOVER_WINDOW_LOCAL=plan.window_text,
     )
     assert again.sha256 == plan.sha256
-    assert checklist_markdown(plan) == checklist_markdown(plan, Measured())
-    assert "UNMEASURED" in checklist_markdown(plan)
-    assert "60.0 s (p95 of 3 runs)" in checklist_markdown(plan, KNOWN)
-    assert json.loads(checklist_json(plan, KNOWN))["measured"]["rollback_seconds"] == 90.0
+    assert checklist(plan) == checklist(plan, Measured())
+    assert "UNMEASURED" in checklist(plan).markdown
+    assert "60.0 s (p95 of 3 runs)" in checklist(plan, KNOWN).markdown
+    assert json.loads(checklist(plan, KNOWN).json)["measured"]["rollback_seconds"] == 90.0
