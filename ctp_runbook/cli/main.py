@@ -233,7 +233,7 @@ def verify(
             "give --run DIR, or both --cutover-evidence-file and --rollback-evidence-file"
         )
     for check in report.checks:
-        say(f"{'✓' if check.ok else '✗'} {check.name}: {check.sentence}")
+        say(f"{check.symbol} {check.name}: {check.sentence}")
     say(report.sentence, fg="green" if report.ok else "red")
     return 0 if report.ok else 2
 

@@ -41,7 +41,7 @@ from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import unstarted_sentence
 from ctp_runbook.show import run_blocks
-from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table, mark
+from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table
 from ctp_runbook.show.run_blocks import plan_blocks, refuse_other_plan
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.show.topology import sli_topology
@@ -258,7 +258,7 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
     if history.is_dry_run and not is_bad:
         sentence = "dry run consistent; a dry run never verifies as a real run"
         verdict = Banner("info", "verification of a dry run", sentence)
-    checks = [(check.name, mark(check.ok), check.sentence) for check in report.checks]
+    checks = [(check.name, check.symbol, check.sentence) for check in report.checks]
     table = Table(("check", "", "what"), checks)
     blocks: list[Block] = [verdict, run_blocks.outcome_banner(history), table]
     return _shown(run, history, blocks, EvidenceInvalid(report.findings) if is_bad else None)

@@ -14,7 +14,7 @@ from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.config import load_watch
-from ctp_runbook.plan.gate_table import GATES, gates_in
+from ctp_runbook.plan.gate_table import GATES, Gate, gates_in
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
     kept_files,
@@ -36,6 +36,8 @@ __all__ = [
     "log_findings",
     "manifest_findings",
     "notebook_findings",
+    "passed_gates",
+    "passed_readiness",
     "readiness_findings",
 ]
 
@@ -138,27 +140,39 @@ def gate_findings(run: RunDir, history: History) -> Iterator[str]:
     Of what a plug-in brought, whatever is there is held against the step it belongs to; where
     nobody knows that step any more, against the last of the gates.
     """
+    for gate in passed_gates(run, history):
+        path = run.evidence / gate.file
+        rehearsal = history.created.rehearsal
+        yield from judge_gate_evidence(path, gate=gate, real=True, rehearsal=rehearsal)
+
+
+def passed_gates(run: RunDir, history: History) -> tuple[Gate, ...]:
+    """The infra gates whose step is ok: those due, and whichever else left evidence."""
     due = [gate for gate in GATES.values() if gate.is_due]
     others = [gate for gate in gates_in(run.evidence) if not gate.is_due]
-    for gate in (*due, *others):
-        if history.step(gate.step or _LAST_GATE).status is StepStatus.OK:
-            path = run.evidence / gate.file
-            rehearsal = history.created.rehearsal
-            yield from judge_gate_evidence(path, gate=gate, real=True, rehearsal=rehearsal)
+    return tuple(
+        gate
+        for gate in (*due, *others)
+        if history.step(gate.step or _LAST_GATE).status is StepStatus.OK
+    )
 
 
 def readiness_findings(run: RunDir, history: History) -> Iterator[str]:
     """Readiness files, recomputed: all SLIs there, measured in their step, within target."""
-    for name, file in _READINESS.items():
+    for name in passed_readiness(history):
         step = history.step(name)
-        if step.status is StepStatus.OK:
-            yield from judge_readiness_file(
-                run.evidence / file,
-                real=True,
-                since=_epoch(step.started_utc),
-                until=_epoch(step.ended_utc),
-                rehearsal=history.created.rehearsal,
-            )
+        yield from judge_readiness_file(
+            run.evidence / _READINESS[name],
+            real=True,
+            since=_epoch(step.started_utc),
+            until=_epoch(step.ended_utc),
+            rehearsal=history.created.rehearsal,
+        )
+
+
+def passed_readiness(history: History) -> tuple[str, ...]:
+    """The names of the readiness steps that are ok."""
+    return tuple(name for name in _READINESS if history.step(name).status is StepStatus.OK)
 
 
 class _Stamp(Struct, frozen=True):

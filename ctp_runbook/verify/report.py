@@ -12,11 +12,18 @@ __all__ = ["Check", "VerificationReport", "checked"]
 
 
 class Check(NamedTuple):
-    """One check. ``sentence`` says what was checked, or what is wrong (one finding a line)."""
+    """One check. ``sentence`` says what was checked, what is wrong (one finding a line), or why
+    there was nothing to check."""
 
     name: str
     ok: bool
     sentence: str
+    applies: bool = True
+
+    @property
+    def symbol(self) -> str:
+        """``✓``, ``✗``, or ``–`` where nothing was there to be right or wrong."""
+        return "–" if not self.applies else "✓" if self.ok else "✗"
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,9 @@ class VerificationReport:
         """``verification passed: …`` or ``verification failed: …``, with the number of checks."""
         kind = " (contract only)" if self.contract_only else ""
         if self.ok:
-            return f"verification passed{kind}: {self.subject}; {len(self.checks)} checks"
+            made = sum(check.applies for check in self.checks)
+            others = f", {len(self.checks) - made} did not apply" if made < len(self.checks) else ""
+            return f"verification passed{kind}: {self.subject}; {made} checks{others}"
         return f"verification failed{kind}: {self.subject}; {len(self.findings)} findings"
 
     def raise_if_failed(self) -> None:
@@ -52,10 +61,11 @@ class VerificationReport:
             raise EvidenceInvalid(self.findings or (self.sentence,))
 
 
-def checked(name: str, passed: str, findings: Iterable[str]) -> Check:
+def checked(name: str, passed: str, findings: Iterable[str], *, unless: str = "") -> Check:
     """A check that is ok when there are no findings, and says ``passed`` then.
 
-    One that cannot go on raises EvidenceInvalid: what it found before that counts as well.
+    ``unless`` is why there was nothing to check: it is said instead, but for findings, which count
+    all the same. One that cannot go on raises EvidenceInvalid: what it found before that counts.
     """
     lines: list[str] = []
     try:
@@ -65,4 +75,4 @@ def checked(name: str, passed: str, findings: Iterable[str]) -> Check:
         lines += error.findings
     # A finding may quote a forged file: whatever stands there, it stays one line.
     said = "\n".join(" ".join(line.splitlines()) for line in lines)
-    return Check(name, not lines, said or passed)
+    return Check(name, not lines, said or unless or passed, bool(lines) or not unless)

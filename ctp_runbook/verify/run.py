@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -12,7 +13,7 @@ from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
-from ctp_runbook.record.kinds import RollbackStarted, RunCreated
+from ctp_runbook.record.kinds import RollbackStarted, RunCreated, StepEnded
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify import files, journal, undo_completed, watch
 from ctp_runbook.verify.report import Check, VerificationReport, checked
@@ -49,63 +50,144 @@ def verify_run(
     budget = history.plan.max_rollback_seconds
     limit = budget if max_rollback_seconds is None else min(budget, max_rollback_seconds)
     due = _checks(run, history, may_be_rolled_back=allow_cutover_rollback, limit=limit)
-    checks = [checked(*check) for check in (due if require_manifest else due[:-1])]
+    checks = [
+        checked(each.name, each.passed, each.findings, unless=each.unless)
+        for each in (due if require_manifest else due[:-1])
+    ]
     return VerificationReport(subject, (form, *checks))
+
+
+class _Due(NamedTuple):
+    """A check to be made: what is said where it finds nothing, and why where nothing is there."""
+
+    name: str
+    passed: str
+    findings: Iterable[str]
+    unless: str = ""
 
 
 def _checks(
     run: RunDir, history: History, *, may_be_rolled_back: bool, limit: float
-) -> tuple[tuple[str, str, Iterable[str]], ...]:
-    """Name every check, what is said where it finds nothing, and its findings, none asked yet."""
-    both = run, history
+) -> tuple[_Due, ...]:
+    """Name every check, in the order they are told, none of them made yet."""
     return (
-        ("header", "run.json and the plan are the journal's own", files.header_findings(*both)),
-        (
+        *_checks_of_record(run, history, may_be_rolled_back),
+        *_checks_of_watch(run, history),
+        *_checks_of_files(run, history, limit),
+    )
+
+
+def _checks_of_record(run: RunDir, history: History, may_be_rolled_back: bool) -> tuple[_Due, ...]:
+    created, outcome = history.created, history.outcome
+    undoes = created.parent_run or history.parent
+    ended = outcome.value if outcome else "nowhere"
+    return (
+        _Due(
+            "header",
+            "run.json and the plan are the journal's own",
+            files.header_findings(run, history),
+        ),
+        _Due(
             "parent",
             "a rollback of another run undoes that very run",
-            undo_completed.parent_findings(*both),
+            undo_completed.parent_findings(run, history),
+            "" if undoes else "this run undoes no other",
         ),
-        ("outcome", "a real run that ended as allowed", _outcome(history, may_be_rolled_back)),
-        ("plan", "all steps of the runbook, in order", journal.plan_findings(history)),
-        ("clocks", "wall and monotonic clock agree", journal.clock_findings(history.records)),
-        ("acts", "every act in its place, with its end", journal.sequence_findings(history)),
-        ("steps", "every step ended as the outcome demands", _steps(history)),
-        ("window", "the watch lasted as long as asked", watch.window_findings(history)),
-        (
+        _Due("outcome", "a real run that ended as allowed", _outcome(history, may_be_rolled_back)),
+        _Due("plan", "all steps of the runbook, in order", journal.plan_findings(history)),
+        _Due("clocks", "wall and monotonic clock agree", journal.clock_findings(history.records)),
+        _Due("acts", "every act in its place, with its end", journal.sequence_findings(history)),
+        _Due(
+            "steps",
+            "every step ended as the outcome demands",
+            _steps(history),
+            ""
+            if outcome in _TRADES
+            else f"nothing is asked of the steps of a run that ended {ended}",
+        ),
+    )
+
+
+def _checks_of_watch(run: RunDir, history: History) -> tuple[_Due, ...]:
+    unwatched = ""
+    if history.watch_started is None:
+        unwatched = "no watch began"
+    elif history.watch_ended is None:
+        unwatched = "the watch began, and its end was not written"
+    is_whole = history.outcome is Outcome.COMPLETED
+    return (
+        _Due(
+            "window",
+            "the watch lasted as long as asked"
+            if is_whole
+            else "the watch was ended early, and nothing more is claimed of it",
+            watch.window_findings(history),
+            unwatched,
+        ),
+        _Due(
             "samples",
             "every sample is whole and was taken in the window",
-            watch.sample_findings(*both),
+            watch.sample_findings(run, history),
+            unwatched,
         ),
-        (
+        _Due(
             "baseline",
             "the old engine's samples are whole and of before the switch",
-            watch.baseline_findings(*both),
+            watch.baseline_findings(run, history),
+            "" if history.baseline_ended else "the old engine was not sampled",
         ),
-        (
+        _Due(
             "verdict",
-            "judged and compared again, the samples say the same",
-            watch.verdict_findings(*both),
+            "judged and compared again, the samples say the same"
+            if is_whole
+            else "judged again, the samples say the same",
+            watch.verdict_findings(run, history),
+            unwatched,
         ),
-        ("rollback", "the rollback had its reason and kept its budget", _rollback(history, limit)),
-        (
+    )
+
+
+def _checks_of_files(run: RunDir, history: History, limit: float) -> tuple[_Due, ...]:
+    both = run, history
+    has_output = any(history.of_kind(StepEnded))
+    # The last: notebook 07 leaves it out.
+    return (
+        _Due(
+            "rollback",
+            "the rollback had its reason and kept its budget",
+            _rollback(history, limit),
+            "" if history.rollback_started else "nothing was rolled back",
+        ),
+        _Due(
             "evidence",
             "derived again, the evidence is the same bytes",
             files.evidence_findings(*both),
         ),
-        ("logs", "every step's output is the one digested", files.log_findings(*both)),
-        ("gates", "the infra gates left their evidence", files.gate_findings(*both)),
-        (
+        _Due(
+            "logs",
+            "every step's output is the one digested",
+            files.log_findings(*both),
+            "" if has_output else "no step was run",
+        ),
+        _Due(
+            "gates",
+            "the infra gates that passed left their evidence",
+            files.gate_findings(*both),
+            "" if files.passed_gates(*both) else "no infra gate passed in this run",
+        ),
+        _Due(
             "readiness",
             "every SLI measured, in time, within its target",
             files.readiness_findings(*both),
+            "" if files.passed_readiness(history) else "no readiness step passed in this run",
         ),
-        (
+        _Due(
             "notebooks",
             "executed notebooks carry this run's digest",
             files.notebook_findings(*both),
+            "" if any(run.notebooks.glob("*.ipynb")) else "no notebook was executed for this run",
         ),
-        # The last: notebook 07 leaves it out.
-        ("manifest", "every file as listed in manifest.json", files.manifest_findings(run)),
+        _Due("manifest", "every file as listed in manifest.json", files.manifest_findings(run)),
     )
 
 

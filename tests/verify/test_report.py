@@ -36,6 +36,15 @@ def test_a_check_that_cannot_go_on_says_why() -> None:
     assert checked("acts", "all well", findings()) == BROKEN
 
 
+def test_what_did_not_apply_says_why_and_has_no_green_mark() -> None:
+    """Nothing was there to be right; a finding counts all the same."""
+    idle = checked("watch", "the watch was whole", [], unless="no watch began")
+    assert (idle.symbol, idle.ok, idle.sentence) == ("–", True, "no watch began")
+    found = checked("watch", "the watch was whole", ["sample 3: torn"], unless="no watch began")
+    assert (found.symbol, found.ok, found.sentence) == ("✗", False, "sample 3: torn")
+    assert SOUND.symbol == "✓"
+
+
 def test_an_empty_finding_is_a_finding() -> None:
     """A check fails by there being one, whatever it says."""
     assert not checked("files", "all well", [""]).ok
@@ -46,6 +55,11 @@ REPORTS = {
         (SOUND, SOUND),
         False,
         "verification passed: run x; 2 checks",
+    ),
+    "one did not apply": (
+        (SOUND, Check("watch", True, "no watch began", applies=False)),
+        False,
+        "verification passed: run x; 1 checks, 1 did not apply",
     ),
     "something wrong": (
         (SOUND, BROKEN),

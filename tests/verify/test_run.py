@@ -31,6 +31,8 @@ from tests.props.forged_runs import (
 )
 from tests.props.synthetic_runs import completed_run, make_run, rolled_back_run, seal
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
+
 
 @pytest.mark.parametrize("kind", ["completed", "rolled_back", "drill"])
 def test_a_true_run_verifies(kind: str, tmp_path: Path) -> None:
@@ -362,6 +364,48 @@ def test_every_check_has_its_own_name(true_run: Callable[[str], RunDir]) -> None
     names = [check.name for check in verify_run(true_run("completed")).checks]
     assert len(names) == len(set(names)) == 19
     assert (names[0], names[-1]) == ("journal", "manifest")
+
+
+_WATCH = ["window", "samples", "verdict"]
+_NOTHING_DONE = [
+    "parent",
+    "steps",
+    "window",
+    "samples",
+    "baseline",
+    "verdict",
+    "rollback",
+    "logs",
+    "gates",
+    "readiness",
+    "notebooks",
+]
+DID_NOT_APPLY = {
+    "aborted": ["parent", "steps", *_WATCH, "rollback", "readiness", "notebooks"],
+    "completed": ["parent", "rollback", "notebooks"],
+    "drill": ["parent", "notebooks"],
+    "dry": _NOTHING_DONE,
+    "refused": _NOTHING_DONE,
+    "triggered": ["parent", "notebooks"],
+}
+
+
+@pytest.mark.parametrize("name", DID_NOT_APPLY)
+def test_a_check_of_what_never_happened_has_no_green_mark(name: str) -> None:
+    """It says why there was nothing to check."""
+    report = verify_run(RunDir(GOLDEN / name), allow_cutover_rollback=True)
+    idle = [check for check in report.checks if not check.applies]
+    assert [check.name for check in idle] == DID_NOT_APPLY[name]
+    assert all(re.match("no |nothing |the |this ", check.sentence) for check in idle)
+    for check in idle:
+        print(f"{name}: {check.symbol} {check.name}: {check.sentence}")
+
+
+def test_a_watch_that_a_rollback_ended_did_not_last_as_long_as_asked() -> None:
+    """What the check says is what it looked at."""
+    checks = {check.name: check for check in verify_run(RunDir(GOLDEN / "triggered")).checks}
+    assert checks["window"].sentence.startswith("the watch was ended early")
+    assert "compared" not in checks["verdict"].sentence
 
 
 def test_a_notebook_of_another_run_is_refused(tmp_path: Path) -> None:
