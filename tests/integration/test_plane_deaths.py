@@ -49,6 +49,7 @@ def kill(plane: Plane, name: str) -> int:
 NOTICED: dict[str, tuple[float, float]] = {}
 
 
+@pytest.mark.table  # the rows of the table below
 @pytest.mark.parametrize("name", PARTS)
 def test_a_killed_part_is_named_and_comes_back(plane: Plane, name: str) -> None:
     """The state names the dead part, its pid and the signal; then it serves again."""
