@@ -80,9 +80,17 @@ def forgeries(run: RunDir) -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 def sampled(mutants: Iterable[Any], *, most: int, seed: int) -> list[Any]:
-    """All of them, or ``most`` drawn by ``seed``."""
-    every = list(mutants)
-    return every if len(every) <= most else random.Random(seed).sample(every, most)
+    """All of them, or ``most`` drawn by ``seed``; no more than these are held at a time.
+
+    Each mutant is a file, and a rehearsal has some fifty thousand.
+    """
+    dice, kept = random.Random(seed), []
+    for number, mutant in enumerate(mutants):
+        if number < most:
+            kept.append(mutant)
+        elif (place := dice.randint(0, number)) < most:
+            kept[place] = mutant
+    return kept
 
 
 def survivors(
