@@ -15,6 +15,7 @@ from ctp_runbook.cli.options import (
     Command,
     Option,
     command,
+    find_run,
     follow_to_end,
     load_command,
     plain_values,
@@ -205,7 +206,8 @@ def run(notebooks: Path | None, **values: Any) -> int:
 
 
 @command(
-    Option("--run PATH", "Run directory: recompute everything.", name="run_dir"),
+    Option("--run PATH", "Run directory or id: recompute everything.", name="run_dir"),
+    OUTPUTS,
     Option("--cutover-evidence-file PATH"),
     Option("--rollback-evidence-file PATH"),
     Option("--allow-cutover-rollback"),
@@ -213,24 +215,24 @@ def run(notebooks: Path | None, **values: Any) -> int:
 )
 def verify(
     run_dir: Path | None,
+    outputs: Path,
     cutover_evidence_file: Path | None,
     rollback_evidence_file: Path | None,
     **bounds: Any,
 ) -> int:
     """Verify a run, or a bare pair of result files (RUNBOOK §8)."""
-    from ctp_runbook.record.rundir import RunDir
     from ctp_runbook.verify.pair import verify_pair
     from ctp_runbook.verify.run import verify_run
 
     if run_dir is not None:
-        report = verify_run(RunDir(run_dir.absolute()), **bounds)
+        report = verify_run(find_run(run_dir, outputs), **bounds)
     elif cutover_evidence_file and rollback_evidence_file:
         report = verify_pair(cutover_evidence_file, rollback_evidence_file, **bounds)
     else:
         import click
 
         raise click.UsageError(
-            "give --run DIR, or both --cutover-evidence-file and --rollback-evidence-file"
+            "give --run DIR or id, or both --cutover-evidence-file and --rollback-evidence-file"
         )
     for check in report.checks:
         say(f"{check.symbol} {check.name}: {check.sentence}")

@@ -130,15 +130,21 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     """Return the run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
-    none.
+    none, or none of that name.
     """
+    from ctp_runbook.errors import RunRefused
     from ctp_runbook.record.charge import run_in_charge
     from ctp_runbook.record.rundir import RunDir, newest_run
 
     if run_dir is None:
         return (newest_run if newest else run_in_charge)(outputs.absolute())
-    by_id = outputs / run_dir
-    return RunDir((by_id if by_id.is_dir() and not run_dir.is_dir() else run_dir).absolute())
+    for place in (run_dir, outputs / run_dir):
+        if place.is_dir():
+            return RunDir(place.absolute())
+    raise RunRefused(
+        f"--run {run_dir}: neither a directory nor the id of a run in {outputs.absolute()}; name "
+        "one that is, or another folder of runs by --outputs"
+    )
 
 
 def follow_to_end(run: RunDir, *, quiet: bool) -> int:

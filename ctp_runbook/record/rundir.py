@@ -24,6 +24,7 @@ __all__ = [
     "private_dir",
     "private_path",
     "runs_under",
+    "strange_entries",
     "write_atomic",
 ]
 
@@ -129,6 +130,28 @@ def _is_tmpfs(mount_point: str) -> bool:
 def runs_under(outputs: Path) -> Iterator[RunDir]:
     """Every run in a folder, in no order: what has a run.json, which is written last."""
     return (RunDir(path.parent) for path in outputs.glob("*/run.json"))
+
+
+def strange_entries(run: RunDir) -> Iterator[str]:
+    """Name what no run writes, and whose reading could hang or lead elsewhere.
+
+    A run's directory holds directories and regular files alone; whoever reads one that came from
+    somewhere asks this first.
+    """
+    for folder, folders, names in os.walk(run.path):
+        for name in sorted((*folders, *names)):
+            path = Path(folder, name)
+            kind = stat.S_IFMT(path.lstat().st_mode)
+            if kind not in (stat.S_IFDIR, stat.S_IFREG):
+                what = _KINDS.get(kind, "a device")
+                yield f"{path}: {what}; a run's directory holds regular files and directories only"
+
+
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+}
 
 
 class HeaderGlance(Struct, frozen=True):

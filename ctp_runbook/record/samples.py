@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Meta, Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
@@ -28,6 +28,8 @@ __all__ = [
     "split_series",
 ]
 
+# What a calendar has: seconds from 1970 to the end of the year 9999.
+_Instant = Annotated[float, Meta(ge=0, lt=253402300800)]
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -41,7 +43,7 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format"
     """
 
     seq: Count
-    wall: float
+    wall: _Instant
     mono: float
     source: str
     target: str

@@ -14,7 +14,7 @@ from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
 from ctp_runbook.record.kinds import RollbackStarted, RunCreated, StepEnded
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, strange_entries
 from ctp_runbook.verify import files, journal, undo_completed, watch
 from ctp_runbook.verify.report import Check, VerificationReport, checked
 
@@ -39,6 +39,9 @@ def verify_run(
     ``require_manifest=False`` is for notebook 07, which runs before the manifest is written.
     """
     subject = f"run {run.run_id}"
+    entries = checked("files", "", strange_entries(run))
+    if not entries.ok:
+        return VerificationReport(subject, (entries,))
     try:
         written = read_journal(run.journal)
     except JournalError as error:

@@ -46,7 +46,15 @@ WATCH_MINUTES = 30.0
 # A sample under way when the window begins or ends may be stamped this much outside of it.
 _EDGE_SECONDS = 3.0
 # Rules that a header has, and by which nothing can be judged.
-_UNJUDGEABLE = (JournalError, TriggerError, KeyError, TypeError, ValueError, ArithmeticError)
+_UNJUDGEABLE = (
+    JournalError,
+    OSError,
+    TriggerError,
+    KeyError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+)
 _NO_METRIC = ("", None, None, False)
 
 

@@ -148,7 +148,9 @@ def test_verify_wants_a_run_or_a_pair(capsys: pytest.CaptureFixture[str]) -> Non
     assert typed("verify") == 2
     said = capsys.readouterr().err
     assert "verify [OPTIONS]\n" in said
-    assert "give --run DIR, or both --cutover-evidence-file and --rollback-evidence-file" in said
+    assert (
+        "give --run DIR or id, or both --cutover-evidence-file and --rollback-evidence-file" in said
+    )
 
 
 def test_verify_tells_each_check_and_the_whole(
@@ -158,6 +160,7 @@ def test_verify_tells_each_check_and_the_whole(
     run = completed_run(tmp_path)
     seal(run)
     assert typed("verify", "--run", run.path) == 0
+    assert typed("verify", "--run", run.run_id, "--outputs", run.path.parent) == 0
     assert "✓ journal" in capsys.readouterr().out
     result = run.evidence / "ctp_cutover_result.env"
     result.write_text(result.read_text().replace("CUTOVER_SUCCESS=true", "CUTOVER_SUCCESS=false"))

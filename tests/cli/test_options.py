@@ -143,6 +143,8 @@ def test_no_run_at_all_is_refused(tmp_path: Path) -> None:
     """The sentence says where it was looked for."""
     with pytest.raises(RunRefused, match=r"no run under .*; make one"):
         find_run(None, tmp_path, newest=True)
+    with pytest.raises(RunRefused, match="neither a directory nor the id of a run in"):
+        find_run(Path("another"), tmp_path)
 
 
 def test_leaving_says_how_to_come_back(

@@ -43,7 +43,7 @@ def same(one: float, other: float) -> bool:
 
 @given(
     seq=st.integers(min_value=0, max_value=2**53),
-    wall=numbers,
+    wall=st.floats(min_value=0, max_value=253402300799),
     mono=numbers,
     words=st.tuples(texts, texts, texts),
     ok=st.booleans(),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -428,6 +430,66 @@ def test_a_cell_marked_completed_must_have_run(tmp_path: Path) -> None:
     path.write_text(json.dumps(notebook))
     write_manifest(run, sealed=True)
     assert "never executed" in verify_run(run).findings[0]
+
+
+def _as_socket(path: Path) -> None:
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as bound:
+        os.chdir(path.parent)
+        bound.bind(path.name)
+
+
+_STRANGE: dict[str, Callable[[Path], object]] = {
+    "named pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "socket": _as_socket,
+    "symbolic link": lambda path: (path.unlink(), path.symlink_to(path.name)),
+}
+
+
+@pytest.mark.parametrize("place", ["run.json", "journal.jsonl", "plan/watch.toml", "evidence/new"])
+@pytest.mark.parametrize("kind", _STRANGE)
+def test_what_no_run_writes_is_named_and_never_read(
+    kind: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read a pipe may take for ever, and a link leads anywhere: neither is opened."""
+    run = make_run("completed", tmp_path)
+    monkeypatch.chdir(run.path)
+    (run.path / place).touch()
+    _STRANGE[kind](run.path / place)
+    (finding,) = verify_run(run).findings
+    assert f"{place}: a {kind}" in finding
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b"1" * 6000,
+        b"null",
+        b"[]",
+        b'{"a":"\\ud800"}',
+        b"\0\xff",
+    ],
+    ids=["deep list", "deep object", "huge number", "null", "list", "surrogate", "bytes"],
+)
+def test_hostile_files_are_findings(data: bytes, tmp_path: Path) -> None:
+    """Whatever stands in any one file of a run, verification ends with a finding about it."""
+    run = make_run("completed", tmp_path)
+    for path in [path for path in run.path.rglob("*") if path.is_file()]:
+        kept = path.read_bytes()
+        path.write_bytes(data)
+        assert verify_run(run).findings, path
+        path.write_bytes(kept)
+
+
+def test_a_sample_of_no_calendar_is_a_finding(tmp_path: Path) -> None:
+    """A moment beyond the year 9999 cannot be said in words."""
+    run = make_run("completed", tmp_path)
+    first, *others = run.samples.read_bytes().splitlines(keepends=True)
+    sample = json.loads(first) | {"wall": 1e308}
+    run.samples.write_bytes(json.dumps(sample).encode() + b"\n" + b"".join(others))
+    assert any("samples.jsonl:1" in finding for finding in verify_run(run).findings)
 
 
 @pytest.mark.parametrize("gone", ["ctp_readiness_precheck.json", "kafka_topic_init_result.env"])
