@@ -433,16 +433,15 @@ def test_a_cell_marked_completed_must_have_run(tmp_path: Path) -> None:
 
 
 def _as_socket(path: Path) -> None:
-    path.unlink()
     with socket.socket(socket.AF_UNIX) as bound:
         os.chdir(path.parent)
         bound.bind(path.name)
 
 
 _STRANGE: dict[str, Callable[[Path], object]] = {
-    "named pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "named pipe": os.mkfifo,
     "socket": _as_socket,
-    "symbolic link": lambda path: (path.unlink(), path.symlink_to(path.name)),
+    "symbolic link": lambda path: path.symlink_to(path.name),
 }
 
 
@@ -454,7 +453,7 @@ def test_what_no_run_writes_is_named_and_never_read(
     """To read a pipe may take for ever, and a link leads anywhere: neither is opened."""
     run = make_run("completed", tmp_path)
     monkeypatch.chdir(run.path)
-    (run.path / place).touch()
+    (run.path / place).unlink(missing_ok=True)
     _STRANGE[kind](run.path / place)
     (finding,) = verify_run(run).findings
     assert f"{place}: a {kind}" in finding
