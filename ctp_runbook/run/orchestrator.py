@@ -97,6 +97,8 @@ class Orchestrator:
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
             self._take(request)
+        for sentence in self._inbox.passed_over():
+            self.context.warn(sentence)
         state = self.context.history.state
         if state is State.ROLLING_BACK or self._is_deaf:
             return ""

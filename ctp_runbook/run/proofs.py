@@ -208,6 +208,8 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
         observed, ok = str(error), False
     else:
         observed, ok = session.sentence, session.is_verified
+        if stale := _stale_words(context, session.as_of):
+            observed, ok = f"{observed}; {stale}", False
     context.record(
         ProbeAnswered(
             subject=member.name,
@@ -218,6 +220,14 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
         )
     )
     return "" if ok else observed
+
+
+def _stale_words(context: RunContext, as_of: float | None) -> str:
+    """Why a session was so once and need not be so now, or nothing."""
+    from ctp_runbook.probes.trading_state import stale_words
+
+    most = context.plan.limits.trading_state_max_age_seconds
+    return stale_words(as_of, now=context.world.clock.wall(), most=most)
 
 
 def end_member(context: RunContext, member: Member, *, deadline: float) -> None:

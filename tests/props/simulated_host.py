@@ -243,6 +243,7 @@ class SimulatedHost:
         cwd: Path,
         env: Mapping[str, str],
         seconds: float,
+        compares: Collection[str] = (),
         interrupt: Callable[[], str] = lambda: "",
     ) -> TradingState:
         """Nobody asks here."""
