@@ -54,6 +54,7 @@ __all__ = ["Orchestrator", "main"]
 
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
+_LONGEST_ERROR = 300
 
 
 class Orchestrator:
@@ -180,16 +181,21 @@ class Orchestrator:
             return self._undo_parent(resumed)
         if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
             return self._undo(trouble)
-        if history.watch_started is None and (end := self._end_before_switch()):
-            return self._close(end)
+        if must_roll_back and not self._is_touched:
+            # What ends this process each time would end it again, and nobody conducted the run.
+            why = f"interrupted too often before the switch: {resumed}"
+            return self._close(RunEnd(Outcome.ABORTED_BEFORE_SWITCH, why))
         try:
+            if history.watch_started is None and (end := self._end_before_switch()):
+                return self._close(end)
             trouble = self._trouble_of_acting()
-        except (JournalError, OSError) as error:
+        except Exception as error:
             # With the old stack untouched the guardian may try again. After the first stop nothing
-            # is worth as much as trading, and the rollback needs no record of itself.
+            # is worth as much as trading: whatever was raised, by whatever input, and also where
+            # it cannot be recorded, for the rollback needs no record of itself.
             if not self._is_touched:
                 raise
-            trouble = self._trouble_now("step_failed", f"the run cannot be recorded: {error}")
+            trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:
             return self._undo(trouble)
         passed = "the new generation trades; the watch window passed"
@@ -387,6 +393,15 @@ class Orchestrator:
             seen = observe(self.context, member, question="alive", deadline=until)
             running[name] = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
         return running
+
+
+def _raised(error: Exception) -> str:
+    """What ended the way forward, in words; a long text of unknown making is left out."""
+    if isinstance(error, JournalError | OSError):
+        return f"the run cannot be recorded: {error}"
+    words = str(error)
+    said = f": {words}" if words and len(words) <= _LONGEST_ERROR else ""
+    return f"an error that nobody foresaw, {type(error).__name__}{said}"
 
 
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:

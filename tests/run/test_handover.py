@@ -193,12 +193,12 @@ HONEST = {name: value for name, value in WHOLE_STATE.items() if not name.endswit
 
 def test_an_engine_that_knows_no_references_says_so_in_the_plan(tmp_path: Path) -> None:
     """Compared, they are missing; left out they are told as not compared, at each step of it."""
-    values = {"TRADING_STATE_CMD": "cat state.json"}
-    with open_context(tmp_path, plan=make_plan(tmp_path, **values)) as context:
+    plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json")
+    with open_context(tmp_path, plan=plan) as context:
         says(context, HONEST)
         assert "next_order_ref: missing" in unreadable_state(context)
-    values["HANDOVER_COMPARES"] = "positions, working_orders,funds"
-    plan = make_plan(tmp_path, **values)
+    compares = "positions, working_orders,funds"
+    plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json", HANDOVER_COMPARES=compares)
     assert any("HANDOVER_COMPARES: order_ref not compared" in each for each in plan.warnings)
     with open_context(tmp_path, plan=plan) as context:
         assert (unreadable_state(context), settle(context), handover_gap(context)) == ("", "", "")
