@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host.pid_file import PidFile, read_pid_file
 from ctp_runbook.model import Phase, State
 from ctp_runbook.plan.plan import load_plan
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.rehearsal.front.log import overlaps, read_front_log, trading_generations
-from ctp_runbook.rehearsal.twin import Twin
+from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
+from ctp_runbook.rehearsal.twin import MEMBERS, Twin
 from ctp_runbook.run import launch
 from tests.props.cutover_tools import ROOT, cutover_of, edited, fresh_twin
 from tests.props.notebook_tools import outputs_text
@@ -35,18 +36,18 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twin]:
         yield made
 
 
-def assert_trades_on(twin: Twin, logins: int) -> None:
-    """The old generation alone, with the sessions it had, and its orders are answered."""
+def assert_trades_on(twin: Twin, before: list[PidFile | None]) -> None:
+    """The very processes of the old generation, it alone, and its orders are answered."""
     assert trading_generations(twin.front_log) == {"old"}
     assert overlaps(twin.front_log) == []
-    assert count(twin, "login") == logins
-    before = twin.state("old")["orders_answered"]
-    wait_until(lambda: twin.state("old")["orders_answered"] > before)
+    assert who_runs(twin) == before
+    answered = twin.state("old")["orders_answered"]
+    wait_until(lambda: twin.state("old")["orders_answered"] > answered)
 
 
-def count(twin: Twin, event: str) -> int:
-    """How often the front saw it."""
-    return sum(record["event"] == event for record in read_front_log(twin.front_log))
+def who_runs(twin: Twin) -> list[PidFile | None]:
+    """Whom the pid files of all four members name."""
+    return [read_pid_file(twin.pid_file(name)) for name in MEMBERS]
 
 
 def value_of(path: Path, key: str) -> str:
@@ -57,7 +58,7 @@ def value_of(path: Path, key: str) -> str:
 
 def test_an_engine_that_answers_an_error_is_not_stopped(twin: Twin, tmp_path: Path) -> None:
     """ErrorID 90 from the last gate on: the run ends with 3 and what it read, before any stop."""
-    logins, template = count(twin, "login"), twin.cutover_template
+    before, template = who_runs(twin), twin.cutover_template
     error = tmp_path / "error.json"
     asking, gate = (
         value_of(template, key) for key in ("TRADING_STATE_CMD", "INIT_DEBEZIUM_CONNECTOR_CMD")
@@ -78,12 +79,12 @@ def test_an_engine_that_answers_an_error_is_not_stopped(twin: Twin, tmp_path: Pa
     assert "the old stack still trades, untouched" in ending.sentence
     assert len(ending.findings) == 1, ending.findings  # that it is no completed run
     assert not any(cutover.history.step(name).attempt for name in steps_of(Phase.SWITCH))
-    assert_trades_on(twin, logins)
+    assert_trades_on(twin, before)
 
 
 def test_papermill_with_go_false_switches_nothing(twin: Twin, tmp_path: Path) -> None:
     """`papermill notebooks/04_switch.ipynb OUT -p go false` ends with a refusal; all trade on."""
-    logins, out = count(twin, "login"), tmp_path / "out.ipynb"
+    before, out = who_runs(twin), tmp_path / "out.ipynb"
     run = ready_run(twin, tmp_path / "outputs")
     argv = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/04_switch.ipynb"]
     argv += [str(out), "-p", "run_dir", str(run.path), "-p", "go", "false"]
@@ -96,7 +97,7 @@ def test_papermill_with_go_false_switches_nothing(twin: Twin, tmp_path: Path) ->
     for said in (done.stderr, outputs_text(out)):
         assert found in re.sub(r"\s+", " ", said)
     assert (history.state, history.go) == (State.READY, None)
-    assert_trades_on(twin, logins)
+    assert_trades_on(twin, before)
 
 
 def ready_run(twin: Twin, outputs: Path) -> RunDir:
