@@ -62,7 +62,9 @@ def run_probe_apart(command: str, **running: Unpack[Running]) -> tuple[int | Non
         code, output = _run(apart, room, **running)
         lines = _end_of(errors).decode(errors="replace").split("\n") if errors.exists() else []
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return code, output, said if len(said) <= _QUOTED_CHARACTERS else ""
+        said = said if len(said) <= _QUOTED_CHARACTERS else ""
+        # A sentence is shown on terminals and handed on in variables: no escapes, no NUL.
+        return code, output, "".join(c if c.isprintable() else "\ufffd" for c in said)
 
 
 @contextlib.contextmanager
