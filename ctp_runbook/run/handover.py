@@ -75,8 +75,11 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
         return ""
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     policy = context.plan.working_orders_policy
+    # A query may be refused for a second (CTP error 90), and undoing a stop costs more; but nothing
+    # trades meanwhile.
+    soon = context.world.clock.mono() + context.plan.limits.proof_grace_seconds
     try:
-        state = _read(context, engine)
+        state = _read_in_time(context, engine, deadline=min(deadline, soon))
         if policy == "cancel" and state.working_orders:
             # The runner has stopped: no new order comes while these go.
             cancel_working_orders(context, engine, deadline=deadline)
@@ -122,8 +125,8 @@ def _not_compared(context: RunContext) -> str:
 def _read_in_time(context: RunContext, engine: Member, *, deadline: float | None) -> TradingState:
     """The engine's state; asked again until ``deadline`` where it may yet be told.
 
-    An engine that has just logged in is refused its first queries (CTP error 90). An object that
-    is no trading state will be none later: the time goes into the rollback.
+    An engine that has just logged in is refused its first queries. An object that is no trading
+    state will be none later: the time goes into the rollback.
     """
     from ctp_runbook.probes.trading_state import MisshapenState
 

@@ -257,7 +257,7 @@ def test_an_unreadable_state_of_the_new_engine_is_a_gap(
     assert words in handover_gap(context)
 
 
-def test_a_new_engine_that_cannot_tell_yet_is_asked_again(context: RunContext) -> None:
+def test_an_engine_that_cannot_tell_yet_is_asked_again(context: RunContext) -> None:
     """Its first query is refused (CTP error 90); it passes with the second, and by a deadline."""
     says(context, WHOLE_STATE)
     assert settle(context) == ""
@@ -267,6 +267,8 @@ def test_a_new_engine_that_cannot_tell_yet_is_asked_again(context: RunContext) -
     assert "ErrorID 90" in handover_gap(later, deadline=time.monotonic() - 1)
     (context.cwd / "asked").unlink()
     assert handover_gap(later, deadline=time.monotonic() + 5) == ""
+    (context.cwd / "asked").unlink()
+    assert settle_before_stop(later, deadline=time.monotonic() + 5) == ""
     says(context, {**WHOLE_STATE, "stream_drained": False})
     began = time.monotonic()
     assert "stream_drained is false" in handover_gap(later, deadline=time.monotonic() + 0.3)

@@ -295,6 +295,21 @@ def test_a_stale_pid_file_kills_no_stranger(context: RunContext) -> None:
     assert alive
 
 
+def test_a_session_that_is_not_verified_in_time_is_told_as_that(
+    context: RunContext, runner: subprocess.Popen[bytes]
+) -> None:
+    """However slow the alive command: cut short by the deadline it says nothing of the session."""
+    (context.cwd / "state.json").write_text(json.dumps({**WHOLE_STATE, "md_session": "connected"}))
+    plan = structs.replace(context.plan, trading_state_command="cat state.json")
+    slow = structs.replace(context, plan=plan)
+    engine = plan.member(*NEW_ENGINE)._replace(
+        alive_command="sleep 0.7", pid_file=plan.member(*OLD_RUNNER).pid_file, metrics_url=""
+    )
+    gap = start_gap(slow, engine, deadline=soon(2.0))
+    assert gap.startswith("TD logged in: yes, MD logged in: no, settlement confirmed: yes"), gap
+    assert gap.endswith("; a later look was cut short by the deadline"), gap
+
+
 # --- on a simulated host ----------------------------------------------------------
 
 
