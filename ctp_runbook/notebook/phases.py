@@ -12,7 +12,6 @@ its type, and nothing was touched.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,7 +164,7 @@ def readiness(run_dir: str | Path = "") -> PhaseResult:
     blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
     path = run.evidence / "ctp_readiness_precheck.json"
     if path.is_file():
-        report = json.loads(path.read_bytes())
+        report = run_blocks.read_readiness(path)
         blocks.insert(0, topology_picture(sli_topology(report)))
         blocks.append(run_blocks.readiness_table(report, title="Service levels"))
     return _result(run, history, blocks, due=_READINESS)

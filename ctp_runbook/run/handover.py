@@ -163,7 +163,9 @@ def compare_states(
     # engine could neither cancel nor count what it does not know.
     hands_over = hands_over and "working_orders" in compares
     if hands_over and (missing := before.orders_by_ref - after.orders_by_ref):
-        gaps.append(f"working orders {sorted(missing)} are unknown to the new engine")
+        first = sorted(missing)[:_SHOWN_GAPS]
+        more = f" and {len(missing) - len(first)} more" if len(missing) > len(first) else ""
+        gaps.append(f"working orders {first}{more} are unknown to the new engine")
     # A reference that was used today is refused by the exchange, and so is the first order.
     if "order_ref" in compares:
         gaps += _reference_gaps(after.next_order_ref, after.max_order_ref)

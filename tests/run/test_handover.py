@@ -133,6 +133,14 @@ def test_states_that_differ(before: dict[str, Any], after: dict[str, Any], words
     assert [gap for gap in gaps if words in gap] != []
 
 
+def test_thousands_of_lost_orders_are_one_sentence() -> None:
+    """The first of them, and how many more."""
+    before = state(working_orders=[{"order_ref": number} for number in range(1000)])
+    (gap,) = compare_states(before, state(), hands_over=True)
+    assert gap.endswith("'115'] and 980 more are unknown to the new engine")
+    assert len(gap) < 300
+
+
 def test_orders_count_only_where_they_are_handed_over() -> None:
     """Under another policy none was left."""
     before = state(working_orders=[{"order_ref": 5}])
