@@ -6,7 +6,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import pytest
 
@@ -71,27 +70,6 @@ def test_a_source_that_fails_makes_a_sample_too() -> None:
     sample = read_once(Target("engine", "url", failing, 1.0), clocks=Clocks())
     assert (sample.ok, sample.error) == (False, "http://x: connection refused")
     assert sample.series == {}
-
-
-ODD: dict[str, tuple[object, str]] = {
-    "a text": ({"up": "1"}, "series 'up' is of type str, and no number"),
-    "nothing": ({"up": None}, "is of type NoneType"),
-    "true": ({"up": True}, "is of type bool"),
-    "a list": ({"up": [1.0]}, "is of type list"),
-    "a number of 400 digits": ({"up": 10**400}, "int too large to convert to float"),
-    "half a surrogate pair": ({"up\ud800": 1.0}, "surrogates not allowed"),
-    "no name": ({1: 1.0}, "'int' object has no attribute 'encode'"),
-    "no series": (1.0, "'float' object has no attribute 'items'"),
-}
-
-
-@pytest.mark.parametrize(("read", "words"), ODD.values(), ids=ODD)
-def test_an_odd_series_is_no_sample(read: Any, words: str) -> None:
-    """Whatever a stranger's probe returns, it can be written down and ends nobody."""
-    sample = read_once(Target("plugin", "up", lambda: read, 1.0), clocks=Clocks())
-    assert (sample.ok, sample.series) == (False, {})
-    assert words in sample.error
-    assert sample.to_line().endswith(b"\n")
 
 
 def test_sampling_keeps_time(begin: Callable[..., Sampler]) -> None:
