@@ -127,9 +127,9 @@ def undeclared_names(cells: Iterable[str], *, known: Iterable[str]) -> list[str]
 
 def _assigned(cell: str) -> Iterator[str]:
     try:
-        lines = ast.parse(cell).body
-    except (SyntaxError, ValueError, RecursionError):  # a magic, say
+        tree = ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError):
         return
-    for line in lines:
-        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
-        yield from (target.id for target in targets if isinstance(target, ast.Name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id

@@ -190,10 +190,12 @@ class Orchestrator:
                 return self._close(end)
             trouble = self._trouble_of_acting()
         except Exception as error:
-            # With the old stack untouched the guardian may try again. After the first stop nothing
-            # is worth as much as trading: whatever was raised, by whatever input, and also where
-            # it cannot be recorded, for the rollback needs no record of itself.
-            if not self._is_touched:
+            # With the old stack untouched the guardian may try again, and a watch goes on in its next
+            # orchestrator. From the first stop to the watch nothing is worth as much as trading:
+            # whatever was raised, by whatever input, it is undone; and so at any time what cannot
+            # be recorded, for the rollback needs no record of itself.
+            is_ours = not isinstance(error, JournalError | OSError)
+            if not self._is_touched or (is_ours and self.context.history.watch_started is not None):
                 raise
             trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:

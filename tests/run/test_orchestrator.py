@@ -24,6 +24,7 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
+from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
@@ -346,6 +347,24 @@ def test_an_error_that_nobody_foresaw_is_raised_before_the_first_stop(
     assert end is Outcome.ABORTED_BEFORE_SWITCH
     assert conducted.sentence().startswith("interrupted too often before the switch: it died")
     assert conducted.sentence().endswith("the old stack still trades, untouched")
+
+
+@pytest.mark.parametrize("error", [RecursionError("deep"), OSError(28, "No space left on device")])
+def test_a_watch_is_not_rolled_back_for_an_error_of_ours(
+    conducted: Conducted, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next orchestrator goes on with it; but what cannot be recorded is undone."""
+
+    def raise_it(self: Watch) -> None:
+        raise error
+
+    monkeypatch.setattr(Watch, "run", raise_it)
+    if isinstance(error, OSError):
+        assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+        return
+    with pytest.raises(RecursionError):
+        conducted.conduct()
+    assert conducted.history.state is State.WATCHING
 
 
 def test_what_is_no_request_is_told(conducted: Conducted) -> None:
