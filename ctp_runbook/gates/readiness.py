@@ -16,8 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.errors import InputError, Problem
+from ctp_runbook.errors import InputError, ProbeError, Problem
+from ctp_runbook.host.files import read_small
 from ctp_runbook.plan.template_keys import SLI_NAMES
+from ctp_runbook.probes.strict_json import decode_json
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.rundir import write_atomic
 
@@ -39,6 +41,8 @@ SliValue = float | str | bool
 _CLOCK_SLACK_SECONDS = 1.0
 # A file that stands alone is not to be older than this.
 _EDGE_OF_FUTURE_SECONDS = 2.0
+# A dozen SLIs take some kilobytes.
+_MOST_BYTES = 1 << 20
 _BOOLS = {"true": True, "false": False}
 
 
@@ -232,11 +236,13 @@ def judge_readiness_file(
 ) -> list[str]:
     """Return what is wrong with a readiness file; times are seconds since the epoch."""
     try:
-        report = json.loads(path.read_bytes(), parse_constant=_no_constant)
+        report, odd = decode_json(read_small(path, most=_MOST_BYTES), subject=path.name)
     except OSError as error:
         return [f"{path.name}: cannot be read: {error.strerror}; the readiness step writes it"]
-    except (ValueError, RecursionError) as error:
-        return [f"{path.name}: not JSON: {error}"]
+    except ProbeError as error:
+        return [str(error)]
+    if odd:
+        return [f"{path.name}: not JSON: {odd[0]} is no number"]
     findings = judge_readiness(report, real=real, since=since, until=until, rehearsal=rehearsal)
     return [f"{path.name}: {finding}" for finding in findings]
 
@@ -324,7 +330,3 @@ def _shown(value: SliValue) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, int | float) else value
-
-
-def _no_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")

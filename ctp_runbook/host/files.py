@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ __all__ = [
     "exists",
     "names_in",
     "read",
+    "read_small",
     "remove",
     "rename",
     "size_of",
@@ -27,6 +30,25 @@ def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
     with path.open("rb") as source:
         source.seek(start)
         return source.read(most)
+
+
+def read_small(path: Path, *, most: int) -> bytes:
+    """Return what a file holds that anybody may have left there. Raises OSError.
+
+    Also for what is no plain file, of which a pipe would be waited at for ever, and for one with
+    more than ``most`` bytes.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file")
+        with open(fd, "rb", closefd=False) as source:
+            data = source.read(most + 1)
+    finally:
+        os.close(fd)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes")
+    return data
 
 
 def size_of(path: Path) -> int:

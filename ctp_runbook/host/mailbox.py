@@ -13,6 +13,8 @@ from ctp_runbook.host import files
 __all__ = ["FolderMailbox"]
 
 _POLL_SECONDS = 0.1
+# A request has some hundred bytes; its reason is typed by hand.
+_LONGEST_LETTER_BYTES = 64 << 10
 
 
 class FolderMailbox(Struct, frozen=True):
@@ -25,12 +27,15 @@ class FolderMailbox(Struct, frozen=True):
         files.write_atomic(self.folder / name, data)
 
     def names(self) -> list[str]:
-        """Return the letters there are, in their order; drafts have a dot before their name."""
+        """Return the letters there are, in their order; drafts have a dot before their name.
+
+        Raises OSError.
+        """
         return [name for name in files.names_in(self.folder) if not name.startswith(".")]
 
     def read(self, name: str) -> bytes:
-        """Return what a letter says. Raises OSError."""
-        return files.read(self.folder / name)
+        """Return what a letter says. Raises OSError, also for what is none by kind or size."""
+        return files.read_small(self.folder / name, most=_LONGEST_LETTER_BYTES)
 
     def remove(self, name: str) -> None:
         """Take a letter away; one that is gone already is no error. Raises OSError."""

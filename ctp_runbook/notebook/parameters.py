@@ -1,14 +1,16 @@
 """What a notebook's ``parameters`` cell declares, and whether what is passed fits it.
 
 papermill itself only warns about a parameter nobody declared, and about a notebook without a
-``parameters`` cell: both then run with defaults. Here they are refused.
+``parameters`` cell: both then run with defaults. Here they are refused: by whoever runs a notebook,
+and where papermill does it by itself, in the cell that begins.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,16 @@ from ctp_runbook.errors import NotebookError
 from ctp_runbook.plan import parameters
 from ctp_runbook.redact import Redactor
 
-__all__ = ["Declared", "check_parameters", "declared_parameters"]
+__all__ = [
+    "Declared",
+    "cells_that_ran",
+    "check_parameters",
+    "declared_parameters",
+    "undeclared_names",
+]
+
+# How papermill begins the cell that it puts behind the tagged one, and we with it.
+_INJECTED = "# Parameters\n"
 
 
 @dataclass(frozen=True)
@@ -90,3 +101,35 @@ def _wrong_value(
             f"{where}: parameter {parameter.name}: holds a secret; parameters are stored in the notebook twice; "
             "pass the path of a file that holds it"
         )
+
+
+# --- from inside a cell -----------------------------------------------------------
+
+
+def cells_that_ran() -> list[str]:
+    """The code of the cells that ran before and with this one; none where no kernel runs it."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    cells = shell.user_ns.get("In", []) if shell is not None else []
+    return [cell for cell in cells if isinstance(cell, str)]
+
+
+def undeclared_names(cells: Iterable[str], *, known: Iterable[str]) -> list[str]:
+    """Return the names that were passed and are neither ``known`` nor given by any other cell.
+
+    `-p run_dri X` would leave ``run_dir`` blank, and the newest run would be switched.
+    """
+    passed: set[str] = set()
+    others = set(known)
+    for cell in cells:
+        (passed if cell.startswith(_INJECTED) else others).update(_assigned(cell))
+    return sorted(passed - others)
+
+
+def _assigned(cell: str) -> Iterator[str]:
+    try:
+        tree = ast.parse(cell)
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id

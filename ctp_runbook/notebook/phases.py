@@ -12,7 +12,6 @@ its type, and nothing was touched.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from ctp_runbook.errors import (
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.notebook.checkout import find_plan
+from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
@@ -64,6 +64,8 @@ __all__ = [
 HOME_VARIABLE = "CTP_RUNBOOK_HOME"
 OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
 _REASONS = ("accept_unmeasured", "accept_late")
+# What the notebooks declare, all of them together.
+_PARAMETERS = ("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS)
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = steps_of(Phase.SWITCH)
@@ -162,7 +164,7 @@ def readiness(run_dir: str | Path = "") -> PhaseResult:
     blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
     path = run.evidence / "ctp_readiness_precheck.json"
     if path.is_file():
-        report = json.loads(path.read_bytes())
+        report = run_blocks.read_readiness(path)
         blocks.insert(0, topology_picture(sli_topology(report)))
         blocks.append(run_blocks.readiness_table(report, title="Service levels"))
     return _result(run, history, blocks, due=_READINESS)
@@ -269,7 +271,9 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
 
 def _refuse_wrong(where: str, *problems: Iterable[Problem]) -> None:
     """Raise InputError when any parameter of the notebook is not what it is declared to be."""
-    if wrong := [*chain.from_iterable(problems)]:
+    passed = undeclared_names(cells_that_ran(), known=_PARAMETERS)
+    unknown = parameters.undeclared(passed, known=_PARAMETERS)
+    if wrong := [*unknown, *chain.from_iterable(problems)]:
         files = sorted((_home() or Path()).glob("infra/env/*.env"))
         redactor = Redactor.gather(environ=os.environ, env_files=files)
         raise InputError(parameters.placed(wrong, where=where, redactor=redactor))

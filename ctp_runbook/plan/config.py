@@ -101,6 +101,7 @@ class Limits(Struct, frozen=True):
     journal_reserve_bytes: int
     restarts_max: int
     alert_timeout_seconds: float = 5.0
+    trading_state_max_age_seconds: float = 60.0
     redact: tuple[str, ...] = ()
     sessions: TradingSessions = TradingSessions()
 
@@ -158,6 +159,7 @@ _LIMIT_FIELDS: Mapping[str, Field] = {
     "journal_reserve_bytes": Field("integer", high=1 << 40),
     "restarts_max": Field("integer", high=100),
     "alert_timeout_seconds": Field("number", high=60, low_allowed=False, required=False),
+    "trading_state_max_age_seconds": _OPTIONAL_POSITIVE,
     "redact": Field("texts", required=False),
 }
 _LIMIT_TABLES = ("step_timeout_seconds", "sessions")

@@ -8,6 +8,7 @@ a word that only answers yes or no is neither a path nor a reason.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,21 @@ from ctp_runbook.errors import Problem
 from ctp_runbook.plan.template_keys import nearest_name
 from ctp_runbook.redact import Redactor
 
-__all__ = ["choice", "flag", "of_type", "path", "placed", "reason", "reasons", "text"]
+__all__ = [
+    "choice",
+    "flag",
+    "of_type",
+    "path",
+    "placed",
+    "reason",
+    "reasons",
+    "text",
+    "undeclared",
+]
 
 _LONGEST_VALUE = 80
+# What Linux takes for a path, and for one name in it; both in bytes.
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
 # What people write for yes, no and nothing, in YAML, SQL, Python and by hand.
 _YES = ("true", "yes", "on", "y", "t", "1")
 _NO = ("false", "no", "off", "n", "f", "0")
@@ -104,11 +117,21 @@ def path(name: str, value: object, *, blank: str = "") -> Iterator[Problem]:
         yield _problem(name, value, expected=expected, remedy=remedy)
         return
     shown = str(value)
-    if (not shown.strip() and not (blank and shown == "")) or "\0" in shown:
+    if (not shown.strip() and not (blank and shown == "")) or not _can_be_named(shown):
         yield _problem(name, value, expected=expected, remedy=remedy)
     elif isinstance(value, str) and _is_answer(shown):
         remedy += f"; for a file or directory of that name, `-p {name} ./{shown.strip()}`"
         yield _problem(name, value, expected=expected, remedy=remedy)
+
+
+def _can_be_named(path: str) -> bool:
+    """Return True for what a file can be called, here and in a record, which is UTF-8."""
+    try:
+        name = path.encode()
+    except UnicodeEncodeError:
+        return False
+    is_short = len(name) <= _LONGEST_PATH and max(map(len, name.split(b"/"))) <= _LONGEST_NAME
+    return is_short and b"\0" not in name
 
 
 def reason(name: str, value: object) -> Iterator[Problem]:
@@ -148,6 +171,20 @@ def choice(name: str, value: object, *, known: tuple[str, ...]) -> Iterator[Prob
         yield _problem(name, value, expected=f"one of {', '.join(known)}", remedy="name one")
 
 
+def undeclared(names: Iterable[str], *, known: tuple[str, ...]) -> Iterator[Problem]:
+    """Yield the problem with each name that was passed and that no notebook declares."""
+    for name in names:
+        wrong = Problem(
+            "",
+            0,
+            f"parameter {name}",
+            "a name that is not declared",
+            f"one of {', '.join(known)}",
+            "correct its name",
+        )
+        yield wrong._replace(nearest=nearest_name(name, known))
+
+
 def _is_answer(word: str) -> bool:
     return word.strip(" \t\r\n'\"").casefold() in _ANSWERS
 
@@ -185,7 +222,9 @@ def _found(value: Any) -> str:
         return repr(value)
     for kinds, word in _KINDS:
         if isinstance(value, kinds):
-            return f"{word} {value!r}"
+            # A number of five thousand digits and a list that is nested without end have no repr.
+            with contextlib.suppress(ValueError, RecursionError):
+                return f"{word} {value!r}"
     return f"an object of type {type(value).__name__}"
 
 

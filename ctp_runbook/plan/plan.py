@@ -61,6 +61,7 @@ class Plan(Struct, frozen=True):
     trading_state_command: str
     working_orders_policy: str
     cancel_working_orders_command: str
+    handover_compares: tuple[str, ...]
     rollback_cancel_seconds: float
     redis_compat: str
     alert_command: str
@@ -152,6 +153,7 @@ def load_plan(
         rollback=tuple(step for step in steps if step.phase is Phase.ROLLBACK),
         members=members,
         monitor_keys=monitor_keys(values),
+        handover_compares=values.words("HANDOVER_COMPARES"),
         trigger=trigger_of(values, inputs.watch),
         watch=inputs.watch,
         limits=inputs.limits,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
-from ctp_runbook.plan.template_keys import KEYS, READINESS_KEYS, TemplateValues
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
 from ctp_runbook.plan.template_text import placeholders, quoted
 
 __all__ = ["Preflight", "inspect_plan"]
@@ -201,6 +201,14 @@ def _short_watch(values: TemplateValues, limits: Limits) -> Iterator[str]:
 
 
 def _orders(values: TemplateValues) -> Iterator[str]:
+    compares = values.words("HANDOVER_COMPARES")
+    left_out = [fact for fact in HANDOVER_FACTS if fact not in compares]
+    if left_out and values.text("TRADING_STATE_CMD"):
+        yield (
+            f"{_at(values, 'HANDOVER_COMPARES')}: {', '.join(left_out)} not compared between the "
+            "old engine and the new one: what is lost there is not noticed; have somebody compare"
+            " it by hand"
+        )
     if not values.text("TRADING_STATE_CMD"):
         yield (
             "TRADING_STATE_CMD is not given: working orders and positions are not compared"

@@ -20,6 +20,7 @@ from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, quoted
 
 __all__ = [
+    "HANDOVER_FACTS",
     "KEYS",
     "READINESS_KEYS",
     "SLI_NAMES",
@@ -44,6 +45,9 @@ SLI_NAMES = (
     "quant_hft_clickhouse_ingest_lag_seconds",
 )
 
+# What of a trading state can be compared between the two engines (HANDOVER_COMPARES).
+HANDOVER_FACTS = ("positions", "working_orders", "funds", "order_ref")
+
 _NUMBER = r"(?a)[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 # The pattern of a kind, and what is expected in words.
 _FORMS = {
@@ -63,7 +67,7 @@ class TemplateKey(Struct, frozen=True):
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
-    kind: str  # command, number, choice, name, path, unit, url, webhook, window, text
+    kind: str  # command, number, choice, words, name, path, unit, url, webhook, window, text
     home: str = "either"  # cutover, rollback, either
     required: bool = False
     low: float = 0.0
@@ -156,6 +160,9 @@ _OPTIONAL = (
         default="refuse",
     ),
     TemplateKey("CANCEL_WORKING_ORDERS_CMD", "command"),
+    TemplateKey(
+        "HANDOVER_COMPARES", "words", choices=HANDOVER_FACTS, default=", ".join(HANDOVER_FACTS)
+    ),
     TemplateKey("ROLLBACK_CANCEL_SECONDS", "number", default="10"),
     TemplateKey(
         "RESTORE_REDIS_BRIDGE_COMPAT",
@@ -187,6 +194,10 @@ class TemplateValues(Struct, frozen=True):
         """Return the value as a number; ``default`` is what limits.toml says for a key left out."""
         text = self.text(key)
         return float(text) if text else float(default or 0.0)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """Return the words of a comma list, or of the key's default."""
+        return _words(self.text(key))
 
     def window(self) -> datetime:
         """Return ``CUTOVER_WINDOW_LOCAL``, aware."""
@@ -305,8 +316,18 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
         found=quoted(entry.value),
         expected=expected,
         remedy=f"correct {key.name}",
-        nearest=nearest_name(entry.value, key.choices) if key.choices else "",
+        nearest=_nearest_choice(entry.value, key),
     )
+
+
+def _words(value: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in value.split(","))
+
+
+def _nearest_choice(value: str, key: TemplateKey) -> str:
+    words = _words(value) if key.kind == "words" else (value,)
+    wrong = next((word for word in words if word not in key.choices), "")
+    return nearest_name(wrong.lower(), key.choices) if wrong and key.choices else ""
 
 
 def _expected(value: str, key: TemplateKey) -> str | None:
@@ -319,6 +340,10 @@ def _expected(value: str, key: TemplateKey) -> str | None:
             return None if _in_range(value, key) else key.range_words
         case "choice":
             return None if value in key.choices else "one of " + ", ".join(key.choices)
+        case "words":
+            listed = _words(value)
+            is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)
+            return None if is_good else f"each at most once of {', '.join(key.choices)}"
         case "window":
             return _window_expected(value)
         case "url":

@@ -137,6 +137,15 @@ def _working_orders(values: TemplateValues) -> Iterator[Problem]:
             expected="the command that cancels working orders",
             remedy="add CANCEL_WORKING_ORDERS_CMD, or use refuse",
         )
+    compares = values.entries.get("HANDOVER_COMPARES")
+    handles = policy is not None and policy.value in ("cancel", "hand_over")
+    if policy and compares and handles and "working_orders" not in values.words(compares.key):
+        yield compares.problem(
+            found=f"{quoted(compares.value)}, without working_orders",
+            expected=f"working_orders among them, for WORKING_ORDERS_POLICY is {policy.value} "
+            f"({policy.file}:{policy.line})",
+            remedy="add working_orders, or use refuse",
+        )
     pair = _both(values, "ROLLBACK_CANCEL_SECONDS", "MAX_ROLLBACK_SECONDS")
     if pair and float(pair[0].value) >= float(pair[1].value):
         yield pair[0].problem(

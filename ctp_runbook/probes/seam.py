@@ -70,9 +70,10 @@ class Sessions(Protocol):
         cwd: Path,
         env: Mapping[str, str],
         seconds: float,
+        compares: Collection[str] = ...,
         interrupt: Callable[[], str] = ...,
     ) -> TradingState:
-        """Return its orders, positions and funds."""
+        """Return its orders, positions and funds; those of ``compares`` it must say."""
 
 
 class Pages(Protocol):

@@ -7,15 +7,18 @@ verified (DOMAIN: login order).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Unpack
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Member
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.command import Running, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.trading_state import (
     TradingState,
+    instant_of,
     is_logged_in,
     parse_trading_state,
     read_state_object,
@@ -40,6 +43,7 @@ class SessionState:
     """What is known of one engine's sessions, with the source that said so.
 
     ``problems`` are the parts it did not say in a way that can be understood; they count as no.
+    ``as_of`` is when it says that this was so, in seconds since the epoch, where it says that.
     """
 
     td_logged_in: bool
@@ -48,6 +52,7 @@ class SessionState:
     stream_drained: bool
     source: str
     problems: tuple[str, ...] = ()
+    as_of: float | None = None
 
     @property
     def is_verified(self) -> bool:
@@ -80,6 +85,7 @@ def read_session(member: Member, *, command: str, **running: Unpack[Running]) ->
         stream_drained=fields.get("stream_drained") is True,
         source="TRADING_STATE_CMD",
         problems=session_problems(fields),
+        as_of=instant_of(fields.get("as_of")),
     )
 
 
@@ -100,12 +106,20 @@ def _on_metrics_page(member: Member, *, seconds: float) -> SessionState:
     )
 
 
-def read_trading_state(command: str, *, member: Member, **running: Unpack[Running]) -> TradingState:
+def read_trading_state(
+    command: str,
+    *,
+    member: Member,
+    compares: Collection[str] = HANDOVER_FACTS,
+    **running: Unpack[Running],
+) -> TradingState:
     """Read the state TRADING_STATE_CMD prints; CTP_GENERATION tells it which engine is meant.
 
-    Raises ProbeError for anything but one whole object and exit 0 in time.
+    Raises ProbeError for anything but exit 0 in time and one whole object, in which each fact of
+    ``compares`` stands.
     """
-    return parse_trading_state(_output(command, member, **running), subject=_subject(member))
+    output = _output(command, member, **running)
+    return parse_trading_state(output, subject=_subject(member), compares=compares)
 
 
 def _output(command: str, member: Member, **running: Unpack[Running]) -> bytes:

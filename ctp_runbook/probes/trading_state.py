@@ -4,19 +4,23 @@ An object that lacks ``working_orders`` does not say that no order works, and on
 positions by other names does not say that none is held. So the output of TRADING_STATE_CMD
 becomes a typed value in which every field of the comparison stands, or a ProbeError with every
 problem; nothing else comes out of here, whatever comes in.
+
+What HANDOVER_COMPARES leaves out need not be there, for no engine has all of it. All else must: what
+is to be compared and is not said is not equal.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from itertools import islice
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.strict_json import (
     LARGEST_WHOLE,
     LONGEST_SHOWN,
@@ -27,13 +31,16 @@ from ctp_runbook.probes.strict_json import (
 
 __all__ = [
     "COMPARED_FUNDS",
+    "MisshapenState",
     "Position",
     "TradingState",
     "WorkingOrder",
+    "instant_of",
     "is_logged_in",
     "parse_trading_state",
     "read_state_object",
     "session_problems",
+    "stale_words",
 ]
 
 # Fields that do not float with the price.
@@ -42,11 +49,17 @@ COMPARED_FUNDS = ("PreBalance", "Deposit", "Withdraw", "CloseProfit", "Commissio
 _LOGIN_WORDS = ("logged_in", "ready")
 _ORDER_NAMES = ("order_ref", "order_id", "id")
 _SESSION_NAMES = ("front_id", "session_id")
-_DAY = re.compile(r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})")
+# Of both engines alike: two ways of writing one day would look like two days, and across a
+# settlement next to nothing is compared.
+_DAY = re.compile(r"[0-9]{8}")
 _SHOWN_PROBLEMS = 12
 # CTP writes "no value" as the largest double, 1.8e308, which is finite: no account holds that.
 _LARGEST_AMOUNT = 1e18
 _LARGEST_VOLUME = 2**31
+
+
+class MisshapenState(ProbeError):
+    """An object was read that is no trading state; asked again, it would be none either."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +87,11 @@ class Position:
 
 @dataclass(frozen=True)
 class TradingState:
-    """A whole trading state. ``trading_day`` is YYYYMMDD, whichever way it was written.
+    """A whole trading state. ``trading_day`` is YYYYMMDD.
 
     ``funds`` holds what the engine gives of COMPARED_FUNDS. ``notes`` are the fields that are
-    written down and never compared.
+    written down and never compared. None is what HANDOVER_COMPARES leaves out and this engine
+    does not say, or not in a way that can be understood.
     """
 
     td_session: str | bool
@@ -85,55 +99,68 @@ class TradingState:
     settlement_confirmed: bool
     stream_drained: bool
     trading_day: str
-    max_order_ref: int
-    next_order_ref: int
-    working_orders: tuple[WorkingOrder, ...]
-    positions: tuple[Position, ...]
-    funds: Mapping[str, float]
+    max_order_ref: int | None
+    next_order_ref: int | None
+    working_orders: tuple[WorkingOrder, ...] | None
+    positions: tuple[Position, ...] | None
+    funds: Mapping[str, float] | None
     notes: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any], *, subject: str) -> TradingState:
+    def of(
+        cls,
+        fields: Mapping[str, Any],
+        *,
+        subject: str,
+        compares: Collection[str] = HANDOVER_FACTS,
+    ) -> TradingState:
         """Return the state in an object that was read; ``subject`` says of what, in the error.
 
-        Raises ProbeError with every problem of every field.
+        Raises ProbeError with every problem of every field, those left out of ``compares`` apart.
         """
         # First: an error object lacks every field, and its own words say why.
         _refuse_error_of_ctp(fields, subject=subject)
-        if problems := _first(_problems(fields)):
-            raise ProbeError(f"{subject}: no whole trading state: {'; '.join(problems)}")
-        funds = fields["funds"]
-        read = {
-            **fields,
-            "trading_day": _day(fields["trading_day"]),
-            "working_orders": tuple(map(_order, fields["working_orders"])),
-            "positions": tuple(map(_position, fields["positions"])),
-            "funds": {name: funds[name] for name in COMPARED_FUNDS if name in funds},
-        }
+        left_out = {name for fact in _FIELDS_OF.keys() - {*compares} for name in _FIELDS_OF[fact]}
+        wanted = {name: form for name, form in _FORMS.items() if name not in left_out}
+        if problems := _first(_problems(fields, wanted)):
+            raise MisshapenState(f"{subject}: no whole trading state: {'; '.join(problems)}")
+        # A list of working orders that can be read is counted, compared or not.
+        read = {name: _READ.get(name, _as_it_is)(fields[name]) for name in wanted}
+        for name in left_out:
+            is_said = not any(_problems(fields, {name: _FORMS[name]}))
+            read[name] = _READ.get(name, _as_it_is)(fields[name]) if is_said else None
         notes = {name: fields[name] for name, fits in _NOTES.items() if fits(fields.get(name))}
-        return cls(**{name: read[name] for name in _FORMS}, notes=notes)
+        return cls(**read, notes=notes)
 
     @property
     def payload(self) -> dict[str, Any]:
         """The state as the journal keeps it; ``TradingState.of`` reads it back."""
-        return {
-            **{name: getattr(self, name) for name in _FORMS},
-            "working_orders": [dict(order.details) for order in self.working_orders],
-            "positions": [dict(vars(position)) for position in self.positions],
-            "funds": dict(self.funds),
-            **self.notes,
-        }
+        said = {name: getattr(self, name) for name in _FORMS}
+        if self.working_orders is not None:
+            said["working_orders"] = [dict(order.details) for order in self.working_orders]
+        if self.positions is not None:
+            said["positions"] = [dict(vars(position)) for position in self.positions]
+        if self.funds is not None:
+            said["funds"] = dict(self.funds)
+        return {name: value for name, value in said.items() if value is not None} | dict(self.notes)
 
     @property
     def orders_by_ref(self) -> Counter[str]:
         """How many orders work under each reference; one that is listed twice is one."""
-        return Counter(order.order_ref for order in set(self.working_orders))
+        return Counter(order.order_ref for order in set(self.working_orders or ()))
+
+    @property
+    def as_of(self) -> float | None:
+        """When the engine says that this was so, in seconds since the epoch."""
+        return instant_of(self.notes.get("as_of"))
 
 
-def parse_trading_state(output: bytes, *, subject: str) -> TradingState:
+def parse_trading_state(
+    output: bytes, *, subject: str, compares: Collection[str] = HANDOVER_FACTS
+) -> TradingState:
     """Return the trading state a command printed. Raises ProbeError, and nothing else."""
     document = decode_object(output, subject=subject)
-    state = TradingState.of(document.fields, subject=subject)
+    state = TradingState.of(document.fields, subject=subject, compares=compares)
     # Also in a field that nobody compares: what printed it is no writer of JSON.
     if document.not_numbers:
         words = ", ".join(document.not_numbers[:3])
@@ -153,7 +180,22 @@ def read_state_object(output: bytes, *, subject: str) -> Mapping[str, Any]:
 
 def session_problems(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what of the session is not said, or not in a form that can be understood."""
-    return _first(_field_problems(fields, _SESSION_FORMS))
+    return _first((*_field_problems(fields, _SESSION_FORMS), *_instant_problems(fields)))
+
+
+def stale_words(as_of: float | None, *, now: float, most: float) -> str:
+    """Return why what was so at ``as_of`` says nothing of ``now``, or nothing; unknown is not stale.
+
+    Seconds since the epoch. A state of the future is none either: it is a clock that is wrong, or
+    a file that was copied.
+    """
+    if as_of is None or abs(now - as_of) <= most:
+        return ""
+    when = f"{now - as_of:.0f} s ago" if as_of < now else f"{as_of - now:.0f} s from now"
+    return (
+        f"its as_of is {when}, more than trading_state_max_age_seconds {most:g} (limits.toml): it is "
+        "a state that was kept, or a clock that is wrong; have the command ask the engine itself"
+    )
 
 
 def is_logged_in(value: object) -> bool:
@@ -213,16 +255,26 @@ def _is_order_id(value: object) -> bool:
     return _is_count(value) or _is_text(value)
 
 
-def _day(value: object) -> str:
-    """Return YYYYMMDD of a real date, also of a whole number or with dashes; else nothing."""
-    text = str(value) if _is_whole(value) else value
-    parts = _DAY.fullmatch(text) if isinstance(text, str) else None
-    if parts is None:
-        return ""
+def _is_day(value: object) -> bool:
+    """Return True for the text YYYYMMDD of a real date."""
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        return False
     try:
-        return date(int(parts[1]), int(parts[3]), int(parts[4])).isoformat().replace("-", "")
+        date(int(value[:4]), int(value[4:6]), int(value[6:]))
     except ValueError:
-        return ""
+        return False
+    return True
+
+
+def instant_of(value: object) -> float | None:
+    """Return the seconds since the epoch of a time stamp with its offset from UTC; None for others."""
+    if not isinstance(value, str) or not _is_text(value):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        return None if moment.utcoffset() is None else moment.timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 _LOGIN: _Form = (
@@ -240,7 +292,7 @@ _SESSION_FORMS: Mapping[str, _Form] = {
 }
 _FORMS: Mapping[str, _Form] = {
     **_SESSION_FORMS,
-    "trading_day": (lambda value: bool(_day(value)), "a date as YYYYMMDD"),
+    "trading_day": (_is_day, "a date as YYYYMMDD, in a text"),
     "max_order_ref": _COUNT,
     "next_order_ref": _COUNT,
     "working_orders": (lambda value: isinstance(value, list), "a list, [] when none works"),
@@ -262,18 +314,32 @@ _NOTES: Mapping[str, _Fits] = {
     "login_attempts_left": _is_whole,
     "as_of": _is_text,
 }
+# The fields in which each fact of HANDOVER_COMPARES stands.
+_FIELDS_OF: Mapping[str, tuple[str, ...]] = {
+    **{fact: (fact,) for fact in HANDOVER_FACTS},
+    "order_ref": ("max_order_ref", "next_order_ref"),
+}
 
 
 # --- what is wrong with them ------------------------------------------------------
 
 
-def _problems(fields: Mapping[str, Any]) -> Iterator[str]:
+def _problems(fields: Mapping[str, Any], forms: Mapping[str, _Form]) -> Iterator[str]:
     """Yield what is wrong with each field: its name, what was read, what is expected."""
-    yield from _field_problems(fields, _FORMS)
-    yield from _item_problems(fields, "working_orders", _order_problems)
-    yield from _item_problems(fields, "positions", _position_problems)
-    if isinstance(funds := fields.get("funds"), dict):
+    yield from _field_problems(fields, forms)
+    yield from _instant_problems(fields)
+    if "working_orders" in forms:
+        yield from _item_problems(fields, "working_orders", _order_problems)
+    if "positions" in forms:
+        yield from _item_problems(fields, "positions", _position_problems)
+    if "funds" in forms and isinstance(funds := fields.get("funds"), dict):
         yield from _funds_problems(funds)
+
+
+def _instant_problems(fields: Mapping[str, Any]) -> Iterator[str]:
+    if "as_of" in fields and instant_of(fields["as_of"]) is None:
+        expected = "a time stamp with its offset, such as 2026-03-02T01:02:03Z, or no such field"
+        yield f"as_of: found {shown(fields['as_of'])}, expected {expected}"
 
 
 def _field_problems(
@@ -357,3 +423,19 @@ def _is_detail(value: object) -> bool:
 
 def _position(item: Mapping[str, Any]) -> Position:
     return Position(**{name: item[name] for name in _POSITION_FORMS})
+
+
+def _funds(funds: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: funds[name] for name in COMPARED_FUNDS if name in funds}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+# What becomes of a field that fits its form; all others stay as they are.
+_READ: Mapping[str, Callable[[Any], Any]] = {
+    "working_orders": lambda items: tuple(map(_order, items)),
+    "positions": lambda items: tuple(map(_position, items)),
+    "funds": _funds,
+}

@@ -157,7 +157,7 @@ def _run_command(
     """Run ALERT_CMD with the facts as ``CTP_ALERT_…``; why it failed, or nothing."""
     world = context.world
     env = context.environment_of()
-    env |= {f"CTP_ALERT_{name.upper()}": value for name, value in facts.items()}
+    env |= {f"CTP_ALERT_{name.upper()}": _as_variable(value) for name, value in facts.items()}
     # Two alerts may be under way at once, each with an output of its own.
     output = room / f"alert-{threading.get_ident()}-{world.clock.mono():.6f}.out"
     held = world.commands.hold(context.plan.alert_command, cwd=context.cwd, env=env, output=output)
@@ -177,3 +177,8 @@ def _run_command(
     said = tail.decode(errors="replace").strip()
     last = f"; it said: {said.splitlines()[-1][:200]}" if said else ""
     return f"exit {end.exit_code}{last}"
+
+
+def _as_variable(text: str) -> str:
+    """The text as an environment takes it: what a program said last may hold anything."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\ufffd")

@@ -5,16 +5,19 @@ compared with what the new engine says once its session is verified (DOMAIN: wor
 positions, funds). Only with TRADING_STATE_CMD; without it there is nothing to compare.
 
 A state that cannot be read whole is no state: before the first stop it refuses the switch, after
-it the step fails in words. It never counts as "nothing works, nothing differs".
+it the step fails in words. It never counts as "nothing works, nothing differs". What
+HANDOVER_COMPARES leaves out is said to be not compared, here and in the plan.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.record.kinds import ActEnded, ActStarted, ProbeAnswered, TradingStateRead
 from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
@@ -58,7 +61,7 @@ def unreadable_state(context: RunContext) -> str:
             subject=engine.name,
             question="trading_state",
             ok=not why,
-            observed=why or "its trading state is whole",
+            observed=why or f"its trading state is whole{_not_compared(context)}",
             expected="a whole trading state",
         )
     )
@@ -72,8 +75,11 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
         return ""
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     policy = context.plan.working_orders_policy
+    # A query may be refused for a second (CTP error 90), and undoing a stop costs more; but nothing
+    # trades meanwhile.
+    soon = context.world.clock.mono() + context.plan.limits.proof_grace_seconds
     try:
-        state = _read(context, engine)
+        state = _read_in_time(context, engine, deadline=min(deadline, soon))
         if policy == "cancel" and state.working_orders:
             # The runner has stopped: no new order comes while these go.
             cancel_working_orders(context, engine, deadline=deadline)
@@ -89,45 +95,87 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     return ""
 
 
-def handover_gap(context: RunContext) -> str:
-    """Why the new engine's state does not continue the old one's, or nothing."""
+def handover_gap(context: RunContext, *, deadline: float | None = None) -> str:
+    """Why the new engine's state does not continue the old one's by ``deadline``, or nothing."""
     if not context.plan.trading_state_command:
         return ""
     engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
     try:
         before = _kept(context)
-        after = _read(context, engine)
+        after = _read_in_time(context, engine, deadline=deadline)
     except ProbeError as error:
         return str(error)
     _record(context, engine, after)
     hands_over = context.plan.working_orders_policy == "hand_over"
-    gaps = compare_states(before, after, hands_over=hands_over)
+    compares = context.plan.handover_compares
+    gaps = compare_states(before, after, hands_over=hands_over, compares=compares)
     if (more := len(gaps) - _SHOWN_GAPS) > 0:
         gaps[_SHOWN_GAPS:] = [f"and {more} more"]
+    if not gaps and (left_out := _not_compared(context)):
+        context.warn(f"the new engine continues the old one's {', '.join(compares)}{left_out}")
     return "; ".join(gaps)
 
 
-def compare_states(before: TradingState, after: TradingState, *, hands_over: bool) -> list[str]:
+def _not_compared(context: RunContext) -> str:
+    """What the comparison leaves out, to be put behind what it finds."""
+    left_out = [fact for fact in HANDOVER_FACTS if fact not in context.plan.handover_compares]
+    return f"; not compared: {', '.join(left_out)} (HANDOVER_COMPARES)" if left_out else ""
+
+
+def _read_in_time(context: RunContext, engine: Member, *, deadline: float | None) -> TradingState:
+    """The engine's state; asked again until ``deadline`` where it may yet be told.
+
+    An engine that has just logged in is refused its first queries. An object that is no trading
+    state will be none later: the time goes into the rollback.
+    """
+    from ctp_runbook.probes.trading_state import MisshapenState
+
+    clock = context.world.clock
+    while True:
+        try:
+            return _read(context, engine)
+        except MisshapenState:
+            raise
+        except ProbeError:
+            if deadline is None or clock.mono() >= deadline or context.interrupt():
+                raise
+        clock.sleep(context.plan.limits.effect_poll_seconds)
+
+
+def compare_states(
+    before: TradingState,
+    after: TradingState,
+    *,
+    hands_over: bool,
+    compares: Collection[str] = HANDOVER_FACTS,
+) -> list[str]:
     """What does not agree between two trading states of one trading day, in sentences.
 
     Across a settlement only net positions compare, because today and yesterday change places.
     """
     same_day = before.trading_day == after.trading_day
     gaps = _day_gaps(before, after)
-    gaps += _position_gaps(before, after, net=not same_day)
-    if same_day:
+    if "positions" in compares:
+        gaps += _position_gaps(before, after, net=not same_day)
+    if "funds" in compares and same_day:
         gaps += _funds_gaps(before, after)
     # Of cancelled orders none is to be known; of orders that stay at the exchange every one: the new
     # engine could neither cancel nor count what it does not know.
+    hands_over = hands_over and "working_orders" in compares
     if hands_over and (missing := before.orders_by_ref - after.orders_by_ref):
-        gaps.append(f"working orders {sorted(missing)} are unknown to the new engine")
+        first = sorted(missing)[:_SHOWN_GAPS]
+        more = f" and {len(missing) - len(first)} more" if len(missing) > len(first) else ""
+        gaps.append(f"working orders {first}{more} are unknown to the new engine")
     # A reference that was used today is refused by the exchange, and so is the first order.
-    if after.next_order_ref <= after.max_order_ref:
-        gaps.append(
-            f"next_order_ref {after.next_order_ref} must be above the login reply's max_order_ref "
-            f"{after.max_order_ref}"
-        )
+    if "order_ref" in compares:
+        gaps += _reference_gaps(after.next_order_ref, after.max_order_ref)
     return gaps
+
+
+def _reference_gaps(following: int | None, highest: int | None) -> list[str]:
+    if following is not None and highest is not None and following > highest:
+        return []
+    return [f"next_order_ref {following} must be above the login reply's max_order_ref {highest}"]
 
 
 def _day_gaps(before: TradingState, after: TradingState) -> list[str]:
@@ -150,7 +198,7 @@ def _position_gaps(before: TradingState, after: TradingState, *, net: bool) -> l
 
 def _positions(state: TradingState, *, net: bool) -> Counter[tuple[str, ...]]:
     volumes: Counter[tuple[str, ...]] = Counter()
-    for held in state.positions:
+    for held in state.positions or ():
         is_negative = net and held.direction == "short"
         key = (held.instrument, held.direction, held.hedge_flag)
         volumes[key[:1] if net else key] += -held.volume if is_negative else held.volume
@@ -158,10 +206,11 @@ def _positions(state: TradingState, *, net: bool) -> Counter[tuple[str, ...]]:
 
 
 def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
+    known = after.funds or {}
     return [
-        f"funds {name}: {amount} before, {after.funds.get(name)} after"
-        for name, amount in before.funds.items()
-        if name not in after.funds or abs(amount - after.funds[name]) > _CENT
+        f"funds {name}: {amount} before, {known.get(name)} after"
+        for name, amount in (before.funds or {}).items()
+        if name not in known or abs(amount - known[name]) > _CENT
     ]
 
 
@@ -205,9 +254,17 @@ def _read_until_none_works(context: RunContext, engine: Member, *, deadline: flo
 
 def _read(context: RunContext, engine: Member) -> TradingState:
     """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
+    from ctp_runbook.probes.trading_state import stale_words
+
     state = context.world.sessions.read_trading_state(
-        context.plan.trading_state_command, member=engine, **context.asking()
+        context.plan.trading_state_command,
+        member=engine,
+        compares=context.plan.handover_compares,
+        **context.asking(),
     )
+    most = context.plan.limits.trading_state_max_age_seconds
+    if stale := stale_words(state.as_of, now=context.world.clock.wall(), most=most):
+        raise ProbeError(f"TRADING_STATE_CMD for {engine.name}: {stale}")
     if not state.stream_drained:
         # In the middle of the replay the lists are short, and look like those of a calm day.
         raise ProbeError(
@@ -225,7 +282,10 @@ def _kept(context: RunContext) -> TradingState:
     for record in reversed(context.journal.records):
         kept = record.payload
         if isinstance(kept, TradingStateRead) and kept.member == engine.name:
-            return TradingState.of(kept.state, subject=f"what {engine.name} left")
+            compares = context.plan.handover_compares
+            return TradingState.of(
+                kept.state, subject=f"what {engine.name} left", compares=compares
+            )
     raise ProbeError(f"no trading state of {engine.name} was kept before its stop")
 
 

@@ -54,6 +54,7 @@ __all__ = ["Orchestrator", "main"]
 
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
+_LONGEST_ERROR = 300
 
 
 class Orchestrator:
@@ -97,6 +98,8 @@ class Orchestrator:
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
             self._take(request)
+        for sentence in self._inbox.passed_over():
+            self.context.warn(sentence)
         state = self.context.history.state
         if state is State.ROLLING_BACK or self._is_deaf:
             return ""
@@ -178,16 +181,23 @@ class Orchestrator:
             return self._undo_parent(resumed)
         if resumed and (trouble := self._trouble_of_resuming(resumed, must_roll_back)):
             return self._undo(trouble)
-        if history.watch_started is None and (end := self._end_before_switch()):
-            return self._close(end)
+        if must_roll_back and not self._is_touched:
+            # What ends this process each time would end it again, and nobody conducted the run.
+            why = f"interrupted too often before the switch: {resumed}"
+            return self._close(RunEnd(Outcome.ABORTED_BEFORE_SWITCH, why))
         try:
+            if history.watch_started is None and (end := self._end_before_switch()):
+                return self._close(end)
             trouble = self._trouble_of_acting()
-        except (JournalError, OSError) as error:
-            # With the old stack untouched the guardian may try again. After the first stop nothing
-            # is worth as much as trading, and the rollback needs no record of itself.
-            if not self._is_touched:
+        except Exception as error:
+            # With the old stack untouched the guardian may try again, and a watch goes on in its next
+            # orchestrator. From the first stop to the watch nothing is worth as much as trading:
+            # whatever was raised, by whatever input, it is undone; and so at any time what cannot
+            # be recorded, for the rollback needs no record of itself.
+            is_ours = not isinstance(error, JournalError | OSError)
+            if not self._is_touched or (is_ours and self.context.history.watch_started is not None):
                 raise
-            trouble = self._trouble_now("step_failed", f"the run cannot be recorded: {error}")
+            trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:
             return self._undo(trouble)
         passed = "the new generation trades; the watch window passed"
@@ -385,6 +395,15 @@ class Orchestrator:
             seen = observe(self.context, member, question="alive", deadline=until)
             running[name] = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
         return running
+
+
+def _raised(error: Exception) -> str:
+    """What ended the way forward, in words; a long text of unknown making is left out."""
+    if isinstance(error, JournalError | OSError):
+        return f"the run cannot be recorded: {error}"
+    words = str(error)
+    said = f": {words}" if words and len(words) <= _LONGEST_ERROR else ""
+    return f"an error that nobody foresaw, {type(error).__name__}{said}"
 
 
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:

@@ -122,13 +122,15 @@ def gone_gap(context: RunContext, member: Member, *, deadline: float | None = No
 
     Without a deadline it asks once, and waits for the answer as long as one may take.
     """
-    clock = context.world.clock
+    clock, whole = context.world.clock, ""
     while True:
         seen = observe(context, member, question="gone", deadline=deadline)
         if seen.is_gone:
             return ""
+        is_cut = _is_cut(context, deadline, answered=_has_answered(member, seen))
+        whole = whole if is_cut else seen.sentence
         if deadline is None or clock.mono() >= deadline or context.interrupt():
-            return seen.sentence
+            return _last_words(whole, seen.sentence)
         clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
@@ -139,15 +141,15 @@ def start_gap(context: RunContext, member: Member, *, deadline: float) -> str:
     member that is proved gone past the grace is not waited for.
     """
     clock, limits = context.world.clock, context.plan.limits
-    began = clock.mono()
+    began, whole = clock.mono(), ""
     while True:
         seen = observe(context, member, question="alive", deadline=deadline)
-        why = seen.sentence
+        why, answered = seen.sentence, _has_answered(member, seen)
         if seen.is_alive:
             # Before its session is asked for: should this process die meanwhile, whoever takes the
             # run over knows by name what to end.
             pin_member(context, member, seen.process, anew=False)
-            why = session_gap(context, member, deadline=deadline)
+            why, answered = _session_gap(context, member, deadline=deadline)
             if not why:
                 # Once more, with what it has started by now.
                 pin_member(context, member, seen.process)
@@ -156,11 +158,38 @@ def start_gap(context: RunContext, member: Member, *, deadline: float) -> str:
             # A daemon needs a moment to show itself; one that is gone after it trades no sooner
             # for being waited for, and the rollback is paid for by the second.
             return f"it is not there after its start: {why}"
+        whole = whole if _is_cut(context, deadline, answered=answered) else why
         if clock.mono() >= deadline:
-            return why
+            return _last_words(whole, why)
         if interrupted := context.interrupt():
-            return interrupted if clock.mono() < deadline else why
+            return interrupted if clock.mono() < deadline else _last_words(whole, why)
         clock.sleep(limits.effect_poll_seconds)
+
+
+# --- what a look that was cut short is worth --------------------------------------
+
+
+def _has_answered(member: Member, seen: Liveness) -> bool:
+    """True unless its alive command was ended before it could tell."""
+    return seen.command is not None or bool(seen.unasked) or not member.alive_command
+
+
+def _is_cut(context: RunContext, deadline: float | None, *, answered: bool) -> bool:
+    """True where a look had no answer because the deadline came first: it saw nothing.
+
+    What is known then is what the look before it saw. "The alive command says no answer" would
+    hide that the engine lives and has no session.
+    """
+    return not answered and deadline is not None and context.world.clock.mono() >= deadline
+
+
+def _last_words(whole: str, last: str) -> str:
+    """What the last whole look saw; ``last`` is the very last, whole or not."""
+    if whole == last:
+        return last
+    if not whole:
+        return f"{last}; it was cut short by the deadline, and no look before it was whole"
+    return f"{whole}; a later look was cut short by the deadline"
 
 
 def pin_member(
@@ -196,8 +225,16 @@ def pin_anew(context: RunContext, member: Member) -> None:
 
 def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
     """Why an engine's session is not verified, or nothing (always for a runner)."""
+    return _session_gap(context, member, deadline=deadline)[0]
+
+
+def _session_gap(
+    context: RunContext, member: Member, *, deadline: float | None
+) -> tuple[str, bool]:
+    """The gap, and whether the engine told of its session at all."""
     if member.role is not Role.CORE_ENGINE:
-        return ""
+        return "", True
+    is_told = True
     try:
         session = context.world.sessions.read_session(
             member,
@@ -205,9 +242,11 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
             **context.asking(deadline=deadline),
         )
     except ProbeError as error:
-        observed, ok = str(error), False
+        observed, ok, is_told = str(error), False, False
     else:
         observed, ok = session.sentence, session.is_verified
+        if stale := _stale_words(context, session.as_of):
+            observed, ok = f"{observed}; {stale}", False
     context.record(
         ProbeAnswered(
             subject=member.name,
@@ -217,7 +256,15 @@ def session_gap(context: RunContext, member: Member, *, deadline: float | None =
             expected="TD and MD logged in, settlement confirmed, private stream drained",
         )
     )
-    return "" if ok else observed
+    return "" if ok else observed, is_told
+
+
+def _stale_words(context: RunContext, as_of: float | None) -> str:
+    """Why a session was so once and need not be so now, or nothing."""
+    from ctp_runbook.probes.trading_state import stale_words
+
+    most = context.plan.limits.trading_state_max_age_seconds
+    return stale_words(as_of, now=context.world.clock.wall(), most=most)
 
 
 def end_member(context: RunContext, member: Member, *, deadline: float) -> None:

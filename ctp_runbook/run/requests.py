@@ -39,6 +39,7 @@ __all__ = [
 STOPS = ("abort", "rollback")
 REQUESTS: tuple[RequestName, ...] = get_args(RequestName)
 _NO_START = -1
+_LONGEST_WHY = 200
 
 
 class Asked(Struct, frozen=True, forbid_unknown_fields=True):
@@ -204,13 +205,15 @@ class Inbox:
 
     def __init__(self, run: RunDir, *, taken: Iterable[Record], world: World = HERE) -> None:
         self._letters = world.mailbox(run.control)
+        self._passed_over: list[str] = []
+        self._is_lost = False
         payloads = (record.payload for record in taken)
         self._taken = {each.file for each in payloads if isinstance(each, RequestTaken)}
 
     def poll(self) -> list[RequestTaken]:
         """Requests that came since the last look; a file that is not one is passed over."""
         requests = []
-        for name in self._letters.names():
+        for name in self._names():
             if name in self._taken or not name.endswith(".json"):
                 continue
             self._taken.add(name)
@@ -218,10 +221,32 @@ class Inbox:
             # abort that comes after it.
             try:
                 asked = Asked.of(self._letters.read(name))
-            except (OSError, ValueError, RecursionError):
+            except (OSError, ValueError, RecursionError) as error:
+                self._passed_over.append(_no_request(name, error))
                 continue
             requests.append(asked.taken(file=name, start=asked.start))
         return requests
+
+    def passed_over(self) -> list[str]:
+        """What was found and is no request, since this was last asked: a sentence each."""
+        told, self._passed_over = self._passed_over, []
+        return told
+
+    def _names(self) -> list[str]:
+        # Whoever takes the folder away takes the requests away, and not the run: between the stops
+        # it must go on to its end all the same.
+        try:
+            names = self._letters.names()
+        except OSError as error:
+            if not self._is_lost:
+                self._passed_over.append(
+                    f"control/ cannot be read: {error.strerror}; no request reaches this run until "
+                    "it can: make it again, owned by who runs this"
+                )
+            self._is_lost = True
+            return []
+        self._is_lost = False
+        return names
 
     def discard(self, request: RequestTaken) -> None:
         """Take away the letter of a request that was answered and counts for nothing."""
@@ -230,3 +255,13 @@ class Inbox:
     def wait(self) -> None:
         """Return when a request may have come, a moment later at the latest."""
         self._letters.wait()
+
+
+def _no_request(name: str, error: Exception) -> str:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    # What a stranger wrote may be as long as a letter; cut, it could show half a secret.
+    words = why if why and len(why) <= _LONGEST_WHY else type(error).__name__
+    return (
+        f"control/{name} is no request and was passed over: {words}; ask with `ctp-runbook hold`, "
+        "`resume`, `abort` or `rollback`"
+    )

@@ -151,4 +151,4 @@ def _proof(context: RunContext, step: Step) -> Callable[[float], str] | None:
     prove = proof_for(context, step)
     if prove is None or step.acts_on != (Generation.NEW, Role.CORE_ENGINE):
         return prove
-    return lambda deadline: prove(deadline) or handover_gap(context)
+    return lambda deadline: prove(deadline) or handover_gap(context, deadline=deadline)

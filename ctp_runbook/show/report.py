@@ -146,7 +146,7 @@ def _gates(run: RunDir, history: History) -> Iterator[Block]:
     yield from run_blocks.observed_tables(run)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
         if (path := run.evidence / name).is_file():
-            yield run_blocks.readiness_table(json.loads(path.read_bytes()), title=name)
+            yield run_blocks.readiness_table(run_blocks.read_readiness(path), title=name)
 
 
 def _run(history: History) -> Iterator[Block]:
@@ -183,5 +183,5 @@ def _notebook_status(path: Path) -> str:
     try:
         stamp = json.loads(path.read_bytes())["metadata"]["ctp_runbook"]
         return f"{stamp['status'].replace('_', ' ')}: {stamp['sentence']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "not executed by ctp-runbook"

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
@@ -44,6 +44,7 @@ __all__ = [
     "outcome_sentence",
     "override_banners",
     "plan_blocks",
+    "read_readiness",
     "readiness_table",
     "refuse_other_plan",
     "rollback_blocks",
@@ -58,6 +59,8 @@ __all__ = [
 ]
 
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
+# A dozen SLIs take some kilobytes.
+_READINESS_BYTES = 1 << 20
 _CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
@@ -180,6 +183,21 @@ def commands_table(history: History) -> Table:
     """Show each step's command, folded away."""
     commands = [(step.name, step.command) for step in history.plan.steps]
     return Table(("step", "command"), commands, "Commands", code=("command",), folded=True)
+
+
+def read_readiness(path: Path) -> Mapping[str, Any]:
+    """Return a readiness file as far as it is one; what is wrong with it, its gate says."""
+    from ctp_runbook.host.files import read_small
+    from ctp_runbook.probes.strict_json import decode_json
+
+    try:
+        report, _ = decode_json(read_small(path, most=_READINESS_BYTES), subject=path.name)
+    except (OSError, ProbeError):
+        return {}
+    slis = report.get("slis") if isinstance(report, dict) else None
+    return {
+        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else []
+    }
 
 
 def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.notebook.parameters import check_parameters, declared_parameters
+from ctp_runbook.notebook.parameters import (
+    check_parameters,
+    declared_parameters,
+    undeclared_names,
+)
 from ctp_runbook.redact import Redactor
 from tests.props.notebook_tools import notebook
 
@@ -82,3 +86,23 @@ def test_a_parameters_cell_that_does_not_parse_is_refused() -> None:
 def test_cells_see_the_defaults_and_what_was_passed() -> None:
     """Every declared name has a value."""
     assert check({"go": True}) == {"run_dir": "", "go": True, "minutes": 1.5, "count": 2}
+
+
+CELLS: dict[str, tuple[list[str], list[str]]] = {
+    "no kernel": ([], []),
+    "what is declared": (["go: bool = False", "# Parameters\ngo = True\n"], []),
+    "what is known": (["# Parameters\nrun_dir = 'x'\n"], []),
+    "a slip": (
+        ["go: bool = False", "# Parameters\ngoo = True\nrun_dri = 'x'\n"],
+        ["goo", "run_dri"],
+    ),
+    "declared by a tuple": (["a, b = 1, 2", "# Parameters\na = 5\n"], []),
+    "declared after it": (["# Parameters\na = 5\n", "a = 1"], []),
+    "a cell that does not parse": (["%magic", "# Parameters\na = \n"], []),
+}
+
+
+@pytest.mark.parametrize(("cells", "names"), CELLS.values(), ids=CELLS)
+def test_a_cell_knows_what_papermill_passed_in_vain(cells: list[str], names: list[str]) -> None:
+    """Of the names in the injected cell, those that no other cell and no notebook of ours gives."""
+    assert undeclared_names(cells, known=("run_dir",)) == names

@@ -34,6 +34,7 @@ APART: dict[str, tuple[str, tuple[int | None, bytes, str]]] = {
     "a line as long as may be quoted": ("printf '%0400d' 7 >&2", (0, b"", "7".zfill(400))),
     "a line that is longer": ("printf '%0401d' 7 >&2", (0, b"", "")),
     "bytes that are no text": (r"printf '\xff' >&2", (0, b"", "\ufffd")),
+    "what moves a cursor": (r"printf '\033[2Ja\0b' >&2", (0, b"", "\ufffd[2Ja\ufffdb")),
     "silence": ("true", (0, b"", "")),
     "its stderr sent elsewhere": ("exec 2>/dev/null; echo why >&2; echo 1", (0, b"1\n", "")),
     "no bash": ("if", (2, b"", "bash: -c: line 3: syntax error: unexpected end of file")),
@@ -133,6 +134,11 @@ UNSPOKEN = {
     "echo '[1]'": "expected a number",
     "printf '1%0400d' 0": "printed 401 characters",
     f"echo '{'[' * 20000}'": "expected a number",
+    """echo '{"value": 1, "value": 5}'""": "expected a number",
+    """echo '{"value": {"value": 5}}'""": "expected a number",
+    r"""printf '{"value": 5, "of": "\xff"}'""": "expected a number",
+    "echo 1e999": "printed '1e999'",
+    "echo -Infinity": "printed '-Infinity'",
 }
 
 

@@ -100,6 +100,16 @@ def test_what_is_not_understood_is_named(tmp_path: Path) -> None:
     assert "stream_drained: missing, expected true or false" in state.sentence
 
 
+def test_a_session_says_when_it_was_so(tmp_path: Path) -> None:
+    """Whoever asked has the clock to compare it with; one that cannot be read is a problem."""
+    assert by_command(tmp_path, printing(tmp_path)).as_of is None
+    state = by_command(tmp_path, printing(tmp_path, as_of="2026-03-02T01:02:03Z"))
+    assert (state.as_of, state.is_verified) == (1772413323.0, True)
+    state = by_command(tmp_path, printing(tmp_path, as_of="just now"))
+    assert not state.is_verified
+    assert 'as_of: found "just now", expected a time stamp' in state.sentence
+
+
 FAILING = {
     "failed": ("echo '{}'; exit 2", "exit 2, expected 0"),
     "failed with words": ("echo no front >&2; exit 2", "exit 2, expected 0; it said: no front"),

@@ -1,9 +1,11 @@
-"""Facts about probes/trading_state.py: a state is whole, or it is refused with what was read."""
+"""Facts about probes/trading_state.py: a state is whole, or it is refused with what was read.
+
+States as engines printed them stand in tests/contract/border/states/.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.trading_state import TradingState, parse_trading_state
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS
+from ctp_runbook.probes.trading_state import (
+    TradingState,
+    instant_of,
+    parse_trading_state,
+    stale_words,
+)
 
 POSITION = {"instrument": "rb2610", "direction": "long", "hedge_flag": "speculation", "volume": 7}
 ORDER = {"order_ref": 12, "session_id": 3, "instrument": "rb2610", "price": 3400.0}
@@ -31,7 +39,6 @@ WHOLE: dict[str, Any] = {
     "funds": {"PreBalance": 5e9, "Deposit": 0, "Commission": 12.5},
     "as_of": "2026-03-02T01:02:03Z",
 }
-FILES = sorted((Path(__file__).parent / "states").glob("*.json"))
 
 
 def parse(state: object) -> TradingState:
@@ -56,8 +63,8 @@ def test_a_whole_state_is_read() -> None:
     """Every field of the comparison stands in the value."""
     state = parse(WHOLE)
     assert (state.trading_day, state.max_order_ref, state.next_order_ref) == ("20260302", 11, 13)
-    assert [order.order_ref for order in state.working_orders] == ["12"]
-    assert [vars(position) for position in state.positions] == [POSITION]
+    assert [order.order_ref for order in state.working_orders or ()] == ["12"]
+    assert [vars(position) for position in state.positions or ()] == [POSITION]
     assert state.funds == {"PreBalance": 5e9, "Deposit": 0, "Commission": 12.5}
 
 
@@ -151,7 +158,7 @@ REFUSED: dict[str, tuple[object, tuple[str, ...]]] = {
         for day in (
             *(None, "", "00000000", "20260230", "2026030", "202603021", " 20260302", "02/03/2026"),
             *("2026/03/02", "2026-0302", "\u0662\u0660\u0662\u0666\u0660\u0663\u0660\u0662"),
-            *(20260302.0, True, 2026, -20260302, ["20260302"], 10**30),
+            *(20260302.0, True, 2026, -20260302, ["20260302"], 10**30, 20260302, "2026-03-02"),
         )
     },
     "no trading day": (with_(trading_day=...), ("trading_day: missing, expected a date",)),
@@ -166,6 +173,13 @@ REFUSED: dict[str, tuple[object, tuple[str, ...]]] = {
         with_(next_order_ref=..., max_order_ref=...),
         ("max_order_ref: missing", "next_order_ref: missing"),
     ),
+    **{
+        f"an instant {instant!r}": (with_(as_of=instant), ("as_of: found ", "a time stamp with"))
+        for instant in (
+            *(5, None, True, "", "now", "2026-03-02", "2026-03-02T01:02:03", "01:02:03Z"),
+            *("2026-02-30T01:02:03Z", "2026-03-02T01:02:03Z" + " " * 80),
+        )
+    },
     "no funds": (with_(funds=...), ("funds: missing, expected an object",)),
     "funds as a number": (with_(funds=5e9), ("funds: found 5000000000.0, expected an object",)),
     **{
@@ -205,23 +219,6 @@ def test_a_state_that_does_not_say_is_refused(state: object, words: tuple[str, .
     assert str(caught.value).encode()
 
 
-SEEN_IN_THE_FIELD = {
-    "count_for_a_list": ("working_orders: found 3", "td_session: missing"),
-    "ctp_error": ("ErrorID 90",),
-    "ctp_field_names": ("working_orders: found null", "next_order_ref: found true", "InstrumentID"),
-    "empty": ("working_orders: missing",),
-    "honest_without_references": ("max_order_ref: missing", "next_order_ref: missing"),
-}
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_states_that_stopped_an_engine_are_refused(path: Path) -> None:
-    """Each was once taken for "nothing works, nothing differs"."""
-    with pytest.raises(ProbeError) as caught:
-        parse_trading_state(path.read_bytes(), subject="cmd")
-    assert [one for one in SEEN_IN_THE_FIELD[path.stem] if one not in str(caught.value)] == []
-
-
 def test_every_problem_is_told_in_one_go() -> None:
     """Up to a dozen; of thousands of orders that are all wrong the first say enough."""
     with pytest.raises(ProbeError) as caught:
@@ -229,12 +226,6 @@ def test_every_problem_is_told_in_one_go() -> None:
     assert "funds: found null" in str(caught.value)
     assert str(caught.value).endswith("; and more")
     assert len(str(caught.value)) < 2000
-
-
-@pytest.mark.parametrize("day", ["20260302", 20260302, "2026-03-02"])
-def test_a_trading_day_has_one_form(day: object) -> None:
-    """Written in another way it is the same day, and not one across a settlement."""
-    assert parse(with_(trading_day=day)).trading_day == "20260302"
 
 
 @pytest.mark.parametrize("name", ["order_ref", "order_id", "id"])
@@ -258,9 +249,61 @@ def test_no_error_of_ctp_is_none() -> None:
 
 def test_what_an_engine_says_besides_is_left_out() -> None:
     """It is compared with nothing, and the journal keeps what is understood."""
-    state = parse(with_(gave_up=False, as_of=5, front_id="x", funds={"Available": 1, "Deposit": 2}))
-    assert {"gave_up", "as_of", "front_id"} & state.payload.keys() == set()
+    state = parse(with_(gave_up=False, front_id="x", funds={"Available": 1, "Deposit": 2}))
+    assert {"gave_up", "front_id"} & state.payload.keys() == set()
     assert state.payload["funds"] == {"Deposit": 2}
+
+
+# --- what is not compared -----------------------------------------------------------
+
+NOT_COMPARED: dict[str, tuple[dict[str, Any], str]] = {
+    "references that are not told": (with_(max_order_ref=..., next_order_ref=...), "order_ref"),
+    "references of another type": (with_(max_order_ref="11", next_order_ref=True), "order_ref"),
+    "no positions": (with_(positions=...), "positions"),
+    "positions under CTP's names": (with_(positions=[{"InstrumentID": "rb2610"}]), "positions"),
+    "a count of orders": (with_(working_orders=3), "working_orders"),
+    "no funds": (with_(funds=None), "funds"),
+}
+
+
+@pytest.mark.parametrize(("state", "fact"), NOT_COMPARED.values(), ids=NOT_COMPARED)
+def test_what_is_left_out_need_not_be_said(state: dict[str, Any], fact: str) -> None:
+    """Where it is compared it is refused; left out it is unknown, and kept as that."""
+    with pytest.raises(ProbeError):
+        parse(state)
+    compares = [each for each in HANDOVER_FACTS if each != fact]
+    read = parse_trading_state(json.dumps(state).encode(), subject="cmd", compares=compares)
+    assert None in (getattr(read, name, None) for name in ("max_order_ref", fact))
+    assert TradingState.of(read.payload, subject="journal", compares=compares) == read
+    assert read.orders_by_ref == ({} if fact == "working_orders" else {"12": 1})
+
+
+def test_orders_that_are_told_are_counted_all_the_same() -> None:
+    """An engine is not stopped over them because nobody compares them."""
+    state = parse_trading_state(json.dumps(WHOLE).encode(), subject="cmd", compares=())
+    assert state.orders_by_ref == {"12": 1}
+
+
+AGES = {
+    "unknown": (None, ""),
+    "just so": (1000.0, ""),
+    "a minute and more ago": (939.0, "its as_of is 61 s ago, more than trading_state_max_age"),
+    "of the future": (1061.5, "its as_of is 62 s from now, more than trading_state_max_age"),
+}
+
+
+@pytest.mark.parametrize(("as_of", "words"), AGES.values(), ids=AGES)
+def test_an_old_state_is_none(as_of: float | None, words: str) -> None:
+    """A file that somebody keeps says nothing of now."""
+    assert stale_words(as_of, now=1000.0, most=60.0).startswith(words)
+    assert bool(stale_words(as_of, now=1000.0, most=60.0)) == bool(words)
+
+
+def test_an_instant_is_that_of_its_offset() -> None:
+    """Engines write it in the time of their exchange."""
+    moments = [instant_of("2026-03-02T01:02:03Z"), instant_of("2026-03-02T09:02:03.000+08:00")]
+    assert moments == [1772413323.0, 1772413323.0]
+    assert parse(WHOLE).as_of == 1772413323.0
 
 
 # --- whatever comes in ------------------------------------------------------------

@@ -198,7 +198,7 @@ class SimulatedHost:
         word = self.lives.get(member.name, "gone")
         seen = Liveness(
             member.name,
-            command={"alive": 0, "gone": 1}.get(word, 3),
+            command={"alive": 0, "gone": 1, "silent": None}.get(word, 3),
             identity=IDENTITIES[member.name] if word != "gone" else None,
             identity_known=True,
             port_open=None,
@@ -243,6 +243,7 @@ class SimulatedHost:
         cwd: Path,
         env: Mapping[str, str],
         seconds: float,
+        compares: Collection[str] = (),
         interrupt: Callable[[], str] = lambda: "",
     ) -> TradingState:
         """Nobody asks here."""

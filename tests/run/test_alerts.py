@@ -59,13 +59,15 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     made.server.server_close()
 
 
-def called(folder: Path, **values: str) -> tuple[list[dict[str, Any]], float, RunContext]:
+def called(
+    folder: Path, *, sentence: str = f"no data; the token is {SECRET}", **values: str
+) -> tuple[list[dict[str, Any]], float, RunContext]:
     """What the journal says came of one alert, and how long calling took."""
     plan = make_plan(folder, limits=None, environ=None, **values)
     desk = AlertDesk()
     with open_context(folder, plan=plan) as context:
         began = time.monotonic()
-        desk.call(context, "holding", f"no data; the token is {SECRET}")
+        desk.call(context, "holding", sentence)
         took = time.monotonic() - began
         hooks = sum(1 for key in ("ALERT_CMD", "ALERT_WEBHOOK_URL") if key in values)
 
@@ -92,6 +94,14 @@ def test_both_hooks_are_called_with_the_facts(tmp_path: Path, receiver: Receiver
     assert "ctp-runbook hold|resume|rollback --run" in body["decide"]
     (alert,) = context.history.of_kind(AlertSent)
     assert alert.payload.hooks == ("command", "webhook")
+
+
+def test_any_sentence_calls_a_person(tmp_path: Path) -> None:
+    """What a program said last may hold what no environment takes."""
+    command = f'printenv CTP_ALERT_SENTENCE > "{tmp_path}/told"'
+    ended, _, _ = called(tmp_path, sentence="it said: a\0b \ud800", ALERT_CMD=command)
+    assert [one["ok"] for one in ended] == [True], ended
+    assert (tmp_path / "told").read_text() == "it said: a\ufffdb \\ud800\n"
 
 
 @pytest.mark.twin

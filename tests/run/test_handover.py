@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
+from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.trading_state import TradingState
-from ctp_runbook.record.kinds import ProbeAnswered
+from ctp_runbook.record.kinds import Finding, ProbeAnswered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import (
     compare_states,
@@ -65,7 +67,6 @@ AGREE = {
     ),
     "an empty position left out": ({"positions": [{**LONG, "volume": 0}]}, {}),
     "funds to the cent": ({"funds": FUNDS}, {"funds": {**FUNDS, "PreBalance": 5e9 + 0.001}}),
-    "the day written otherwise": ({"trading_day": "2026-03-02"}, {"trading_day": 20260302}),
     "net over a settlement": (
         {"positions": [LONG, SHORT], "funds": FUNDS},
         {"positions": [{**LONG, "volume": 5}], "trading_day": "20260303"},
@@ -132,10 +133,31 @@ def test_states_that_differ(before: dict[str, Any], after: dict[str, Any], words
     assert [gap for gap in gaps if words in gap] != []
 
 
+def test_thousands_of_lost_orders_are_one_sentence() -> None:
+    """The first of them, and how many more."""
+    before = state(working_orders=[{"order_ref": number} for number in range(1000)])
+    (gap,) = compare_states(before, state(), hands_over=True)
+    assert gap.endswith("'115'] and 980 more are unknown to the new engine")
+    assert len(gap) < 300
+
+
 def test_orders_count_only_where_they_are_handed_over() -> None:
     """Under another policy none was left."""
     before = state(working_orders=[{"order_ref": 5}])
     assert compare_states(before, state(), hands_over=False) == []
+
+
+def test_only_what_is_to_be_compared_is() -> None:
+    """Every difference there is, fact by fact."""
+    before = state(positions=[LONG], funds=FUNDS, working_orders=[{"order_ref": 5}])
+    after = state(next_order_ref=1)
+    found = {
+        fact: len(compare_states(before, after, hands_over=True, compares=[fact]))
+        for fact in HANDOVER_FACTS
+    }
+    assert found == {"positions": 1, "working_orders": 1, "funds": 2, "order_ref": 1}
+    assert compare_states(before, after, hands_over=True, compares=()) == []
+    assert len(compare_states(before, after, hands_over=True)) == 5
 
 
 # --- before the first stop --------------------------------------------------------
@@ -174,6 +196,39 @@ def test_without_a_command_there_is_nothing_to_ask(tmp_path: Path) -> None:
         )
 
 
+HONEST = {name: value for name, value in WHOLE_STATE.items() if not name.endswith("order_ref")}
+
+
+def test_an_engine_that_knows_no_references_says_so_in_the_plan(tmp_path: Path) -> None:
+    """Compared, they are missing; left out they are told as not compared, at each step of it."""
+    plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json")
+    with open_context(tmp_path, plan=plan) as context:
+        says(context, HONEST)
+        assert "next_order_ref: missing" in unreadable_state(context)
+    compares = "positions, working_orders,funds"
+    plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json", HANDOVER_COMPARES=compares)
+    assert any("HANDOVER_COMPARES: order_ref not compared" in each for each in plan.warnings)
+    with open_context(tmp_path, plan=plan) as context:
+        assert (unreadable_state(context), settle(context), handover_gap(context)) == ("", "", "")
+        told = "not compared: order_ref (HANDOVER_COMPARES)"
+        (probe,) = context.history.of_kind(ProbeAnswered)
+        assert probe.payload.observed == f"its trading state is whole; {told}"
+        (finding,) = context.history.of_kind(Finding)
+        assert finding.payload.sentence.endswith(f"positions, working_orders, funds; {told}")
+        says(context, {**HONEST, "positions": [LONG]})
+        assert handover_gap(context).startswith("position rb2610")
+
+
+def test_a_state_of_an_hour_ago_is_none(context: RunContext) -> None:
+    """A file that was kept says nothing of now, nor does one of the future."""
+    for seconds, words in ((0, ""), (-3600, " s ago"), (3600, " s from now")):
+        as_of = datetime.fromtimestamp(time.time() + seconds, UTC).isoformat()
+        says(context, {**WHOLE_STATE, "as_of": as_of})
+        told = unreadable_state(context)
+        assert (words in told, bool(told)) == (True, bool(words))
+        assert not told or "limits.toml" in told
+
+
 # --- between the stops, and after -------------------------------------------------
 
 UNREADABLE = {
@@ -208,6 +263,34 @@ def test_an_unreadable_state_of_the_new_engine_is_a_gap(
     assert settle(context) == ""
     says(context, printed)
     assert words in handover_gap(context)
+
+
+def test_an_engine_that_cannot_tell_yet_is_asked_again(context: RunContext) -> None:
+    """Its first query is refused (CTP error 90); it passes with the second, and by a deadline."""
+    says(context, WHOLE_STATE)
+    assert settle(context) == ""
+    command = "test -e asked && cat state.json || { touch asked; echo '{\"ErrorID\": 90}'; }"
+    plan = structs.replace(context.plan, trading_state_command=command)
+    later = structs.replace(context, plan=plan)
+    assert "ErrorID 90" in handover_gap(later, deadline=time.monotonic() - 1)
+    (context.cwd / "asked").unlink()
+    assert handover_gap(later, deadline=time.monotonic() + 5) == ""
+    (context.cwd / "asked").unlink()
+    assert settle_before_stop(later, deadline=time.monotonic() + 5) == ""
+    says(context, {**WHOLE_STATE, "stream_drained": False})
+    began = time.monotonic()
+    assert "stream_drained is false" in handover_gap(later, deadline=time.monotonic() + 0.3)
+    assert time.monotonic() - began < 3
+
+
+def test_a_new_engine_whose_state_is_none_is_not_waited_for(context: RunContext) -> None:
+    """It would be none later; the time goes into the rollback."""
+    says(context, WHOLE_STATE)
+    assert settle(context) == ""
+    says(context, {**WHOLE_STATE, "working_orders": 3})
+    began = time.monotonic()
+    assert "working_orders: found 3" in handover_gap(context, deadline=began + 30)
+    assert time.monotonic() - began < 5
 
 
 def test_working_orders_are_counted(context: RunContext) -> None:

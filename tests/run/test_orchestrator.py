@@ -24,6 +24,7 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
+from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
@@ -301,3 +302,75 @@ def test_an_old_engine_that_is_not_gone_is_never_beside_a_completed_run(stack: S
     assert trouble is not None
     assert trouble.cause == "judge"
     assert "old_core_engine undecided: alive command says alive" in trouble.sentence
+
+
+# --- what nobody foresaw ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [*STOPS, "cat new_core_engine.conf"])
+def test_an_error_that_nobody_foresaw_is_undone(conducted: Conducted, command: str) -> None:
+    """Whatever a look raises after the first stop was begun, the old generation comes back."""
+    act = conducted.host.acts[command]
+    times = iter([True])
+
+    def raise_once() -> None:
+        if next(times, False):
+            conducted.host.after_look = lambda: None
+            raise RecursionError("maximum recursion depth exceeded")
+
+    def then_raise() -> None:
+        act()
+        conducted.host.after_look = raise_once
+
+    conducted.host.acts[command] = then_raise
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    assert conducted.history.trigger is not None
+    assert "an error that nobody foresaw, RecursionError: maximum" in (
+        conducted.history.trigger.payload.sentence
+    )
+    assert {name for name, word in conducted.host.lives.items() if word == "alive"} == {*OLD_TRADES}
+
+
+def test_an_error_that_nobody_foresaw_is_raised_before_the_first_stop(
+    conducted: Conducted,
+) -> None:
+    """Nothing was touched: the guardian tries again, and at last with the order to end it."""
+
+    def raise_it() -> None:
+        raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+
+    conducted.host.after_look = raise_it
+    with pytest.raises(UnicodeEncodeError):
+        conducted.conduct()
+    conducted.host.after_look = lambda: None
+    end = conducted.orchestrator.conduct(resumed="it died", must_roll_back=True)
+    assert end is Outcome.ABORTED_BEFORE_SWITCH
+    assert conducted.sentence().startswith("interrupted too often before the switch: it died")
+    assert conducted.sentence().endswith("the old stack still trades, untouched")
+
+
+@pytest.mark.parametrize("error", [RecursionError("deep"), OSError(28, "No space left on device")])
+def test_a_watch_is_not_rolled_back_for_an_error_of_ours(
+    conducted: Conducted, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next orchestrator goes on with it; but what cannot be recorded is undone."""
+
+    def raise_it(self: Watch) -> None:
+        raise error
+
+    monkeypatch.setattr(Watch, "run", raise_it)
+    if isinstance(error, OSError):
+        assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+        return
+    with pytest.raises(RecursionError):
+        conducted.conduct()
+    assert conducted.history.state is State.WATCHING
+
+
+def test_what_is_no_request_is_told(conducted: Conducted) -> None:
+    """Rubbish in control/ changes nothing, and the run says that it was passed over."""
+    (conducted.orchestrator.run.control / "stop.json").write_bytes(b"\xff")
+    assert conducted.orchestrator.interrupt() == ""
+    findings = [finding.payload.sentence for finding in conducted.history.of_kind(Finding)]
+    (told,) = [each for each in findings if each.startswith("control/stop.json is no request")]
+    assert "ask with `ctp-runbook hold`" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import time
@@ -30,6 +31,7 @@ from ctp_runbook.run.proofs import (
 from ctp_runbook.run.steps import run_step
 from tests.props.plan_fixtures import make_plan, open_context, processes_with, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
+from tests.props.small_stack import WHOLE_STATE
 
 P = TypeVar("P", bound=Payload)
 OLD_RUNNER = (Generation.OLD, Role.STRATEGY_RUNNER)
@@ -293,6 +295,21 @@ def test_a_stale_pid_file_kills_no_stranger(context: RunContext) -> None:
     assert alive
 
 
+def test_a_session_that_is_not_verified_in_time_is_told_as_that(
+    context: RunContext, runner: subprocess.Popen[bytes]
+) -> None:
+    """However slow the alive command: cut short by the deadline it says nothing of the session."""
+    (context.cwd / "state.json").write_text(json.dumps({**WHOLE_STATE, "md_session": "connected"}))
+    plan = structs.replace(context.plan, trading_state_command="cat state.json")
+    slow = structs.replace(context, plan=plan)
+    engine = plan.member(*NEW_ENGINE)._replace(
+        alive_command="sleep 0.7", pid_file=plan.member(*OLD_RUNNER).pid_file, metrics_url=""
+    )
+    gap = start_gap(slow, engine, deadline=soon(2.0))
+    assert gap.startswith("TD logged in: yes, MD logged in: no, settlement confirmed: yes"), gap
+    assert gap.endswith("; a later look was cut short by the deadline"), gap
+
+
 # --- on a simulated host ----------------------------------------------------------
 
 
@@ -330,6 +347,74 @@ def test_a_session_that_cannot_be_read_is_not_verified(
     (answered,) = simulated.history.of_kind(ProbeAnswered)
     assert (answered.payload.question, answered.payload.ok) == ("session", False)
     assert session_gap(simulated, simulated.plan.member(*OLD_RUNNER)) == ""
+
+
+def falls_silent(host: SimulatedHost, ends: float, *, session: str = "") -> None:
+    """Shortly before ``ends`` all takes long: the alive command is ended before it answers, or with
+    ``session`` it answers and the session cannot be read in time."""
+
+    def look() -> None:
+        if host.clock.now < ends - (0.4 if session else 0.8):
+            return
+        host.clock.sleep(0.5)
+        if session:
+            host.session = session
+        else:
+            host.lives = dict.fromkeys(host.lives, "silent")
+
+    host.after_look = look
+
+
+NOT_IN_TIME = "exit None, expected 0 within 0.5 s"
+
+
+@pytest.mark.parametrize("session", ["", NOT_IN_TIME], ids=["alive command", "session"])
+def test_a_look_that_was_cut_short_hides_no_answer(
+    simulated: RunContext, host: SimulatedHost, session: str
+) -> None:
+    """A session that was not verified in time is told as that, with the last facts that were read."""
+    host.lives, host.session = {"new_core_engine": "alive"}, False
+    ends = host.clock.now + 10
+    falls_silent(host, ends, session=session)
+    gap = start_gap(simulated, simulated.plan.member(*NEW_ENGINE), deadline=ends)
+    assert gap.startswith("TD logged in: no, MD logged in: no, settlement confirmed: no"), gap
+    assert gap.endswith("; a later look was cut short by the deadline"), gap
+    assert "no answer" not in gap
+
+
+def test_a_look_that_was_cut_short_is_told_where_there_is_no_other(
+    simulated: RunContext, host: SimulatedHost
+) -> None:
+    """What is known of a start then is nothing, and the sentence says why."""
+    host.lives = {"new_core_engine": "silent"}
+    member = simulated.plan.member(*NEW_ENGINE)
+    for gap in (start_gap, gone_gap):
+        told = gap(simulated, member, deadline=host.clock.now)
+        assert "alive command says no answer" in told
+        assert told.endswith("cut short by the deadline, and no look before it was whole")
+    assert gone_gap(simulated, member).endswith("runs")  # it had all its time
+
+
+def test_what_was_seen_to_run_is_not_hidden_by_a_look_cut_short(
+    simulated: RunContext, host: SimulatedHost
+) -> None:
+    """Of a stop, too: it was seen alive."""
+    host.lives = {"new_core_engine": "alive"}
+    ends = host.clock.now + 5
+    falls_silent(host, ends)
+    gap = gone_gap(simulated, simulated.plan.member(*NEW_ENGINE), deadline=ends)
+    assert gap.startswith("new_core_engine alive: alive command says alive")
+    assert gap.endswith("; a later look was cut short by the deadline")
+
+
+def test_a_session_of_an_hour_ago_is_not_verified(context: RunContext) -> None:
+    """A file that a dead engine left says ready for ever."""
+    state = {**WHOLE_STATE, "as_of": "2026-03-02T01:02:03Z"}
+    (context.cwd / "state.json").write_text(json.dumps(state))
+    plan = structs.replace(context.plan, trading_state_command="cat state.json")
+    gap = session_gap(structs.replace(context, plan=plan), context.plan.member(*NEW_ENGINE))
+    assert gap.startswith("TD logged in: yes, MD logged in: yes")
+    assert "more than trading_state_max_age_seconds 60 (limits.toml)" in gap
 
 
 def test_gone_past_its_grace_is_not_waited_for(simulated: RunContext, host: SimulatedHost) -> None:

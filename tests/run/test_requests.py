@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -91,6 +92,7 @@ RUBBISH = {
     "not UTF-8": b"\xff\xfe\x00",
     "too deep": b"[" * 100_000,
     "too long a number": b"1" * 5000,
+    "too long": json.dumps({**GOOD, "reason": "x" * (64 << 10)}).encode(),
 }
 
 
@@ -102,6 +104,34 @@ def test_what_is_no_request_is_passed_over(rubbish: bytes, run: RunDir) -> None:
     inbox = Inbox(run, taken=())
     assert names(inbox.poll()) == ["hold"]
     assert inbox.poll() == []
+    (told,) = inbox.passed_over()
+    assert told.startswith("control/0001.json is no request and was passed over: ")
+    assert len(told) < 400
+    assert inbox.passed_over() == []
+
+
+def test_a_pipe_is_not_waited_at(run: RunDir) -> None:
+    """Whoever leaves one in the folder does not stop the orchestrator for ever."""
+    os.mkfifo(run.control / "0001.json")
+    (run.control / "0002.json").write_text(json.dumps(GOOD))
+    before = sorted(os.listdir("/proc/self/fd"))
+    inbox = Inbox(run, taken=())
+    assert names(inbox.poll()) == ["hold"]
+    (told,) = inbox.passed_over()
+    assert "no plain file" in told
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_that_was_taken_away_ends_nothing(run: RunDir) -> None:
+    """It is told once; requests reach the run again when it is there again."""
+    inbox = Inbox(run, taken=())
+    run.control.rmdir()
+    assert inbox.poll() + inbox.poll() == []
+    (told,) = inbox.passed_over()
+    assert told.startswith("control/ cannot be read: No such file or directory; no request")
+    send_request(run, "abort", by="ops")
+    assert names(inbox.poll()) == ["abort"]
+    assert inbox.passed_over() == []
 
 
 def test_other_files_are_no_requests(run: RunDir) -> None:

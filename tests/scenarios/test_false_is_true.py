@@ -172,6 +172,17 @@ def test_plain_papermill_is_refused_in_a_sentence(
     scene.assert_untouched()
 
 
+def test_plain_papermill_passes_no_name_that_nobody_declares(scene: Scene, tmp_path: Path) -> None:
+    """`-p run_dri X -p go True` would switch the newest run instead of X; papermill only warns."""
+    out = tmp_path / "out.ipynb"
+    said = papermill("04_switch", out, {"run_dri": str(scene.run.path), "go": "True"})
+    found = "04_switch: parameter run_dri: found a name that is not declared; expected one of"
+    for words in (said, outputs_text(out)):
+        assert found in re.sub(r"\s+", " ", words)
+    assert "(did you mean run_dir?); correct its name" in re.sub(r"\s+", " ", outputs_text(out))
+    scene.assert_untouched()
+
+
 def test_true_is_still_true(scene: Scene) -> None:
     """The last word on that run: its one true go does what none of the spellings did."""
     with pytest.raises(RunbookError):

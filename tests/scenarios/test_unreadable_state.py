@@ -171,3 +171,25 @@ def test_a_new_engine_that_does_not_say_is_rolled_back(stack: SmallStack, shape:
     assert words in started.reason
     assert history.step("start_new_strategy_runner").attempt == 0
     assert trading(stack) == STARTED
+
+
+@pytest.mark.parametrize("shape", ["an error of CTP", "a count", "nested without end"])
+def test_an_orchestrator_killed_between_the_stops_decides_on_any_state(
+    stack: SmallStack, shape: str
+) -> None:
+    """The next one reads what this one would have read, and the old generation trades again."""
+    printed, _ = SHAPES[shape]
+    engine = stack.identity("old_core_engine")
+    (stack.folder / "bad.json").write_text(printed)
+    stop = f"{stack.stop_command('old_strategy_runner')}; cat bad.json > old.json; kill -9 $PPID"
+    run = stack.begin(plan_of(stack, OLD_STRATEGY_RUNNER_STOP_CMD=stop))
+    history = stack.closed(run, seconds=40)
+    assert history.restarts == 1
+    expected = (
+        Outcome.ROLLED_BACK_UNVALIDATED
+        if shape in WITHOUT_SESSION
+        else Outcome.ROLLED_BACK_IN_BUDGET
+    )
+    assert history.outcome is expected, sentence_of(history)
+    assert stack.identity("old_core_engine") == engine
+    assert trading(stack) == STARTED

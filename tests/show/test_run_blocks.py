@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -16,6 +17,7 @@ from ctp_runbook.record.journal import Record, Writer, read_journal
 from ctp_runbook.record.kinds import Cause
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import run_blocks
+from ctp_runbook.show.topology import sli_topology
 from ctp_runbook.watch.replay import rejudge
 from tests.props.example_records import like
 from tests.props.synthetic_runs import KINDS
@@ -281,3 +283,33 @@ def test_a_run_of_another_plan_is_not_joined() -> None:
         RunRefused, match=r"sha256 5e5e5e5e5e5e…; these templates give 777777777777…"
     ):
         run_blocks.refuse_other_plan(like_history(), plan, execute=True)
+
+
+READINESS = {
+    "nothing": b"",
+    "a list": b"[]",
+    "no SLIs": b'{"slis": null}',
+    "SLIs that are none": b'{"slis": [1, null, [], {}]}',
+    "odd values": b'{"slis": [{"name": [], "value": {"a": 1}, "unit": 5, "target": NaN}]}',
+    "half a surrogate pair": rb'{"slis": [{"name": "\ud800", "detail": "\ud800", "value": 1e999}]}',
+    "nested": b'{"slis": ' + b"[" * 100_000,
+    "a long number": b'{"slis": [{"value": ' + b"9" * 4000 + b"}]}",
+}
+
+
+@pytest.mark.parametrize("data", READINESS.values(), ids=READINESS)
+def test_a_readiness_file_is_shown_as_far_as_it_is_one(data: bytes, tmp_path: Path) -> None:
+    """What is wrong with it, its gate says; whoever looks at the run sees the rest."""
+    (tmp_path / "readiness.json").write_bytes(data)
+    report = run_blocks.read_readiness(tmp_path / "readiness.json")
+    table = run_blocks.readiness_table(report)
+    assert isinstance(table.html, str)
+    assert isinstance(table.text, str)
+    assert sli_topology(report).stations
+
+
+def test_a_readiness_file_that_is_not_there_is_shown_as_nothing(tmp_path: Path) -> None:
+    """Nor one that is a pipe."""
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("gone", "pipe"):
+        assert run_blocks.read_readiness(tmp_path / name) == {}

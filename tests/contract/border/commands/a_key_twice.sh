@@ -1,0 +1,1 @@
+echo '{"value": 1, "value": 5}'

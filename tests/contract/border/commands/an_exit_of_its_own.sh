@@ -1,0 +1,1 @@
+echo '{}'; echo no front >&2; exit 7

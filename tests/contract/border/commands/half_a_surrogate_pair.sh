@@ -1,0 +1,1 @@
+echo '{"td_session": "ready", "trading_day": "\ud800"}'

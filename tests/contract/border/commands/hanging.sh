@@ -1,0 +1,1 @@
+echo waiting >&2; sleep 600
