@@ -84,12 +84,23 @@ def test_whom_a_pid_file_names(
 
 def lay(path: Path, case: Mapping[str, object], process: Identity) -> None:
     """Put there what the table names."""
-    kind = str(case.get("kind", ""))
-    if "file" in case:
+    if "kind" in case:
+        lay_no_file(path, str(case["kind"]))
+    elif "file" in case:
         shutil.copyfile(FOLDER / str(case["file"]), path)
         if Path(f"/proc/{path.read_text().split()[0]}").exists():
             pytest.skip("somebody has this pid by chance")
-    elif kind == "directory":
+    else:
+        write(path, str(case["holds"]), process)
+        then = time.time() - float(str(case.get("age", 0)))
+        os.utime(path, (then, then))
+        if "owner" in case and os.geteuid() == 0:
+            os.chown(path, int(str(case["owner"])), -1)
+
+
+def lay_no_file(path: Path, kind: str) -> None:
+    """Put there what is no file, or nothing."""
+    if kind == "directory":
         path.mkdir()
     elif kind == "fifo":
         os.mkfifo(path)
@@ -104,12 +115,6 @@ def lay(path: Path, case: Mapping[str, object], process: Identity) -> None:
         path.symlink_to(kind)
     elif kind == "below a file":
         path.write_text("")
-    elif kind != "nothing":
-        write(path, str(case["holds"]), process)
-        then = time.time() - float(str(case.get("age", 0)))
-        os.utime(path, (then, then))
-        if "owner" in case and os.geteuid() == 0:
-            os.chown(path, int(str(case["owner"])), -1)
 
 
 def write(path: Path, text: str, process: Identity) -> None:
