@@ -160,18 +160,27 @@ def _named(
     seconds: float = _UNIT_SECONDS,
     interrupt: Callable[[], str] = _never,
 ) -> _Named:
+    """Ask both where both are given: a supervisor may start again what no pid file tells of."""
+    by_file, by_unit = _Named(), _Named()
     if member.pid_file:
-        return _named_by_file(cwd / member.pid_file, known=known)
+        by_file = _named_by_file(member, cwd=cwd, known=known)
     if member.unit:
-        return _named_by_unit(member, seconds=seconds, interrupt=interrupt)
-    return _Named()
+        by_unit = _named_by_unit(member, seconds=seconds, interrupt=interrupt)
+    named = [each for each in (by_file.identity, by_unit.identity) if each]
+    return _Named(
+        identity=next(filter(is_running, named), named[0] if named else None),
+        by_pid=by_file.by_pid,
+        unasked=", ".join(filter(None, (by_file.unasked, by_unit.unasked))),
+    )
 
 
-def _named_by_file(path: Path, *, known: Identity | None) -> _Named:
+def _named_by_file(member: Member, *, cwd: Path, known: Identity | None) -> _Named:
+    path = cwd / member.pid_file
+    remedy = f"put right what {member.name.upper()}_PID_FILE names"
     try:
         file = read_pid_file(path)
     except PidFileUnreadable as error:
-        return _Named(unasked=f"pid file {path} ({error})")
+        return _Named(unasked=f"pid file {path} ({error}): {remedy}")
     if file is None:
         return _Named()
     # A pid alone means the process that was pinned under it, for as long as that runs. Whoever has
@@ -179,7 +188,7 @@ def _named_by_file(path: Path, *, known: Identity | None) -> _Named:
     if file.is_bare and known is not None and known.pid == file.pid and is_running(known):
         return _Named(identity=known)
     if doubt := file.doubt:
-        return _Named(unasked=f"pid file {path} ({doubt})")
+        return _Named(unasked=f"pid file {path} ({doubt}): {remedy}")
     return _Named(identity=file.identity, by_pid=file.running if file.is_bare else None)
 
 

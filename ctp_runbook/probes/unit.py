@@ -35,8 +35,10 @@ _FACTS = (
 )
 _MOST_SECONDS = 5.0
 _ENDED = ("inactive", "failed")
+# Of an ended one: dead-before-auto-restart and its like are told of what is not over.
+_AT_REST = ("", "dead", "failed", "dead-resources-pinned")
 _LOOK = "look at `systemctl status {unit}`"
-# What a LoadState other than `loaded` means, and what is to be done.
+# What is to be done about a LoadState other than `loaded`.
 _NOT_LOADED = {
     "not-found": "is its name right? A user's unit is not asked for here, and a transient one is "
     "forgotten when it ends: name {key}_PID_FILE for these",
@@ -103,12 +105,10 @@ def _judged(facts: dict[str, str]) -> tuple[Identity | None, str]:
     if facts["LoadState"] != "loaded":
         return main, f"its LoadState is {facts['LoadState']}, expected loaded"
     if facts.get("Transient") == "yes":
-        return (
-            main,
-            "it is transient: systemd forgets it when it ends, and then nothing proves that",
-        )
+        return main, "it is transient: systemd forgets it when it ends; name a pid file instead"
     if int(pid) and main is None:
-        return None, f"it is {state}, and its main process {pid} cannot be seen from here"
+        why = "cannot be seen from here, or is not in its control group"
+        return None, f"it is {state}, and its main process {pid} {why}"
     if facts.get("Job") not in (None, "", "0"):
         return main, "systemd is about to start or stop it"
     if state == "active":
@@ -122,6 +122,8 @@ def _gap_in_end(facts: dict[str, str], *, sub: str, processes: bool) -> str:
     """Why a unit that systemd calls ended has not, or nothing."""
     if "auto-restart" in sub:
         return "systemd starts it again in a moment (Restart=)"
+    if sub not in _AT_REST:
+        return f"it is {facts['ActiveState']}, and yet {sub}"
     if processes:
         return f"it is {facts['ActiveState']}, and yet has a process"
     # KillMode=process, or none, leaves behind what the main process had started.

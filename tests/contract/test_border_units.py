@@ -70,6 +70,30 @@ def test_a_unit_is_believed_only_when_it_is_told_whole(
         ) == (case["is"] == "undecided")
 
 
+def test_a_pid_file_beside_a_unit_takes_no_witness_away(
+    process: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are asked: the unit runs again while the pid file is gone, or is not known at all."""
+    both = Member(
+        Generation.OLD,
+        Role.STRATEGY_RUNNER,
+        alive_command="exit 1",
+        pid_file=str(tmp_path / "no.pid"),
+        unit="engine.service",
+    )
+
+    def look() -> Liveness:
+        env = {"PATH": os.environ["PATH"]}
+        return observe_member(both, known=None, cwd=tmp_path, env=env, seconds=5)
+
+    answers(tmp_path, monkeypatch, "running", process)
+    assert (look().identity, look().is_gone) == (process, False)
+    answers(tmp_path, monkeypatch, "mistyped", process)
+    assert not look().is_gone
+    answers(tmp_path, monkeypatch, "stopped", process)
+    assert look().is_gone
+
+
 def test_whoever_can_be_seen_can_be_ended(
     process: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
