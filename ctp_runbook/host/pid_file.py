@@ -25,6 +25,7 @@ from ctp_runbook.host.process import (
     identity_of,
     is_hidden,
     is_kernel_thread,
+    process_of,
     users_of,
 )
 from ctp_runbook.model import Identity
@@ -129,6 +130,8 @@ class PidFile:
             return f"pid {self.pid} is this very tool, or what started it"
         if is_kernel_thread(self.pid):
             return f"pid {self.pid} is a thread of the kernel"
+        if (process := process_of(self.pid)) not in (0, self.pid):
+            return f"{self.pid} is a thread of process {process}, which may outlive it"
         if not self.is_bare:
             return ""
         if _began(now.start_ticks) > self.written + _SLACK_SECONDS:

@@ -34,10 +34,13 @@ __all__ = [
     "led_by",
     "own_identity",
     "parents",
+    "process_of",
     "users_of",
     "wait_gone",
 ]
 
+# Fields of /proc/PID/stat, counted from the third on (proc_pid_stat(5)).
+_STATE, _FLAGS, _THREADS = 0, 6, 17
 _GONE_STATES = "ZX"
 _PF_KTHREAD = 0x00200000  # of field 9 of /proc/PID/stat
 _POLL_SECONDS = 0.02
@@ -67,7 +70,9 @@ def _stat_fields(pid: int) -> list[str]:
         return []
     # The command name (field 2) may itself hold spaces and parentheses.
     fields = raw[raw.rindex(b")") + 2 :].decode("ascii").split()
-    return [] if fields[0] in _GONE_STATES else fields
+    # A zombie whose other threads live has lost its main thread alone, and acts on.
+    is_gone = fields[_STATE] in _GONE_STATES and int(fields[_THREADS]) <= 1
+    return [] if is_gone else fields
 
 
 def _live() -> Iterator[tuple[int, list[str]]]:
@@ -116,7 +121,12 @@ def is_hidden(pid: int) -> bool:
 def is_kernel_thread(pid: int) -> bool:
     """True for a thread of the kernel, which nobody started and no signal ends."""
     fields = _stat_fields(pid)
-    return bool(fields) and bool(int(fields[6]) & _PF_KTHREAD)
+    return bool(fields) and bool(int(fields[_FLAGS]) & _PF_KTHREAD)
+
+
+def process_of(pid: int) -> int:
+    """The process that ``pid`` is a thread of, itself mostly; 0 where it cannot be told."""
+    return int(next(iter(_status(pid, "Tgid")), 0))
 
 
 def ancestors() -> frozenset[int]:

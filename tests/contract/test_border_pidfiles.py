@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -122,6 +123,8 @@ def write(path: Path, text: str, process: Identity) -> None:
     parent = identity_of(os.getppid())
     if "{parent}" in text and os.getppid() == 1:
         pytest.skip("init started this test, and is refused for that")
+    thread = threading.Thread(target=time.sleep, args=(2,), daemon=True)
+    thread.start()
     values = {
         "pid": process.pid,
         "tick": process.start_ticks,
@@ -133,6 +136,7 @@ def write(path: Path, text: str, process: Identity) -> None:
         "now": int(time.time()),
         "long_ago": int(time.time()) - 1_000_000_000,
         "blanks": " " * 5000,
+        "thread": thread.native_id,
     }
     for name, value in values.items():
         text = text.replace(f"{{{name}}}", str(value))

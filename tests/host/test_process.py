@@ -27,6 +27,7 @@ from ctp_runbook.host.process import (
     is_kernel_thread,
     is_running,
     own_identity,
+    process_of,
     users_of,
     wait_gone,
 )
@@ -531,6 +532,30 @@ def test_nobody_is_hidden_who_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> No
     assert is_hidden(gone)
     monkeypatch.setattr(os, "kill", lambda pid, sign: None)
     assert is_hidden(gone)
+
+
+# Its main thread ends; another acts on, until a line comes.
+HEADLESS = """
+import ctypes, platform, sys, threading
+threading.Thread(target=lambda: (print(threading.get_native_id(), flush=True), sys.stdin.readline())).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+def test_a_process_lives_as_long_as_a_thread_of_it() -> None:
+    """Its state is that of a zombie by then, and it can still trade."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HEADLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        thread = int(child.stdout.readline())
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_for(lambda: ") Z " in stat.read_text())
+        assert identity_of(child.pid) is not None
+        assert process_of(thread) == child.pid
+        child.kill()
+        wait_for(lambda: identity_of(child.pid) is None)
+    assert process_of(NO_PID) == 0
 
 
 def test_a_thread_of_the_kernel_is_told() -> None:
