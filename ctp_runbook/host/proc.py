@@ -83,7 +83,7 @@ def alive(pid_file: Path) -> ProcReport:
     try:
         record = _read(pid_file)
     except PidFileUnreadable as error:
-        return ProcReport(COULD_NOT_TELL, f"could not tell: {error}")
+        return ProcReport(COULD_NOT_TELL, f"could not tell: {error}; look at it by hand")
     if record is None:
         return ProcReport(GONE, f"gone: there is no pid file {pid_file}")
     if running := record.running:

@@ -19,7 +19,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.probes.command import run_probe_apart
 
-__all__ = ["UnitAnswer", "read_unit"]
+__all__ = ["UnitAnswer", "judge_unit", "read_unit"]
 
 # The first three every systemd prints of a service; others are empty or unknown to some.
 _NEEDED = ("LoadState", "ActiveState", "MainPID")
@@ -60,9 +60,15 @@ class UnitAnswer:
 def read_unit(unit: str, *, key: str, seconds: float, interrupt: Callable[[], str]) -> UnitAnswer:
     """Ask systemd for ``unit`` once; ``key`` is what its name is set under, without ``_UNIT``."""
     try:
-        facts = _facts(unit, seconds=min(seconds, _MOST_SECONDS), interrupt=interrupt)
+        shown = _shown(unit, seconds=min(seconds, _MOST_SECONDS), interrupt=interrupt)
+        return judge_unit(shown, unit=unit, key=key)
     except ProbeError as error:
         return UnitAnswer(doubt=str(error))
+
+
+def judge_unit(shown: bytes, *, unit: str, key: str) -> UnitAnswer:
+    """Judge what ``systemctl show`` printed. Raises ProbeError where that is no whole answer."""
+    facts = _facts(shown)
     main, why = _judged(facts)
     if not why:
         return UnitAnswer(main)
@@ -71,8 +77,8 @@ def read_unit(unit: str, *, key: str, seconds: float, interrupt: Callable[[], st
     return UnitAnswer(main, f"{why}; systemctl says {said}; {remedy}")
 
 
-def _facts(unit: str, *, seconds: float, interrupt: Callable[[], str]) -> dict[str, str]:
-    """What ``systemctl show`` prints. Raises ProbeError where that is no whole answer."""
+def _shown(unit: str, *, seconds: float, interrupt: Callable[[], str]) -> bytes:
+    """What ``systemctl show`` prints. Raises ProbeError where it does not end well and in time."""
     asked = f"--no-pager --property={','.join(_FACTS)} -- {shlex.quote(unit)}"
     command = f"exec systemctl show {asked}"  # bash is not to wait for it
     env = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
@@ -86,7 +92,11 @@ def _facts(unit: str, *, seconds: float, interrupt: Callable[[], str]) -> dict[s
         raise ProbeError(f"systemctl cannot be run here{words}; name a pid file instead")
     if code != 0:
         raise ProbeError(f"systemctl ended with exit {code}, expected 0{words}")
-    lines = [line.partition("=") for line in output.decode(errors="replace").splitlines() if line]
+    return output
+
+
+def _facts(shown: bytes) -> dict[str, str]:
+    lines = [line.partition("=") for line in shown.decode(errors="replace").splitlines() if line]
     facts = {name: value.strip() for name, _, value in lines}
     if len(facts) != len(lines):
         raise ProbeError("systemctl told of several units; expected the name of one")

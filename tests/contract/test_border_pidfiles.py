@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctp_runbook.host.proc import ALIVE, COULD_NOT_TELL, GONE, alive, start, stop
 from ctp_runbook.host.process import identity_of, is_running
@@ -81,6 +83,24 @@ def test_whom_a_pid_file_names(
         assert ("already gone" in stopped.sentence) == (case["is"] == "gone")
     assert is_running(process) != bool(case.get("stops")), seen.sentence
     assert time.monotonic() - began < 5
+
+
+@given(
+    content=st.one_of(
+        st.binary(max_size=40), st.from_regex(rb"[0-9+. \n\r\t-]{0,30}", fullmatch=True)
+    )
+)
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")), deadline=None)
+def test_no_content_is_gone_but_a_pid(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever bytes: no traceback, and what is not one or two whole numbers could not tell."""
+    path = tmp_path_factory.getbasetemp() / "any.pid"
+    path.write_bytes(content)
+    seen = alive(path)
+    numbers = content.split()
+    is_pid = len(numbers) in (1, 2) and all(word.isdigit() and word[:1] != b"0" for word in numbers)
+    assert is_pid or seen.exit_code == COULD_NOT_TELL
 
 
 def lay(path: Path, case: Mapping[str, object], process: Identity) -> None:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.probes import unit
-from ctp_runbook.probes.unit import UnitAnswer, read_unit
+from ctp_runbook.probes.unit import UnitAnswer, judge_unit, read_unit
 from tests.props.plan_fixtures import processes_with
 
 Systemctl = Callable[[str], None]
@@ -99,3 +102,38 @@ def test_what_is_left_in_its_control_group_is_not_gone(
     doubt = ask().doubt
     assert doubt.startswith(f"it is inactive, and yet ({process.pid},) run in its control group;")
     assert doubt.endswith("; look at `systemctl status e.service`")
+
+
+WORDS = {
+    "LoadState": ["loaded", "not-found", "masked", "error", "bad-setting", "merged", "stub", ""],
+    "ActiveState": ["active", "inactive", "failed", "activating", "deactivating", "reloading", "x"],
+    "SubState": ["dead", "failed", "running", "auto-restart", "dead-before-auto-restart", ""],
+    "MainPID": ["0", "00", "1", "-1", "4194305", "x", "", "9" * 40],
+    "ControlPID": ["0", "7", ""],
+    "ControlGroup": ["", "/", "/x.slice/e"],
+    "Transient": ["yes", "no"],
+    "Job": ["", "0", "4711"],
+}
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from([f"{name}={word}" for name, words in WORDS.items() for word in words]),
+        st.text(max_size=20),
+    ),
+    max_size=12,
+)
+
+
+@given(lines=LINES)
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")), deadline=None)
+def test_no_answer_is_taken_for_down_but_a_whole_one(lines: list[str]) -> None:
+    """Whatever is printed: no traceback, and down is what systemd says of a loaded unit alone."""
+    shown = "\n".join(lines)
+    try:
+        seen = judge_unit(shown.encode(errors="replace"), unit="e", key="K")
+    except ProbeError:
+        return
+    if seen == UnitAnswer():
+        assert "LoadState=loaded" in lines
+        assert not {"ActiveState=inactive", "ActiveState=failed"}.isdisjoint(lines)
+        assert not {"MainPID=0", "MainPID=00"}.isdisjoint(lines)
+        assert not any(word in shown for word in ("auto-restart", "yes", "4711", "ControlPID=7"))
