@@ -95,7 +95,7 @@ class PidFile:
         # line is something else (another pid, a port), and the process may well be the one meant.
         if _began(now.start_ticks) <= self.written + _SLACK_SECONDS:
             return (
-                f"pid {self.pid} ran before the file was written, and began at tick "
+                f"pid {self.pid} has run since the file was written, and began at tick "
                 f"{now.start_ticks}, not {self.start_ticks}"
             )
         return ""
