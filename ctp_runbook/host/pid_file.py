@@ -4,26 +4,44 @@ Two kinds are read. ``proc start`` writes two lines, ``PID`` and ``START_TICKS``
 /proc/PID/stat); others write a pid alone (``echo $! > F``). A pid may belong to another process by
 now, so both are held against when the file was written: a process that began later is not the one
 it was written for.
+
+Whatever is in doubt is neither "alive" nor "gone", and nobody is ended for it: a wrong "gone" lets
+a second engine trade, a wrong pid ends a stranger.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctp_runbook.host.process import boot_id, identity_of
+from ctp_runbook.host.process import (
+    ancestors,
+    boot_id,
+    group_members,
+    identity_of,
+    is_hidden,
+    is_kernel_thread,
+    process_of,
+    users_of,
+)
 from ctp_runbook.model import Identity
 
 __all__ = ["PidFile", "PidFileUnreadable", "read_pid_file"]
 
 # Pid 1 is init, which always runs and is nobody's member.
 _CONTENT = re.compile(rb"\s*(?!1(?:\s|\Z))([1-9]\d{0,9})(?:\s+([1-9]\d{0,17}))?\s*")
+_MOST_BYTES = 4096
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Start ticks are hundredths, and file times come from a coarser clock than the wall's.
 _SLACK_SECONDS = 2.0
+# A second line this near to when the file was written is `date +%s`, and no tick of any boot; no
+# boot lasts as long as the other, which `date +%s%3N` exceeds.
+_YEAR_SECONDS = 366 * 86400
+_LONGEST_BOOT_SECONDS = 20 * _YEAR_SECONDS
 
 
 class PidFileUnreadable(Exception):
@@ -33,12 +51,13 @@ class PidFileUnreadable(Exception):
 @dataclass(frozen=True)
 class PidFile:
     """A pid file's content. ``start_ticks`` is 0 where it holds a pid alone; ``written`` is when,
-    in seconds of the wall clock."""
+    in seconds of the wall clock; ``owner`` whose file it is, by user id."""
 
     path: Path
     pid: int
     start_ticks: int
     written: float
+    owner: int
 
     @property
     def is_bare(self) -> bool:
@@ -65,22 +84,64 @@ class PidFile:
     def doubt(self) -> str:
         """Why it cannot be told whom the file names, or nothing."""
         now = identity_of(self.pid)
-        if self.is_bare:
-            if now is None or _began(now.start_ticks) <= self.written + _SLACK_SECONDS:
-                return ""
-            return f"the process that has pid {self.pid} now began after the file was written"
+        if now is None:
+            return self._doubt_of_nobody
+        if self.is_bare or now.start_ticks == self.start_ticks:
+            return self._doubt_of_somebody(now)
         uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
         if self.start_ticks > (uptime + _SLACK_SECONDS) * _TICKS_PER_SECOND:
-            # A file of an earlier boot names nobody of this one, unless its pid was given again.
-            if now is None and self.written < time.time() - uptime:
-                return ""
             return f"{self.start_ticks} is no start tick of this boot"
-        if now is None or now.start_ticks == self.start_ticks:
-            return ""
-        if _began(now.start_ticks) <= self.written - _SLACK_SECONDS:
+        # Only who began clearly after the file was written has taken the pid over. Else the second
+        # line is something else (another pid, a port), and the process may well be the one meant.
+        if _began(now.start_ticks) <= self.written + _SLACK_SECONDS:
             return (
-                f"pid {self.pid} ran before the file was written, and began at tick "
+                f"pid {self.pid} has run since the file was written, and began at tick "
                 f"{now.start_ticks}, not {self.start_ticks}"
+            )
+        return ""
+
+    @property
+    def _doubt_of_nobody(self) -> str:
+        """Nobody that can be seen has the pid: why that does not prove the named process gone."""
+        if self.pid >= (limit := _pid_limit()):
+            return f"{self.pid} is no pid of this host, where they are below {limit}"
+        if is_hidden(self.pid):
+            return f"a process has pid {self.pid}, and /proc hides it from this user"
+        if self.is_bare:
+            # Its group lives on by its number; nobody can have been given that pid since.
+            left = group_members(self.pid)
+            return (
+                f"pid {self.pid} is gone, but processes of its group live: {left}" if left else ""
+            )
+        uptime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        if self.start_ticks <= (uptime + _SLACK_SECONDS) * _TICKS_PER_SECOND:
+            return ""
+        # A file of an earlier boot names nobody of this one.
+        is_older = self.written < time.time() - uptime
+        is_epoch = abs(self.start_ticks - self.written) < _YEAR_SECONDS
+        is_tick = not is_epoch and self.start_ticks < _LONGEST_BOOT_SECONDS * _TICKS_PER_SECOND
+        if is_older and is_tick:
+            return ""
+        return f"{self.start_ticks} is no start tick of this boot"
+
+    def _doubt_of_somebody(self, now: Identity) -> str:
+        """Why the process that has the pid is perhaps not the one that was meant."""
+        if self.pid in ancestors():
+            return f"pid {self.pid} is this very tool, or what started it"
+        if is_kernel_thread(self.pid):
+            return f"pid {self.pid} is a thread of the kernel"
+        if (process := process_of(self.pid)) not in (0, self.pid):
+            return f"{self.pid} is a thread of process {process}, which may outlive it"
+        if not self.is_bare:
+            return ""
+        if _began(now.start_ticks) > self.written + _SLACK_SECONDS:
+            return f"the process that has pid {self.pid} now began after the file was written"
+        # As systemd has it: whoever may write a file must not choose whose process is ended by it.
+        users = users_of(self.pid)
+        if self.owner and users and self.owner not in users:
+            return (
+                f"pid {self.pid} is a process of user {min(users)}, and the file belongs to user "
+                f"{self.owner}; expected one owner, or root's file"
             )
         return ""
 
@@ -88,21 +149,41 @@ class PidFile:
 def read_pid_file(path: Path) -> PidFile | None:
     """What the file holds; None where there is no file. Raises PidFileUnreadable."""
     try:
-        with path.open("rb") as source:
-            content = source.read(4096)
-            written = os.fstat(source.fileno()).st_mtime
+        content, status = _read(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise PidFileUnreadable(str(error.strerror)) from error
     match = _CONTENT.fullmatch(content)
-    if match is None:
+    if match is None or len(content) > _MOST_BYTES:
         raise PidFileUnreadable(
             f"it holds {content.decode('ascii', errors='replace').strip()[:60]!r}; expected PID "
             "(above 1, which is init) and START_TICKS, a whole number each, one a line"
         )
     pid, ticks = match.groups()
-    return PidFile(path, int(pid), int(ticks or 0), written)
+    return PidFile(path, int(pid), int(ticks or 0), status.st_mtime, status.st_uid)
+
+
+def _read(path: Path) -> tuple[bytes, os.stat_result]:
+    # Not blocking: opening a FIFO that nobody writes to would wait for ever.
+    with open(path, "rb", opener=_without_waiting) as source:
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise PidFileUnreadable(
+                f"it is no regular file; ls -l shows {stat.filemode(status.st_mode)}"
+            )
+        return source.read(_MOST_BYTES + 1), status
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
+
+
+def _pid_limit() -> int:
+    try:
+        return int(Path("/proc/sys/kernel/pid_max").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 1 << 22  # PID_MAX_LIMIT of 64-bit kernels
 
 
 def _began(start_ticks: int) -> float:

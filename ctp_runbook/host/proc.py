@@ -83,7 +83,7 @@ def alive(pid_file: Path) -> ProcReport:
     try:
         record = _read(pid_file)
     except PidFileUnreadable as error:
-        return ProcReport(COULD_NOT_TELL, f"could not tell: {error}")
+        return ProcReport(COULD_NOT_TELL, f"could not tell: {error}; look at it by hand")
     if record is None:
         return ProcReport(GONE, f"gone: there is no pid file {pid_file}")
     if running := record.running:
@@ -102,7 +102,7 @@ def _locked(pid_file: Path) -> Iterator[None]:
     try:
         pid_file.parent.mkdir(parents=True, exist_ok=True)
         lock = pid_file.with_name(pid_file.name + ".lock").open("w", encoding="ascii")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: no name of a file at all
         raise RunbookError(f"cannot lock {pid_file}: {error}; nothing was done") from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

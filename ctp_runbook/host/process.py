@@ -20,20 +20,29 @@ from ctp_runbook.model import Identity
 
 __all__ = [
     "GroupEnd",
+    "ancestors",
     "boot_id",
     "end_group",
     "end_process",
     "end_processes",
     "group_members",
     "identity_of",
+    "ignores_term",
+    "is_hidden",
+    "is_kernel_thread",
     "is_running",
     "led_by",
     "own_identity",
     "parents",
+    "process_of",
+    "users_of",
     "wait_gone",
 ]
 
+# Fields of /proc/PID/stat, counted from the third on (proc_pid_stat(5)).
+_STATE, _FLAGS, _THREADS = 0, 6, 17
 _GONE_STATES = "ZX"
+_PF_KTHREAD = 0x00200000  # of field 9 of /proc/PID/stat
 _POLL_SECONDS = 0.02
 
 _T = TypeVar("_T")
@@ -61,7 +70,9 @@ def _stat_fields(pid: int) -> list[str]:
         return []
     # The command name (field 2) may itself hold spaces and parentheses.
     fields = raw[raw.rindex(b")") + 2 :].decode("ascii").split()
-    return [] if fields[0] in _GONE_STATES else fields
+    # A zombie whose other threads live has lost its main thread alone, and acts on.
+    is_gone = fields[_STATE] in _GONE_STATES and int(fields[_THREADS]) <= 1
+    return [] if is_gone else fields
 
 
 def _live() -> Iterator[tuple[int, list[str]]]:
@@ -90,6 +101,64 @@ def is_running(identity: Identity) -> bool:
         return False
     now = identity_of(identity.pid)
     return now is not None and now.start_ticks == identity.start_ticks
+
+
+def is_hidden(pid: int) -> bool:
+    """True where somebody has this pid and /proc does not show who (its mount option hidepid)."""
+    try:
+        Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:  # somebody else's, and all the same somebody
+            return True
+        return True
+    return False
+
+
+def is_kernel_thread(pid: int) -> bool:
+    """True for a thread of the kernel, which nobody started and no signal ends."""
+    fields = _stat_fields(pid)
+    return bool(fields) and bool(int(fields[_FLAGS]) & _PF_KTHREAD)
+
+
+def process_of(pid: int) -> int:
+    """The process that ``pid`` is a thread of, itself mostly; 0 where it cannot be told."""
+    return int(next(iter(_status(pid, "Tgid")), 0))
+
+
+def ancestors() -> frozenset[int]:
+    """Pids of the calling process, of those that led to it, and of its group's and session's
+    leaders: to end one of them is to end the caller."""
+    line, pid = [os.getpid()], os.getppid()
+    while pid > 1:
+        line.append(pid)
+        pid = int(fields[1]) if (fields := _stat_fields(pid)) else 0
+    return frozenset((*line, os.getpgrp(), os.getsid(0)))
+
+
+def users_of(pid: int) -> frozenset[int]:
+    """The user ids a process acts under; empty where it cannot be told."""
+    return frozenset(int(word) for word in _status(pid, "Uid"))
+
+
+def ignores_term(pid: int) -> bool:
+    """True where the process lets TERM pass unheard; a handler that does nothing is no such thing,
+    nor can it be told from one that ends it later."""
+    mask = "".join(_status(pid, "SigIgn"))
+    return bool(mask) and bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _status(pid: int, name: str) -> list[str]:
+    """The words of one line of /proc/PID/status; none where there is no such line or process."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    wanted = (line for line in lines.splitlines() if line.startswith(f"{name}:"))
+    return next(wanted, "").split()[1:]
 
 
 def group_members(pgid: int) -> tuple[int, ...]:

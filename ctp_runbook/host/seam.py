@@ -117,6 +117,9 @@ class Processes(Protocol):
     def is_running(self, identity: Identity) -> bool:
         """Return True while exactly this process runs."""
 
+    def ignores_term(self, pid: int) -> bool:
+        """Return True where a process lets TERM pass unheard."""
+
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Return the live processes of a group."""
 

@@ -10,13 +10,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec import Struct
 
 from ctp_runbook.plan.template_text import placeholders
 
-__all__ = ["Executable", "executables", "is_idle", "resolve", "swallows_failure"]
+__all__ = ["Executable", "executables", "is_idle", "never_ran", "resolve", "swallows_failure"]
 
 _ASSIGNMENT = r"[A-Za-z_]\w*\+?="
 _EXPANDS = frozenset("$`*?[]{}~<>()\0")
@@ -40,6 +41,9 @@ _IDLE = frozenset({"echo", "true", ":", "printf", "sleep", "exit"})
 # Programs that run the command after them: their own options and values are skipped.
 _WRAPPERS = frozenset({"env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "sudo"})
 _INTERPRETERS = r"(?:ba|da|z|k)?sh|python[\d.]*|perl|ruby|node"
+# What bash ends with where it runs nothing, and `proc` where it refuses its words or its pid file.
+_NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+_REFUSED, _NOT_TOLD = 2, 3
 _SWALLOWS = r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)"
 
 
@@ -64,6 +68,33 @@ def is_idle(command: str) -> bool:
     segments = _segments(command)
     words = [words[0] for _, words in segments or ()]
     return bool(words) and all(_name(word) in _IDLE for word in words)
+
+
+def never_ran(command: str, exit_code: int, *, base: Path, environ: Mapping[str, str]) -> bool:
+    """Return True where it is certain that ``command`` did nothing before it ended like this.
+
+    That is a single command which bash could not find or may not run (126, 127), or a ``proc stop``
+    that refused (2, 3). Of several commands the first may have acted before the last one failed,
+    and a script ends with 127 where its last line is mistyped.
+    """
+    segments = _segments(command)
+    if segments is None or len(segments) != 1 or not {"`", "("}.isdisjoint(command):
+        return False
+    words = segments[0][1]
+    if exit_code in (_REFUSED, _NOT_TOLD):
+        is_ours = "ctp_runbook" in words or "ctp-runbook" in map(_name, words)
+        return is_ours and ("proc", "stop") in pairwise(words)
+    if exit_code not in (_NOT_EXECUTABLE, _NOT_FOUND):
+        return False
+    plain = " ".join(_filled(word, environ) for word in words)
+    named = executables(plain)
+    return any(resolve(each, base=base, environ=environ) is None for each in named)
+
+
+def _filled(word: str, environ: Mapping[str, str]) -> str:
+    """The word with its plain variables as bash sees them, if it is nothing but them and text."""
+    filled = re.sub(r"\$\{?(\w+)\}?", lambda match: environ.get(match.group(1), ""), word)
+    return filled if re.fullmatch(_PLAIN, filled) and " " not in filled else "$"
 
 
 @lru_cache(maxsize=256)

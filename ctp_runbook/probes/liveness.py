@@ -9,7 +9,6 @@ alive command says so; alive likewise. A witness that could not be asked leaves 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, Member
 from ctp_runbook.probes.command import Running, run_probe
 from ctp_runbook.probes.metrics import is_port_open
+from ctp_runbook.probes.unit import read_unit
 
 __all__ = [
     "Liveness",
@@ -31,7 +31,8 @@ __all__ = [
 ]
 
 _ALIVE, _GONE = 0, 1
-_UNIT_FACTS = ("LoadState", "ActiveState", "MainPID")
+# What systemctl may take where nobody said, and at a glance.
+_UNIT_SECONDS, _GLANCE_SECONDS = 5.0, 1.0
 _T = TypeVar("_T")
 
 
@@ -114,12 +115,16 @@ def shows_by_name_or_port(member: Member, *, known: Identity | None, cwd: Path) 
 
     Cheap enough to be taken every second; what it says is a suspicion, not a proof.
     """
-    named = _named(member, known=known, cwd=cwd)
+    named = _named(member, known=known, cwd=cwd, seconds=_GLANCE_SECONDS)
     if named.by_pid or any(who and is_running(who) for who in (named.identity, known)):
         return True
     # A port that hangs may be held: that is suspicion enough.
     is_open, unasked = _port_answer(member, seconds=0.2)
     return bool(is_open or unasked)
+
+
+def _never() -> str:
+    return ""
 
 
 # --- identities -------------------------------------------------------------------
@@ -147,45 +152,53 @@ def recorded_identity(member: Member, *, cwd: Path = Path()) -> Identity | None:
     return _named(member, known=None, cwd=cwd).identity
 
 
-def _named(member: Member, *, known: Identity | None, cwd: Path) -> _Named:
+def _named(
+    member: Member,
+    *,
+    known: Identity | None,
+    cwd: Path,
+    seconds: float = _UNIT_SECONDS,
+    interrupt: Callable[[], str] = _never,
+) -> _Named:
+    """Ask both where both are given: a supervisor may start again what no pid file tells of."""
+    by_file, by_unit = _Named(), _Named()
     if member.pid_file:
-        return _named_by_file(cwd / member.pid_file, known=known)
-    return _named_by_unit(member.unit, known=known) if member.unit else _Named()
+        by_file = _named_by_file(member, cwd=cwd, known=known)
+    if member.unit:
+        by_unit = _named_by_unit(member, seconds=seconds, interrupt=interrupt)
+    named = [each for each in (by_file.identity, by_unit.identity) if each]
+    return _Named(
+        identity=next(filter(is_running, named), named[0] if named else None),
+        by_pid=by_file.by_pid,
+        unasked=", ".join(filter(None, (by_file.unasked, by_unit.unasked))),
+    )
 
 
-def _named_by_file(path: Path, *, known: Identity | None) -> _Named:
+def _named_by_file(member: Member, *, cwd: Path, known: Identity | None) -> _Named:
+    path = cwd / member.pid_file
+    remedy = f"put right what {member.name.upper()}_PID_FILE names"
     try:
         file = read_pid_file(path)
     except PidFileUnreadable as error:
-        return _Named(unasked=f"pid file {path} ({error})")
+        return _Named(unasked=f"pid file {path} ({error}): {remedy}")
     if file is None:
         return _Named()
-    # A pid alone means the process that was pinned under it, for as long as it is that pid.
-    if file.is_bare and known is not None and known.pid == file.pid:
+    # A pid alone means the process that was pinned under it, for as long as that runs. Whoever has
+    # its pid afterwards may be the same engine, started again.
+    if file.is_bare and known is not None and known.pid == file.pid and is_running(known):
         return _Named(identity=known)
     if doubt := file.doubt:
-        return _Named(unasked=f"pid file {path} ({doubt})")
+        return _Named(unasked=f"pid file {path} ({doubt}): {remedy}")
     return _Named(identity=file.identity, by_pid=file.running if file.is_bare else None)
 
 
-def _named_by_unit(unit: str, *, known: Identity | None) -> _Named:
-    """Return the unit's main process. What cannot be told: a unit that systemd does not know, or
-    that is up, or half up, without a process that can be seen from here."""
-    asking = ["systemctl", "show", f"--property={','.join(_UNIT_FACTS)}", "--", unit]
-    try:
-        shown = subprocess.run(asking, capture_output=True, text=True, timeout=5, check=True)
-        facts = dict(line.split("=", 1) for line in shown.stdout.splitlines())
-        loaded, state, pid = (facts[name] for name in _UNIT_FACTS)
-        main = identity_of(int(pid)) if int(pid) else None
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        return _Named(unasked=f"unit {unit} ({error})")
-    # A transient unit is forgotten when it ends; one that never was is a slip of the pen.
-    if loaded != "loaded" and known is None:
-        return _Named(unasked=f"unit {unit} (systemd says {loaded}: is its name right?)")
-    if main is None and state not in ("inactive", "failed"):
-        seen = f"its main process {pid} cannot be seen from here" if int(pid) else "no main process"
-        return _Named(unasked=f"unit {unit} (it is {state}: {seen})")
-    return _Named(identity=main)
+def _named_by_unit(member: Member, *, seconds: float, interrupt: Callable[[], str]) -> _Named:
+    """Return the unit's main process. Of a unit that is going up, going down or unknown the process
+    is named too, where it can be seen: it may be ended, and proves nothing."""
+    stem = member.name.upper()
+    seen = read_unit(member.unit, key=stem, seconds=seconds, interrupt=interrupt)
+    doubt = f"unit {member.unit} ({stem}_UNIT: {seen.doubt})" if seen.doubt else ""
+    return _Named(identity=seen.main, unasked=doubt)
 
 
 # --- all witnesses ----------------------------------------------------------------
@@ -203,7 +216,13 @@ def observe_member(
     """Ask every witness once. ``known`` is the identity the journal has; ``leftovers`` pids of
     processes that an unfinished start of this member left running."""
     code, silent = _answer_of_command(member, **running)
-    named = _named(member, known=known, cwd=running["cwd"])
+    named = _named(
+        member,
+        known=known,
+        cwd=running["cwd"],
+        seconds=running["seconds"],
+        interrupt=running.get("interrupt", _never),
+    )
     is_open, held = _port_answer(member, seconds=1.0)
     # Whoever runs counts, even where the file names another than the journal.
     identities = [who for who in (named.identity, known) if who is not None]

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.model import Identity, Member, Role, Step, StepKind
+from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
+from ctp_runbook.plan.shell_words import never_ran
 from ctp_runbook.plan.step_table import start_steps
 from ctp_runbook.record.history import pinned
-from ctp_runbook.record.kinds import ProbeAnswered
+from ctp_runbook.record.kinds import Finding, ProbeAnswered
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "end_member",
     "gone_gap",
+    "is_ending",
     "observe",
     "pin_anew",
     "pin_member",
@@ -275,6 +277,10 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
     """
     world = context.world
     running = _processes_of(context, member)
+    if running and member.generation is Generation.OLD:
+        # Before it is done: whoever takes the run over must not keep one that is ending for one
+        # that is well.
+        context.warn(f"{_signals(member)}{', '.join(map(str, running))}")
     most = max(_LEAST_GRACE_SECONDS, (deadline - world.clock.mono()) / 2)
     stuck = world.processes.end_processes(
         running, **context.graces(most=most), meanwhile=context.interrupt
@@ -282,6 +288,51 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
     for identity in running:
         fate = "still running" if identity in stuck else "gone"
         context.warn(f"{member.name}: ended {identity} by signal: {fate}")
+
+
+def is_ending(context: RunContext, member: Member, process: Identity) -> bool:
+    """True where a living member of the old generation was asked to stop and may end any moment.
+
+    A session is still verified seconds after TERM, and a clean end takes an engine up to a minute:
+    kept because it is alive right now, it would be gone when the rollback is over, and nobody
+    would trade. From outside nothing tells one that is ending from one that will not, but this: a
+    process that ignores TERM, with all that is below it, and whose session is still usable, was not
+    reached by a stop. Everybody else that a stop was begun for counts as ending, also one that is
+    stuck: it trades no more either.
+
+    No stop was begun for who was started since, nor by a command that never ran.
+    """
+    world, pin = context.world, context.history.pins.get(member.name)
+    if pin is None or pin.identity != process or not _is_stop_begun(context, member):
+        return False
+    family = (process, *world.pins.survivors(pin))
+    if not all(world.processes.ignores_term(each.pid) for each in family):
+        return True
+    return bool(session_gap(context, member))
+
+
+def _is_stop_begun(context: RunContext, member: Member) -> bool:
+    """True where a stop may have reached the member's process since it was started last."""
+    history = context.history
+    if any(history.step(name).attempt for name in start_steps(member.generation, member.role)):
+        return False  # in this run: whoever is pinned now came after the stop
+    words = _signals(member)
+    if any(each.payload.sentence.startswith(words) for each in history.of_kind(Finding)):
+        return True
+    name = f"stop_{member.name}"
+    done = history.step(name)
+    # Its end not seen is a stop begun: whether it was released nobody knows any more.
+    return done.attempt > 0 and not never_ran(
+        context.plan.step(name).command,
+        -1 if done.exit_code is None else done.exit_code,
+        base=context.cwd,
+        environ=context.environment_of(name),
+    )
+
+
+def _signals(member: Member) -> str:
+    """How the record of signals begins, which is looked for afterwards."""
+    return f"{member.name}: TERM, then KILL, to "
 
 
 def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:

@@ -22,7 +22,15 @@ from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, Triggered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
-from ctp_runbook.run.proofs import end_member, gone_gap, observe, proof_for, second_of, start_gap
+from ctp_runbook.run.proofs import (
+    end_member,
+    gone_gap,
+    is_ending,
+    observe,
+    proof_for,
+    second_of,
+    start_gap,
+)
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
 from ctp_runbook.run.switch import generation_gone_gap, readiness_proof
 from ctp_runbook.watch.verdicts import Firing
@@ -230,26 +238,26 @@ class _Rollback:
         plan = self._plan
         start = plan.step("start_previous_core_engine")
         engine = plan.member(Generation.OLD, Role.CORE_ENGINE)
-        seen, gap = self._settled(engine, deadline=self._step_deadline(start))
+        kept, gap = self._settled(engine, deadline=self._step_deadline(start))
         if gap:
             return gap
         # The very process of before the switch: nothing of it was replaced, and binaries put back
         # under a running engine would be a change nobody planned.
         known = self._context.history.identities.get(engine.name)
-        untouched = seen.is_alive and seen.identity == known
+        untouched = kept is not None and kept.identity == known
         for name in ("restore_previous_binaries", "restore_redis_bridge_compat"):
             self._restore(plan.step(name), untouched=untouched)
-        if seen.is_alive:
-            self._skip(start, f"it runs and is kept: {seen.sentence}")
+        if kept:
+            self._skip(start, f"it runs and is kept: {kept.sentence}")
         elif gap := self._gap_in_start(start, engine):
             return gap
         start = plan.step("start_previous_strategy_runner")
         runner = plan.member(Generation.OLD, Role.STRATEGY_RUNNER)
-        seen, gap = self._settled(runner, deadline=self._step_deadline(start))
+        kept, gap = self._settled(runner, deadline=self._step_deadline(start))
         if gap:
             return gap
-        if seen.is_alive:
-            self._skip(start, f"it runs: {seen.sentence}")
+        if kept:
+            self._skip(start, f"it runs: {kept.sentence}")
             return ""
         return self._gap_in_start(start, runner)
 
@@ -273,25 +281,33 @@ class _Rollback:
         )
         return ""
 
-    def _settled(self, member: Member, *, deadline: float) -> tuple[Liveness, str]:
-        """Look at a member of the old generation until it is proved alive or proved gone.
+    def _settled(self, member: Member, *, deadline: float) -> tuple[Liveness | None, str]:
+        """Look at a member of the old generation until it is proved alive, to be kept, or gone.
 
-        What stays undecided is half started or half stopped, of use to nobody: it is ended, and
-        must then be proved gone, or nothing more is started (the second value says why).
+        The first value is the look at one that is kept. What stays undecided, or is ending, is of
+        use to nobody: it is waited for, then ended, and must be proved gone, or nothing more is
+        started (the second value says why).
         """
         context = self._context
         until = self._part_of(deadline, 1 / 3)
         # The first look is a whole one: a hurried one would take a busy engine for half a one, and
         # end what trades.
         seen = observe(context, member, question="alive")
-        while not (seen.is_alive or seen.is_gone or seen.is_torn) and self._clock.mono() < until:
+        while not (kept := self._is_kept(member, seen)) and not (seen.is_gone or seen.is_torn):
+            if self._clock.mono() >= until:
+                break
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
             seen = observe(context, member, question="alive", deadline=until)
-        if seen.is_alive or seen.is_gone:
-            return seen, ""
+        if kept or seen.is_gone:
+            return seen if kept else None, ""
         end_member(context, member, deadline=deadline)
         gap = gone_gap(context, member, deadline=max(deadline, self._proof_deadline))
-        return seen, f"not started again, for it is not proved gone: {gap}" if gap else ""
+        return None, f"not started again, for it is not proved gone: {gap}" if gap else ""
+
+    def _is_kept(self, member: Member, seen: Liveness) -> bool:
+        """True for a member that lives and will go on living."""
+        process = seen.process if seen.is_alive else None
+        return process is not None and not is_ending(self._context, member, process)
 
     def _restore(self, step: Step, *, untouched: bool) -> None:
         is_compat = step.name == "restore_redis_bridge_compat"

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,18 @@ def test_a_daemon_of_the_wrapper_is_below_it(start: Start, tmp_path: Path) -> No
     os.kill(wrapper.pid, 9)
     assert survivors(pin) == pin.tree
     os.kill(pin.tree[0].pid, 9)
+
+
+def test_a_pin_that_was_masked_still_finds_its_like(start: Start, tmp_path: Path) -> None:
+    """What looked like a secret in its path went into the journal as stars: a second one is found,
+    a stranger is not, and whoever came since is no bystander."""
+    words = ("sleep", seconds(tmp_path))
+    pin = pin_process(start(*words))
+    masked = replace(pin, executable=pin.executable.replace("bin", "***"))
+    assert masked.executable != pin.executable
+    assert alike(masked) == set()
+    again = start(*words)
+    start("sleep", f"{words[1]}1")
+    assert alike(masked) == {again.pid}
+    assert alike(replace(masked, executable="/another/***/sleeper")) == set()
+    assert pin_process(pin.identity, before=masked).bystanders == ()

@@ -212,3 +212,13 @@ def test_the_command_line(
     said = capsys.readouterr()
     assert "stopped pid" in said.out
     assert "gone: there is no pid file" in said.err
+
+
+@pytest.mark.parametrize("name", ["", "/", "x" * 300])
+def test_what_cannot_be_a_file_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence, no traceback: nothing is gone, started or stopped by it."""
+    words = ["--pid-file", name]
+    assert main(["alive", *words]) == COULD_NOT_TELL
+    assert main(["stop", *words]) in (2, COULD_NOT_TELL)
+    assert main(["start", *words, "--", "sleep", "60"]) in (1, 2)
+    assert "could not tell" in capsys.readouterr().err

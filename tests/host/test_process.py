@@ -16,13 +16,19 @@ import pytest
 
 from ctp_runbook.host.held_command import CommandEnd, HeldCommand
 from ctp_runbook.host.process import (
+    ancestors,
     boot_id,
     end_group,
     end_process,
     group_members,
     identity_of,
+    ignores_term,
+    is_hidden,
+    is_kernel_thread,
     is_running,
     own_identity,
+    process_of,
+    users_of,
     wait_gone,
 )
 from ctp_runbook.model import Identity
@@ -473,3 +479,89 @@ def test_descriptors_are_given_back(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             HeldCommand("true", cwd=tmp_path / "no", env=os.environ, output=tmp_path / "out")
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+# --- what a process is --------------------------------------------------------------
+
+
+def test_who_led_to_this_process_is_known() -> None:
+    """Itself, its parent, and the leaders of its group and session; a child is none of them."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as child:
+        found = ancestors()
+        child.kill()
+    assert {os.getpid(), os.getppid(), os.getpgrp(), os.getsid(0)} <= found
+    assert child.pid not in found
+
+
+def test_who_ignores_term_is_told_from_who_hears_it() -> None:
+    """A handler that does nothing hears it."""
+    words = {
+        "trap '' TERM; echo; read -r _": True,
+        "trap : TERM; echo; read -r _": False,
+        "echo; read -r _": False,
+    }
+    for script, ignores in words.items():
+        with subprocess.Popen(
+            ["bash", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            assert ignores_term(child.pid) == ignores, script
+            child.kill()
+    assert not ignores_term(NO_PID)
+
+
+def test_whose_process_it_is() -> None:
+    """By every id it acts under; nobody's where there is none."""
+    assert users_of(os.getpid()) == set(os.getresuid())
+    assert users_of(NO_PID) == set()
+
+
+def test_nobody_is_hidden_who_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A zombie is seen; who cannot be looked at, and yet can be signalled or may not, is hidden."""
+    with subprocess.Popen(["true"]) as child:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_hidden(child.pid)
+    gone = child.pid
+    assert not is_hidden(gone)
+
+    def refuse(pid: int, sign: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    assert is_hidden(gone)
+    monkeypatch.setattr(os, "kill", lambda pid, sign: None)
+    assert is_hidden(gone)
+
+
+# Its main thread ends; another acts on, until a line comes.
+HEADLESS = """
+import ctypes, platform, sys, threading
+threading.Thread(target=lambda: (print(threading.get_native_id(), flush=True), sys.stdin.readline())).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+"""
+
+
+def test_a_process_lives_as_long_as_a_thread_of_it() -> None:
+    """Its state is that of a zombie by then, and it can still trade."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HEADLESS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        thread = int(child.stdout.readline())
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_for(lambda: ") Z " in stat.read_text())
+        assert identity_of(child.pid) is not None
+        assert process_of(thread) == child.pid
+        child.kill()
+        wait_for(lambda: identity_of(child.pid) is None)
+    assert process_of(NO_PID) == 0
+
+
+def test_a_thread_of_the_kernel_is_told() -> None:
+    """Where the host shows any; a process of somebody is none."""
+    assert not is_kernel_thread(os.getpid())
+    assert not is_kernel_thread(NO_PID)
+    comm = Path("/proc/2/comm")
+    if comm.exists() and comm.read_text() == "kthreadd\n":
+        assert is_kernel_thread(2)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.plan.shell_words import (
+    Executable,
+    executables,
+    is_idle,
+    never_ran,
+    resolve,
+    swallows_failure,
+)
 
 NAMED: dict[str, list[str]] = {
     "cat file": ["cat"],
@@ -132,3 +140,47 @@ def test_files_are_found_as_bash_finds_them(tmp_path: Path) -> None:
     assert found(Executable("a\0b")) is None
     assert found(Executable("x" * 5000)) is None
     assert found(Executable(str(tool), "elsewhere")) == tool
+
+
+# A command, what it ended with; whether it is certain that it did nothing.
+NEVER_RAN = {
+    "not found": ("no-such-stop --now", 127, True),
+    "not found, with its output": ("no-such-stop >> log 2>&1", 127, True),
+    "no such file": ("/no/such/stop.sh", 127, True),
+    "not executable": ("./plain.sh", 126, True),
+    "by an unset variable": ("$NOT_SET/stop.sh", 127, True),
+    "by a variable": ("${HERE}/no-such-stop", 127, True),
+    "no such script": ("bash no-such-script.sh", 127, True),
+    "below a wrapper": ("nohup no-such-stop", 127, True),
+    "a script that ended so": ("./stop.sh", 127, False),
+    "a script by a variable": ("$HERE/stop.sh", 127, False),
+    "the second of two": ("kill 1; no-such-stop", 127, False),
+    "behind another": ("kill 1 && no-such-stop", 127, False),
+    "around another": ("no-such-stop $(kill 1)", 127, False),
+    "around another, as of old": ("no-such-stop `kill 1`", 127, False),
+    "a word of bash": ("kill 1", 127, False),
+    "it failed": ("no-such-stop", 1, False),
+    "it did not fail": ("no-such-stop", 0, False),
+    "its end was not seen": ("no-such-stop", -1, False),
+    "too complex": ("if no-such-stop; then true; fi", 127, False),
+    "nothing": ("", 127, False),
+    "proc that could not tell": ("ctp-runbook proc stop --pid-file f", 3, True),
+    "proc that refused": ("/opt/bin/ctp-runbook proc stop", 2, True),
+    "proc as a module": ("python -m ctp_runbook proc stop --pid-file f", 3, True),
+    "proc that did not end it": ("ctp-runbook proc stop --pid-file f", 1, False),
+    "another part of proc": ("ctp-runbook proc alive --pid-file f", 3, False),
+    "proc, then another": ("ctp-runbook proc stop --pid-file f; ./stop.sh", 3, False),
+    "another's refusal": ("./stop.sh proc stop", 3, False),
+}
+
+
+@pytest.mark.parametrize(("command", "code", "never"), NEVER_RAN.values(), ids=NEVER_RAN)
+def test_what_never_ran_is_told_for_certain(
+    command: str, code: int, never: bool, tmp_path: Path
+) -> None:
+    """Where the least of it may have run, it ran."""
+    (tmp_path / "plain.sh").write_text("")
+    (tmp_path / "stop.sh").write_text("kill 1\nno-such-stop\n")
+    (tmp_path / "stop.sh").chmod(0o755)
+    environ = {"PATH": os.environ["PATH"], "HERE": str(tmp_path)}
+    assert never_ran(command, code, base=tmp_path, environ=environ) == never

@@ -21,10 +21,10 @@ from ctp_runbook.probes.liveness import (
     recorded_identity,
     shows_by_name_or_port,
 )
-from tests.props.plan_fixtures import processes_with, wait_for
+from tests.props.plan_fixtures import dead_pid, processes_with, wait_for
 
 ENGINE = Identity(42, 7)
-NOBODY = 2**22 + 1  # above every pid there can be
+TOO_LARGE = 2**22 + 1  # above every pid there can be
 ENVIRON = {"PATH": os.environ["PATH"]}
 
 
@@ -166,6 +166,7 @@ def test_a_reused_pid_is_nobody(member: Member, tmp_path: Path, process: Identit
     """Pid file and journal name a process that had this pid before."""
     before = Identity(process.pid, process.start_ticks - 1, boot_id())
     Path(member.pid_file).write_text(f"{before.pid}\n{before.start_ticks}\n")
+    os.utime(member.pid_file, (1e9, 1e9))  # long before whoever has the pid now began
     assert look(member, tmp_path, known=before).is_gone
 
 
@@ -208,7 +209,7 @@ PID_FILES = {
     "no number": "engine",
     "half": "12 x",
     "not text": "\N{GREEK SMALL LETTER ALPHA}",
-    "a pid nobody has": str(2**22 + 1),
+    "more than a pid can be": str(TOO_LARGE),
     "init": "1",
     "init, with a start time": "1\n7\n",
     "no pid at all": "0",
@@ -234,26 +235,28 @@ def test_a_pid_alone_is_a_witness_and_no_identity(
     seen = look(member, tmp_path)
     assert (seen.identity, seen.by_pid, seen.is_gone) == (None, process, False)
     assert look(member._replace(alive_command="exit 0"), tmp_path).is_alive
-    Path(member.pid_file).write_text(f"{2**22 + 1}\n")
+    Path(member.pid_file).write_text(f"{dead_pid()}\n")
     assert look(member, tmp_path).is_gone
 
 
 def test_a_relative_pid_file_lies_where_the_commands_run(member: Member, tmp_path: Path) -> None:
     """And not where this process happens to be: a file not found would say gone."""
-    Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
+    gone = dead_pid()
+    Path(member.pid_file).write_text(f"{gone}\n7\n")
     relative = member._replace(pid_file="runner.pid")
-    assert recorded_identity(relative, cwd=tmp_path) == Identity(NOBODY, 7, boot_id())
+    assert recorded_identity(relative, cwd=tmp_path) == Identity(gone, 7, boot_id())
     assert recorded_identity(relative) is None
     assert look(relative, tmp_path).identity_known
 
 
 def test_a_recorded_identity_need_not_run(member: Member) -> None:
     """Two numbers are taken as they stand: who it was."""
-    Path(member.pid_file).write_text(f"{NOBODY}\n7\n")
-    assert recorded_identity(member) == Identity(NOBODY, 7, boot_id())
+    gone = dead_pid()
+    Path(member.pid_file).write_text(f"{gone}\n7\n")
+    assert recorded_identity(member) == Identity(gone, 7, boot_id())
 
 
-@pytest.mark.parametrize("text", [*sorted(set(PID_FILES.values()) - {str(2**22 + 1)}), "\0\0\0"])
+@pytest.mark.parametrize("text", [*sorted(set(PID_FILES.values()) - {str(TOO_LARGE)}), "\0\0\0"])
 def test_a_garbled_pid_file_is_no_proof_of_gone(text: str, member: Member, tmp_path: Path) -> None:
     """A witness that could not be asked is not one that says gone."""
     Path(member.pid_file).write_text(text)
@@ -295,24 +298,34 @@ UNITS = {
         "LoadState=loaded\nActiveState=activating\nMainPID=0",
         0,
         False,
-        "(it is activating: no main",
+        "it is activating, neither up nor down",
     ),
-    "no bus": ("", 1, False, "non-zero exit status 1"),
-    "half an answer": ("MainPID=0", 0, False, "'LoadState'"),
+    "no bus": ("", 1, False, "systemctl ended with exit 1, expected 0"),
+    "half an answer": ("MainPID=0", 0, False, "systemctl told no LoadState, ActiveState"),
     "mistyped": (
         "LoadState=not-found\nActiveState=inactive\nMainPID=0",
         0,
         False,
-        "(systemd says not-found: is its name right?)",
+        "is its name right?",
     ),
-    "masked": ("LoadState=masked\nActiveState=inactive\nMainPID=0", 0, False, "says masked"),
-    "in another namespace": (
-        f"LoadState=loaded\nActiveState=active\nMainPID={2**22 + 1}",
+    "masked": (
+        "LoadState=masked\nActiveState=inactive\nMainPID=0",
         0,
         False,
-        "cannot be seen from here)",
+        "its LoadState is masked, expected loaded",
     ),
-    "nonsense": ("LoadState=loaded\nActiveState=active\nMainPID=x", 0, False, "invalid literal"),
+    "in another namespace": (
+        f"LoadState=loaded\nActiveState=active\nMainPID={TOO_LARGE}",
+        0,
+        False,
+        "cannot be seen from here",
+    ),
+    "nonsense": (
+        "LoadState=loaded\nActiveState=active\nMainPID=x",
+        0,
+        False,
+        "its main process is no number",
+    ),
 }
 
 
@@ -349,7 +362,7 @@ def test_without_systemd_a_unit_says_nothing(
     monkeypatch.setenv("PATH", "/nowhere")
     assert recorded_identity(unit) is None
     seen = observe_member(unit, known=None, cwd=tmp_path, env=ENVIRON, seconds=5)
-    assert "unit engine.service ([Errno 2] No such file" in seen.sentence
+    assert "unit engine.service (NEW_STRATEGY_RUNNER_UNIT: cannot be run" in seen.sentence
     assert not seen.is_gone
 
 

@@ -26,6 +26,7 @@ from ctp_runbook.run.context import RunContext
 
 __all__ = [
     "CLOSED_PORT_URL",
+    "dead_pid",
     "end_run",
     "make_plan",
     "make_run",
@@ -149,6 +150,13 @@ def end_run(run: RunDir) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     clear_private(run)
+
+
+def dead_pid() -> int:
+    """A pid that nobody has: it was given away a moment ago, and is given again last of all."""
+    pid = os.posix_spawnp("true", ["true"], os.environ)
+    os.waitpid(pid, 0)
+    return pid
 
 
 def processes_with(variable: str) -> tuple[int, ...]:

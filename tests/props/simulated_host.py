@@ -79,6 +79,7 @@ class SimulatedHost:
     looks: list[str] = field(default_factory=list)
     graces: list[tuple[float, float]] = field(default_factory=list)
     alike: tuple[Identity, ...] = ()
+    deaf: set[str] = field(default_factory=set)
     stubborn: set[Identity] = field(default_factory=set)
 
     @property
@@ -121,6 +122,10 @@ class SimulatedHost:
     def is_running(self, identity: Identity) -> bool:
         """True for a member that is not gone."""
         return identity in self.running
+
+    def ignores_term(self, pid: int) -> bool:
+        """True for the deaf."""
+        return pid in {IDENTITIES[name].pid for name in self.deaf}
 
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Nothing leads a group."""

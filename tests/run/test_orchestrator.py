@@ -188,13 +188,24 @@ def test_a_switch_that_fails_is_undone_in_order(conducted: Conducted) -> None:
 
 
 def test_an_old_engine_that_will_not_stop_trades_on(conducted: Conducted) -> None:
-    """Exit 0 over a living engine is no proof: nothing new is started, its runner comes back."""
+    """Exit 0 over a living engine is no proof: nothing new is started, and where it ignores TERM it
+    is kept and its runner comes back."""
     conducted.host.acts["cat old_core_engine.stop"] = lambda: None
+    conducted.host.deaf = {"old_core_engine"}
     assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
     assert "cat new_core_engine.conf" not in conducted.host.ran
     assert "cat old_core_engine.conf" not in conducted.host.ran
     assert conducted.history.step("restore_previous_binaries").status is StepStatus.SKIPPED
     assert "cat old_strategy_runner.conf" in conducted.host.ran
+
+
+def test_an_old_engine_that_may_be_ending_is_started_anew(conducted: Conducted) -> None:
+    """One that hears TERM may end when everybody has looked away: it is ended and comes back."""
+    conducted.host.acts["cat old_core_engine.stop"] = lambda: None
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    ran = conducted.host.ran
+    assert "cat new_core_engine.conf" not in ran
+    assert ran.index("cat old_core_engine.conf") > ran.index("cat old_core_engine.stop")
 
 
 def test_what_cannot_be_undone_says_what_runs(conducted: Conducted) -> None:

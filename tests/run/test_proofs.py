@@ -20,6 +20,7 @@ from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
     gone_gap,
+    is_ending,
     observe,
     pin_member,
     proof_for,
@@ -29,11 +30,13 @@ from ctp_runbook.run.proofs import (
     start_gap,
 )
 from ctp_runbook.run.steps import run_step
+from tests.props.example_records import like
 from tests.props.plan_fixtures import make_plan, open_context, processes_with, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
 from tests.props.small_stack import WHOLE_STATE
 
 P = TypeVar("P", bound=Payload)
+OLD_ENGINE = (Generation.OLD, Role.CORE_ENGINE)
 OLD_RUNNER = (Generation.OLD, Role.STRATEGY_RUNNER)
 NEW_ENGINE = (Generation.NEW, Role.CORE_ENGINE)
 
@@ -491,3 +494,59 @@ def test_what_outlives_its_end_is_told(simulated: RunContext, host: SimulatedHos
     end_member(simulated, member, deadline=host.clock.now + 5)
     (finding,) = simulated.history.of_kind(Finding)
     assert finding.payload.sentence.endswith("by signal: still running")
+
+
+# --- one that is ending -------------------------------------------------------------
+
+STOP, START = "stop_old_core_engine", "start_previous_core_engine"
+BEGUN = like("step_started", step=STOP, phase="switch", pid=5000)
+ENDED = like("step_ended", step=STOP, phase="switch", status="failed", exit_code=0)
+NEVER_RAN = like("step_ended", step=STOP, phase="switch", status="failed", exit_code=127)
+STARTED_ANEW = like("step_started", step=START, phase="rollback", pid=5001)
+
+# What the journal says, whether the engine ignores TERM, whether its session is usable; is it ending.
+ENDING = {
+    "nobody asked it to": ((), False, True, False),
+    "a stop whose end nobody saw": ((BEGUN,), False, True, True),
+    "a stop that said it was done": ((BEGUN, ENDED), False, True, True),
+    "it ignores TERM and trades on": ((BEGUN, ENDED), True, True, False),
+    "it ignores TERM and was told otherwise": ((BEGUN, ENDED), True, False, True),
+    "a stop that never ran": ((BEGUN, NEVER_RAN), False, True, False),
+    "never ran, and no session": ((BEGUN, NEVER_RAN), False, False, False),
+    "started since": ((BEGUN, ENDED, STARTED_ANEW), False, True, False),
+}
+
+
+@pytest.mark.parametrize(("records", "deaf", "session", "ending"), ENDING.values(), ids=ENDING)
+def test_who_is_ending(
+    context: RunContext,
+    host: SimulatedHost,
+    records: tuple[Payload, ...],
+    deaf: bool,
+    session: bool,
+    ending: bool,
+) -> None:
+    """Whoever a stop may have reached, and no living process shows that it has: only one that
+    ignores TERM and trades on is to be kept."""
+    plan = make_plan(context.cwd, OLD_CORE_ENGINE_STOP_CMD="no-such-command --now")
+    simulated = structs.replace(context, plan=plan, world=host.world)
+    member = plan.member(*OLD_ENGINE)
+    host.lives, host.session = {member.name: "alive"}, session
+    host.deaf = {member.name} if deaf else set()
+    pin_member(simulated, member, IDENTITIES[member.name])
+    for record in records:
+        simulated.record(record)
+    assert is_ending(simulated, member, IDENTITIES[member.name]) == ending
+    assert not is_ending(simulated, member, Identity(4711, 1))  # whoever was started since
+
+
+def test_what_we_sent_term_to_is_ending(simulated: RunContext, host: SimulatedHost) -> None:
+    """It is on record before it is done: whoever takes the run over keeps it no more."""
+    member = simulated.plan.member(*OLD_ENGINE)
+    host.lives = {member.name: "alive"}
+    host.stubborn = {IDENTITIES[member.name]}
+    pin_member(simulated, member, IDENTITIES[member.name])
+    end_member(simulated, member, deadline=host.clock.now + 5)
+    told = [record.payload.sentence for record in simulated.history.of_kind(Finding)]
+    assert told[0] == f"old_core_engine: TERM, then KILL, to {IDENTITIES[member.name]}"
+    assert is_ending(simulated, member, IDENTITIES[member.name])

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctp_runbook.host.process import identity_of
-from ctp_runbook.model import Outcome, Phase, State, StepStatus
+from ctp_runbook.host.process import identity_of, is_running
+from ctp_runbook.model import Identity, Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.kinds import ProbeAnswered, StepStarted
 from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.proofs import proof_for
 from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.steps import run_step
+from ctp_runbook.run.switch import ready_gaps
+from ctp_runbook.run.world import HERE
 from tests.props.example_records import like
 from tests.props.plan_fixtures import open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
@@ -64,9 +68,14 @@ def rolled_back(
         end = roll_back(context, trouble)
         history = context.history
         assert history.state is State.ROLLING_BACK
-        living = {member: stack.is_up(member) for member in (*OLD, *NEW)}
-        (stack.folder / "living").write_text(" ".join(m for m, up in living.items() if up))
+        note_living(stack)
         return end, context
+
+
+def note_living(stack: SmallStack) -> None:
+    """Write down who runs: what the run has started ends with the run."""
+    up = [member for member in (*OLD, *NEW) if stack.is_up(member)]
+    (stack.folder / "living").write_text(" ".join(up))
 
 
 def living(stack: SmallStack) -> list[str]:
@@ -146,6 +155,96 @@ def test_no_second_engine_is_started_beside_an_undecided_one(stack: SmallStack) 
     (stack.folder / "old_core_engine.pid").unlink()
     rolled_back(stack, stack.plan(OLD_CORE_ENGINE_ALIVE_CMD="exit 3", **SHORT), switched=False)
     assert stack.starts.count("old_core_engine") == 1
+
+
+# --- an old engine that was asked to stop ---------------------------------------------
+
+
+def behaving(stack: SmallStack, script: str) -> Identity:
+    """The old engine, started anew as a shell that behaves like this on TERM."""
+    engine = stack.identity("old_core_engine")
+    assert engine is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    wait_for(lambda: not is_running(engine))
+    base = stack.folder / "old_core_engine"
+    ready = stack.folder / "ready"
+    script = f"{script}; touch {ready}; while :; do sleep 0.1; done"
+    child = os.posix_spawnp("setsid", ["setsid", "bash", "-c", script], os.environ)
+    wait_for(ready.exists)
+    found = identity_of(child)
+    assert found is not None
+    Path(f"{base}.pid").write_text(f"{found.pid}\n{found.start_ticks}\n")
+    return found
+
+
+def stopped_and_rolled_back(stack: SmallStack, **values: str) -> tuple[RunEnd, RunContext]:
+    """The end of a rollback after the first stop of the old engine that was not proved."""
+    stat = f"/proc/$(head -1 {stack.folder}/old_core_engine.pid)/stat"
+    plan = stack.plan(
+        MAX_ROLLBACK_SECONDS="20",
+        ROLLBACK_CANCEL_SECONDS="1",
+        # By its process, which is this test's to reap.
+        OLD_CORE_ENGINE_ALIVE_CMD=f"test -e {stat} && ! grep -q ') Z' {stat}",
+        **values,
+    )
+    with open_context(stack.folder, plan=plan) as context:
+        assert ready_gaps(context) == []
+        step = plan.step("stop_old_core_engine")
+        prove = proof_for(context, step)
+        result = run_step(context, step, deadline=time.monotonic() + 1.5, prove=prove)
+        assert not result.is_ok
+        end = roll_back(context, trouble_now("step_failed", "asked", clock=HERE.clock))
+        note_living(stack)
+        return end, context
+
+
+KILL = 'kill "$(head -1 {}/old_core_engine.pid)"'
+SLOW = "trap 'sleep 4; exit 0' TERM"
+
+
+@pytest.mark.parametrize("script", [SLOW, "trap : TERM"], ids=["in 4 s", "never"])
+def test_an_old_engine_that_is_ending_is_not_kept(stack: SmallStack, script: str) -> None:
+    """It was told to end and is alive for now: kept, nobody would trade a moment later. It is
+    waited for, ended where it must be, and started anew."""
+    before = behaving(stack, script)
+    end, context = stopped_and_rolled_back(
+        stack, OLD_CORE_ENGINE_STOP_CMD=KILL.format(stack.folder)
+    )
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert not is_running(before)
+    assert living(stack) == list(OLD)
+    assert context.history.step("start_previous_core_engine").status is StepStatus.OK
+    assert stack.starts.count("old_core_engine") == 2
+
+
+def test_an_old_engine_that_ignores_term_is_kept(stack: SmallStack) -> None:
+    """The stop did not reach it, its session is usable: the very process trades on."""
+    before = behaving(stack, "trap '' TERM")
+    end, context = stopped_and_rolled_back(
+        stack, OLD_CORE_ENGINE_STOP_CMD=KILL.format(stack.folder)
+    )
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert stack.identity("old_core_engine") == before
+    assert context.history.step("start_previous_core_engine").status is StepStatus.SKIPPED
+
+
+NEVER_BEGUN = {
+    "not found": "no-such-stop --now",
+    "not executable": "./plain.sh",
+    "proc could not tell": f"{sys.executable} -m ctp_runbook proc stop --pid-file garbled.pid",
+}
+
+
+@pytest.mark.parametrize("command", NEVER_BEGUN.values(), ids=NEVER_BEGUN)
+def test_a_stop_that_never_began_has_stopped_nothing(stack: SmallStack, command: str) -> None:
+    """The old engine is looked at, is well, and is kept."""
+    (stack.folder / "plain.sh").write_text("")
+    (stack.folder / "garbled.pid").write_text("engine\n")
+    before = stack.identity("old_core_engine")
+    end, context = stopped_and_rolled_back(stack, OLD_CORE_ENGINE_STOP_CMD=command)
+    assert context.history.step("stop_old_core_engine").exit_code in (126, 127, 3)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert stack.identity("old_core_engine") == before
 
 
 # --- steps that hang ----------------------------------------------------------------

@@ -68,6 +68,41 @@ def test_an_engine_that_came_since_it_was_pinned_outlives_nobody_s_proof(stack: 
         assert context.history.step("start_new_core_engine").status is StepStatus.NOT_RUN
 
 
+def systemd_says(folder: Path, *facts: str) -> None:
+    """Have ``systemctl show`` print this."""
+    fake = folder / "systemctl"
+    fake.write_text(f"#!/bin/sh\nprintf '%s\\n' {' '.join(facts)}\n")
+    fake.chmod(0o755)
+
+
+@pytest.mark.twin
+def test_a_unit_that_systemd_does_not_know_proves_nothing(
+    stack: SmallStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mistyped, the old stack is not touched; masked after its stop, nothing new is started."""
+    monkeypatch.setenv("PATH", f"{stack.folder}:{os.environ['PATH']}")
+    plan = stack.plan(
+        OLD_CORE_ENGINE_UNIT="engine.service", OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS="1"
+    )
+    engine = stack.identity("old_core_engine")
+    assert engine is not None
+    with open_context(stack.folder, plan=plan) as context:
+        systemd_says(stack.folder, "LoadState=not-found", "ActiveState=inactive", "MainPID=0")
+        (gap,) = ready_gaps(context)
+        assert gap.startswith("expected alive: old_core_engine undecided: alive command says alive")
+        assert "unit engine.service (OLD_CORE_ENGINE_UNIT: its LoadState is not-found" in gap
+        up = ("LoadState=loaded", "ActiveState=active", f"MainPID={engine.pid}")
+        systemd_says(stack.folder, *up)
+        assert ready_gaps(context) == []
+        systemd_says(stack.folder, "LoadState=masked", "ActiveState=inactive", "MainPID=0")
+        failed = run_switch(context)
+        assert identity_of(engine.pid) is None
+        assert failed is not None
+        assert failed.step.name == "stop_old_core_engine"
+        assert "`systemctl unmask engine.service`" in failed.reason
+        assert context.history.step("start_new_core_engine").status is StepStatus.NOT_RUN
+
+
 # --- on a simulated host ----------------------------------------------------------
 
 STOPS = ["cat old_strategy_runner.stop", "cat old_core_engine.stop"]

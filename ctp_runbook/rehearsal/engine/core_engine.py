@@ -261,6 +261,9 @@ class Engine:
     async def run(self) -> None:
         """Serve until TERM."""
         on_term(self._stop)
+        if self.settings.ignore_term:
+            # Not heard at all: one that hears it and does nothing looks like one that is ending.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         door = serve(self.settings.metrics_port, self._door(), name="engine")
         threading.Thread(target=door.serve_forever, daemon=True).start()
         for work in self._work():
@@ -311,9 +314,7 @@ class Engine:
         return work
 
     def _stop(self) -> None:
-        if self.settings.ignore_term:
-            say("TERM ignored, as configured")
-        else:
+        if not self.settings.ignore_term:
             self._stopped.set()
 
 
