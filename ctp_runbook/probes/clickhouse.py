@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClickHouseDoor", "ingest_delay", "ingest_delay_ms", "quoted"]
 
-_PORT = 8123
+_PORTS = {"http": 8123, "https": 8443}
 _SHOWN = 300
 
 
@@ -31,8 +31,12 @@ class ClickHouseDoor:
     @property
     def shown(self) -> str:
         """The address without user and password."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORT}"
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port or _PORTS.get(parts.scheme, 0)
+        except ValueError:  # an address that is none, which may be a secret as a whole
+            return "an address that cannot be read"
+        return f"{parts.scheme}://{parts.hostname}:{port}"
 
     def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
         """Return the rows of a SELECT; 64-bit integers come as numbers."""
@@ -59,13 +63,17 @@ class ClickHouseDoor:
             "max_execution_time": str(max(1, int(seconds))),
         }
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
-        url = urlsplit(self.url)._replace(path="/", query=urlencode(settings)).geturl()
-        body = query.encode()
         try:
+            parts = urlsplit(self.url)
             status, raw = exchange(
-                url, seconds=seconds, method="POST", body=body, headers=headers, default_port=_PORT
+                parts._replace(path="/", query=urlencode(settings)).geturl(),
+                seconds=seconds,
+                method="POST",
+                body=query.encode(),
+                headers=headers,
+                default_port=_PORTS.get(parts.scheme, 0),
             )
-        except ProbeError as error:
+        except (ProbeError, ValueError) as error:
             raise ProbeError(
                 f"ClickHouse at {self.shown}: {error}; is the service up "
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"

@@ -6,7 +6,7 @@ import pytest
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes import exchange as module
-from ctp_runbook.probes.exchange import exchange
+from ctp_runbook.probes.exchange import exchange, post_json
 from tests.props.small_servers import Asked, free_port, scripted_http
 
 pytestmark = pytest.mark.twin
@@ -83,3 +83,9 @@ def test_an_answer_without_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     large = "x" * (3 << 20)
     with scripted_http(lambda _: (200, large)) as url, pytest.raises(ProbeError, match=said):
         exchange(url, seconds=5)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x/", "no address"])
+def test_what_is_no_address_is_not_delivered(url: str) -> None:
+    """Said in words, not raised: a webhook is called in a thread that nobody waits for."""
+    assert post_json(url, {"a": "b"}, seconds=1).startswith("not delivered: ")
