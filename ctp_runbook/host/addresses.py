@@ -6,9 +6,9 @@ stands, whatever flag, template or table that is. A fragment is never sent.
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
-__all__ = ["below", "ca_file_of", "ca_problem", "default_port_of"]
+__all__ = ["below", "ca_file_of", "ca_problem", "default_port_of", "with_ca_file"]
 
 _CA_FILE = "ca_file"
 
@@ -16,6 +16,13 @@ _CA_FILE = "ca_file"
 def ca_file_of(url: str) -> str:
     """Return the file of authorities that the address names; blank for the system's own."""
     return parse_qs(urlsplit(url).fragment).get(_CA_FILE, [""])[0]
+
+
+def with_ca_file(url: str, path: str) -> str:
+    """Return the address with this file of authorities where it is TLS and names none itself."""
+    if not path or ca_file_of(url) or urlsplit(url).scheme != "https":
+        return url
+    return urlsplit(url)._replace(fragment=urlencode({_CA_FILE: path}, safe="/")).geturl()
 
 
 def default_port_of(url: str) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.addresses import with_ca_file
 from ctp_runbook.probes.exchange import exchange
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
         # Each time anew: a password may be changed while the watch goes on.
         password = around.secret("clickhouse_key_env")
         user = settings.get("clickhouse_user", "default")
-        door = ClickHouseDoor(settings["clickhouse_url"], user, password)
+        url = with_ca_file(settings["clickhouse_url"], settings.get("ca_file", ""))
+        door = ClickHouseDoor(url, user, password)
         return ingest_delay_ms(door, rule.query, seconds=rule.patience_seconds)
 
     return measure

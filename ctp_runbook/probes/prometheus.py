@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.addresses import below
+from ctp_runbook.host.addresses import below, with_ca_file
 from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.probes.strict_json import LONGEST_SHOWN, decode
 
@@ -121,5 +121,6 @@ class PrometheusDoor:
 
 def query_value(rule: MetricRule, around: Surroundings) -> Measure:
     """Make the source ``prometheus``: the one value of the rule's query now."""
-    door, seconds = PrometheusDoor(around.settings["prometheus_url"]), rule.patience_seconds
+    settings, seconds = around.settings, rule.patience_seconds
+    door = PrometheusDoor(with_ca_file(settings["prometheus_url"], settings.get("ca_file", "")))
     return lambda: door.value(rule.query, seconds=seconds, fresh_seconds=rule.fresh_seconds)

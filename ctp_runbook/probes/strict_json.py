@@ -1,4 +1,4 @@
-"""JSON from outside, strictly: what two readers could read in two ways is refused.
+"""One JSON object from a command, strictly: what two readers could read in two ways is refused.
 
 `json` alone takes the last of two equal keys, NaN for a number, 1e999 for infinity, and ends the
 caller with another error for each odd thing. Here all of it is a ProbeError. And short words for
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,23 +18,13 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError
 
-__all__ = [
-    "LARGEST_WHOLE",
-    "LONGEST_SHOWN",
-    "Document",
-    "decode",
-    "decode_object",
-    "keys_of",
-    "shown",
-]
+__all__ = ["LARGEST_WHOLE", "LONGEST_SHOWN", "Document", "decode_object", "keys_of", "shown"]
 
 LARGEST_WHOLE = 2**63
 LONGEST_SHOWN = 80
 _SHOWN_KEYS = 6
 # Ten thousand orders take less; more is no answer but a command gone wrong.
 _OUTPUT_LIMIT_BYTES = 4 << 20
-# Nothing that is asked for here has ten levels.
-_DEEPEST = 64
 
 
 @dataclass(frozen=True)
@@ -55,25 +45,7 @@ def decode_object(output: bytes, *, subject: str) -> Document:
             f"{subject}: more than {_OUTPUT_LIMIT_BYTES >> 20} MiB of output, expected one object"
         )
     odd: list[str] = []
-    value = _decoded(output, subject, partial(_number, odd=odd))
-    if not isinstance(value, dict):
-        raise ProbeError(f"{subject}: not a JSON object: found {shown(value)}")
-    return Document(value, tuple(odd))
-
-
-def decode(output: bytes, *, subject: str) -> Any:
-    """Return what a peer answered in JSON, whatever value it is.
-
-    Numbers are what JSON has: NaN, an infinity and 1e999 are refused. Raises ProbeError, and
-    nothing else. How long an answer may be is its client's to say.
-    """
-    value = _decoded(output, subject, _finite)
-    if b"\\u" in output:
-        _check_text(value, subject)
-    return value
-
-
-def _decoded(output: bytes, subject: str, number: Callable[[str], float]) -> Any:
+    number = partial(_number, odd=odd)
     try:
         # A byte order mark is not the object's; UTF-16, which `json` would guess, is refused.
         value = json.loads(
@@ -82,43 +54,13 @@ def _decoded(output: bytes, subject: str, number: Callable[[str], float]) -> Any
             parse_constant=number,
             parse_float=number,
         )
-        _check_depth(value, output)
     except RecursionError as error:
         raise ProbeError(f"{subject}: not JSON that can be read: nested too deeply") from error
     except (ValueError, MemoryError) as error:
         raise ProbeError(f"{subject}: not JSON: {error}") from error
-    return value
-
-
-def _check_depth(value: object, output: bytes) -> None:
-    """Raise RecursionError for what whoever reads it next could not walk through."""
-    if output.count(b"[") + output.count(b"{") <= _DEEPEST:
-        return
-    level = [value]
-    for _ in range(_DEEPEST + 1):
-        inner = (
-            item.values() if isinstance(item, dict) else item
-            for item in level
-            if isinstance(item, dict | list)
-        )
-        level = [item for items in inner for item in items if isinstance(item, dict | list)]
-        if not level:
-            return
-    raise RecursionError
-
-
-def _check_text(value: object, subject: str) -> None:
-    """Refuse half a character (``\\ud800``): no file and no terminal could show it."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ProbeError(f"{subject}: not JSON: half a character, which UTF-8 has not") from error
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:LONGEST_SHOWN]} is no number of JSON")
-    return value
+    if not isinstance(value, dict):
+        raise ProbeError(f"{subject}: not a JSON object: found {shown(value)}")
+    return Document(value, tuple(odd))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
