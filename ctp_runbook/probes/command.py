@@ -7,7 +7,7 @@ child that keeps its stdout open keeps nobody waiting.
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 import os
 import shlex
 import tempfile
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.held_command import HeldCommand
+from ctp_runbook.probes.strict_json import decode_json
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -136,10 +137,10 @@ def spoken_value(command: str, **running: Unpack[Running]) -> float | None:
         raise ProbeError(f"the command did not end within {running['seconds']:g} s{words}")
     if code != 0:
         raise ProbeError(f"the command ended with exit {code}, expected 0{words}")
-    text = output.decode(errors="replace").strip()
     try:
-        return _value(json.loads(text))
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        return _value(decode_json(output, subject="the command")[0])
+    except (ProbeError, KeyError, TypeError, OverflowError) as error:
+        text = output.decode(errors="replace").strip()
         # Cut, it could show half a secret, which nobody masks.
         shown = repr(text) if len(text) <= _SHOWN else f"{len(text)} characters"
         raise ProbeError(
@@ -150,8 +151,13 @@ def spoken_value(command: str, **running: Unpack[Running]) -> float | None:
 
 def _value(answer: Any) -> float | None:
     if isinstance(answer, dict):
-        nothing = answer["value"] is None or answer.get("events") == 0
-        return None if nothing else _value(answer["value"])
+        events, value = answer.get("events"), answer["value"]
+        if value is None or (events == 0 and not isinstance(events, bool)):
+            return None
+        answer = value
     if isinstance(answer, bool) or not isinstance(answer, int | float):
         raise TypeError(type(answer).__name__)
+    if math.isinf(answer):
+        # NaN says that there is no number; 1e999 is none that anything measures.
+        raise OverflowError
     return float(answer)

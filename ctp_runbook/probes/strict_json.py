@@ -1,14 +1,16 @@
-"""One JSON object from a command, strictly: what two readers could read in two ways is refused.
+"""JSON from outside, strictly: what two readers could read in two ways is refused.
 
 `json` alone takes the last of two equal keys, NaN for a number, 1e999 for infinity, and ends the
-caller with another error for each odd thing. Here all of it is a ProbeError. And short words for
-a value that is not what it should be.
+caller with another error for each odd thing. Here all of it is a ProbeError. What is read is
+bounded in size and in depth, so that whoever walks it, or writes it down, needs no guard of its
+own. And short words for a value that is not what it should be.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,13 +20,25 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError
 
-__all__ = ["LARGEST_WHOLE", "LONGEST_SHOWN", "Document", "decode_object", "keys_of", "shown"]
+__all__ = [
+    "LARGEST_WHOLE",
+    "LONGEST_SHOWN",
+    "Document",
+    "decode_json",
+    "decode_object",
+    "keys_of",
+    "shown",
+]
 
 LARGEST_WHOLE = 2**63
 LONGEST_SHOWN = 80
 _SHOWN_KEYS = 6
 # Ten thousand orders take less; more is no answer but a command gone wrong.
 _OUTPUT_LIMIT_BYTES = 4 << 20
+# A trading state has 4 levels, and no answer that is asked for here 10. The limit is far below
+# what `json` stops at, which depends on how deep the caller stands itself.
+_DEEPEST = 64
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -35,32 +49,74 @@ class Document:
     not_numbers: tuple[str, ...]
 
 
-def decode_object(output: bytes, *, subject: str) -> Document:
+def decode_object(
+    output: bytes, *, subject: str, most_bytes: int = _OUTPUT_LIMIT_BYTES
+) -> Document:
     """Return the one object in ``output``; ``subject`` says whose output it is, in the error.
 
     Raises ProbeError, and nothing else.
     """
-    if len(output) > _OUTPUT_LIMIT_BYTES:
+    value, odd = decode_json(output, subject=subject, most_bytes=most_bytes)
+    if not isinstance(value, dict):
+        raise ProbeError(f"{subject}: not a JSON object: found {shown(value)}")
+    return Document(value, odd)
+
+
+def decode_json(
+    output: bytes, *, subject: str, most_bytes: int = _OUTPUT_LIMIT_BYTES
+) -> tuple[Any, tuple[str, ...]]:
+    """Return the one value in ``output``, and the numbers in it that JSON does not have.
+
+    Raises ProbeError, and nothing else.
+    """
+    if len(output) > most_bytes:
         raise ProbeError(
-            f"{subject}: more than {_OUTPUT_LIMIT_BYTES >> 20} MiB of output, expected one object"
+            f"{subject}: more than {_size(most_bytes)} of output, expected one JSON value"
+        )
+    if _is_deep(output):
+        raise ProbeError(
+            f"{subject}: not JSON that can be read: nested too deeply, more than {_DEEPEST} levels"
         )
     odd: list[str] = []
     number = partial(_number, odd=odd)
     try:
-        # A byte order mark is not the object's; UTF-16, which `json` would guess, is refused.
+        # A byte order mark is not the value's; UTF-16, which `json` would guess, is refused.
         value = json.loads(
             output.decode("utf-8-sig"),
             object_pairs_hook=_without_duplicates,
             parse_constant=number,
             parse_float=number,
         )
-    except RecursionError as error:
-        raise ProbeError(f"{subject}: not JSON that can be read: nested too deeply") from error
-    except (ValueError, MemoryError) as error:
-        raise ProbeError(f"{subject}: not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ProbeError(f"{subject}: not a JSON object: found {shown(value)}")
-    return Document(value, tuple(odd))
+    # RecursionError: the caller stands so deep itself that not even this much is left.
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise ProbeError(f"{subject}: not JSON: {error}{_as_printed(output)}") from error
+    return value, tuple(odd)
+
+
+def _size(count: int) -> str:
+    return f"{count >> 20} MiB" if count >= 1 << 20 else f"{count} bytes"
+
+
+def _is_deep(output: bytes) -> bool:
+    """Return True where brackets outside strings stand more than ``_DEEPEST`` deep."""
+    if output.count(b"[") + output.count(b"{") <= _DEEPEST:
+        return False
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(output):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > _DEEPEST:
+                return True
+        elif first in b"]}":
+            depth -= 1
+    return False
+
+
+def _as_printed(output: bytes) -> str:
+    """What was printed instead, whole where it is short: a part of it could show half a secret."""
+    text = output.decode(errors="backslashreplace").strip()
+    return f"; it printed {shown(text)}" if text else "; it printed nothing"
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

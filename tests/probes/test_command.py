@@ -133,6 +133,11 @@ UNSPOKEN = {
     "echo '[1]'": "expected a number",
     "printf '1%0400d' 0": "printed 401 characters",
     f"echo '{'[' * 20000}'": "expected a number",
+    """echo '{"value": 1, "value": 5}'""": "expected a number",
+    """echo '{"value": {"value": 5}}'""": "expected a number",
+    r"""printf '{"value": 5, "of": "\xff"}'""": "expected a number",
+    "echo 1e999": "printed '1e999'",
+    "echo -Infinity": "printed '-Infinity'",
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.strict_json import decode_object, keys_of, shown
+from ctp_runbook.probes.strict_json import decode_json, decode_object, keys_of, shown
 
 REFUSED = {
     "nothing": (b"", "not JSON"),
@@ -26,6 +26,8 @@ REFUSED = {
     "zeros": (b"\0" * 4096, "not JSON"),
     "one key twice": (b'{"a": 1, "a": 2}', 'key "a" stands more than once'),
     "one key twice, inside": (b'{"b": [{"a": 1, "a": 1}]}', 'key "a" stands more than once'),
+    "a level too many": (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "more than 64 levels"),
+    "a level too many, behind a quote": (b'{"a\\"": ' + b"[" * 64, "more than 64 levels"),
     "deep lists": (b'{"a": ' + b"[" * 200_000, "nested too deeply"),
     "deep and whole": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested too deeply"),
     "a number of five thousand digits": (b'{"a": ' + b"9" * 5000 + b"}", "not JSON"),
@@ -51,6 +53,39 @@ def test_numbers_that_json_does_not_have_are_told() -> None:
     """Who reads the fields decides what they spoil."""
     document = decode_object(b'{"a": NaN, "b": [1e999, -Infinity, 1.5]}', subject="cmd")
     assert document.not_numbers == ("NaN", "1e999", "-Infinity")
+
+
+def test_what_is_just_deep_enough_is_read() -> None:
+    """Brackets in a text are none, nor do many side by side make it deep."""
+    inner = b"[" * 63 + b"]" * 63
+    output = b'{"a": ' + inner + b', "[[[[{{{{\\"": "' + b"[" * 200 + b'", "b": [' + inner + b"]}"
+    with pytest.raises(ProbeError, match="nested too deeply"):
+        decode_object(output, subject="cmd")
+    output = output.replace(b'"b": [' + inner + b"]", b'"b": ' + b"[{}," * 62 + b"1" + b"]" * 62)
+    assert set(decode_object(output, subject="cmd").fields) == {"a", "b", '[[[[{{{{"'}
+
+
+WORDS = {
+    b"curl: (7) refused": 'it printed "curl: (7) refused"',
+    b"": "it printed nothing",
+    b"\xff\n": r'it printed "\\xff"',
+    b"x" * 81: "it printed a text of 81 characters",
+}
+
+
+@pytest.mark.parametrize(("output", "words"), WORDS.items())
+def test_what_is_no_json_is_quoted(output: bytes, words: str) -> None:
+    """Whole where it is short, for a part could show half a secret."""
+    with pytest.raises(ProbeError) as caught:
+        decode_object(output, subject="cmd")
+    assert str(caught.value).endswith(f"; {words}")
+
+
+def test_another_limit_of_size_is_told() -> None:
+    """Pages and answers have limits of their own."""
+    with pytest.raises(ProbeError, match="cmd: more than 10 bytes of output"):
+        decode_json(b"[1, 2, 3, 4]", subject="cmd", most_bytes=10)
+    assert decode_json(b"[1, NaN]", subject="cmd", most_bytes=10)[1] == ("NaN",)
 
 
 def test_a_byte_order_mark_is_passed_over() -> None:
