@@ -19,6 +19,8 @@ __all__ = ["ClickHouseDoor", "ingest_delay", "ingest_delay_ms", "quoted"]
 
 _PORTS = {"http": 8123, "https": 8443}
 _SHOWN = 300
+# The columns of a whole database are some hundred KiB.
+_LONGEST_ANSWER = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class ClickHouseDoor:
                 body=query.encode(),
                 headers=headers,
                 default_port=_PORTS.get(parts.scheme, 0),
+                most_bytes=_LONGEST_ANSWER,
             )
         except (ProbeError, ValueError) as error:
             raise ProbeError(

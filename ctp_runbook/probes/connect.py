@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import below, default_port_of
 from ctp_runbook.probes.exchange import exchange
-from ctp_runbook.probes.strict_json import decode
+from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, decode_answer
 
 __all__ = ["Answer", "ConnectorLook", "NoJson", "TaskLook", "ask_connect", "read_status"]
 
@@ -89,14 +89,21 @@ def ask_connect(
         port = parts.port or default_port_of(base)
         where = f"Kafka Connect: {method} {parts.scheme}://{parts.hostname}:{port}{path}"
         url = below(base, quote(path))
-        status, raw = exchange(url, seconds=seconds, method=method, body=data, headers=headers)
+        status, raw = exchange(
+            url,
+            seconds=seconds,
+            method=method,
+            body=data,
+            headers=headers,
+            most_bytes=LONGEST_ANSWER_BYTES,
+        )
     except (ProbeError, ValueError) as error:
         raise ProbeError(f"{where}: {error}; is the service up?") from error
     # A PUT that needed nothing is answered 204, with nothing.
     if not raw.strip():
         return Answer(status, None, is_json=status < 300)
     try:
-        return Answer(status, decode(raw, subject="its answer"))
+        return Answer(status, decode_answer(raw, subject="its answer"))
     except ProbeError as error:
         shown = raw[:60].decode("utf-8", "replace")
         raise NoJson(

@@ -201,14 +201,15 @@ def exchange(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     default_port: int = 0,
+    most_bytes: int = 0,
 ) -> tuple[int, bytes]:
     """Return status and whole body, whatever the status is; no redirect, and no proxy.
 
     User, password and fragment of the URL are not sent; ``#ca_file=PATH`` in it names the
-    authority of an ``https`` one. Raises ProbeError that says what went wrong and not where: the
-    caller knows what listens there, and what to do about it.
+    authority of an ``https`` one. A body above ``most_bytes`` is refused. Raises ProbeError that
+    says what went wrong and not where: the caller knows what listens there, and what to do.
     """
-    deadline = time.monotonic() + seconds
+    deadline, most = time.monotonic() + seconds, most_bytes or _LARGEST_ANSWER
     try:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):
@@ -226,12 +227,12 @@ def exchange(
             connection.request(method, target, body, dict(headers or {}))
             with _response(connection) as response:
                 # What frames the chunks comes on top of them; the deadline bounds that.
-                link.room = 4 * _LARGEST_ANSWER
-                return response.status, _whole_body(response)
+                link.room = 4 * most + _LARGEST_HEAD
+                return response.status, _whole_body(response, most)
     except TimeoutError as error:
         raise ProbeError(f"no whole answer within {seconds:g} s") from error
     except TooMuch as error:
-        raise ProbeError(f"the answer is longer than {_LARGEST_ANSWER >> 20} MiB") from error
+        raise ProbeError(f"the answer is longer than {most >> 20} MiB") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a port that is no number
         raise ProbeError(str(error) or type(error).__name__) from error
 
@@ -246,7 +247,7 @@ def _response(connection: HTTPConnection) -> Iterator[HTTPResponse]:
         yield response
 
 
-def _whole_body(response: HTTPResponse) -> bytes:
+def _whole_body(response: HTTPResponse, most: int) -> bytes:
     coding = response.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() not in ("", "identity"):
         raise HTTPException(
@@ -255,7 +256,7 @@ def _whole_body(response: HTTPResponse) -> bytes:
     body = bytearray()
     while chunk := response.read1(65536):
         body += chunk
-        if len(body) > _LARGEST_ANSWER:
+        if len(body) > most:
             raise TooMuch
     # http.client takes a body that is too short for a whole one.
     if response.length:
@@ -272,6 +273,7 @@ def post_json(url: str, facts: Mapping[str, str], *, seconds: float) -> str:
             method="POST",
             body=json.dumps(dict(facts)).encode(),
             headers={"Content-Type": "application/json"},
+            most_bytes=1 << 20,
         )
     except ProbeError as error:
         return f"not delivered: {error}"

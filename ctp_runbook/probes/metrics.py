@@ -39,7 +39,7 @@ _WORDS = r"[-+]?[iI][nN][fF](?:[iI][nN][iI][tT][yY])?|[nN][aA][nN]"
 # Name, labels, value, and the time stamp of a value that is not of now.
 _LINE = re.compile(
     rf"[ \t]*+([a-zA-Z_:][\w:]*)(?:[ \t]*+\{{((?:{_PAIR}(?:,{_PAIR})*,?)?[ \t]*+)\}}[ \t]*+|[ \t]++)"
-    rf"({_NUMBER}|{_WORDS})(?:[ \t]++(-?\d+))?[ \t]*+",
+    rf"({_NUMBER}|{_WORDS})(?:[ \t]++(-?\d{{1,19}}))?[ \t]*+",
     re.ASCII,
 )
 _NAME = r"[a-zA-Z_:][\w:]*"

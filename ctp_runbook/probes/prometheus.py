@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import below, with_ca_file
 from ctp_runbook.probes.exchange import exchange
-from ctp_runbook.probes.strict_json import LONGEST_SHOWN, decode
+from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, LONGEST_SHOWN, decode_answer
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -66,14 +66,14 @@ class PrometheusDoor:
         """Return the data of an answer that Prometheus calls a success, and has no doubt about."""
         try:
             url = below(self.url, f"api/v1/{path}", query=query)
-            status, body = exchange(url, seconds=seconds)
+            status, body = exchange(url, seconds=seconds, most_bytes=LONGEST_ANSWER_BYTES)
         except (ProbeError, ValueError) as error:
             raise self._error(str(error)) from error
         no_answer = (
             f"answered HTTP {status}, and not as Prometheus does; is sources.prometheus_url right?"
         )
         try:
-            answer = decode(body, subject="its answer")
+            answer = decode_answer(body, subject="its answer")
         except ProbeError as error:
             raise self._error(f"{no_answer} ({error})") from error
         match answer:
