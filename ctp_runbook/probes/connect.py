@@ -116,17 +116,28 @@ def read_status(name: str, data: Any) -> ConnectorLook:
     """Read a ``…/status`` answer. Raises ProbeError for one that is not of that form."""
     try:
         tasks = [
-            TaskLook(int(task["id"]), str(task["state"]), _causes(task.get("trace", "")))
+            TaskLook(_number(task["id"]), _state(task), _causes(task.get("trace", "")))
             for task in data["tasks"]
         ]
         connector = data["connector"]
-        trace = _causes(connector.get("trace", ""))
-        return ConnectorLook(str(connector["state"]), tuple(tasks), trace)
+        return ConnectorLook(_state(connector), tuple(tasks), _causes(connector.get("trace", "")))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ProbeError(
             f"Kafka Connect: the status of {name} is {str(data)[:60]!r}, expected connector and "
             f"tasks with their states; {_IS_IT_CONNECT}"
         ) from error
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("a task's number is a whole one")
+    return value
+
+
+def _state(look: Mapping[str, object]) -> str:
+    if not isinstance(state := look["state"], str):
+        raise TypeError("a state is a word")
+    return state
 
 
 def _causes(trace: str) -> str:
