@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import ca_file_of, default_port_of
 
 if TYPE_CHECKING:
+    import ssl
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["Link", "TooMuch", "exchange", "open_link", "post_json"]
@@ -43,18 +46,19 @@ class Link:
     """A connection, plain or TLS, that is over by ``deadline`` (monotonic seconds).
 
     It has what ``http.client`` and the Redis client ask of a socket. ``room`` is how many bytes
-    may still come in.
+    may still come in; ``is_over`` is True once the peer has closed.
     """
 
     def __init__(self, sock: socket.socket, *, deadline: float, room: int) -> None:
         self._sock, self._deadline = sock, deadline
-        self.room = room
+        self.room, self.is_over = room, False
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """Read some bytes; 0 where the peer closed. Raises TimeoutError, TooMuch, OSError."""
         self._sock.settimeout(_left(self._deadline))
         size = self._sock.recv_into(buffer, nbytes)
         self.room -= size
+        self.is_over = self.is_over or not size
         if self.room < 0:
             raise TooMuch
         return size
@@ -114,10 +118,12 @@ def open_link(
     """
     parts = urlsplit(url)
     host = parts.hostname or "127.0.0.1"
+    # Before anybody is asked: an authority that cannot be read makes no connection.
+    context = _trusting(ca_file_of(url)) if is_tls else None
     sock = _connect(host, parts.port or default_port, deadline)
     try:
-        if is_tls:
-            sock = _wrapped(sock, host, ca_file_of(url), deadline)
+        if context is not None:
+            sock = _wrapped(sock, context, host, deadline)
         yield Link(sock, deadline=deadline, room=room)
     finally:
         sock.close()
@@ -138,6 +144,9 @@ def _connect(host: str, port: int, deadline: float) -> socket.socket:
         except OSError as error:
             sock.close()
             problem = error
+        except BaseException:
+            sock.close()
+            raise
     raise problem
 
 
@@ -170,19 +179,28 @@ def _addresses(host: str, port: int, deadline: float) -> list[_Address]:
     return answers[0]
 
 
-def _wrapped(sock: socket.socket, host: str, ca_file: str, deadline: float) -> socket.socket:
-    """Return the socket as TLS, its peer's certificate verified for ``host``."""
+def _trusting(ca_file: str) -> ssl.SSLContext:
+    """Return what verifies a peer's certificate and name, by the system's authorities or this file's."""
     # Late: most of what is asked is a process of this host, and asked in plain text.
     import ssl
 
     try:
-        context = ssl.create_default_context(cafile=ca_file or None)
+        return ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ValueError) as error:
         raise OSError(f"ca_file {ca_file}: no certificates can be read from it: {error}") from error
+
+
+def _wrapped(
+    sock: socket.socket, context: ssl.SSLContext, host: str, deadline: float
+) -> socket.socket:
+    """Return the socket as TLS, its peer's certificate verified for ``host``."""
+    import ssl
+
     try:
         # The handshake is one call, and one time-out is all of its time.
         sock.settimeout(_left(deadline))
-        return context.wrap_socket(sock, server_hostname=host)
+        # A connection that ends without a word of TLS may have been cut by somebody.
+        return context.wrap_socket(sock, server_hostname=host, suppress_ragged_eofs=False)
     except ssl.SSLCertVerificationError as error:
         raise OSError(
             f"its certificate cannot be trusted: {error.verify_message}; {_TLS_REMEDY}"
@@ -225,7 +243,7 @@ def exchange(
             # A link has what http.client asks of a socket.
             connection.sock = link
             connection.request(method, target, body, dict(headers or {}))
-            with _response(connection) as response:
+            with _response(connection, link) as response:
                 # What frames the chunks comes on top of them; the deadline bounds that.
                 link.room = 4 * most + _LARGEST_HEAD
                 return response.status, _whole_body(response, most)
@@ -233,26 +251,30 @@ def exchange(
         raise ProbeError(f"no whole answer within {seconds:g} s") from error
     except TooMuch as error:
         raise ProbeError(f"the answer is longer than {most >> 20} MiB") from error
+    except IncompleteRead as error:
+        raise ProbeError(f"the answer was cut in a chunk ({error})") from error
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a port that is no number
         raise ProbeError(str(error) or type(error).__name__) from error
 
 
 @contextlib.contextmanager
-def _response(connection: HTTPConnection) -> Iterator[HTTPResponse]:
+def _response(connection: HTTPConnection, link: Link) -> Iterator[HTTPResponse]:
     try:
         response = connection.getresponse()
     except TooMuch as error:
         raise HTTPException(f"more than {_LARGEST_HEAD >> 10} KiB of headers") from error
     with response:
+        # http.client takes the end of the connection for the end of the headers, and what stands
+        # behind a line that is no header for the body.
+        if link.is_over:
+            raise HTTPException("the answer was cut in its headers")
+        if response.headers.defects:
+            raise HTTPException("the answer's headers cannot be read")
         yield response
 
 
 def _whole_body(response: HTTPResponse, most: int) -> bytes:
-    coding = response.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() not in ("", "identity"):
-        raise HTTPException(
-            f"the answer is compressed (Content-Encoding: {coding[:40]}), which was not asked for"
-        )
+    _check_framing(response)
     body = bytearray()
     while chunk := response.read1(65536):
         body += chunk
@@ -262,6 +284,25 @@ def _whole_body(response: HTTPResponse, most: int) -> bytes:
     if response.length:
         raise HTTPException(f"the answer ended {response.length} bytes early")
     return bytes(body)
+
+
+def _check_framing(response: HTTPResponse) -> None:
+    """Refuse what ``http.client`` reads in one of several ways, or passes over."""
+    coding, framing = (
+        ", ".join(response.headers.get_all(name, [])).strip().lower()
+        for name in ("Content-Encoding", "Transfer-Encoding")
+    )
+    if coding not in ("", "identity"):
+        raise HTTPException(
+            f"the answer is compressed (Content-Encoding: {coding[:40]}), which was not asked for"
+        )
+    if framing not in ("", "chunked"):
+        raise HTTPException(f"the answer comes as Transfer-Encoding: {framing[:40]}")
+    lengths = {length.strip() for length in response.headers.get_all("Content-Length", [])}
+    if len(lengths) > 1 or not all(re.fullmatch(r"[0-9]{1,18}", length) for length in lengths):
+        raise HTTPException(
+            f"the answer's Content-Length is {' and '.join(sorted(lengths))[:80]!r}"
+        )
 
 
 def post_json(url: str, facts: Mapping[str, str], *, seconds: float) -> str:

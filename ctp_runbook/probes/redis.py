@@ -62,7 +62,9 @@ def look_at_redis(url: str, *, seconds: float, keys: Iterable[str] = ()) -> Redi
     except TooMuch as error:
         most = f"{_LONGEST_ANSWER >> 20} MiB"
         raise ProbeError(f"{shown_url(url)}: its answers are longer than {most}") from error
-    except (OSError, ValueError, ProbeError, RecursionError) as error:
+    except RecursionError as error:
+        raise ProbeError(f"{shown_url(url)}: an answer is nested too deeply") from error
+    except (OSError, ValueError, ProbeError) as error:
         raise ProbeError(f"{shown_url(url)}: {str(error) or type(error).__name__}") from error
 
 
