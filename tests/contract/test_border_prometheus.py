@@ -58,7 +58,7 @@ def test_an_answer_is_a_number_or_an_error(case: Mapping[str, object]) -> None:
         assert str(value_of(text.encode(), status)) == str(wanted)
 
 
-scalars = st.sampled_from(
+scalars: st.SearchStrategy[object] = st.sampled_from(
     [None, True, False, 0, 1, 1.5, 10**400, "", "1", "NaN", "success", "vector", "scalar", [], {}]
 )
 answers = st.recursive(

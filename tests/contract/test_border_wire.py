@@ -260,7 +260,9 @@ def test_a_port_without_a_number_is_that_of_its_scheme(monkeypatch: pytest.Monke
             ClickHouseDoor(url, "", "").rows("SELECT 1", seconds=1)
     assert asked == [443, 8443, 80, 8123]
     assert "//h:8443" in ClickHouseDoor("https://h/", "", "").shown
-    monkeypatch.setattr(socket, "create_connection", lambda address, **_: connect(*address, 0.0))
+    monkeypatch.setattr(
+        socket, "create_connection", lambda address, **_: connect(address[0], address[1], 0.0)
+    )
     with pytest.raises(ProbeError):
         is_port_open("https://h/", seconds=1)
     assert asked[-1] == 443

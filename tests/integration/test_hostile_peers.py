@@ -6,6 +6,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def redis(url: str) -> object:
     return look_at_redis(url.replace("http:", "redis:"), seconds=DEADLINE_SECONDS)
 
 
+def inside_tls(call: Call, url: str) -> object:
+    """Make a call by https."""
+    return call(url.replace("http:", "https:"))
+
+
 def fifty_calls() -> Iterator[tuple[str, str, Call]]:
     """Client, peer and call: every peer of each kind, the five HTTP clients in turn."""
     names = itertools.cycle(CLIENTS)
@@ -56,8 +62,7 @@ def fifty_calls() -> Iterator[tuple[str, str, Call]]:
     for peer in REDIS:
         yield "Redis", f"redis: {peer}", redis
     for peer, client in zip(TLS, ("metrics page", "ClickHouse"), strict=True):
-        call = CLIENTS[client]
-        yield client, f"tls: {peer}", lambda url, call=call: call(url.replace("http:", "https:"))
+        yield client, f"tls: {peer}", partial(inside_tls, CLIENTS[client])
 
 
 def waited_for_a_cpu() -> float:

@@ -57,6 +57,16 @@ STOPPING = {
     "no script": ("PRECHECK_CMD", "bash no.sh", "'no.sh' is no file"),
     "not executable": ("PRECHECK_CMD", "./ctp.yaml", "'./ctp.yaml' is no file"),
     "stop hides failure": ("OLD_CORE_ENGINE_STOP_CMD", "cat x || true", "hides its own failure"),
+    "no certificates": (
+        "NEW_CORE_ENGINE_METRICS_URL",
+        "https://127.0.0.1:18081/metrics#ca_file=/no/own.pem",
+        "NEW_CORE_ENGINE_METRICS_URL: ca_file /no/own.pem: no certificates can be read from it",
+    ),
+    "certificates for nobody": (
+        "ALERT_WEBHOOK_URL",
+        "http://alert.example/x#ca_file=/no/own.pem",
+        "ALERT_WEBHOOK_URL: ca_file /no/own.pem stands in an address that is not https://",
+    ),
     "echo gate": ("BOOTSTRAP_INFRA_CMD", "echo done", "only prints or succeeds"),
     "same unit": ("OLD_STRATEGY_RUNNER_UNIT", "new-strategy-runner.service", "are the same"),
 }  # fmt: skip

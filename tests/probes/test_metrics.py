@@ -169,11 +169,11 @@ def sample_lines(draw: st.DrawFn) -> str:
     def part(kind: str, strategy: st.SearchStrategy[str], *right: str) -> str:
         return draw(strategy if odd == kind else st.sampled_from(right))
 
-    names = draw(st.lists(label_names if odd == "name" else st.just("x"), max_size=2))
+    names = [part("name", label_names, "x", "y") for _ in range(draw(st.integers(0, 2)))]
     gap, equals = part("gap", gaps, "", " "), part("equals", st.just(" ="), "=")
     labels = [f'{gap}{name}{equals}"{part("text", odd_texts, *usual_texts)}"' for name in names]
     end = part("end", st.sampled_from(["} ", ",,", " "]), "", ",") if labels else ""
-    block = f"{{{','.join(labels)}{end}}}" if labels or draw(st.booleans()) else ""
+    block = f"{{{','.join(labels)}{end}}}" if labels else draw(st.sampled_from(["", "{}"]))
     head = f"{gap}{draw(st.sampled_from(NAMES))}{block}{draw(blanks)}"
     stamp = part("stamp", st.sampled_from([" 1.5", " x", "\t17"]), "", " 17")
     return f"{head}{part('value', values, '1', '2.5', 'NaN')}{stamp}{gap}"
