@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import ssl
 import threading
@@ -16,8 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ctp_runbook
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import below, ca_file_of, ca_problem, with_ca_file
+from ctp_runbook.plan.sources import SOURCES, Surroundings
 from ctp_runbook.probes import exchange as module
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.connect import ask_connect
@@ -25,6 +28,7 @@ from ctp_runbook.probes.exchange import exchange, post_json
 from ctp_runbook.probes.metrics import fetch, is_port_open
 from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.probes.redis import look_at_redis
+from tests.props.rules import rule_of
 
 FOLDER = Path(__file__).parent / "border" / "wire"
 CASES: dict[str, Mapping[str, object]] = tomllib.loads(
@@ -299,3 +303,47 @@ def test_an_authority_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert said in ca_problem(url)
     with pytest.raises(ProbeError, match="no certificates can be read"):
         exchange(f"https://127.0.0.1:1/#ca_file={tmp_path}/none.pem", seconds=1)
+
+
+@pytest.mark.parametrize("source", ["prometheus", "clickhouse"])
+def test_a_watch_names_one_authority_for_its_sources(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``ca_file`` of [sources], where the address does not name its own."""
+    asked: list[str] = []
+
+    def refuse(ca_file: str) -> ssl.SSLContext:
+        asked.append(ca_file)
+        raise OSError("no")
+
+    monkeypatch.setattr(module, "_trusting", refuse)
+    for url in ("https://h:1/", "https://h:1/#ca_file=/own.pem"):
+        around = Surroundings({f"{source}_url": url, "ca_file": "/all.pem"}, tmp_path, {})
+        with pytest.raises(ProbeError, match="no"):
+            SOURCES[source].measure(rule_of(source, "x"), around)()
+    assert asked == ["/all.pem", "/own.pem"]
+
+
+# --- one of each ------------------------------------------------------------------
+
+# What a module of the product may import of this kind, and which one does.
+ONE_OF_EACH = {
+    r"http\.client|urllib3?\.request|urllib3|httpx|requests|aiohttp": {"probes/exchange.py"},
+    r"prometheus_client\.(?:parser|openmetrics)": set(),
+    r"clickhouse_connect|redis": set(),
+    # The twin's engines use the client library as engines do.
+    r"valkey": {"probes/redis.py"},
+}
+
+
+@pytest.mark.parametrize(("names", "homes"), ONE_OF_EACH.items())
+def test_there_is_one_client_of_each_kind(names: str, homes: set[str]) -> None:
+    """A second one would have other limits, and nobody would know which."""
+    pattern = re.compile(rf"^ *(?:from|import) (?:{names})\b", re.MULTILINE)
+    product = Path(ctp_runbook.__file__).parent
+    found = {
+        str(path.relative_to(product))
+        for path in product.rglob("*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == homes

@@ -10,9 +10,10 @@ from ctp_runbook.plan.plan import Plan, load_plan
 
 ROOT = Path(__file__).parents[2]
 VALID = ROOT / "tests" / "contract" / "corpus" / "valid"
+WATCH = ROOT / "configs" / "watch.toml"
 
 
-def planned(folder: Path, *changes: tuple[str, str]) -> Plan:
+def planned(folder: Path, *changes: tuple[str, str], watch: Path = WATCH) -> Plan:
     """The valid plan with ``KEY``, ``value`` changed (None value: the line deleted)."""
     for name in ("cutover.env", "rollback.env"):
         lines = (VALID / name).read_text().splitlines()
@@ -32,7 +33,7 @@ def planned(folder: Path, *changes: tuple[str, str]) -> Plan:
         folder / "cutover.env",
         folder / "rollback.env",
         limits=ROOT / "configs" / "limits.toml",
-        watch=ROOT / "configs" / "watch.toml",
+        watch=watch,
         environ={"PATH": "/usr/bin:/bin"},
         base=folder,
     )
@@ -43,6 +44,16 @@ def test_sound_plan_has_no_findings(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     assert plan.execute_refusals == ()
     assert plan.warnings == ()
+
+
+def test_the_authority_of_a_source_is_read(tmp_path: Path) -> None:
+    """One that cannot be is told by its place in watch.toml, before anybody is asked."""
+    text = WATCH.read_text(encoding="utf-8")
+    watch = tmp_path / "watch.toml"
+    watch.write_text(text.replace("[sources]", '[sources]\nca_file = "/no/own.pem"'))
+    plan = planned(tmp_path, watch=watch)
+    (said,) = plan.execute_refusals
+    assert said.startswith("watch.toml: sources.ca_file: ca_file /no/own.pem: no certificates")
 
 
 STOPPING = {
