@@ -39,11 +39,15 @@ def below(url: str, path: str, *, query: str = "") -> str:
 
 def ca_problem(url: str) -> str:
     """Return why the ``ca_file`` of an address cannot be used; blank where it can, or is none."""
-    if not (path := ca_file_of(url)):
+    try:
+        path, scheme = ca_file_of(url), urlsplit(url).scheme
+    except ValueError as error:
+        return f"no address that can be read: {error}"
+    if not path:
         return ""
     if not path.startswith("/"):
         return f"ca_file {path} is not absolute: it is read where a run is, and later by its resume"
-    if urlsplit(url).scheme != "https":
+    if scheme not in ("https", "rediss"):
         return f"ca_file {path} stands in an address that is not https://"
     import ssl  # late: for addresses that have one
 

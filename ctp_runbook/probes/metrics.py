@@ -123,7 +123,8 @@ def _no_page(what: str) -> ProbeError:
 
 def _lines(data: bytes, deadline: float) -> Iterator[tuple[str, str, float, str]]:
     """Yield name, labels, value and time stamp of each sample on the page."""
-    if head := next((head for head in _HEADS if data.lstrip(b" \t\n").startswith(head)), b""):
+    begin = data[:1024].lstrip(b" \t\n")
+    if head := next(filter(begin.startswith, _HEADS), b""):
         raise _no_page(f"it is {_HEADS[head]}; expected Prometheus' text format 0.0.4")
     if data and not data.endswith(b"\n"):
         raise _no_page(f"its last line has no end, it may have been cut: {_shown(data[-40:])}")

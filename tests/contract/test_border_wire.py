@@ -298,6 +298,8 @@ def test_an_authority_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         f"https://h:1/#ca_file={tmp_path}": "no certificates can be read from it",
         "https://h:1/#ca_file=own.pem": "ca_file own.pem is not absolute",
         f"http://h:1/#ca_file={AUTHORITY}": "is not https://",
+        f"https://[h:1/#ca_file={AUTHORITY}": "no address that can be read",
+        "https://h:1/#ca_file=/a%00b": "no certificates can be read",
     }
     for url, said in problems.items():
         assert said in ca_problem(url)
