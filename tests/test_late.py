@@ -101,7 +101,7 @@ def test_a_world_can_be_loaded_before_it_is_needed() -> None:
         "import sys; from ctp_runbook.run.world import HERE; HERE.load(); "
         "print(all(f'ctp_runbook.{name}' in sys.modules for name in "
         "('host.daemon', 'host.held_command', 'host.lock', 'host.outcry', 'host.pin', "
-        "'probes.liveness', 'probes.metrics', 'probes.session')))"
+        "'probes.exchange', 'probes.liveness', 'probes.metrics', 'probes.session')))"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "True\n"

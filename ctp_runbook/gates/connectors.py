@@ -16,8 +16,9 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.connector_files import WantedConnector, differences, load_connectors
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
-from ctp_runbook.probes.connect import Answer, ConnectorLook, ask_connect, read_status
+from ctp_runbook.probes.connect import Answer, ConnectorLook, NoJson, ask_connect, read_status
 from ctp_runbook.probes.postgres import SlotLook, look_at_slot, published_tables
+from ctp_runbook.probes.strict_json import shown
 
 __all__ = ["connector_tasks"]
 
@@ -28,7 +29,15 @@ _LOOK_SECONDS = 0.3
 # How long a slot may stay unread after its tasks say RUNNING: the engine connects a moment later.
 _SLOT_SECONDS, _SLOT_LOOK_SECONDS = 15.0, 0.5
 _BUSY, _UNKNOWN = 409, 404
+# Of a gateway, or of a worker that starts: it may well answer in a moment.
+_NOT_YET = (429, 502, 503, 504)
+_NOT_LET_IN = (401, 403)
 _GATE = "ctp-runbook infra debezium-connectors"
+_REBALANCE = (
+    "its workers do not finish their rebalance: see their logs, and that no second worker of the "
+    "group comes and goes"
+)
+_STARTS = "it does not become ready: see its log, `docker compose logs kafka-connect`"
 
 
 def connector_tasks(context: GateContext) -> tuple[Task, ...]:
@@ -53,12 +62,17 @@ class _Rest:
     base: str
 
     def ask(self, method: str, path: str, body: dict[str, str] | None = None) -> Answer:
-        """Make one call, and again while the workers rebalance. Raises ProbeError for other 5xx."""
+        """Make one call, and again while Connect is not ready. Raises ProbeError for other 5xx."""
         deadline, most = self.context.deadline, _PUT_SECONDS if method == "PUT" else _CALL_SECONDS
         while True:
-            answer = ask_connect(self.base, method, path, seconds=deadline.call(most), body=body)
+            answer = self._once(method, path, body, seconds=deadline.call(most))
             where = f"Kafka Connect: {method} {path}: HTTP {answer.status}"
-            if not _is_busy(answer):
+            if answer.status in _NOT_LET_IN:
+                raise ProbeError(
+                    f"{where}: {answer.message}; it lets nobody in without a login, and the gate "
+                    "sends none: name an address by --connect-url that this host may ask"
+                )
+            if not (remedy := _why_again(answer)):
                 if answer.status < 500:
                     return answer
                 raise ProbeError(
@@ -69,9 +83,20 @@ class _Rest:
             if not deadline.pause(_LOOK_SECONDS):
                 raise ProbeError(
                     f"{where} until the deadline of {deadline.seconds:g} s (--deadline-seconds): "
-                    f"{answer.message}; its workers do not finish their rebalance: see their logs, "
-                    "and that no second worker of the group comes and goes"
+                    f"{answer.message}; {remedy}"
                 )
+
+    def _once(
+        self, method: str, path: str, body: dict[str, str] | None, *, seconds: float
+    ) -> Answer:
+        """Return the answer of one call; a page instead of JSON is one where its status tells."""
+        try:
+            return ask_connect(self.base, method, path, seconds=seconds, body=body)
+        except NoJson as error:
+            # The web server of a worker that starts knows no address yet, and says so in HTML.
+            if error.status in (_UNKNOWN, *_NOT_YET, *_NOT_LET_IN) or error.status == 500:
+                return Answer(error.status, str(error), is_json=False)
+            raise
 
     def reach(self) -> Observation:
         """Ask for Connect's version, and which connectors it has."""
@@ -80,6 +105,11 @@ class _Rest:
             raise ProbeError(
                 f"Kafka Connect at {self.base}: answered HTTP {about.status} and {names.status}, "
                 "expected its version and a list of connectors; is this Connect (--connect-url)?"
+            )
+        if odd := [name for name in names.data if not isinstance(name, str)]:
+            raise ProbeError(
+                f"Kafka Connect at {self.base}: lists {shown(odd[0])} among its connectors, "
+                "expected names; is this Connect (--connect-url)?"
             )
         version = str(about.data.get("version", "unknown"))
         return Observation({"version": version, "connectors": ", ".join(sorted(names.data))})
@@ -262,10 +292,18 @@ class _Connector:
             yield f"{noun} lacks {lacking}: `ALTER PUBLICATION {publication} ADD TABLE {lacking}`"
 
 
-def _is_busy(answer: Answer) -> bool:
-    """Return True for a worker that rebalances: 409, and of Connect 4.1 a 500 just after a PUT."""
-    rebalances = answer.status == 500 and "rebalance is expected" in answer.message
-    return answer.status == _BUSY or rebalances
+def _why_again(answer: Answer) -> str:
+    """Return what to look at where an answer may be another one in a moment; blank for others."""
+    message = answer.message.lower()
+    # Of Connect 4.1 a 500 just after a PUT, too.
+    if answer.status == 500 and "rebalance is expected" in message:
+        return _REBALANCE
+    # A connector that is already there stays there, however often its creation is asked for.
+    if answer.status == _BUSY and "already exists" not in message:
+        return _REBALANCE
+    timed_out = answer.status == 500 and ("timeout" in message or "timed out" in message)
+    no_page = answer.status == _UNKNOWN and not answer.is_json
+    return _STARTS if answer.status in _NOT_YET or timed_out or no_page else ""
 
 
 def _facts(look: ConnectorLook) -> dict[str, str]:

@@ -265,6 +265,3 @@ class Outcry(Protocol):
 
     def cry_out(self, sentence: str) -> None:
         """Say it where whoever is on duty hears it. Does not fail."""
-
-    def post_json(self, url: str, facts: Mapping[str, str], *, seconds: float) -> str:
-        """Send facts to a page; return why they were not taken, or nothing."""

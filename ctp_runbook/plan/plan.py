@@ -140,7 +140,13 @@ def load_plan(
     steps = _steps(values, inputs.limits)
     members = _members(values)
     preflight = inspect_plan(
-        values, steps=steps, members=members, limits=inputs.limits, base=base, environ=environ
+        values,
+        steps=steps,
+        members=members,
+        limits=inputs.limits,
+        watch=inputs.watch,
+        base=base,
+        environ=environ,
     )
     redactor = inputs.redactor
     plan = Plan(

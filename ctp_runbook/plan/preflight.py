@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
-from ctp_runbook.plan.config import Limits
+from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
 from ctp_runbook.plan.template_text import placeholders, quoted
@@ -44,6 +44,7 @@ def inspect_plan(
     steps: Iterable[Step],
     members: Mapping[str, Member],
     limits: Limits,
+    watch: WatchRules,
     base: Path,
     environ: Mapping[str, str],
 ) -> Preflight:
@@ -53,6 +54,7 @@ def inspect_plan(
         *_placeholders(values),
         *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
         *_config_missing(values, base),
+        *_ca_files_unreadable(values, watch),
         *_executables_missing(values, base, environ),
         *_proves_nothing(steps),
         *_shared_between_generations(steps, members),
@@ -119,6 +121,34 @@ def _config_missing(values: TemplateValues, base: Path) -> Iterator[str]:
     if missing:
         where = _at(values, "CTP_CONFIG_PATH")
         yield f"{where}: there is no file {quoted(path)}; create it or correct the path"
+
+
+def _ca_files_unreadable(values: TemplateValues, watch: WatchRules) -> Iterator[str]:
+    """One sentence for each address whose authority cannot be read: it would be asked of nobody."""
+    addresses = [
+        (_at(values, key), entry.value)
+        for key, entry in values.entries.items()
+        if KEYS[key].kind in ("url", "webhook")
+    ]
+    addresses += [
+        (f"watch.toml: metrics.{rule.name}.url", rule.url) for rule in watch.metrics.values()
+    ]
+    sources = watch.sources
+    addresses += [
+        (f"watch.toml: sources.{key}", value)
+        for key, value in sources.items()
+        if key.endswith("_url")
+    ]
+    if path := sources.get("ca_file", ""):
+        addresses.append(("watch.toml: sources.ca_file", f"https://host/#ca_file={path}"))
+    for where, address in addresses:
+        if "ca_file=" not in address:
+            continue
+        # Late: urllib.parse, and ssl, for plans that have one.
+        from ctp_runbook.host.addresses import ca_problem
+
+        if problem := ca_problem(address):
+            yield f"{where}: {problem}; correct the path behind ca_file"
 
 
 def _executables_missing(

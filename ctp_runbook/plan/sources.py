@@ -114,7 +114,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             Source(
                 "prometheus",
                 "ctp_runbook.probes.prometheus:query_value",
-                settings=("prometheus_url",),
+                settings=("prometheus_url", "ca_file"),
                 needs=("prometheus_url",),
             ),
             Source(
@@ -128,7 +128,10 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             Source(
                 "clickhouse",
                 "ctp_runbook.probes.clickhouse:ingest_delay",
-                settings=("clickhouse_url", "clickhouse_user", "clickhouse_key_env", "env_file"),
+                settings=(
+                    *("clickhouse_url", "clickhouse_user", "clickhouse_key_env", "env_file"),
+                    "ca_file",
+                ),
                 needs=("clickhouse_url",),
                 is_shared=True,
             ),

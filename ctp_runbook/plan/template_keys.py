@@ -58,7 +58,10 @@ _FORMS = {
     "unit": (r"[A-Za-z0-9:_.\\@-]{1,255}", "the name of a systemd unit"),
     "webhook": (r"https?://[^\s/]+\S*", "http://… or https://… without spaces"),
 }
-_URL = r"(?a)https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?"
+_URL = (
+    r"(?a)https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):(\d{1,5})(?:[/?][^\s#@]*)?"
+    r"(?:#ca_file=[^\s#&]+)?"
+)
 _DAY_SECONDS = 86_400.0
 _YEARS = range(2000, 2100)
 

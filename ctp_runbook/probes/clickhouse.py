@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.addresses import with_ca_file
 from ctp_runbook.probes.exchange import exchange
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ClickHouseDoor", "ingest_delay", "ingest_delay_ms", "quoted"]
 
-_PORT = 8123
+_PORTS = {"http": 8123, "https": 8443}
 _SHOWN = 300
+# The columns of a whole database are some hundred KiB.
+_LONGEST_ANSWER = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,12 @@ class ClickHouseDoor:
     @property
     def shown(self) -> str:
         """The address without user and password."""
-        parts = urlsplit(self.url)
-        return f"{parts.scheme}://{parts.hostname}:{parts.port or _PORT}"
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port or _PORTS.get(parts.scheme, 0)
+        except ValueError:  # an address that is none, which may be a secret as a whole
+            return "an address that cannot be read"
+        return f"{parts.scheme}://{parts.hostname}:{port}"
 
     def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
         """Return the rows of a SELECT; 64-bit integers come as numbers."""
@@ -59,13 +66,18 @@ class ClickHouseDoor:
             "max_execution_time": str(max(1, int(seconds))),
         }
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
-        url = urlsplit(self.url)._replace(path="/", query=urlencode(settings)).geturl()
-        body = query.encode()
         try:
+            parts = urlsplit(self.url)
             status, raw = exchange(
-                url, seconds=seconds, method="POST", body=body, headers=headers, default_port=_PORT
+                parts._replace(path="/", query=urlencode(settings)).geturl(),
+                seconds=seconds,
+                method="POST",
+                body=query.encode(),
+                headers=headers,
+                default_port=_PORTS.get(parts.scheme, 0),
+                most_bytes=_LONGEST_ANSWER,
             )
-        except ProbeError as error:
+        except (ProbeError, ValueError) as error:
             raise ProbeError(
                 f"ClickHouse at {self.shown}: {error}; is the service up "
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
@@ -96,7 +108,8 @@ def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
         # Each time anew: a password may be changed while the watch goes on.
         password = around.secret("clickhouse_key_env")
         user = settings.get("clickhouse_user", "default")
-        door = ClickHouseDoor(settings["clickhouse_url"], user, password)
+        url = with_ca_file(settings["clickhouse_url"], settings.get("ca_file", ""))
+        door = ClickHouseDoor(url, user, password)
         return ingest_delay_ms(door, rule.query, seconds=rule.patience_seconds)
 
     return measure

@@ -14,9 +14,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host.addresses import below, default_port_of
 from ctp_runbook.probes.exchange import exchange
+from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, decode_answer
 
-__all__ = ["Answer", "ConnectorLook", "TaskLook", "ask_connect", "read_status"]
+__all__ = ["Answer", "ConnectorLook", "NoJson", "TaskLook", "ask_connect", "read_status"]
 
 _SHOWN = 200
 _IS_IT_CONNECT = "is this address Connect's REST interface (--connect-url)?"
@@ -24,10 +26,11 @@ _IS_IT_CONNECT = "is this address Connect's REST interface (--connect-url)?"
 
 @dataclass(frozen=True)
 class Answer:
-    """A status and the JSON that came with it (None for an empty body)."""
+    """A status and the JSON that came with it (None for an empty body), or what else came."""
 
     status: int
     data: Any
+    is_json: bool = True
 
     @property
     def message(self) -> str:
@@ -66,27 +69,46 @@ class ConnectorLook:
         return f"connector {self.state}, {tasks or 'no task'}"
 
 
+class NoJson(ProbeError):
+    """Connect, or what stands before it, answered with something that is no JSON."""
+
+    def __init__(self, sentence: str, *, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
 def ask_connect(
     base: str, method: str, path: str, *, seconds: float, body: Mapping[str, Any] | None = None
 ) -> Answer:
-    """Make one call; ``path`` is quoted here. Raises ProbeError for no answer, or no JSON in it."""
-    parts = urlsplit(base)
-    where = f"{method} {parts.scheme}://{parts.hostname}:{parts.port or 80}{path}"
-    url = parts._replace(path=parts.path.rstrip("/") + quote(path), query="").geturl()
+    """Make one call; ``path`` is quoted here. Raises ProbeError for no answer, NoJson for no JSON."""
     data = None if body is None else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    where = f"Kafka Connect: {method} {path}"
     try:
-        status, raw = exchange(url, seconds=seconds, method=method, body=data, headers=headers)
+        parts = urlsplit(base)
+        port = parts.port or default_port_of(base)
+        where = f"Kafka Connect: {method} {parts.scheme}://{parts.hostname}:{port}{path}"
+        url = below(base, quote(path))
+        status, raw = exchange(
+            url,
+            seconds=seconds,
+            method=method,
+            body=data,
+            headers=headers,
+            most_bytes=LONGEST_ANSWER_BYTES,
+        )
+    except (ProbeError, ValueError) as error:
+        raise ProbeError(f"{where}: {error}; is the service up?") from error
+    # A PUT that needed nothing is answered 204, with nothing.
+    if not raw.strip():
+        return Answer(status, None, is_json=status < 300)
+    try:
+        return Answer(status, decode_answer(raw, subject="its answer"))
     except ProbeError as error:
-        raise ProbeError(f"Kafka Connect: {where}: {error}; is the service up?") from error
-    try:
-        # A PUT that needed nothing is answered 204, with nothing.
-        return Answer(status, json.loads(raw) if raw.strip() else None)
-    except (ValueError, RecursionError) as error:
         shown = raw[:60].decode("utf-8", "replace")
-        raise ProbeError(
-            f"Kafka Connect: {where}: answered HTTP {status} with {shown!r}, expected JSON; "
-            f"{_IS_IT_CONNECT}"
+        raise NoJson(
+            f"{where}: answered HTTP {status} with {shown!r}, expected JSON; {_IS_IT_CONNECT}",
+            status=status,
         ) from error
 
 
@@ -94,17 +116,28 @@ def read_status(name: str, data: Any) -> ConnectorLook:
     """Read a ``…/status`` answer. Raises ProbeError for one that is not of that form."""
     try:
         tasks = [
-            TaskLook(int(task["id"]), str(task["state"]), _causes(task.get("trace", "")))
+            TaskLook(_number(task["id"]), _state(task), _causes(task.get("trace", "")))
             for task in data["tasks"]
         ]
         connector = data["connector"]
-        trace = _causes(connector.get("trace", ""))
-        return ConnectorLook(str(connector["state"]), tuple(tasks), trace)
+        return ConnectorLook(_state(connector), tuple(tasks), _causes(connector.get("trace", "")))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise ProbeError(
             f"Kafka Connect: the status of {name} is {str(data)[:60]!r}, expected connector and "
             f"tasks with their states; {_IS_IT_CONNECT}"
         ) from error
+
+
+def _number(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError("a task's number is a whole one")
+    return value
+
+
+def _state(look: Mapping[str, object]) -> str:
+    if not isinstance(state := look["state"], str):
+        raise TypeError("a state is a word")
+    return state
 
 
 def _causes(trace: str) -> str:

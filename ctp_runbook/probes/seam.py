@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ctp_runbook.probes.session import SessionState
     from ctp_runbook.probes.trading_state import TradingState
 
-__all__ = ["Pages", "Sessions", "Witnesses"]
+__all__ = ["Pages", "Sessions", "Webhooks", "Witnesses"]
 
 
 class Witnesses(Protocol):
@@ -84,3 +84,10 @@ class Pages(Protocol):
 
     def scrape(self, url: str, *, families: Collection[str], seconds: float) -> Mapping[str, float]:
         """Return the series of some families on a page."""
+
+
+class Webhooks(Protocol):
+    """Pages that call for a person."""
+
+    def post_json(self, url: str, facts: Mapping[str, str], *, seconds: float) -> str:
+        """Send facts to a page; return why they were not taken, or nothing."""

@@ -22,8 +22,10 @@ from ctp_runbook.errors import ProbeError
 
 __all__ = [
     "LARGEST_WHOLE",
+    "LONGEST_ANSWER_BYTES",
     "LONGEST_SHOWN",
     "Document",
+    "decode_answer",
     "decode_json",
     "decode_object",
     "keys_of",
@@ -35,6 +37,9 @@ LONGEST_SHOWN = 80
 _SHOWN_KEYS = 6
 # Ten thousand orders take less; more is no answer but a command gone wrong.
 _OUTPUT_LIMIT_BYTES = 4 << 20
+# What a service is asked here is answered in some KiB. Small objects take fifty times their text.
+LONGEST_ANSWER_BYTES = 2 << 20
+_MOST_PARTS = 100_000
 # A trading state has 4 levels, and no answer that is asked for here 10. The limit is far below
 # what `json` stops at, which depends on how deep the caller stands itself.
 _DEEPEST = 64
@@ -91,6 +96,25 @@ def decode_json(
     except (ValueError, MemoryError, RecursionError) as error:
         raise ProbeError(f"{subject}: not JSON: {error}{_as_printed(output)}") from error
     return value, tuple(odd)
+
+
+def decode_answer(body: bytes, *, subject: str) -> Any:
+    """Return the one value a peer answered; what cannot be shown or counted with is refused.
+
+    Raises ProbeError, and nothing else.
+    """
+    if body.count(b"{") + body.count(b"[") > _MOST_PARTS:
+        raise ProbeError(f"{subject}: not JSON that was asked for: more than {_MOST_PARTS} parts")
+    value, odd = decode_json(body, subject=subject, most_bytes=LONGEST_ANSWER_BYTES)
+    if odd:
+        raise ProbeError(f"{subject}: not JSON: {odd[0]} is no number of it")
+    if b"\\u" in body:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            # No file and no terminal could show it.
+            raise ProbeError(f"{subject}: not JSON: half a character in a text") from error
+    return value
 
 
 def _size(count: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ class Twin(ProcessFolder):
         url = f"http://127.0.0.1:{port}{path}"
         try:
             status, body = exchange(url, seconds=seconds, method=method)
-        except (OSError, HTTPException) as error:
+        except ProbeError as error:
             raise ProbeError(f"{where}: no answer: {error}") from error
         if status != 200:
             raise ProbeError(f"{where}: status {status}, expected 200: {body.decode().strip()}")

@@ -147,8 +147,8 @@ def _hooks(context: RunContext) -> Iterator[tuple[str, _Hook]]:
         yield "command", lambda facts: _run_command(context, room, facts, seconds=seconds)
     if url := plan.alert_webhook_url:
         # Asked for in the hook's own thread: what cannot be imported any more must stop nobody.
-        outcry = context.world.outcry
-        yield "webhook", lambda facts: outcry.post_json(url, facts, seconds=seconds)
+        webhooks = context.world.webhooks
+        yield "webhook", lambda facts: webhooks.post_json(url, facts, seconds=seconds)
 
 
 def _run_command(

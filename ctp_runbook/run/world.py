@@ -37,10 +37,11 @@ if TYPE_CHECKING:
         Pins,
         Processes,
     )
+    from ctp_runbook.probes import exchange as _exchange
     from ctp_runbook.probes import liveness as _liveness
     from ctp_runbook.probes import metrics as _metrics
     from ctp_runbook.probes import session as _session
-    from ctp_runbook.probes.seam import Pages, Sessions, Witnesses
+    from ctp_runbook.probes.seam import Pages, Sessions, Webhooks, Witnesses
 else:
     # A dry run holds, starts and asks nothing, and is not to pay for what would.
     _caller = LateModule("ctp_runbook.host.caller")
@@ -49,6 +50,7 @@ else:
     _lock = LateModule("ctp_runbook.host.lock")
     _outcry = LateModule("ctp_runbook.host.outcry")
     _pin = LateModule("ctp_runbook.host.pin")
+    _exchange = LateModule("ctp_runbook.probes.exchange")
     _liveness = LateModule("ctp_runbook.probes.liveness")
     _metrics = LateModule("ctp_runbook.probes.metrics")
     _session = LateModule("ctp_runbook.probes.session")
@@ -75,6 +77,7 @@ class World(Struct, frozen=True):
     witnesses: Witnesses = _liveness
     sessions: Sessions = _session
     pages: Pages = _metrics
+    webhooks: Webhooks = _exchange
 
     def load(self) -> None:
         """Import every part now: in the middle of a rollback the disk may not give it."""

@@ -23,6 +23,7 @@ __all__ = ["Reading", "Sampler", "Target", "read_once"]
 
 Reading = Callable[[], Mapping[str, float]]
 _LOOK_SECONDS = 0.25
+_LONGEST_ERROR = 4000
 
 
 class Target(Struct, frozen=True):
@@ -108,15 +109,28 @@ def read_once(target: Target, *, clocks: Clock) -> Sample:
     """Return one sample of ``target``, good or not."""
     began, series, error = clocks.mono(), {}, ""
     try:
-        series = dict(target.read())
+        # Whoever writes the sample down takes texts that UTF-8 can say, and floats, for granted.
+        series = {_name(key): float(value) for key, value in target.read().items()}
     except ProbeError as problem:
-        error = str(problem) or type(problem).__name__
-    except Exception as problem:  # noqa: BLE001  a stranger's probe may raise anything
+        error = _words(problem) or type(problem).__name__
+    except (Exception, SystemExit) as problem:  # noqa: BLE001  a stranger's probe may raise anything
         # The edge of a thread: what a probe did not foresee would end it, in silence.
-        error = f"{target.name}: {type(problem).__name__}: {problem}"
+        error = f"{target.name}: {type(problem).__name__}: {_words(problem)}"
     mono, wall = clocks.mono(), clocks.wall()
     took_ms = round((mono - began) * 1000, 3)
-    # What no UTF-8 can say, in a stranger's words, would end whoever writes it down.
-    error = error.encode(errors="backslashreplace").decode()
     ok = not error
     return Sample(0, wall, mono, target.source, target.name, ok, error, took_ms, series)
+
+
+def _name(key: str) -> str:
+    return key.encode().decode()  # UnicodeEncodeError for half a character
+
+
+def _words(problem: BaseException) -> str:
+    """Return what an error says, as it can be written down, whatever it is."""
+    try:
+        text = str(problem)
+    except Exception:  # noqa: BLE001  a stranger's error may have anything for its words
+        return "an error that cannot be put into words"
+    shown = text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…"
+    return shown.encode(errors="backslashreplace").decode()

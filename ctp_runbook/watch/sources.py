@@ -43,14 +43,15 @@ def _engines(rules: list[MetricRule], own: str) -> Iterator[Target]:
     for url, on_it in pages.items():
         families = {rule.query for rule in on_it} | (set() if url else {_STATE_FAMILY})
         seconds = min(rule.patience_seconds for rule in on_it)
-        read = _page_reading(url or own, sorted(families), seconds=seconds)
+        fresh = min(rule.fresh_seconds for rule in on_it)
+        read = _page_reading(url or own, sorted(families), seconds=seconds, fresh=fresh)
         yield Target("engine", url or "engine", read, min(rule.interval_seconds for rule in on_it))
 
 
-def _page_reading(url: str, families: list[str], *, seconds: float) -> Reading:
+def _page_reading(url: str, families: list[str], *, seconds: float, fresh: float) -> Reading:
     from ctp_runbook.probes.metrics import scrape
 
-    return lambda: scrape(url, families=families, seconds=seconds)
+    return lambda: scrape(url, families=families, seconds=seconds, fresh_seconds=fresh)
 
 
 def _recording(rules: list[MetricRule], around: Surroundings) -> Iterator[Target]:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ctp_runbook.host.outcry import cry_out, post_json
+from ctp_runbook.host.outcry import cry_out
 
 
 def test_a_cry_is_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +29,3 @@ def test_a_terminal_that_is_gone_is_no_reason_to_fail(monkeypatch: pytest.Monkey
     """Whoever cries out has other things to do."""
     monkeypatch.setattr(sys, "stderr", Gone())
     cry_out("nobody conducts the run")
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:x/", "no address"])
-def test_what_is_no_address_is_not_delivered(url: str) -> None:
-    """Said in words, not raised."""
-    assert post_json(url, {"a": "b"}, seconds=1).startswith("not delivered: ")

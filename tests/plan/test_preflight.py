@@ -10,9 +10,10 @@ from ctp_runbook.plan.plan import Plan, load_plan
 
 ROOT = Path(__file__).parents[2]
 VALID = ROOT / "tests" / "contract" / "corpus" / "valid"
+WATCH = ROOT / "configs" / "watch.toml"
 
 
-def planned(folder: Path, *changes: tuple[str, str]) -> Plan:
+def planned(folder: Path, *changes: tuple[str, str], watch: Path = WATCH) -> Plan:
     """The valid plan with ``KEY``, ``value`` changed (None value: the line deleted)."""
     for name in ("cutover.env", "rollback.env"):
         lines = (VALID / name).read_text().splitlines()
@@ -32,7 +33,7 @@ def planned(folder: Path, *changes: tuple[str, str]) -> Plan:
         folder / "cutover.env",
         folder / "rollback.env",
         limits=ROOT / "configs" / "limits.toml",
-        watch=ROOT / "configs" / "watch.toml",
+        watch=watch,
         environ={"PATH": "/usr/bin:/bin"},
         base=folder,
     )
@@ -43,6 +44,16 @@ def test_sound_plan_has_no_findings(tmp_path: Path) -> None:
     plan = planned(tmp_path)
     assert plan.execute_refusals == ()
     assert plan.warnings == ()
+
+
+def test_the_authority_of_a_source_is_read(tmp_path: Path) -> None:
+    """One that cannot be is told by its place in watch.toml, before anybody is asked."""
+    text = WATCH.read_text(encoding="utf-8")
+    watch = tmp_path / "watch.toml"
+    watch.write_text(text.replace("[sources]", '[sources]\nca_file = "/no/own.pem"'))
+    plan = planned(tmp_path, watch=watch)
+    (said,) = plan.execute_refusals
+    assert said.startswith("watch.toml: sources.ca_file: ca_file /no/own.pem: no certificates")
 
 
 STOPPING = {
@@ -57,6 +68,16 @@ STOPPING = {
     "no script": ("PRECHECK_CMD", "bash no.sh", "'no.sh' is no file"),
     "not executable": ("PRECHECK_CMD", "./ctp.yaml", "'./ctp.yaml' is no file"),
     "stop hides failure": ("OLD_CORE_ENGINE_STOP_CMD", "cat x || true", "hides its own failure"),
+    "no certificates": (
+        "NEW_CORE_ENGINE_METRICS_URL",
+        "https://127.0.0.1:18081/metrics#ca_file=/no/own.pem",
+        "NEW_CORE_ENGINE_METRICS_URL: ca_file /no/own.pem: no certificates can be read from it",
+    ),
+    "certificates for nobody": (
+        "ALERT_WEBHOOK_URL",
+        "http://alert.example/x#ca_file=/no/own.pem",
+        "ALERT_WEBHOOK_URL: ca_file /no/own.pem stands in an address that is not https://",
+    ),
     "echo gate": ("BOOTSTRAP_INFRA_CMD", "echo done", "only prints or succeeds"),
     "same unit": ("OLD_STRATEGY_RUNNER_UNIT", "new-strategy-runner.service", "are the same"),
 }  # fmt: skip

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from typing import Any
+
 import pytest
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes import exchange as module
-from ctp_runbook.probes.exchange import exchange
+from ctp_runbook.probes.exchange import exchange, post_json
 from tests.props.small_servers import Asked, free_port, scripted_http
 
 pytestmark = pytest.mark.twin
@@ -83,3 +88,52 @@ def test_an_answer_without_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     large = "x" * (3 << 20)
     with scripted_http(lambda _: (200, large)) as url, pytest.raises(ProbeError, match=said):
         exchange(url, seconds=5)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x/", "no address"])
+def test_what_is_no_address_is_not_delivered(url: str) -> None:
+    """Said in words, not raised: a webhook is called in a thread that nobody waits for."""
+    assert post_json(url, {"a": "b"}, seconds=1).startswith("not delivered: ")
+
+
+def test_a_resolver_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes no deadline itself, and a name server that is down is asked for a long time."""
+    woken, numeric = threading.Event(), socket.getaddrinfo
+
+    def hang(host: str, port: int, **kwargs: Any) -> Any:
+        if kwargs["flags"] & socket.AI_NUMERICHOST:
+            return numeric(host, port, **kwargs)
+        woken.wait(20)
+        raise socket.gaierror("nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    began = time.monotonic()
+    try:
+        with pytest.raises(ProbeError, match=r"no whole answer within 0\.2 s"):
+            exchange("http://metrics.invalid/", seconds=0.2)
+        assert time.monotonic() - began < 2
+    finally:
+        woken.set()
+
+
+def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that refuses does not speak for the next."""
+    numeric = socket.getaddrinfo
+
+    def two(host: str, port: int, **kwargs: Any) -> Any:
+        if host != "engine.invalid":
+            return numeric(host, port, **kwargs)
+        if kwargs["flags"] & socket.AI_NUMERICHOST:
+            raise socket.gaierror("no number")
+        return [
+            *numeric("127.0.0.1", free_port(), type=socket.SOCK_STREAM),
+            *numeric("127.0.0.1", port, type=socket.SOCK_STREAM),
+        ]
+
+    with scripted_http(lambda asked: (200, asked[2]["Host"])) as url:
+        port = int(url.rpartition(":")[2])
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        assert exchange(f"http://engine.invalid:{port}/", seconds=5) == (
+            200,
+            f"engine.invalid:{port}".encode(),
+        )

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.probes.metrics import fetch, is_port_open, parse_page, scrape
+from ctp_runbook.record.samples import series_key
 from tests.props.plan_fixtures import CLOSED_PORT_URL
 
 PAGE = """\
@@ -99,6 +103,146 @@ def test_any_page_is_series_or_a_probe_error(parts: list[str], joint: str) -> No
     with contextlib.suppress(ProbeError):
         series = parse_page(joint.join(parts), families=FAMILIES)
         assert all(isinstance(value, float) for value in series.values())
+
+
+@given(data=st.binary(max_size=60))
+def test_any_bytes_are_series_or_a_probe_error(data: bytes) -> None:
+    """Not even what is no text."""
+    with contextlib.suppress(ProbeError):
+        parse_page(data + b"\n", families=FAMILIES)
+
+
+# --- beside prometheus_client -----------------------------------------------------
+
+NAMES = ("b", "b_bucket", "b_sum", "b_count", "b_total", "c:d", "_e")
+gaps = st.sampled_from(["", " ", "\t", "  ", "\x0b", "\xa0", "\r"])
+blanks = st.sampled_from([" ", " ", " ", "\t", "  "])
+odd_texts = st.sampled_from(
+    [
+        "",
+        "td",
+        "a\u2028b",
+        "\u0085",
+        "\x0b",
+        '\\"',
+        "\\\\",
+        "\\n",
+        "\\t",
+        "}",
+        "{",
+        ",",
+        "=",
+        "#",
+        '"',
+        " # ",
+    ]
+)
+usual_texts = ("td", "md", "a\u2028b")
+label_names = st.sampled_from(["x", "le", "y", "_z", "__w", "x:y", "\u00e9", "1"])
+values = st.sampled_from(
+    [
+        *("0", "1", "2.5", "-1", "+3", "1e3", "1E-2", ".5", "5.", "NaN", "nan", "+Inf", "-Inf"),
+        *(
+            "inf",
+            "infinity",
+            "1_0",
+            "0x1",
+            "\u0661",
+            "",
+            "1 2",
+            "--1",
+            "1e999",
+            "9" * 400,
+            "-NaN",
+            "1e",
+            "e1",
+        ),
+    ]
+)
+
+
+@st.composite
+def sample_lines(draw: st.DrawFn) -> str:
+    """A sample as it may be written, right in all parts but one at most."""
+    odd = draw(st.sampled_from(["", "", "gap", "name", "text", "end", "value", "stamp", "equals"]))
+
+    def part(kind: str, strategy: st.SearchStrategy[str], *right: str) -> str:
+        return draw(strategy if odd == kind else st.sampled_from(right))
+
+    names = [part("name", label_names, "x", "y") for _ in range(draw(st.integers(0, 2)))]
+    gap, equals = part("gap", gaps, "", " "), part("equals", st.just(" ="), "=")
+    labels = [f'{gap}{name}{equals}"{part("text", odd_texts, *usual_texts)}"' for name in names]
+    end = part("end", st.sampled_from(["} ", ",,", " "]), "", ",") if labels else ""
+    block = f"{{{','.join(labels)}{end}}}" if labels else draw(st.sampled_from(["", "{}"]))
+    head = f"{gap}{draw(st.sampled_from(NAMES))}{block}{draw(blanks)}"
+    stamp = part("stamp", st.sampled_from([" 1.5", " x", "\t17"]), "", " 17")
+    return f"{head}{part('value', values, '1', '2.5', 'NaN')}{stamp}{gap}"
+
+
+other_lines = st.sampled_from(
+    [
+        *("", "#", "# a", "# HELP b a", "# TYPE b gauge", "# TYPE b counter", "# TYPE b histogram"),
+        *(
+            "# TYPE b",
+            "# HELP",
+            "#TYPE b gauge",
+            '# TYPE "b" gauge',
+            "# HELP b \u2028",
+            "# EOF",
+            " ",
+        ),
+        *("#\x0bTYPE b", "# TYPE b gauge gauge", "# TYPE 1 gauge", "# HELP b\\n", "#  HELP b"),
+    ]
+)
+
+
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")))
+@given(lines=st.lists(sample_lines() | other_lines, max_size=3))
+def test_what_is_read_is_what_prometheus_client_reads(lines: list[str]) -> None:
+    """The same samples, for every page that is taken; it may take more."""
+    text = "".join(f"{line}\n" for line in lines)
+    try:
+        series = parse_page(text, families=NAMES)
+    except ProbeError:
+        return
+    # Whole, for it reads comments too; then without them, for they rename its counters.
+    list(text_string_to_metric_families(text))
+    bare = "".join(f"{line}\n" for line in lines if not line.lstrip(" \t").startswith("#"))
+    samples = [
+        sample for family in text_string_to_metric_families(bare) for sample in family.samples
+    ]
+    theirs = {series_key(one.name, one.labels): float(one.value) for one in samples}
+    assert len(theirs) == len(samples), "a series stands twice"
+    assert {key: str(value) for key, value in series.items()} == {
+        key: str(value) for key, value in theirs.items()
+    }
+
+
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")))
+@given(
+    help_text=st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=8
+    ),
+    labels=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=8),
+        max_size=4,
+        unique=True,
+    ),
+    number=st.floats(),
+)
+def test_what_prometheus_client_writes_is_read(
+    help_text: str, labels: list[str], number: float
+) -> None:
+    """Every page of it, whatever stands in its labels: engines in Python write no other."""
+    registry = CollectorRegistry()
+    gauge = Gauge("b", help_text, ["x"], registry=registry)
+    for label in labels:
+        gauge.labels(label).set(number)
+    Histogram("h", help_text, registry=registry).observe(0.2)
+    series = parse_page(generate_latest(registry), families=["b", "h"])
+    for label in labels:
+        assert str(series[series_key("b", {"x": label})]) == str(number)
+    assert series["h_count"] == 1.0
 
 
 # --- answers ----------------------------------------------------------------------

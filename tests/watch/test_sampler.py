@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.clocks import Clocks
-from ctp_runbook.record.samples import Sample
+from ctp_runbook.record.samples import Sample, sample_of
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 
 
@@ -154,6 +157,58 @@ def test_what_no_probe_foresaw_is_an_error_and_the_next_turn_comes(
     found = taken(begin(Target("command", "odd", odd, 0.05)), seconds=0.3)
     assert len(found) > 2
     assert {sample.error for sample in found} == {"odd: ValueError: no such thing"}
+
+
+class Unspeakable(Exception):
+    """An error that has no words."""
+
+    def __str__(self) -> str:
+        return str(json.loads("[" * 100_000))
+
+
+def answering(series: Any) -> Callable[[], Mapping[str, float]]:
+    """A source that says this, whatever it is."""
+    return lambda: series
+
+
+def raising(error: BaseException) -> Callable[[], Mapping[str, float]]:
+    """A source that ends so."""
+
+    def read() -> Mapping[str, float]:
+        raise error
+
+    return read
+
+
+HOSTILE: dict[str, tuple[Callable[[], Any], str]] = {
+    "nested without end": (lambda: json.loads("[" * 100_000), "RecursionError"),
+    "an error without words": (raising(Unspeakable()), "cannot be put into words"),
+    "an error of a MiB": (raising(ValueError("x" * (1 << 20))), "xxx…"),
+    "no memory": (raising(MemoryError()), "MemoryError"),
+    "its own end": (raising(SystemExit(3)), "SystemExit: 3"),
+    "a list": (answering([1]), "AttributeError"),
+    "nothing": (answering(None), "AttributeError"),
+    "a number of five hundred digits": (answering({"a": 10**500}), "OverflowError"),
+    "a text for a number": (answering({"a": "b"}), "ValueError"),
+    "null for a number": (answering({"a": None}), "TypeError"),
+    "half a character for a name": (answering({"a\ud800": 1.0}), "UnicodeEncodeError"),
+    "a number for a name": (answering({1: 1.0}), "AttributeError"),
+}
+
+
+@pytest.mark.parametrize(("read", "said"), HOSTILE.values(), ids=HOSTILE)
+def test_a_thread_survives_whatever_it_reads(
+    read: Callable[[], Any], said: str, begin: Callable[..., Sampler]
+) -> None:
+    """Each turn is a sample, which can be written down and read again, and the next turn comes."""
+    sampler = begin(Target("command", "odd", read, 0.02))
+    for _ in range(2):
+        sample = sampler.take(seconds=20)
+        assert sample is not None
+        assert not sample.ok
+        assert said in sample.error
+        assert len(sample.error) < 5000
+        assert sample_of(sample.to_line(), path=Path("x"), number=1).error == sample.error
 
 
 def test_what_is_measured_by_a_wall_clock_that_was_set_proves_nothing() -> None:

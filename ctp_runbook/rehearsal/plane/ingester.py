@@ -12,7 +12,6 @@ import time
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Iterable
-from http.client import HTTPException
 from typing import Any
 
 from ctp_runbook.errors import ProbeError
@@ -46,8 +45,8 @@ class Store:
             status, raw = exchange(
                 url, seconds=_SECONDS, method="POST", body=data, headers=self._headers
             )
-        except (OSError, HTTPException) as error:
-            raise ProbeError(f"ClickHouse: {error!r}") from error
+        except ProbeError as error:
+            raise ProbeError(f"ClickHouse: {error}") from error
         text = raw.decode("utf-8", "replace")
         if status != 200:
             raise ProbeError(f"ClickHouse: status {status}: {text.strip()}")
