@@ -17,10 +17,11 @@ from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.watch.sampler import Sampler, Target
+from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
+from ctp_runbook.watch.verdicts import missing_buckets
 
-__all__ = ["OldEngineSampling"]
+__all__ = ["OldEngineSampling", "warn_of_buckets"]
 
 _TICK_SECONDS = 0.1
 
@@ -52,13 +53,15 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
-        data = self._context.world.files.read(self._path)
+        data, samples = self._context.world.files.read(self._path), read_samples(self._path)
+        if pages := [sample for sample in samples if sample.ok and sample.source == "engine"]:
+            _warn_of_buckets(self._context, pages[-1])
         self._context.record(
             BaselineEnded(
                 url=self._url,
                 samples=data.count(b"\n"),
                 samples_sha256=digest_of(data),
-                sentence=_sampled(self._url, read_samples(self._path)),
+                sentence=_sampled(self._url, samples),
             )
         )
 
@@ -70,6 +73,19 @@ class OldEngineSampling:
                 error = self._context.plan.redactor(sample.error)
                 write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
                 self._next_seq += 1
+
+
+def warn_of_buckets(context: RunContext) -> None:
+    """Look at the pages that are there before the switch, once, for limits without a bucket."""
+    url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
+    for target in _targets(context, url):
+        if target.source == "engine":
+            _warn_of_buckets(context, read_once(target, clocks=context.world.clock))
+
+
+def _warn_of_buckets(context: RunContext, sample: Sample) -> None:
+    for sentence in missing_buckets(context.plan.watched, context.plan.trigger, sample):
+        context.warn(sentence)
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:

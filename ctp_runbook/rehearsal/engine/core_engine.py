@@ -43,7 +43,7 @@ from ctp_runbook.rehearsal.process import on_term, say, utc_text
 
 __all__ = ["Engine", "EngineSettings", "main"]
 
-_QUERY_EVERY_SECONDS = 5.0
+_QUERY_EVERY_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
