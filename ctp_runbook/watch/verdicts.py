@@ -94,9 +94,13 @@ def _missing_bucket(
     text = f"{where} has no bucket at it: {rule.query} of {page} has its widest at "
     text += f"{_number(max(bounds))} {rule.unit}, and nothing is known of what is more"
     if above is not None:
-        least = "up" if below is None else f"{_number(below)}"
-        text = f"{where} has no bucket at it: what {rule.query} of {page} counts from {least} to "
-        text += f"{_number(above)} {rule.unit} may be on either side of it"
+        stretch = f"up to {_number(above)} {rule.unit}"
+        if below is not None:
+            stretch = f"from {_number(below)} {stretch.removeprefix('up ')}"
+        text = (
+            f"{where} has no bucket at it: what {rule.query} of {page} counts {stretch} may be on "
+        )
+        text += "either side of it"
     return f"{text}; give the histogram a bucket at {_number(limit)} {rule.unit}"
 
 
