@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_no_event_is_lost_in_a_sum(pages: list[list[int | None]]) -> None:
         now is not None and last is not None and now < last
         for place in range(3)
         for seen in [[page[place] for page in pages if page[place] is not None]]
-        for last, now in zip(seen, seen[1:], strict=False)
+        for last, now in pairwise(seen)
     )
     if not has_fallen:
         assert series.events == expected

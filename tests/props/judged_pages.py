@@ -95,7 +95,7 @@ def _pages(text: str, rule: MetricRule) -> list[dict[str, float]]:
         page = parse_page(text, families=[rule.query])
         return [dict.fromkeys(page, 0.0), *[page] * _SECONDS]
     pages: list[dict[str, float]] = []
-    for begins, page in zip(map(int, parts[::2]), parts[1::2], strict=True):
-        shown = parse_page(page, families=[rule.query])
+    for begins, shown_text in zip(map(int, parts[::2]), parts[1::2], strict=True):
+        shown = parse_page(shown_text, families=[rule.query])
         pages = [*pages[:begins], *[shown] * (_SECONDS + 1 - begins)]
     return pages
