@@ -41,11 +41,14 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def lag_fault(lag: float, unit: str = "s") -> str:
-    """Return why a lag (in ms or s) is none, "" where it is one.
+    """Return why a lag is none, "" where it is one.
 
     One below zero by no more than the clocks may differ is none to speak of. Beyond that the record
-    is from the future, and how far behind anybody is, nobody knows: zero would be made up.
+    is from the future, and how far behind anybody is, nobody knows: zero would be made up. One that
+    is no time (a count, say) has no clock.
     """
+    if unit not in ("ms", "s"):
+        return f"a lag of {lag:g} {unit} is none" if lag < 0 else ""
     seconds = lag / 1000 if unit == "ms" else lag
     if seconds >= -_CLOCKS_DIFFER_SECONDS:
         return ""

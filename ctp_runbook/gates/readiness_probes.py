@@ -66,7 +66,7 @@ _NEWEST = f"SELECT extract(epoch FROM max(updated_at)) * 1000 FROM {_TABLE}"
 _INGEST = (
     "WITH dateDiff('millisecond', event_time, ingested_at) AS ms "
     # Some from the future are not made up for by the others.
-    "SELECT if(quantile(0.01)(ms) < -1000, quantile(0.01)(ms), quantile(0.99)(ms)), count() "
+    "SELECT if(-1000 > quantile(0.01)(ms), quantile(0.01)(ms), quantile(0.99)(ms)), count() "
     "FROM quant_hft.market_ticks WHERE ingested_at > now64(3) - INTERVAL 60 SECOND"
 )
 

@@ -44,6 +44,8 @@ class OldEngineSampling:
         files = self._context.world.files
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
+        if not self._next_seq:  # told once, while there is time to give a histogram its bucket
+            warn_of_buckets(self._context)
         files.append(self._path, b"")  # no sample at all is a file without any
         self._sampler.start()
         self._writer.start()
@@ -53,15 +55,13 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
-        data, samples = self._context.world.files.read(self._path), read_samples(self._path)
-        if pages := [sample for sample in samples if sample.ok and sample.source == "engine"]:
-            _warn_of_buckets(self._context, pages[-1])
+        data = self._context.world.files.read(self._path)
         self._context.record(
             BaselineEnded(
                 url=self._url,
                 samples=data.count(b"\n"),
                 samples_sha256=digest_of(data),
-                sentence=_sampled(self._url, samples),
+                sentence=_sampled(self._url, read_samples(self._path)),
             )
         )
 
@@ -80,12 +80,9 @@ def warn_of_buckets(context: RunContext) -> None:
     url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
     for target in _targets(context, url):
         if target.source == "engine":
-            _warn_of_buckets(context, read_once(target, clocks=context.world.clock))
-
-
-def _warn_of_buckets(context: RunContext, sample: Sample) -> None:
-    for sentence in missing_buckets(context.plan.watched, context.plan.trigger, sample):
-        context.warn(sentence)
+            page = read_once(target, clocks=context.world.clock)
+            for sentence in missing_buckets(context.plan.watched, context.plan.trigger, page):
+                context.warn(sentence)
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:

@@ -336,15 +336,14 @@ class MetricSeries:
         known = [value for value in values if math.isfinite(value)]
         if not known:
             return self._valued(math.nan)
-        value = furthest(known) * rule.scale
-        if len(known) < len(values) and not badness(rule, value) > 0:
+        value, is_lag = furthest(known) * rule.scale, rule.kind == "lag"
+        if badness(rule, value) > 0 and not (is_lag and value < 0):
+            return self._valued(value)
+        if len(known) < len(values):
             return self._valued(math.nan)
-        if rule.kind == "lag":
-            least = min(known) * rule.scale
-            if fault := lag_fault(least, rule.unit):
-                return _Look(reason=f"{self._asked} has no value: {fault}")
-            value = max(0.0, value)
-        return self._valued(value)
+        if is_lag and (fault := lag_fault(min(known) * rule.scale, rule.unit)):
+            return self._faulty(fault)
+        return self._valued(max(0.0, value) if is_lag else value)
 
     def _counted(self, now: Reading) -> _Look:
         rule, window = self.rule, self.window
