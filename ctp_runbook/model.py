@@ -18,8 +18,12 @@ __all__ = [
     "StepKind",
     "StepStatus",
     "Verdict",
+    "lag_fault",
     "worst",
 ]
+
+# So far the clocks of two hosts that NTP keeps may differ; a CTP tick is stamped to half a second.
+_CLOCKS_DIFFER_SECONDS = 1.0
 
 
 class Verdict(IntEnum):
@@ -34,6 +38,25 @@ class Verdict(IntEnum):
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """Return the worst of ``verdicts``; INCONCLUSIVE where there are none, for nothing was proved."""
     return max(verdicts, default=Verdict.INCONCLUSIVE)
+
+
+def lag_fault(lag: float, unit: str = "s") -> str:
+    """Return why a lag is none, "" where it is one.
+
+    One below zero by no more than the clocks may differ is none to speak of. Beyond that the record
+    is from the future, and how far behind anybody is, nobody knows: zero would be made up. One that
+    is no time (a count, say) has no clock.
+    """
+    if unit not in ("ms", "s"):
+        return f"a lag of {lag:g} {unit} is none" if lag < 0 else ""
+    seconds = lag / 1000 if unit == "ms" else lag
+    if seconds >= -_CLOCKS_DIFFER_SECONDS:
+        return ""
+    return (
+        f"a record from the future, {-seconds:.3f} s ahead (clocks may differ by "
+        f"{_CLOCKS_DIFFER_SECONDS:g} s): the clock of another host, or the trading day's date; set "
+        "the clocks, or compare with the time of the event"
+    )
 
 
 class Generation(StrEnum):

@@ -30,6 +30,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "FLOAT>0": {"type": click.FloatRange(min=0, min_open=True)},
     "FLOAT>=1": {"type": click.FloatRange(min=1)},
     "INTEGER>=1": {"type": click.IntRange(min=1)},
+    "INTEGER>=2": {"type": click.IntRange(min=2)},
 }
 
 

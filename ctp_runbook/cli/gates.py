@@ -45,6 +45,13 @@ _PIPELINE = (
     Option("--environment TEXT", default="single-host-ubuntu"),
     Option("--profile TEXT", "rehearsal: leave out what the twin does not have."),
     Option("--metrics-url TEXT", "The engine's metrics page: measure there."),
+    Option("--query-min-events INTEGER>=2", "Queries without which there is no p99.", default=5),
+    Option(
+        "--query-window-seconds FLOAT>0",
+        "How long they are waited for.",
+        name="window_seconds",
+        default=10.0,
+    ),
     Option("--redis-url TEXT", "redis://HOST:PORT: measure there."),
     Option("--alive-cmd TEXT", "Exit 0: the core process is alive.", name="alive_command"),
     Option("--bridge-client TEXT...", "A client name Redis must have.", name="bridge_clients"),

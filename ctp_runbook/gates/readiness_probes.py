@@ -23,16 +23,26 @@ from ctp_runbook.gates.readiness import (
     declared_readings,
     measured,
 )
+from ctp_runbook.model import lag_fault
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
-from ctp_runbook.record.samples import split_series
-from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, group_buckets
+from ctp_runbook.record.samples import series_key, split_series
+from ctp_runbook.watch.histogram import (
+    SeriesKey,
+    bucket_keys,
+    counts_fault,
+    group_buckets,
+    label_sets,
+    merged,
+    worst_quantile,
+)
 
 __all__ = ["ReadinessSources", "measure"]
 
+_RECOVERY = "quant_hft_ctp_disconnect_recovery_success_rate"
 _QUERY_P99 = "quant_hft_ctp_query_latency_p99_ms"
 _QUERIES = "quant_hft_ctp_query_latency_seconds"
 _VIOLATIONS = "quant_hft_query_rate_violation_total"
@@ -45,13 +55,18 @@ _FAMILIES = (
     *(_QUERIES, _VIOLATIONS, _RECONNECTS, _CONNECTED, _REJECTS),
     *(_PUBLISHED, _SPOOL),
 )
-_UNCLASSIFIED = ("", "unknown", "unclassified")
+# What stands for a reason where there is none, in one language or another.
+_UNCLASSIFIED = frozenset(
+    ("", "-", "n/a", "nan", "nil", "none", "null", "unclassified", "undefined", "unknown")
+)
 _LOOK_SECONDS = 0.25
 _TABLE = "trading_core.orders"
 _TOPIC = f"quant_hft_pg.{_TABLE}"
 _NEWEST = f"SELECT extract(epoch FROM max(updated_at)) * 1000 FROM {_TABLE}"
 _INGEST = (
-    "SELECT quantile(0.99)(dateDiff('millisecond', event_time, ingested_at)), count() "
+    "WITH dateDiff('millisecond', event_time, ingested_at) AS ms "
+    # Some from the future are not made up for by the others.
+    "SELECT if(-1000 > quantile(0.01)(ms), quantile(0.01)(ms), quantile(0.99)(ms)), count() "
     "FROM quant_hft.market_ticks WHERE ingested_at > now64(3) - INTERVAL 60 SECOND"
 )
 
@@ -62,8 +77,9 @@ class ReadinessSources:
 
     ``commands`` maps an SLI to a command that prints its value. The bridge chain is complete
     when Redis has a client of every name in ``bridge_clients`` and every key of
-    ``bridge_keys`` at its value. The p99 is that of the next queries, which are waited for
-    ``window_seconds`` at most. CDC lag needs PostgreSQL and Kafka.
+    ``bridge_keys`` at its value. The p99 is that of the next queries: ``query_min_events`` of them
+    are waited for, for ``window_seconds`` at most, and with fewer there is no p99. CDC lag needs
+    PostgreSQL and Kafka.
     """
 
     environment: str
@@ -80,6 +96,7 @@ class ReadinessSources:
     postgres: PostgresDoor | None = None
     seconds: float = 5.0
     window_seconds: float = 10.0
+    query_min_events: int = 5
     cwd: Path = Path()
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -167,73 +184,95 @@ def _engine(sources: ReadinessSources) -> Iterator[SliReading]:
     source = f"GET {shown_url(sources.metrics_url)}"
     try:
         before = scrape(sources.metrics_url, families=_FAMILIES, seconds=sources.seconds)
-        page = _after_a_query(sources, before)
+        page = _after_queries(sources, before)
     except ProbeError as error:
-        for name in _FROM_PAGE:
+        for name in (_QUERY_P99, *_FROM_PAGE):
             yield measured(name, None, detail=str(error), source=source)
         return
-    is_publisher = _total(page, _PUBLISHED) is not None
+    # By its name alone: one whose counts are no numbers is told so, and does not vanish.
+    is_publisher = any(_series(one, _PUBLISHED) or _series(one, _SPOOL) for one in (page, before))
     for name, read in (_FROM_PAGE | (_FROM_PUBLISHER if is_publisher else {})).items():
-        yield _reading(name, source, partial(read, page, before))
+        yield _reading(name, source, partial(read, page))
+    queries = partial(_query_p99_ms, page, before, least=sources.query_min_events)
+    yield _reading(_QUERY_P99, source, queries)
 
 
-def _after_a_query(sources: ReadinessSources, before: _Page) -> dict[str, float]:
-    """Return the page once the engine has queried again, or when ``window_seconds`` are over."""
+def _after_queries(sources: ReadinessSources, before: _Page) -> dict[str, float]:
+    """Return the page once the engine has queried again often enough for a p99, or when
+    ``window_seconds`` are over."""
     end = time.monotonic() + sources.window_seconds
     while True:
         time.sleep(_LOOK_SECONDS)
         page = scrape(sources.metrics_url, families=_FAMILIES, seconds=sources.seconds)
-        if _has_queried(page, before) or time.monotonic() > end:
+        if _has_queried(page, before, sources.query_min_events) or time.monotonic() > end:
             return page
 
 
-def _has_queried(page: _Page, before: _Page) -> bool:
+def _has_queried(page: _Page, before: _Page, least: int) -> bool:
     """True as well where waiting for longer mends nothing: the histogram is none."""
     try:
-        return bool(_recent_queries(page, before))
+        return _events(_recent_queries(page, before)) >= max(1, least)
     except ProbeError:
         return True
 
 
-def _recent_queries(page: _Page, before: _Page) -> dict[float, float]:
+def _events(counts: Mapping[SeriesKey, float]) -> float:
+    together = merged(label_sets(counts).values())
+    return together[max(together)] if together else 0.0
+
+
+def _recent_queries(page: _Page, before: _Page) -> dict[SeriesKey, float]:
     """Return the bucket counts of the queries made between the two pages; empty for none.
 
     Raises ProbeError for a page whose histogram is none, or that says less than the one before.
     """
     now, then = _buckets(page), _buckets(before)
-    if then and now.keys() != then.keys():
+    bounds = {bound for _, bound in now}
+    if then and bounds != {bound for _, bound in then}:
         raise ProbeError(f"{_QUERIES} has no value: it has other buckets than a moment ago")
-    recent = {bound: count - then.get(bound, 0.0) for bound, count in now.items()}
-    if fault := counts_fault(recent):
-        raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
-    return recent if recent and recent[max(recent)] > 0 else {}
+    recent = {key: count - then.get(key, 0.0) for key, count in now.items()}
+    for counts in label_sets(recent).values():
+        if fault := counts_fault(counts):
+            raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
+    return recent if _events(recent) > 0 else {}
 
 
-def _query_p99_ms(page: _Page, before: _Page) -> _Answer:
+def _query_p99_ms(page: _Page, before: _Page, *, least: int) -> _Answer:
     if not _buckets(page):
         return None, f"{_QUERIES} is not on the page"
     recent = _recent_queries(page, before)
-    quantile = bucket_quantile(recent, quantile=0.99)
-    if quantile is None:
+    if not recent:
         return None, "the engine made no query while it was watched: no latency is proved"
-    words = f"p99 of {recent[max(recent)]:g} queries just now"
-    p99 = round(quantile.value * 1000, 3)
+    quantile, events = worst_quantile(recent, quantile=0.99, min_events=least), _events(recent)
+    if quantile is None:
+        return None, (
+            f"{events:g} queries while it was watched, at least {least} are needed: a p99 of fewer "
+            "is none; let it query meanwhile, wait longer (--query-window-seconds), or take fewer for "
+            "enough (--query-min-events)"
+        )
+    words = f"p99 of {events:g} queries just now"
+    words += f", the worst of {quantile.labels}" if quantile.labels else ""
+    p99, target = round(quantile.value * 1000, 3), float(SLIS[_QUERY_P99].target)
     if not quantile.is_over:
+        # Within a bucket that the target cuts in two, the value is a guess between its bounds.
+        has_bucket = any(round(bound * 1000, 6) == target for _, bound in recent)
+        words += "" if has_bucket else f"; {_QUERIES} has no bucket at {target:g} ms: add one"
         return p99, words
     words += f" is more than {p99:g} ms, above the widest bucket of {_QUERIES}"
     # A number says no more than itself: up to the target, the bound would be read as healthy.
     return (None if SLIS[_QUERY_P99].is_healthy(p99) else p99), words
 
 
-def _buckets(page: _Page) -> dict[float, float]:
-    """Return counts by bucket bound; none where there are none. ProbeError for no histogram."""
+def _buckets(page: _Page) -> dict[SeriesKey, float]:
+    """Return counts by label set and bound; none where there are none. ProbeError for no histogram."""
     series = _series(page, f"{_QUERIES}_bucket")
     if not series:
         return {}
-    buckets = group_buckets(enumerate(labels for labels, _ in series))
-    counts = {bound: sum(series[at][1] for at in places) for bound, places in buckets.groups}
-    fault = buckets.fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
-    if fault := fault or counts_fault(counts):
+    places = [(place, labels) for place, (labels, _) in enumerate(series)]
+    fault = group_buckets(places).fault
+    counts = {} if fault else {key: series[place][1] for key, place in bucket_keys(places)}
+    fault = fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
+    if fault := fault or next(filter(None, map(counts_fault, label_sets(counts).values())), ""):
         raise ProbeError(f"{_QUERIES} has no value: {fault}")
     return counts
 
@@ -244,60 +283,94 @@ def _series(page: _Page, family: str) -> list[tuple[Mapping[str, str], float]]:
     return [(labels, value) for name, labels, value in split if name == family]
 
 
-def _total(page: _Page, family: str) -> float | None:
-    """Return the sum of a family; None where it is not there, or one of it is no number."""
-    values = [value for _, value in _series(page, family)]
-    return sum(values) if values and not any(map(math.isnan, values)) else None
+def _by_labels(page: _Page, family: str, *, but: str = "") -> dict[str, dict[str, float]]:
+    """Return the values of a family: of each label set, by what its label ``but`` says.
+
+    Raises ProbeError for a family that is not there, and for one of its values that is none: what
+    is beside it does not make up for it.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for labels, value in _series(page, family):
+        others = {name: text for name, text in labels.items() if name != but}
+        if not 0 <= value < math.inf:
+            raise ProbeError(f"{series_key(family, labels)}: {value} is no value of it")
+        found.setdefault(series_key("", others), {})[labels.get(but, "")] = value
+    if not found:
+        raise ProbeError(f"{family} is not on the page")
+    return found
 
 
-def _flow_control_hits(page: _Page, before: _Page) -> _Answer:
-    if (hits := _total(page, _VIOLATIONS)) is None:
-        return None, f"{_VIOLATIONS} is not on the page"
-    return hits, "queries refused (-2, -3) since the engine's start"
+def _total(page: _Page, family: str) -> float:
+    return sum(sum(values.values()) for values in _by_labels(page, family).values())
 
 
-def _recovery_rate(page: _Page, before: _Page) -> _Answer:
-    recovered, connected = _total(page, _RECONNECTS), _total(page, _CONNECTED)
-    if recovered is None or connected is None:
-        return None, f"{_RECONNECTS} or {_CONNECTED} is not on the page"
-    lost = 0.0 if connected >= 1 else 1.0
-    rate = recovered / (recovered + lost) if recovered + lost else 1.0
-    return rate, f"{recovered:g} sessions came back, {lost:g} is lost now"
+def _flow_control_hits(page: _Page) -> _Answer:
+    return _total(page, _VIOLATIONS), "queries refused (-2, -3) since the engine's start"
 
 
-def _classified_ratio(page: _Page, before: _Page) -> _Answer:
-    total = _total(page, _REJECTS)
-    if total is None:
-        return None, f"{_REJECTS} is not on the page"
-    if total == 0:
+def _recovery_rate(page: _Page) -> _Answer:
+    """Judge each session on its own: market data that is there says nothing of trading."""
+    connected = _by_labels(page, _CONNECTED) if _series(page, _CONNECTED) else {}
+    lost = [name for name, own in connected.items() if min(own.values()) < 1]
+    named = f": {', '.join(filter(None, lost))}" if any(lost) else ""
+    if not (connected and _series(page, _RECONNECTS)):
+        also = f"; {len(lost)} is lost now{named}" if lost else ""
+        return None, f"{_RECONNECTS} or {_CONNECTED} is not on the page{also}"
+    recovered = _total(page, _RECONNECTS)
+    rate = recovered / (recovered + len(lost)) if recovered + len(lost) else 1.0
+    words = f"{recovered:g} sessions came back, {len(lost)} is lost now{named}"
+    # However often it came back before: one that is lost has not, and the rate would hide it.
+    is_hidden = lost and SLIS[_RECOVERY].is_healthy(rate)
+    return (None if is_hidden else rate), words
+
+
+def _worst_ratio(
+    page: _Page, family: str, *, by: str, is_good: Callable[[str], bool]
+) -> tuple[float, float, str] | None:
+    """Return how many are good, of how many, and of which label set, where that is the least share;
+    None where none was counted. In a sum, many of one label set hide that all of another are bad."""
+    shares = []
+    for labels, counts in _by_labels(page, family, but=by).items():
+        if total := sum(counts.values()):
+            good = sum(count for word, count in counts.items() if is_good(word))
+            shares.append((good / total, good, total, labels))
+    if not shares:
+        return None
+    _, good, total, labels = min(shares)
+    return good, total, f" of {labels}" if labels else ""
+
+
+def _classified_ratio(page: _Page) -> _Answer:
+    def has_reason(text: str) -> bool:
+        return text.strip().lower() not in _UNCLASSIFIED
+
+    if (worst := _worst_ratio(page, _REJECTS, by="reason", is_good=has_reason)) is None:
         return 1.0, "no reject since the engine's start: none is left unclassified"
-    series = ((labels.get("reason", "").lower(), n) for labels, n in _series(page, _REJECTS))
-    classified = sum(count for reason, count in series if reason not in _UNCLASSIFIED)
-    return classified / total, f"{classified:g} of {total:g} rejects carry a reason"
+    classified, total, whose = worst
+    return classified / total, f"{classified:g} of {total:g} rejects{whose} carry a reason"
 
 
-def _publish_rate(page: _Page, before: _Page) -> _Answer:
-    counts = {labels.get("result"): count for labels, count in _series(page, _PUBLISHED)}
-    if not (total := sum(counts.values())):
+def _publish_rate(page: _Page) -> _Answer:
+    worst = _worst_ratio(page, _PUBLISHED, by="result", is_good=lambda result: result == "ok")
+    if worst is None:
         return None, "nothing was published since the engine's start: no rate is proved"
-    ok = counts.get("ok", 0.0)
-    return ok / total, f"{ok:g} of {total:g} records"
+    ok, total, whose = worst
+    return ok / total, f"{ok:g} of {total:g} records{whose}"
 
 
-def _spool_backlog(page: _Page, before: _Page) -> _Answer:
-    if (waiting := _total(page, _SPOOL)) is None:
+def _spool_backlog(page: _Page) -> _Answer:
+    if not _series(page, _SPOOL):
         return None, f"{_SPOOL} is not there"
-    return waiting, f"{_SPOOL} of the page"
+    return _total(page, _SPOOL), f"{_SPOOL} of the page"
 
 
-_FROM_PAGE: dict[str, Callable[[_Page, _Page], _Answer]] = {
-    _QUERY_P99: _query_p99_ms,
+_FROM_PAGE: dict[str, Callable[[_Page], _Answer]] = {
     "quant_hft_ctp_flow_control_hits": _flow_control_hits,
-    "quant_hft_ctp_disconnect_recovery_success_rate": _recovery_rate,
+    _RECOVERY: _recovery_rate,
     "quant_hft_ctp_reject_classified_ratio": _classified_ratio,
 }
 # Of an engine that publishes to Kafka.
-_FROM_PUBLISHER: dict[str, Callable[[_Page, _Page], _Answer]] = {
+_FROM_PUBLISHER: dict[str, Callable[[_Page], _Answer]] = {
     "quant_hft_kafka_publish_success_rate": _publish_rate,
     "quant_hft_kafka_spool_backlog": _spool_backlog,
 }
@@ -392,17 +465,20 @@ def _cdc_lag(door: PostgresDoor, servers: str, seconds: float) -> _Answer:
     """Compare by record time: the newest order with the newest change in Kafka."""
     from ctp_runbook.probes.kafka import newest_record
 
+    # Kafka first: what is written meanwhile makes the lag longer than it is, never less than none.
+    record = newest_record(servers, _TOPIC, seconds=seconds)
     with door.open(seconds=seconds) as connection:
         [(written_ms,)] = connection.execute(_NEWEST).fetchall()
     if written_ms is None:
         return None, f"{_TABLE} has no row: no lag is proved; fly a canary (`infra canary`)"
-    record = newest_record(servers, _TOPIC, seconds=seconds)
     try:
         seen_ms = float(json.loads(record or b"")["__source_ts_ms"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ProbeError(f"topic {_TOPIC}: newest record {record!r:.60} has no time") from error
-    lag = max(0.0, float(written_ms) - seen_ms) / 1000
-    return round(lag, 3), "newest order written against newest change in Kafka"
+    lag, now_ms = float(written_ms) - seen_ms, time.time() * 1000
+    if fault := lag_fault(min(lag, now_ms - float(written_ms), now_ms - seen_ms), "ms"):
+        return None, f"newest order written against newest change in Kafka: {fault}"
+    return round(max(0.0, lag) / 1000, 3), "newest order written against newest change in Kafka"
 
 
 def _ingest_lag(door: ClickHouseDoor, seconds: float) -> _Answer:

@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import with_ca_file
+from ctp_runbook.model import lag_fault
 from ctp_runbook.probes.exchange import exchange
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def ingest_delay(rule: MetricRule, around: Surroundings) -> Measure:
 def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> float | None:
     """Return the delay a query tells, ``value, events`` in one row; None where there was no event.
 
-    What came in long ago says nothing about now: the query bounds its own window.
+    What came in long ago says nothing about now: the query bounds its own window. Raises ProbeError
+    for records from the future too.
     """
     rows = door.rows(query, seconds=seconds)
     if len(rows) != 1 or len(rows[0]) != 2:
@@ -127,7 +129,11 @@ def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> floa
             "correct the query in watch.toml"
         )
     value, events = rows[0]
-    return float(value) if events and value is not None else None
+    if not events or value is None:
+        return None
+    if fault := lag_fault(float(value), "ms"):
+        raise ProbeError(f"ClickHouse at {door.shown}: {fault}")
+    return max(0.0, float(value))
 
 
 def quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.model import lag_fault
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient, PartitionMetadata  # type: ignore[attr-defined]
@@ -278,7 +279,8 @@ class LagReader:
         """Return milliseconds from the last committed record to the newest, of the worst partition.
 
         0 where everything is committed. Of a partition with no commit at all: the age of its
-        first record. Raises ProbeError when the brokers do not answer in time.
+        first record. Raises ProbeError when the brokers do not answer in time, and for a record
+        from the future.
         """
         subject = f"Kafka at {self._servers}: lag of {self._group} on {self._topic}"
         try:
@@ -311,11 +313,15 @@ class LagReader:
         last = self._stamps({part: max(0, at - 1) for part, at in behind.items()}, end)
         newest = self._stamps({part: ends[part] - 1 for part in behind}, end)
         now = int(time.time() * 1000)
-        lags = (
-            (newest[part] if at >= 0 else max(now, newest[part])) - last[part]
-            for part, at in behind.items()
-        )
-        return float(max(0, *lags))
+        lags = [0]
+        for part, at in behind.items():
+            lag = (newest[part] if at >= 0 else max(now, newest[part])) - last[part]
+            # Two stamps that are both ahead may lie as far apart as they should, and prove nothing.
+            ahead = min(lag, now - newest[part], now - last[part])
+            if fault := lag_fault(ahead, "ms"):
+                raise _Unanswered(f"partition {part}: {fault}")
+            lags.append(lag)
+        return float(max(lags))
 
     def _stamps(self, places: Mapping[int, int], end: float) -> dict[int, int]:
         """Return the time stamps of the records at these offsets, in ms since the epoch."""
@@ -329,7 +335,10 @@ class LagReader:
                 message = _polled(self._consumer, min(0.1, _left(end)))
                 if message is not None:
                     # Records behind the wanted one come too: the first is it.
-                    stamps.setdefault(message.partition(), message.timestamp()[1])
+                    kind, stamp = message.timestamp()
+                    if not kind:
+                        raise _Unanswered(f"partition {message.partition()}: a record without time")
+                    stamps.setdefault(message.partition(), stamp)
         finally:
             self._consumer.unassign()
         return stamps

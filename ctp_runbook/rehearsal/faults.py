@@ -2,7 +2,8 @@
 
 All are applied before a run: some at once (a gate or the warm-up will find them), the others
 armed to happen some seconds after the new engine has logged in. Each is real: the front really
-delays, the engine really dies. ``reset`` takes them back.
+delays, the engine really dies; but nobody waits for a reconnect of 300 s, which the engine only
+counts. ``reset`` takes them back.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = [
     "apply",
     "engine_dies",
     "gate_fails",
+    "open_bucket",
     "order_latency",
     "query_flood",
     "reconnect_storm",
@@ -68,6 +70,11 @@ def query_flood(twin: Twin, after_seconds: float) -> None:
     _misbehave(twin, flood_after_login_seconds=after_seconds)
 
 
+def open_bucket(twin: Twin, after_seconds: float) -> None:
+    """The new engine's reconnects have the client library's buckets; one of 300 s is above them all."""
+    _misbehave(twin, open_bucket_after_login_seconds=after_seconds)
+
+
 def gate_fails(twin: Twin, after_seconds: float) -> None:
     """ClickHouse has a column nobody asked for (without a plane: the topic 1 partition, not 6)."""
     if twin.has_plane:
@@ -81,7 +88,10 @@ def warmup_fails(twin: Twin, after_seconds: float) -> None:
     front_control(twin.front_dir, reject_instrument_query=True, reject_generation="new")
 
 
-_ALL = (order_latency, engine_dies, reconnect_storm, query_flood, gate_fails, warmup_fails)
+_ALL = (
+    *(order_latency, engine_dies, reconnect_storm, query_flood),
+    *(open_bucket, gate_fails, warmup_fails),
+)
 FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
     fault.__name__.replace("_", "-"): fault for fault in _ALL
 }

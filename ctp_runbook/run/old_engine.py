@@ -17,10 +17,11 @@ from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.watch.sampler import Sampler, Target
+from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
+from ctp_runbook.watch.verdicts import missing_buckets
 
-__all__ = ["OldEngineSampling"]
+__all__ = ["OldEngineSampling", "warn_of_buckets"]
 
 _TICK_SECONDS = 0.1
 
@@ -43,6 +44,8 @@ class OldEngineSampling:
         files = self._context.world.files
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
+        if not self._next_seq:  # told once, while there is time to give a histogram its bucket
+            warn_of_buckets(self._context)
         files.append(self._path, b"")  # no sample at all is a file without any
         self._sampler.start()
         self._writer.start()
@@ -70,6 +73,16 @@ class OldEngineSampling:
                 error = self._context.plan.redactor(sample.error)
                 write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
                 self._next_seq += 1
+
+
+def warn_of_buckets(context: RunContext) -> None:
+    """Look at the pages that are there before the switch, once, for limits without a bucket."""
+    url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
+    for target in _targets(context, url):
+        if target.source == "engine":
+            page = read_once(target, clocks=context.world.clock)
+            for sentence in missing_buckets(context.plan.watched, context.plan.trigger, page):
+                context.warn(sentence)
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:

@@ -199,9 +199,11 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> N
     )
     gaps: list[str] = []
     if probe:
+        from ctp_runbook.run.old_engine import warn_of_buckets
         from ctp_runbook.run.switch import probe_gaps
 
         gaps = probe_gaps(context)
+        warn_of_buckets(context)
     simulate(context, gaps=gaps)
     journal.close()
     finalise(run)

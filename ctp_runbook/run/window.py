@@ -38,7 +38,7 @@ from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
 from ctp_runbook.watch.sampler import Sampler
 from ctp_runbook.watch.sources import watch_targets
-from ctp_runbook.watch.verdicts import Firing
+from ctp_runbook.watch.verdicts import Firing, missing_buckets
 
 __all__ = ["Watch"]
 
@@ -76,6 +76,7 @@ class Watch:
             keeps_points=False,
         )
         self._next_seq = self._in_window = self._replay(history) if started else 0
+        self._is_new_page = started is None
         self._write: Callable[[bytes], None]  # while the samples file is open
         self._blind_since: float | None = None
         self._good_since: float | None = None
@@ -202,7 +203,16 @@ class Watch:
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
         self._write(sample.to_line())
-        return self._judge.add(sample)
+        firing = self._judge.add(sample)
+        self._warn_of_buckets(sample)
+        return firing
+
+    def _warn_of_buckets(self, sample: Sample) -> None:
+        """Tell of limits without a bucket by the new engine's first page: then there is time."""
+        if self._is_new_page and sample.ok and sample.target == "engine":
+            self._is_new_page = False
+            for sentence in missing_buckets(self._plan.watched, self._plan.trigger, sample):
+                self._context.warn(sentence)
 
     def _trouble_of_requests(self) -> Triggered | None:
         self._context.interrupt()  # keeps an eye on the guardian

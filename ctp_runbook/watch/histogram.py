@@ -10,22 +10,42 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-__all__ = ["Buckets", "Grouping", "Quantile", "bucket_quantile", "counts_fault", "group_buckets"]
+from ctp_runbook.record.samples import series_key
+
+__all__ = [
+    "Buckets",
+    "Grouping",
+    "Quantile",
+    "SeriesKey",
+    "bucket_keys",
+    "bucket_quantile",
+    "counts_fault",
+    "group_buckets",
+    "label_sets",
+    "merged",
+    "worst_quantile",
+]
 
 # Bucket bounds (or a number for each other series), each with the places of its series in a page.
 Grouping = tuple[tuple[float, tuple[int, ...]], ...]
+# A series that counts: its labels as a page writes them, without ``le``, and the bound of its bucket.
+SeriesKey = tuple[str, float]
 # What float() takes beside these (``1_0``, ``nan``, Arabic digits) is no number in the format.
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 _INFINITE = ("+inf", "inf", "+infinity", "infinity")
 
 
 class Quantile(Struct, frozen=True):
-    """A quantile; where ``is_over`` it lies above the widest finite bound, which ``value`` is."""
+    """A quantile; where ``is_over`` it lies above the widest finite bound, which ``value`` is.
+
+    ``labels`` are those of the series it is of; blank where it is of all of them.
+    """
 
     value: float
     is_over: bool
+    labels: str = ""
 
 
 class Buckets(Struct, frozen=True):
@@ -56,6 +76,63 @@ def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> Quant
             return Quantile(lower + (bound - lower) * share, is_over=False)
         lower, below = bound, buckets[bound]
     return Quantile(lower, is_over=True)
+
+
+def worst_quantile(
+    counts: Mapping[SeriesKey, float], *, quantile: float, min_events: int, direction: str = "max"
+) -> Quantile | None:
+    """Return the worst of the quantiles of all series together and of each label set that has
+    ``min_events`` itself; None where all have fewer: a p99 of one event is none.
+
+    Together, a thousand fast orders of one instrument hide ten slow ones of another.
+    """
+    sets, least = label_sets(counts), max(1, min_events)
+    together = merged(sets.values())
+    if not together or together[max(together)] < least:
+        return None
+    own = sets.items() if len(sets) > 1 else ()
+    judged = [("", together), *((name, own) for name, own in own if own[max(own)] >= least)]
+    quantiles = [
+        structs.replace(found, labels=name)
+        for name, buckets in judged
+        if (found := bucket_quantile(buckets, quantile=quantile)) is not None
+    ]
+    is_max = direction == "max"
+    # Of equals the first, which is of all; more than a value is beyond it, whichever side is bad.
+    return max(
+        quantiles,
+        key=lambda found: (found.value if is_max else -found.value, found.is_over is is_max),
+        default=None,
+    )
+
+
+def bucket_keys(series: Iterable[tuple[int, Mapping[str, str]]]) -> list[tuple[SeriesKey, int]]:
+    """Return the key of each series of a histogram that ``group_buckets`` finds no fault with, and
+    its place in the page; label set by label set, the narrowest bucket first."""
+    keys = []
+    for place, labels in series:
+        others = {key: value for key, value in labels.items() if key != "le"}
+        bound = _bound(labels["le"])
+        assert bound is not None  # that would be a fault
+        keys.append(((series_key("", others), bound), place))
+    return sorted(keys)
+
+
+def label_sets(counts: Mapping[SeriesKey, float]) -> dict[str, dict[float, float]]:
+    """Return the bucket counts of each label set."""
+    sets: dict[str, dict[float, float]] = {}
+    for (labels, bound), count in counts.items():
+        sets.setdefault(labels, {})[bound] = count
+    return sets
+
+
+def merged(sets: Iterable[Mapping[float, float]]) -> dict[float, float]:
+    """Return the bucket counts of all label sets together, added one after the other."""
+    total: dict[float, float] = {}
+    for buckets in sets:
+        for bound, count in buckets.items():
+            total[bound] = total.get(bound, 0.0) + count
+    return total
 
 
 def counts_fault(buckets: Mapping[float, float]) -> str:

@@ -178,6 +178,7 @@ class WindowJudge:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
         for watched in self._watched.values():
             watched.failed_at = None
+            watched.series.sparse = {}
 
     def at(self, mono: float, *, final: bool = False) -> WindowJudgement:
         """Return the verdicts as they stand at ``mono``; ``final`` asks for proof over the whole

@@ -2,7 +2,8 @@
 
 A quantile comes from the events of the last ``window_seconds`` alone, never from the lifetime
 histogram. One above the widest finite bound is more than that bound, and no more is known of it:
-beyond a limit that is no higher it is a breach, else it proves nothing.
+beyond a limit that is no higher it is a breach, else it proves nothing. Series are counted one by
+one: in a sum, what one of them counts hides that another began anew.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
+from ctp_runbook.model import lag_fault
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import PAGES
-from ctp_runbook.record.samples import Sample, split_series
-from ctp_runbook.watch.histogram import Buckets, bucket_quantile, counts_fault, group_buckets
+from ctp_runbook.record.samples import Sample, series_key, split_series
+from ctp_runbook.watch.histogram import (
+    Buckets,
+    SeriesKey,
+    bucket_keys,
+    counts_fault,
+    group_buckets,
+    label_sets,
+    merged,
+    worst_quantile,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +46,7 @@ __all__ = [
     "badness",
     "concerns",
     "counts_events",
+    "increase",
     "is_page",
     "more_than",
     "pages_of",
@@ -52,7 +64,8 @@ class Point(Struct, frozen=True):
     warm_up, open_bucket (all measured), no_data, error (could not measure).
 
     Where ``is_over`` the truth is more than ``value``, the widest finite bound of the histogram;
-    where the limit is higher still, nothing is known of it: open_bucket.
+    where the limit is higher still, nothing is known of it: open_bucket. ``labels`` are those of the
+    series that is worst, blank where it is all of them together.
     """
 
     wall: float
@@ -62,6 +75,7 @@ class Point(Struct, frozen=True):
     status: str
     reason: str = ""
     is_over: bool = False
+    labels: str = ""
 
     @property
     def measured(self) -> bool:
@@ -138,19 +152,53 @@ def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
 
 
 class Reading(Struct, frozen=True):
-    """The cumulative part of a sample: bucket counts, or a counter under the key 0."""
+    """The cumulative part of a sample, series by series; a counter's have the bound +Inf."""
 
     mono: float
-    counts: Mapping[float, float]
+    counts: Mapping[SeriesKey, float]
 
     @property
     def total(self) -> float:
-        """All events: the count of the widest bucket, or the counter."""
-        return self.counts[max(self.counts)]
+        """All events."""
+        return increase({}, self.counts)
 
-    def went_back(self, before: Reading) -> bool:
-        """True when a count of the same buckets is below what it was: a process counts up only."""
-        return any(self.counts[bound] < count for bound, count in before.counts.items())
+    def carrying(self, before: Reading) -> Reading:
+        """Return this reading with the series that were there ``before`` and are gone, as they
+        stood: one that vanishes has counted nothing and begins nothing anew.
+
+        None whose buckets are not those of the others now: they could not be added up.
+        """
+        if before.counts.keys() <= self.counts.keys():
+            return self
+        bounds = set(next(iter(label_sets(self.counts).values())))
+        gone = {
+            (labels, bound): count
+            for labels, buckets in label_sets(before.counts).items()
+            if set(buckets) == bounds
+            for bound, count in buckets.items()
+        }
+        return Reading(self.mono, dict(sorted({**gone, **self.counts}.items())))
+
+    def began_anew(self, before: Reading) -> dict[str, str]:
+        """Return the label sets that do not go on from ``before``, each with what tells it: a
+        process counts up only, in each series, and keeps its buckets."""
+        then, anew = label_sets(before.counts), dict[str, str]()
+        for labels, buckets in label_sets(self.counts).items():
+            known = then.get(labels, {})
+            if known and known.keys() != buckets.keys():
+                anew[labels] = "it has other buckets than before"
+            elif any(buckets[bound] < count for bound, count in known.items()):
+                anew[labels] = "counter went back"
+        return anew
+
+
+def increase(before: Mapping[SeriesKey, float], now: Mapping[SeriesKey, float]) -> float:
+    """Return how many events were counted from one to the other; what is new counts from zero."""
+    total = 0.0  # from left to right: ``sum`` adds floats otherwise from Python 3.12 on
+    for key, count in now.items():
+        if math.isinf(key[1]):
+            total += count - before.get(key, 0.0)
+    return total
 
 
 class _Look(Struct, frozen=True):
@@ -160,6 +208,7 @@ class _Look(Struct, frozen=True):
     events: float | None = None
     is_over: bool = False
     reason: str = ""
+    labels: str = ""
 
 
 class MetricSeries:
@@ -167,6 +216,8 @@ class MetricSeries:
 
     ``events`` counts them since the start; ``unjudged`` are those of a restarted engine that no
     point has been made of yet; ``window`` has the readings of the last ``window_seconds``.
+    ``sparse`` counts, by bucket, the events that left the window without a quantile made of them,
+    for there were too few; ``settled`` is the reading up to which they are in one or the other.
     """
 
     def __init__(self, rule: MetricRule, *, started_mono: float) -> None:
@@ -175,12 +226,15 @@ class MetricSeries:
         self.window: deque[Reading] = deque()
         self.events = 0.0
         self.unjudged = 0.0
+        self.sparse: dict[float, float] = {}
+        self.settled: Reading | None = None
         self.is_histogram = is_page(rule) and rule.kind == "latency_quantile"
         # An engine has its own name for it; what is asked of others is kept by the metric's name.
         self._asked = rule.query if is_page(rule) else rule.name
         self._family = f"{self._asked}_bucket" if self.is_histogram else self._asked
         self._layout: tuple[str, ...] = ()
         self._buckets = Buckets()
+        self._keys: list[tuple[SeriesKey, int]] = []
 
     def add(self, sample: Sample) -> Point:
         """Take a sample in, and return the point it makes."""
@@ -189,15 +243,30 @@ class MetricSeries:
         if status in _MEASURED and sample.mono - self.started < self.rule.warm_up_seconds:
             status = "warm_up"
         return Point(
-            sample.wall, sample.mono, look.value, look.events, status, look.reason, look.is_over
+            wall=sample.wall,
+            mono=sample.mono,
+            value=look.value,
+            events=look.events,
+            status=status,
+            reason=look.reason,
+            is_over=look.is_over,
+            labels=look.labels,
         )
 
     def buckets(self, layout: tuple[str, ...]) -> Buckets:
         """Return which series of a page with these keys are this metric's: by bucket bound for a
         histogram, one group for a counter, else each on its own."""
         if layout != self._layout:
-            self._layout, self._buckets = layout, self._grouped(self._series(layout))
+            series = self._series(layout)
+            self._layout, self._buckets = layout, self._grouped(series)
+            self._keys = self._keyed(series)
         return self._buckets
+
+    def keys(self, layout: tuple[str, ...]) -> list[tuple[SeriesKey, int]]:
+        """Return the series of a page with these keys that count, in order, each with its place;
+        none where ``buckets`` has a fault, or for a state."""
+        self.buckets(layout)
+        return self._keys
 
     def places(self, layout: tuple[str, ...]) -> list[int]:
         """Return where in a page with these keys this metric's series are."""
@@ -225,6 +294,13 @@ class MetricSeries:
             return Buckets(((0.0, places),))
         return Buckets(tuple((float(place), (place,)) for place in places))
 
+    def _keyed(self, series: list[tuple[int, Mapping[str, str]]]) -> list[tuple[SeriesKey, int]]:
+        if self._buckets.fault or not counts_events(self.rule):
+            return []
+        if self.is_histogram:
+            return bucket_keys(series)
+        return sorted(((series_key("", labels), math.inf), place) for place, labels in series)
+
     def _status(self, look: _Look) -> str:
         if look.reason:
             return "no_data"
@@ -233,69 +309,143 @@ class MetricSeries:
         return status_of(self.rule, look.value, is_over=look.is_over)
 
     def _look(self, sample: Sample) -> _Look:
-        buckets = self.buckets(tuple(sample.series))
+        layout = tuple(sample.series)
+        buckets, values = self.buckets(layout), tuple(sample.series.values())
         if buckets.fault:
             return self._faulty(buckets.fault)
-        values = tuple(sample.series.values())
-        counts = {bound: _added(values, places) for bound, places in buckets.groups}
-        if not counts:
+        if not buckets.groups:
+            self._note_absence(sample.mono)
             return _Look(reason=f"{self._asked} is not in the sample")
+        if not counts_events(self.rule):
+            return self._furthest([_added(values, places) for _, places in buckets.groups])
+        counts = {key: values[place] for key, place in self.keys(layout)}
         if not all(map(math.isfinite, counts.values())):
             return self._valued(math.nan)
-        if counts_events(self.rule):
-            return self._counted(Reading(sample.mono, counts))
-        furthest = max if self.rule.direction == "max" else min
-        return self._valued(furthest(counts.values()) * self.rule.scale)
+        return self._counted(Reading(sample.mono, counts))
 
-    def _counted(self, reading: Reading) -> _Look:
-        rule, window = self.rule, self.window
-        if self.is_histogram and (fault := counts_fault(reading.counts)):
+    def _note_absence(self, mono: float) -> None:
+        # A library shows a family at its first event: what it counts then is since it was not there.
+        if counts_events(self.rule) and not (self.window and self.window[-1].counts):
+            self.window = deque([Reading(mono, {})])
+            self.settled = self.window[0]
+
+    def _furthest(self, values: list[float]) -> _Look:
+        """Judge each series on its own: one that is no number excuses none that is beyond."""
+        rule = self.rule
+        furthest = max if rule.direction == "max" else min
+        known = [value for value in values if math.isfinite(value)]
+        if not known:
+            return self._valued(math.nan)
+        value, is_lag = furthest(known) * rule.scale, rule.kind == "lag"
+        if badness(rule, value) > 0 and not (is_lag and value < 0):
+            return self._valued(value)
+        if len(known) < len(values):
+            return self._valued(math.nan)
+        if is_lag and (fault := lag_fault(min(known) * rule.scale, rule.unit)):
             return self._faulty(fault)
-        if window and reading.counts.keys() != window[-1].counts.keys():
-            return self._restarted(reading, why="it has other buckets than before")
-        if window and reading.went_back(window[-1]):
-            return self._restarted(reading, why="counter went back")
+        return self._valued(max(0.0, value) if is_lag else value)
+
+    def _counted(self, now: Reading) -> _Look:
+        rule, window = self.rule, self.window
+        if fault := self._fault_of(now.counts):
+            return self._faulty(fault)
+        if window and (anew := now.began_anew(window[-1])):
+            return self._restarted(now, anew)
         self.unjudged = 0.0
         if window:
-            self.events += reading.total - window[-1].total
-        window.append(reading)
+            now = now.carrying(window[-1])
+            self.events += increase(window[-1].counts, now.counts)
+        window.append(now)
         # The last reading that is as old as the window is long stays: deltas begin there.
-        while len(window) > 1 and window[1].mono <= reading.mono - rule.window_seconds:
+        while len(window) > 1 and window[1].mono <= now.mono - rule.window_seconds:
             window.popleft()
-        delta = {k: v - window[0].counts.get(k, 0.0) for k, v in reading.counts.items()}
-        events = delta[max(delta)]
+        delta = {k: v - window[0].counts.get(k, 0.0) for k, v in now.counts.items()}
+        events = increase(window[0].counts, now.counts)
         if rule.kind == "counter":
             return self._valued(events * rule.scale, events)
-        return self._quantile(delta, events)
+        look = self._quantile(delta, events)
+        self._settle(now, is_judged=look.value is not None)
+        return look
 
-    def _quantile(self, delta: Mapping[float, float], events: float) -> _Look:
+    def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
+        if not self.is_histogram:
+            return ""
+        return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
+
+    def _quantile(self, delta: Mapping[SeriesKey, float], events: float) -> _Look:
         rule = self.rule
-        if fault := counts_fault(delta):
+        if fault := self._fault_of(delta):
             return self._faulty(f"within {rule.window_seconds:g} s {fault}")
         if events < max(1, rule.min_events):
             return _Look(events=events)
-        quantile = bucket_quantile(delta, quantile=rule.quantile)
+        quantile = worst_quantile(
+            delta, quantile=rule.quantile, min_events=rule.min_events, direction=rule.direction
+        )
         if quantile is None:
             return self._faulty("its buckets have no quantile")
+        value = quantile.value * rule.scale
         if quantile.is_over:
-            return self._valued(scaled_bound(rule, quantile.value), events, is_over=True)
-        return self._valued(quantile.value * rule.scale, events)
+            value = scaled_bound(rule, quantile.value)
+        return self._valued(value, events, is_over=quantile.is_over, labels=quantile.labels)
 
-    def _restarted(self, reading: Reading, *, why: str) -> _Look:
+    def _settle(self, now: Reading, *, is_judged: bool) -> None:
+        """Note which events a quantile was made of; nobody asks for those of the warm-up."""
+        begins = self.window[0]
+        if self.settled is not None and self.settled.mono < begins.mono:
+            self.leave(self.settled, begins)
+        if self.settled is None or self.settled.mono < begins.mono:
+            self.settled = begins
+        if is_judged or now.mono - self.started < self.rule.warm_up_seconds:
+            self.settled = now
+
+    def leave(self, since: Reading, until: Reading) -> None:
+        """Note what was counted from one to the other as events that no quantile was made of."""
+        delta = _delta(since, until)
+        if any(delta.values()):
+            self.sparse = merged([self.sparse, delta])
+
+    def unsettled(self) -> dict[float, float]:
+        """Return, by bucket, the events that no quantile was made of: those that left the window,
+        and those that are in it."""
+        if self.settled is None or not self.window:
+            return self.sparse
+        return merged([self.sparse, _delta(self.settled, self.window[-1])])
+
+    def _restarted(self, now: Reading, anew: Mapping[str, str]) -> _Look:
         # The engine counts anew, from zero, as Prometheus' increase has it: what it counted
-        # before this sample is in the points that follow.
-        self.window = deque([Reading(reading.mono, {}), reading])
-        self.events += reading.total
-        self.unjudged = reading.total
+        # before this sample is in the points that follow. A series that is gone begins anew too.
+        last = self.window[-1]
+        if self.settled is not None:
+            self.leave(self.settled, last)
+        going_on = {k: v for k, v in last.counts.items() if k in now.counts and k[0] not in anew}
+        self.window = deque([Reading(now.mono, going_on), now])
+        self.settled = self.window[0] if self.is_histogram else None
+        counted = increase(going_on, now.counts)
+        self.events += counted
+        self.unjudged = counted
+        named = " and ".join(sorted(filter(None, anew)))
+        why = next(iter(anew.values())) + (f" in {named}" if named else "")
         return _Look(reason=f"{why}: engine restarted")
 
     def _faulty(self, fault: str) -> _Look:
         return _Look(reason=f"{self._asked} has no value: {fault}")
 
-    def _valued(self, value: float, events: float | None = None, *, is_over: bool = False) -> _Look:
+    def _valued(
+        self,
+        value: float,
+        events: float | None = None,
+        *,
+        is_over: bool = False,
+        labels: str = "",
+    ) -> _Look:
         if not math.isfinite(value):
             return _Look(reason=f"{self._asked} is not finite")
-        return _Look(value + 0.0, events, is_over)  # no minus zero
+        return _Look(value + 0.0, events, is_over, labels=labels)  # no minus zero
+
+
+def _delta(since: Reading, until: Reading) -> dict[float, float]:
+    counts = {key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()}
+    return merged(label_sets(counts).values())
 
 
 def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:

@@ -1,7 +1,8 @@
 """Many samples of one page measured at once: the points ``MetricSeries.add`` would make, to the bit.
 
 Only what is regular is taken: pages with the same series, all finite, counting up with time and with
-the bound of a bucket, in the order of time. Everything else is for ``MetricSeries.add``, one sample
+the bound of a bucket, in the order of time; histograms of one label set, lags that are none below
+zero. Everything else is for ``MetricSeries.add``, one sample
 after the other.
 """
 
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
-from ctp_runbook.watch.histogram import Grouping
+from ctp_runbook.watch.histogram import Grouping, SeriesKey
 from ctp_runbook.watch.measure import (
     STATUSES,
     MetricSeries,
@@ -62,11 +63,17 @@ def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
     """Return the points of ``block``, taken into ``series``; None, with nothing taken, where a
     sample of it wants a look of its own."""
     rule, groups = series.rule, series.buckets(block.layout).groups
-    counts = grouped_counts(groups, block.values)
-    if not groups or not np.isfinite(counts).all():
+    if not groups:
         return None
     if counts_events(rule):
-        return _counted(series, block, [bound for bound, _ in groups], counts)
+        keys = series.keys(block.layout)
+        counts = block.values[:, [place for _, place in keys]]
+        if not np.isfinite(counts).all():
+            return None
+        return _counted(series, block, [key for key, _ in keys], counts)
+    counts = grouped_counts(groups, block.values)
+    if not np.isfinite(counts).all() or (rule.kind == "lag" and (counts < 0).any()):
+        return None
     uncounted, certain = np.full(len(counts), np.nan), np.zeros(len(counts), dtype=bool)
     return _judged(series, block, furthest(rule, counts), uncounted, certain)
 
@@ -117,14 +124,15 @@ def are_cumulative(counts: _Floats) -> _Flags:
 
 
 def _counted(
-    series: MetricSeries, block: Block, bounds: list[float], counts: _Floats
+    series: MetricSeries, block: Block, keys: list[SeriesKey], counts: _Floats
 ) -> MeasuredBlock | None:
     window, last = series.window, max(0, len(series.window) - 1)
-    if window and window[-1].counts.keys() != set(bounds):
+    # Nothing counted yet, or the same series as before: what comes and goes wants a look.
+    if window and window[-1].counts and window[-1].counts.keys() != set(keys):
         return None
-    if series.is_histogram and not are_cumulative(counts).all():
+    if series.is_histogram and (len({labels for labels, _ in keys}) > 1 or not _is_one(counts)):
         return None
-    before = [[reading.counts.get(bound, 0.0) for bound in bounds] for reading in window]
+    before = [[reading.counts.get(key, 0.0) for key in keys] for reading in window]
     every = np.vstack([*before, counts])
     mono = np.append([reading.mono for reading in window], block.mono)
     if (np.diff(every[last:], axis=0) < 0).any() or (np.diff(mono) < 0).any():
@@ -132,14 +140,19 @@ def _counted(
     # The last reading that is as old as the window is long; where none is, the first there is.
     begins = np.searchsorted(mono, block.mono - series.rule.window_seconds, side="right") - 1
     begins = np.maximum(begins, 0)
-    measured = _of_deltas(series, block, bounds, counts - every[begins])
+    events = _all_events(keys, counts - every[begins])
+    measured = _of_deltas(
+        series, block, [bound for _, bound in keys], counts - every[begins], events
+    )
     if measured is None:
         return None
     # One after the other, as ``MetricSeries.add`` does: a sum of all may round otherwise.
-    increases = np.append(series.events, np.diff(every[last:, -1]))
-    series.events, series.unjudged = float(np.cumsum(increases)[-1]), 0.0
+    steps = _all_events(keys, np.diff(every[last:], axis=0))
+    series.events, series.unjudged = float(np.cumsum(np.append(series.events, steps))[-1]), 0.0
+    if series.is_histogram:
+        _settle(series, _Rows(keys, mono, every), begins, measured)
     series.window = deque(
-        Reading(moment, dict(zip(bounds, row, strict=True)))
+        Reading(moment, dict(zip(keys, row, strict=True)))
         for moment, row in zip(
             mono[begins[-1] :].tolist(), every[begins[-1] :].tolist(), strict=True
         )
@@ -147,13 +160,55 @@ def _counted(
     return measured
 
 
+class _Rows(Struct, frozen=True):
+    """Readings as columns: one a series."""
+
+    keys: list[SeriesKey]
+    mono: _Floats
+    counts: _Floats
+
+    def reading(self, at: int) -> Reading:
+        """Return one of them."""
+        row = zip(self.keys, self.counts[at].tolist(), strict=True)
+        return Reading(float(self.mono[at]), dict(row))
+
+
+def _settle(
+    series: MetricSeries, rows: _Rows, begins: NDArray[np.int64], measured: MeasuredBlock
+) -> None:
+    """Note of each point what ``MetricSeries.add`` would: of which events a quantile was made."""
+    judged = ~np.isnan(measured.value) | (measured.status == CODES["warm_up"])
+    settled, moments = series.settled or rows.reading(0), rows.mono.tolist()
+    at, own = -1, len(moments) - len(begins)  # the row that is settled; none of them yet
+    for place, (begin, is_judged) in enumerate(zip(begins.tolist(), judged.tolist(), strict=True)):
+        if (settled.mono if at < 0 else moments[at]) < moments[begin]:
+            series.leave(settled if at < 0 else rows.reading(at), rows.reading(begin))
+            at = begin
+        if is_judged:
+            at = own + place
+    series.settled = settled if at < 0 else rows.reading(at)
+
+
+def _all_events(keys: list[SeriesKey], deltas: _Floats) -> _Floats:
+    """Return ``increase`` of each row, added in the order of the series."""
+    total: _Floats = np.zeros(len(deltas))
+    for column, (_, bound) in enumerate(keys):
+        if np.isinf(bound):
+            total = total + deltas[:, column]
+    return total
+
+
+def _is_one(counts: _Floats) -> bool:
+    return bool(are_cumulative(counts).all())
+
+
 def _of_deltas(
-    series: MetricSeries, block: Block, bounds: list[float], deltas: _Floats
+    series: MetricSeries, block: Block, bounds: list[float], deltas: _Floats, events: _Floats
 ) -> MeasuredBlock | None:
-    rule, events = series.rule, deltas[:, -1]
+    rule = series.rule
     if rule.kind == "counter":
         return _judged(series, block, events * rule.scale, events, np.zeros(len(events), bool))
-    if not are_cumulative(deltas).all():
+    if not _is_one(deltas):
         return None
     value, over = _quantiles(bounds, deltas, rule.quantile)
     value = np.where(over, scaled_bound(rule, bounds[-2]), value * rule.scale)

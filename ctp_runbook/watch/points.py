@@ -33,8 +33,9 @@ class PointLog:
         self.wall, self.mono = array("d"), array("d")
         self.value, self.events = array("d"), array("d")  # NaN stands for None
         self.status, self.over = array("b"), array("b")
-        self.reason = array("i")
+        self.reason, self.labels = array("i"), array("i")
         self.reasons = {"": 0}  # each text once, by its place: a page broken all day has one
+        self.label_sets = {"": 0}
 
     def __len__(self) -> int:
         return len(self.mono)
@@ -48,12 +49,14 @@ class PointLog:
         self.status.append(_CODES[point.status])
         self.over.append(point.is_over)
         self.reason.append(self.reasons.setdefault(point.reason, len(self.reasons)))
+        self.labels.append(self.label_sets.setdefault(point.labels, len(self.label_sets)))
 
     def extend(self, measured: MeasuredBlock) -> None:
-        """Take measured points in, whose columns go by the same names; none has a reason."""
+        """Take measured points in, whose columns go by the same names; none has a reason or labels."""
         for name, column in structs.asdict(measured).items():
             getattr(self, name).frombytes(column.tobytes())
         self.reason.extend(array("i", [0]) * len(measured.mono))
+        self.labels.extend(array("i", [0]) * len(measured.mono))
 
     def values_since(self, first: int) -> Iterator[tuple[float, int]]:
         """Yield the values from a place on, NaN for none, each with 1 where the truth is more."""
@@ -68,11 +71,11 @@ class PointLog:
 class Points:
     """A metric's points in order, made one by one when asked for; ``columns`` has them at once."""
 
-    __slots__ = ("_length", "_log", "_reasons")
+    __slots__ = ("_label_sets", "_length", "_log", "_reasons")
 
     def __init__(self, log: PointLog, length: int) -> None:
         self._log, self._length = log, length
-        self._reasons = tuple(log.reasons)
+        self._reasons, self._label_sets = tuple(log.reasons), tuple(log.label_sets)
 
     @classmethod
     def of(cls, points: Iterable[Point]) -> Points:
@@ -108,6 +111,7 @@ class Points:
             STATUSES[log.status[at]],
             self._reasons[log.reason[at]],
             bool(log.over[at]),
+            self._label_sets[log.labels[at]],
         )
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:

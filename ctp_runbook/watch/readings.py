@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctp_runbook.model import lag_fault
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.watch.measure import MetricSeries, concerns, counts_events
@@ -95,10 +96,15 @@ class Readings:
             self._count(tuple(bound for bound, _ in groups), monos, counts)
         else:
             worst = furthest(self._rule, counts) + 0.0  # no minus zero
+            worst = np.maximum(worst, 0.0) if self._rule.kind == "lag" else worst
             self._gather((0.0,), monos, worst[:, None])
 
     def _are_sound(self, counts: _Floats) -> NDArray[np.bool_]:
-        """Return which rows are a histogram's, where this is one."""
+        """Return which rows are a histogram's, where this is one; of lags those that are one."""
+        rule = self._rule
+        if rule.kind == "lag":
+            least = (counts.min(axis=1) * rule.scale).tolist()
+            return np.array([not lag_fault(lag, rule.unit) for lag in least], dtype=bool)
         if not self._series.is_histogram:
             return np.ones(len(counts), dtype=bool)
         with np.errstate(invalid="ignore"):  # what is not finite is left out anyway

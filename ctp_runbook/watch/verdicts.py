@@ -6,18 +6,32 @@ more than some bound is FAILED where the limit is no higher than the bound, else
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 
 from msgspec import Struct
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.plan.triggers import Condition
+from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point, badness, counts_events, more_than
+from ctp_runbook.watch.histogram import bucket_quantile, counts_fault
+from ctp_runbook.watch.measure import (
+    MetricSeries,
+    Point,
+    badness,
+    concerns,
+    counts_events,
+    more_than,
+    pages_of,
+    scaled_bound,
+    status_of,
+)
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 
-__all__ = ["Firing", "Moment", "firing_of", "shortened_query", "verdict_of"]
+__all__ = ["Firing", "Moment", "firing_of", "missing_buckets", "shortened_query", "verdict_of"]
 
 
 class Firing(Struct, frozen=True):
@@ -49,10 +63,51 @@ class Moment(Struct, frozen=True):
         return self.final and self.mono < self.ends - SLACK_SECONDS
 
 
+def missing_buckets(
+    rules: Collection[MetricRule], trigger: Trigger, sample: Sample
+) -> Iterator[str]:
+    """Yield, of each limit and each number of the trigger, that the histogram on this page has no
+    bucket at it: a value near it, or above all buckets, is then told from it by guess, or not at all.
+    """
+    pages = pages_of(rules)
+    for rule in rules:
+        series = MetricSeries(rule, started_mono=0.0)
+        if not (sample.ok and series.is_histogram and concerns(sample, rule, pages=pages)):
+            continue
+        groups = series.buckets(tuple(sample.series)).groups
+        bounds = [scaled_bound(rule, bound) for bound, _ in groups if math.isfinite(bound)]
+        of_trigger = [
+            (f"the trigger's {_number(condition.value)} {rule.unit}", condition.value)
+            for condition in chain.from_iterable(trigger.any_of)
+            if condition.metric == rule.name
+        ]
+        for where, limit in ((_where(rule), rule.limit), *of_trigger):
+            if bounds and limit not in bounds:
+                yield _missing_bucket(rule, bounds, where=where, limit=limit, page=sample.target)
+
+
+def _missing_bucket(
+    rule: MetricRule, bounds: list[float], *, where: str, limit: float, page: str
+) -> str:
+    below = max((bound for bound in bounds if bound < limit), default=None)
+    above = min((bound for bound in bounds if bound > limit), default=None)
+    text = f"{where} has no bucket at it: {rule.query} of {page} has its widest at "
+    text += f"{_number(max(bounds))} {rule.unit}, and nothing is known of what is more"
+    if above is not None:
+        stretch = f"up to {_number(above)} {rule.unit}"
+        if below is not None:
+            stretch = f"from {_number(below)} {stretch.removeprefix('up ')}"
+        text = (
+            f"{where} has no bucket at it: what {rule.query} of {page} counts {stretch} may be on "
+        )
+        text += "either side of it"
+    return f"{text}; give the histogram a bucket at {_number(limit)} {rule.unit}"
+
+
 def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: Sample) -> Firing:
     """Return the trigger true by ``condition``, last seen at ``point``, at this sample."""
     value = _value(point)  # what has none makes no condition true
-    seen = f"= {_number(value)} {rule.unit} at {_clock(sample.wall)}"
+    seen = f"= {_number(value)} {rule.unit}{_whose(point)} at {_clock(sample.wall)}"
     if point.is_over:
         amount = _amount(rule, point)
         seen = f"is {amount} at {_clock(sample.wall)}, above its histogram's widest bucket"
@@ -72,7 +127,7 @@ def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: S
 def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Verdict, str, bool]:
     """Return verdict, sentence, and whether nothing fresh is known. Hard limits come first."""
     rule = watched.rule
-    where = f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
+    where = _where(rule)
     # A limit that was broken for as long as the rule allows stays broken, whatever came since.
     if bad := watched.failed_at:
         return Verdict.FAILED, _beyond(rule, bad, where=where), _is_unknown_now(watched)
@@ -96,6 +151,10 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
     if moment.is_early:
         return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
     return _proof(watched, where=where)
+
+
+def _where(rule: MetricRule) -> str:
+    return f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
 
 
 def _early(watched: Watched, moment: Moment, *, where: str) -> str:
@@ -137,6 +196,8 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
             return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False
         text = f"{events:.0f} events in the window; min_events is {rule.min_events}"
         return Verdict.INCONCLUSIVE, f"{text}: too few to judge", False
+    if text := _sparse(watched, where=where):
+        return Verdict.INCONCLUSIVE, text, False
     if extreme is None:
         return Verdict.INCONCLUSIVE, "no value was measured in the window", False
     text = f"worst {_amount(rule, extreme)} at {_clock(extreme.wall)}, {_margin(rule, extreme)}"
@@ -144,6 +205,31 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
     if extreme.status == "breach":
         text += f", which it was beyond for less than for_seconds {rule.for_seconds:g}"
     return Verdict.PASSED, text, False
+
+
+def _sparse(watched: Watched, *, where: str) -> str:
+    """Return what is to be said of events that came too thin for the window; blank where they are
+    within the limit, or are too few to say anything at all.
+
+    Put together they are enough for a quantile. It fails nothing, for it is of no window; but with
+    one beyond the limit, those that came thicker prove nothing for these.
+    """
+    rule, buckets = watched.rule, watched.series.unsettled()
+    events = buckets[max(buckets)] if buckets else 0.0
+    if events < max(1, rule.min_events) or counts_fault(buckets):
+        return ""
+    found = bucket_quantile(buckets, quantile=rule.quantile)
+    if found is None:
+        return ""
+    value = scaled_bound(rule, found.value) if found.is_over else found.value * rule.scale
+    if status_of(rule, value, is_over=found.is_over) == "good":
+        return ""
+    amount = more_than(f"{_number(value)} {rule.unit}", is_over=found.is_over)
+    return (
+        f"{events:.0f} events came when fewer than min_events {rule.min_events} did within "
+        f"window_seconds {rule.window_seconds:g}; together they are at {amount}, not within {where}: "
+        "too few to fail, too slow to pass"
+    )
 
 
 def _is_unknown_now(watched: Watched) -> bool:
@@ -157,7 +243,13 @@ def _margin(rule: MetricRule, extreme: Point) -> str:
 
 
 def _amount(rule: MetricRule, point: Point) -> str:
-    return more_than(f"{_number(_value(point))} {rule.unit}", is_over=point.is_over)
+    amount = f"{_number(_value(point))} {rule.unit}"
+    return more_than(amount, is_over=point.is_over) + _whose(point)
+
+
+def _whose(point: Point) -> str:
+    """Name the series that is the worst, where it is one of several."""
+    return f" of {point.labels}" if point.labels else ""
 
 
 def _value(point: Point) -> float:

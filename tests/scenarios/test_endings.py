@@ -11,8 +11,9 @@ import pytest
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.evidence import trading_downtime_seconds
 from ctp_runbook.record.rundir import newest_run
+from ctp_runbook.rehearsal import faults
 from ctp_runbook.run.launch import read_history
-from tests.props.cutover_tools import ROOT, cutover_of, fresh_twin
+from tests.props.cutover_tools import ROOT, cutover_of, edited, fresh_twin
 
 _ROLLED_BACK = "with --allow-cutover-rollback: verification passed"
 ENDINGS = {
@@ -44,6 +45,25 @@ def test_a_fault_has_its_ending(fault: str, tmp_path: Path) -> None:
     assert "at no instant two generations able to trade" in said
     assert "Traceback" not in said
     assert (_ROLLED_BACK in said) == (expected == 4), said
+
+
+def test_a_reconnect_above_all_buckets_fires_the_shipped_trigger(tmp_path: Path) -> None:
+    """A new engine whose widest bucket is 10 s and one reconnect of 300 s: by the condition that
+    configs/ops ships, more than 10 s, the run rolls back and the old generation trades."""
+    shipped = (ROOT / "configs/ops/ctp_rollback_drill.template.env").read_text().splitlines()
+    (line,) = [line for line in shipped if line.startswith("ROLLBACK_TRIGGER_CONDITION=")]
+    condition = line.partition("_or_")[2]
+    assert condition == "reconnect_p99_s_gt_10s"
+    with fresh_twin(tmp_path / "twin", watch_seconds=20.0) as twin:
+        edited(twin.rollback_template, ROLLBACK_TRIGGER_CONDITION=condition)
+        faults.apply(twin, "open-bucket")
+        with cutover_of(twin, tmp_path / "outputs") as cutover:
+            ending = cutover.end()
+            told = cutover.history.trigger
+    assert (ending.exit_code, ending.trading) == (4, frozenset({"old"})), cutover.story()
+    assert ending.verified, ending.findings
+    assert told is not None
+    assert "reconnect_p99_s is more than 10 s at" in str(told.payload.sentence)
 
 
 def test_a_gate_that_fails_costs_no_trading_time(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.record.samples import Sample
@@ -43,6 +46,11 @@ def grown(*steps: Sequence[float]) -> list[Sample]:
     return taken
 
 
+STEPS = st.lists(
+    st.sampled_from([(0, 0, 0), (1, 0, 0), (0, 1, 0), (5, 2, 0), (0, 0, 1)]),
+    min_size=1,
+    max_size=30,
+)
 QUIET, FEW, FAST, SLOW, ABOVE = (0, 0, 0), (1, 0, 0), (5, 2, 0), (0, 6, 0), (0, 0, 9)
 # Kind, what of the rule is different, samples; the statuses they come to.
 REGULAR: dict[str, tuple[str, dict[str, Any], list[Sample], str]] = {
@@ -97,6 +105,7 @@ def test_a_block_makes_the_points_of_its_samples(
                 log.extend(measured)
         assert [*log.points] == expected
         assert (series.events, series.unjudged) == (singly.events, singly.unjudged)
+        assert series.unsettled() == singly.unsettled()
         assert [(r.mono, r.total) for r in series.window] == [
             (r.mono, r.total) for r in singly.window
         ]
@@ -224,3 +233,25 @@ def test_every_status_has_its_code() -> None:
     """A code is the status' place, as columns and pictures read it."""
     assert {STATUSES[code]: code for code in CODES.values()} == CODES
     assert Point(0.0, 0.0, None, None, STATUSES[CODES["error"]]).status == "error"
+
+
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")), deadline=None)
+@given(steps=STEPS, cut=st.integers(0, 30), warm_up=st.sampled_from([0.0, 3.0]))
+def test_blocks_settle_what_samples_settle(
+    steps: list[tuple[int, ...]], cut: int, warm_up: float
+) -> None:
+    """Of which events a quantile was made, and which left the window without one."""
+    given_rule = rule("latency_quantile", min_events=3, window_seconds=2.5, warm_up_seconds=warm_up)
+    singly, in_blocks = (MetricSeries(given_rule, started_mono=0.0) for _ in range(2))
+    taken = grown(*steps)
+    expected, log = [singly.add(one) for one in taken], PointLog()
+    for part in filter(None, (taken[:cut], taken[cut:])):
+        measured = measure_block(in_blocks, block_of(part))
+        assert measured is not None
+        log.extend(measured)
+    assert [*log.points] == expected
+    assert (in_blocks.sparse, in_blocks.settled) == (singly.sparse, singly.settled)
+    assert in_blocks.unsettled() == singly.unsettled()
+    # Each event is in a quantile, left without one, or still in the window: none in two of these.
+    lost = in_blocks.unsettled().get(INF, 0.0)
+    assert 0 <= lost <= in_blocks.events

@@ -43,7 +43,9 @@ from ctp_runbook.rehearsal.process import on_term, say, utc_text
 
 __all__ = ["Engine", "EngineSettings", "main"]
 
-_QUERY_EVERY_SECONDS = 5.0
+_QUERY_EVERY_SECONDS = 2.0
+# Far above the widest bucket that the client library brings, 10 s; nobody waits for it.
+_LONG_RECONNECT_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class EngineSettings:
     die_after_login_seconds: float | None = None
     flood_after_login_seconds: float | None = None
     flood_seconds: float = 5.0
+    open_bucket_after_login_seconds: float | None = None
     leave_working_orders: int = 0
     first_order_ref: int = 0
 
@@ -81,7 +84,9 @@ class Engine:
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
-        self.metrics, self.account = EngineMetrics(), Account()
+        usual_buckets = settings.open_bucket_after_login_seconds is not None
+        self.metrics = EngineMetrics(usual_reconnect_buckets=usual_buckets)
+        self.account = Account()
         self._order, self._query, self._login = map(Breaker, ("order", "query", "login"))
         for breaker in (self._order, self._query, self._login):
             self.metrics.watch_breaker(breaker)
@@ -186,7 +191,7 @@ class Engine:
             await asyncio.sleep(0.05)
 
     async def _misbehave(self) -> None:
-        """What was asked for after the login: resting orders, a flood, death."""
+        """What was asked for after the login: resting orders, a flood, a long reconnect, death."""
         await self._ready.wait()
         for number in range(self.settings.leave_working_orders):
             self._td.insert(
@@ -195,6 +200,9 @@ class Engine:
         if self.settings.flood_after_login_seconds is not None:
             await asyncio.sleep(self.settings.flood_after_login_seconds)
             await self._flood()
+        if self.settings.open_bucket_after_login_seconds is not None:
+            await asyncio.sleep(self.settings.open_bucket_after_login_seconds)
+            self._note_reconnect(_LONG_RECONNECT_SECONDS)
         if self.settings.die_after_login_seconds is not None:
             await asyncio.sleep(self.settings.die_after_login_seconds)
             _die()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -27,9 +29,12 @@ _RECONNECT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 15.0, 
 
 
 class EngineMetrics:
-    """One engine's metrics in a registry of their own: no process or platform metrics."""
+    """One engine's metrics in a registry of their own: no process or platform metrics.
 
-    def __init__(self) -> None:
+    ``usual_reconnect_buckets``: those of the client library, as in an engine whose author named none.
+    """
+
+    def __init__(self, *, usual_reconnect_buckets: bool = False) -> None:
         # Six gauges nobody reads, in every scrape. The library ships the function untyped.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry(auto_describe=True)
@@ -39,8 +44,9 @@ class EngineMetrics:
         self.query_latency = self._histogram(
             "ctp_query_latency_seconds", "Query to its answer.", _QUERY_BUCKETS
         )
+        buckets = Histogram.DEFAULT_BUCKETS if usual_reconnect_buckets else _RECONNECT_BUCKETS
         self.reconnect_seconds = self._histogram(
-            "ctp_reconnect_seconds", "TD session lost to ready again.", _RECONNECT_BUCKETS
+            "ctp_reconnect_seconds", "TD session lost to ready again.", buckets
         )
         self.reconnects = self._counter("ctp_reconnect", "TD sessions that came back.")
         self.risk_rejects = self._counter("risk_reject", "Orders kept back.", "reason")
@@ -55,7 +61,7 @@ class EngineMetrics:
         for channel in ("td", "md"):
             self.session(channel, SessionState.DISCONNECTED)
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
         return Histogram(_PREFIX + name, text, buckets=buckets, registry=self._registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
