@@ -7,8 +7,10 @@ is started. The old engine may be using it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext
@@ -73,42 +75,63 @@ class _ComposeGate:
         return Observation({"services": ", ".join(names)})
 
     def compare(self) -> Observation:
-        """Hold what runs to the file; what does not run must find its ports free."""
+        """Hold every container to the file; what does not run must find its ports free."""
         hashes = self.compose.hashes(seconds=self.seconds)
-        running = self._running()
-        same = [name for name in running if running[name].config_hash == hashes.get(name)]
+        containers = self.compose.containers(seconds=self.seconds).values()
+        running = [box for box in containers if box.is_running]
+        same = [box for box in running if box.config_hash == hashes.get(box.service)]
         facts = {"running": str(len(running)), "as_the_file_says": str(len(same))}
-        problems = (*self._drifted(running, hashes), *self._taken(running))
+        idle = hashes.keys() - {box.service for box in running}
+        problems = (*self._drifted(containers, hashes), *self._taken(idle))
         return Observation(facts, problems)
 
     def _running(self) -> dict[str, Container]:
-        containers = self.compose.containers(seconds=self.seconds)
-        return {name: box for name, box in containers.items() if box.is_running}
+        """Return the containers with a process in them, by id."""
+        containers = self.compose.containers(seconds=self.seconds).values()
+        return {box.id: box for box in containers if box.is_running}
 
-    def _drifted(
-        self, running: Mapping[str, Container], hashes: Mapping[str, str]
-    ) -> Iterator[str]:
-        for name, container in running.items():
-            want = hashes.get(name)
+    def _drifted(self, containers: Iterable[Container], hashes: Mapping[str, str]) -> Iterator[str]:
+        for box in containers:
+            want = hashes.get(box.service)
             if want is None:
-                yield f"service {name} runs and is not in {self.compose.file}; add it, or stop it"
-            elif container.config_hash != want:
+                if box.is_running:
+                    yield (
+                        f"service {box.shown} runs and is not in {self.compose.file}; add it, or "
+                        "stop it"
+                    )
+                continue
+            if box.config_hash == want:
+                continue
+            drift = (
+                f"with another configuration than {self.compose.file} says "
+                f"(config hash {box.config_hash[:12] or 'none'}, expected {want[:12]})"
+            )
+            if box.is_running:
                 yield (
-                    f"service {name} runs with another configuration than {self.compose.file} says "
-                    f"(config hash {container.config_hash[:12] or 'none'}, expected {want[:12]}); "
+                    f"service {box.shown} runs {drift}; "
                     "it is not restarted under the old engine: put the file back, or outside "
                     f"sessions run `docker compose -f {self.compose.file} -p "
-                    f"{self.compose.project} up -d {name}`"
+                    f"{self.compose.project} up -d {box.service}`"
+                )
+            else:
+                # `up --no-recreate` would start it as it is.
+                yield (
+                    f"service {box.shown} is {box.status}, made {drift}; remove it, so that it is "
+                    f"made anew: `docker rm {box.name or box.id}`"
                 )
 
-    def _taken(self, running: Mapping[str, Container]) -> Iterator[str]:
+    def _taken(self, idle: Collection[str]) -> Iterator[str]:
         """Yield ports of services that are not up, and who listens there."""
         published = self.compose.published(seconds=self.seconds)
-        idle = [(name, port) for name in published.keys() - running for port in published[name]]
-        for name, port in sorted(idle):
-            if holder := port_holder(port):
+        wanted = [(name, port) for name in idle for port in published.get(name, ())]
+        for name, port in sorted(wanted, key=str):
+            # Of a range Docker takes any port that is free.
+            ports = port if isinstance(port, range) else range(port, port + 1)
+            holders = [*takewhile(bool, map(port_holder, ports))]
+            if len(holders) == len(ports):
+                shown = f"{ports[0]}-{ports[-1]}" if len(ports) > 1 else f"{ports[0]}"
                 yield (
-                    f"port {port} of service {name} is held by {holder}; stop it, or give the "
+                    f"port {shown} of service {name} is held by {holders[0]}; stop it, or give the "
                     "service another port in the env file"
                 )
 
@@ -118,11 +141,14 @@ class _ComposeGate:
         if refusal := self._refusal_to_start():
             return Observation({}, (refusal, *self._unhealthy(self._broken())))
         after = self._running()
-        started = sorted(after.keys() - before)
-        replaced = [name for name in before if name in after and before[name].id != after[name].id]
+        new = {id: box.service for id, box in after.items() if id not in before}
+        gone = {box.service for id, box in before.items() if id not in after}
+        replaced = sorted(gone & {box.service for box in after.values()})
+        started = sorted(set(new.values()) - set(replaced))
         facts = {"started": ", ".join(started) or "none", "left_alone": str(len(before))}
         why = tuple(f"service {name} was replaced while it ran" for name in replaced)
-        return Observation(facts, why, changes=len(started))
+        changes = sum(service in started for service in new.values())
+        return Observation(facts, why, changes=changes)
 
     def _refusal_to_start(self) -> str:
         """Return what compose says where it gives up; blank for done.
@@ -139,58 +165,66 @@ class _ComposeGate:
             else:
                 return ""
 
-    def _broken(self) -> dict[str, Container | None]:
+    def _broken(self) -> list[Container]:
         """Return containers whose check or process failed: compose names those that wait for them."""
         # Beyond the deadline if need be: without this look nobody knows why nothing came up.
-        containers = self.compose.containers(seconds=_CALL_SECONDS)
-        return {
-            name: box
-            for name, box in containers.items()
-            if box.is_over or box.health == "unhealthy"
-        }
+        containers = self.compose.containers(seconds=_CALL_SECONDS).values()
+        return [box for box in containers if box.is_over or box.health == "unhealthy"]
 
     def wait(self) -> Observation:
-        """Wait until every service is healthy; tell the logs of those that are not."""
+        """Wait until every container of every service is healthy; tell the logs of those that are
+        not: one that is well does not speak for another."""
         names, deadline, said = self.compose.hashes(seconds=self.seconds), self.context.deadline, ""
         while True:
-            containers = self.compose.containers(seconds=self.seconds)
-            looks = {name: containers.get(name) for name in names}
-            bad = {name: box for name, box in looks.items() if box is None or not box.is_healthy}
-            facts = {name: box.sentence for name, box in containers.items()}
-            if not bad:
+            containers = self.compose.containers(seconds=self.seconds).values()
+            count = Counter(box.service for box in containers)
+            absent = [name for name in names if not count[name]]
+            looks = [box for box in containers if box.service in names]
+            bad = [box for box in looks if not box.is_healthy]
+            facts = {
+                box.service if count[box.service] == 1 else box.name: box.sentence
+                for box in containers
+            }
+            if not (bad or absent):
                 return Observation(facts)
-            line = ", ".join(f"{name} {_state(box)}" for name, box in bad.items())
+            states = [f"{name} not there" for name in absent]
+            line = ", ".join([*states, *(f"{box.shown} {box.sentence}" for box in bad)])
             if line != said:
-                self.context.tell(f"{len(names) - len(bad)} of {len(names)} healthy; {line}")
+                total = len(looks) + len(absent)
+                well = len(looks) - len(bad)
+                self.context.tell(f"{well} of {total} healthy; {line}")
                 said = line
-            waits = self.context.options.execute and not all(map(_is_hopeless, bad.values()))
+            hopeless = not absent and all(map(_is_hopeless, bad))
             # The time to read the logs is kept back.
             has_time = deadline.left >= _LOOK_SECONDS + _LOGS_SECONDS
+            waits = self.context.options.execute and not hopeless
             if not (waits and has_time and deadline.pause(_LOOK_SECONDS)):
-                return Observation(facts, tuple(self._unhealthy(bad)))
+                return Observation(facts, (*self._absent(absent), *self._unhealthy(bad)))
 
-    def _unhealthy(self, bad: Mapping[str, Container | None]) -> Iterator[str]:
-        for name, container in bad.items():
-            if container is not None and container.is_running and not container.health:
+    def _absent(self, names: Iterable[str]) -> Iterator[str]:
+        for name in names:
+            yield f"service {name} is not there, expected running, healthy {self._within}"
+
+    @property
+    def _within(self) -> str:
+        return f"within {self.context.deadline.seconds:g} s (--deadline-seconds)"
+
+    def _unhealthy(self, bad: Iterable[Container]) -> Iterator[str]:
+        for box in bad:
+            if box.is_running and not box.health:
                 yield (
-                    f"service {name} has no health check, and what says nothing is not healthy: "
-                    f"give it a healthcheck in {self.compose.file}"
+                    f"service {box.shown} has no health check, and what says nothing is not "
+                    f"healthy: give it a healthcheck in {self.compose.file}"
                 )
                 continue
             seconds = max(_LOGS_SECONDS, min(5.0, self.context.deadline.left))
-            logs = self.compose.logs(container, seconds=seconds) if container else "none"
+            logs = self.compose.logs(box, seconds=seconds)
             yield (
-                f"service {name} is {_state(container)}, expected running, healthy within "
-                f"{self.context.deadline.seconds:g} s (--deadline-seconds); its last lines: {logs}"
+                f"service {box.shown} is {box.sentence}, expected running, healthy {self._within}; "
+                f"its last lines: {logs}"
             )
 
 
-def _state(container: Container | None) -> str:
-    return container.sentence if container else "not there"
-
-
-def _is_hopeless(container: Container | None) -> bool:
+def _is_hopeless(box: Container) -> bool:
     """Return True for what waiting does not mend: no check, or a process that ended for good."""
-    if container is None:
-        return False
-    return (container.is_running and not container.health) or container.is_over
+    return (box.is_running and not box.health) or box.is_over

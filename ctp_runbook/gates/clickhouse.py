@@ -1,8 +1,11 @@
-"""The gate ``clickhouse-schema``: applied, then compared with its files column by column.
+"""The gate ``clickhouse-schema``: applied, then compared with what the server makes of its files.
 
-What is wanted is read out of the CREATE statements, and types are spelt the server's way by the
-server itself (``toTypeName``): nothing is created to compare with. A second set of queue tables
-in a scratch database, however short-lived, would join the consumer group and take ticks.
+The server says what is wanted: each statement is run in a scratch database of this process, and
+system.tables is asked about both. Two spellings of one thing are one thing there, and a setting,
+a TTL or an engine's argument that differs cannot hide. The scratch's queues take nothing: a queue
+joins its group only when a view reads it, and a view is made as a plain one there. The scratch is
+dropped when the file is compared; one whose process was killed is dropped by the next run. It is
+a write: without --execute, only what is missing is told.
 
 A queue (engine Kafka) cannot run on the twin: there its table has the engine Null and the ingester
 fills it. Outside profile rehearsal that is a difference like any other.
@@ -10,14 +13,29 @@ fills it. Outside profile rehearsal that is a difference like any other.
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
-from ctp_runbook.gates.sql_files import SqlFile, Statement, load_sql, squeezed
+from ctp_runbook.gates.sql_files import (
+    SqlFile,
+    Statement,
+    clauses,
+    definitions,
+    load_sql,
+    settings,
+    unbracketed,
+    view_target,
+)
+from ctp_runbook.host.process import boot_id, is_running, own_identity
+from ctp_runbook.model import Identity
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 
 __all__ = ["clickhouse_tasks"]
@@ -27,7 +45,14 @@ _MIB = 1 << 20
 # On a full disk ClickHouse makes views without a query and says nothing: seen in 26.9.
 _LEAST_FREE_MIB = 256
 _GATE = "`ctp-runbook infra clickhouse-schema --execute`"
-_BY_HAND = "it cannot be altered in place: drop it in a quiet hour, then run the gate"
+_SCRATCH = "ctp_runbook_scratch_"
+# Of the boot's id, enough to tell hosts apart; and when another host's scratch is nobody's.
+_BOOT = 8
+_SCRATCH_SECONDS = 86_400.0
+_NOT_ASKED = (
+    "not asked whether what is there is as wanted: that takes a scratch database, which only "
+    "--execute makes"
+)
 
 
 def clickhouse_tasks(context: GateContext) -> tuple[Task, ...]:
@@ -43,7 +68,7 @@ def clickhouse_tasks(context: GateContext) -> tuple[Task, ...]:
         *(
             Task(
                 file.path.stem,
-                f"system.tables and system.columns against {file.path.name}",
+                f"system.tables against what {file.path.name} makes in a scratch database",
                 partial(gate.compare, file),
             )
             for file in files
@@ -53,16 +78,27 @@ def clickhouse_tasks(context: GateContext) -> tuple[Task, ...]:
 
 @dataclass(frozen=True)
 class _Table:
-    """A live table or view, as system.tables and system.columns have it."""
+    """A table or view as system.tables tells it; ``rows`` is None where the server counts none."""
 
-    columns: Mapping[str, str]
     engine: str
     engine_full: str
-    order_by: str
     partition_by: str
+    order_by: str
+    primary_key: str
+    sample_by: str
+    create: str
     select: str
-    target: str
-    rows: int
+    rows: int | None
+
+    @cached_property
+    def definitions(self) -> dict[str, str]:
+        """Its columns, indices, constraints and projections, by name."""
+        return definitions(self.create)
+
+    @property
+    def target(self) -> str:
+        """Where a view writes to, ``database.table``; blank where it keeps its rows itself."""
+        return view_target(self.create.removesuffix(self.select))
 
 
 @dataclass(frozen=True)
@@ -71,14 +107,19 @@ class _SchemaGate:
     door: ClickHouseDoor
     files: tuple[SqlFile, ...]
 
-    def ask(self, query: str) -> list[list[Any]]:
-        return self.door.rows(query, seconds=self.context.deadline.call(_CALL_SECONDS))
+    def ask(self, query: str, *, like: Any) -> list[Any]:
+        """Return the rows of a question, each of them ``like`` this."""
+        return self.door.rows(query, seconds=self.context.deadline.call(_CALL_SECONDS), like=like)
+
+    def run(self, statement: str) -> None:
+        self.door.run(statement, seconds=self.context.deadline.call(_CALL_SECONDS))
 
     def reach(self) -> Observation:
         """Ask for the version, and for room on the disks: nothing is made on a full one."""
-        facts = {"version": str(self.ask("SELECT version()")[0][0])}
-        problems = []
-        for name, path, free in self.ask("SELECT name, path, free_space FROM system.disks"):
+        versions = self.ask("SELECT version()", like=tuple[str])
+        facts = {"version": ", ".join(version for (version,) in versions)}
+        problems, disks = [], "SELECT name, path, free_space FROM system.disks"
+        for name, path, free in self.ask(disks, like=tuple[str, str, int]):
             facts[f"disk_{name}_free_mib"] = str(free // _MIB)
             if free < _LEAST_FREE_MIB * _MIB:
                 problems.append(
@@ -98,6 +139,7 @@ class _SchemaGate:
 
     def apply(self) -> Observation:
         """Make what is missing; a view that was dropped is not quietly made again."""
+        removed = self.remove_leftovers()
         before = self.live()
         if problems := tuple(self.dropped_views(before)):
             return Observation({"tables_before": str(len(before))}, problems)
@@ -105,13 +147,17 @@ class _SchemaGate:
         # would hide by its own error which column the target lacks.
         there = {*before, *(name.partition(".")[0] for name in before)}
         texts = [wanted.text for _, wanted in self.wanted if wanted.name not in there]
-        texts += [text for file in self.files for text in file.more]
+        texts += [more.text for file in self.files for more in file.more]
         for text in texts:
-            self.door.run(text, seconds=self.context.deadline.call(_CALL_SECONDS))
+            self.run(text)
         after = self.live()
         new = sorted(after.keys() - before)
-        new += sorted(name for name in before if after[name].columns != before[name].columns)
+        new += sorted(
+            name for name in before if after[name].definitions != before[name].definitions
+        )
         facts = {"statements_run": str(len(texts)), "created": ", ".join(new) or "none"}
+        if removed:
+            facts["scratch_removed"] = ", ".join(removed)
         if self.context.options.is_rehearsal:
             own = (wanted for file in self.files for wanted in file.statements)
             queues = sum(wanted.engine == "Kafka" for wanted in own)
@@ -132,82 +178,229 @@ class _SchemaGate:
 
     def live(self) -> dict[str, _Table]:
         """Return every table and view of the databases, by full name."""
-        databases = ", ".join(map(quoted, sorted({wanted.database for _, wanted in self.wanted})))
-        columns = dict[str, dict[str, str]]()
-        for table, name, kind in self.ask(
-            "SELECT database || '.' || table, name, type FROM system.columns "
-            f"WHERE database IN ({databases}) ORDER BY database, table, position"
-        ):
-            columns.setdefault(table, {})[name] = kind
+        return self.tables(sorted({wanted.database for _, wanted in self.wanted}))
+
+    def tables(self, databases: list[str]) -> dict[str, _Table]:
         rows = self.ask(
-            "SELECT database || '.' || name, engine, engine_full, sorting_key, partition_key,"
-            " as_select, extract(create_table_query, ' TO ([^ (]+)'), ifNull(total_rows, 0)"
-            f" FROM system.tables WHERE database IN ({databases})"
+            "SELECT database || '.' || name, engine, engine_full, partition_key, sorting_key,"
+            " primary_key, sampling_key, create_table_query, as_select, total_rows"
+            f" FROM system.tables WHERE database IN ({', '.join(map(quoted, databases))})",
+            like=tuple[str, str, str, str, str, str, str, str, str, int | None],
         )
-        return {name: _Table(columns.get(name, {}), *facts) for name, *facts in rows}
+        return {name: _Table(*facts) for name, *facts in rows}
 
     def compare(self, file: SqlFile) -> Observation:
         """Compare each statement of a file with what is live."""
         live, facts, problems = self.live(), dict[str, str](), list[str]()
-        for wanted in map(self.here, file.statements):
-            if wanted.kind == "DATABASE":
+        wanted = [self.here(one) for one in file.statements if one.kind != "DATABASE"]
+        there = [statement for statement in wanted if statement.name in live]
+        for statement in wanted:
+            if (table := live.get(statement.name)) is None:
+                problems.append(f"{_noun(statement)} does not exist ({file.path}); run {_GATE}")
                 continue
-            noun = f"{'view' if wanted.is_view else 'table'} {wanted.name}"
-            if (table := live.get(wanted.name)) is None:
-                problems.append(f"{noun} does not exist ({file.path}); run {_GATE}")
-                continue
-            differences = self.view_differences if wanted.is_view else self.table_differences
-            problems += [f"{noun}: {words} ({file.path})" for words in differences(wanted, table)]
-            facts[f"{wanted.short}_engine"] = table.engine
-            facts[f"{wanted.short}_columns"] = str(len(table.columns))
+            facts[f"{statement.short}_engine"] = table.engine
+            facts[f"{statement.short}_columns"] = str(len(table.definitions))
+        if self.context.options.execute is not True:
+            return Observation(facts, tuple(problems), skipped=_NOT_ASKED if there else "")
+        for statement, want in zip(there, self.as_wanted(there), strict=True):
+            have = live[statement.name]
+            said = (want,) if isinstance(want, str) else _differences(statement, have, want)
+            problems += [f"{_noun(statement)}: {words} ({file.path})" for words in said]
         return Observation(facts or {"tables": "none in this file"}, tuple(problems))
 
-    def table_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """Yield what is live otherwise than the statement has it."""
-        if table.engine != wanted.engine:
-            yield f"engine is {table.engine}, expected {wanted.engine}; {_BY_HAND}"
-        yield from self.column_differences(wanted, table)
-        for what, have, want in (
-            ("ORDER BY", table.order_by, wanted.order_by),
-            ("PARTITION BY", table.partition_by, wanted.partition_by),
-        ):
-            if squeezed(have) != squeezed(want):
-                yield f"{what} is {have or 'none'}, expected {want or 'none'}; {_BY_HAND}"
-        for key, value in wanted.settings:
-            if f"{key}={squeezed(value)}" not in squeezed(table.engine_full):
-                yield f"setting {key} is not {value}: {table.engine_full}; {_BY_HAND}"
+    def as_wanted(self, statements: list[Statement]) -> list[_Table | str]:
+        """Return what the server makes of each statement, or why it makes nothing."""
+        if not statements:
+            return []
+        with self.scratch() as scratch:
+            names = [f"{scratch}.wanted_{number}" for number in range(len(statements))]
+            pairs = list(zip(statements, names, strict=True))
+            refused = {name: self.refusal(statement, name) for statement, name in pairs}
+            made = self.tables([scratch])
+        # The engine of the twin refuses to start a queue, and has it nevertheless.
+        starts = {name for statement, name in pairs if statement.engine != "Kafka"}
+        return [
+            made[name]
+            if name in made and not (refused[name] and name in starts)
+            else f"cannot be compared: {refused[name] or 'the server has made nothing of it'}"
+            for name in names
+        ]
 
-    def column_differences(self, wanted: Statement, table: _Table) -> Iterator[str]:
-        """Yield columns that are missing, of another type, or nobody's."""
-        spelt = self.spelt([column.type for column in wanted.columns])
-        types = {column.name: spelt[column.type] for column in wanted.columns}
-        for name, want in types.items():
-            have = table.columns.get(name)
-            if have is None:
-                fix = f"ALTER TABLE {wanted.name} ADD COLUMN {name} {want}"
-                yield f"column {name} {want} is missing; run `{fix}`"
-            elif have != want:
-                fix = f"ALTER TABLE {wanted.name} MODIFY COLUMN {name} {want}"
-                yield f"column {name} is {have}, expected {want}; in a quiet hour run `{fix}`"
-        for name in table.columns.keys() - types:
-            yield f"column {name} {table.columns[name]} is not in the file; add it there, or drop it"
+    def refusal(self, statement: Statement, name: str) -> str:
+        """Make what a statement wants under another name; return why not, blank for done."""
+        more = (one for file in self.files for one in file.more if one.name == statement.name)
+        try:
+            for one in (statement, *more):
+                self.run(one.moved(name))
+        except ProbeError as error:
+            return str(error)
+        return ""
 
-    def spelt(self, types: list[str]) -> dict[str, str]:
-        """Return each type as the server spells it: ``Decimal64(4)`` is ``Decimal(18, 4)`` there."""
-        asked = ", ".join(f"toTypeName(defaultValueOfTypeName({quoted(kind)}))" for kind in types)
-        return dict(zip(types, map(str, self.ask(f"SELECT {asked}")[0]), strict=True))
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """Make a database of this process' own, and take it away again."""
+        me = own_identity()
+        whose = f"{me.boot_id[:_BOOT]}_{me.pid}_{me.start_ticks}_{time.time():.0f}"
+        name = f"{_SCRATCH}{whose}_{secrets.token_hex(4)}"
+        try:
+            self.run(f"CREATE DATABASE {name}")
+            yield name
+        finally:
+            # Beyond the deadline if need be; a process that is killed leaves it to the next run.
+            self.door.run(f"DROP DATABASE IF EXISTS {name} SYNC", seconds=_CALL_SECONDS)
 
-    def view_differences(self, wanted: Statement, view: _Table) -> Iterator[str]:
-        """Yield where a view writes elsewhere, or selects something else."""
-        if wanted.target and view.target.replace("`", "") != wanted.target:
-            yield f"writes to {view.target}, expected {wanted.target}; {_BY_HAND}"
-        if not view.select:
-            yield f"has no query; {_BY_HAND}"
-            return
-        both = (f"formatQuerySingleLine({quoted(sql)})" for sql in (view.select, wanted.select))
-        have, want = map(str, self.ask(f"SELECT {', '.join(both)}")[0])
-        if squeezed(have) != squeezed(want):
-            yield f"selects {_first_difference(have, want)}; {_BY_HAND}"
+    def remove_leftovers(self) -> list[str]:
+        """Take away scratch databases whose process is gone; none that holds a row."""
+        names = self.ask(
+            "SELECT name FROM system.databases WHERE startsWith(name, "
+            f"{quoted(_SCRATCH)}) AND name NOT IN"
+            " (SELECT database FROM system.tables WHERE total_rows > 0)",
+            like=tuple[str],
+        )
+        gone = [name for (name,) in names if _is_left_over(name)]
+        for name in gone:
+            self.run(f"DROP DATABASE IF EXISTS {name} SYNC")
+        return gone
+
+
+def _is_left_over(name: str) -> bool:
+    """Return True for a scratch database nobody will take away: see `_SchemaGate.scratch`."""
+    fields = name.removeprefix(_SCRATCH).split("_")
+    if len(fields) != 5 or not all(field.isdecimal() for field in fields[1:4]):
+        return False
+    boot, pid, start_ticks, made = fields[0], *map(int, fields[1:4])
+    if boot == boot_id()[:_BOOT]:
+        return not is_running(Identity(pid, start_ticks))
+    # Another host's, or this one's before it was started again: nobody to ask.
+    return time.time() - made > _SCRATCH_SECONDS
+
+
+# --- differences ------------------------------------------------------------------
+
+
+def _noun(statement: Statement) -> str:
+    return f"{'view' if statement.is_view else 'table'} {statement.name}"
+
+
+def _differences(wanted: Statement, have: _Table, want: _Table) -> Iterator[str]:
+    """Yield how a table or view is otherwise than the server would make it, each with a remedy."""
+    if wanted.is_view:
+        yield from _view_differences(wanted, have, want)
+        return
+    mend = _remedy(wanted, have)
+    has, wants = clauses(have.engine_full), clauses(want.engine_full)
+    if have.engine != want.engine:
+        yield f"engine is {have.engine}, expected {want.engine}; {mend}"
+    elif have.engine == "Kafka" and (has[""] == "Kafka") != (wants[""] == "Kafka"):
+        yield (
+            f"is written differently: {have.engine_full}, expected {want.engine_full}; whether "
+            "both say the same the server does not tell: write the file the same way"
+        )
+        return
+    elif has[""] != wants[""]:
+        yield f"engine is {has['']}, expected {wants['']}; {mend}"
+    for what, is_as, must_be in _keys(have, want):
+        yield f"{what} is {is_as or 'none'}, expected {must_be or 'none'}; {mend}"
+    if have.engine == want.engine:
+        yield from _clause_differences(wanted, has, wants, mend)
+    yield from _definition_differences(wanted, have, want, mend)
+
+
+def _keys(have: _Table, want: _Table) -> Iterator[tuple[str, str, str]]:
+    """Yield each key that differs: its keyword, what it is, what it must be."""
+    for what, is_as, must_be in (
+        ("PARTITION BY", have.partition_by, want.partition_by),
+        ("ORDER BY", have.order_by, want.order_by),
+        ("PRIMARY KEY", have.primary_key, want.primary_key),
+        ("SAMPLE BY", have.sample_by, want.sample_by),
+    ):
+        if unbracketed(is_as) != unbracketed(must_be):
+            yield what, is_as, must_be
+            if what == "ORDER BY":  # the primary key is the same, where nothing else is said
+                return
+
+
+def _clause_differences(
+    wanted: Statement, has: Mapping[str, str], wants: Mapping[str, str], mend: str
+) -> Iterator[str]:
+    table, is_queue = f"ALTER TABLE {wanted.quoted}", wanted.engine == "Kafka"
+    have, want = has.get("TTL", ""), wants.get("TTL", "")
+    if have != want:
+        fix = f"MODIFY TTL {want}` (rows older than that go)" if want else "REMOVE TTL`"
+        yield f"TTL is {have or 'none'}, expected {want or 'none'}; in a quiet hour run `{table} {fix}"
+    before, due = settings(has.get("SETTINGS", "")), settings(wants.get("SETTINGS", ""))
+    for key in sorted(before.keys() | due.keys()):
+        have, want = before.get(key, ""), due.get(key, "")
+        fix = f"MODIFY SETTING {key} = {want}" if want else f"RESET SETTING {key}"
+        if have != want:
+            yield (
+                f"setting {key} is {have or 'not set'}, expected {want or 'not set'}; "
+                + (mend if is_queue else f"in a quiet hour run `{table} {fix}`")
+            )
+
+
+def _definition_differences(
+    wanted: Statement, have: _Table, want: _Table, mend: str
+) -> Iterator[str]:
+    """Yield columns, indices and the like that are missing, otherwise, or nobody's."""
+    is_queue = "Kafka" in (have.engine, want.engine)
+    for name, due in want.definitions.items():
+        kind, _, own = name.partition(" ")
+        alter, what = f"ALTER TABLE {wanted.quoted}", f"{kind.upper()} {own}"
+        found = have.definitions.get(name)
+        if found is None:
+            fix = mend if is_queue else f"run `{alter} ADD {what} {due}`"
+            yield f"{name} {due} is missing; {fix}"
+        elif found != due:
+            change = f"MODIFY {what} {due}"
+            if found.startswith(f"{due} "):  # what a MODIFY leaves out stays as it is
+                change = f"MODIFY {what} REMOVE {found[len(due) :].split()[0].partition('(')[0]}"
+            by_hand = f"make it anew by {alter}" if kind != "column" else f"run `{alter} {change}`"
+            fix = mend if is_queue else f"in a quiet hour {by_hand}"
+            yield f"{name} is {found}, expected {due}; {fix}"
+    for name in have.definitions.keys() - want.definitions:
+        fix = "add it there" + (", or drop it" if have.rows == 0 else "")
+        yield f"{name} {have.definitions[name]} is not in the file; {fix}"
+
+
+def _remedy(wanted: Statement, have: _Table) -> str:
+    """Return what to do about what cannot be altered in place; a table with rows is not dropped."""
+    if "Kafka" in (wanted.engine, have.engine) and not have.rows:
+        return (
+            "a queue is made anew, and loses nothing by it (what comes meanwhile waits in Kafka, "
+            "as long as the topic keeps it; a new group name reads the topic from its start): in a "
+            f"quiet hour `DETACH TABLE` its views, `RENAME TABLE {wanted.quoted}` away, run its "
+            "CREATE of the file by hand, and `ATTACH TABLE` its views"
+        )
+    if have.rows == 0:
+        return "it cannot be altered in place and has no rows: drop it in a quiet hour, then run the gate"
+    rows = "how many rows it has is not told" if have.rows is None else f"it has {have.rows} rows"
+    return (
+        f"it cannot be altered in place, and {rows}: make it anew under another name, copy the "
+        "rows by INSERT … SELECT, and `EXCHANGE TABLES`"
+    )
+
+
+def _view_differences(wanted: Statement, have: _Table, want: _Table) -> Iterator[str]:
+    """Yield where a view writes elsewhere, or selects something else."""
+    engine = "View" if wanted.kind == "VIEW" else "MaterializedView"
+    own = "its own rows are copied first; " if have.rows or not have.target else ""
+    mend = (
+        f"{own}make it anew by hand in a quiet hour: `DETACH TABLE` the queue it reads, or what "
+        "comes meanwhile does not reach its target; then its CREATE of the file, and `ATTACH TABLE`"
+    )
+    if have.engine != engine:
+        yield f"is a {have.engine}, expected {engine}; {mend}"
+        return
+    if have.target != wanted.target:
+        yield f"writes to {have.target or 'itself'}, expected {wanted.target or 'itself'}; {mend}"
+    if not have.select:
+        yield f"has no query; {mend}"
+    elif have.select != want.select:
+        fix = (
+            f"in a quiet hour run `ALTER TABLE {wanted.quoted} MODIFY QUERY` with the file's SELECT"
+        )
+        yield f"selects {_first_difference(have.select, want.select)}; {fix}"
 
 
 def _first_difference(have: str, want: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
+
+import msgspec
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import with_ca_file
@@ -22,6 +24,52 @@ _PORTS = {"http": 8123, "https": 8443}
 _SHOWN = 300
 # The columns of a whole database are some hundred KiB.
 _LONGEST_ANSWER = 4 << 20
+_EXCEPTION = "DB::Exception"
+_WRAPPERS = ("Nullable(", "LowCardinality(")
+_WHOLE = frozenset(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
+_TEXTS = ("String", "FixedString", "Enum", "Date", "UUID")
+
+
+class _Column(msgspec.Struct):
+    name: str
+    type: str
+
+
+class _Answer(msgspec.Struct):
+    """An answer in format JSONCompact, as far as it is believed."""
+
+    data: list[list[Any]] | None = None
+    meta: list[_Column] = []
+    rows: int | None = None
+    exception: str = ""
+
+    @property
+    def problem(self) -> str:
+        """How its rows are not what it declares; blank for not at all."""
+        data = self.data or []
+        if self.rows not in (None, len(data)):
+            return f"declares {self.rows} rows, holds {len(data)}"
+        for row in data if self.meta else ():
+            if len(row) < len(self.meta):
+                return f"declares {len(self.meta)} columns, a row holds {len(row)}"
+            for column, value in zip(self.meta, row, strict=False):
+                if not _fits(column.type, value):
+                    return f"declares column {column.name} {column.type}, a row holds {value!r:.80}"
+        return ""
+
+
+def _fits(kind: str, value: object) -> bool:
+    """Return True for a value that JSON can hold of a type of ClickHouse; True for a rare type."""
+    bare = kind
+    while bare.startswith(_WRAPPERS):
+        bare = bare.partition("(")[2].removesuffix(")")
+    if value is None:  # NaN and infinity come so, too
+        return bare.startswith("Float") or bare != kind
+    if bare in _WHOLE:
+        return type(value) is int
+    if bare.startswith("Float"):
+        return type(value) in (int, float)
+    return type(value) is str or not bare.startswith(_TEXTS)
 
 
 @dataclass(frozen=True)
@@ -42,22 +90,38 @@ class ClickHouseDoor:
             return "an address that cannot be read"
         return f"{parts.scheme}://{parts.hostname}:{port}"
 
-    def rows(self, query: str, *, seconds: float) -> list[list[Any]]:
-        """Return the rows of a SELECT; 64-bit integers come as numbers."""
+    def rows(self, query: str, *, seconds: float, like: Any = list[Any]) -> list[Any]:
+        """Return the rows of a SELECT, each ``like`` this type; 64-bit integers come as numbers.
+
+        Raises ProbeError also for an answer that began well (HTTP 200) and tells an exception in
+        its body, and for rows that are not as its ``meta`` and ``rows`` declare.
+        """
         raw = self._send(query, seconds)
         try:
-            rows: list[list[Any]] = json.loads(raw)["data"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            answer = msgspec.json.decode(raw, type=_Answer)
+            if answer.exception:
+                raise ProbeError(self._refusal(200, answer.exception))
+            rows: list[Any] = msgspec.convert(answer.data, list[like])
+        except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+            self._raise_exception_in(raw)
             shown = raw[:60].decode("utf-8", "replace")
             raise ProbeError(
                 f"ClickHouse at {self.shown}: answered {shown!r}, expected rows in JSON; is this "
-                "its HTTP interface (--clickhouse-url)?"
+                f"its HTTP interface (--clickhouse-url)? {error}"
             ) from error
+        if problem := answer.problem:
+            raise ProbeError(f"ClickHouse at {self.shown}: {problem}; nothing of it is believed")
         return rows
 
     def run(self, statement: str, *, seconds: float) -> None:
         """Run a statement that gives nothing back."""
-        self._send(statement, seconds)
+        self._raise_exception_in(self._send(statement, seconds))
+
+    def _raise_exception_in(self, raw: bytes) -> None:
+        """Raise what an answer tells behind its HTTP 200: it was begun when the query failed."""
+        text = raw.decode("utf-8", "replace")
+        if _EXCEPTION in text:
+            raise ProbeError(self._refusal(200, text[max(0, text.rfind("Code: ")) :]))
 
     def _send(self, query: str, seconds: float) -> bytes:
         settings = {
@@ -129,11 +193,20 @@ def ingest_delay_ms(door: ClickHouseDoor, query: str, *, seconds: float) -> floa
             "correct the query in watch.toml"
         )
     value, events = rows[0]
+    if not (_is_number(events) and events >= 0 and (value is None or _is_number(value))):
+        raise ProbeError(
+            f"ClickHouse at {door.shown}: value {value!r:.80}, events {events!r:.80}, expected two "
+            "numbers; correct the query in watch.toml"
+        )
     if not events or value is None:
         return None
     if fault := lag_fault(float(value), "ms"):
         raise ProbeError(f"ClickHouse at {door.shown}: {fault}")
     return max(0.0, float(value))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def quoted(text: str) -> str:

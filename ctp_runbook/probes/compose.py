@@ -6,14 +6,15 @@ of compose. Secrets reach compose by its environment and its env file, never by 
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+import msgspec
 
 from ctp_runbook.errors import ProbeError
 
@@ -27,13 +28,23 @@ _PORT_TAKEN = ("address already in use", "port is already allocated", "ports are
 
 @dataclass(frozen=True)
 class Container:
-    """A container of the project. ``health`` is blank where it has no health check."""
+    """A container of the project: one of the replicas of its service, or one left over.
+
+    ``health`` is blank where it has no health check.
+    """
 
     service: str
     id: str
     status: str
     health: str
     config_hash: str
+    name: str = field(default="", compare=False)  # it may be renamed, and is the same
+
+    @property
+    def shown(self) -> str:
+        """``kafka, container p-kafka-1,``: its service, and which of its containers it is."""
+        has_name = self.name not in ("", self.service)
+        return f"{self.service}, container {self.name}," if has_name else self.service
 
     @property
     def is_running(self) -> bool:
@@ -88,20 +99,24 @@ class Compose:
         lines = self.compose("config", "--hash", "*", seconds=seconds).splitlines()
         return dict(line.split() for line in lines if len(line.split()) == 2)
 
-    def published(self, *, seconds: float) -> dict[str, tuple[int, ...]]:
-        """Return the host ports of each service; empty from a compose that gives no JSON."""
+    def published(self, *, seconds: float) -> dict[str, tuple[int | range, ...]]:
+        """Return the host's TCP ports of each service, a range where any port of it will do.
+
+        Empty from a compose that gives no JSON; raises ProbeError for JSON of another shape.
+        """
         try:
-            config = json.loads(self.compose("config", "--format", "json", seconds=seconds))
-        except (ProbeError, ValueError):
+            text = self.compose("config", "--format", "json", seconds=seconds)
+            msgspec.json.decode(text, type=msgspec.Raw)
+        except (ProbeError, msgspec.DecodeError, RecursionError):
             return {}
-        ports = {name: service.get("ports", ()) for name, service in config["services"].items()}
+        config = _read(text, _Config, "compose config")
         return {
-            name: tuple(int(port["published"]) for port in listed if "published" in port)
-            for name, listed in ports.items()
+            name: tuple(port for entry in service.ports or () for port in _ports(name, entry))
+            for name, service in (config.services or {}).items()
         }
 
     def containers(self, *, seconds: float) -> dict[str, Container]:
-        """Return the project's containers by service."""
+        """Return every container of the project, by its name."""
         # Those of `compose run` are nobody's service.
         labels = (f"label={_PROJECT}={self.project}", f"label={_ONE_OFF}=False")
         listed = ["docker", "ps", "--all", "--quiet", "--no-trunc"]
@@ -109,8 +124,12 @@ class Compose:
         ids = self._output(listed, "docker ps", seconds).split()
         if not ids:
             return {}
-        looks = json.loads(self._output(["docker", "inspect", *ids], "docker inspect", seconds))
-        return {container.service: container for container in map(_container, looks)}
+        text = self._output(["docker", "inspect", *ids], "docker inspect", seconds)
+        found = [_container(look) for look in _read(text, list[_Look], "docker inspect")]
+        by_name = {container.name: container for container in found}
+        if len(by_name) < len(found):
+            raise ProbeError("docker inspect: two containers of one name; run it by hand")
+        return by_name
 
     def logs(self, container: Container, *, seconds: float) -> str:
         """Return the last lines a container logged, on one line; docker has them before compose."""
@@ -174,12 +193,80 @@ def port_holder(port: int) -> str:
         return "somebody"
 
 
-def _container(look: dict[str, Any]) -> Container:
-    labels, state = look["Config"].get("Labels") or {}, look["State"]
+# --- what they answer -------------------------------------------------------------
+
+
+class _Port(msgspec.Struct):
+    published: str | int | None = None
+    protocol: str = "tcp"
+
+
+class _Service(msgspec.Struct):
+    ports: list[_Port] | None = None
+
+
+class _Config(msgspec.Struct):
+    services: dict[str, _Service] | None = None
+
+
+class _Health(msgspec.Struct, rename={"status": "Status"}):
+    status: str = ""
+
+
+class _State(msgspec.Struct, rename={"status": "Status", "health": "Health"}):
+    status: str = "unknown"
+    health: _Health | None = None
+
+
+class _Labels(msgspec.Struct, rename={"labels": "Labels"}):
+    labels: dict[str, str] | None = None
+
+
+class _Look(
+    msgspec.Struct, rename={"id": "Id", "name": "Name", "config": "Config", "state": "State"}
+):
+    id: str
+    state: _State
+    config: _Labels
+    name: str = "?"
+
+
+_Type = TypeVar("_Type")
+
+
+def _read(text: str, kind: type[_Type], what: str) -> _Type:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
+        raise ProbeError(
+            f"{what}: {error}; nothing of its answer is believed; run it by hand, and see whether "
+            "this version of Docker is one that the runbook names"
+        ) from error
+
+
+def _ports(service: str, port: _Port) -> Iterator[int | range]:
+    """Yield the port of an entry, or its range; nothing where Docker chooses."""
+    if port.protocol != "tcp" or port.published in (None, "", 0, "0"):
+        return
+    first, joint, last = str(port.published).partition("-")
+    numbers = [first, last] if joint else [first]
+    if not all(map(str.isdecimal, numbers)) or int(first) > int(numbers[-1]):
+        raise ProbeError(
+            f"compose config: service {service} publishes {port.published!r}, expected a port, or "
+            "the first and the last of a range with a dash between them"
+        )
+    yield range(int(first), int(last) + 1) if joint else int(first)
+
+
+def _container(look: _Look) -> Container:
+    labels, health = look.config.labels or {}, look.state.health
+    status = health.status if health else ""
+    service = labels.get(_SERVICE, look.name)
     return Container(
-        service=labels.get(_SERVICE, look.get("Name", "?")),
-        id=look["Id"],
-        status=state.get("Status", "unknown"),
-        health=(state.get("Health") or {}).get("Status", ""),
+        service=service,
+        id=look.id,
+        status=look.state.status,
+        health="" if status == "none" else status,  # so for a check that was switched off
         config_hash=labels.get(_HASH, ""),
+        name=look.name.removeprefix("/") if _SERVICE in labels else service,
     )

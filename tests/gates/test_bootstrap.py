@@ -96,6 +96,61 @@ def test_what_is_not_healthy_is_named(docker: FakeDocker, given: dict[str, str],
     assert "wait_healthy" in result.sentence
 
 
+BESIDE: dict[str, tuple[dict[str, Any], str]] = {
+    "an unhealthy replica": ({"health": "unhealthy"}, "is running, unhealthy, expected running"),
+    "one that exited": ({"status": "exited", "health": ""}, "is exited, no health check"),
+    "one without a check": ({"health": ""}, "has no health check"),
+    "one of another configuration": ({"runs": "h0"}, "runs with another configuration"),
+    "an old one that exited": (
+        {"status": "exited", "runs": "h0"},
+        "is exited, made with another configuration",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), BESIDE.values(), ids=BESIDE)
+def test_every_container_of_a_service_counts(
+    docker: FakeDocker, given: dict[str, Any], said: str
+) -> None:
+    """One that is well does not speak for another, which is told by its name."""
+    docker.beside("p-kafka-2", "kafka", **given)
+    result = _gate(docker, execute=False)
+    assert result.exit_code == 2
+    assert f"service kafka, container p-kafka-2, {said}" in result.sentence
+
+
+def test_healthy_replicas_are_told_apart(docker: FakeDocker) -> None:
+    """Each has its line in the evidence; one of `compose run` is nobody's service."""
+    docker.beside("p-kafka-2", "kafka")
+    docker.beside("p-kafka-run", "kafka", oneoff=True, health="unhealthy")
+    result = _gate(docker)
+    assert result.is_ok, result.sentence
+    assert b"OBSERVED_WAIT_HEALTHY_KAFKA=running, healthy\n" in result.evidence()
+    assert b"OBSERVED_WAIT_HEALTHY_P_KAFKA_2=running, healthy\n" in result.evidence()
+    assert b"P_KAFKA_RUN" not in result.evidence()
+
+
+@pytest.mark.parametrize("ports", [None, ["8000-8010"]], ids=["null", "a range"])
+def test_ports_that_are_no_number_stop_nothing(docker: FakeDocker, ports: list[str] | None) -> None:
+    """As compose writes a service that publishes none, or takes any of a range."""
+    docker.service("kafka", status="absent", runs="", ports=ports)
+    result = _gate(docker)
+    assert result.is_ok, result.sentence
+    assert result.changes == 1
+
+
+@pytest.mark.twin
+def test_a_range_is_taken_when_all_of_it_is(docker: FakeDocker) -> None:
+    """Docker looks for a free port of it."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        docker.service("redis", status="absent", runs="", ports=[f"{port}-{port}"])
+        held = _gate(docker).sentence
+        docker.service("redis", status="absent", runs="", ports=[f"{port}-{port + 40}"])
+        assert _gate(docker).is_ok
+    assert f"port {port} of service redis is held by" in held
+
+
 def test_a_port_held_by_someone_else(docker: FakeDocker) -> None:
     """Where `up` itself runs into a port that is taken, its words stand with what to run."""
     docker.service("redis", status="absent", runs="")

@@ -30,24 +30,29 @@ def services():
     return state["services"].items()
 
 
+def containers():
+    return {{**state["services"], **state["beside"]}}
+
+
 def inspected(name, one):
     health = {{"Health": {{"Status": one["health"]}}}} if one["health"] else {{}}
-    labels = {{"com.docker.compose.service": name, "com.docker.compose.config-hash": one["runs"]}}
+    labels = {{"com.docker.compose.service": one.get("service", name), "com.docker.compose.config-hash": one["runs"]}}
     return {{"Id": one["id"] or name, "Name": name, "RestartCount": 0, "Config": {{"Labels": labels}},
             "State": {{"Status": one["status"], **health}}}}
 
 
 if words[:1] == ["ps"]:
-    print("\\n".join(name for name, one in services() if one["status"] != "absent"))
+    asked = [one for one in containers().items() if one[1]["status"] != "absent"]
+    print("\\n".join(name for name, one in asked if "oneoff=False" not in words[-1] or not one.get("oneoff")))
 elif words[:1] == ["inspect"]:
-    print(json.dumps([inspected(name, state["services"][name]) for name in words[1:]]))
+    print(json.dumps([inspected(name, containers()[name]) for name in words[1:]]))
 elif "--hash" in words:
     if state["refuses"]:
         sys.exit(state["refuses"])
     said = [(name, one["hash"]) for name, one in services() if name not in state["hides"]]
     print("\\n".join(name + " " + hash for name, hash in said))
 elif "--format" in words:
-    ports = {{n: {{"ports": [{{"published": str(p)}} for p in o["ports"]]}} for n, o in services()}}
+    ports = {{n: {{"ports": [{{"published": str(p)}} for p in o["ports"]] if o["ports"] is not None else None}} for n, o in services()}}
     print(json.dumps({{"services": ports}}))
 elif "up" in words:
     if state["in_use"]:
@@ -82,6 +87,7 @@ class FakeDocker:
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
         self._state: dict[str, Any] = {
             "services": {},
+            "beside": {},
             "refuses": "",
             "up_fails": "",
             "in_use": 0,
@@ -94,6 +100,12 @@ class FakeDocker:
         plain = {"status": "running", "health": "healthy", "hash": "h1", "runs": "h1", "ports": []}
         seldom = {"id": "", "replaced": False, "becomes": "healthy"}
         self._state["services"][name] = {**plain, **seldom, **given}
+        self._write()
+
+    def beside(self, name: str, service: str, **given: Any) -> None:
+        """Another container of a service, which `up` leaves alone; ``oneoff`` is of `compose run`."""
+        plain = {"status": "running", "health": "healthy", "runs": "h1", "id": "", "oneoff": False}
+        self._state["beside"][name] = {**plain, "service": service, **given}
         self._write()
 
     def set(self, **given: Any) -> None:

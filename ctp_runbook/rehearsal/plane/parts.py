@@ -131,7 +131,10 @@ def _valkey_argv(plane: Plane) -> list[str]:
 def _create_tables(plane: Plane) -> None:
     store = Store(plane)
     for file in load_sql(infra_folder() / "clickhouse"):
-        for text in (*(one.on_twin().text for one in file.statements), *file.more):
+        for text in (
+            *(one.on_twin().text for one in file.statements),
+            *(one.text for one in file.more),
+        ):
             store.run(text, database="default")
 
 

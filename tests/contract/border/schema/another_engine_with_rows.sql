@@ -1,0 +1,4 @@
+CREATE TABLE IF NOT EXISTS q.t (id String, v UInt8) ENGINE = ReplacingMergeTree ORDER BY id;
+-- live
+CREATE TABLE IF NOT EXISTS q.t (id String, v UInt8) ENGINE = MergeTree ORDER BY id;
+INSERT INTO q.t (id) VALUES ('a');

@@ -1,0 +1,4 @@
+CREATE TABLE IF NOT EXISTS q.t (id String, at DateTime) ENGINE = MergeTree ORDER BY id;
+-- live
+CREATE TABLE IF NOT EXISTS q.t (id String, at DateTime) ENGINE = MergeTree ORDER BY (id, at);
+INSERT INTO q.t (id) VALUES ('a');

@@ -1,0 +1,3 @@
+CREATE TABLE IF NOT EXISTS q.t (id UInt64) ENGINE = MergeTree ORDER BY id SAMPLE BY id;
+-- live
+CREATE TABLE IF NOT EXISTS q.t (id UInt64) ENGINE = MergeTree ORDER BY id;

@@ -1,0 +1,3 @@
+CREATE TABLE IF NOT EXISTS q.t (id String, x UInt8) ENGINE = MergeTree ORDER BY id;
+-- live
+CREATE TABLE IF NOT EXISTS q.t (id String, x UInt8 DEFAULT 2) ENGINE = MergeTree ORDER BY id;

@@ -1,0 +1,6 @@
+CREATE TABLE IF NOT EXISTS q.t (id String, at DateTime) ENGINE = MergeTree ORDER BY id;
+CREATE TABLE IF NOT EXISTS q.source (raw String) ENGINE = Null;
+CREATE MATERIALIZED VIEW IF NOT EXISTS q.v TO q.t AS SELECT raw AS id FROM q.source;
+CREATE TABLE IF NOT EXISTS q.queue (raw String) ENGINE = Kafka SETTINGS kafka_broker_list = 'kafka:9092', kafka_topic_list = 't', kafka_group_name = 'g', kafka_format = 'RawBLOB', kafka_num_consumers = 1;
+-- live
+CREATE TABLE IF NOT EXISTS q.queue (raw String) ENGINE = Kafka SETTINGS kafka_broker_list = 'kafka:9092', kafka_topic_list = 't', kafka_group_name = 'g', kafka_format = 'RawBLOB', kafka_num_consumers = 1;
