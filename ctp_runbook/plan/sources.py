@@ -54,7 +54,7 @@ class Surroundings(Struct, frozen=True):
         if not name or name in self.environ or not file:
             return self.environ.get(name, "")
         try:
-            return read_variables(Path(file)).get(name, "")
+            return read_variables(Path(file), environ=self.environ).get(name, "")
         except (OSError, ValueError) as error:
             raise ProbeError(f"env_file {file} cannot be read: {error}") from error
 
