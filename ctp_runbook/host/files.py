@@ -104,7 +104,8 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
     would be somebody's loss.
     """
     if kind := _kind_of(path):
-        raise FileExistsError(errno.EEXIST, f"{kind}, which is not replaced by a file", str(path))
+        code = errno.EISDIR if path.is_dir() else errno.EEXIST
+        raise OSError(code, f"{kind}, which is not replaced by a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

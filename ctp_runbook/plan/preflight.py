@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook.host.files import why_not_written
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
@@ -53,6 +54,7 @@ def inspect_plan(
         *_placeholders(values),
         *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
         *_config_missing(values, base),
+        *_copies_impossible(values, base),
         *_executables_missing(values, base, environ),
         *_proves_nothing(steps),
         *_shared_between_generations(steps, members),
@@ -119,6 +121,14 @@ def _config_missing(values: TemplateValues, base: Path) -> Iterator[str]:
     if missing:
         where = _at(values, "CTP_CONFIG_PATH")
         yield f"{where}: there is no file {quoted(path)}; create it or correct the path"
+
+
+def _copies_impossible(values: TemplateValues, base: Path) -> Iterator[str]:
+    """Where a result file is to be copied when the run is over, and nothing could be written."""
+    for key in ("CUTOVER_EVIDENCE_OUTPUT", "ROLLBACK_EVIDENCE_OUTPUT"):
+        named = values.text(key)
+        if reason := why_not_written(Path(named) if "://" in named else base / named):
+            yield f"{_at(values, key)}: {quoted(named)} is {reason}"
 
 
 def _executables_missing(
