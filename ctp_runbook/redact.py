@@ -22,14 +22,27 @@ __all__ = ["MASK", "Redactor", "is_secret_name"]
 MASK = "***"
 
 _NAMES = r"PASSWORD|PASSWD|SECRET|TOKEN|AUTH[_-]?CODE|API[_-]?KEY|PRIVATE[_-]?KEY"
+# ``password_env`` and ``TOKEN_FILE`` say where a secret is; they hold none.
+_POINTER = r"[_-](?:ENV|FILE)\Z"
 # Compiled where they are first needed, which in most texts they are not: a start pays for none.
-_VALUE = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"'&;|,)}\]]+)"""
-# Anchored where a word begins: without that, long lines cost the square of their words.
-_ASSIGNMENT = rf"""(?i)(?<![\w-])([\w-]*(?:{_NAMES})[\w-]*["']?\s*[=:]\s*|--[\w-]*(?:{_NAMES})[\w-]*\s+)({_VALUE})"""
-_AUTHORIZATION = (
-    r"(?i)(\bauthorization[\"']?\s*[:=]\s*[\"']?(?:basic|bearer|digest)?\s*)([^\s\"']+)"
+# Nothing in them tries one stretch of text twice (atomic groups, possessive counts, upper bounds):
+# a program may print a megabyte of anything. A quote may have backslashes: JSON in JSON, a log in a
+# log. The bound of their number is four such levels.
+_QUOTE = r"""\\{0,16}+["']"""
+_VALUE = (
+    r"""(?:"(?:[^"\\]|\\.){0,4096}+"|'[^']{0,4096}+'"""
+    r"""|(?P<q>\\{1,16}+["'])(?:(?!(?<!\\)(?P=q)).){0,4096}+(?P=q)|[^\s"'&;|,)}\]]+)"""
 )
-_USER_INFO = r"([A-Za-z][A-Za-z0-9+.-]*://)([^\s/?#\"'<>]*)@"
+# Anchored where a word begins: without that, long lines cost the square of their words. Two blanks
+# and more after a bare ``NAME=`` are a list of names with remarks.
+_WORD = rf"(?>[\w-]*?(?:{_NAMES}))[\w-]*+(?<![_-]ENV)(?<![_-]FILE)"
+_SIGN = rf"(?:{_QUOTE})?+(?:\s*+:\s*+|[ \t]++=[ \t]*+|=[ \t]?+(?![ \t]))"
+_ASSIGNMENT = rf"(?i)(?<![\w-])({_WORD}{_SIGN}|--{_WORD}\s++)({_VALUE})"
+_AUTHORIZATION = (
+    rf"(?i)(\bauthorization(?:{_QUOTE})?+\s*+[:=]\s*+(?:{_QUOTE})?+(?:(?:basic|bearer|digest)\s++)?+)"
+    r"([^\s\"'\\]+)"
+)
+_USER_INFO = r"((?<=[A-Za-z0-9+.-]):(?:\\{0,16}+/){2})([^\s/?#\"'<>]*)@"
 _PEM = r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 
 # Shorter values, and these words, stand in too many innocent places to be masked by value.
@@ -42,7 +55,7 @@ _LONGEST_ENV_FILE_BYTES = 1 << 20
 @lru_cache(maxsize=1024)  # the keys of records are few, and asked again and again
 def is_secret_name(name: str) -> bool:
     """Return True where the value stored under ``name`` is a secret (``CTP_AUTH_CODE`` and the like)."""
-    return _has_secret_name(name)
+    return _has_secret_name(name) and re.search(_POINTER, name, re.IGNORECASE) is None
 
 
 def _has_secret_name(text: str) -> bool:
@@ -61,12 +74,21 @@ def _has_secret_name(text: str) -> bool:
     return may_have and re.search(_NAMES, text, re.IGNORECASE) is not None
 
 
+@lru_cache(maxsize=8)  # one redactor masks a whole run; most that are made mask nothing
+def _masking(secrets: frozenset[str]) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """The pattern of these secrets in all their spellings, and of those that stand in base64."""
+    # The longest first: a secret that begins with another must not be left half masked.
+    longest_first = sorted(secrets, key=lambda secret: (-len(secret), secret))
+    plain = "|".join(map(_spellings, longest_first))
+    encoded = "|".join(dict.fromkeys(form for secret in longest_first for form in _base64(secret)))
+    return re.compile(plain) if plain else None, re.compile(encoded) if encoded else None
+
+
 class Redactor(Struct, frozen=True):
     """Masks the secrets known when it was gathered; its ``repr`` does not show them."""
 
     secrets: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
-    _pattern: re.Pattern[str] | None = None
 
     @classmethod
     def gather(
@@ -83,10 +105,9 @@ class Redactor(Struct, frozen=True):
         ``texts`` are commands, in which assignments and URLs are looked for.
         """
         listed = tuple(extra)
-        variables = dict(_env_file_variables(env_files))
-        variables.update(environ)
-        secrets = set(listed).difference(variables)
-        for name, value in variables.items():
+        variables = [*_env_file_variables(env_files, environ), *environ.items()]
+        secrets = set(listed).difference(name for name, _ in variables)
+        for name, value in variables:
             if is_secret_name(name) or name in listed:
                 secrets.add(value)
             secrets.update(_user_info_secrets(value))
@@ -97,22 +118,21 @@ class Redactor(Struct, frozen=True):
     @classmethod
     def of(cls, secrets: Iterable[str], *, names: Iterable[str] = ()) -> Redactor:
         """Make a redactor for these values; those too short or too common to mask are left out."""
-        kept = frozenset(form for secret in secrets for form in _written_forms(secret))
-        # The longest first: a secret that begins with another must not be left half masked.
-        longest_first = sorted(kept, key=lambda secret: (-len(secret), secret))
-        pattern = re.compile("|".join(map(re.escape, longest_first))) if kept else None
-        return cls(secrets=kept, names=frozenset(names), _pattern=pattern)
+        kept = frozenset(part for secret in secrets for part in _maskable(secret))
+        return cls(secrets=kept, names=frozenset(names))
 
     def __repr__(self) -> str:
-        return f"<Redactor of {len(self.secrets)} spellings>"
+        return f"<Redactor of {len(self.secrets)} secrets>"
 
     def __call__(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``; masking twice changes nothing more."""
-        if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
+        if self.secrets:
+            plain, encoded = _masking(self.secrets)
+            text = plain.sub(MASK, text) if plain else text
+            text = _without_base64(text, encoded) if encoded else text
         if "-----BEGIN" in text:
             text = re.sub(_PEM, MASK, text)
-        if "://" in text:
+        if "@" in text and ":" in text:
             text = re.sub(_USER_INFO, rf"\g<1>{MASK}@", text)
         if "uthorization" in text or "UTHORIZATION" in text:
             text = re.sub(_AUTHORIZATION, rf"\g<1>{MASK}", text)
@@ -155,31 +175,112 @@ class Redactor(Struct, frozen=True):
         return MASK if secret and isinstance(value, str) and value else self.data(value)
 
 
-def _written_forms(secret: str) -> Iterator[str]:
-    """The spellings a secret turns up in: as it is, line by line, in JSON, in a URL."""
+def _maskable(secret: str) -> Iterator[str]:
+    """A secret and its lines, but for what is too short or too common to be masked by value."""
     for part in {secret, *secret.splitlines()}:
         stripped = part.strip()
         shortest = _SHORTEST_NUMBER if stripped.isdigit() else _SHORTEST_SECRET
         if len(stripped) >= shortest and stripped.lower() not in _NOT_SECRET:
             yield stripped
-            if not (stripped.isascii() and stripped.isalnum()):
-                import json  # what most secrets are made of is spelled one way everywhere
-
-                yield json.dumps(stripped)[1:-1]
-                yield json.dumps(stripped, ensure_ascii=False)[1:-1]
-                yield _percent_encoded(stripped)
 
 
-def _percent_encoded(text: str) -> str:
-    # Not urllib.parse.quote: importing it costs more than the whole of this module.
-    return "".join(
-        char if char.isascii() and (char.isalnum() or char in "-._~") else _percents(char)
-        for char in text
-    )
+def _spellings(secret: str) -> str:
+    """A pattern of every way the secret is printed: letters and digits stay, any other character
+    may be escaped, for a shell, in JSON (in JSON, …), XML, a URL, by ``repr``; each by itself.
+
+    Quotes and backslashes inside it are a run of those in any number: ``'"'"'`` is one for a shell.
+    At its ends they are asked for as far as they are there, and those around it are left alone.
+    """
+    ends = re.fullmatch(r"(?s)([\\'\"]*)(.*?)([\\'\"]*)", secret)
+    before, core, after = ends.groups() if ends else ("", secret, "")
+    if len(core) < _SHORTEST_SECRET:
+        before, core, after = "", secret, ""
+    inner = "".join(map(_spelling, re.findall(r"[A-Za-z0-9]+|[\\'\"]+|(?s:.)", core)))
+    return "".join((_optional(before), inner, _optional(after)))
 
 
-def _percents(char: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))
+def _optional(signs: str) -> str:
+    return f"(?:{''.join(map(_sign, signs))})?" if signs else ""
+
+
+def _spelling(part: str) -> str:
+    if part.isascii() and part.isalnum():
+        return part
+    if part[0] in "\\'\"":
+        quotes = "|".join(map(_printed, "\\'\""))
+        return rf"(?:{quotes}){{{len(part)},{64 * len(part)}}}+"
+    return _sign(part)
+
+
+# A backslash, itself encoded or not, and what stands behind one.
+_BACKSLASH = r"(?:\\|%(?:25){0,4}+5[cC]|&(?:amp;){0,4}+\#(?:92|x5[cC]);)"
+_ESCAPED = r"(?:(?<=\\)|(?<=5[cC])|(?<=5[cC];)|(?<=92;))"
+_SEMICOLON = "(?:;|%3b)"
+_AMPERSAND = f"(?:&|%26)(?:amp{_SEMICOLON}){{0,4}}"
+_NAMED = {"'": "apos", '"': "quot", "&": "amp", "<": "lt", ">": "gt"}
+# What bash and SQL write for a quote in quotes, JSON and repr for white space.
+_DOUBLED = {"'": r"""'\\{1,16}''|'\\{0,16}"'\\{0,16}"'|''|""", '"': '""|'}
+_LETTERS = {"\t": "t", "\n": "n", "\r": "r", "\v": "v", "\f": "f"}
+
+
+def _sign(char: str) -> str:
+    """A pattern of every way one character is printed."""
+    return f"{_BACKSLASH}{{0,16}}+(?:{_DOUBLED.get(char, '')}{_printed(char)})"
+
+
+def _printed(char: str) -> str:
+    """The same, without what may stand before it for a shell or in JSON."""
+    code, octets = ord(char), char.encode("utf-8", "surrogatepass")
+    wide = char.encode("utf-16-be", "surrogatepass").hex()
+    again = rf"{_BACKSLASH}{{1,16}}+"
+    escaped = [
+        f"{again}u".join(wide[at : at + 4] for at in range(0, len(wide), 4)).join(("(?:u", ")")),
+        f"U{code:08x}",
+        f"{again}x".join(f"{octet:02x}" for octet in octets).join(("(?:x", ")")),
+        again.join(f"{octet:03o}" for octet in octets),
+        *([f"x{code:02x}"] if 0x80 <= code < 0x100 else ()),
+        *([_LETTERS[char]] if char in _LETTERS else ()),
+    ]
+    encoded = [
+        "".join(f"%(?:25){{0,4}}{octet:02x}" for octet in octets),
+        rf"{_AMPERSAND}(?:\#|%23)(?:0*{code}|x0*{code:x}){_SEMICOLON}",
+        *([f"{_AMPERSAND}{_NAMED[char]}{_SEMICOLON}"] if char in _NAMED else ()),
+        *([r"\+"] if char == " " else ()),
+    ]
+    return f"{re.escape(char)}|{_ESCAPED}(?i:{'|'.join(escaped)})|(?i:{'|'.join(encoded)})"
+
+
+_BASE64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_"
+_LEAST_BASE64 = 6  # fewer characters stand in too many words
+
+
+def _base64(secret: str) -> Iterator[str]:
+    """Patterns of what a secret makes of base64, wherever in the encoded text it begins.
+
+    Of a short one with the colon that stands before it in ``user:password``.
+    """
+    from binascii import b2a_base64
+
+    octets = secret.encode("utf-8", "surrogatepass")
+    for begun in range(3):
+        told = octets if len(octets) >= _LEAST_BASE64 else b":" + octets
+        digits = b2a_base64(bytes(begun) + told, newline=False).decode()
+        # The first and the last digit may have bits of the neighbours.
+        own = digits[-(-begun * 8 // 6) : (begun + len(told)) * 8 // 6]
+        if len(own) >= _LEAST_BASE64:
+            yield re.sub("[+/]", lambda sign: "[+-]" if sign[0] == "+" else "[/_]", own)
+
+
+def _without_base64(text: str, encoded: re.Pattern[str]) -> str:
+    """Mask each whole word of base64 that has a secret in it, with the user beside the password."""
+    parts, done = [], 0
+    for match in encoded.finditer(text):
+        if match.start() < done:
+            continue
+        parts += [text[done : match.start()].rstrip(_BASE64), MASK]
+        rest = re.compile(rf"[{_BASE64}]*+={{0,2}}").match(text, match.end())
+        done = rest.end() if rest else match.end()
+    return "".join([*parts, text[done:]])
 
 
 def _secrets_in(text: str) -> Iterator[str]:
@@ -200,16 +301,18 @@ def _user_info_secrets(text: str) -> Iterator[str]:
         yield password if colon else user
 
 
-def _env_file_variables(files: Iterable[Path]) -> Iterator[tuple[str, str]]:
-    """``KEY=VALUE`` of the files that can be read; quotes go, as docker compose drops them."""
+def _env_file_variables(
+    files: Iterable[Path], environ: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """What the files that can be read say, or may say where compose and bash read it differently."""
+    from ctp_runbook.env_text import read_env
+
     for path in files:
         try:
             if path.stat().st_size > _LONGEST_ENV_FILE_BYTES:
                 continue
-            text = path.read_text(encoding="utf-8", errors="replace")
+            read = read_env(path.read_bytes(), environ=environ)
         except OSError:
             continue
-        for line in text.splitlines():
-            key, equals, value = line.partition("=")
-            if equals and not line.lstrip().startswith("#"):
-                yield key.removeprefix("export ").strip(), value.strip().strip("\"'")
+        yield from read.values.items()
+        yield from read.guesses

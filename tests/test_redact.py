@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import html
+import json
+import os
+import shlex
+import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ctp_runbook.redact import MASK, Redactor, is_secret_name
@@ -137,7 +143,61 @@ def test_no_secret_survives(secret: str, before: str, after: str) -> None:
     assert redactor(masked) == masked
 
 
-def test_long_lines_are_masked_in_linear_time() -> None:
-    """A megabyte without a blank, as programs print it, is no matter of minutes."""
-    text = "a" * 500_000 + "-token" + "_b" * 250_000
-    assert Redactor.of(["hunter22"])(text) == text
+ONE_WORD = "a" * 500_000 + "-token" + "_b" * 250_000
+LONG = {
+    "backslashes": "\\" * 40_000,
+    "escaped quotes": '\\"' * 20_000,
+    "values that do not end": 'password="\\' * 4_000,
+    "escaped values that do not end": 'password=\\"' * 4_000,
+    "a word of names": "token" * 8_000,
+    "a name for each value": "password:" * 4_000,
+    "a scheme that is none": "a" * 40_000 + "://@",
+    "nothing behind a header": "Authorization:" + " " * 40_000,
+    "nothing behind an option": "--token" + " " * 40_000,
+    "quotes": "'" * 40_000,
+    "percents": "%25" * 13_000,
+    "entities": "&amp;" * 8_000,
+    "escapes": "\\u00" * 10_000,
+    "users": "://a" * 10_000 + "@",
+    "keys that do not begin": "-----BEGIN " + "A " * 20_000,
+}
+# Of what those are made of, and letters.
+AWKWARD = ("hunter22", "\\" * 4, "'" * 4, "&" * 4, "%" * 4, "p'\"\\x y")
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG)
+def test_long_lines_are_masked_in_linear_time(text: str) -> None:
+    """Whatever a program prints, without a blank and by the megabyte, is no matter of minutes."""
+    redactor = Redactor.of(AWKWARD)
+    began = time.process_time()
+    redactor(text)
+    assert time.process_time() - began < 0.5
+
+
+def test_a_long_word_is_left_as_it_is() -> None:
+    """A megabyte that has a secret's name in it, and nothing behind, is not masked."""
+    assert Redactor.of(["hunter22"])(ONE_WORD) == ONE_WORD
+
+
+def _in_url(text: str) -> str:
+    return quote(text, safe="")
+
+
+WAYS = st.sampled_from([json.dumps, repr, ascii, shlex.quote, html.escape, _in_url])
+
+
+# A quarter: each of them has a pattern of its own.
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "200")) // 4)
+@given(
+    signs=st.lists(st.text(st.sampled_from("aZ9'\"\\&<>/%$ +:é密\t"), max_size=5), max_size=4),
+    ways=st.lists(WAYS, max_size=2),
+)
+def test_a_secret_printed_twice_over_is_masked(signs: list[str], ways: list[Any]) -> None:
+    """None of its words is left, printed any two ways; whatever stands between them."""
+    secret = "hunter".join(["", *signs, ""]).strip()
+    printed = secret
+    for way in ways:
+        printed = way(printed)
+    masked = Redactor.of([secret])(f"<{printed}>")
+    assert MASK in masked
+    assert "hunter" not in masked

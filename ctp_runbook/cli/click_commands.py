@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +14,10 @@ from ctp_runbook.cli.options import HOMES, Command, Option, load_command
 __all__ = ["cli", "click_command"]
 
 
-def _pairs(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for name, joint, value in pairs:
-        if not (name and joint and value):
-            raise click.BadParameter(f"{name}{joint}{value}: expected NAME=VALUE")
-    return {name: value for name, _, value in pairs}
-
-
 # What click is told of an option by its METAVAR; any other word is a text's, and shown as it is.
 _KINDS: dict[str, dict[str, Any]] = {
     "": {"is_flag": True},
-    "PATH": {"type": click.Path(path_type=Path)},
+    "PATH": {"metavar": "PATH"},
     "FLOAT": {"type": float},
     "FLOAT>0": {"type": click.FloatRange(min=0, min_open=True)},
     "FLOAT>=1": {"type": click.FloatRange(min=1)},
@@ -49,11 +41,39 @@ def _parameter(option: Option) -> click.Parameter:
         return click.Argument([option.name], nargs=-1, type=click.UNPROCESSED)
     word = option.metavar.removesuffix("...")
     kind = {"metavar": word.removesuffix("="), "multiple": word != option.metavar}
-    if "=" in word:
-        kind["callback"] = _pairs
     shown = bool(word and option.settings["default"])
     settings = {**_KINDS.get(option.metavar, kind), "show_default": shown, **option.settings}
+    if word:
+        settings["callback"] = _checked(option)
     return click.Option([option.flag, option.name], help=option.help, **settings)
+
+
+def _checked(option: Option) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Return what refuses a word by its sentence, and makes a path or pairs of those that are."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        for word in value if isinstance(value, tuple) else (value,):
+            if isinstance(word, float) and not isfinite(word):
+                raise click.BadParameter(f"{word} is no finite number")
+            if isinstance(word, str) and word and (problem := option.problem(word)):
+                # Of paths alone: an address may hold a password.
+                shown = f"{word!r} is" if option.metavar == "PATH" else "it is"
+                raise click.BadParameter(f"{shown} {problem}")
+        if option.metavar == "PATH":
+            if value == "":
+                raise click.BadParameter(f"it is {option.problem(value)}")
+            return None if value is None else Path(value)
+        return _pairs(value) if option.metavar not in _KINDS and "=" in option.metavar else value
+
+    return check
+
+
+def _pairs(values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for name, joint, value in pairs:
+        if not (name and joint and value):
+            raise click.BadParameter(f"{name}{joint}{value}: expected NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 class _Group(click.Group):

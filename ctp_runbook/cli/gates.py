@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ __all__ = ["canary", "infra", "readiness"]
 _BOOTSTRAP_SERVERS = Option("--bootstrap-servers HOST:PORT", "Kafka.")
 _CLICKHOUSE_URL = Option("--clickhouse-url URL")
 _POSTGRES_DSN = Option("--postgres-dsn DSN", "Without its password.")
-_OUTPUT_JSON = Option("--output-json PATH", "[default: the run's evidence/]")
+_OUTPUT_JSON = Option("--output-json PATH", "[default: the run's evidence/]", writes="file")
 # What is typed by hand instead of measured, and what is said of it.
 _DECLARED = {
     "query-latency-ms": "Declared, not measured; refused by a real run.",
@@ -75,7 +77,8 @@ def readiness(output_json: Path | None, **values: Any) -> int:
     )
     seen = measure(sources)
     path = output_json or _evidence_dir() / _readiness_name()
-    write_readiness(path, seen)
+    with _evidence_written("readiness", acted=False):
+        write_readiness(path, seen)
     for reading in seen.readings:
         say(f"{'✓' if reading.is_healthy else '✗'} {reading.sentence}")
     say(f"readiness {'ok' if seen.is_healthy else 'FAILED'}: {path}")
@@ -94,6 +97,21 @@ def _pipeline(options: GateOptions) -> dict[str, Any]:
         "clickhouse": context.clickhouse if options.clickhouse_url else None,
         "postgres": context.postgres if options.postgres_dsn else None,
     }
+
+
+@contextlib.contextmanager
+def _evidence_written(what: str, *, acted: bool) -> Iterator[None]:
+    """Tell of evidence that cannot be written; a gate that acted has failed then."""
+    from ctp_runbook.errors import RunEnded
+
+    try:
+        yield
+    except OSError as error:
+        raise RunEnded(
+            f"{what}: no evidence: {error.filename}: {error.strerror}; name another place by a flag, "
+            "or by CTP_EVIDENCE_DIR",
+            exit_code=3 if acted else 2,
+        ) from error
 
 
 def _evidence_dir() -> Path:
@@ -150,8 +168,8 @@ _ADDRESSES = (
 _FLAGS = (
     *_ADDRESSES,
     Option("--endpoint NAME=URL...", name="endpoints"),
-    Option("--output-file PATH"),
-    Option("--evidence-dir PATH"),
+    Option("--output-file PATH", writes="file"),
+    Option("--evidence-dir PATH", writes="folder"),
     Option("--probe", "Dry run: look for real, change nothing."),
     _EXECUTE,
 )
@@ -173,7 +191,8 @@ def _gate_command(gate: Gate) -> click.Command:
 
         options = GateOptions(**values)
         result = run_gate(gate.name, options, environ=os.environ, tell=say)
-        write_gate(result, options, environ=os.environ)
+        with _evidence_written(f"gate {gate.name}", acted=options.execute):
+            write_gate(result, options, environ=os.environ)
         for step in result.steps:
             say(step.sentence)
         say(result.sentence)
@@ -203,6 +222,7 @@ def canary(runs: int, output_json: Path | None, **values: Any) -> int:
     result = fly_canaries(context, runs=runs, run_id=os.environ.get("CTP_RUN_ID", ""))
     if output_json or not result.dry_run:
         path = output_json or _evidence_dir() / "ctp_canary.json"
-        write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
+        with _evidence_written("canary", acted=not result.dry_run):
+            write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
     say(result.sentence)
     return result.exit_code

@@ -11,6 +11,7 @@ from ctp_runbook._late import import_msgspec, uncollected
 from ctp_runbook.cli.options import (
     BY,
     HOMES,
+    NEW_OUTPUTS,
     OUTPUTS,
     Command,
     Option,
@@ -30,10 +31,12 @@ __all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
 _OPS = Path("configs/ops")
 _BESIDE = "[default: beside the template, else configs/]"
 _TEMPLATES = (
-    Option("--cutover-template PATH", default=_OPS / "ctp_cutover.template.env"),
-    Option("--rollback-template PATH", default=_OPS / "ctp_rollback_drill.template.env"),
-    Option("--limits PATH", _BESIDE),
-    Option("--watch PATH", _BESIDE),
+    Option("--cutover-template PATH", default=_OPS / "ctp_cutover.template.env", again=True),
+    Option(
+        "--rollback-template PATH", default=_OPS / "ctp_rollback_drill.template.env", again=True
+    ),
+    Option("--limits PATH", _BESIDE, again=True),
+    Option("--watch PATH", _BESIDE, again=True),
 )
 _RUNNING = (
     Option("--execute", "Act. Without it nothing is run."),
@@ -46,13 +49,17 @@ _RUNNING = (
         "Act although no earlier run measured how long cutover and rollback take here.",
     ),
     Option("--accept-late REASON", "Act although a rollback may not end in time."),
-    OUTPUTS,
-    Option("--run-dir PATH", "The run's own directory  [default: a new one in --outputs]"),
+    NEW_OUTPUTS,
+    Option(
+        "--run-dir PATH",
+        "The run's own directory  [default: a new one in --outputs]",
+        writes="folder",
+    ),
     BY,
 )
 _COPIES = (
-    Option("--cutover-output PATH", "Copy of ctp_cutover_result.env"),
-    Option("--rollback-output PATH", "Copy of ctp_rollback_result.env"),
+    Option("--cutover-output PATH", "Copy of ctp_cutover_result.env", writes="file"),
+    Option("--rollback-output PATH", "Copy of ctp_rollback_result.env", writes="file"),
 )
 
 
@@ -124,7 +131,12 @@ def _keep_traceback() -> str:
     return sink.name
 
 
-@command(*_TEMPLATES, Option("--output-md PATH"), Option("--output-json PATH"), OUTPUTS)
+@command(
+    *_TEMPLATES,
+    Option("--output-md PATH", writes="file"),
+    Option("--output-json PATH", writes="file"),
+    OUTPUTS,
+)
 def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **files: Any) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
     from ctp_runbook.plan.checklist import checklist

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BY",
     "HOMES",
+    "NEW_OUTPUTS",
     "OUTPUTS",
     "Command",
     "Option",
@@ -48,15 +50,73 @@ class Option:
     """A row: ``--flag METAVAR`` as help shows it, what it means, and what else click takes.
 
     A flag has no METAVAR, a path's is PATH; ``...`` after it lets the option come again. ``name``
-    is the parameter it fills, where that is not the flag's own name.
+    is the parameter it fills, where that is not the flag's own name. ``writes`` is what a path is
+    made or replaced as, ``file`` or ``folder``; blank for what is read. ``again``: what is read is
+    read more than once.
     """
 
-    def __init__(self, spec: str, help: str = "", *, name: str = "", **settings: Any) -> None:
+    def __init__(
+        self,
+        spec: str,
+        help: str = "",
+        *,
+        name: str = "",
+        writes: str = "",
+        again: bool = False,
+        **settings: Any,
+    ) -> None:
         self.flag, _, self.metavar = spec.partition(" ")
         self.name = name or self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
         self.help = help
+        self.writes = writes
+        self.again = again
         blank = None if self.metavar.endswith("...") else ""
         self.settings = {"default": _BLANKS.get(self.metavar, blank), **settings}
+
+    def problem(self, word: str) -> str:
+        """Say what is wrong with a word, before anything is done; blank for nothing that is seen."""
+        if "\0" in word:
+            return "a NUL character; leave it out"
+        if not word.isprintable() and any("\ud800" <= char <= "\udfff" for char in word):
+            return "bytes that are not UTF-8; write it in UTF-8"
+        if self.metavar == "PATH":
+            return self._path_problem(word)
+        if "URL" in self.metavar or self.flag.endswith("-url"):
+            return _url_problem(word)
+        return ""
+
+    def _path_problem(self, word: str) -> str:
+        from ctp_runbook.host.files import why_not_written
+
+        if not word:
+            return "blank; name a path, or leave the option out"
+        path = Path(word)
+        if self.writes:
+            return why_not_written(path, folder=self.writes == "folder")
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            return ""  # who reads it says what it should have been
+        except OSError as error:
+            return f"not to be read ({error.strerror}); name another path"
+        if not os.access(path, os.R_OK):
+            return "not readable; let this user read it, or name another path"
+        if self.again and not stat.S_ISREG(mode):
+            return "no file; name one: it is read again, and its digest is part of the plan"
+        return ""
+
+
+def _url_problem(word: str) -> str:
+    if "[" not in word and "]" not in word and word.isascii() and ":" not in word[6:]:
+        return ""  # no port and no brackets: nothing that could not be taken apart
+    from urllib.parse import urlsplit
+
+    address = word.partition("=")[2] if word.partition("=")[2].find("://") > 0 else word
+    try:
+        _ = urlsplit(address).port
+    except ValueError as error:
+        return f"no address ({error}); expected http://HOST:PORT or the like"
+    return ""
 
 
 class Command:
@@ -80,6 +140,8 @@ def load_command(name: str) -> Any:
 
 BY = Option("--by TEXT", "Who asks, for the record.")
 OUTPUTS = Option("--outputs PATH", default=Path("outputs"))
+# Of commands that make a run there.
+NEW_OUTPUTS = Option("--outputs PATH", writes="folder", default=Path("outputs"))
 
 
 def plain_values(words: Iterable[str], options: Iterable[Option]) -> dict[str, Any] | None:
@@ -95,10 +157,10 @@ def plain_values(words: Iterable[str], options: Iterable[Option]) -> dict[str, A
         if option is None or (joint and not option.metavar):
             return None
         value = text if joint or not option.metavar else next(rest, None)
-        if value is None:
+        if value is None or (option.metavar and option.problem(value)):
             return None
         values[option.name] = _PLAIN[option.metavar](value)
-    return None if any(map(_is_unreadable, values.values())) else values
+    return values
 
 
 # What the word of an option becomes, by its METAVAR; a flag has none.
@@ -109,10 +171,6 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
     "HEX": str,
     "REASON": str,
 }
-
-
-def _is_unreadable(value: Any) -> bool:
-    return isinstance(value, Path) and value.exists() and not os.access(value, os.R_OK)
 
 
 def say(text: str, *, err: bool = False, **style: Any) -> None:

@@ -78,7 +78,7 @@ def report(run_dir: Path | None, outputs: Path) -> None:
 @command(
     *_WHICH_RECORD,
     Option("--watch PATH", "Other rules: what would they have changed?"),
-    Option("--output-json PATH", "The same for a program."),
+    Option("--output-json PATH", "The same for a program.", writes="file"),
 )
 def rejudge(
     run_dir: Path | None, outputs: Path, watch: Path | None, output_json: Path | None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ctp_runbook.cli.click_commands import click_command
-from ctp_runbook.cli.options import OUTPUTS, Option, command, say
+from ctp_runbook.cli.options import NEW_OUTPUTS, Option, command, say
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.twin import Twin
@@ -24,6 +24,7 @@ def _watch_seconds(default: float, help: str = "") -> Option:
 _WHAT_PLANE = "With PostgreSQL, Kafka, Debezium and ClickHouse; without: Valkey alone."
 _PLANE = Option("--plane/--no-plane", _WHAT_PLANE, default=True)
 _DIR = Option("--dir PATH", name="folder", default=Path("outputs/twin"))
+_NEW_DIR = Option("--dir PATH", name="folder", writes="folder", default=Path("outputs/twin"))
 
 
 @command(
@@ -31,7 +32,7 @@ _DIR = Option("--dir PATH", name="folder", default=Path("outputs/twin"))
     Option("--list-faults"),
     Option("--force-rollback"),
     _watch_seconds(30.0),
-    OUTPUTS,
+    NEW_OUTPUTS,
     Option("--notebooks/--no-notebooks", "Without: orchestrate only.", default=True),
     Option("--keep", "Leave the twin up."),
     _PLANE,
@@ -48,7 +49,7 @@ def rehearse(list_faults: bool, **values: Any) -> int:
 
 
 @command(
-    OUTPUTS,
+    NEW_OUTPUTS,
     Option("--twin/--no-twin", "Bring the rehearsal twin up first."),
     _watch_seconds(60.0, "With --twin."),
     Option("WORDS ...", name="jupyter_arguments"),
@@ -99,7 +100,7 @@ def stack() -> None:
     """The rehearsal twin: up, down, status."""
 
 
-@command(_DIR, _watch_seconds(30.0), _PLANE)
+@command(_NEW_DIR, _watch_seconds(30.0), _PLANE)
 def _up(folder: Path, watch_seconds: float, plane: bool) -> None:
     """Bring the twin up: front, data plane, the old engine and runner."""
     from ctp_runbook.rehearsal import stack as rehearsal_twin

@@ -85,7 +85,7 @@ class GateContext:
         file = options.env_file
         if file is None and not options.is_rehearsal and _ENV_FILE.is_file():
             file = _ENV_FILE
-        values = {**(_read_env(file) if file else {}), **environ}
+        values = {**(_read_env(file, environ) if file else {}), **environ}
         urls = (options.clickhouse_url, options.connect_url, options.redis_url)
         redact = Redactor.gather(
             environ=values, texts=[*urls, options.postgres_dsn, *options.endpoints.values()]
@@ -194,8 +194,8 @@ def open_door(dsn: str, *, values: Mapping[str, str]) -> PostgresDoor:
     return PostgresDoor(dsn, password, names[1] or names[2])
 
 
-def _read_env(path: Path) -> dict[str, str]:
+def _read_env(path: Path, environ: Mapping[str, str]) -> dict[str, str]:
     try:
-        return read_variables(path)
+        return read_variables(path, environ=environ)
     except (OSError, ValueError) as error:
         raise RunRefused(f"--env-file {path}: cannot be read: {error}") from error

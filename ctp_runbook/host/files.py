@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,17 @@ __all__ = [
     "rename",
     "size_of",
     "truncate",
+    "why_not_written",
     "write_atomic",
 ]
+
+_NO_FILES = {
+    stat.S_ISDIR: "a directory",
+    stat.S_ISFIFO: "a FIFO",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+}
 
 
 def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
@@ -66,11 +76,56 @@ def names_in(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+def why_not_written(path: Path, *, folder: bool = False) -> str:
+    """Say why no file could be written as ``path``, or below it where it is a ``folder``; blank where
+    nothing is seen that stands against it. Nothing is made.
+    """
+    if address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        return f"an address ({address[0]}…), which nothing is written to; name a path of this host"
+    try:
+        kind = _kind_of(path)
+        if kind and not folder:
+            return f"{kind}, which is not replaced by a file; name another path"
+        if not folder and path.name in ("", ".."):
+            return "no name of a file; name one"
+        place = path if folder else path.parent
+        while not os.path.lexists(place):
+            place = place.parent
+        mode = place.stat().st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        return f"not to be written to ({reason}); name another path"
+    if not stat.S_ISDIR(mode):
+        return f"not to be made: {place} is no directory; name another path"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"not to be written to: {place} lets you make no file; name another path"
+    return ""
+
+
+def _kind_of(path: Path) -> str:
+    """What is there by this name and is no file, in words; blank for a file, or for nothing.
+
+    A link to an open descriptor, as /dev/stdout is one, stands for what is open, not for a name.
+    """
+    try:
+        if path.is_symlink() and str(path.readlink()).startswith("/proc/"):
+            return "a link to an open file"
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return ""
+    return next((kind for is_kind, kind in _NO_FILES.items() if is_kind(mode)), "")
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
     """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one.
 
-    ``durable=False`` leaves the disk its time, for what a loss of power may take back.
+    ``durable=False`` leaves the disk its time, for what a loss of power may take back. Raises OSError,
+    also for what is no file: in the place of a device or a FIFO, which others have open, a file
+    would be somebody's loss.
     """
+    if kind := _kind_of(path):
+        code = errno.EISDIR if path.is_dir() else errno.EEXIST
+        raise OSError(code, f"{kind}, which is not replaced by a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

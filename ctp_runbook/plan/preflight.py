@@ -12,6 +12,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook.host.files import why_not_written
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
@@ -55,6 +56,7 @@ def inspect_plan(
         *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
         *_config_missing(values, base),
         *_ca_files_unreadable(values, watch),
+        *_copies_impossible(values, base),
         *_executables_missing(values, base, environ),
         *_proves_nothing(steps),
         *_shared_between_generations(steps, members),
@@ -149,6 +151,14 @@ def _ca_files_unreadable(values: TemplateValues, watch: WatchRules) -> Iterator[
 
         if problem := ca_problem(address):
             yield f"{where}: {problem}; correct the path behind ca_file"
+
+
+def _copies_impossible(values: TemplateValues, base: Path) -> Iterator[str]:
+    """Where a result file is to be copied when the run is over, and nothing could be written."""
+    for key in ("CUTOVER_EVIDENCE_OUTPUT", "ROLLBACK_EVIDENCE_OUTPUT"):
+        named = values.text(key)
+        if reason := why_not_written(Path(named) if "://" in named else base / named):
+            yield f"{_at(values, key)}: {quoted(named)} is {reason}"
 
 
 def _executables_missing(

@@ -54,7 +54,7 @@ class Surroundings(Struct, frozen=True):
         if not name or name in self.environ or not file:
             return self.environ.get(name, "")
         try:
-            return read_variables(Path(file)).get(name, "")
+            return read_variables(Path(file), environ=self.environ).get(name, "")
         except (OSError, ValueError) as error:
             raise ProbeError(f"env_file {file} cannot be read: {error}") from error
 
@@ -90,7 +90,7 @@ class Source(Struct, frozen=True):
 
     def problems(self, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         """Yield key, what was found, what is expected, of what a rule says and this source cannot do."""
-        if rule.get("kind") in set(KINDS) - set(self.kinds):
+        if rule.get("kind") in [kind for kind in KINDS if kind not in self.kinds]:
             words = f"{rule['kind']} for source '{self.name}'"
             yield "kind", words, f"one of {', '.join(self.kinds)}"
         if "url" in rule and self.url == "no":

@@ -7,11 +7,12 @@ expansion, no inline comments. What a key means is not known here; see template_
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook.env_text import read_env
 from ctp_runbook.errors import Problem
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
 _LARGEST_TEMPLATE_BYTES = 1 << 20
 _MOST_SYNTAX_PROBLEMS = 200
 _LONGEST_QUOTE = 80
+_MOST_TOLD = 5  # of an env file's lines, in one sentence
 # Other white space, such as a no-break space, is no blank to bash and stays in the value.
 _BLANKS = " \t"
 _BOM = b"\xef\xbb\xbf"
@@ -173,15 +175,18 @@ def _line_problem(
     return None
 
 
-def read_variables(path: Path) -> dict[str, str]:
-    """Return the variables of an env file, as a shell would take them; raises OSError or ValueError.
+def read_variables(path: Path, *, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an env file as compose and bash read it; raises OSError or ValueError.
 
-    Not a template: here quotes around a value are none of it.
+    Not a template: see env_text, which says what is refused, by line.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith("#"))
-    return {
-        key.removeprefix("export ").strip(): value.strip().strip("\"'")
-        for key, joint, value in pairs
-        if joint
-    }
+    with path.open("rb") as stream:
+        raw = stream.read(_LARGEST_TEMPLATE_BYTES + 1)
+    if len(raw) > _LARGEST_TEMPLATE_BYTES:
+        raise ValueError(f"more than {_LARGEST_TEMPLATE_BYTES} bytes, expected NAME=value lines")
+    read = read_env(raw, environ=environ)
+    if read.problems:
+        more = len(read.problems) - _MOST_TOLD
+        told = [*read.problems[:_MOST_TOLD], *([f"and {more} more"] if more > 0 else ())]
+        raise ValueError("; ".join(told))
+    return read.values

@@ -7,6 +7,7 @@ that a reader can redo the arithmetic. Writing them is the last act of a run: wi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -206,15 +207,22 @@ def result_files(run: RunDir, history: History) -> dict[str, bytes]:
 def write_evidence(run: RunDir, history: History) -> None:
     """Write the two result files and the checklist into evidence/, and the copies asked for.
 
-    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only.
+    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only. One that
+    cannot be written is told in the log: it serves nobody but its reader, and the run is over.
     """
-    for name, data in result_files(run, history).items():
-        for path in (run.evidence / name, *_copies(history, name)):
-            write_atomic(path, data, durable=not history.is_dry_run)
+    results = result_files(run, history)
+    for name, data in results.items():
+        write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
     for name in CHECKLISTS:
         if (run.plan / name).is_file():
             data = (run.plan / name).read_bytes()
             write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
+    for name, data in results.items():
+        for path in _copies(history, name):
+            try:
+                write_atomic(path, data, durable=not history.is_dry_run)
+            except OSError as error:
+                print(f"no copy of {name}: {error}", file=sys.stderr, flush=True)
 
 
 def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 from ctp_runbook.plan.config import MetricRule, load_watch
+from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.redact import is_secret_name
 
 ROOT = Path(__file__).parents[2]
@@ -48,9 +49,7 @@ RULES = load_watch(ROOT / "configs/watch.toml").metrics
 
 
 def _environment() -> dict[str, str]:
-    lines = (INFRA / "env/prodlike.env").read_text(encoding="utf-8").splitlines()
-    pairs = (line.partition("=")[::2] for line in lines if line and not line.startswith("#"))
-    return dict(pairs)
+    return read_variables(INFRA / "env/prodlike.env", environ={})
 
 
 def _statements(path: Path) -> Iterator[str]:

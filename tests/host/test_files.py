@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,49 @@ def test_a_replaced_file_leaves_no_draft(tmp_path: Path) -> None:
         files.write_atomic(path, "no bytes")  # type: ignore[arg-type]
     assert files.names_in(path.parent) == ["a"]
     assert files.read(path) == b"new"
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "folder", "device", "open", "link to fifo"])
+def test_what_is_no_file_is_not_replaced(kind: str, tmp_path: Path) -> None:
+    """What others have open, a device above all, stays what it is."""
+    path = tmp_path / "target"
+    if kind in ("fifo", "link to fifo"):
+        os.mkfifo(path)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "open":
+        path.symlink_to("/proc/self/fd/1")
+    else:
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("no device can be made here")
+    if kind == "link to fifo":
+        path = tmp_path / "link"
+        path.symlink_to("target")
+    before = path.lstat()
+    with pytest.raises(OSError, match="not replaced by a file"):
+        files.write_atomic(path, b"data")
+    assert path.lstat().st_mode == before.st_mode
+    assert files.why_not_written(path)
+
+
+def test_a_link_to_a_file_is_replaced_and_the_file_stays(tmp_path: Path) -> None:
+    """As a rename does it: whoever has the file open reads what was in it."""
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("file")
+    files.write_atomic(tmp_path / "link", b"new")
+    assert ((tmp_path / "link").read_bytes(), (tmp_path / "file").read_bytes()) == (b"new", b"old")
+
+
+def test_where_a_file_can_be_made_nothing_is_said(tmp_path: Path) -> None:
+    """Nor made: folders that are not there yet, and a file that is."""
+    assert files.why_not_written(tmp_path / "a/b/c") == ""
+    assert files.why_not_written(tmp_path / "a/b", folder=True) == ""
+    assert files.names_in(tmp_path) == []
 
 
 def test_a_file_gets_another_name_and_goes(tmp_path: Path) -> None:

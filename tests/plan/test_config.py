@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,23 @@ def test_missing_file_is_refused(tmp_path: Path) -> None:
     """A config that is not there is a refusal, not a default."""
     with pytest.raises(ConfigError, match="No such file or directory"):
         load_limits(tmp_path / "limits.toml")
+
+
+ODD = ('""', "-1", "nan", "[]", "{a = [1]}", "1979-05-27", '"a\\u0000b"', "9" * 30)
+
+
+@pytest.mark.parametrize(
+    ("source", "load"), [(WATCH, load_watch), (LIMITS, load_limits)], ids=["watch", "limits"]
+)
+@pytest.mark.parametrize("odd", ODD)
+def test_any_key_may_hold_anything(
+    source: str, load: Callable[[Path], object], odd: str, tmp_path: Path
+) -> None:
+    """It is taken, or refused as a configuration: whatever its type, there is no traceback."""
+    lines = source.splitlines()
+    file = tmp_path / "x.toml"
+    for at, line in enumerate(lines):
+        if match := re.match(r"[\w.]+ *= *", line):
+            file.write_text("\n".join([*lines[:at], match[0] + odd, *lines[at + 1 :]]))
+            with contextlib.suppress(ConfigError):
+                load(file)

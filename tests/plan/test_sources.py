@@ -38,6 +38,7 @@ def test_a_rule_is_held_against_the_row() -> None:
     """A kind it does not serve, a url it does not take, and one that it must have."""
     rule = {"kind": "counter", "url": "http://x"}
     assert [key for key, _, _ in SOURCE.problems(rule)] == ["kind", "url"]
+    assert [key for key, _, _ in SOURCE.problems({"kind": ["lag"]})] == []  # told by its type
     must = Source("far", "json:loads", url="must")
     assert [key for key, _, _ in must.problems({"kind": "lag"})] == ["url"]
     assert list(must.problems({"kind": "lag", "url": "http://x"})) == []

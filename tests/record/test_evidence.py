@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,18 @@ def test_copies_are_written_where_asked(tmp_path: Path) -> None:
         assert (home / "named/cutover.env").exists() is real
         due = (run.evidence / "ctp_rollback_result.env").read_bytes()
         assert (tmp_path / "asked.env").read_bytes() == due
+
+
+def test_a_copy_that_cannot_be_written_is_told_and_the_rest_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run is over: what serves a reader elsewhere does not keep it from being written down."""
+    os.mkfifo(tmp_path / "fifo")
+    run = completed_run(tmp_path, copies={"cutover_output": str(tmp_path / "fifo")})
+    write_evidence(run, _history(run))
+    assert "no copy of ctp_cutover_result.env: [Errno 17] a FIFO" in capsys.readouterr().err
+    assert (run.evidence / "ctp_rollback_result.env").is_file()
+    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
 
 
 def test_evidence_and_manifest_are_the_same_bytes_twice(tmp_path: Path) -> None:
