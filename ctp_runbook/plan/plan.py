@@ -364,7 +364,8 @@ def _all_commands(plan: Plan) -> Iterator[str]:
 
 def _content(path: Path | None) -> bytes | None:
     try:
-        return None if path is None else path.read_bytes()
+        # A pipe would be waited at for ever, and a device read without end.
+        return path.read_bytes() if path is not None and path.is_file() else None
     except (OSError, ValueError):
         return None
 
