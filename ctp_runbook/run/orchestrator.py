@@ -213,6 +213,7 @@ class Orchestrator:
         baseline.start()
         try:
             failed = run_gates(self.context)
+            baseline.warn_of_buckets()
             gap = failed.sentence if failed else self._gap_before_go()
         finally:
             # Before the first stop: an engine that is being stopped is no baseline of itself.
