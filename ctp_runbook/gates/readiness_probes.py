@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from ctp_runbook.gates.readiness import (
     declared_readings,
     measured,
 )
+from ctp_runbook.host import caller
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
@@ -81,7 +81,7 @@ class ReadinessSources:
     seconds: float = 5.0
     window_seconds: float = 10.0
     cwd: Path = Path()
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] = field(default_factory=caller.environ)
 
     @property
     def running(self) -> Running:
