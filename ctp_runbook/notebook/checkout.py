@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host import caller
 from ctp_runbook.host.checkout import CHECKOUT, find_here
 from ctp_runbook.plan.plan import Plan, load_plan
 
@@ -28,7 +28,7 @@ def find_plan(
         rollback_template,
         limits=limits or find_config("limits.toml", template=cutover_template),
         watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
+        environ=caller.environ(),
         base=Path.cwd(),
     )
 
