@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -147,6 +148,15 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     )
 
 
+def _say_findings(history: History) -> None:
+    """Print what a reader of the journal is to know, of a run that is not followed line by line."""
+    from ctp_runbook.record.kinds import Finding
+
+    for record in history.of_kind(Finding):
+        is_grave = record.payload.severity == "critical"
+        say(f"DRY RUN {'✗' if is_grave else '!'} {record.payload.sentence}")
+
+
 def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     """Follow a run to its end; Ctrl-C leaves it going."""
     from ctp_runbook.model import State
@@ -155,6 +165,7 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     try:
         if quiet:
             history = launch.follow(run, until=lambda _: False)
+            _say_findings(history)
         else:
             from ctp_runbook.show.terminal import Narrator
 

@@ -133,6 +133,14 @@ class History(Struct, frozen=True):
         return bool(self.conducted or self.transitions or tried)
 
     @property
+    def would_refuse(self) -> tuple[str, ...]:
+        """Why --execute would have refused what this dry run was made of; empty for a real run."""
+        if self.header is None or not self.is_dry_run:
+            return ()
+        said = (record.payload for record in self.of_kind(kinds.Finding))
+        return tuple(finding.sentence for finding in said if finding.severity == "critical")
+
+    @property
     def unfinished(self) -> tuple[StepHistory, ...]:
         """Steps that were started and that nobody saw end."""
         return tuple(s for s in self.steps.values() if s.status is StepStatus.UNKNOWN)

@@ -95,6 +95,8 @@ def headline(history: History) -> tuple[str, str]:
     """Return the kind of banner and the run's result in plain words."""
     if history.outcome is None:
         return "warn", f"The run is not over: {history.state.value}"
+    if history.outcome is Outcome.DRY_RUN_OK and history.would_refuse:
+        return "warn", "Dry run: nothing was done; --execute would refuse this plan"
     return _HEADLINES[history.outcome]
 
 
@@ -404,8 +406,8 @@ def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]
     columns = ("#", "phase", "step", "at most", "done when", "undone by")
     return [
         facts_of_plan(history),
-        Notes("warn", plan.warnings, "Warnings"),
-        Notes("bad", plan.execute_refusals, "--execute would refuse"),
+        Notes("bad", history.would_refuse),
+        Notes("warn", [w for w in plan.warnings if w not in plan.execute_refusals], "Warnings"),
         Table(columns, rows, "Steps", numbers=("#", "at most")),
         commands_table(history),
         Facts([("checklist", checklist)]),
