@@ -33,6 +33,7 @@ __all__ = [
     "ProbeError",
     "Problem",
     "RunEnded",
+    "RunLost",
     "RunRefused",
     "RunbookError",
     "TemplateError",
@@ -109,6 +110,12 @@ class PlanRefused(RunbookError):
 
 class RunRefused(RunbookError):
     """A run that cannot be started, joined or steered as asked; nothing was touched."""
+
+
+class RunLost(RunRefused):
+    """A run that was followed and that nobody conducts any more: what is done is done already."""
+
+    exit_code = 7
 
 
 class EnvironmentHeld(RunRefused):

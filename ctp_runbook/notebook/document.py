@@ -193,7 +193,10 @@ class Document:
         ending = self.ending
         cells = [cell for cell in self.nb.cells if not _is_frame(cell)]
         sentence = self._redactor(ending.sentence)
-        title = f"{symbol_of(ending.status)} {ending.status.replace('_', ' ').upper()}"
+        # The notebook's end is not the run's: COMPLETED is a word for a run alone.
+        is_whole = ending.status is NotebookStatus.COMPLETED
+        words = "notebook executed" if is_whole else ending.status.replace("_", " ").upper()
+        title = f"{symbol_of(ending.status)} {words}"
         if ending.status is not NotebookStatus.COMPLETED:
             cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {sentence}"))
         footer = f"---\n{title} at {_now()} · {stamp.markdown}"

@@ -58,10 +58,10 @@ class NotebookResult:
 
     @property
     def line(self) -> str:
-        """``✓ 05_watch completed in 1.2 s`` or ``✗ 05_watch failed: …``."""
+        """``✓ 05_watch executed in 1.2 s`` or ``✗ 05_watch failed: …``."""
         start = f"{symbol_of(self.status)} {self.name}"
         if self.status == "completed":
-            return f"{start} completed in {self.seconds:.1f} s"
+            return f"{start} executed in {self.seconds:.1f} s"
         return f"{start} {self.status.replace('_', ' ')}: {self.sentence}"
 
 

@@ -56,7 +56,9 @@ def _of_watch(payload: kinds.Payload) -> str:
             sentences = (m.sentence for m in judged.metrics.values() if m.verdict == judged.overall)
             return f"  · watch {judged.overall}: {next(sentences, '')}"
         case kinds.Triggered() as trigger:
-            return f"✗ {trigger.sentence}"
+            # What somebody wanted is no failure.
+            is_wanted = trigger.cause in ("forced_drill", "operator")
+            return f"{'»' if is_wanted else '✗'} {trigger.sentence}"
         case kinds.WatchGap() as gap:
             return f"! the watch has a gap since {gap.from_utc}"
         case kinds.WatchDisturbed() as disturbed:

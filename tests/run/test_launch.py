@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from ctp_runbook.errors import PlanRefused, RunRefused
+from ctp_runbook.errors import PlanRefused, RunLost, RunRefused
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
@@ -482,8 +482,9 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     journal = Journal(run.journal, durable=False)
     journal.append(like("state", to="GATING", reason=""))
     journal.close()
-    with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
+    with pytest.raises(RunLost, match=r"nobody conducts it; .*ctp-runbook resume --run") as lost:
         follow(run, until=lambda _: False, poll_seconds=0.01)
+    assert lost.value.exit_code == 7  # something may have been touched: 2 would be a lie
 
 
 def test_one_look_is_one_reading(
