@@ -71,13 +71,16 @@ class RunbookError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows the sentence, not the code that raised it."""
+        import re
         import textwrap
 
         # JupyterLab breaks long lines anywhere, in the middle of a word too.
         wrapper = textwrap.TextWrapper(
             100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
-        return [wrapper.fill(line) for line in f"✗ {type(self).__name__}: {self}".splitlines()]
+        # Jupyter shows a traceback as a terminal would: what it would obey is left out.
+        said = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", f"✗ {type(self).__name__}: {self}")
+        return [wrapper.fill(line) for line in said.splitlines()]
 
 
 class InputError(RunbookError):

@@ -119,6 +119,10 @@ def _is_unreadable(value: Any) -> bool:
 def say(text: str, *, err: bool = False, **style: Any) -> None:
     """Print a line as click does: colours for a terminal alone, UTF-8 where a stream says ASCII."""
     stream = sys.stderr if err else sys.stdout
+    if not text.isprintable():
+        from ctp_runbook.plan.template_text import printable
+
+        text = printable(text)
     if style or stream is None or (stream.encoding or "").lower() != "utf-8":
         import click
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ctp_runbook.model import Phase, State
+from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History, StepHistory, Transition
 from ctp_runbook.record.journal import Record
@@ -26,7 +27,9 @@ _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 def sentence_of(record: Record) -> str:
     """Return one line for the operator, starting with a mark; empty for what needs no line."""
     payload = record.payload
-    return _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    line = _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
+    return printable(line.replace("\n", " "))
 
 
 def _of_steps(payload: kinds.Payload) -> str:
@@ -120,7 +123,7 @@ def _waiting_for(history: History) -> str:
     words = history.state.value
     if runs_out := countdown(history, mono=time.monotonic()):
         colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
-        words = f"[{colour}]{escape(runs_out.sentence)}[/]"
+        words = f"[{colour}]{escape(printable(runs_out.sentence))}[/]"
     elif history.state is State.WATCHING and history.watch_started is not None:
         ends = history.watch_started.mono + history.watch_started.payload.minutes * 60
         words = f"watching, {max(0, ends - time.monotonic()):.0f} s left"
