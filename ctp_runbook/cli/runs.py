@@ -54,7 +54,7 @@ def _steer(name: str, text: str) -> Command:
 
         steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
         say(steered.sentence)
-        return follow_to_end(steered.run, quiet=False) if steered.is_new else 0
+        return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
 
     return Command(ask, *_WHICH_RUN, *_WHY, help=text)
 

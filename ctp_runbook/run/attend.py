@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ctp_runbook.errors import JournalError, RunRefused
+from ctp_runbook.errors import JournalError, RunLost, RunRefused
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
@@ -63,7 +63,7 @@ def follow(
     """Read the journal until ``until`` holds or the run is over and its evidence written.
 
     ``on_change`` is called with each new state of affairs. Raises RunRefused when nobody
-    conducts the run any more.
+    conducts the run any more, and RunLost where it has begun.
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
@@ -80,7 +80,8 @@ def follow(
         now = clock.mono()
         unattended_since = None if _is_attended(history, world) else unattended_since or now
         if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
-            raise RunRefused(_unattended_sentence(run, history))
+            kind = RunLost if history.has_begun else RunRefused
+            raise kind(_unattended_sentence(run, history))
         clock.sleep(poll_seconds)
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
-from ctp_runbook.plan.timing import undo_refusals
+from ctp_runbook.plan.timing import Measured, undo_refusals
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.kinds import Finding
@@ -70,8 +70,13 @@ def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path
     return outputs / f"{stamp}-{name[:40]}-{world.caller.token()}"
 
 
-def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple[str, ...]:
-    """Every reason not to run this plan for real now, at once; empty for a dry run."""
+def execute_refusals(
+    plan: Plan, options: RunOptions, *, now: datetime, measured: Measured | None = None
+) -> tuple[str, ...]:
+    """Every reason not to run this plan for real now, at once; empty for a dry run.
+
+    ``measured`` is what earlier runs took, where it was read already.
+    """
     asked = options.plan_sha256
     reasons = []
     if asked and asked != plan.sha256:
@@ -86,7 +91,7 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
         reasons += undo_refusals(
             plan,
-            options.measured(plan.environment),
+            measured or options.measured(plan.environment),
             now=now,
             accept_unmeasured=options.accept_unmeasured,
             accept_late=options.accept_late,
@@ -235,12 +240,24 @@ def _write(
             f"OVERRIDE --{name.replace('_', '-')} by {header.created_by}: {reason} ({refused})"
         )
         journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
+    for refusal in _would_refuse(plan, options, measured):
+        sentence = plan.redactor(f"--execute would refuse: {refusal}")
+        journal.append(Finding(severity="critical", sentence=sentence))
     if options.execute is True:
         _warn_of_shared_group(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
     durable = options.execute is True
     world.files.write_atomic(run.run_json, header_text(header), durable=durable)
+
+
+def _would_refuse(plan: Plan, options: RunOptions, measured: Measured) -> tuple[str, ...]:
+    """What a dry run is to say of the real run that it stands for; nothing for a real one."""
+    if options.execute is True:
+        return ()
+    # The clock never affects a dry run: it is asked as if the window had just opened.
+    real = structs.replace(options, execute=True)
+    return execute_refusals(plan, real, now=plan.window_local, measured=measured)
 
 
 def _warn_of_shared_group(journal: Journal, world: World) -> None:

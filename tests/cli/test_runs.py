@@ -50,12 +50,24 @@ def test_a_request_says_who_asks_and_why(
 
     def put(run: object, request: str, *, by: str, reason: str) -> object:
         calls.append((str(getattr(run, "path", "")), request, by, reason))
-        return type("Steered", (), {"sentence": "asked", "is_new": False, "run": run})
+        return type(
+            "Steered", (), {"sentence": "asked", "is_new": False, "run": run, "exit_code": 0}
+        )
 
     monkeypatch.setattr(steer, "steer", put)
     assert typed(name, "--run", run.path, "--by", "ops", "--reason", "a look") == 0
     assert calls == [(str(run.path), name, "ops", "a look")]
     assert capsys.readouterr().out == "asked\n"
+
+
+def test_a_request_that_was_not_obeyed_has_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that asked for a hold must not go on as if there were one."""
+    run = dry_run(tmp_path)
+    said = steer.Steered(run, "not obeyed: it rolls back", exit_code=7)
+    monkeypatch.setattr(steer, "steer", lambda *_, **__: said)
+    assert typed("hold", "--run", run.path) == 7
 
 
 def test_a_request_to_a_run_that_is_over_is_refused(

@@ -219,7 +219,8 @@ def test_a_run_that_holds_and_that_nobody_conducts_is_taken_up(stack: SmallStack
     for pid in (begun.payload.guardian.pid, begun.writer.pid):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not launch.is_attended(run.run))
-    steer(run.run, "resume", by="chief", reason="all is well")
+    told = steer(run.run, "resume", by="chief", reason="all is well")
+    assert (told.exit_code, "the run is taken up again" in told.sentence) == (0, True)
     run.reach(State.WATCHING)
     assert run.history.trigger is None
     run.ask("rollback")
