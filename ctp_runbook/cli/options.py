@@ -243,5 +243,8 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
     say(f"{history.outcome.value}: {history.closed.payload.sentence}")
-    say(f"evidence: {run.evidence}")
+    if unwritten := launch.unwritten_sentence(run, history):
+        say(unwritten, err=True, fg="red")
+    else:
+        say(f"evidence: {run.evidence}")
     return history.outcome.exit_code

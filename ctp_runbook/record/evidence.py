@@ -7,7 +7,6 @@ that a reader can redo the arithmetic. Writing them is the last act of a run: wi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -47,6 +46,7 @@ __all__ = [
     "finalise",
     "kept_files",
     "manifest_bytes",
+    "missing_copies",
     "read_manifest",
     "result_files",
     "rollback_env",
@@ -55,6 +55,7 @@ __all__ = [
     "unlisted_files",
     "write_evidence",
     "write_manifest",
+    "write_missing_copies",
 ]
 
 CUTOVER_RESULT = "ctp_cutover_result.env"
@@ -204,25 +205,51 @@ def result_files(run: RunDir, history: History) -> dict[str, bytes]:
     }
 
 
-def write_evidence(run: RunDir, history: History) -> None:
+def write_evidence(run: RunDir, history: History) -> tuple[str, ...]:
     """Write the two result files and the checklist into evidence/, and the copies asked for.
 
-    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only. One that
-    cannot be written is told in the log: it serves nobody but its reader, and the run is over.
+    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only. Returns why
+    not, for each copy that could not be; what the run's own folder does not take raises OSError.
     """
+    durable = not history.is_dry_run
     results = result_files(run, history)
     for name, data in results.items():
-        write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
+        write_atomic(run.evidence / name, data, durable=durable)
     for name in CHECKLISTS:
         if (run.plan / name).is_file():
             data = (run.plan / name).read_bytes()
-            write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
+            write_atomic(run.evidence / name, data, durable=durable)
+    # Last, and each for itself: a place that somebody named must not cost the run its own record.
+    return _write_copies(history, results)
+
+
+def missing_copies(history: History) -> list[Path]:
+    """The copies asked for that are not there; whether one that is there is this run's, is not asked:
+    a later run may have replaced it."""
+    copies = [path for name in _SIDES for path in _copies(history, name)]
+    return [path for path in copies if not path.is_file()]
+
+
+def write_missing_copies(run: RunDir) -> tuple[str, ...]:
+    """Write those alone; returns why not, for each that could not be."""
+    history = History.of(read_journal(run.journal).records)
+    return _write_copies(history, result_files(run, history), only=missing_copies(history))
+
+
+def _write_copies(
+    history: History, results: Mapping[str, bytes], *, only: Container[Path] | None = None
+) -> tuple[str, ...]:
+    gaps = []
     for name, data in results.items():
         for path in _copies(history, name):
+            if only is not None and path not in only:
+                continue
             try:
                 write_atomic(path, data, durable=not history.is_dry_run)
-            except OSError as error:
-                print(f"no copy of {name}: {error}", file=sys.stderr, flush=True)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                gaps.append(f"the copy {path} of {name} cannot be written: {why}")
+    return tuple(gaps)
 
 
 def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
@@ -386,9 +413,14 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def finalise(run: RunDir) -> None:
-    """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated."""
+def finalise(run: RunDir) -> tuple[str, ...]:
+    """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated.
+
+    Returns why not, for each copy elsewhere that could not be written. Raises OSError, and leaves
+    the run without its manifest, when its own folder takes no more.
+    """
     history = History.of(read_journal(run.journal).records)
-    write_evidence(run, history)
+    gaps = write_evidence(run, history)
     write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)
+    return gaps

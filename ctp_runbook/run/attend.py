@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
 from ctp_runbook.model import Identity
+from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.kinds import (
@@ -18,7 +19,15 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole", "unstarted_sentence"]
+__all__ = [
+    "answer_in",
+    "follow",
+    "is_attended",
+    "read_history",
+    "read_whole",
+    "unstarted_sentence",
+    "unwritten_sentence",
+]
 
 # A guardian needs some of them to bring an orchestrator back, more on a busy host.
 _UNATTENDED_SECONDS = 15.0
@@ -62,8 +71,9 @@ def follow(
 ) -> History:
     """Read the journal until ``until`` holds or the run is over and its evidence written.
 
-    ``on_change`` is called with each new state of affairs. Raises RunRefused when nobody
-    conducts the run any more, and RunLost where it has begun.
+    ``on_change`` is called with each new state of affairs. A run that is over and whose evidence
+    nobody writes any more is returned without it (``unwritten_sentence``). Raises RunRefused when
+    nobody conducts the run any more, and RunLost where it has begun.
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
@@ -80,6 +90,8 @@ def follow(
         now = clock.mono()
         unattended_since = None if _is_attended(history, world) else unattended_since or now
         if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
+            if history.closed is not None:
+                return history  # how it ended is known, whatever became of its evidence
             kind = RunLost if history.has_begun else RunRefused
             raise kind(_unattended_sentence(run, history))
         clock.sleep(poll_seconds)
@@ -97,6 +109,21 @@ def _unattended_sentence(run: RunDir, history: History) -> str:
     return (
         f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
         f"`ctp-runbook resume --run {run.path}`"
+    )
+
+
+def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
+    """What is not written of the evidence of a run that is over, and the remedy; else nothing."""
+    if history.closed is None:
+        return ""
+    lacks = [f"its copy {path} is not there" for path in missing_copies(history)]
+    if not world.files.exists(run.manifest):
+        lacks = [f"its evidence is not written; see {run.logs}"]
+    if not lacks:
+        return ""
+    return (
+        f"run {run.run_id} is over ({history.closed.payload.outcome.value}), but {', '.join(lacks)}: "
+        f"mend what is in the way, then `ctp-runbook resume --run {run.path}` writes it"
     )
 
 

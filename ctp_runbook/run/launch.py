@@ -17,6 +17,7 @@ from msgspec import Struct, structs
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
+from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import Measured, undo_refusals
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, header_text
@@ -46,6 +47,7 @@ __all__ = [
     "set_going",
     "start",
     "take_lock",
+    "unwritten_sentence",
     "was_being_started",
     "write_run",
 ]
@@ -61,6 +63,7 @@ follow = attend.follow
 is_attended = attend.is_attended
 read_history = attend.read_history
 read_whole = attend.read_whole
+unwritten_sentence = attend.unwritten_sentence
 
 
 def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path:
@@ -84,6 +87,13 @@ def execute_refusals(
             f"--plan-sha256 {asked[:12]}… is not this plan, which has {plan.sha256}; "
             "review the plan again"
         )
+    # Copies asked for by flag are written by a dry run too.
+    reasons += [
+        f"--{side.lower()}-output {path} {gap}; name a file that the evidence may replace"
+        for side in ("CUTOVER", "ROLLBACK")
+        if (path := getattr(options, f"{side.lower()}_output")) is not None
+        and (gap := evidence_gap(Path(path).absolute(), side=side))
+    ]
     if options.execute is not True:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]

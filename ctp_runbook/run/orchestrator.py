@@ -15,12 +15,14 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ctp_runbook.errors import JournalError, RunbookError
+from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
+from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
-from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import (
     Cause,
     Closed,
@@ -275,6 +277,7 @@ class Orchestrator:
         reasons = [*window_refusals(plan, now=self._world.now), *self._undo_refusals()]
         is_old = self._clock.mono() - self._probed > plan.limits.ready_probe_max_age_seconds
         # The state is asked for at any age: a moment later there is no way back without downtime.
+        reasons += self._evidence_gaps()
         reasons += ready_gaps(self.context) if is_old else state_gaps(self.context)
         return self.interrupt() or "; ".join(reasons)
 
@@ -295,6 +298,19 @@ class Orchestrator:
             accept_unmeasured=overrides.get("accept_unmeasured", ""),
             accept_late=overrides.get("accept_late", ""),
         )
+
+    def _evidence_gaps(self) -> list[str]:
+        """Where the copies of the evidence cannot be put any more: now it can be told in time."""
+        plan, cwd = self.context.plan, self.context.cwd
+        named = {
+            "CUTOVER": plan.cutover_evidence_output,
+            "ROLLBACK": plan.rollback_evidence_output,
+        }
+        return [
+            f"{side}_EVIDENCE_OUTPUT {path!r} {gap}; clear the place, then plan again"
+            for side, path in named.items()
+            if (gap := evidence_gap(cwd / path, side=side))
+        ]
 
     def _digest_now(self) -> str:
         files = named_files(self.context.history.created)
@@ -420,6 +436,23 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
 
 
+def _finalise(run: RunDir, history: History, world: World) -> None:
+    """Write what is derived of a run that is closed. Raises RunRefused when its folder takes it not."""
+    ended = history.outcome.value if history.outcome else history.state.value
+    try:
+        gaps = finalise(run)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
+        ) from error
+    # The run is over and nobody may follow it: what is missing elsewhere is not in its journal.
+    for gap in gaps:
+        world.outcry.cry_out(
+            f"run {run.run_id} ended {ended}, but {gap}; mend that, then `ctp-runbook resume --run "
+            f"{run.path}` writes it"
+        )
+
+
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     """``python -m ctp_runbook.run.orchestrator RUN_DIR``: what the guardian starts."""
     parser = argparse.ArgumentParser(prog="ctp_runbook.run.orchestrator")
@@ -434,6 +467,10 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     if options.lock_fd >= 0:
         world.locks.keep_from_children(options.lock_fd)
     try:
+        if (history := History.of(read_journal(run.journal).records)).closed is not None:
+            # The one before was killed, or found the disk full: this needs no plan, which may be gone.
+            _finalise(run, history, world)
+            return 0
         world.load()
         plan, cwd = load_private_plan(run)
         # Between the start and this record somebody may have closed the run: of the two one is first.
@@ -450,8 +487,10 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
-        finalise(run)
-        orchestrator.let_alerts_end()
+        try:
+            _finalise(run, orchestrator.context.history, world)
+        finally:
+            orchestrator.let_alerts_end()
     except RunbookError as error:
         print(f"orchestrator: {error}", file=sys.stderr, flush=True)
         return 70

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
+from ctp_runbook.record.evidence import finalise, write_missing_copies
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
@@ -17,6 +18,7 @@ from ctp_runbook.run.attend import (
     read_history,
     read_whole,
     unstarted_sentence,
+    unwritten_sentence,
 )
 from ctp_runbook.run.starting import close_unstarted, first_record, start, was_being_started
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
@@ -59,6 +61,8 @@ def steer(
     by = by or world.caller.user_name()
     history = read_history(run)
     if history.outcome is not None:
+        if request == "resume" and unwritten_sentence(run, history, world=world):
+            return _finish(run, world=world)
         if request != "rollback":
             raise RunRefused(
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
@@ -135,6 +139,23 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     if not done:
         return steer(run, "abort", by=by, reason=reason, world=world)
     return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
+
+
+def _finish(run: RunDir, *, world: World) -> Steered:
+    """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
+    if is_attended(run, world=world):
+        return Steered(run, f"run {run.run_id} is over, and its evidence is being written")
+    # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
+    write = write_missing_copies if world.files.exists(run.manifest) else finalise
+    try:
+        gaps = write(run)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} is over, and its evidence cannot be written: {error}"
+        ) from error
+    if gaps:
+        raise RunRefused(f"run {run.run_id} is over, but {'; '.join(gaps)}")
+    return Steered(run, f"run {run.run_id} is over; its evidence is written now: {run.evidence}")
 
 
 def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:

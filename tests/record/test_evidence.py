@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import stat
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,14 @@ import pytest
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.evidence import (
     cutover_env,
+    finalise,
+    missing_copies,
     rollback_env,
     rollback_seconds,
     trading_downtime_seconds,
     write_evidence,
     write_manifest,
+    write_missing_copies,
 )
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
@@ -195,16 +198,27 @@ def test_copies_are_written_where_asked(tmp_path: Path) -> None:
         assert (tmp_path / "asked.env").read_bytes() == due
 
 
-def test_a_copy_that_cannot_be_written_is_told_and_the_rest_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The run is over: what serves a reader elsewhere does not keep it from being written down."""
-    os.mkfifo(tmp_path / "fifo")
-    run = completed_run(tmp_path, copies={"cutover_output": str(tmp_path / "fifo")})
-    write_evidence(run, _history(run))
-    assert "no copy of ctp_cutover_result.env: [Errno 17] a FIFO" in capsys.readouterr().err
-    assert (run.evidence / "ctp_rollback_result.env").is_file()
-    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+def test_a_copy_that_cannot_be_written_costs_the_run_nothing_else(tmp_path: Path) -> None:
+    """The other copy, evidence/ and the manifest are there; what is missing is told, and mended."""
+    (tmp_path / "file").write_text("somebody's")
+    plan = {
+        "cutover_evidence_output": str(tmp_path / "file" / "cutover.env"),
+        "rollback_evidence_output": str(tmp_path / "named" / "rollback.env"),
+    }
+    run = completed_run(tmp_path, plan=plan)
+    (gap,) = finalise(run)
+    assert gap == (
+        f"the copy {tmp_path}/file/cutover.env of ctp_cutover_result.env cannot be written: "
+        f"{os.strerror(errno.EEXIST)}"
+    )
+    assert (tmp_path / "named" / "rollback.env").exists()
+    assert run.manifest.exists()
+    assert missing_copies(_history(run)) == [tmp_path / "file" / "cutover.env"]
+    (tmp_path / "file").unlink()
+    assert write_missing_copies(run) == ()
+    due = (run.evidence / "ctp_cutover_result.env").read_bytes()
+    assert (tmp_path / "file" / "cutover.env").read_bytes() == due
+    assert missing_copies(_history(run)) == []
 
 
 def test_evidence_and_manifest_are_the_same_bytes_twice(tmp_path: Path) -> None:

@@ -131,6 +131,23 @@ def test_a_short_watch_needs_a_reason(tmp_path: Path) -> None:
     assert execute_refusals(twin, options, now=NOW) == ()
 
 
+@pytest.mark.parametrize("execute", [True, False])
+def test_copies_that_cannot_be_written_are_refused(
+    plan: Plan, execute: bool, tmp_path: Path
+) -> None:
+    """Those asked for by flag are written by a dry run too, so it is refused as well."""
+    for side in ("cutover", "rollback"):
+        options = RunOptions(
+            execute=execute,
+            accept_unmeasured="a test" if execute else "",
+            **{f"{side}_output": plan.cutover_template},  # type: ignore[arg-type]
+        )
+        (reason,) = execute_refusals(plan, options, now=NOW)
+        assert reason.startswith(f"--{side}-output {plan.cutover_template} is there already, and")
+        good = structs.replace(options, **{f"{side}_output": tmp_path / "new" / "copy.env"})
+        assert execute_refusals(plan, good, now=NOW) == ()
+
+
 def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     """No folder, no lock, no private copy."""
     outputs = tmp_path / "outputs"
