@@ -65,7 +65,7 @@ STOPPING = {
     "no metrics of the old engine": ("OLD_CORE_ENGINE_METRICS_URL", "", "old_core_engine could"),
     "no config": ("CTP_CONFIG_PATH", "no/ctp.yaml", "there is no file 'no/ctp.yaml'"),
     "config is a folder": ("CTP_CONFIG_PATH", ".", "there is no file '.'"),
-    "copy below a file": ("CUTOVER_EVIDENCE_OUTPUT", "ctp.yaml/x", "'ctp.yaml/x' is not to be"),
+    "copy below a file": ("CUTOVER_EVIDENCE_OUTPUT", "ctp.yaml/x", "'ctp.yaml/x' is below"),
     "copy is a folder": ("ROLLBACK_EVIDENCE_OUTPUT", ".", "'.' is a directory"),
     "copy elsewhere": ("CUTOVER_EVIDENCE_OUTPUT", "s3://b/x.env", "'s3://b/x.env' is an address"),
     "no executable": ("PRECHECK_CMD", "no-such-tool x", "'no-such-tool' is not on PATH"),

@@ -209,7 +209,7 @@ def test_a_copy_that_cannot_be_written_costs_the_run_nothing_else(tmp_path: Path
     (gap,) = finalise(run)
     assert gap == (
         f"the copy {tmp_path}/file/cutover.env of ctp_cutover_result.env cannot be written: "
-        f"{os.strerror(errno.EEXIST)}"
+        f"{os.strerror(errno.ENOTDIR)}"
     )
     assert (tmp_path / "named" / "rollback.env").exists()
     assert run.manifest.exists()
