@@ -130,7 +130,7 @@ def test_ready_while_waiting_for_a_person(stack: SmallStack) -> None:
     """A hold keeps a go from being acted on until the resume; an abort ends the waiting."""
     # Its stop was begun, so the rollback ends it: its alive command must see that it has ended.
     up = f"{stack.folder}/old_strategy_runner"
-    asked = f"test -e {up}.up && test -e /proc/$(head -1 {up}.pid)/exe"
+    asked = f'test -e {up}.up && test -e "/proc/$(head -1 {up}.pid)/exe"'
     run = started(
         stack,
         go=False,
