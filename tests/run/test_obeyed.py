@@ -128,7 +128,15 @@ def test_gating_with_a_long_step(stack: SmallStack) -> None:
 
 def test_ready_while_waiting_for_a_person(stack: SmallStack) -> None:
     """A hold keeps a go from being acted on until the resume; an abort ends the waiting."""
-    run = started(stack, go=False, OLD_STRATEGY_RUNNER_STOP_CMD=DEAF)
+    # Its stop was begun, so the rollback ends it: its alive command must see that it has ended.
+    up = f"{stack.folder}/old_strategy_runner"
+    asked = f'test -e {up}.up && test -e "/proc/$(head -1 {up}.pid)/exe"'
+    run = started(
+        stack,
+        go=False,
+        OLD_STRATEGY_RUNNER_STOP_CMD=DEAF,
+        OLD_STRATEGY_RUNNER_ALIVE_CMD=asked,
+    )
     run.reach(State.READY)
     run.ask("hold")
     assert "once nobody holds it" in run.ask("go")
