@@ -132,6 +132,7 @@ def create_run(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDi
         # Refuse before anything is made. The lock is not kept: between this and the start lies a
         # person's reading, and a kernel that may die. A start that is refused closes the run.
         locks = world.locks
+        _refuse_beside_unfinished(plan, options, world)
         locks.give_back(locks.take_environment_lock(plan.environment, run_id="being prepared"))
     return write_run(plan, options, world=world)
 
@@ -161,6 +162,7 @@ def begin(
     by = plan.redactor(options.by or world.caller.user_name())
     # Held before anything is written: who comes second must leave nothing that could be started.
     with held_environment(plan, options, world=world) as held:
+        _refuse_beside_unfinished(plan, options, world)
         run = write_run(plan, options, path=held.path, world=world)
         go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
         set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell, world=world)
@@ -170,6 +172,11 @@ def begin(
 def _refuse(plan: Plan, options: RunOptions, world: World) -> None:
     if reasons := execute_refusals(plan, options, now=world.now):
         raise PlanRefused(reasons)
+
+
+def _refuse_beside_unfinished(plan: Plan, options: RunOptions, world: World) -> None:
+    folders = {options.outputs, _path_of(plan, options, world).parent}
+    starting.refuse_beside_unfinished(plan.environment, folders, world=world)
 
 
 class HeldEnvironment(Struct, frozen=True):

@@ -16,6 +16,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
+from ctp_runbook.host.clocks import ClockWatch
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.preflight import evidence_gap
@@ -49,7 +50,7 @@ from ctp_runbook.run.switch import (
     run_switch,
     state_gaps,
 )
-from ctp_runbook.run.window import Watch
+from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Orchestrator", "main"]
@@ -89,6 +90,7 @@ class Orchestrator:
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
         self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
+        self._clocks = ClockWatch(self._clock)
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
 
@@ -97,6 +99,7 @@ class Orchestrator:
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
         self._guardian.look(self.context)
+        self._look_at_clocks()
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
             self._take(request)
@@ -110,6 +113,18 @@ class Orchestrator:
         watching = state in (State.WATCHING, State.HOLDING)
         urgent = (each for each in self._pending if watching or each.request in STOPS)
         return next((request.sentence for request in urgent), "")
+
+    def _look_at_clocks(self) -> None:
+        """Write down that somebody set the wall clock, or that the host slept: durations are told
+        by it, and the run is verified by it. The watch looks for itself, and oftener."""
+        if self.context.history.state in (State.WATCHING, State.HOLDING):
+            self._clocks = ClockWatch(self._clock)
+            return
+        self._clocks.look()
+        for noted in self._clocks.take():
+            # A pause of this process is none of the clocks', and a step that waits makes many.
+            if noted.what != "paused":
+                self.context.record(disturbed(noted))
 
     def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
@@ -171,6 +186,7 @@ class Orchestrator:
                 resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
             )
         )
+        self._look_at_clocks()
         if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
 
@@ -380,6 +396,7 @@ class Orchestrator:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
+        self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
             # Written down one by one: an empty status proves nothing.
             if step.name not in self.context.history.steps:

@@ -143,8 +143,6 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
 
 def _finish(run: RunDir, *, world: World) -> Steered:
     """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
-    if is_attended(run, world=world):
-        return Steered(run, f"run {run.run_id} is over, and its evidence is being written")
     # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
     write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.evidence import (
@@ -22,7 +24,8 @@ from ctp_runbook.record.evidence import (
     write_missing_copies,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.journal import digest_of, read_journal, utc_text
+from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.record.result_env import env_lines, parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.run import verify_run
@@ -269,3 +272,39 @@ def test_a_name_that_is_no_utf_8_is_listed_escaped(tmp_path: Path) -> None:
     assert verify_run(run).findings == ()
     (run.evidence / name).write_bytes(b"2")
     assert "csv" in " ".join(verify_run(run).findings)
+
+
+# --- clocks that are set ------------------------------------------------------------
+
+
+def moved(run: RunDir, *, by: float, since: int) -> History:
+    """The run's history, its wall clock ``by`` seconds further from record number ``since`` on."""
+    records = []
+    for record in _history(run).records:
+        if record.seq >= since:
+            wall = record.wall + timedelta(seconds=by)
+            record = structs.replace(record, wall_utc=utc_text(wall.timestamp()))
+        records.append(record)
+    return History.of(records)
+
+
+@pytest.mark.parametrize("by", [-600.0, -0.7, 600.0])
+@pytest.mark.parametrize("at", ["in the switch", "in the rollback"])
+def test_durations_are_not_those_of_a_clock_that_was_set(
+    at: str, by: float, tmp_path: Path
+) -> None:
+    """Downtime, rollback and cutover take as long as they took; the budget is neither met nor missed
+    by somebody's hand on the clock."""
+    run = rolled_back_run(tmp_path)
+    history = _history(run)
+    step = "start_new_core_engine" if at == "in the switch" else "stop_new_core_engine"
+    since = next(record.seq for record in history.of_kind(StepEnded) if record.payload.step == step)
+    stepped = moved(run, by=by, since=since)
+    assert trading_downtime_seconds(stepped) == pytest.approx(
+        trading_downtime_seconds(history), abs=0.02
+    )
+    assert rollback_seconds(stepped) == pytest.approx(rollback_seconds(history), abs=0.02)
+    before, after = _values(cutover_env(history)), _values(cutover_env(stepped))
+    key = "CUTOVER_DURATION_SECONDS"
+    assert float(after[key]) == pytest.approx(float(before[key]), abs=0.02)
+    assert _values(rollback_env(stepped))["ROLLBACK_SLO_MET"] == "true"
