@@ -362,13 +362,13 @@ class Orchestrator:
             return self._trouble_now("resume", f"the rollback goes on: {reason}")
         if not self._is_touched:
             return None
+        if stop := self._stop_asked():
+            return self._trouble_now("operator", stop)
         # A step that was under way may have done half of what it does, and its proof is lost: the
         # way back is proved step by step, the way forward would be guessed.
         if history.watch_started is None:
             why = f"interrupted in the middle of the switch: {reason}"
             return self._trouble_now("resume", why)
-        if stop := self._stop_asked():
-            return self._trouble_now("operator", stop)
         if must_roll_back:
             return self._trouble_now("resume", f"interrupted too often: {reason}")
         return self._trouble_while_away(reason)
