@@ -96,8 +96,8 @@ def rehearsed(clone: Path, home: Path, **more: object) -> None:
     )
     told = done.stdout + done.stderr
     assert done.returncode == 0, told
-    assert "COMPLETED" in told
-    assert "verified" in told
+    assert "COMPLETED" in told, told
+    assert "verification passed" in told, told
     assert "twin down: every process proved gone" in told
 
 
