@@ -31,6 +31,7 @@ from ctp_runbook.record.kinds import (
     RequestAnswered,
     RequestTaken,
     StateEntered,
+    StepStarted,
     Triggered,
 )
 from ctp_runbook.record.private_plan import load_private_plan, named_files
@@ -362,16 +363,28 @@ class Orchestrator:
             return self._trouble_now("resume", f"the rollback goes on: {reason}")
         if not self._is_touched:
             return None
-        if stop := self._stop_asked():
-            return self._trouble_now("operator", stop)
+        stop = self._stop_asked()
         # A step that was under way may have done half of what it does, and its proof is lost: the
         # way back is proved step by step, the way forward would be guessed.
         if history.watch_started is None:
-            why = f"interrupted in the middle of the switch: {reason}"
-            return self._trouble_now("resume", why)
+            why = stop or f"interrupted in the middle of the switch: {reason}"
+            return self._trouble_since_first_stop("operator" if stop else "resume", why)
+        if stop:
+            return self._trouble_now("operator", stop)
         if must_roll_back:
             return self._trouble_now("resume", f"interrupted too often: {reason}")
         return self._trouble_while_away(reason)
+
+    def _trouble_since_first_stop(self, cause: Cause, sentence: str) -> Triggered:
+        """Trouble whose clock runs since the old stack stopped being whole, and not since somebody
+        came to take the run up: trading has rested all the while."""
+        switch = {step.name for step in self.context.plan.switch}
+        started = self.context.history.of_kind(StepStarted)
+        first = next((each for each in started if each.payload.step in switch), None)
+        if first is None or first.boot_id != self.journal.records[-1].boot_id:
+            # Its monotonic instant means nothing in this boot.
+            return self._trouble_now(cause, sentence)
+        return trouble_at(cause, sentence, wall=first.wall.timestamp(), mono=first.mono)
 
     def _trouble_while_away(self, reason: str) -> Triggered | None:
         # No process survives a reboot, whatever a pid file says of it.

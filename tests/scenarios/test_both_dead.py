@@ -5,6 +5,7 @@ countdown that nobody executed, and a second run began beside the one that was l
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, State
+from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import is_attended, read_whole, start
 from ctp_runbook.run.steer import steer
+from ctp_runbook.verify.run import verify_run
 from tests.props.command_line import typed
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
@@ -72,8 +75,16 @@ def test_status_says_what_there_is_to_know_and_do(
         f"Now: `ctp-runbook resume --run {run.path}`",
     ):
         assert words in said
+    time.sleep(2)  # somebody comes, and reads
     steer(run, "resume", by="ops")
-    assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    history = stack.closed(run)
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    # From the first stop, and not from the resume.
+    assert rollback_seconds(history) == pytest.approx(trading_downtime_seconds(history), abs=1)
+    assert rollback_seconds(history) > 2
+    # The gates of this stack write no evidence of their own.
+    told = verify_run(run, allow_cutover_rollback=True).findings
+    assert [one for one in told if "_result.env: cannot be read" not in one] == []
     assert typed("status", "--run", run.path) == 4
 
 
