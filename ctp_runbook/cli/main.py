@@ -238,7 +238,8 @@ def verify(
     from ctp_runbook.verify.run import verify_run
 
     if run_dir is not None:
-        report = verify_run(find_run(run_dir, outputs), **bounds)
+        with uncollected():
+            report = verify_run(find_run(run_dir, outputs), **bounds)
     elif cutover_evidence_file and rollback_evidence_file:
         report = verify_pair(cutover_evidence_file, rollback_evidence_file, **bounds)
     else:

@@ -8,6 +8,7 @@ ones. Writing them is the last act of a run: with it the secrets go.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -48,6 +49,7 @@ __all__ = [
     "failed_step",
     "finalise",
     "kept_files",
+    "list_file",
     "manifest_bytes",
     "missing_copies",
     "read_manifest",
@@ -106,7 +108,6 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
     started, completed = begun.wall_utc, end.wall_utc if end else ""
     success = history.outcome in (Outcome.COMPLETED, Outcome.DRY_RUN_OK)
     steps = _steps(history, Phase.GATE, Phase.SWITCH)
-    lines = b"".join(record.line + b"\n" for record in history.records)
     base = {
         "CUTOVER_ENV": plan.environment,
         "CUTOVER_WINDOW_LOCAL": plan.window_local,
@@ -125,7 +126,7 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
     added = {
         "CUTOVER_RUN_ID": history.run_id,
         "CUTOVER_PLAN_SHA256": created.plan_sha256,
-        "CUTOVER_JOURNAL_SHA256": journal_sha256 or digest_of(lines),
+        "CUTOVER_JOURNAL_SHA256": journal_sha256 or _digest_of_records(history.records),
         "CUTOVER_PARENT_RUN": created.parent_run,
         "CUTOVER_OVERRIDES": "; ".join(f"{name}: {why}" for name, why in created.overrides.items()),
         "CUTOVER_OUTCOME": history.outcome.value if history.outcome else "",
@@ -209,7 +210,7 @@ def trading_downtime_seconds(history: History) -> float:
 
 def result_files(run: RunDir, history: History) -> dict[str, bytes]:
     """The two result files by name, as journal file and history give them."""
-    sha256 = digest_of(run.journal.read_bytes())
+    sha256 = list_file(run.journal).sha256
     return {
         CUTOVER_RESULT: cutover_env(history, journal_sha256=sha256),
         ROLLBACK_RESULT: rollback_env(history),
@@ -270,7 +271,7 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     unsealed one, written when the run closes, leaves out what viewers still write.
     """
     files = {
-        name: path.read_bytes()
+        name: list_file(path)
         for name, path in kept_files(run).items()
         if sealed or not _is_still_written(run, path)
     }
@@ -278,15 +279,26 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     write_atomic(run.manifest, data, durable=durable)
 
 
-def manifest_bytes(run_id: str, files: Mapping[str, bytes], *, sealed: bool) -> bytes:
-    """The manifest of ``files`` (path to content): the one form it can have, digested itself."""
+def list_file(path: Path) -> ListedFile:
+    """A file as it stands there, read in pieces: it may be larger than one wants to hold."""
+    with path.open("rb") as source:
+        digest = hashlib.file_digest(source, "sha256")
+        return ListedFile(sha256=digest.hexdigest(), size=source.tell())
+
+
+def _digest_of_records(records: Iterable[Record]) -> str:
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(record.line + b"\n")
+    return digest.hexdigest()
+
+
+def manifest_bytes(run_id: str, files: Mapping[str, ListedFile], *, sealed: bool) -> bytes:
+    """The manifest of ``files``, by their paths: the one form it can have, digested itself."""
     manifest = Manifest(
         run_id=run_id,
         sealed=sealed,
-        files={
-            name: ListedFile(sha256=digest_of(files[name]), size=len(files[name]))
-            for name in sorted(files)
-        },
+        files={name: files[name] for name in sorted(files)},
     )
     digest = digest_of(msgspec.json.encode(manifest))
     whole = msgspec.json.encode(structs.replace(manifest, manifest_sha256=digest))

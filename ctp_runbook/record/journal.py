@@ -12,14 +12,14 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.outcry import cry_out
@@ -90,7 +90,7 @@ class Line(Struct, Generic[_B], frozen=True, forbid_unknown_fields=True, omit_de
 
 
 class Record(Struct, Generic[_P], frozen=True):
-    """One line of the journal. ``line`` is the bytes as they stand in the file, no newline."""
+    """One line of the journal."""
 
     seq: int
     wall_utc: str
@@ -99,8 +99,12 @@ class Record(Struct, Generic[_P], frozen=True):
     writer: Writer
     payload: _P
     prev: str
-    line: bytes
     torn_line_sha256: str = ""
+
+    @property
+    def line(self) -> bytes:
+        """The bytes as they stand in the file, no newline; none is read that is not written so."""
+        return _encode(self)
 
     @property
     def kind(self) -> str:
@@ -136,22 +140,24 @@ def read_journal(path: Path) -> JournalFile:
     Raises JournalError naming the first line that is not what the chain, or the form of its kind,
     demands.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
-    *lines, torn = data.split(b"\n")
     records: list[Record] = []
     quoted: bytes | None = None
-    for number, line in enumerate(lines, start=1):
+    name, number, prev, torn = str(path), 0, FIRST_PREV, b""
+    for number, written in enumerate(_lines(path), start=1):
+        line = written.removesuffix(b"\n")
+        if line is written:  # whatever stands behind it by now, it was no whole line
+            number, torn = number - 1, line
+            break
         envelope = _envelope(line)
         if envelope is None:
             if quoted is not None:
                 raise JournalError(f"{path}:{number}: two torn lines in a row; one was edited")
             quoted = line
             continue
-        record = _record(envelope, line, where=f"{path}:{number}")
-        _check_chain(record, records, where=f"{path}:{number}")
+        where = f"{name}:{number}"
+        record = _record(envelope, line, where=where, last=records[-1] if records else None)
+        _check_chain(record, seq=len(records), prev=prev, where=where)
+        prev = digest_of(line)
         if quoted is not None and record.torn_line_sha256 != digest_of(quoted):
             raise JournalError(
                 f"{path}:{number - 1}: not a record, and the record after it does not quote it "
@@ -160,8 +166,17 @@ def read_journal(path: Path) -> JournalFile:
         quoted = None
         records.append(record)
     if quoted is not None:
-        raise JournalError(f"{path}:{len(lines)}: the last whole line is not a record")
+        raise JournalError(f"{path}:{number}: the last whole line is not a record")
     return JournalFile(records=tuple(records), torn=torn)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, one at a time: whole it may be larger than its records."""
+    try:
+        with path.open("rb") as lines:
+            yield from lines
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 class _Begun(Struct):
@@ -191,8 +206,11 @@ def _envelope(line: bytes) -> Line[Raw] | None:
         return None
 
 
-def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
-    """The record a line says, its payload of the type of its kind. Raises JournalError."""
+def _record(envelope: Line[Raw], line: bytes, *, where: str, last: Record | None) -> Record:
+    """The record a line says, its payload of the type of its kind. Raises JournalError.
+
+    What it has in common with the ``last`` one is kept once: there may be many.
+    """
     where = f"{where}: journal record {envelope.seq} ({envelope.kind})"
     payload_type = KINDS.get(envelope.kind)
     if payload_type is None:
@@ -201,25 +219,35 @@ def _record(envelope: Line[Raw], line: bytes, *, where: str) -> Record:
         if payload_type is RunCreated:
             check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
         payload = msgspec.json.decode(envelope.payload, type=payload_type)
-        datetime.fromisoformat(msgspec.convert(envelope.wall_utc, Instant))
+        _check_instant(envelope.wall_utc)
     except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
-    record = _joined(envelope, payload, line)
+    record = _joined(envelope, payload, last)
     if _encode(record) != line:
         raise JournalError(f"{where}: not as this version writes it; the line was edited")
     return record
 
 
-def _joined(envelope: Line[Raw], payload: Payload, line: bytes) -> Record:
+def _check_instant(text: str) -> None:
+    """Raise ValueError for what is no instant; a pattern takes longer than all else of a record."""
+    moment = datetime.fromisoformat(text) if text.endswith("+00:00") else None
+    if moment is None or moment.isoformat(timespec="microseconds") != text:
+        datetime.fromisoformat(msgspec.convert(text, Instant))
+
+
+def _joined(envelope: Line[Raw], payload: Payload, last: Record | None) -> Record:
+    boot_id, writer = envelope.boot_id, envelope.writer
+    if last is not None:
+        boot_id = last.boot_id if last.boot_id == boot_id else boot_id
+        writer = last.writer if last.writer == writer else writer
     return Record(
         seq=envelope.seq,
         wall_utc=envelope.wall_utc,
         mono_ns=envelope.mono_ns,
-        boot_id=envelope.boot_id,
-        writer=envelope.writer,
+        boot_id=boot_id,
+        writer=writer,
         payload=payload,
         prev=envelope.prev,
-        line=line,
         torn_line_sha256=envelope.torn_line_sha256,
     )
 
@@ -275,15 +303,13 @@ def _sayable(value: Any) -> Any:
     return value
 
 
-def _check_chain(record: Record, before: Sequence[Record], *, where: str) -> None:
-    expected_seq = len(before)
-    if record.seq != expected_seq:
-        raise JournalError(f"{where}: record {record.seq} stands where {expected_seq} is due")
-    expected_prev = before[-1].digest if before else FIRST_PREV
-    if record.prev != expected_prev:
+def _check_chain(record: Record, *, seq: int, prev: str, where: str) -> None:
+    if record.seq != seq:
+        raise JournalError(f"{where}: record {record.seq} stands where {seq} is due")
+    if record.prev != prev:
         raise JournalError(
             f"{where}: record {record.seq} does not continue the record before it "
-            f"(prev {str(record.prev)[:12]}…, expected {expected_prev[:12]}…)"
+            f"(prev {str(record.prev)[:12]}…, expected {prev[:12]}…)"
         )
 
 
@@ -323,21 +349,22 @@ class Journal:
     def append(self, payload: _K) -> Record[_K]:
         """Write one record; it is on disk when this returns. Raises JournalError."""
         record = self._made(payload)
+        line = record.line
         self._records.append(record)
         try:
-            self._write((b"\n" if self._torn else b"") + record.line + b"\n")
+            self._write((b"\n" if self._torn else b"") + line + b"\n")
         except JournalError as error:
             if not self.tolerant:
                 self._records.pop()
                 raise
-            cry_out(f"{error}; going on without it: {record.line.decode()}")
+            cry_out(f"{error}; going on without it: {line.decode()}")
         else:
-            self._torn, self._seq, self._prev = b"", self._seq + 1, record.digest
+            self._torn, self._seq, self._prev = b"", self._seq + 1, digest_of(line)
         return record
 
     def _made(self, payload: _K) -> Record[_K]:
         """The record that ``payload`` becomes: as it will be read."""
-        record = Record(
+        return Record(
             seq=self._seq,
             wall_utc=utc_text(),
             mono_ns=time.monotonic_ns(),
@@ -345,10 +372,8 @@ class Journal:
             writer=self._writer,
             payload=_as_read(payload),
             prev=self._prev,
-            line=b"",
             torn_line_sha256=self.torn_line_sha256,
         )
-        return structs.replace(record, line=_encode(record))
 
     def reserve(self, size: int) -> None:
         """Set ``size`` bytes of disk aside, given back when an append meets a full disk."""
@@ -375,8 +400,10 @@ class Journal:
         if envelope is None:
             return
         with contextlib.suppress(OSError, JournalError):
-            record = _record(envelope, self._torn, where=str(self.path))
-            _check_chain(record, self._records, where=str(self.path))
+            where, last = str(self.path), self._records[-1] if self._records else None
+            record = _record(envelope, self._torn, where=where, last=last)
+            prev = last.digest if last else FIRST_PREV
+            _check_chain(record, seq=len(self._records), prev=prev, where=where)
             self._write_once(b"\n")
             self._records.append(record)
             self._torn = b""

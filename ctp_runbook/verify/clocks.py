@@ -35,6 +35,8 @@ class ClockShifts:
 
         Between the two looks that met a shift, it may have happened already or not yet.
         """
+        if not self._shifts:
+            return 0.0
         mine = [(record, shift) for record, shift in self._shifts if record.boot_id == boot_id]
         sure = sum(shift.seconds for record, shift in mine if record.mono <= mono)
         perhaps = [shift.seconds for record, shift in mine if shift.from_mono <= mono < record.mono]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from ctp_runbook.plan.gate_table import GATES, Gate, gates_in
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
     kept_files,
+    list_file,
     manifest_bytes,
     read_manifest,
     result_files,
@@ -25,7 +27,7 @@ from ctp_runbook.record.evidence import (
 )
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of, header_text
+from ctp_runbook.record.journal import header_text
 from ctp_runbook.record.kinds import Count, Finding, StepEnded
 from ctp_runbook.record.rundir import RunDir
 
@@ -240,11 +242,15 @@ def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
 def _stamp_findings(stamp: _Stamp, run: RunDir, history: History) -> Iterator[str]:
     if stamp.run_id != history.run_id:
         yield f"stamped with run {stamp.run_id}; this is run {history.run_id}"
-    lines, records = run.journal.read_bytes().splitlines(keepends=True), stamp.journal_records
-    if not 0 < records <= len(lines):
-        yield f"stamped at record {records}; the journal has {len(lines)}"
+    digest, lines, records = hashlib.sha256(), 0, stamp.journal_records
+    with run.journal.open("rb") as journal:
+        for lines, line in enumerate(journal, start=1):
+            if lines <= records:
+                digest.update(line)
+    if not 0 < records <= lines:
+        yield f"stamped at record {records}; the journal has {lines}"
         return
-    due = digest_of(b"".join(lines[:records]))
+    due = digest.hexdigest()
     if stamp.journal_sha256 != due:
         yield (
             f"stamped with journal digest {stamp.journal_sha256[:12]}…; at record {records} it was "
@@ -262,23 +268,22 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
         manifest = read_manifest(data)
         kept = kept_files(run)
         paths = {name: kept.get(name, run.path / name) for name in manifest.files}
-        content = {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
+        found = {name: list_file(path) for name, path in paths.items() if path.is_file()}
     except OSError as error:
         raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error
     except (ValueError, RecursionError, JournalError) as error:
         raise EvidenceInvalid([f"manifest.json: not a manifest: {error}"]) from error
     for name, due in manifest.files.items():
-        if name not in content:
+        if name not in found:
             yield f"manifest.json lists {name}, which is not there"
             continue
-        sha256, size = digest_of(content[name]), len(content[name])
-        if (due.sha256, due.size) != (sha256, size):
+        if due != (seen := found[name]):
             yield (
-                f"{name}: sha256 {sha256[:12]}…, {size} bytes; manifest.json says "
+                f"{name}: sha256 {seen.sha256[:12]}…, {seen.size} bytes; manifest.json says "
                 f"{due.sha256[:12]}…, {due.size} bytes"
             )
-    written = manifest_bytes(run.run_id, content, sealed=manifest.sealed)
-    if len(content) == len(paths) and data != written:
+    written = manifest_bytes(run.run_id, found, sealed=manifest.sealed)
+    if len(found) == len(paths) and data != written:
         yield "manifest.json is not in the form this project writes: it was edited"
     if manifest.sealed:
         for name in unlisted_files(run, manifest.files):
@@ -308,7 +313,7 @@ def _digested(run: RunDir, path: Path, sha256: str, where: str) -> Iterator[str]
         yield f"{where}: {path} lies outside of the run's directory"
         return
     try:
-        digest = digest_of(path.read_bytes())
+        digest = list_file(path).sha256
     except OSError as error:
         yield f"{where}: {path.name} cannot be read: {error.strerror}"
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from ctp_runbook.model import Generation, Outcome, Phase, Role, State, StepKind, StepStatus
@@ -93,14 +94,16 @@ def clock_findings(records: Sequence[Record]) -> Iterator[str]:
     """Within a boot the monotonic clock never goes back and the wall clock keeps up with it."""
     first: dict[str, Record] = {}
     shifts, shifted = ClockShifts(records), 0.0
-    for before, record in zip((records[0], *records), records, strict=False):
-        origin = first.setdefault(record.boot_id, record)
+    before, earlier = records[0], records[0].wall
+    walls: dict[str, datetime] = {}
+    for record in records:
+        wall, origin = record.wall, first.setdefault(record.boot_id, record)
         where = f"journal record {record.seq}"
         mono = record.mono - origin.mono
-        apart = (record.wall - origin.wall).total_seconds() - mono
+        apart = (wall - walls.setdefault(record.boot_id, wall)).total_seconds() - mono
         was = shifted
         shifted = shifts.shift_of(boot_id=record.boot_id, mono=record.mono, apart=apart)
-        back = (before.wall - record.wall).total_seconds()
+        back = (earlier - wall).total_seconds()
         same_boot = before.boot_id == record.boot_id
         if same_boot:
             # A clock that the journal says was set has not gone back by itself.
@@ -117,6 +120,7 @@ def clock_findings(records: Sequence[Record]) -> Iterator[str]:
                 f"{where}: wall and monotonic clock are {apart:.1f} s apart since record "
                 f"{origin.seq}; {CLOCK_SLACK_SECONDS} s are allowed"
             )
+        before, earlier = record, wall
 
 
 def _reboot_findings(before: Record, record: Record, *, is_new: bool, where: str) -> Iterator[str]:

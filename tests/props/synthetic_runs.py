@@ -423,8 +423,8 @@ class Story:
 
 def completed_run(outputs: Path, **header: Any) -> RunDir:
     """A run that switched, watched for half an hour, and is done."""
-    with _story(outputs, "completed", **header) as story:
-        _up_to_switch(story)
+    with telling(outputs, "completed", **header) as story:
+        up_to_switch(story)
         story.watch()
         story.close(Outcome.COMPLETED, trades="new")
     return story.run
@@ -432,8 +432,8 @@ def completed_run(outputs: Path, **header: Any) -> RunDir:
 
 def rolled_back_run(outputs: Path, **header: Any) -> RunDir:
     """A run whose order latency fired the trigger, and that was back within its budget."""
-    with _story(outputs, "rolled-back", **header) as story:
-        _up_to_switch(story)
+    with telling(outputs, "rolled-back", **header) as story:
+        up_to_switch(story)
         firing = story.watch(slow_after=5)
         assert firing is not None
         story.roll_back(cause="metric", firing=firing)
@@ -444,8 +444,8 @@ def rolled_back_run(outputs: Path, **header: Any) -> RunDir:
 def drill_run(outputs: Path, **header: Any) -> RunDir:
     """A forced drill: all well, rolled back on purpose."""
     given = {"force_rollback": True, "forced_after_seconds": 600.0, **header}
-    with _story(outputs, "drill", **given) as story:
-        _up_to_switch(story)
+    with telling(outputs, "drill", **given) as story:
+        up_to_switch(story)
         story.watch(forced_after=600.0)
         story.roll_back(cause="forced_drill", firing=None)
         story.close(Outcome.ROLLED_BACK_IN_BUDGET, trades="old")
@@ -454,7 +454,7 @@ def drill_run(outputs: Path, **header: Any) -> RunDir:
 
 def dry_run(outputs: Path, **header: Any) -> RunDir:
     """A dry run that found nothing in its way."""
-    with _story(outputs, "dry", dry_run=True, **header) as story:
+    with telling(outputs, "dry", dry_run=True, **header) as story:
         story.simulate()
         story.close(Outcome.DRY_RUN_OK, trades="")
     return story.run
@@ -462,7 +462,7 @@ def dry_run(outputs: Path, **header: Any) -> RunDir:
 
 def aborted_run(outputs: Path, *, failing: str = "precheck", **header: Any) -> RunDir:
     """A run with a gate that failed: the old generation was never touched."""
-    with _story(outputs, "aborted", **header) as story:
+    with telling(outputs, "aborted", **header) as story:
         story.failing = failing
         story.say("orchestrator_started", resumed=False, reason="", guardian=None)
         story.state("GATING")
@@ -487,8 +487,8 @@ def long_run(
         "trigger_text": trigger,
         "watch": {**TOLERANCES, "metrics": dict(rules)},
     }
-    with _story(outputs, "long", plan=plan) as story:
-        _up_to_switch(story)
+    with telling(outputs, "long", plan=plan) as story:
+        up_to_switch(story)
         story.state("WATCHING")
         begun = story.say("watch_started", minutes=minutes, metrics=list(rules))
         started = begun.mono_ns / 1e9
@@ -519,7 +519,7 @@ def undone_run(outputs: Path, **header: Any) -> RunDir:
     own = {"parent_run": parent.run_id, "plan_files": {PARENT_JOURNAL: sha256}}
     clock = Clock()
     clock.advance(2 * 3600)
-    with _story(outputs, "undone", clock=clock, **{**header, **own}) as story:
+    with telling(outputs, "undone", clock=clock, **{**header, **own}) as story:
         (story.run.plan / PARENT_JOURNAL).write_bytes(data)
         story.say("parent", run_id=parent.run_id, journal_sha256=sha256, outcome="COMPLETED")
         for member, pin in before.pins.items():
@@ -577,7 +577,7 @@ def seal(run: RunDir) -> None:
 
 
 @contextlib.contextmanager
-def _story(
+def telling(
     outputs: Path, name: str, *, clock: Clock | None = None, **header: Any
 ) -> Iterator[Story]:
     clock = clock or Clock()
@@ -596,7 +596,7 @@ def _story(
         journal.close()
 
 
-def _up_to_switch(story: Story) -> None:
+def up_to_switch(story: Story) -> None:
     story.say("orchestrator_started", resumed=False, reason="", guardian=None)
     story.state("GATING")
     for role in RUNNERS:

@@ -62,7 +62,6 @@ class Story:
                 writer=Writer(1, 1),
                 payload=like(kind, **payload),
                 prev="",
-                line=b"",
             )
         )
 

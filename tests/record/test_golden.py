@@ -18,7 +18,7 @@ import pytest
 
 from ctp_runbook.errors import EvidenceInvalid, JournalError, RunRefused
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.evidence import manifest_bytes, read_manifest, result_files
+from ctp_runbook.record.evidence import list_file, manifest_bytes, read_manifest, result_files
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, digest_of, header_text, read_journal
 from ctp_runbook.record.kinds import KINDS
@@ -121,8 +121,8 @@ def test_a_recorded_run_is_written_again_to_the_same_bytes(name: str, tmp_path: 
     for file, data in result_files(run, history).items():
         assert (run.evidence / file).read_bytes() == data
     manifest = read_manifest(run.manifest.read_bytes())
-    content = {file: (run.path / file).read_bytes() for file in manifest.files}
-    due = manifest_bytes(run.run_id, content, sealed=manifest.sealed)
+    listed = {file: list_file(run.path / file) for file in manifest.files}
+    due = manifest_bytes(run.run_id, listed, sealed=manifest.sealed)
     assert due == run.manifest.read_bytes()
     # A journal writes clocks and writer of its own: what it says of each record is compared.
     journal = Journal(tmp_path / "journal.jsonl", durable=False)

@@ -171,7 +171,6 @@ def like_history(*records: tuple[str, dict[str, Any]], **header: Any) -> History
             writer=Writer(1, 1),
             payload=payload,
             prev="",
-            line=b"",
         )
         for number, payload in enumerate(payloads)
     )

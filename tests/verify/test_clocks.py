@@ -28,7 +28,6 @@ def record(at: float, kind: str = "probe", *, ahead: float = 0.0, **payload: Any
         writer=Writer(1, 1),
         payload=like(kind, **payload),
         prev="",
-        line=b"",
     )
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.errors import EvidenceInvalid
+from ctp_runbook.model import Outcome
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import KINDS
@@ -20,6 +23,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.report import VerificationReport
 from ctp_runbook.verify.run import verify_run
+from tests.props import synthetic_runs
 from tests.props.example_records import EXAMPLES
 from tests.props.forged_runs import (
     Edit,
@@ -629,3 +633,29 @@ def test_what_is_no_env_file_is_refused(data: bytes, tmp_path: Path) -> None:
     one, two = tmp_path / "one.env", tmp_path / "two.env"
     one.write_bytes(data)
     assert not verify_pair(one, two).ok
+
+
+@pytest.mark.slow
+def test_a_long_journal_is_verified_in_seconds(tmp_path: Path) -> None:
+    """300,000 records: at most 5 s and 300 MB on a quiet host, as a process of its own."""
+    with synthetic_runs.telling(tmp_path, "long") as told:
+        synthetic_runs.up_to_switch(told)
+        for number in range(300_000):
+            told.say("finding", severity="info", sentence=f"record {number}: {'x' * 80}")
+        told.watch()
+        told.close(Outcome.COMPLETED, trades="new")
+    seal(told.run)
+    code = (
+        "import sys, time; began = time.monotonic()\n"
+        "from ctp_runbook.cli.click_commands import cli\n"
+        "cli.main(['verify', '--run', sys.argv[1]], standalone_mode=False)\n"
+        "words = open('/proc/self/status').read().split()\n"
+        "print(time.monotonic() - began, int(words[words.index('VmHWM:') + 1]) / 1024)\n"
+    )
+    command = [sys.executable, "-c", code, str(told.run.path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[-2].startswith("verification passed")
+    seconds, megabytes = map(float, said[-1].split())
+    print(f"{seconds:.1f} s, {megabytes:.0f} MB")
+    assert megabytes <= 300
+    assert seconds <= 5
