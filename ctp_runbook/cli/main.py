@@ -189,7 +189,7 @@ def _plan_of(
     *, cutover_template: Path, rollback_template: Path, limits: Path | None, watch: Path | None
 ) -> Plan:
     """Make the plan of these files; raises TemplateError or ConfigError with every problem."""
-    from ctp_runbook.notebook.checkout import find_config
+    from ctp_runbook.host.checkout import find_config
     from ctp_runbook.plan.plan import load_plan
 
     return load_plan(

@@ -7,6 +7,7 @@ that a reader can redo the arithmetic. Writing them is the last act of a run: wi
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -269,19 +270,24 @@ def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
 def kept_files(run: RunDir) -> dict[str, Path]:
     """Return what a manifest lists, by the name it has there (what is no UTF-8 is escaped): all but
     itself, requests in flight and the journal's reserve."""
+    left_out = (run.manifest, run.journal.with_suffix(".reserve"))
+    kept: list[Path] = []
+    for name, folders, files in os.walk(run.path):
+        folder = Path(name)
+        if folder == run.control:
+            folders.clear()
+            continue
+        paths = (folder / file for file in files)
+        kept += (path for path in paths if path not in left_out and path.is_file())
     return {
         path.relative_to(run.path).as_posix().encode(errors="backslashreplace").decode(): path
-        for path in sorted(run.path.rglob("*"))
-        if path.is_file()
-        and path != run.manifest
-        and run.control not in path.parents
-        and path != run.journal.with_suffix(".reserve")
+        for path in sorted(kept)
     }
 
 
 def _is_still_written(run: RunDir, path: Path) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
-    return path == run.report or run.notebooks in path.parents or path.parent == run.logs
+    return path == run.report or path.parent == run.logs or run.notebooks in path.parents
 
 
 def _copies(history: History, name: str) -> list[Path]:
@@ -386,9 +392,12 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def finalise(run: RunDir) -> None:
-    """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated."""
-    history = History.of(read_journal(run.journal).records)
+def finalise(run: RunDir, history: History | None = None) -> None:
+    """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated.
+
+    ``history`` is what the journal says, where the caller has just written it whole.
+    """
+    history = history or History.of(read_journal(run.journal).records)
     write_evidence(run, history)
     write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)
