@@ -235,7 +235,7 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     files = {
         name: path.read_bytes()
         for name, path in kept_files(run).items()
-        if sealed or not _is_still_written(run, path)
+        if sealed or not _is_still_written(name)
     }
     data = manifest_bytes(run.run_id, files, sealed=sealed)
     write_atomic(run.manifest, data, durable=durable)
@@ -285,9 +285,10 @@ def kept_files(run: RunDir) -> dict[str, Path]:
     }
 
 
-def _is_still_written(run: RunDir, path: Path) -> bool:
+def _is_still_written(name: str) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
-    return path == run.report or path.parent == run.logs or run.notebooks in path.parents
+    room, _, file = name.partition("/")
+    return name == "report.html" or room == "notebooks" or (room == "logs" and "/" not in file)
 
 
 def _copies(history: History, name: str) -> list[Path]:

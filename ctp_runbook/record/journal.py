@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.outcry import cry_out
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.kinds import KINDS, Count, Instant, Name, Payload, RunCreated
@@ -257,15 +258,8 @@ def _as_read(payload: _K) -> _K:
         return msgspec.json.decode(data, type=type(payload))
     except ValueError as error:
         # What happened is written all the same. Said now, while the process lives that can act.
-        _cry_out(f"a record of kind {payload.kind} cannot be read back: {error}")
+        cry_out(f"a record of kind {payload.kind} cannot be read back: {error}")
         return payload
-
-
-def _cry_out(sentence: str) -> None:
-    # Who acts has it loaded by then (run/world.py), and to nobody else it happens.
-    from ctp_runbook.host.outcry import cry_out
-
-    cry_out(sentence)
 
 
 def _sayable(value: Any) -> Any:
@@ -336,7 +330,7 @@ class Journal:
             if not self.tolerant:
                 self._records.pop()
                 raise
-            _cry_out(f"{error}; going on without it: {record.line.decode()}")
+            cry_out(f"{error}; going on without it: {record.line.decode()}")
         else:
             self._torn, self._seq, self._prev = b"", self._seq + 1, record.digest
         return record
