@@ -18,6 +18,8 @@ INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 # make test PYTEST_ARGS="-k journal"
 PYTEST_ARGS ?=
+# make rehearsal REHEARSE='--fault order-latency'
+REHEARSE ?=
 # make lock UPGRADE=--upgrade
 UPGRADE ?=
 
@@ -34,7 +36,7 @@ help:
 	@echo 'make clean      remove $(VENV) and caches; outputs/ is evidence and stays'
 
 rehearsal: install
-	@$(BIN)/ctp-runbook rehearse
+	@$(BIN)/ctp-runbook rehearse $(REHEARSE)
 
 # Most tests wait for processes of their own: two at a time, each file by one worker. They change
 # no tracked file: their tables are kept by `make prove` alone.

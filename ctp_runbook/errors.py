@@ -33,6 +33,7 @@ __all__ = [
     "ProbeError",
     "Problem",
     "RunEnded",
+    "RunLost",
     "RunRefused",
     "RunbookError",
     "TemplateError",
@@ -70,13 +71,16 @@ class RunbookError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """IPython's hook: a notebook shows the sentence, not the code that raised it."""
+        import re
         import textwrap
 
         # JupyterLab breaks long lines anywhere, in the middle of a word too.
         wrapper = textwrap.TextWrapper(
             100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
-        return [wrapper.fill(line) for line in f"✗ {type(self).__name__}: {self}".splitlines()]
+        # Jupyter shows a traceback as a terminal would: what it would obey is left out.
+        said = re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", f"✗ {type(self).__name__}: {self}")
+        return [wrapper.fill(line) for line in said.splitlines()]
 
 
 class InputError(RunbookError):
@@ -109,6 +113,12 @@ class PlanRefused(RunbookError):
 
 class RunRefused(RunbookError):
     """A run that cannot be started, joined or steered as asked; nothing was touched."""
+
+
+class RunLost(RunRefused):
+    """A run that was followed and that nobody conducts any more: what is done is done already."""
+
+    exit_code = 7
 
 
 class EnvironmentHeld(RunRefused):

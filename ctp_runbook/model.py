@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from enum import Enum, IntEnum, StrEnum
 from typing import NamedTuple
@@ -47,6 +48,8 @@ def lag_fault(lag: float, unit: str = "s") -> str:
     is from the future, and how far behind anybody is, nobody knows: zero would be made up. One that
     is no time (a count, say) has no clock.
     """
+    if math.isnan(lag):
+        return "a lag that is no number"
     if unit not in ("ms", "s"):
         return f"a lag of {lag:g} {unit} is none" if lag < 0 else ""
     seconds = lag / 1000 if unit == "ms" else lag

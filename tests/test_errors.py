@@ -50,6 +50,12 @@ def test_all_are_of_one_tree(name: str) -> None:
     assert issubclass(getattr(errors, name), RunbookError)
 
 
+def test_a_traceback_carries_nothing_that_a_terminal_obeys() -> None:
+    """The last words of a step may be among them."""
+    (line,) = RunEnded("it said: \x1b[31mred\x07", exit_code=4)._render_traceback_()
+    assert line == "✗ RunEnded: it said: [31mred"
+
+
 def test_a_notebook_shows_the_sentence_and_no_code() -> None:
     """Each line marked, long ones broken between words."""
     (shown,) = PlanRefused(["word " * 40])._render_traceback_()

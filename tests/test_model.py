@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from ctp_runbook.model import Generation, Identity, Member, Outcome, Role, State, Verdict, worst
+import pytest
+
+from ctp_runbook.model import (
+    Generation,
+    Identity,
+    Member,
+    Outcome,
+    Role,
+    State,
+    Verdict,
+    lag_fault,
+    worst,
+)
 
 
 def test_the_worst_verdict_wins() -> None:
@@ -44,3 +56,23 @@ def test_an_identity_says_what_tells_it_from_a_later_process() -> None:
     """The pid alone does not."""
     assert str(Identity(7, 900)) == "pid 7 (started at tick 900)"
     assert Identity(7, 900) != Identity(7, 901)
+
+
+LAGS = {
+    "a lag": (1500.0, "ms", ""),
+    "none": (0.0, "s", ""),
+    "as far as clocks differ": (-1000.0, "ms", ""),
+    "farther": (-1.5, "s", "a record from the future, 1.500 s ahead (clocks may differ by 1 s)"),
+    "a day": (-86_400_000.0, "ms", "the clock of another host, or the trading day's date"),
+    "no number": (float("nan"), "s", "a lag that is no number"),
+    "records": (3.0, "count", ""),
+    "fewer records than none": (-1.0, "count", "a lag of -1 count is none"),
+}
+
+
+@pytest.mark.parametrize(("lag", "unit", "fault"), LAGS.values(), ids=LAGS)
+def test_no_lag_is_of_the_future(lag: float, unit: str, fault: str) -> None:
+    """Below zero by more than clocks differ it is none, and says how far and why."""
+    found = lag_fault(lag, unit)
+    assert fault in found
+    assert bool(found) is bool(fault)

@@ -189,6 +189,7 @@ def _plan_of(
     *, cutover_template: Path, rollback_template: Path, limits: Path | None, watch: Path | None
 ) -> Plan:
     """Make the plan of these files; raises TemplateError or ConfigError with every problem."""
+    from ctp_runbook.host import caller
     from ctp_runbook.host.checkout import find_config
     from ctp_runbook.plan.plan import load_plan
 
@@ -197,7 +198,7 @@ def _plan_of(
         rollback_template,
         limits=limits or find_config("limits.toml", template=cutover_template),
         watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
+        environ=caller.environ(),
         base=Path.cwd(),
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -176,6 +177,10 @@ _PLAIN: dict[str, Callable[[str], Any]] = {
 def say(text: str, *, err: bool = False, **style: Any) -> None:
     """Print a line as click does: colours for a terminal alone, UTF-8 where a stream says ASCII."""
     stream = sys.stderr if err else sys.stdout
+    if not text.isprintable():
+        from ctp_runbook.plan.template_text import printable
+
+        text = printable(text)
     if style or stream is None or (stream.encoding or "").lower() != "utf-8":
         import click
 
@@ -205,6 +210,15 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     )
 
 
+def _say_findings(history: History) -> None:
+    """Print what a reader of the journal is to know, of a run that is not followed line by line."""
+    from ctp_runbook.record.kinds import Finding
+
+    for record in history.of_kind(Finding):
+        is_grave = record.payload.severity == "critical"
+        say(f"DRY RUN {'✗' if is_grave else '!'} {record.payload.sentence}")
+
+
 def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     """Follow a run to its end; Ctrl-C leaves it going."""
     from ctp_runbook.model import State
@@ -213,6 +227,7 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     try:
         if quiet:
             history = launch.follow(run, until=lambda _: False)
+            _say_findings(history)
         else:
             from ctp_runbook.show.terminal import Narrator
 
@@ -228,5 +243,8 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
     say(f"{history.outcome.value}: {history.closed.payload.sentence}")
-    say(f"evidence: {run.evidence}")
+    if unwritten := launch.unwritten_sentence(run, history):
+        say(unwritten, err=True, fg="red")
+    else:
+        say(f"evidence: {run.evidence}")
     return history.outcome.exit_code

@@ -18,6 +18,7 @@ from ctp_runbook.cli.options import (
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
+_LOST = 7  # CONTRACT §5: unknown, act
 _UNDER_WAY = "Directory or id  [default: the one under way, else the last that was]"
 _WHICH_RUN = (Option("--run PATH", _UNDER_WAY, name="run_dir"), OUTPUTS)
 _WHICH_RECORD = (
@@ -31,7 +32,7 @@ _WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
-    from ctp_runbook.run.attend import unstarted_sentence
+    from ctp_runbook.run.attend import lost_sentence, unstarted_sentence, unwritten_sentence
     from ctp_runbook.show.terminal import countdown, sentence_of
 
     run = find_run(run_dir, outputs)
@@ -43,6 +44,12 @@ def status(run_dir: Path | None, outputs: Path) -> int:
         say(line)
     if history.closed is None and not history.has_begun and not history.is_dry_run:
         say(unstarted_sentence(run))
+    if unwritten := unwritten_sentence(run, history):
+        say(unwritten, fg="red")
+    if lost := lost_sentence(run, history):
+        # No countdown: nobody would do what it counts down to.
+        say(lost, fg="red", bold=True)
+        return _LOST
     if runs_out := countdown(history, mono=time.monotonic()):
         say(runs_out.sentence, fg="red", bold=True)
     return history.outcome.exit_code if history.outcome else 0
@@ -54,7 +61,7 @@ def _steer(name: str, text: str) -> Command:
 
         steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
         say(steered.sentence)
-        return follow_to_end(steered.run, quiet=False) if steered.is_new else 0
+        return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
 
     return Command(ask, *_WHICH_RUN, *_WHY, help=text)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -245,9 +245,15 @@ class _SchemaGate:
         try:
             self.run(f"CREATE DATABASE {name}")
             yield name
-        finally:
-            # Beyond the deadline if need be; a process that is killed leaves it to the next run.
-            self.door.run(f"DROP DATABASE IF EXISTS {name} SYNC", seconds=_CALL_SECONDS)
+        except BaseException:
+            with suppress(ProbeError):  # what went wrong first is what is told
+                self.drop(name)
+            raise
+        self.drop(name)
+
+    def drop(self, scratch: str) -> None:
+        # Beyond the deadline if need be; a process that is killed leaves it to the next run.
+        self.door.run(f"DROP DATABASE IF EXISTS {scratch} SYNC", seconds=_CALL_SECONDS)
 
     def remove_leftovers(self) -> list[str]:
         """Take away scratch databases whose process is gone; none that holds a row."""
@@ -259,7 +265,7 @@ class _SchemaGate:
         )
         gone = [name for (name,) in names if _is_left_over(name)]
         for name in gone:
-            self.run(f"DROP DATABASE IF EXISTS {name} SYNC")
+            self.drop(name)
         return gone
 
 

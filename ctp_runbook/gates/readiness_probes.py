@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from ctp_runbook.gates.readiness import (
     declared_readings,
     measured,
 )
+from ctp_runbook.host import caller
 from ctp_runbook.model import lag_fault
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
@@ -98,7 +98,7 @@ class ReadinessSources:
     window_seconds: float = 10.0
     query_min_events: int = 5
     cwd: Path = Path()
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    environ: Mapping[str, str] = field(default_factory=caller.environ)
 
     @property
     def running(self) -> Running:

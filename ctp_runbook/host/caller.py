@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["environ", "folder", "host_name", "token", "user_name"]
+
+# Beside the interpreter, as every installer puts it: the name by which it was called may be a link.
+_OWN = Path(sys.executable).parent / "ctp-runbook"
 
 
 def user_name() -> str:
@@ -30,8 +34,23 @@ def folder() -> Path:
 
 
 def environ() -> Mapping[str, str]:
-    """Return the environment as it is now, a copy."""
-    return dict(os.environ)
+    """Return the environment as it is now, a copy, in which ``ctp-runbook`` is the one that runs."""
+    return {**os.environ, "PATH": _path_with(_OWN, os.environ.get("PATH", os.defpath))}
+
+
+def _path_with(own: Path, path: str) -> str:
+    """``PATH`` with what finds ``own`` by its name: a command of a template begins with it.
+
+    Last where nothing else has that name: the virtual environment has a python too, which is not the
+    one that other commands mean. First where an installation of another version is found.
+    """
+    if not own.is_file():
+        return path  # run as a module, from a source tree
+    for place in path.split(os.pathsep):
+        found = Path(place, own.name)
+        if os.access(found, os.X_OK):
+            return path if found.samefile(own) else os.pathsep.join((str(own.parent), path))
+    return os.pathsep.join(filter(None, (path, str(own.parent))))
 
 
 def token() -> str:

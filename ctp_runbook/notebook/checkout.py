@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from ctp_runbook.host import checkout
+from ctp_runbook.host import caller, checkout
 from ctp_runbook.plan.plan import Plan, load_plan
 
 __all__ = ["find_config", "find_notebooks", "find_plan"]
@@ -29,7 +28,7 @@ def find_plan(
         rollback_template,
         limits=limits or find_config("limits.toml", template=cutover_template),
         watch=watch or find_config("watch.toml", template=cutover_template),
-        environ=os.environ,
+        environ=caller.environ(),
         base=Path.cwd(),
     )
 

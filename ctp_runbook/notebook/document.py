@@ -33,6 +33,10 @@ FOOTER_TAG = "ctp-runbook-footer"
 _BANNER_TAG = "ctp-runbook-banner"
 _CELL_KEYS = ("exception", "start_time", "end_time", "duration")
 _MAX_STREAM_CHARS = 200_000
+# A backslash or a dollar escaped by a backslash could begin a formula, which JupyterLab takes out first.
+_LITERAL = str.maketrans(
+    {char: f"\\{char}" for char in "`*_|[]~"} | {char: f"&#{ord(char)};" for char in "\\$<>&"}
+)
 
 
 class NotebookStatus(StrEnum):
@@ -193,9 +197,12 @@ class Document:
         ending = self.ending
         cells = [cell for cell in self.nb.cells if not _is_frame(cell)]
         sentence = self._redactor(ending.sentence)
-        title = f"{symbol_of(ending.status)} {ending.status.replace('_', ' ').upper()}"
+        # The notebook's end is not the run's: COMPLETED is a word for a run alone.
+        is_whole = ending.status is NotebookStatus.COMPLETED
+        words = "notebook executed" if is_whole else ending.status.replace("_", " ").upper()
+        title = f"{symbol_of(ending.status)} {words}"
         if ending.status is not NotebookStatus.COMPLETED:
-            cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {sentence}"))
+            cells.insert(0, _framed(_BANNER_TAG, f"**{title}**: {_as_text(sentence)}"))
         footer = f"---\n{title} at {_now()} · {stamp.markdown}"
         self.nb.cells = [*cells, _framed(FOOTER_TAG, footer)]
         self.nb.metadata[METADATA_KEY] = {
@@ -213,6 +220,11 @@ def _framed(tag: str, source: str) -> NotebookNode:
         source, id=tag, metadata={"tags": [tag]}
     )
     return cell
+
+
+def _as_text(sentence: str) -> str:
+    """A sentence as Markdown that shows it and does nothing: it may quote what a step printed."""
+    return " ".join(sentence.split()).translate(_LITERAL)
 
 
 def _is_frame(cell: NotebookNode) -> bool:

@@ -121,7 +121,10 @@ def undeclared_names(cells: Iterable[str], *, known: Iterable[str]) -> list[str]
     passed: set[str] = set()
     others = set(known)
     for cell in cells:
-        (passed if cell.startswith(_INJECTED) else others).update(_assigned(cell))
+        if cell.startswith(_INJECTED):
+            passed = set(_assigned(cell))  # the last one: it may have been mended and run again
+        else:
+            others.update(_assigned(cell))
     return sorted(passed - others)
 
 

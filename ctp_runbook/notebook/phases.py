@@ -146,7 +146,8 @@ def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
     run = _attached("02_infra_gate", run_dir)
     # 02 does this and no other notebook, so that none that was opened to look begins a cutover.
-    if not launch.read_whole(run).has_begun:
+    if not (history := launch.read_whole(run)).has_begun:
+        _refuse_of_another(history, run_dir)
         launch.start(run)
     history = _follow(run, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
@@ -179,6 +180,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
     history = _follow(run, until=lambda h: not _is_gating(h))
     # A run that was given its go, or is past it, is only looked at: the cell may be run again.
     if history.closed is None and history.go is None and history.state is State.READY:
+        _refuse_of_another(history, run_dir)
         _confirm(run, history, go=go)
     history = _follow(run, until=lambda h: not _is_switching(h))
     blocks: list[Block] = [
@@ -235,8 +237,10 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
         otherwise=run_in_charge,
     )
     steered = asking.steer(run, request, by=by, reason=reason)
-    banner = Banner("info", f"{request} asked", steered.sentence)
-    return _shown(steered.run, launch.read_history(steered.run), [banner])
+    is_obeyed = steered.exit_code == 0
+    banner = Banner("info" if is_obeyed else "bad", f"{request} asked", steered.sentence)
+    failure = None if is_obeyed else RunEnded(steered.sentence, exit_code=steered.exit_code)
+    return _shown(steered.run, launch.read_history(steered.run), [banner], failure)
 
 
 def verify(run_dir: str | Path = "") -> PhaseResult:
@@ -248,9 +252,7 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
 
     run = _attached("07_verify", run_dir)
     history = _follow(run, until=_is_over)
-    report = verify_run(
-        run, allow_cutover_rollback=history.created.force_rollback, require_manifest=False
-    )
+    report = verify_run(run, allow_cutover_rollback=history.wants_rollback, require_manifest=False)
     # That a dry run is no real one is the outcome's finding, and no fault of it.
     is_bad = any(
         not check.ok and not (history.is_dry_run and check.name == "outcome")
@@ -293,6 +295,20 @@ def _attached(
     _refuse_wrong(where, *problems, parameters.path("run_dir", run_dir, blank=blank))
     _go_home()
     return RunDir(Path(run_dir).absolute()) if run_dir else otherwise(_outputs())
+
+
+def _refuse_of_another(history: History, run_dir: str | Path) -> None:
+    """Raise RunRefused where a blank ``run_dir`` led to a run that somebody else planned.
+
+    To look at it is nobody's harm; to start or switch it is for who names it.
+    """
+    maker = history.created.created_by
+    if run_dir or history.is_dry_run or maker == launch.operator_name():
+        return
+    raise RunRefused(
+        f"the newest run is {history.run_id} of {maker}, not of {launch.operator_name()}: nothing "
+        "is started or switched by a blank run_dir then; set run_dir to the run that is meant"
+    )
 
 
 def _go_home() -> None:

@@ -23,8 +23,11 @@ _LINE_SECONDS = 0.5
 _PLOT_SECONDS = 5.0
 
 
-def progress_sentence(history: History, *, mono: float) -> str:
-    """Return what the run is doing at ``mono`` (seconds of the host's monotonic clock)."""
+def progress_sentence(history: History, *, mono: float, drawn: str = "") -> str:
+    """Return what the run is doing at ``mono`` (seconds of the host's monotonic clock).
+
+    ``drawn`` is the verdict of the picture below: there are not two at one time.
+    """
     if runs_out := countdown(history, mono=mono):
         return runs_out.sentence
     if history.unfinished:
@@ -32,11 +35,13 @@ def progress_sentence(history: History, *, mono: float) -> str:
         return f"{step.name} for {mono - step.started_mono_ns / 1e9:.0f} s"
     if history.state in (State.WATCHING, State.HOLDING) and history.watch_started is not None:
         gone, minutes = mono - history.watch_started.mono, history.watch_started.payload.minutes
-        return f"{gone:.0f} s of {minutes * 60:.0f} s watched; {_judged(history)}"
+        return f"{gone:.0f} s of {minutes * 60:.0f} s watched; {_judged(history, drawn)}"
     return history.transitions[-1].reason if history.transitions else "starting"
 
 
-def _judged(history: History) -> str:
+def _judged(history: History, drawn: str) -> str:
+    if drawn:
+        return f"so far {drawn}"
     if history.judgement is None:
         return "no verdict yet"
     return f"so far {history.judgement.payload.overall}"
@@ -64,6 +69,7 @@ class LiveView:
         self._handle: Any = None
         self._next_line = self._next_plot = 0.0
         self._picture: list[Block] = []
+        self._drawn = ""
         self._old: Mapping[str, tuple[Point, ...]] | None = None
 
     def close(self) -> None:
@@ -87,10 +93,10 @@ class LiveView:
 
     def _banner(self, history: History, now: float) -> Banner:
         kind = "warn" if history.state in (State.HOLDING, State.ROLLING_BACK) else "info"
-        sentence = progress_sentence(history, mono=now)
+        sentence = progress_sentence(history, mono=now, drawn=self._drawn)
         if history.state is State.HOLDING:
             sentence += (
-                f". {_judged(history)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
+                f". {_judged(history, self._drawn)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
                 f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
             )
         # A page that was reloaded keeps what it showed last: let it say when that was.
@@ -109,4 +115,5 @@ class LiveView:
         except RunbookError:  # a sample is being written; the next look will do
             return
         self._picture = [watch_picture(history, judged, before=self._old, dpi=80)]
+        self._drawn = judged.overall.name
         self._next_plot = time.monotonic() + _PLOT_SECONDS

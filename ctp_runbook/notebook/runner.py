@@ -58,10 +58,10 @@ class NotebookResult:
 
     @property
     def line(self) -> str:
-        """``✓ 05_watch completed in 1.2 s`` or ``✗ 05_watch failed: …``."""
+        """``✓ 05_watch executed in 1.2 s`` or ``✗ 05_watch failed: …``."""
         start = f"{symbol_of(self.status)} {self.name}"
         if self.status == "completed":
-            return f"{start} completed in {self.seconds:.1f} s"
+            return f"{start} executed in {self.seconds:.1f} s"
         return f"{start} {self.status.replace('_', ' ')}: {self.sentence}"
 
 
@@ -86,7 +86,10 @@ def run_all(
     from ctp_runbook.record.evidence import write_manifest
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
+    from ctp_runbook.show.run_blocks import outcome_sentence
 
+    if options.execute is not True:
+        on_progress = _as_dry_run(on_progress)
     sources = notebooks_dir or find_notebooks()
     plan = find_plan(cutover_template, rollback_template, limits=limits, watch=watch)
     run = launch.begin(
@@ -101,9 +104,17 @@ def run_all(
     except KeyboardInterrupt:
         return _leave(run, on_progress)
     # The seal is last: it covers the notebooks and the report.
-    write_report(run)
+    report = write_report(run)
     write_manifest(run, sealed=True)
-    return _exit_code(launch.read_history(run), series.results)
+    history = launch.read_history(run)
+    for line in (*history.would_refuse, outcome_sentence(history), f"report: {report}"):
+        on_progress(line)
+    return _exit_code(history, series.results)
+
+
+def _as_dry_run(on_progress: Callable[[str], None]) -> Callable[[str], None]:
+    """Say of each line, wherever it is read later, that nothing was done."""
+    return lambda line: on_progress(f"DRY RUN {line}")
 
 
 def _known(run: RunDir, plan: Plan, options: RunOptions) -> dict[str, Any]:

@@ -366,11 +366,12 @@ def _all_commands(plan: Plan) -> Iterator[str]:
 
 def _with_file(digest: HASH, title: str, path: Path | None) -> HASH:
     """Return the digest with a file's title, length and bytes added, or that it is missing."""
-    if path is None:
-        digest.update(f"{title}:missing:".encode())
-        return digest
     longer = digest.copy()
     try:
+        # A pipe would be waited at for ever, and a device read without end.
+        if path is None or not path.is_file():
+            digest.update(f"{title}:missing:".encode())
+            return digest
         # Piece by piece: fresh memory for a whole shell costs more than its digest.
         with path.open("rb", buffering=0) as source:
             left = os.fstat(source.fileno()).st_size

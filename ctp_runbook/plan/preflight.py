@@ -6,24 +6,32 @@ also reasons why ``--execute`` refuses; it prints all of them at once.
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
-from ctp_runbook.host.files import why_not_written
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
 from ctp_runbook.plan.template_text import placeholders, quoted
 
-__all__ = ["Preflight", "inspect_plan"]
+__all__ = ["Preflight", "evidence_gap", "inspect_plan"]
 
 _PROC_PID_FILE = (
     r"""\bproc\s+(?:start|stop)\b.*?--pid-file[= ]\s*((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
 )
+_PID_FILE_KEYS = tuple(
+    f"{generation}_{role}_PID_FILE".upper() for generation in Generation for role in Role
+)
+# What file systems take, and how much longer a draft's name is: dots, a pid and an instant
+# (host/files.py write_atomic).
+_PATH_MAX, _NAME_MAX, _DRAFT_BYTES = 4095, 255, 32
+_GLANCE_BYTES = 65536
 _WORLD_CHANGING = frozenset({StepKind.GATE, StepKind.STOP, StepKind.START})
 
 
@@ -56,7 +64,7 @@ def inspect_plan(
         *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
         *_config_missing(values, base),
         *_ca_files_unreadable(values, watch),
-        *_copies_impossible(values, base),
+        *_evidence_unwritable(values, base),
         *_executables_missing(values, base, environ),
         *_proves_nothing(steps),
         *_shared_between_generations(steps, members),
@@ -153,12 +161,76 @@ def _ca_files_unreadable(values: TemplateValues, watch: WatchRules) -> Iterator[
             yield f"{where}: {problem}; correct the path behind ca_file"
 
 
-def _copies_impossible(values: TemplateValues, base: Path) -> Iterator[str]:
-    """Where a result file is to be copied when the run is over, and nothing could be written."""
-    for key in ("CUTOVER_EVIDENCE_OUTPUT", "ROLLBACK_EVIDENCE_OUTPUT"):
+def _evidence_unwritable(values: TemplateValues, base: Path) -> Iterator[str]:
+    pid_files = {
+        os.path.realpath(base / name): key for key in _PID_FILE_KEYS if (name := values.text(key))
+    }
+    for side in ("CUTOVER", "ROLLBACK"):
+        key = f"{side}_EVIDENCE_OUTPUT"
         named = values.text(key)
-        if reason := why_not_written(Path(named) if "://" in named else base / named):
-            yield f"{_at(values, key)}: {quoted(named)} is {reason}"
+        path = base / named
+        owner = pid_files.get(os.path.realpath(path), "")
+        gap = "is an address, which nothing is written to" if "://" in named else ""
+        gap = gap or (f"is the pid file of {owner}" if owner else evidence_gap(path, side=side))
+        if gap:
+            yield (
+                f"{_at(values, key)}: {quoted(named)} {gap}; name a file that the"
+                " evidence of each run may replace"
+            )
+
+
+def evidence_gap(path: Path, *, side: str) -> str:
+    """Why the result file of a ``side`` (CUTOVER, ROLLBACK) cannot be put at ``path``, or nothing.
+
+    A file that is there already is replaced only if it is an earlier result of that side: whatever
+    else it may be, somebody keeps it. Nothing is written to find out.
+    """
+    try:
+        return _folder_gap(path) or _content_gap(path, side=side)
+    except (OSError, ValueError) as error:
+        return f"cannot be written: {getattr(error, 'strerror', None) or error}"
+
+
+def _folder_gap(path: Path) -> str:
+    names = [len(os.fsencode(name)) for name in path.parent.parts]
+    names.append(len(os.fsencode(path.name)) + _DRAFT_BYTES)
+    if max(names) > _NAME_MAX or len(os.fsencode(path)) > _PATH_MAX - _DRAFT_BYTES:
+        return (
+            f"is too long: names end at {_NAME_MAX} bytes and paths at {_PATH_MAX}, of which a "
+            f"draft takes {_DRAFT_BYTES}"
+        )
+    folder = path.parent
+    # As far as it is there: the rest is made when the evidence is written.
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"is below {folder}, which is no directory"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"is in {folder}, where this user may not write"
+    if record := next((up for up in path.parents if (up / "journal.jsonl").exists()), None):
+        return f"is in the record of run {record.name}"
+    return ""
+
+
+def _content_gap(path: Path, *, side: str) -> str:
+    if not os.path.lexists(path):
+        return ""
+    if path.is_dir():
+        return "is a directory"
+    if path.exists() and not path.is_file():
+        return "is no regular file"
+    folder, known = path.parent.stat(), path.lstat()
+    is_sticky = folder.st_mode & stat.S_ISVTX
+    if is_sticky and os.geteuid() not in (0, known.st_uid, folder.st_uid):
+        return "belongs to somebody else, and cannot be replaced"
+    if not path.exists():
+        return ""  # a link to nothing
+    with path.open("rb") as file:
+        glance = file.read(_GLANCE_BYTES)
+    is_result = any(line.startswith(f"{side}_ENV=".encode()) for line in glance.splitlines())
+    if glance.strip() and not is_result:
+        return f"is there already, and is no {side.lower()} result that a run wrote"
+    return ""
 
 
 def _executables_missing(

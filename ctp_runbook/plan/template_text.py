@@ -20,6 +20,7 @@ __all__ = [
     "TemplateText",
     "parse_template",
     "placeholders",
+    "printable",
     "quoted",
     "read_template",
     "read_variables",
@@ -35,6 +36,7 @@ _BOM = b"\xef\xbb\xbf"
 
 # C0 and C1 controls, and what reorders or breaks a line on screen without being seen.
 _FORBIDDEN = "[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+_OBEYED = rf"(?![\n\t]){_FORBIDDEN}"
 _KEY_WORD = r"[A-Z][A-Z0-9_]{0,79}\b"
 # Not ``<<EOF>file`` (a here-document); ``<file`` and ``a < b > c`` do not match anyway.
 _PLACEHOLDER = r"(?<!<)<\w[\w-]*>"
@@ -64,6 +66,13 @@ class TemplateText(Struct, frozen=True):
 def placeholders(value: str) -> tuple[str, ...]:
     """Return the placeholders ``<name>`` left in a value, each once, in order."""
     return tuple(dict.fromkeys(re.findall(_PLACEHOLDER, value))) if "<" in value else ()
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or a page would obey and not show, but for line ends and tabs."""
+    if text.isprintable():
+        return text
+    return re.sub(_OBEYED, lambda match: f"\\x{ord(match.group()):02x}", text)
 
 
 def quoted(text: str) -> str:

@@ -158,6 +158,11 @@ class ClickHouseDoor:
                 f"; user {self.user} and its password are taken from CLICKHOUSE_USER and "
                 "CLICKHOUSE_PASSWORD of the environment or the env file: correct them there"
             )
+        elif "Code: 497" in text:
+            remedy = (
+                f"; an administrator grants user {self.user} what is named there (the schema is "
+                "compared in databases ctp_runbook_scratch_…, which are made and dropped)"
+            )
         elif "NOT_ENOUGH_SPACE" in text or "No space left" in text:
             remedy = "; make room on the disk of its data directory"
         return (

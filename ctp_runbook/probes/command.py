@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.held_command import HeldCommand
+from ctp_runbook.plan.template_text import placeholders
 from ctp_runbook.probes.strict_json import decode_json
 
 if TYPE_CHECKING:
@@ -33,18 +34,22 @@ _KEPT_BYTES, _MOST_BYTES = 8 << 20, 64 << 20
 
 
 class Running(TypedDict):
-    """Where a probe's command runs, with what, how long; words of ``interrupt`` end it early."""
+    """Where a probe's command runs, with what, how long; words of ``interrupt`` end it early.
+
+    ``key`` is where the command is set, for the sentence of one that is not fit to be run.
+    """
 
     cwd: Path
     env: Mapping[str, str]
     seconds: float
     interrupt: NotRequired[Callable[[], str]]
+    key: NotRequired[str]
 
 
 def run_probe(command: str, **running: Unpack[Running]) -> tuple[int | None, bytes]:
     """Return exit code and output of a read-only command; None when it did not end in time.
 
-    Raises ProbeError when it cannot be run at all.
+    Raises ProbeError when it cannot be run at all, and for a placeholder that is still in it.
     """
     with _room() as room:
         return _run(command, room, **running)
@@ -87,7 +92,11 @@ def _run(
     env: Mapping[str, str],
     seconds: float,
     interrupt: Callable[[], str] = lambda: "",
+    key: str = "its command",
 ) -> tuple[int | None, bytes]:
+    # To bash it would be two redirections, the second of which empties a file.
+    if left := placeholders(command):
+        raise ProbeError(f"not asked: the placeholder {', '.join(left)} is still in {key}")
     output = room / "out"
     try:
         held = HeldCommand(command, cwd=cwd, env=env, output=output)

@@ -252,6 +252,7 @@ def _answer_of_command(member: Member, **running: Unpack[Running]) -> tuple[int 
     # A blank command would exit 0, and prove nothing.
     if not member.alive_command:
         return None, ""
+    running["key"] = f"{member.name.upper()}_ALIVE_CMD"
     return _answer("alive command", lambda: run_probe(member.alive_command, **running)[0])
 
 

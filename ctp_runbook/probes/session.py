@@ -129,6 +129,7 @@ def _output(command: str, member: Member, **running: Unpack[Running]) -> bytes:
         "CTP_GENERATION": str(member.generation),
         "CTP_METRICS_URL": member.metrics_url,
     }
+    running["key"] = "TRADING_STATE_CMD"
     code, output, said = run_probe_apart(command, **running)
     if code != 0:
         much = f" after {len(output) >> 20} MiB of output" if len(output) >= 1 << 20 else ""

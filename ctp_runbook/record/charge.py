@@ -7,6 +7,7 @@ planned, may well be newer than the one that trades, and ``hold`` or ``rollback`
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,9 @@ from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
-__all__ = ["run_in_charge"]
+__all__ = ["run_in_charge", "unfinished_runs"]
 
+_BEGUN = "orchestrator_started"
 # What ended so never touched the stack that trades: there is nothing of it to roll back.
 _TOUCHED_NOTHING = (Outcome.REFUSED.value, Outcome.ABORTED_BEFORE_SWITCH.value)
 
@@ -52,6 +54,18 @@ def run_in_charge(outputs: Path) -> RunDir:
     return max(began, key=lambda run: began[run]) if began else newest_run(outputs)
 
 
+def unfinished_runs(folders: Iterable[Path], *, environment: str, host: str) -> list[RunDir]:
+    """Real runs of an environment of ``host`` that began and never ended, whoever conducts them."""
+    found = []
+    for run in {run for folder in folders for run in runs_under(folder)}:
+        header = glance_at(run)
+        is_ours = not header.dry_run and (header.environment, header.host) == (environment, host)
+        # What has its manifest is over: no need to look through its journal.
+        if is_ours and not run.manifest.exists() and _last_of(run, "closed", _BEGUN) == _BEGUN:
+            found.append(run)
+    return sorted(found, key=lambda run: run.run_id)
+
+
 def _holding(runs: list[RunDir]) -> list[RunDir]:
     """Those that the locks of their environments name.
 
@@ -69,17 +83,27 @@ def _began(run: RunDir) -> str:
 
     Journals are looked through and not checked: there may be hundreds, and somebody is in a hurry.
     """
+    for record in _backwards(run):
+        if record.kind == "closed" and record.payload.outcome in _TOUCHED_NOTHING:
+            return ""
+        if record.kind == _BEGUN:
+            return record.wall_utc
+    return ""
+
+
+def _last_of(run: RunDir, *kinds: str) -> str:
+    """Which of these kinds of record came last; empty for none."""
+    return next((record.kind for record in _backwards(run) if record.kind in kinds), "")
+
+
+def _backwards(run: RunDir) -> Iterator[_Record]:
+    """The records of a journal, last first, as far as they can be read."""
     try:
         lines = run.journal.read_bytes().splitlines()
     except OSError:
-        return ""
+        return
     for line in reversed(lines):
         try:
-            record = msgspec.json.decode(line, type=_Record)
+            yield msgspec.json.decode(line, type=_Record)
         except (ValueError, RecursionError):
             continue  # torn, or damaged: what stands before it counts all the same
-        if record.kind == "closed" and record.payload.outcome in _TOUCHED_NOTHING:
-            return ""
-        if record.kind == "orchestrator_started":
-            return record.wall_utc
-    return ""

@@ -2,17 +2,17 @@
 
 ``KEY=VALUE`` lines end with LF and hold no line break: one in a command is written as ``\\n``.
 Instants are the journal's own (UTC, microseconds), durations differences of those instants, so
-that a reader can redo the arithmetic. Writing them is the last act of a run: with it the secrets go.
+that a reader can redo the arithmetic; where the wall clock was set meanwhile, of the monotonic
+ones. Writing them is the last act of a run: with it the secrets go.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import structs
@@ -28,9 +28,11 @@ from ctp_runbook.record.kinds import (
     Count,
     Facts,
     Sha256,
+    StateEntered,
     StepEnded,
     StepStarted,
     Triggered,
+    WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.record.result_env import env_lines
@@ -48,6 +50,7 @@ __all__ = [
     "finalise",
     "kept_files",
     "manifest_bytes",
+    "missing_copies",
     "read_manifest",
     "result_files",
     "rollback_env",
@@ -56,6 +59,7 @@ __all__ = [
     "unlisted_files",
     "write_evidence",
     "write_manifest",
+    "write_missing_copies",
 ]
 
 CUTOVER_RESULT = "ctp_cutover_result.env"
@@ -64,6 +68,9 @@ _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
 
+# Below it lies what reading one clock after the other and a time service's slewing come to, and a
+# step of the clock is told from there on (host/clocks.py).
+_PARTED_SECONDS = 0.5
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
 # Trading goes by the runners: it rests from the stop of one to the proved start of another.
 _RUNNER_STEPS = {
@@ -96,7 +103,8 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
     is the same unless a line was torn.
     """
     created, plan, ended = history.created, history.plan, history.watch_ended
-    started, completed = _cutover_span(history)
+    begun, end = _cutover_ends(history)
+    started, completed = begun.wall_utc, end.wall_utc if end else ""
     success = history.outcome in (Outcome.COMPLETED, Outcome.DRY_RUN_OK)
     steps = _steps(history, Phase.GATE, Phase.SWITCH)
     lines = b"".join(record.line + b"\n" for record in history.records)
@@ -113,7 +121,7 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
         "CUTOVER_TRIGGERED_ROLLBACK": _flag(history.rollback_started is not None),
         "CUTOVER_STARTED_UTC": started,
         "CUTOVER_COMPLETED_UTC": completed,
-        "CUTOVER_DURATION_SECONDS": _seconds(_elapsed(started, completed)),
+        "CUTOVER_DURATION_SECONDS": _seconds(_span(history, _moment(begun), _moment(end))),
     }
     added = {
         "CUTOVER_RUN_ID": history.run_id,
@@ -135,7 +143,7 @@ def rollback_env(history: History) -> bytes:
     begun, plan = history.rollback_started, history.plan
     steps = _steps(history, Phase.ROLLBACK) if begun else ()
     success = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    seconds = rollback_seconds(history)
+    seconds, end = rollback_seconds(history), _rollback_end(history)
     base = {
         "ROLLBACK_ENV": plan.environment,
         "ROLLBACK_TRIGGER_CONDITION": plan.trigger_text,
@@ -148,7 +156,7 @@ def rollback_env(history: History) -> bytes:
         "ROLLBACK_DURATION_SECONDS": _seconds(seconds),
         "ROLLBACK_SLO_MET": _flag(success and seconds <= plan.max_rollback_seconds),
         "ROLLBACK_STARTED_UTC": begun.payload.started_utc if begun else "",
-        "ROLLBACK_COMPLETED_UTC": _rollback_end(history) if begun else "",
+        "ROLLBACK_COMPLETED_UTC": end.wall_utc if begun and end else "",
     }
     added = {
         "ROLLBACK_RUN_ID": history.run_id,
@@ -170,9 +178,13 @@ def failed_step(history: History) -> str:
 
 
 def rollback_seconds(history: History) -> float:
-    """Wall clock from the triggering sample to the validated previous stack, 0.0 without one."""
+    """From the triggering sample to the validated previous stack, 0.0 without one."""
     begun = history.rollback_started
-    return _elapsed(begun.payload.started_utc, _rollback_end(history)) if begun else 0.0
+    if begun is None:
+        return 0.0
+    trigger = begun.payload
+    started = _Moment(trigger.started_utc, trigger.started_mono_ns, begun.boot_id)
+    return _span(history, started, _moment(_rollback_end(history)))
 
 
 def trading_downtime_seconds(history: History) -> float:
@@ -181,18 +193,18 @@ def trading_downtime_seconds(history: History) -> float:
     From the start of ``stop_old_strategy_runner`` (in a rollback, ``stop_new_…``) until the next
     runner is proved started; until the end of the run when none was.
     """
-    total, down_since = 0.0, ""
+    total, down_since = 0.0, _Moment()
     for record in history.records:
         match record.payload:
             case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
-                down_since = down_since or record.wall_utc
+                down_since = down_since if down_since.utc else _moment(record)
             # ok means that the start's effect was proved (run/steps.py).
             case StepEnded(step=step, status=StepStatus.OK) if (
                 _RUNNER_STEPS.get(step) is StepKind.START
             ):
-                total, down_since = total + _elapsed(down_since, record.wall_utc), ""
+                total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
             case Closed():
-                total, down_since = total + _elapsed(down_since, record.wall_utc), ""
+                total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
     return total
 
 
@@ -205,25 +217,51 @@ def result_files(run: RunDir, history: History) -> dict[str, bytes]:
     }
 
 
-def write_evidence(run: RunDir, history: History) -> None:
+def write_evidence(run: RunDir, history: History) -> tuple[str, ...]:
     """Write the two result files and the checklist into evidence/, and the copies asked for.
 
-    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only. One that
-    cannot be written is told in the log: it serves nobody but its reader, and the run is over.
+    Copies named by ``*_EVIDENCE_OUTPUT`` in the templates are written by real runs only. Returns why
+    not, for each copy that could not be; what the run's own folder does not take raises OSError.
     """
+    durable = not history.is_dry_run
     results = result_files(run, history)
     for name, data in results.items():
-        write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
+        write_atomic(run.evidence / name, data, durable=durable)
     for name in CHECKLISTS:
         if (run.plan / name).is_file():
             data = (run.plan / name).read_bytes()
-            write_atomic(run.evidence / name, data, durable=not history.is_dry_run)
+            write_atomic(run.evidence / name, data, durable=durable)
+    # Last, and each for itself: a place that somebody named must not cost the run its own record.
+    return _write_copies(history, results)
+
+
+def missing_copies(history: History) -> list[Path]:
+    """The copies asked for that are not there; whether one that is there is this run's, is not asked:
+    a later run may have replaced it."""
+    copies = [path for name in _SIDES for path in _copies(history, name)]
+    return [path for path in copies if not path.is_file()]
+
+
+def write_missing_copies(run: RunDir) -> tuple[str, ...]:
+    """Write those alone; returns why not, for each that could not be."""
+    history = History.of(read_journal(run.journal).records)
+    return _write_copies(history, result_files(run, history), only=missing_copies(history))
+
+
+def _write_copies(
+    history: History, results: Mapping[str, bytes], *, only: Container[Path] | None = None
+) -> tuple[str, ...]:
+    gaps = []
     for name, data in results.items():
         for path in _copies(history, name):
+            if only is not None and path not in only:
+                continue
             try:
                 write_atomic(path, data, durable=not history.is_dry_run)
-            except OSError as error:
-                print(f"no copy of {name}: {error}", file=sys.stderr, flush=True)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                gaps.append(f"the copy {path} of {name} cannot be written: {why}")
+    return tuple(gaps)
 
 
 def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
@@ -302,11 +340,11 @@ def _copies(history: History, name: str) -> list[Path]:
     return [Path(created.cwd) / path for path in paths if path]
 
 
-def _cutover_span(history: History) -> tuple[str, str]:
+def _cutover_ends(history: History) -> tuple[Record, Record | None]:
     """From the first gate to the moment the rollback took over, or to the end of the run."""
-    gating = (entry.wall_utc for entry in history.transitions if entry.state is State.GATING)
-    end = history.rollback_started or history.closed
-    return next(gating, history.records[0].wall_utc), end.wall_utc if end else ""
+    entered = history.of_kind(StateEntered)
+    gating = (record for record in entered if record.payload.to is State.GATING)
+    return next(gating, history.records[0]), history.rollback_started or history.closed
 
 
 def _steps(history: History, *phases: Phase) -> tuple[StepHistory, ...]:
@@ -344,12 +382,13 @@ def _rollback_failed_step(history: History) -> str:
     return _first_bad(history, Phase.ROLLBACK) or "post_rollback_validate"
 
 
-def _rollback_end(history: History) -> str:
+def _rollback_end(history: History) -> Record | None:
     """When the previous stack was validated; the end of the run when it never was."""
-    validated = history.step("post_rollback_validate")
-    if validated.status in (StepStatus.OK, StepStatus.SIMULATED_OK):
-        return validated.ended_utc
-    return history.closed.wall_utc if history.closed else ""
+    name = "post_rollback_validate"
+    if history.step(name).status in (StepStatus.OK, StepStatus.SIMULATED_OK):
+        ends = [end for end in history.of_kind(StepEnded) if end.payload.step == name]
+        return ends[-1] if ends else history.closed
+    return history.closed
 
 
 def _watch_verdict(history: History) -> str:
@@ -378,11 +417,40 @@ def _observed(trigger: Record[Triggered] | None) -> str:
     return f"metric={cause.metric} value={value} limit={cause.limit} sample_utc={cause.sample_utc}"
 
 
-def _elapsed(started_utc: str, ended_utc: str) -> float:
-    if not started_utc or not ended_utc:
+class _Moment(NamedTuple):
+    """An instant as the journal has it, by both clocks; blank where it never came."""
+
+    utc: str = ""
+    mono_ns: int = 0
+    boot_id: str = ""
+
+
+def _moment(record: Record | None) -> _Moment:
+    return _Moment(record.wall_utc, record.mono_ns, record.boot_id) if record else _Moment()
+
+
+def _span(history: History, started: _Moment, ended: _Moment) -> float:
+    """Seconds between two moments, whatever somebody set the wall clock to meanwhile.
+
+    By the instants, whose difference a reader can redo, as long as both clocks agree on it. Where
+    they part, the monotonic one is right, but for a suspend, in which it stands still. Across a
+    boot there is only the wall clock.
+    """
+    if not started.utc or not ended.utc:
         return 0.0
-    span = datetime.fromisoformat(ended_utc) - datetime.fromisoformat(started_utc)
-    return span.total_seconds()
+    wall = datetime.fromisoformat(ended.utc) - datetime.fromisoformat(started.utc)
+    mono = (ended.mono_ns - started.mono_ns) / 1e9
+    parted = abs(wall.total_seconds() - mono) > _PARTED_SECONDS
+    if started.boot_id != ended.boot_id or not parted:
+        return wall.total_seconds()
+    slept = sum(
+        record.payload.seconds
+        for record in history.of_kind(WatchDisturbed)
+        if record.payload.what == "suspended"
+        and record.boot_id == ended.boot_id
+        and started.mono_ns <= record.mono_ns <= ended.mono_ns
+    )
+    return mono + slept
 
 
 def _seconds(value: float) -> str:
@@ -393,12 +461,15 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def finalise(run: RunDir, history: History | None = None) -> None:
+def finalise(run: RunDir, history: History | None = None) -> tuple[str, ...]:
     """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated.
 
-    ``history`` is what the journal says, where the caller has just written it whole.
+    ``history`` is what the journal says, where the caller has just written it whole. Returns why
+    not, for each copy elsewhere that could not be written. Raises OSError, and leaves the run
+    without its manifest, when its own folder takes no more.
     """
     history = history or History.of(read_journal(run.journal).records)
-    write_evidence(run, history)
+    gaps = write_evidence(run, history)
     write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)
+    return gaps

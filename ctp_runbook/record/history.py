@@ -133,6 +133,20 @@ class History(Struct, frozen=True):
         return bool(self.conducted or self.transitions or tried)
 
     @property
+    def would_refuse(self) -> tuple[str, ...]:
+        """Why --execute would have refused what this dry run was made of; empty for a real run."""
+        if self.header is None or not self.is_dry_run:
+            return ()
+        said = (record.payload for record in self.of_kind(kinds.Finding))
+        return tuple(finding.sentence for finding in said if finding.severity == "critical")
+
+    @property
+    def wants_rollback(self) -> bool:
+        """True for a drill and for a run that undoes another: rolled back in budget, it did its work."""
+        created = self.created
+        return created.force_rollback or bool(created.parent_run or self.parent)
+
+    @property
     def unfinished(self) -> tuple[StepHistory, ...]:
         """Steps that were started and that nobody saw end."""
         return tuple(s for s in self.steps.values() if s.status is StepStatus.UNKNOWN)

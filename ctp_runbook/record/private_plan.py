@@ -8,11 +8,11 @@ are read again, if they are still the same.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host import caller
 from ctp_runbook.plan.plan import PLAN_FILES, Plan, load_plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
@@ -71,7 +71,7 @@ def plan_of_files(files: Mapping[str, Path], *, base: Path) -> Plan:
         files["rollback_template"],
         limits=files["limits_file"],
         watch=files["watch_file"],
-        environ=os.environ,
+        environ=caller.environ(),
         base=base,
     )
 

@@ -159,6 +159,7 @@ class HeaderGlance(Struct, frozen=True):
 
     environment: str = ""
     dry_run: bool = True
+    host: str = ""
 
 
 def glance_at(run: RunDir) -> HeaderGlance:

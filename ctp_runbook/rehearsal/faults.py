@@ -71,7 +71,8 @@ def query_flood(twin: Twin, after_seconds: float) -> None:
 
 
 def open_bucket(twin: Twin, after_seconds: float) -> None:
-    """The new engine's reconnects have the client library's buckets; one of 300 s is above them all."""
+    """The new engine's reconnects have the client library's buckets, and it counts one of 300 s every
+    5 s: above them all."""
     _misbehave(twin, open_bucket_after_login_seconds=after_seconds)
 
 

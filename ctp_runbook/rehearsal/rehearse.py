@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host import caller
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
@@ -101,7 +101,7 @@ def _orchestrate(twin: Twin, options: RunOptions) -> int:
         twin.rollback_template,
         limits=twin.limits_file,
         watch=twin.watch_file,
-        environ=os.environ,
+        environ=caller.environ(),
         base=Path.cwd(),
     )
     run = launch.begin(plan, options, reason="rehearse --no-notebooks")

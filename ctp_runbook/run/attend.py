@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ctp_runbook.errors import JournalError, RunRefused
-from ctp_runbook.model import Identity
+from ctp_runbook.errors import JournalError, RunLost, RunRefused
+from ctp_runbook.model import Generation, Identity, Phase, Role, StepStatus
+from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
+from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.kinds import (
@@ -18,8 +20,19 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["answer_in", "follow", "is_attended", "read_history", "read_whole", "unstarted_sentence"]
+__all__ = [
+    "answer_in",
+    "follow",
+    "is_attended",
+    "lost_sentence",
+    "read_history",
+    "read_whole",
+    "unstarted_sentence",
+    "unwritten_sentence",
+]
 
+_SWITCH = tuple(spec.name for spec in STEP_TABLE if spec.phase is Phase.SWITCH)
+_RUNS, _GONE, _NEVER = "runs", "gone", "never started"
 # A guardian needs some of them to bring an orchestrator back, more on a busy host.
 _UNATTENDED_SECONDS = 15.0
 _TORN_TRIES, _TORN_SECONDS = 20, 0.05
@@ -62,8 +75,9 @@ def follow(
 ) -> History:
     """Read the journal until ``until`` holds or the run is over and its evidence written.
 
-    ``on_change`` is called with each new state of affairs. Raises RunRefused when nobody
-    conducts the run any more.
+    ``on_change`` is called with each new state of affairs. A run that is over and whose evidence
+    nobody writes any more is returned without it (``unwritten_sentence``). Raises RunRefused when
+    nobody conducts the run any more, and RunLost where it has begun.
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
@@ -80,7 +94,10 @@ def follow(
         now = clock.mono()
         unattended_since = None if _is_attended(history, world) else unattended_since or now
         if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
-            raise RunRefused(_unattended_sentence(run, history))
+            if history.closed is not None:
+                return history  # how it ended is known, whatever became of its evidence
+            kind = RunLost if history.has_begun else RunRefused
+            raise kind(_unattended_sentence(run, history))
         clock.sleep(poll_seconds)
 
 
@@ -96,6 +113,88 @@ def _unattended_sentence(run: RunDir, history: History) -> str:
     return (
         f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
         f"`ctp-runbook resume --run {run.path}`"
+    )
+
+
+def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
+    """Of a run that began and that nobody conducts: since when, what runs, the one command; of any
+    other nothing."""
+    if history.closed is not None or history.is_dry_run or not history.has_begun:
+        return ""
+    if _is_attended(history, world):
+        return ""
+    last = history.records[-1]
+    same_boot = last.boot_id == world.clock.boot_id()
+    now, then = (
+        (world.clock.mono(), last.mono)
+        if same_boot
+        else (world.clock.wall(), last.wall.timestamp())
+    )
+    since = f"{last.wall:%Y-%m-%d %H:%M:%S} UTC, {max(0.0, now - then):.0f} s ago"
+    return (
+        f"NOBODY CONDUCTS run {run.run_id} ({history.state.value}): its last record is of {since}, "
+        f"and nothing of it goes on by itself. {_what_runs(history, world)}. "
+        f"Now: `ctp-runbook resume --run {run.path}`"
+    )
+
+
+def _what_runs(history: History, world: World) -> str:
+    """What its processes tell, and whether anything trades; as far as they tell it."""
+    if not any(history.step(name).attempt for name in _SWITCH):
+        return "It had not begun to stop the old stack"
+    known = {
+        f"{generation}_{role}": _word_of(history, generation, role, world)
+        for generation in Generation
+        for role in Role
+    }
+    seen = ", ".join(f"{name} {word}" for name, word in known.items())
+    runners = {known[f"{generation}_{Role.STRATEGY_RUNNER}"] for generation in Generation}
+    trades = "whether anything trades is not known"
+    if runners <= {_GONE, _NEVER}:
+        trades = "NOTHING TRADES"
+    elif any(word.startswith(_RUNS) for word in runners):
+        trades = "orders may be sent, and nobody watches"
+    return f"By the processes it pinned: {seen}; {trades}"
+
+
+def _word_of(history: History, generation: Generation, role: Role, world: World) -> str:
+    name = f"{generation}_{role}"
+    pin = history.pins.get(name)
+    if pin is not None and world.processes.is_running(pin.identity):
+        return f"{_RUNS} (pid {pin.identity.pid})"
+    if pin is not None and (alike := _lookalikes(history, name, world)):
+        return f"{_RUNS} again (pid {alike[0].pid})"
+    # A start whose end nobody saw may have left its member running, pinned or not.
+    starts = [history.step(step) for step in start_steps(generation, role)]
+    if any(step.status is StepStatus.UNKNOWN for step in starts):
+        return "not known, its start was begun"
+    if pin is not None:
+        return _GONE
+    return _NEVER if generation is Generation.NEW else "not known"
+
+
+def _lookalikes(history: History, name: str, world: World) -> tuple[Identity, ...]:
+    """Who runs as the member ran: a supervisor may have brought it back."""
+    pins = dict(history.pins)
+    pin = pins.pop(name)
+    others = [other.identity for other in pins.values()]
+    return world.pins.lookalikes(pin, run_ids=[history.run_id], others=others)
+
+
+def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
+    """What is not written of the evidence of a run that is over, and the remedy; else nothing."""
+    if history.closed is None:
+        return ""
+    lacks = [f"its copy {path} is not there" for path in missing_copies(history)]
+    if not world.files.exists(run.manifest):
+        if _is_attended(history, world):
+            return ""  # it is being written
+        lacks = [f"its evidence is not written; see {run.logs}"]
+    if not lacks:
+        return ""
+    return (
+        f"run {run.run_id} is over ({history.closed.payload.outcome.value}), but {', '.join(lacks)}: "
+        f"mend what is in the way, then `ctp-runbook resume --run {run.path}` writes it"
     )
 
 

@@ -21,10 +21,11 @@ def simulate(context: RunContext, *, gaps: Sequence[str] = ()) -> Outcome:
         for step in steps:
             context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
     for warning in plan.warnings:
-        context.warn(warning)
+        if warning not in plan.execute_refusals:  # those stand behind the header already
+            context.warn(warning)
     # Nothing stands in the way is all that a dry run can say: no step of it proved an effect.
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
-    sentence = "; ".join(gaps) if gaps else "dry run: nothing stands in the way; nothing was done"
+    sentence = "; ".join(gaps) if gaps else _sentence(len(context.history.would_refuse))
     context.record(
         Closed(
             outcome=outcome,
@@ -35,3 +36,10 @@ def simulate(context: RunContext, *, gaps: Sequence[str] = ()) -> Outcome:
         )
     )
     return outcome
+
+
+def _sentence(refusals: int) -> str:
+    if not refusals:
+        return "dry run: nothing stands in the way; nothing was done"
+    reasons = "a reason" if refusals == 1 else f"{refusals} reasons"
+    return f"dry run: nothing was done; --execute would refuse this plan, for {reasons}"

@@ -80,10 +80,14 @@ class _Guardian:
                 pause = min(_PAUSE_SECONDS * (attempt - 1), _PAUSE_MAX_SECONDS)
                 self.world.clock.sleep(pause)
                 orchestrator = self._restart(restarts=attempt - 1)
+        lack = (
+            "it is over, but its evidence cannot be written"
+            if self._is_closed
+            else "the orchestrator cannot be kept alive; nobody conducts the run"
+        )
         cry_out(
-            f"guardian: run {self.run.run_id}: the orchestrator cannot be kept alive; nobody "
-            f"conducts the run: see {self.run.logs}, then `ctp-runbook resume --run "
-            f"{self.run.path}`"
+            f"guardian: run {self.run.run_id}: {lack}: see {self.run.logs}, then `ctp-runbook "
+            f"resume --run {self.run.path}`"
         )
         return 1
 
@@ -96,9 +100,12 @@ class _Guardian:
     @property
     def _is_finished(self) -> bool:
         """True when the journal is closed and the manifest, written last, is there."""
+        return self._is_closed and self.world.files.exists(self.run.manifest)
+
+    @property
+    def _is_closed(self) -> bool:
         with contextlib.suppress(JournalError):
-            history = History.of(read_journal(self.run.journal).records)
-            return history.closed is not None and self.world.files.exists(self.run.manifest)
+            return History.of(read_journal(self.run.journal).records).closed is not None
         return False
 
     def _restart(self, *, restarts: int) -> Identity | None:

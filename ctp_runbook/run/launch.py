@@ -17,7 +17,8 @@ from msgspec import Struct, structs
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
 from ctp_runbook.plan.plan import Plan, window_refusals
-from ctp_runbook.plan.timing import undo_refusals
+from ctp_runbook.plan.preflight import evidence_gap
+from ctp_runbook.plan.timing import Measured, undo_refusals
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.kinds import Finding
@@ -46,6 +47,7 @@ __all__ = [
     "set_going",
     "start",
     "take_lock",
+    "unwritten_sentence",
     "was_being_started",
     "write_run",
 ]
@@ -61,6 +63,7 @@ follow = attend.follow
 is_attended = attend.is_attended
 read_history = attend.read_history
 read_whole = attend.read_whole
+unwritten_sentence = attend.unwritten_sentence
 
 
 def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path:
@@ -70,8 +73,13 @@ def new_run_dir(environment: str, *, outputs: Path, world: World = HERE) -> Path
     return outputs / f"{stamp}-{name[:40]}-{world.caller.token()}"
 
 
-def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple[str, ...]:
-    """Every reason not to run this plan for real now, at once; empty for a dry run."""
+def execute_refusals(
+    plan: Plan, options: RunOptions, *, now: datetime, measured: Measured | None = None
+) -> tuple[str, ...]:
+    """Every reason not to run this plan for real now, at once; empty for a dry run.
+
+    ``measured`` is what earlier runs took, where it was read already.
+    """
     asked = options.plan_sha256
     reasons = []
     if asked and asked != plan.sha256:
@@ -79,6 +87,13 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
             f"--plan-sha256 {asked[:12]}… is not this plan, which has {plan.sha256}; "
             "review the plan again"
         )
+    # Copies asked for by flag are written by a dry run too.
+    reasons += [
+        f"--{side.lower()}-output {path} {gap}; name a file that the evidence may replace"
+        for side in ("CUTOVER", "ROLLBACK")
+        if (path := getattr(options, f"{side.lower()}_output")) is not None
+        and (gap := evidence_gap(Path(path).absolute(), side=side))
+    ]
     if options.execute is not True:
         return tuple(reasons)
     reasons += [*plan.execute_refusals, *window_refusals(plan, now=now)]
@@ -86,7 +101,7 @@ def execute_refusals(plan: Plan, options: RunOptions, *, now: datetime) -> tuple
     if not any("CUTOVER_WINDOW_LOCAL" in reason for reason in reasons):
         reasons += undo_refusals(
             plan,
-            options.measured(plan.environment),
+            measured or options.measured(plan.environment),
             now=now,
             accept_unmeasured=options.accept_unmeasured,
             accept_late=options.accept_late,
@@ -117,6 +132,7 @@ def create_run(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDi
         # Refuse before anything is made. The lock is not kept: between this and the start lies a
         # person's reading, and a kernel that may die. A start that is refused closes the run.
         locks = world.locks
+        _refuse_beside_unfinished(plan, options, world)
         locks.give_back(locks.take_environment_lock(plan.environment, run_id="being prepared"))
     return write_run(plan, options, world=world)
 
@@ -146,6 +162,7 @@ def begin(
     by = plan.redactor(options.by or world.caller.user_name())
     # Held before anything is written: who comes second must leave nothing that could be started.
     with held_environment(plan, options, world=world) as held:
+        _refuse_beside_unfinished(plan, options, world)
         run = write_run(plan, options, path=held.path, world=world)
         go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
         set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell, world=world)
@@ -155,6 +172,11 @@ def begin(
 def _refuse(plan: Plan, options: RunOptions, world: World) -> None:
     if reasons := execute_refusals(plan, options, now=world.now):
         raise PlanRefused(reasons)
+
+
+def _refuse_beside_unfinished(plan: Plan, options: RunOptions, world: World) -> None:
+    folders = {options.outputs, _path_of(plan, options, world).parent}
+    starting.refuse_beside_unfinished(plan.environment, folders, world=world)
 
 
 class HeldEnvironment(Struct, frozen=True):
@@ -235,12 +257,24 @@ def _write(
             f"OVERRIDE --{name.replace('_', '-')} by {header.created_by}: {reason} ({refused})"
         )
         journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
+    for refusal in _would_refuse(plan, options, measured):
+        sentence = plan.redactor(f"--execute would refuse: {refusal}")
+        journal.append(Finding(severity="critical", sentence=sentence))
     if options.execute is True:
         _warn_of_shared_group(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
     durable = options.execute is True
     world.files.write_atomic(run.run_json, header_text(header), durable=durable)
+
+
+def _would_refuse(plan: Plan, options: RunOptions, measured: Measured) -> tuple[str, ...]:
+    """What a dry run is to say of the real run that it stands for; nothing for a real one."""
+    if options.execute is True:
+        return ()
+    # The clock never affects a dry run: it is asked as if the window had just opened.
+    real = structs.replace(options, execute=True)
+    return execute_refusals(plan, real, now=plan.window_local, measured=measured)
 
 
 def _warn_of_shared_group(journal: Journal, world: World) -> None:

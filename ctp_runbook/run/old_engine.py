@@ -32,6 +32,7 @@ class OldEngineSampling:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._done = threading.Event()
+        self._page: Sample | None = None  # the first that came whole
         self._path = context.run.baseline
         self._url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
         self._sampler = Sampler(list(_targets(context, self._url)), clocks=context.world.clock)
@@ -44,11 +45,15 @@ class OldEngineSampling:
         files = self._context.world.files
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
-        if not self._next_seq:  # told once, while there is time to give a histogram its bucket
-            warn_of_buckets(self._context)
         files.append(self._path, b"")  # no sample at all is a file without any
         self._sampler.start()
         self._writer.start()
+
+    def warn_of_buckets(self) -> None:
+        """Tell of limits that the old engine's histograms have no bucket at: before the go there is
+        time to give the new engine's one. What was sampled is enough: nobody waits for a page."""
+        if self._page is not None:
+            _warn_of_buckets(self._context, self._page)
 
     def end(self) -> None:
         """Stop, and write down what came; nothing is asked of the old engine after this."""
@@ -72,6 +77,8 @@ class OldEngineSampling:
                     continue
                 error = self._context.plan.redactor(sample.error)
                 write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
+                if self._page is None and sample.ok and sample.source == "engine":
+                    self._page = sample
                 self._next_seq += 1
 
 
@@ -80,9 +87,12 @@ def warn_of_buckets(context: RunContext) -> None:
     url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
     for target in _targets(context, url):
         if target.source == "engine":
-            page = read_once(target, clocks=context.world.clock)
-            for sentence in missing_buckets(context.plan.watched, context.plan.trigger, page):
-                context.warn(sentence)
+            _warn_of_buckets(context, read_once(target, clocks=context.world.clock))
+
+
+def _warn_of_buckets(context: RunContext, page: Sample) -> None:
+    for sentence in missing_buckets(context.plan.watched, context.plan.trigger, page):
+        context.warn(sentence)
 
 
 def _targets(context: RunContext, url: str) -> Iterator[Target]:

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from ctp_runbook.errors import JournalError, RunbookError
+from ctp_runbook.errors import JournalError, RunbookError, RunRefused
+from ctp_runbook.host.clocks import ClockWatch
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
+from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
-from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import (
     Cause,
     Closed,
@@ -47,7 +50,7 @@ from ctp_runbook.run.switch import (
     run_switch,
     state_gaps,
 )
-from ctp_runbook.run.window import Watch
+from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
 __all__ = ["Orchestrator", "main"]
@@ -87,6 +90,7 @@ class Orchestrator:
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
         self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
+        self._clocks = ClockWatch(self._clock)
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
 
@@ -95,6 +99,7 @@ class Orchestrator:
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
         self._guardian.look(self.context)
+        self._look_at_clocks()
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
             self._take(request)
@@ -108,6 +113,18 @@ class Orchestrator:
         watching = state in (State.WATCHING, State.HOLDING)
         urgent = (each for each in self._pending if watching or each.request in STOPS)
         return next((request.sentence for request in urgent), "")
+
+    def _look_at_clocks(self) -> None:
+        """Write down that somebody set the wall clock, or that the host slept: durations are told
+        by it, and the run is verified by it. The watch looks for itself, and oftener."""
+        if self.context.history.state in (State.WATCHING, State.HOLDING):
+            self._clocks = ClockWatch(self._clock)
+            return
+        self._clocks.look()
+        for noted in self._clocks.take():
+            # A pause of this process is none of the clocks', and a step that waits makes many.
+            if noted.what != "paused":
+                self.context.record(disturbed(noted))
 
     def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
@@ -169,6 +186,7 @@ class Orchestrator:
                 resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
             )
         )
+        self._look_at_clocks()
         if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
 
@@ -213,6 +231,7 @@ class Orchestrator:
         baseline.start()
         try:
             failed = run_gates(self.context)
+            baseline.warn_of_buckets()
             gap = failed.sentence if failed else self._gap_before_go()
         finally:
             # Before the first stop: an engine that is being stopped is no baseline of itself.
@@ -274,6 +293,7 @@ class Orchestrator:
         reasons = [*window_refusals(plan, now=self._world.now), *self._undo_refusals()]
         is_old = self._clock.mono() - self._probed > plan.limits.ready_probe_max_age_seconds
         # The state is asked for at any age: a moment later there is no way back without downtime.
+        reasons += self._evidence_gaps()
         reasons += ready_gaps(self.context) if is_old else state_gaps(self.context)
         return self.interrupt() or "; ".join(reasons)
 
@@ -294,6 +314,19 @@ class Orchestrator:
             accept_unmeasured=overrides.get("accept_unmeasured", ""),
             accept_late=overrides.get("accept_late", ""),
         )
+
+    def _evidence_gaps(self) -> list[str]:
+        """Where the copies of the evidence cannot be put any more: now it can be told in time."""
+        plan, cwd = self.context.plan, self.context.cwd
+        named = {
+            "CUTOVER": plan.cutover_evidence_output,
+            "ROLLBACK": plan.rollback_evidence_output,
+        }
+        return [
+            f"{side}_EVIDENCE_OUTPUT {path!r} {gap}; clear the place, then plan again"
+            for side, path in named.items()
+            if (gap := evidence_gap(cwd / path, side=side))
+        ]
 
     def _digest_now(self) -> str:
         files = named_files(self.context.history.created)
@@ -329,13 +362,13 @@ class Orchestrator:
             return self._trouble_now("resume", f"the rollback goes on: {reason}")
         if not self._is_touched:
             return None
+        if stop := self._stop_asked():
+            return self._trouble_now("operator", stop)
         # A step that was under way may have done half of what it does, and its proof is lost: the
         # way back is proved step by step, the way forward would be guessed.
         if history.watch_started is None:
             why = f"interrupted in the middle of the switch: {reason}"
             return self._trouble_now("resume", why)
-        if stop := self._stop_asked():
-            return self._trouble_now("operator", stop)
         if must_roll_back:
             return self._trouble_now("resume", f"interrupted too often: {reason}")
         return self._trouble_while_away(reason)
@@ -363,6 +396,7 @@ class Orchestrator:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
+        self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
             # Written down one by one: an empty status proves nothing.
             if step.name not in self.context.history.steps:
@@ -419,6 +453,23 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
 
 
+def _finalise(run: RunDir, history: History, world: World) -> None:
+    """Write what is derived of a run that is closed. Raises RunRefused when its folder takes it not."""
+    ended = history.outcome.value if history.outcome else history.state.value
+    try:
+        gaps = finalise(run)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
+        ) from error
+    # The run is over and nobody may follow it: what is missing elsewhere is not in its journal.
+    for gap in gaps:
+        world.outcry.cry_out(
+            f"run {run.run_id} ended {ended}, but {gap}; mend that, then `ctp-runbook resume --run "
+            f"{run.path}` writes it"
+        )
+
+
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     """``python -m ctp_runbook.run.orchestrator RUN_DIR``: what the guardian starts."""
     parser = argparse.ArgumentParser(prog="ctp_runbook.run.orchestrator")
@@ -433,6 +484,10 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     if options.lock_fd >= 0:
         world.locks.keep_from_children(options.lock_fd)
     try:
+        if (history := History.of(read_journal(run.journal).records)).closed is not None:
+            # The one before was killed, or found the disk full: this needs no plan, which may be gone.
+            _finalise(run, history, world)
+            return 0
         world.load()
         plan, cwd = load_private_plan(run)
         # Between the start and this record somebody may have closed the run: of the two one is first.
@@ -449,8 +504,10 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
-        finalise(run)
-        orchestrator.let_alerts_end()
+        try:
+            _finalise(run, orchestrator.context.history, world)
+        finally:
+            orchestrator.let_alerts_end()
     except RunbookError as error:
         print(f"orchestrator: {error}", file=sys.stderr, flush=True)
         return 70

@@ -269,11 +269,14 @@ def _stale_words(context: RunContext, as_of: float | None) -> str:
     return stale_words(as_of, now=context.world.clock.wall(), most=most)
 
 
-def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
+def end_member(
+    context: RunContext, member: Member, *, deadline: float, patient: bool = False
+) -> None:
     """TERM, then KILL, to all that is known to be the member, and to what its start left behind.
 
     That is what was pinned, what ran below it, what its pid file or unit names, and what has its
-    command line. The graces are cut to what is left until ``deadline`` (monotonic seconds).
+    command line. The graces are cut to what is left until ``deadline`` (monotonic seconds);
+    ``patient`` gives TERM half of that, whatever limits.toml says.
     """
     world = context.world
     running = _processes_of(context, member)
@@ -282,9 +285,10 @@ def end_member(context: RunContext, member: Member, *, deadline: float) -> None:
         # that is well.
         context.warn(f"{_signals(member)}{', '.join(map(str, running))}")
     most = max(_LEAST_GRACE_SECONDS, (deadline - world.clock.mono()) / 2)
-    stuck = world.processes.end_processes(
-        running, **context.graces(most=most), meanwhile=context.interrupt
-    )
+    graces = context.graces(most=most)
+    if patient:
+        graces["term_grace"] = most
+    stuck = world.processes.end_processes(running, **graces, meanwhile=context.interrupt)
     for identity in running:
         fate = "still running" if identity in stuck else "gone"
         context.warn(f"{member.name}: ended {identity} by signal: {fate}")

@@ -284,30 +284,28 @@ class _Rollback:
     def _settled(self, member: Member, *, deadline: float) -> tuple[Liveness | None, str]:
         """Look at a member of the old generation until it is proved alive, to be kept, or gone.
 
-        The first value is the look at one that is kept. What stays undecided, or is ending, is of
-        use to nobody: it is waited for, then ended, and must be proved gone, or nothing more is
-        started (the second value says why).
+        The first value is the look at one that is kept. What stays undecided is half started or
+        half stopped, and what is ending is of use to nobody for long: it is ended, and must then be
+        proved gone, or nothing more is started (the second value says why).
         """
         context = self._context
         until = self._part_of(deadline, 1 / 3)
         # The first look is a whole one: a hurried one would take a busy engine for half a one, and
         # end what trades.
         seen = observe(context, member, question="alive")
-        while not (kept := self._is_kept(member, seen)) and not (seen.is_gone or seen.is_torn):
-            if self._clock.mono() >= until:
-                break
+        while not (seen.is_alive or seen.is_gone or seen.is_torn) and self._clock.mono() < until:
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
             seen = observe(context, member, question="alive", deadline=until)
-        if kept or seen.is_gone:
-            return seen if kept else None, ""
-        end_member(context, member, deadline=deadline)
+        if seen.is_gone:
+            return None, ""
+        process = seen.process if seen.is_alive else None
+        if process and not is_ending(context, member, process):
+            return seen, ""
+        # One that is ending may have been told so already, and needs its time: killed, an engine
+        # leaves the end of its log unwritten. One that was not reached goes at this TERM.
+        end_member(context, member, deadline=deadline, patient=process is not None)
         gap = gone_gap(context, member, deadline=max(deadline, self._proof_deadline))
         return None, f"not started again, for it is not proved gone: {gap}" if gap else ""
-
-    def _is_kept(self, member: Member, seen: Liveness) -> bool:
-        """True for a member that lives and will go on living."""
-        process = seen.process if seen.is_alive else None
-        return process is not None and not is_ending(self._context, member, process)
 
     def _restore(self, step: Step, *, untouched: bool) -> None:
         is_compat = step.name == "restore_redis_bridge_compat"

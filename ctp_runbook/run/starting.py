@@ -10,13 +10,14 @@ could arm later: an orchestrator that is still starting finds the run closed, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Identity, Outcome, Phase, StepStatus
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.charge import unfinished_runs
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
@@ -30,7 +31,14 @@ from ctp_runbook.run.world import HERE, World
 if TYPE_CHECKING:
     from ctp_runbook.run.requests import Asked
 
-__all__ = ["close_unstarted", "first_record", "set_going", "start", "was_being_started"]
+__all__ = [
+    "close_unstarted",
+    "first_record",
+    "refuse_beside_unfinished",
+    "set_going",
+    "start",
+    "was_being_started",
+]
 
 # Two interpreters start and load the plan; a busy host takes its time over that.
 _START_SECONDS = 30.0
@@ -65,12 +73,33 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
             raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
         guardian: Identity | None = None
         try:
+            if not resume:
+                refuse_beside_unfinished(
+                    history.created.environment, [run.path.parent], but=run, world=world
+                )
             guardian = _guard(run, history.created.environment, resume=resume, world=world)
         except RunRefused as error:
             # Two viewers of one run may start it at one instant: the second one just follows.
             if not (isinstance(error, EnvironmentHeld) and _is_of(run, error.holder)):
                 raise _close_refused(run, str(error), world) from error
     _await_record(run, guardian, after=len(history.records), world=world)
+
+
+def refuse_beside_unfinished(
+    environment: str, folders: Iterable[Path], *, but: RunDir | None = None, world: World = HERE
+) -> None:
+    """Raise RunRefused where a run of the environment began, never ended, and nobody conducts it.
+
+    One that is conducted holds the environment, and is told of by its lock. To be asked with the
+    environment's lock held, or before it is taken.
+    """
+    host = world.caller.host_name()
+    for run in unfinished_runs(folders, environment=environment, host=host):
+        if run != but and not is_attended(run, world=world):
+            raise RunRefused(
+                f"run {run.run_id} of this environment is unfinished: `ctp-runbook resume --run "
+                f"{run.path}` takes it up again; until it is over no other run may begin"
+            )
 
 
 def _guard(run: RunDir, environment: str, *, resume: str, world: World) -> Identity:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
+from ctp_runbook.record.evidence import finalise, write_missing_copies
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
@@ -17,6 +18,7 @@ from ctp_runbook.run.attend import (
     read_history,
     read_whole,
     unstarted_sentence,
+    unwritten_sentence,
 )
 from ctp_runbook.run.starting import close_unstarted, first_record, start, was_being_started
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
@@ -26,17 +28,24 @@ __all__ = ["Steered", "steer"]
 
 _ANSWER_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+# CONTRACT §5: nothing was touched, and look what is.
+_UNTOUCHED, _UNKNOWN = 2, 7
 # Asking for one of these is asking that somebody conducts the run.
 _TAKES_UP = ("abort", "resume", "rollback")
 
 
 @dataclass(frozen=True)
 class Steered:
-    """What was asked came to ``sentence``; ``run`` is the run to follow, maybe a new one."""
+    """What was asked came to ``sentence``; ``run`` is the run to follow, maybe a new one.
+
+    ``exit_code`` is 0 where it was obeyed; else 2 before the first stop, and 7 after it or where
+    nobody answered.
+    """
 
     run: RunDir
     sentence: str
     is_new: bool = False
+    exit_code: int = 0
 
 
 def steer(
@@ -52,6 +61,8 @@ def steer(
     by = by or world.caller.user_name()
     history = read_history(run)
     if history.outcome is not None:
+        if request == "resume" and unwritten_sentence(run, history, world=world):
+            return _finish(run, world=world)
         if request != "rollback":
             raise RunRefused(
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
@@ -85,11 +96,37 @@ def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> St
                 world.mailbox(run.control).remove(name)
             raise
     answer = _answer(run, name, world)
-    if answer is None:
-        reply = "no answer yet; see `ctp-runbook status`"
-    else:
-        reply = f"{'' if answer.payload.obeyed else 'not obeyed: '}{answer.payload.sentence}"
-    return Steered(run, f"{request} asked of run {run.run_id}: {reply}")
+    reply, exit_code = _reply(run, request, answer, is_taken_up=is_lost, world=world)
+    return Steered(run, f"{request} asked of run {run.run_id}: {reply}", exit_code=exit_code)
+
+
+def _reply(
+    run: RunDir,
+    request: str,
+    answer: Record[RequestAnswered] | None,
+    *,
+    is_taken_up: bool,
+    world: World,
+) -> tuple[str, int]:
+    """What a request came to, and the exit code of it."""
+    history = read_whole(run, world=world)
+    if is_taken_up and request == "resume":
+        # That was what it asked for, whether or not there was a hold to end besides.
+        more = f"; {answer.payload.sentence}" if answer and answer.payload.obeyed else ""
+        return f"the run is taken up again{more}", 0
+    if answer is not None and answer.payload.obeyed:
+        return answer.payload.sentence, 0
+    is_untouched = history.state.is_before_switch and history.closed is None
+    code = _UNTOUCHED if is_untouched else _UNKNOWN
+    if answer is not None:
+        return f"not obeyed: {answer.payload.sentence}", code
+    if history.closed is not None:
+        closed = history.closed.payload
+        return f"the run ended meanwhile, {closed.outcome.value}: {closed.sentence}", _UNKNOWN
+    return (
+        f"no answer within {_ANSWER_SECONDS:g} s; see `ctp-runbook status --run {run.path}`",
+        _UNKNOWN,
+    )
 
 
 def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
@@ -102,6 +139,21 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     if not done:
         return steer(run, "abort", by=by, reason=reason, world=world)
     return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
+
+
+def _finish(run: RunDir, *, world: World) -> Steered:
+    """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
+    # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
+    write = write_missing_copies if world.files.exists(run.manifest) else finalise
+    try:
+        gaps = write(run)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} is over, and its evidence cannot be written: {error}"
+        ) from error
+    if gaps:
+        raise RunRefused(f"run {run.run_id} is over, but {'; '.join(gaps)}")
+    return Steered(run, f"run {run.run_id} is over; its evidence is written now: {run.evidence}")
 
 
 def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:

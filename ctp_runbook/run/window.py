@@ -40,7 +40,7 @@ from ctp_runbook.watch.sampler import Sampler
 from ctp_runbook.watch.sources import watch_targets
 from ctp_runbook.watch.verdicts import Firing, missing_buckets
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "disturbed"]
 
 _TICK_SECONDS = 0.1
 _LOOK_SECONDS = 0.4
@@ -157,17 +157,7 @@ class Watch:
         """Write down what happened to time since this was last asked."""
         disturbances = sampler.disturbances()
         for disturbance in disturbances:
-            self._context.record(
-                WatchDisturbed(
-                    what=disturbance.what,
-                    seconds=disturbance.seconds,
-                    from_utc=utc_text(disturbance.from_wall),
-                    to_utc=utc_text(disturbance.to_wall),
-                    from_mono=disturbance.from_mono,
-                    to_mono=disturbance.to_mono,
-                    sentence=disturbance.sentence,
-                )
-            )
+            self._context.record(disturbed(disturbance))
         return disturbances
 
     def _at_end(self) -> WindowJudgement:
@@ -402,6 +392,19 @@ class Watch:
                 baseline=(self._compare() if over else NOT_COMPARED).payload,
             )
         )
+
+
+def disturbed(noted: Disturbance) -> WatchDisturbed:
+    """What happened to time, for the journal."""
+    return WatchDisturbed(
+        what=noted.what,
+        seconds=noted.seconds,
+        from_utc=utc_text(noted.from_wall),
+        to_utc=utc_text(noted.to_wall),
+        from_mono=noted.from_mono,
+        to_mono=noted.to_mono,
+        sentence=noted.sentence,
+    )
 
 
 def _name(verdict: Verdict) -> VerdictName:

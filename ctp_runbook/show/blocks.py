@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ctp_runbook.plan.template_text import printable
+
 __all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark", "symbol_of"]
 
 _INK = "var(--jp-ui-font-color1, inherit)"
@@ -232,7 +234,7 @@ def _data(png: bytes) -> str:
 
 
 def _escaped(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ class Page:
     @property
     def text(self) -> str:
         """The page for a terminal."""
-        return "\n\n".join(text for block in self.blocks if (text := block.text))
+        return printable("\n\n".join(text for block in self.blocks if (text := block.text)))
 
     def __repr__(self) -> str:
         return self.text

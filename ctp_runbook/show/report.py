@@ -112,7 +112,8 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     figures["trading downtime"] = run_blocks.downtime_figure(history)
     if judged is not None:
         passed = sum(metric.verdict.name == "PASSED" for metric in judged.metrics.values())
-        figures["watch"] = f"{mark(judged.overall.name)}, {passed} of {len(judged.metrics)}"
+        how = "cut short" if history.trigger else mark(judged.overall.name)
+        figures["watch"] = f"{how}; {passed} of {len(judged.metrics)} metrics passed"
     if history.rollback_started is not None:
         budget = history.rollback_started.payload.budget_seconds
         figures["rollback"] = f"{rollback_seconds(history):.1f} s of {budget:g} s"
@@ -182,6 +183,7 @@ def _links(run: RunDir) -> str:
 def _notebook_status(path: Path) -> str:
     try:
         stamp = json.loads(path.read_bytes())["metadata"]["ctp_runbook"]
-        return f"{stamp['status'].replace('_', ' ')}: {stamp['sentence']}"
+        status = stamp["status"].replace("_", " ").replace("completed", "executed")
+        return f"{status}: {stamp['sentence']}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "not executed by ctp-runbook"

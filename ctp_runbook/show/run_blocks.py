@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunRefused
-from ctp_runbook.model import Outcome, Phase, State, StepStatus, Verdict
+from ctp_runbook.model import Generation, Outcome, Phase, State, StepStatus, Verdict
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.step_table import steps_of
@@ -74,7 +74,7 @@ _CAUSES: Mapping[Cause, str] = {
 _MEMBERS = ("old_strategy_runner", "old_core_engine", "new_core_engine", "new_strategy_runner")
 _NOT_BEGUN = (StepStatus.NOT_RUN, StepStatus.SIMULATED_OK)
 _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
-    Outcome.COMPLETED: ("good", "The new stack trades; the watch window proved every limit"),
+    Outcome.COMPLETED: ("good", "The new stack trades; the watch window PASSED"),
     Outcome.DRY_RUN_OK: ("info", "Dry run: nothing stands in the way; nothing was done"),
     Outcome.REFUSED: ("bad", "Refused: nothing was touched"),
     Outcome.ABORTED_BEFORE_SWITCH: (
@@ -98,7 +98,33 @@ def headline(history: History) -> tuple[str, str]:
     """Return the kind of banner and the run's result in plain words."""
     if history.outcome is None:
         return "warn", f"The run is not over: {history.state.value}"
-    return _HEADLINES[history.outcome]
+    if history.outcome is Outcome.DRY_RUN_OK and history.would_refuse:
+        return "warn", "Dry run: nothing was done; --execute would refuse this plan"
+    if history.outcome is Outcome.ROLLED_BACK_IN_BUDGET and history.wants_rollback:
+        return "good", "Rolled back as asked, in time: the previous stack trades, validated"
+    return _as_seen(history, history.outcome)
+
+
+def _as_seen(history: History, outcome: Outcome) -> tuple[str, str]:
+    """The words of an outcome, where what was seen at the end bears them out."""
+    kind, title = _HEADLINES[outcome]
+    seen = history.closed.payload.running if history.closed else {}
+    if outcome is Outcome.COMPLETED:
+        ended = history.watch_ended
+        verdict = ended.payload.verdict if ended else "not made"
+        if verdict != Verdict.PASSED.name or not _is_alive(seen, Generation.NEW):
+            return "warn", f"COMPLETED, with the watch {verdict}: see who runs"
+    if outcome is Outcome.ABORTED_BEFORE_SWITCH and not _is_alive(seen, Generation.OLD):
+        return kind, "Ended before the switch: this run did not touch the old stack"
+    if title.startswith("Rolled back") and not _is_alive(seen, Generation.OLD):
+        return "bad", "Rolled back, and not all of the previous stack was seen alive: see who runs"
+    return kind, title
+
+
+def _is_alive(seen: Mapping[str, str], generation: Generation) -> bool:
+    """True where every part of it that was looked at was alive, and one was."""
+    parts = [state for name, state in seen.items() if name.startswith(f"{generation}_")]
+    return bool(parts) and set(parts) == {"alive"}
 
 
 def mode_banner(history: History) -> Banner:
@@ -124,18 +150,24 @@ def outcome_banner(history: History) -> Banner:
     """Say how the run ended, with the orchestrator's own sentence."""
     kind, title = headline(history)
     if history.closed is None:
-        return Banner(kind, title, outcome_sentence(history))
+        return Banner(kind, title, _reason(history))
     closed = history.closed.payload
+    sentence = closed.sentence
+    if sentence.casefold().startswith(title.casefold()):  # one cause is told once
+        title, sentence = f"{sentence[:1].upper()}{sentence[1:]}", ""
     ending = f"{title} ({closed.outcome.value}, exit {closed.exit_code})"
-    return Banner(kind, ending, closed.sentence)
+    return Banner(kind, ending, sentence)
 
 
 def outcome_sentence(history: History) -> str:
     """Say how the run ended; while it has not, why it is where it is."""
     if history.closed is not None:
         return f"{history.closed.payload.outcome.value}: {history.closed.payload.sentence}"
-    reason = history.transitions[-1].reason if history.transitions else "it has not begun"
-    return f"{history.state.value}: {reason}"
+    return f"{history.state.value}: {_reason(history)}"
+
+
+def _reason(history: History) -> str:
+    return history.transitions[-1].reason if history.transitions else "it has not begun"
 
 
 def facts_of_plan(history: History) -> Facts:
@@ -206,7 +238,7 @@ def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
         (
             sli.get("name", ""),
             f"{_value(sli.get('value'))} {sli.get('unit', '')}".strip(),
-            _value(sli.get("target")),
+            f"{_value(sli.get('target'))} {sli.get('unit', '')}".strip(),
             mark(bool(sli.get("healthy"))),
             *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
@@ -274,10 +306,12 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
         if (metric := metrics.get(name)) is None:
             rows.append((name, "– not watched", "", "", "", "", ""))
             continue
+        # What passed without a value had nothing to measure, which its words tell; it is no gap.
+        none = "no event" if metric.verdict is Verdict.PASSED else "no data"
         numbers = (
-            more_than(_number(metric.worst, unit), is_over=metric.worst_is_over),
+            more_than(_number(metric.worst, unit, none=none), is_over=metric.worst_is_over),
             _number(metric.limit, unit),
-            "not known" if metric.worst_is_over else _number(metric.margin, unit),
+            "not known" if metric.worst_is_over else _number(metric.margin, unit, none="–"),
             f"{metric.coverage:.0%}",
         )
         rows.append((name, mark(metric.verdict.name), *numbers, metric.sentence))
@@ -309,8 +343,8 @@ def _shifted(shift: Shift | None, unit: str) -> str:
     return f"{values} ({shift.shift:+.3g}; {interval})"
 
 
-def _number(value: float | None, unit: str) -> str:
-    return "no data" if value is None else f"{value + 0.0:.4g}{_unit(unit)}"
+def _number(value: float | None, unit: str, *, none: str = "no data") -> str:
+    return none if value is None else f"{value + 0.0:.4g}{_unit(unit)}"
 
 
 def _unit(unit: str) -> str:
@@ -337,8 +371,12 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         return
     fired = trigger.payload
     in_time = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    title = f"Rolled back: {_CAUSES[fired.cause]}"
-    yield Banner("warn" if in_time else "bad", title, fired.sentence)
+    kind = "bad" if not in_time else "good" if history.wants_rollback else "warn"
+    if history.closed is None:
+        kind, done = "warn", "Rolling back"
+    else:
+        done = "ROLLBACK FAILED" if history.outcome is Outcome.ROLLBACK_FAILED else "Rolled back"
+    yield Banner(kind, f"{done}: {_CAUSES[fired.cause]}", fired.sentence)
     yield from pictures_of(history, Phase.ROLLBACK, both=both)
     budget, shares = begun.payload.budget_seconds, begun.payload.shares
     pairs: list[tuple[str, object]] = [
@@ -347,7 +385,12 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         ("split", ", ".join(f"{name} {part:.3g} s" for name, part in shares.items())),
     ]
     if fired.metric:
-        observed = f"{fired.metric} = {fired.value:.4g}, limit {fired.limit:g}"
+        rule = history.plan.watch.metrics.get(fired.metric)
+        unit = rule.unit if rule else ""
+        value, limit = _number(fired.value, unit), _number(fired.limit, unit)
+        observed = (
+            f"{fired.metric} = {more_than(value, is_over=fired.is_over)}, rollback level {limit}"
+        )
         pairs.insert(2, ("observed", observed))
     if history.closed is not None:
         seconds = rollback_seconds(history)
@@ -422,8 +465,8 @@ def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]
     columns = ("#", "phase", "step", "at most", "done when", "undone by")
     return [
         facts_of_plan(history),
-        Notes("warn", plan.warnings, "Warnings"),
-        Notes("bad", plan.execute_refusals, "--execute would refuse"),
+        Notes("bad", history.would_refuse),
+        Notes("warn", [w for w in plan.warnings if w not in plan.execute_refusals], "Warnings"),
         Table(columns, rows, "Steps", numbers=("#", "at most")),
         commands_table(history),
         Facts([("checklist", checklist)]),

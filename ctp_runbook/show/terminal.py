@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ctp_runbook.model import Phase, State
+from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History, StepHistory, Transition
 from ctp_runbook.record.journal import Record
@@ -26,7 +27,9 @@ _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 def sentence_of(record: Record) -> str:
     """Return one line for the operator, starting with a mark; empty for what needs no line."""
     payload = record.payload
-    return _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    line = _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
+    return printable(line.replace("\n", " "))
 
 
 def _of_steps(payload: kinds.Payload) -> str:
@@ -56,7 +59,9 @@ def _of_watch(payload: kinds.Payload) -> str:
             sentences = (m.sentence for m in judged.metrics.values() if m.verdict == judged.overall)
             return f"  · watch {judged.overall}: {next(sentences, '')}"
         case kinds.Triggered() as trigger:
-            return f"✗ {trigger.sentence}"
+            # What somebody wanted is no failure.
+            is_wanted = trigger.cause in ("forced_drill", "operator")
+            return f"{'»' if is_wanted else '✗'} {trigger.sentence}"
         case kinds.WatchGap() as gap:
             return f"! the watch has a gap since {gap.from_utc}"
         case kinds.WatchDisturbed() as disturbed:
@@ -118,7 +123,7 @@ def _waiting_for(history: History) -> str:
     words = history.state.value
     if runs_out := countdown(history, mono=time.monotonic()):
         colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
-        words = f"[{colour}]{escape(runs_out.sentence)}[/]"
+        words = f"[{colour}]{escape(printable(runs_out.sentence))}[/]"
     elif history.state is State.WATCHING and history.watch_started is not None:
         ends = history.watch_started.mono + history.watch_started.payload.minutes * 60
         words = f"watching, {max(0, ends - time.monotonic()):.0f} s left"

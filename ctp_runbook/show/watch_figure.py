@@ -158,8 +158,12 @@ def _in_short(judged: WindowJudgement, history: History) -> str:
     if not spare or judged.overall is not Verdict.PASSED:
         return words
     nearest = min(spare, key=lambda name: spare[name])
-    label = history.plan.watch.metrics[nearest].label
-    return f"{words} · tightest: {label}, worst at {1 - spare[nearest]:.0%} of its limit"
+    rule = history.plan.watch.metrics[nearest]
+    # Above its limit and passed: not for as long as counts.
+    brief = f", for less than {rule.for_seconds:g} s" if spare[nearest] < 0 else ""
+    return (
+        f"{words} · tightest: {rule.label}, worst at {1 - spare[nearest]:.0%} of its limit{brief}"
+    )
 
 
 def _outcome_line(history: History) -> str:

@@ -84,6 +84,7 @@ def _checks_of_record(run: RunDir, history: History, may_be_rolled_back: bool) -
     created, outcome = history.created, history.outcome
     undoes = created.parent_run or history.parent
     ended = outcome.value if outcome else "nowhere"
+    is_wanted = outcome is Outcome.COMPLETED or history.wants_rollback
     return (
         _Due(
             "header",
@@ -96,7 +97,11 @@ def _checks_of_record(run: RunDir, history: History, may_be_rolled_back: bool) -
             undo_completed.parent_findings(run, history),
             "" if undoes else "this run undoes no other",
         ),
-        _Due("outcome", "a real run that ended as allowed", _outcome(history, may_be_rolled_back)),
+        _Due(
+            "outcome",
+            f"a real run that ended {ended}, as {'wanted' if is_wanted else 'allowed'}",
+            _outcome(history, may_be_rolled_back),
+        ),
         _Due("plan", "all steps of the runbook, in order", journal.plan_findings(history)),
         _Due("clocks", "wall and monotonic clock agree", journal.clock_findings(history.records)),
         _Due("acts", "every act in its place, with its end", journal.sequence_findings(history)),

@@ -22,14 +22,19 @@ from tests.props.synthetic_runs import completed_run, dry_run, seal
 def test_a_dry_run_tells_where_it_is_and_how_it_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three lines: the run, its end, its evidence."""
+    """The run, what --execute would refuse, what else is to be known, its end, its evidence."""
     assert typed("orchestrate", "--outputs", tmp_path) == 0
     run = newest_run(tmp_path)
-    assert capsys.readouterr().out == (
-        f"run {run.run_id}: {run.path}\n"
-        "DRY_RUN_OK: dry run: nothing stands in the way; nothing was done\n"
-        f"evidence: {run.evidence}\n"
+    first, *found, end, evidence = capsys.readouterr().out.splitlines()
+    refusals = read_history(run).would_refuse
+    assert first == f"run {run.run_id}: {run.path}"
+    assert found[: len(refusals)] == [f"DRY RUN ✗ {refusal}" for refusal in refusals]
+    assert all(line.startswith("DRY RUN ! ") for line in found[len(refusals) :])
+    assert end == (
+        "DRY_RUN_OK: dry run: nothing was done; --execute would refuse this plan, for "
+        f"{len(refusals)} reasons"
     )
+    assert evidence == f"evidence: {run.evidence}"
 
 
 def test_a_drill_is_a_forced_rollback(tmp_path: Path) -> None:

@@ -124,6 +124,12 @@ def test_nobody_has_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     say("unheard")
 
 
+def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reason somebody typed is shown to the next operator, and not obeyed by their terminal."""
+    say("held by ops: \x1b[2J\x9b1A\r✓ well\nnext line")
+    assert capsys.readouterr().out == "held by ops: \\x1b[2J\\x9b1A\\x0d✓ well\nnext line\n"
+
+
 def test_colours_are_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     """What is captured has none, and errors go to the other stream."""
     say("wrong", err=True, fg="red")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ctp_runbook.run import steer
+from ctp_runbook.cli.options import follow_to_end
+from ctp_runbook.model import Outcome
+from ctp_runbook.record.evidence import finalise, write_manifest
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run import attend, steer
 from ctp_runbook.run.launch import RunOptions, create_run
 from tests.props.command_line import typed
 from tests.props.plan_fixtures import make_plan
-from tests.props.synthetic_runs import completed_run, dry_run
+from tests.props.synthetic_runs import completed_run, dry_run, rolled_back_run
 
 
 def test_status_tells_the_end_and_the_last_lines(
@@ -40,6 +45,66 @@ def test_status_of_a_planned_run_says_what_starts_it(
     assert typed("abort", "--run", run.path, "--reason", "not today") == 0
 
 
+@pytest.fixture
+def unattended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote a run of these tests is the test itself, which lives: count it as gone."""
+    monkeypatch.setattr(attend, "_is_attended", lambda history, world: False)
+    monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("unattended")
+@pytest.mark.parametrize("make", [completed_run, rolled_back_run], ids=["completed", "rolled back"])
+def test_resume_finishes_a_run_that_is_over(
+    make: Callable[..., RunDir], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed between its last record and its manifest: the evidence comes to be what it was."""
+    run = make(tmp_path)
+    finalise(run)
+    before = {path: path.read_bytes() for path in (run.manifest, *run.evidence.glob("ctp_*.env"))}
+    for path in before:
+        path.unlink()
+    assert typed("resume", "--run", run.path) == 0
+    assert f"its evidence is written now: {run.evidence}" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    assert typed("resume", "--run", run.path) == 2
+    assert "is over" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unattended")
+def test_resume_writes_a_copy_that_is_missing_and_seals_nothing_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was in its way is gone; a manifest that was sealed since is as it was."""
+    blocked = tmp_path / "blocked"
+    blocked.write_text("")
+    run = completed_run(tmp_path, plan={"cutover_evidence_output": str(blocked / "cutover.env")})
+    write_manifest(run, sealed=True)
+    sealed = run.manifest.read_bytes()
+    assert typed("resume", "--run", run.path) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    blocked.unlink()
+    assert typed("resume", "--run", run.path) == 0
+    assert (blocked / "cutover.env").is_file()
+    assert run.manifest.read_bytes() == sealed
+
+
+@pytest.mark.usefixtures("unattended")
+@pytest.mark.parametrize("what", ["manifest", "copy"])
+def test_the_viewer_s_exit_code_is_the_outcome_s(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever became of the evidence, which is told with the one command."""
+    (tmp_path / "file").write_text("")
+    named = str(tmp_path / "file" / "x.env") if what == "copy" else ""
+    run = rolled_back_run(tmp_path, plan={"cutover_evidence_output": named})
+    if what == "copy":
+        finalise(run)
+    assert follow_to_end(run, quiet=True) == Outcome.ROLLED_BACK_IN_BUDGET.exit_code
+    said = capsys.readouterr()
+    assert f"then `ctp-runbook resume --run {run.path}` writes it" in said.err
+    assert "evidence: " not in said.out
+
+
 @pytest.mark.parametrize("name", ["hold", "resume", "abort", "rollback"])
 def test_a_request_says_who_asks_and_why(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -50,12 +115,24 @@ def test_a_request_says_who_asks_and_why(
 
     def put(run: object, request: str, *, by: str, reason: str) -> object:
         calls.append((str(getattr(run, "path", "")), request, by, reason))
-        return type("Steered", (), {"sentence": "asked", "is_new": False, "run": run})
+        return type(
+            "Steered", (), {"sentence": "asked", "is_new": False, "run": run, "exit_code": 0}
+        )
 
     monkeypatch.setattr(steer, "steer", put)
     assert typed(name, "--run", run.path, "--by", "ops", "--reason", "a look") == 0
     assert calls == [(str(run.path), name, "ops", "a look")]
     assert capsys.readouterr().out == "asked\n"
+
+
+def test_a_request_that_was_not_obeyed_has_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script that asked for a hold must not go on as if there were one."""
+    run = dry_run(tmp_path)
+    said = steer.Steered(run, "not obeyed: it rolls back", exit_code=7)
+    monkeypatch.setattr(steer, "steer", lambda *_, **__: said)
+    assert typed("hold", "--run", run.path) == 7
 
 
 def test_a_request_to_a_run_that_is_over_is_refused(

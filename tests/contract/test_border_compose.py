@@ -31,7 +31,7 @@ class Answering(Compose):
 
     services: tuple[str, ...] = ()
     inspected: str = "[]"
-    config: str = "{}"
+    config: str = '{"services": {}}'
 
     @cached_property
     def words(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ctp_runbook.gates.run import run_gate
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from tests.props.small_clickhouse import small_clickhouse
-from tests.props.small_servers import scripted_http
+from tests.props.small_servers import Asked, scripted_http
 
 pytestmark = pytest.mark.twin
 SQL = """\
@@ -117,7 +117,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
     """On one ClickHouse makes views without a query, and the tasks behind would only fail too."""
     rows = {"version": [["26.9"]], "disks": [["default", "/var", 255 << 20]]}
 
-    def answer(asked: tuple[Any, Any, Any, bytes]) -> tuple[int, str]:
+    def answer(asked: Asked) -> tuple[int, str]:
         return 200, json.dumps({"data": rows["disks" if b"disks" in asked[3] else "version"]})
 
     with scripted_http(answer) as url:
@@ -169,6 +169,31 @@ def test_what_the_server_does_not_take_is_no_match(server: ClickHouseDoor, tmp_p
     result = gate(server, tmp_path, sql=f"{SQL}{MORE} DEFAULT nonsense(id);")
     assert not result.is_ok
     assert [name for name in databases(server) if "scratch" in name] == []
+
+
+LOG = ["q.t", "Log", "Log", "", "", "", "", "CREATE TABLE q.t (`id` String) ENGINE = Log", "", 0]
+ANSWERS: dict[bytes, list[list[Any]]] = {
+    b"version()": [["26.9"]],
+    b"system.disks": [["default", "/var", 999 << 20]],
+    b"system.databases": [],
+    b"system.tables": [LOG],
+}
+
+
+def test_a_scratch_that_may_not_be_made_is_told_with_who_grants_it(tmp_path: Path) -> None:
+    """In the words of the first refusal, not of the one that its removal meets."""
+
+    def answer(asked: Asked) -> tuple[int, str]:
+        if asked[3].startswith(b"SELECT"):
+            found = next(rows for words, rows in ANSWERS.items() if words in asked[3])
+            return 200, json.dumps({"data": found})
+        return 403, f"Code: 497. DB::Exception: Not enough privileges: {asked[3][:6].decode()}"
+
+    sql = "CREATE TABLE IF NOT EXISTS q.t (id String) ENGINE = Log;"
+    with scripted_http(answer) as url:
+        result = gate(ClickHouseDoor(url, "me", ""), tmp_path, sql=sql)
+    assert "Not enough privileges: CREATE" in result.sentence
+    assert "an administrator grants user quant_hft what is named there" in result.sentence
 
 
 def scratch(server: ClickHouseDoor, *fields: object) -> str:

@@ -264,6 +264,6 @@ def test_the_four_scripts_are_wrappers() -> None:
         script = ROOT / "infra/scripts" / f"{name}.sh"
         lines = script.read_text().splitlines()
         assert len(lines) == 3
-        assert lines[-1] == f'exec ctp-runbook infra {gate} "$@"'
+        assert lines[-1].endswith(f'/.venv/bin" exec ctp-runbook infra {gate} "$@"')
         assert os.access(script, os.X_OK)
         subprocess.run(["bash", "-n", str(script)], check=True)

@@ -27,6 +27,27 @@ def test_the_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caller.environ()["CTP_TEST_CALLER"] == "1"
 
 
+def test_the_command_that_runs_is_the_one_that_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Templates begin with ctp-runbook; whoever runs it by its path has it on no PATH."""
+    own, other = tmp_path / "venv/ctp-runbook", tmp_path / "other/ctp-runbook"
+    for file in (own, other):
+        file.parent.mkdir()
+        file.touch(mode=0o755)
+    monkeypatch.setattr(caller, "_OWN", own)
+    for path, seen in {
+        "/bin": f"/bin:{own.parent}",
+        f"/bin:{own.parent}": f"/bin:{own.parent}",
+        f"/bin:{other.parent}": f"{own.parent}:/bin:{other.parent}",
+        "": f"{own.parent}",
+    }.items():
+        monkeypatch.setenv("PATH", path)
+        assert caller.environ()["PATH"] == seen
+    own.unlink()
+    assert caller.environ()["PATH"] == ""
+
+
 def test_host_and_folder_are_the_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And two tokens are hardly ever the same."""
     monkeypatch.chdir(tmp_path)

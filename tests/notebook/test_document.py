@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 
 from ctp_runbook.errors import NotebookError
 from ctp_runbook.notebook.document import Document, Ending, NotebookStatus, Stamp
@@ -107,6 +110,35 @@ def test_an_ended_notebook_is_valid_and_says_how_it_ended(tmp_path: Path) -> Non
     assert "! LOST**: its kernel died" in text
     assert "NOT RUN: before it, its kernel died" in text
     assert read(path)["metadata"]["papermill"]["exception"] is True
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        "&lt;b&gt;",
+        "[x](javascript:alert(1)) ![y](http://127.0.0.1/z.png)",
+        "*a* _b_ `c` ~~d~~ | e |",
+        r"$\href{javascript:alert(1)}{x}$ \(y\)",
+        "\n# title\n\n<b>x</b>",
+    ],
+)
+def test_what_a_step_printed_is_shown_in_the_banner_and_does_nothing(
+    printed: str, tmp_path: Path
+) -> None:
+    """A banner is Markdown, which is HTML too: the last words of a step are neither."""
+    path = tmp_path / "out.ipynb"
+    doc = document(path, "a")
+    doc.finish(Ending(NotebookStatus.FAILED, f"cell 3: it said: {printed}"), Stamp())
+    banner = read(path)["cells"][0]["source"]
+    source = banner if isinstance(banner, str) else "".join(banner)
+    assert not re.search(r"[<>$]|\\[()]", source)
+    page = (
+        MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(source)
+    )
+    words = html.unescape(re.sub(r"</?(p|strong)>", "", page)).split()
+    assert words == f"✗ FAILED: cell 3: it said: {printed}".split()
 
 
 def test_what_a_lost_cell_had_shown_is_kept(tmp_path: Path) -> None:

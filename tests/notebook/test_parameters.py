@@ -96,6 +96,7 @@ CELLS: dict[str, tuple[list[str], list[str]]] = {
         ["go: bool = False", "# Parameters\ngoo = True\nrun_dri = 'x'\n"],
         ["goo", "run_dri"],
     ),
+    "a slip that was mended": (["# Parameters\ngoo = True", "# Parameters\nrun_dir = 'x'"], []),
     "declared by a tuple": (["a, b = 1, 2", "# Parameters\na = 5\n"], []),
     "declared after it": (["# Parameters\na = 5\n", "a = 1"], []),
     "a cell that does not parse": (["%magic", "# Parameters\na = \n"], []),

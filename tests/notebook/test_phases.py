@@ -105,6 +105,18 @@ def test_verification_says_passed_or_what_is_wrong(tmp_path: Path) -> None:
         look("07", run).raise_if_failed()
 
 
+@pytest.mark.parametrize("kind", ["drill", "undone"])
+def test_a_rollback_that_was_wanted_passes_in_green(kind: str, tmp_path: Path) -> None:
+    """A drill, and the run that undoes another: rolled back in time is what they claim."""
+    result = look("07", make_run(kind, tmp_path))
+    assert result.failure is None
+    text = result.page.text
+    assert "✓ verification passed" in text
+    assert "✓ Rolled back as asked, in time" in text
+    assert "✗" not in text
+    assert "ended ROLLED_BACK_IN_BUDGET, as wanted" in text
+
+
 def test_a_dry_run_never_verifies_as_real(tmp_path: Path) -> None:
     """07 of a dry run says that it is consistent, and not that verification passed."""
     text = look("07", make_run("dry", tmp_path)).page.text
@@ -244,6 +256,33 @@ def test_the_switch_asks_nobody_where_nobody_is(
     with pytest.raises(RunRefused, match="pass -p go True"):
         phases.switch(str(ready.path))
     assert list(ready.control.iterdir()) == []
+
+
+def test_a_blank_run_dir_switches_no_colleague_s_run(
+    ready: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest run under outputs/ is somebody else's: it is looked at, and nothing more."""
+    monkeypatch.setenv(phases.OUTPUTS_VARIABLE, str(ready.path.parent))
+    monkeypatch.setattr("ctp_runbook.run.launch.operator_name", lambda: "colleague")
+    with pytest.raises(
+        RunRefused, match=r"is .* of operator, not of colleague: nothing is started"
+    ):
+        phases.switch(go=True)
+    assert list(ready.control.iterdir()) == []
+    assert phases.readiness().page.run_dir == str(ready.path)
+
+
+def test_a_blank_run_dir_starts_no_colleague_s_run(
+    ready: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that was only planned, 02 would begin the gates."""
+    lines = ready.journal.read_bytes().splitlines(keepends=True)
+    ready.journal.write_bytes(lines[0])
+    monkeypatch.setenv(phases.OUTPUTS_VARIABLE, str(ready.path.parent))
+    monkeypatch.setattr("ctp_runbook.run.launch.operator_name", lambda: "colleague")
+    with pytest.raises(RunRefused, match="not of colleague"):
+        phases.infra_gates()
+    assert ready.journal.read_bytes() == lines[0]
 
 
 @pytest.mark.parametrize("go", [True, False], ids=["parameter", "typed"])

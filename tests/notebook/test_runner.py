@@ -78,7 +78,13 @@ def test_a_dry_run_completes_all_seven(tmp_path: Path, monkeypatch: pytest.Monke
     code, run, said = dry_run(tmp_path, monkeypatch)
     assert code == 0
     assert set(statuses(run).values()) == {"completed"}
-    assert [line[:2] for line in said[1:]] == ["✓ "] * 7
+    assert all(line.startswith("DRY RUN ") for line in said)
+    notebooks, refusals = said[1:8], list(read_history(run).would_refuse)
+    assert [line.split()[2] for line in notebooks] == ["✓"] * 7
+    *told, outcome, report = (line.removeprefix("DRY RUN ") for line in said[8:])
+    assert told == refusals
+    assert outcome.startswith("DRY_RUN_OK: dry run: nothing was done; --execute would refuse")
+    assert report == f"report: {run.report}"
     assert run.report.is_file()
     assert list(manifest_findings(run)) == []
     for name in NOTEBOOKS:
@@ -107,7 +113,7 @@ def test_after_a_failed_notebook_the_next_are_not_run(
     assert [found[n] for n in NOTEBOOKS[5:]] == ["completed"] * 2
     assert set(cell_states(run.notebooks / "04_switch.ipynb")) == {"not_run"}
     assert "02_infra_gate failed" in outputs_text(run.notebooks / "04_switch.ipynb")
-    assert "– 04_switch not run: 02_infra_gate failed" in said
+    assert "DRY RUN – 04_switch not run: 02_infra_gate failed" in said
 
 
 def test_a_lost_kernel_does_not_stop_the_others(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -191,6 +192,20 @@ def test_digest_is_the_same_in_another_folder(folder: Path, tmp_path: Path) -> N
     for name in (*FILES, "ctp.yaml"):
         (other / name).write_bytes((folder / name).read_bytes())
     assert planned(other).sha256 == planned(folder).sha256
+
+
+@pytest.mark.parametrize("strange", ["a pipe", "a device"])
+def test_digest_does_not_wait_for_what_is_no_file(folder: Path, strange: str) -> None:
+    """It counts as missing, and the plan says so; nobody waits at it for ever."""
+    (folder / "ctp.yaml").unlink()
+    missing = planned(folder)
+    if strange == "a pipe":
+        os.mkfifo(folder / "ctp.yaml")
+    else:
+        (folder / "ctp.yaml").symlink_to("/dev/zero")
+    found = planned(folder)
+    assert found.sha256 == missing.sha256
+    assert any("there is no file 'ctp.yaml'" in each for each in found.execute_refusals)
 
 
 def test_digest_tells_missing_from_empty(folder: Path) -> None:

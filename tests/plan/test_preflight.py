@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ STOPPING = {
     "no metrics of the old engine": ("OLD_CORE_ENGINE_METRICS_URL", "", "old_core_engine could"),
     "no config": ("CTP_CONFIG_PATH", "no/ctp.yaml", "there is no file 'no/ctp.yaml'"),
     "config is a folder": ("CTP_CONFIG_PATH", ".", "there is no file '.'"),
-    "copy below a file": ("CUTOVER_EVIDENCE_OUTPUT", "ctp.yaml/x", "'ctp.yaml/x' is not to be"),
+    "copy below a file": ("CUTOVER_EVIDENCE_OUTPUT", "ctp.yaml/x", "'ctp.yaml/x' is below"),
     "copy is a folder": ("ROLLBACK_EVIDENCE_OUTPUT", ".", "'.' is a directory"),
     "copy elsewhere": ("CUTOVER_EVIDENCE_OUTPUT", "s3://b/x.env", "'s3://b/x.env' is an address"),
     "no executable": ("PRECHECK_CMD", "no-such-tool x", "'no-such-tool' is not on PATH"),
@@ -93,6 +94,70 @@ def test_finding_stops_a_real_run(key: str, value: str, said: str, tmp_path: Pat
     (refusal,) = plan.execute_refusals
     assert said in refusal
     assert refusal in plan.warnings
+
+
+LONG = "n" * 240
+OUTPUTS = {
+    "a directory": ("results", "is a directory"),
+    "below a file": ("ctp.yaml/result.env", "ctp.yaml, which is no directory"),
+    "far below a file": ("ctp.yaml/a/b/result.env", "ctp.yaml, which is no directory"),
+    "too long a name": (f"results/{LONG}.env", "is too long"),
+    "too long a folder": (f"{LONG}{LONG}/result.env", "is too long"),
+    "too long a path": (f"{'d/' * 2100}result.env", "is too long"),
+    "a template": ("cutover.env", "is there already, and is no"),
+    "the other template": ("./results/../rollback.env", "is there already, and is no"),
+    "the configuration": ("ctp.yaml", "is there already, and is no"),
+    "a link to it": ("link", "is there already, and is no"),
+    "another's result": ("other.env", "is there already, and is no"),
+    "a device": ("/dev/null", "is no regular file"),
+    "a pipe": ("pipe", "is no regular file"),
+    "a pid file to come": ("results/../run/old.pid", "is the pid file of OLD_CORE_ENGINE_PID_FILE"),
+    "a record": ("results/run-1/evidence/x.env", "is in the record of run run-1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("side", ["CUTOVER", "ROLLBACK"])
+@pytest.mark.parametrize(("path", "said"), OUTPUTS.values(), ids=OUTPUTS)
+def test_evidence_that_cannot_be_written_stops_a_real_run(
+    side: str, path: str, said: str, tmp_path: Path
+) -> None:
+    """Told before anything is touched, with the key, the path, and what is in its way."""
+    record = tmp_path / "results" / "run-1"
+    record.mkdir(parents=True)
+    (record / "journal.jsonl").touch()
+    (tmp_path / "ctp.yaml").write_text("broker: 9999")
+    (tmp_path / "link").symlink_to("ctp.yaml")
+    (tmp_path / "other.env").write_text(f"{'CUTOVER' if side == 'ROLLBACK' else 'ROLLBACK'}_ENV=x")
+    os.mkfifo(tmp_path / "pipe")
+    plan = planned(
+        tmp_path,
+        (f"{side}_EVIDENCE_OUTPUT", path),
+        ("OLD_CORE_ENGINE_PID_FILE", "run/old.pid"),
+    )
+    (refusal,) = plan.execute_refusals
+    assert f"{side}_EVIDENCE_OUTPUT: " in refusal
+    assert said in refusal
+    assert {path.name for path in tmp_path.iterdir()} >= {"cutover.env", "ctp.yaml", "link", "pipe"}
+
+
+def test_evidence_where_nobody_may_write_stops_a_real_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the nearest folder there is; the rest would have to be made in it."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    plan = planned(tmp_path, ("CUTOVER_EVIDENCE_OUTPUT", "a/b/result.env"))
+    assert len(plan.execute_refusals) == 2
+    assert f"is in {tmp_path}, where this user may not write" in plan.execute_refusals[0]
+
+
+@pytest.mark.parametrize("before", ["CUTOVER_ENV=prod\n", "# kept\nCUTOVER_ENV=x\n", "", None])
+def test_an_earlier_result_may_be_replaced(before: str | None, tmp_path: Path) -> None:
+    """That is what the key is for; an empty file, or none in a folder yet to be made, as well."""
+    if before is not None:
+        (tmp_path / "results").mkdir()
+        (tmp_path / "results" / "cutover.env").write_text(before)
+    assert planned(tmp_path).execute_refusals == ()
 
 
 REMARKS = {

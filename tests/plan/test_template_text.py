@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.plan.template_text import parse_template, placeholders, quoted, read_template
+from ctp_runbook.plan.template_text import (
+    parse_template,
+    placeholders,
+    printable,
+    quoted,
+    read_template,
+)
 
 LITERAL = {
     "quotes stay": (b"K=\"a b\" 'c'", "\"a b\" 'c'"),
@@ -92,6 +98,7 @@ def test_placeholders_are_told_from_redirections(value: str, found: tuple[str, .
 
 def test_quotes_show_what_cannot_be_seen() -> None:
     """A sentence stays on its line, and stays readable, whatever was found."""
+    assert printable("a\x1b[2Jb\tc\u202ed\n") == "a\\x1b[2Jb\tc\\x202ed\n"
     assert quoted("a\x1b[2Jb\n") == "'a\\x1b[2Jb\\x0a'"
     assert len(quoted("x" * 500)) == 82
 

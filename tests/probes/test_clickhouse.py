@@ -69,6 +69,7 @@ NO_ROWS = {
         "user me and its password are taken from",
     ),
     "no such user": ("Code: 193. DB::Exception", 403, "CLICKHOUSE_PASSWORD of the environment or"),
+    "no right": ("Code: 497. ACCESS_DENIED", 403, "an administrator grants user me what is named"),
     "a full disk": ("Code: 243. NOT_ENOUGH_SPACE", 500, "make room on the disk of its data"),
     "a full disk, told otherwise": ("No space left on device", 500, "make room on the disk"),
 }

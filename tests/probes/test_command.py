@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,6 +51,17 @@ def test_what_is_said_to_people_is_apart(
     if said.startswith("bash: "):  # its number of lines and words differ between versions
         said = answer[2]
     assert (code, output, said) == answer
+
+
+@pytest.mark.parametrize("run", [run_probe, run_probe_apart])
+def test_what_still_has_a_placeholder_is_not_asked(run: Any, tmp_path: Path) -> None:
+    """To bash it is a redirection: the answer would mean nothing, and a file would be emptied."""
+    kept = tmp_path / "kept"
+    kept.write_text("precious")
+    said = "^not asked: the placeholder <state> is still in TRADING_STATE_CMD$"
+    with pytest.raises(ProbeError, match=said):
+        run("cat <state> kept", cwd=tmp_path, env=ENVIRON, seconds=5, key="TRADING_STATE_CMD")
+    assert kept.read_text() == "precious"
 
 
 @pytest.mark.parametrize("command", ["sleep 600 & true", "sleep 600 & exit 1", "sleep 600"])

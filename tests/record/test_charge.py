@@ -10,7 +10,7 @@ import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.lock import holder_of, take_environment_lock
-from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.charge import run_in_charge, unfinished_runs
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.kinds import Payload
 from ctp_runbook.record.rundir import RunDir
@@ -128,3 +128,27 @@ def test_of_two_under_way_one_is_to_be_named(tmp_path: Path) -> None:
         os.close(lock)
     for path in Path("/run/lock").glob(f"ctp-runbook.charge-{os.getpid()}-*.lock"):
         path.unlink()
+
+
+def test_unfinished_are_those_that_began_and_never_ended(tmp_path: Path) -> None:
+    """Of this environment, of this host, for real; a torn last line hides nothing."""
+    begun = beside(tmp_path, "begun", BEGUN)
+    torn = beside(tmp_path, "torn", BEGUN)
+    with torn.journal.open("ab") as sink:
+        sink.write(b'{"seq":2,"kind":"clo')
+    again = beside(tmp_path, "again", BEGUN, like("finding", severity="info", sentence="x"), BEGUN)
+    beside(tmp_path, "planned")
+    beside(tmp_path, "over", BEGUN, COMPLETED)
+    beside(tmp_path, "refused", REFUSED)
+    header = json.loads(begun.run_json.read_text())
+    for name, change in (
+        ("elsewhere", {"host": "another"}),
+        ("other", {"environment": "another"}),
+        ("dry", {"dry_run": True}),
+    ):
+        run = beside(tmp_path, name, BEGUN)
+        run.run_json.write_text(json.dumps({**header, **change}))
+    found = unfinished_runs(
+        [tmp_path, tmp_path], environment=header["environment"], host=header["host"]
+    )
+    assert found == [again, begun, torn]

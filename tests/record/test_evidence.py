@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.evidence import (
     cutover_env,
+    finalise,
+    missing_copies,
     rollback_env,
     rollback_seconds,
     trading_downtime_seconds,
     write_evidence,
     write_manifest,
+    write_missing_copies,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.journal import digest_of, read_journal, utc_text
+from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.record.result_env import env_lines, parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.run import verify_run
@@ -195,16 +201,27 @@ def test_copies_are_written_where_asked(tmp_path: Path) -> None:
         assert (tmp_path / "asked.env").read_bytes() == due
 
 
-def test_a_copy_that_cannot_be_written_is_told_and_the_rest_is_there(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The run is over: what serves a reader elsewhere does not keep it from being written down."""
-    os.mkfifo(tmp_path / "fifo")
-    run = completed_run(tmp_path, copies={"cutover_output": str(tmp_path / "fifo")})
-    write_evidence(run, _history(run))
-    assert "no copy of ctp_cutover_result.env: [Errno 17] a FIFO" in capsys.readouterr().err
-    assert (run.evidence / "ctp_rollback_result.env").is_file()
-    assert stat.S_ISFIFO((tmp_path / "fifo").stat().st_mode)
+def test_a_copy_that_cannot_be_written_costs_the_run_nothing_else(tmp_path: Path) -> None:
+    """The other copy, evidence/ and the manifest are there; what is missing is told, and mended."""
+    (tmp_path / "file").write_text("somebody's")
+    plan = {
+        "cutover_evidence_output": str(tmp_path / "file" / "cutover.env"),
+        "rollback_evidence_output": str(tmp_path / "named" / "rollback.env"),
+    }
+    run = completed_run(tmp_path, plan=plan)
+    (gap,) = finalise(run)
+    assert gap == (
+        f"the copy {tmp_path}/file/cutover.env of ctp_cutover_result.env cannot be written: "
+        f"{os.strerror(errno.ENOTDIR)}"
+    )
+    assert (tmp_path / "named" / "rollback.env").exists()
+    assert run.manifest.exists()
+    assert missing_copies(_history(run)) == [tmp_path / "file" / "cutover.env"]
+    (tmp_path / "file").unlink()
+    assert write_missing_copies(run) == ()
+    due = (run.evidence / "ctp_cutover_result.env").read_bytes()
+    assert (tmp_path / "file" / "cutover.env").read_bytes() == due
+    assert missing_copies(_history(run)) == []
 
 
 def test_evidence_and_manifest_are_the_same_bytes_twice(tmp_path: Path) -> None:
@@ -255,3 +272,39 @@ def test_a_name_that_is_no_utf_8_is_listed_escaped(tmp_path: Path) -> None:
     assert verify_run(run).findings == ()
     (run.evidence / name).write_bytes(b"2")
     assert "csv" in " ".join(verify_run(run).findings)
+
+
+# --- clocks that are set ------------------------------------------------------------
+
+
+def moved(run: RunDir, *, by: float, since: int) -> History:
+    """The run's history, its wall clock ``by`` seconds further from record number ``since`` on."""
+    records = []
+    for record in _history(run).records:
+        if record.seq >= since:
+            wall = record.wall + timedelta(seconds=by)
+            record = structs.replace(record, wall_utc=utc_text(wall.timestamp()))
+        records.append(record)
+    return History.of(records)
+
+
+@pytest.mark.parametrize("by", [-600.0, -0.7, 600.0])
+@pytest.mark.parametrize("at", ["in the switch", "in the rollback"])
+def test_durations_are_not_those_of_a_clock_that_was_set(
+    at: str, by: float, tmp_path: Path
+) -> None:
+    """Downtime, rollback and cutover take as long as they took; the budget is neither met nor missed
+    by somebody's hand on the clock."""
+    run = rolled_back_run(tmp_path)
+    history = _history(run)
+    step = "start_new_core_engine" if at == "in the switch" else "stop_new_core_engine"
+    since = next(record.seq for record in history.of_kind(StepEnded) if record.payload.step == step)
+    stepped = moved(run, by=by, since=since)
+    assert trading_downtime_seconds(stepped) == pytest.approx(
+        trading_downtime_seconds(history), abs=0.02
+    )
+    assert rollback_seconds(stepped) == pytest.approx(rollback_seconds(history), abs=0.02)
+    before, after = _values(cutover_env(history)), _values(cutover_env(stepped))
+    key = "CUTOVER_DURATION_SECONDS"
+    assert float(after[key]) == pytest.approx(float(before[key]), abs=0.02)
+    assert _values(rollback_env(stepped))["ROLLBACK_SLO_MET"] == "true"

@@ -11,18 +11,19 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from msgspec import structs
 
-from ctp_runbook.errors import PlanRefused, RunRefused
+from ctp_runbook.errors import PlanRefused, RunLost, RunRefused
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
-from ctp_runbook.record.kinds import PlanFiles, RunCreated
+from ctp_runbook.record.kinds import Finding, PlanFiles, RunCreated
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
 from ctp_runbook.run.launch import (
@@ -130,6 +131,23 @@ def test_a_short_watch_needs_a_reason(tmp_path: Path) -> None:
     assert execute_refusals(twin, options, now=NOW) == ()
 
 
+@pytest.mark.parametrize("execute", [True, False])
+def test_copies_that_cannot_be_written_are_refused(
+    plan: Plan, execute: bool, tmp_path: Path
+) -> None:
+    """Those asked for by flag are written by a dry run too, so it is refused as well."""
+    for side in ("cutover", "rollback"):
+        options = RunOptions(
+            execute=execute,
+            accept_unmeasured="a test" if execute else "",
+            **{f"{side}_output": plan.cutover_template},  # type: ignore[arg-type]
+        )
+        (reason,) = execute_refusals(plan, options, now=NOW)
+        assert reason.startswith(f"--{side}-output {plan.cutover_template} is there already, and")
+        good = structs.replace(options, **{f"{side}_output": tmp_path / "new" / "copy.env"})
+        assert execute_refusals(plan, good, now=NOW) == ()
+
+
 def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     """No folder, no lock, no private copy."""
     outputs = tmp_path / "outputs"
@@ -181,7 +199,8 @@ def test_of_many_who_make_one_run_one_does(plan: Plan, options: RunOptions, tmp_
     for thread in threads:
         thread.join()
     assert len(refused) == 3
-    assert len(read_history(RunDir(tmp_path / "mine")).records) == 1
+    written = read_history(RunDir(tmp_path / "mine")).records
+    assert [record.kind for record in written].count("run_created") == 1
 
 
 def test_the_header_says_what_was_asked_by_whom(plan: Plan, options: RunOptions) -> None:
@@ -303,6 +322,7 @@ def test_starting_a_run_that_is_over_does_nothing(plan: Plan, options: RunOption
 WATCHED = """
 import os, sys
 from pathlib import Path
+from typing import Any
 
 acts = []
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -363,6 +383,39 @@ def test_a_dry_run_has_no_private_room(acts: list[str]) -> None:
     assert [act for act in acts if act.startswith(("/dev/shm/", "/run/"))] == []
 
 
+def test_a_dry_run_says_what_execute_would_say(tmp_path: Path) -> None:
+    """Each refusal that does not hang on the time of day, and how many they are; not one twice."""
+    broken = broken_plan(tmp_path)
+    options = RunOptions(outputs=tmp_path / "outputs")
+    opening = broken.window_local
+    due = execute_refusals(broken, structs.replace(options, execute=True), now=opening)
+    run = create_run(broken, options)
+    start(run, plan=broken)
+    history = read_history(run)
+    assert len(due) == 6
+    assert history.would_refuse == tuple(f"--execute would refuse: {reason}" for reason in due)
+    assert history.closed is not None
+    assert history.closed.payload.outcome is Outcome.DRY_RUN_OK
+    assert history.closed.payload.sentence == (
+        "dry run: nothing was done; --execute would refuse this plan, for 6 reasons"
+    )
+    told = [record.payload.sentence for record in history.of_kind(Finding)]
+    assert len(set(told)) == len(told)
+    assert not set(told) & set(broken.execute_refusals)
+
+
+def test_nothing_stands_in_the_way_where_execute_would_say_nothing(
+    plan: Plan, options: RunOptions
+) -> None:
+    """The words are left to a plan that a real run would take."""
+    run = create_run(plan, structs.replace(options, accept_unmeasured="a test"))
+    start(run, plan=plan)
+    history = read_history(run)
+    assert history.would_refuse == ()
+    assert history.closed is not None
+    assert "nothing stands in the way" in history.closed.payload.sentence
+
+
 @pytest.mark.twin
 def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions) -> None:
     """The old stack is not there: refused, exit code 2, with each gap."""
@@ -375,6 +428,29 @@ def test_a_probing_dry_run_fails_on_what_it_sees(plan: Plan, options: RunOptions
     for member in ("old_core_engine", "old_strategy_runner"):
         assert f"expected alive: {member} " in history.closed.payload.sentence
     assert "CUTOVER_SUCCESS=false" in (run.evidence / "ctp_cutover_result.env").read_text()
+
+
+@pytest.mark.twin
+def test_a_probing_dry_run_asks_nothing_with_a_placeholder(
+    options: RunOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no member and no state; each command that was not asked is named by its key."""
+    monkeypatch.chdir(tmp_path)
+    keys = [
+        f"{g}_{r}_ALIVE_CMD" for g in ("OLD", "NEW") for r in ("CORE_ENGINE", "STRATEGY_RUNNER")
+    ]
+    keys.append("TRADING_STATE_CMD")
+    commands: dict[str, Any] = dict.fromkeys(keys, "touch ran; cat <state> ran2")
+    plan = make_plan(tmp_path, **commands)
+    run = create_run(plan, structs.replace(options, probe=True))
+    start(run, plan=plan)
+    closed = read_history(run).closed
+    assert closed is not None
+    assert closed.payload.outcome is Outcome.REFUSED
+    # The second part of a generation is not looked at once the first is not proved gone.
+    for key in (*keys[:3], keys[-1]):
+        assert f"not asked: the placeholder <state> is still in {key}" in closed.payload.sentence
+    assert sorted(path.name for path in tmp_path.glob("ran*")) == []
 
 
 # --- following --------------------------------------------------------------------
@@ -398,7 +474,7 @@ def test_a_run_that_is_over_is_followed_to_its_end(plan: Plan, options: RunOptio
 
 def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions) -> None:
     """Each change is shown once, and the one that was waited for is returned."""
-    run = create_run(plan, options)
+    run = create_run(plan, structs.replace(options, accept_unmeasured="a test"))
     journal = Journal(run.journal, durable=False)
     shown: list[int] = []
 
@@ -423,8 +499,9 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     journal = Journal(run.journal, durable=False)
     journal.append(like("state", to="GATING", reason=""))
     journal.close()
-    with pytest.raises(RunRefused, match=r"nobody conducts it; .*ctp-runbook resume --run"):
+    with pytest.raises(RunLost, match=r"nobody conducts it; .*ctp-runbook resume --run") as lost:
         follow(run, until=lambda _: False, poll_seconds=0.01)
+    assert lost.value.exit_code == 7  # something may have been touched: 2 would be a lie
 
 
 def test_one_look_is_one_reading(
@@ -445,7 +522,7 @@ def test_one_look_is_one_reading(
 
 def test_a_torn_line_does_not_end_the_following(plan: Plan, options: RunOptions) -> None:
     """A record caught in the middle of its write is whole a moment later."""
-    run = create_run(plan, options)
+    run = create_run(plan, structs.replace(options, accept_unmeasured="a test"))
     with run.journal.open("ab") as file:
         file.write(b'{"seq":1')
     assert len(follow(run, until=lambda _: True).records) == 1

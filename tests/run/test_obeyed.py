@@ -128,7 +128,15 @@ def test_gating_with_a_long_step(stack: SmallStack) -> None:
 
 def test_ready_while_waiting_for_a_person(stack: SmallStack) -> None:
     """A hold keeps a go from being acted on until the resume; an abort ends the waiting."""
-    run = started(stack, go=False, OLD_STRATEGY_RUNNER_STOP_CMD=DEAF)
+    # Its stop was begun, so the rollback ends it: its alive command must see that it has ended.
+    up = f"{stack.folder}/old_strategy_runner"
+    asked = f'test -e {up}.up && test -e "/proc/$(head -1 {up}.pid)/exe"'
+    run = started(
+        stack,
+        go=False,
+        OLD_STRATEGY_RUNNER_STOP_CMD=DEAF,
+        OLD_STRATEGY_RUNNER_ALIVE_CMD=asked,
+    )
     run.reach(State.READY)
     run.ask("hold")
     assert "once nobody holds it" in run.ask("go")
@@ -219,7 +227,8 @@ def test_a_run_that_holds_and_that_nobody_conducts_is_taken_up(stack: SmallStack
     for pid in (begun.payload.guardian.pid, begun.writer.pid):
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not launch.is_attended(run.run))
-    steer(run.run, "resume", by="chief", reason="all is well")
+    told = steer(run.run, "resume", by="chief", reason="all is well")
+    assert (told.exit_code, "the run is taken up again" in told.sentence) == (0, True)
     run.reach(State.WATCHING)
     assert run.history.trigger is None
     run.ask("rollback")

@@ -8,7 +8,7 @@ import pytest
 
 from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.old_engine import OldEngineSampling, warn_of_buckets
-from tests.props.plan_fixtures import make_plan, open_context
+from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.small_servers import http_page
 
 pytestmark = pytest.mark.twin
@@ -34,13 +34,15 @@ WHOLE = PAGE.replace('"0.0025"', '"0.005"').replace('"5.0"', '"10.0"')
 
 
 def warnings(folder: Path, page: str, *, sampled: bool) -> str:
-    """What is warned of by one look at the page, or by the sampling from the first gate on."""
+    """What is warned of by one look at the page, or by the sampling while the gates run."""
     with http_page(page) as url:
         plan = make_plan(folder, OLD_CORE_ENGINE_METRICS_URL=url)
         with open_context(folder, plan=plan) as context:
             if sampled:
                 sampling = OldEngineSampling(context)
                 sampling.start()
+                wait_for(lambda: sampling._page, seconds=30)
+                sampling.warn_of_buckets()
                 sampling.end()
             else:
                 warn_of_buckets(context)
@@ -48,7 +50,7 @@ def warnings(folder: Path, page: str, *, sampled: bool) -> str:
     return " | ".join(record.payload.sentence for record in found)
 
 
-@pytest.mark.parametrize("sampled", [False, True], ids=["--probe", "first gate"])
+@pytest.mark.parametrize("sampled", [False, True], ids=["--probe", "gates"])
 def test_a_limit_without_a_bucket_is_told_before_the_switch(tmp_path: Path, sampled: bool) -> None:
     """With metric, limit, what the buckets are, and what to do; of the trigger's numbers as well."""
     told = warnings(tmp_path, PAGE, sampled=sampled)

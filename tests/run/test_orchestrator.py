@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
+from ctp_runbook.host.clocks import Clocks, ClockWatch
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES
 from ctp_runbook.record.history import History
@@ -20,6 +21,7 @@ from ctp_runbook.record.kinds import (
     Payload,
     RequestAnswered,
     StateEntered,
+    WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.orchestrator import Orchestrator
@@ -116,6 +118,30 @@ def healthy() -> bytes:
     core = [spec for spec in SLIS.values() if spec.core]
     readings = (SliReading(s.name, s.target, "measured", "seen", "probe", now) for s in core)
     return Readiness(tuple(readings), "simulated", "single-host").to_bytes()
+
+
+@pytest.mark.parametrize("command", ["cat topics", STOPS[1], WAY_BACK[2]])
+def test_a_step_of_the_wall_clock_is_on_record_wherever_it_happens(
+    conducted: Conducted, command: str
+) -> None:
+    """In the gates, the switch and the rollback too, once, with how far it was set."""
+    host, ahead = conducted.host, [0.0]
+    # The simulated wall is the real one and its mono its own: here they go together.
+    mono = host.clock.mono
+    conducted.orchestrator._clocks = ClockWatch(
+        Clocks(wall=lambda: mono() + ahead[0], mono=mono, boot=mono)
+    )
+    acts = host.acts.get(command, lambda: None)
+
+    def set_clock() -> None:
+        ahead[0] += 600.0
+        acts()
+
+    host.acts[command] = set_clock
+    host.exits["cat instruments"] = 1
+    conducted.conduct()
+    told = [record.payload for record in conducted.history.of_kind(WatchDisturbed)]
+    assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", 600)]
 
 
 # --- before the switch ------------------------------------------------------------

@@ -18,6 +18,7 @@ from ctp_runbook.host.pin import pin_process
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import RequestTaken
@@ -188,6 +189,7 @@ def test_a_changed_plan_is_not_what_was_reviewed(stack: SmallStack) -> None:
 def test_only_a_rollback_can_be_asked_of_what_is_over(stack: SmallStack) -> None:
     """And it is said how it ended."""
     run = completed(stack, stack.plan())
+    finalise(run)  # else resume would
     for request in ("hold", "resume", "abort"):
         with pytest.raises(
             RunRefused, match=rf"is over \(COMPLETED\); there is nothing to {request}"

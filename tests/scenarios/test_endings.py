@@ -48,13 +48,13 @@ def test_a_fault_has_its_ending(fault: str, tmp_path: Path) -> None:
 
 
 def test_a_reconnect_above_all_buckets_fires_the_shipped_trigger(tmp_path: Path) -> None:
-    """A new engine whose widest bucket is 10 s and one reconnect of 300 s: by the condition that
+    """A new engine whose widest bucket is 10 s and a reconnect of 300 s: by the condition that
     configs/ops ships, more than 10 s, the run rolls back and the old generation trades."""
     shipped = (ROOT / "configs/ops/ctp_rollback_drill.template.env").read_text().splitlines()
     (line,) = [line for line in shipped if line.startswith("ROLLBACK_TRIGGER_CONDITION=")]
     condition = line.partition("_or_")[2]
     assert condition == "reconnect_p99_s_gt_10s"
-    with fresh_twin(tmp_path / "twin", watch_seconds=20.0) as twin:
+    with fresh_twin(tmp_path / "twin", watch_seconds=30.0) as twin:
         edited(twin.rollback_template, ROLLBACK_TRIGGER_CONDITION=condition)
         faults.apply(twin, "open-bucket")
         with cutover_of(twin, tmp_path / "outputs") as cutover:

@@ -2,7 +2,8 @@
 run stayed planned with a go beside it; `resume` on it did the whole cutover, and it was in the way of
 the winner's rollback.
 
-CI tries the first few pairs; all 50 are ``make prove``.
+CI tries the first few pairs; all 50 are ``make prove``. Of the pairs of resumes and rollbacks
+CTP_RUNBOOK_PAIRS says how many.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ from ctp_runbook.run.launch import is_attended, read_history, read_whole, take_l
 from ctp_runbook.run.steer import steer
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
+from tests.run.test_undo_completed import completed
+from tests.scenarios.test_both_dead import kill_both
 
 ALL, IN_CI = 50, 10
+PAIRS = int(os.environ.get("CTP_RUNBOOK_PAIRS", "2"))
 _STARTER = """
 import sys
 import ctp_runbook.cli.main, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.show.terminal
@@ -182,6 +186,57 @@ def test_of_two_starts_at_one_instant_the_loser_is_not_armed(stack: SmallStack) 
 def test_of_fifty_pairs_no_loser_is_armed(stack: SmallStack) -> None:
     """All 50."""
     assert armed(stack, pairs=ALL) == []
+
+
+def both(pair: tuple[Starter, Starter], line: str) -> list[int]:
+    """The exit codes of one command, given to both at one instant; lowest first."""
+    for one in pair:
+        one.tell(line)
+    return sorted(one.exit_code() for one in pair)
+
+
+@pytest.mark.timeout(1200)
+def test_of_two_resumes_at_one_instant_one_takes_the_run_up(stack: SmallStack) -> None:
+    """Nobody conducts it: one orchestrator does from then on, and both are told of the same run."""
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
+    with two_starters(stack.folder) as pair:
+        for _ in range(PAIRS):
+            run = stack.begin(plan)
+            wait_for(lambda run=run: read_whole(run).unfinished, seconds=20)  # type: ignore[misc]
+            kill_both(run)
+            codes = both(pair, f"resume --run {run.path}")
+            starts = [record.kind for record in read_whole(run).records]
+            told = codes, [one.said for one in pair]
+            assert starts.count("orchestrator_started") == 2, told
+            assert is_attended(run), told
+            steer(run, "abort", by="ops")
+            assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
+            assert not private_path(run).exists()
+            wait_for(lambda run=run: not is_attended(run))  # type: ignore[misc]
+    assert len(runs_of(stack.folder / "outputs")) == PAIRS
+    assert stack.starts == ["old_core_engine", "old_strategy_runner"]
+
+
+@pytest.mark.timeout(1200)
+def test_of_two_rollbacks_at_one_instant_one_acts(stack: SmallStack) -> None:
+    """Of a COMPLETED run: one new run rolls it back, and the other one's is not there, or closed."""
+    plan = passing(stack)
+    with two_starters(stack.folder) as pair:
+        for _ in range(PAIRS):
+            done = completed(stack, plan)
+            known = {run.path for run in runs_of(stack.folder / "outputs")}
+            started = len(stack.starts)
+            codes = both(pair, f"rollback --run {done.path}")
+            new = [run for run in runs_of(stack.folder / "outputs") if run.path not in known]
+            acted = [run for run in new if run.journal.exists() and read_whole(run).has_begun]
+            told = codes, [one.said for one in pair]
+            assert len(acted) == 1, told
+            assert codes == [2, 4], told
+            assert stack.closed(acted[0]).outcome is Outcome.ROLLED_BACK_IN_BUDGET, told
+            wait_for(lambda run=acted[0]: not is_attended(run))  # type: ignore[misc]
+            armed_runs = [is_armed(run) for run in new if run.path != acted[0].path]
+            assert armed_runs == [[]] * (len(new) - 1)
+            assert stack.starts[started:] == ["old_core_engine", "old_strategy_runner"]
 
 
 def passing(stack: SmallStack) -> Plan:

@@ -162,7 +162,7 @@ def test_key_figures_agree_with_the_sections_below(tmp_path: Path) -> None:
     spent = re.search(r"<span>rollback</span><b>(.*?)</b>", page)
     assert spent is not None
     assert f"{spent.group(1)} (kept)" in section(page, "rollback")
-    watch = re.search(r"<span>watch</span><b>.*?, (\d+) of (\d+)</b>", page)
+    watch = re.search(r"<span>watch</span><b>cut short; (\d+) of (\d+) metrics passed</b>", page)
     assert watch is not None
     passed, metrics = map(int, watch.groups())
     assert section(page, "watch-window").count("✓ PASSED") == passed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast, get_args
@@ -39,6 +40,33 @@ def test_every_outcome_has_a_headline_in_plain_words(outcome: Outcome) -> None:
     kind, title = run_blocks._HEADLINES[outcome]
     assert title[0].isupper()
     assert (kind in ("good", "info")) == (outcome.exit_code == 0)
+
+
+def test_what_was_not_seen_is_not_in_the_headline() -> None:
+    """Who trades is said where it was seen, and that the watch passed where it did."""
+    seen = dict.fromkeys(("old_core_engine", "old_strategy_runner"), "alive")
+    half = {**seen, "old_strategy_runner": "gone"}
+    for outcome, running, said in (
+        ("ABORTED_BEFORE_SWITCH", seen, "the old stack still trades"),
+        ("ABORTED_BEFORE_SWITCH", half, "this run did not touch the old stack"),
+        ("ABORTED_BEFORE_SWITCH", {}, "this run did not touch the old stack"),
+        ("ROLLED_BACK_LATE", seen, "later than the budget"),
+        ("ROLLED_BACK_LATE", half, "not all of the previous stack was seen alive"),
+        ("COMPLETED", {"new_core_engine": "alive"}, "COMPLETED, with the watch not made"),
+    ):
+        told = like_history(("closed", {"outcome": outcome, "running": running}))
+        assert said in run_blocks.headline(told)[1], (outcome, running)
+
+
+def test_one_cause_is_told_once() -> None:
+    """A state and an outcome stand in a banner once."""
+    closed = {
+        "outcome": "DRY_RUN_OK",
+        "sentence": "dry run: nothing stands in the way; nothing was done",
+    }
+    for told in (like_history(("closed", closed), dry_run=True), like_history()):
+        words = re.findall(r"\w{5,}", run_blocks.outcome_banner(told).text.lower())
+        assert [word for word in words if words.count(word) > 1 and word != "nothing"] == []
 
 
 @pytest.mark.parametrize(
@@ -156,7 +184,7 @@ def test_every_cause_of_a_rollback_is_said_in_plain_words() -> None:
         begun: dict[str, Any] = {"budget_seconds": 60.0}
         told = like_history(("trigger", {"cause": cause}), ("rollback_started", begun))
         banner = next(run_blocks.rollback_blocks(told))
-        assert f"Rolled back: {words}" in banner.text
+        assert f"Rolling back: {words}" in banner.text  # it is not over
 
 
 def test_findings_come_gravest_first_and_each_once() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -85,6 +86,12 @@ def record(folder: Path, kind: str, payload: Mapping[str, Any]) -> Record:
     return made
 
 
+def example(kind: str) -> Mapping[str, Any]:
+    """What a record of the kind may say."""
+    facts: Mapping[str, Any] = msgspec.to_builtins(EXAMPLES[kind])
+    return facts
+
+
 @pytest.mark.parametrize("kind", LINES)
 def test_each_record_has_its_line(kind: str, tmp_path: Path) -> None:
     """What an operator is told of it; nothing of what only a verifier needs."""
@@ -101,6 +108,17 @@ def test_what_needs_no_line_has_none(kind: str, tmp_path: Path) -> None:
 def test_every_kind_of_record_is_thought_of() -> None:
     """A new kind is put with those that have a line, or with those that need none."""
     assert sorted([*LINES, *UNTOLD]) == sorted(EXAMPLES)
+
+
+@pytest.mark.parametrize("kind", ["step_ended", "finding", "control", "state", "closed"])
+def test_what_a_step_printed_moves_no_cursor(kind: str, tmp_path: Path) -> None:
+    """Whoever looks on sees one line of text, whatever a command or a person wrote into it."""
+    nasty = "\x1b[2J\x1b]0;owned\x07 fine\r\n✓ all is well\u202e"
+    facts = {name: nasty for name in ("reason", "sentence") if name in example(kind)}
+    line = sentence_of(record(tmp_path, kind, facts))
+    assert facts
+    assert line.isprintable()
+    assert "\\x1b[2J" in line
 
 
 @pytest.mark.parametrize(("severity", "mark"), [("info", "!"), ("warning", "!"), ("critical", "✗")])

@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from ctp_runbook.watch.histogram import (
     Buckets,
     Quantile,
+    SeriesKey,
     bucket_quantile,
     counts_fault,
     group_buckets,
+    worst_quantile,
 )
 
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.1, math.inf)
@@ -146,3 +148,50 @@ def test_the_same_buckets_are_added_up_however_they_are_written() -> None:
     labels = [{"le": le, "g": g} for g, own in zip("ab", texts, strict=True) for le in own]
     expected = Buckets(((1.0, (0, 3)), (2.5, (1, 4)), (math.inf, (2, 5))))
     assert group_buckets(enumerate(labels)) == expected
+
+
+def fronts(**counts: tuple[float, float, float]) -> dict[SeriesKey, float]:
+    """Counts up to 1, up to 2, and of all, of each front."""
+    return {
+        (f'{{front="{front}"}}', bound): count
+        for front, own in counts.items()
+        for bound, count in zip((1.0, 2.0, math.inf), own, strict=True)
+    }
+
+
+# Counts by front, which side is bad, the least number of events; the median that is worst.
+WORST: dict[str, tuple[dict[SeriesKey, float], str, int, Quantile | None]] = {
+    "one of them": (fronts(a=(4, 4, 4)), "max", 1, Quantile(0.5, is_over=False)),
+    "a slow one": (
+        fronts(a=(90, 90, 90), b=(0, 10, 10)),
+        *("max", 10, Quantile(1.5, is_over=False, labels='{front="b"}')),
+    ),
+    "one above all buckets": (
+        fronts(a=(90, 90, 90), b=(0, 0, 10)),
+        *("max", 10, Quantile(2.0, is_over=True, labels='{front="b"}')),
+    ),
+    "a slow one of few": (
+        fronts(a=(98, 98, 98), b=(0, 0, 2)),
+        "max",
+        10,
+        Quantile(50 / 98, is_over=False),
+    ),
+    "a fast one, and less is bad": (
+        fronts(a=(0, 90, 90), b=(10, 10, 10)),
+        *("min", 10, Quantile(0.5, is_over=False, labels='{front="b"}')),
+    ),
+    "all alike": (fronts(a=(4, 4, 4), b=(4, 4, 4)), "max", 1, Quantile(0.5, is_over=False)),
+    "too few": (fronts(a=(4, 4, 4), b=(5, 5, 5)), "max", 10, None),
+    "enough together": (fronts(a=(5, 5, 5), b=(5, 5, 5)), "max", 10, Quantile(0.5, is_over=False)),
+    "none": ({}, "max", 0, None),
+    "no event": (fronts(a=(0, 0, 0)), "max", 0, None),
+}
+
+
+@pytest.mark.parametrize(("counts", "direction", "least", "median"), WORST.values(), ids=WORST)
+def test_the_worst_label_set_is_the_quantile(
+    counts: dict[SeriesKey, float], direction: str, least: int, median: Quantile | None
+) -> None:
+    """Named where it is worse than all together; with too few events of its own it is not asked."""
+    found = worst_quantile(counts, quantile=0.5, min_events=least, direction=direction)
+    assert found == median

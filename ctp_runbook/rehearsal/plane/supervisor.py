@@ -23,6 +23,7 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
 from ctp_runbook.host.checkout import CHECKOUT
+from ctp_runbook.host.files import append
 from ctp_runbook.host.process import end_group, identity_of
 from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.plane.connectors import call_connect, failed_task
@@ -86,6 +87,7 @@ class Supervisor:
                 await self._bring_up(tended)
             except (RunbookError, OSError) as error:
                 self._note(tended.part.name, "failed", f"did not come up: {error}")
+                self._log(tended.part.name, f"did not come up: {error}")
                 await self._kill(tended)
             else:
                 await self._until_dead(tended)
@@ -100,8 +102,14 @@ class Supervisor:
             self._set(name, restarts=self._now[name].restarts + 1)
             return True
         how = f"{len(tended.deaths)} ends within {_DEATHS_SECONDS:g} s; it is left as it is"
-        self._note(name, "failed", f"{how}; see {self._plane.log(name)}")
+        why = f"; {last}" if (last := self._now[name].sentence) else ""
+        self._log(name, how)
+        self._note(name, "failed", f"{how}{why}; see {self._plane.log(name)}")
         return False
+
+    def _log(self, name: str, sentence: str) -> None:
+        """Add to the log of a part, which may have printed nothing, or never begun: it is there then."""
+        append(self._plane.log(name), f"supervisor: {sentence}\n".encode())
 
     async def _bring_up(self, tended: _Tended) -> None:
         part = tended.part

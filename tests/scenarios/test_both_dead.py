@@ -1,0 +1,120 @@
+"""Accident: orchestrator and guardian are killed at one instant. `status` ended with 0 below a
+countdown that nobody executed, and a second run began beside the one that was left half switched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import RunRefused
+from ctp_runbook.model import Outcome, State
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import is_attended, read_whole, start
+from ctp_runbook.run.steer import steer
+from tests.props.command_line import typed
+from tests.props.plan_fixtures import wait_for
+from tests.props.small_stack import SmallStack, small_stack
+
+pytestmark = pytest.mark.twin
+GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[SmallStack]:
+    """The small stack, its old generation trading."""
+    with small_stack(tmp_path) as made:
+        yield made
+
+
+def kill_both(run: RunDir) -> None:
+    """Whoever conducts it and whoever would bring that one back."""
+    conducted = read_whole(run).conducted
+    assert conducted is not None
+    assert conducted.payload.guardian is not None
+    for pid in (conducted.payload.guardian.pid, conducted.writer.pid):
+        os.kill(pid, 9)
+    wait_for(lambda: not is_attended(run))
+
+
+def half_switched(stack: SmallStack) -> RunDir:
+    """A run that is killed with both parts of the old stack stopped, and nothing new started."""
+    commands = {f"{gate}_CMD": "ls" for gate in GATES}
+    plan = stack.plan(
+        **commands,
+        PRECHECK_CMD=stack.readiness_command("precheck"),
+        NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
+    )
+    run = stack.begin(plan)
+    wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
+    kill_both(run)
+    return run
+
+
+def test_status_says_what_there_is_to_know_and_do(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Since when, what runs, that nothing trades, the one command; it exits non-zero; and the same
+    command brings trading back."""
+    run = half_switched(stack)
+    assert typed("status", "--run", run.path) == 7
+    said = capsys.readouterr().out
+    assert "NOBODY CONDUCTS" in said
+    assert " UTC, " in said
+    for words in (
+        "old_strategy_runner gone",
+        "old_core_engine gone",
+        "new_core_engine not known, its start was begun",
+        "new_strategy_runner never started; NOTHING TRADES",
+        f"Now: `ctp-runbook resume --run {run.path}`",
+    ):
+        assert words in said
+    steer(run, "resume", by="ops")
+    assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    assert typed("status", "--run", run.path) == 4
+
+
+def test_status_of_a_lost_watch_says_that_orders_may_be_sent(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new stack runs and nobody watches it; while holding, no countdown stands below."""
+    commands = {f"{gate}_CMD": "ls" for gate in GATES}
+    run = stack.begin(stack.plan(**commands, PRECHECK_CMD=stack.readiness_command("precheck")))
+    wait_for(lambda: read_whole(run).state is State.WATCHING, seconds=20)
+    steer(run, "hold", by="ops")
+    wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
+    kill_both(run)
+    assert typed("status", "--run", run.path) == 7
+    said = capsys.readouterr().out
+    assert "new_strategy_runner runs (pid " in said
+    assert "orders may be sent, and nobody watches" in said
+    assert "rolls back in" not in said
+    steer(run, "rollback", by="ops")
+    assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+
+
+def test_no_other_run_begins_beside_it(stack: SmallStack) -> None:
+    """Neither made, nor made and started, nor one that was planned before, which is closed."""
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
+    planned = stack.create(plan)
+    run = stack.begin(plan)
+    wait_for(lambda: read_whole(run).unfinished)
+    kill_both(run)
+    told = rf"run {run.run_id} of this environment is unfinished: `ctp-runbook resume --run "
+    before = set((stack.folder / "outputs").iterdir())
+    for make in (stack.create, stack.begin):
+        with pytest.raises(RunRefused, match=told):
+            make(plan)
+    assert set((stack.folder / "outputs").iterdir()) == before
+    with pytest.raises(RunRefused, match=told):
+        start(planned)
+    assert read_whole(planned).outcome is Outcome.REFUSED
+    assert list(planned.control.iterdir()) == []
+    steer(run, "abort", by="ops")
+    assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
+    again = stack.begin(plan)
+    steer(again, "abort", by="ops")
+    stack.closed(again)
