@@ -28,10 +28,13 @@ _CONTROL = "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
 # Compose makes a control character of these; bash leaves them, or drops the line's end.
 _ESCAPES_OF_ONE = "abcfnrtv0`\n"
 # Bash sets these itself, or lets nobody set them; every BASH… too.
-_OWN_OF_BASH = (
-    r"BASH\w*|COMP_WORDBREAKS|DIRSTACK|EPOCH(?:REALTIME|SECONDS)|E?UID|FUNCNAME|GROUPS|HISTCMD|IFS|"
-    r"LINENO|OLDPWD|OPTIND|PIPESTATUS|POSIXLY_CORRECT|PPID|PWD|S?RANDOM|SECONDS|SHELLOPTS|SHLVL|_"
-)
+# fmt: off
+_OWN_OF_BASH = frozenset((
+    "COMP_WORDBREAKS", "DIRSTACK", "EPOCHREALTIME", "EPOCHSECONDS", "EUID", "FUNCNAME", "GROUPS",
+    "HISTCMD", "IFS", "LINENO", "OLDPWD", "OPTIND", "PIPESTATUS", "POSIXLY_CORRECT", "PPID",
+    "PWD", "RANDOM", "SECONDS", "SHELLOPTS", "SHLVL", "SRANDOM", "UID", "_",
+))
+# fmt: on
 
 
 class EnvText(Struct, frozen=True):
@@ -110,7 +113,8 @@ def _statement(
         end = _line_end(text, begin)
         raw = _bare(text[begin:end], exported=bool(head[1]))
         value = _expanded(raw, values, environ)
-    if control := re.search(_CONTROL, raw):
+    # Of what can be printed nothing is one.
+    if not raw.isprintable() and (control := re.search(_CONTROL, raw)):
         raise _Refused(_strange(control[0]))
     return head[2], value, end
 
@@ -211,7 +215,7 @@ def _variable(name: str, values: Mapping[str, str], environ: Mapping[str, str]) 
 
 
 def _is_own_of_bash(name: str) -> bool:
-    return re.fullmatch(_OWN_OF_BASH, name) is not None
+    return name in _OWN_OF_BASH or name.startswith("BASH")
 
 
 def _guesses(rest: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import shlex
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ctp_runbook import redact
 from ctp_runbook.redact import MASK, Redactor, is_secret_name
 
 NAMES = (
@@ -201,3 +203,47 @@ def test_a_secret_printed_twice_over_is_masked(signs: list[str], ways: list[Any]
     masked = Redactor.of([secret])(f"<{printed}>")
     assert MASK in masked
     assert "hunter" not in masked
+
+
+_TEXTS = st.lists(
+    st.sampled_from(
+        (
+            *(
+                "PASSWORD",
+                "passwd",
+                "SeCret",
+                "\u017fecret",
+                "to\u212aen",
+                "AUTH-CODE",
+                "api_key",
+                "AP\u0130KEY",
+            ),
+            *(
+                "--",
+                "-",
+                "_",
+                " ",
+                "\n",
+                "\t",
+                "=",
+                ":",
+                " = ",
+                "'",
+                '"',
+                "\\",
+                '\\"',
+                "_ENV",
+                "_FILE",
+            ),
+            *("x", "é", "user", "1", "$A", "<p>", ",", "://", "tokens"),
+        )
+    ),
+    max_size=12,
+).map("".join)
+
+
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "300")), deadline=None)
+@given(text=_TEXTS)
+def test_the_quick_look_misses_no_assignment(text: str) -> None:
+    """Where it says that nothing is assigned, the long pattern finds nothing either."""
+    assert redact._may_assign(text) or re.search(redact._ASSIGNMENT, text) is None

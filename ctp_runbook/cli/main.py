@@ -190,7 +190,7 @@ def _plan_of(
 ) -> Plan:
     """Make the plan of these files; raises TemplateError or ConfigError with every problem."""
     from ctp_runbook.host import caller
-    from ctp_runbook.notebook.checkout import find_config
+    from ctp_runbook.host.checkout import find_config
     from ctp_runbook.plan.plan import load_plan
 
     return load_plan(

@@ -6,7 +6,6 @@ clock may be set by anybody. Whoever looks often sees which of them parted from 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,8 @@ from msgspec import Struct, field
 from ctp_runbook.host import process
 
 if TYPE_CHECKING:
+    import threading
+
     from ctp_runbook.host.seam import Clock
 
 __all__ = ["ClockWatch", "Clocks", "Disturbance", "What"]
@@ -88,12 +89,18 @@ class Disturbance(Struct, frozen=True):
         }[self.what]
 
 
+def _new_lock() -> threading.Lock:
+    import threading  # who asks but for the time, as a dry run does, has no threads
+
+    return threading.Lock()
+
+
 class ClockWatch(Struct):
     """Compares each look at the clocks with the one before, whichever thread takes it."""
 
     clocks: Clock = field(default_factory=Clocks)
     _noted: list[Disturbance] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = field(default_factory=_new_lock)
     _last: tuple[float, float, float] | None = None
     _step: Disturbance | None = None
 

@@ -80,7 +80,8 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
     """Say why no file could be written as ``path``, or below it where it is a ``folder``; blank where
     nothing is seen that stands against it. Nothing is made.
     """
-    if address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+    named = str(path)
+    if ":/" in named and (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", named)):
         return f"an address ({address[0]}…), which nothing is written to; name a path of this host"
     try:
         kind = _kind_of(path)
@@ -126,9 +127,13 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
     if kind := _kind_of(path):
         code = errno.EISDIR if path.is_dir() else errno.EEXIST
         raise OSError(code, f"{kind}, which is not replaced by a file", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
     name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, mode)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(name, flags, mode)
     try:
         with os.fdopen(fd, "wb") as sink:
             sink.write(data)

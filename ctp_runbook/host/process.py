@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -147,6 +145,8 @@ def users_of(pid: int) -> frozenset[int]:
 def ignores_term(pid: int) -> bool:
     """True where the process lets TERM pass unheard; a handler that does nothing is no such thing,
     nor can it be told from one that ends it later."""
+    import signal
+
     mask = "".join(_status(pid, "SigIgn"))
     return bool(mask) and bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
 
@@ -185,6 +185,8 @@ def wait_gone(identity: Identity, *, seconds: float) -> bool:
     try:
         if not is_running(identity):
             return True
+        import select
+
         select.select([fd], [], [], max(0.0, seconds))
         return not is_running(identity)
     finally:
@@ -207,6 +209,8 @@ def end_processes(
 
     ``meanwhile`` is called again and again, so that requests are heard while waiting.
     """
+    import signal
+
     wanted = tuple(identities)
     left = tuple(filter(is_running, wanted))
     for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):
@@ -228,6 +232,8 @@ def end_group(
 
     ``meanwhile`` is called again and again while it is waited for.
     """
+    import signal
+
     killed = False
     left = group_members(pgid)
     for sign, grace in ((signal.SIGTERM, term_grace), (signal.SIGKILL, kill_grace)):

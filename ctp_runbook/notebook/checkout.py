@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctp_runbook.errors import RunRefused
-from ctp_runbook.host import caller
-from ctp_runbook.host.checkout import CHECKOUT, find_here
+from ctp_runbook.host import caller, checkout
 from ctp_runbook.plan.plan import Plan, load_plan
 
 __all__ = ["find_config", "find_notebooks", "find_plan"]
+
+find_config = checkout.find_config
 
 
 def find_plan(
@@ -33,21 +33,6 @@ def find_plan(
     )
 
 
-def find_config(name: str, *, template: Path) -> Path:
-    """Return the file beside the template, else ``configs/NAME`` here, else that of the checkout.
-
-    A rehearsal's templates bring their own limits.toml and watch.toml along.
-    """
-    beside = template.parent / name
-    return beside if beside.is_file() else _find(Path("configs") / name)
-
-
 def find_notebooks() -> Path:
     """Return the directory of the seven notebooks."""
-    return _find(Path("notebooks"))
-
-
-def _find(path: Path) -> Path:
-    if place := find_here(path):
-        return place
-    raise RunRefused(f"{path} is neither here nor in {CHECKOUT}; run in a checkout, or name it")
+    return checkout.get_here(Path("notebooks"))

@@ -10,11 +10,17 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from ctp_runbook._late import LateModule
 from ctp_runbook.errors import PlanRefused
-from ctp_runbook.plan.plugins import find_row, installed_names
+
+if TYPE_CHECKING:
+    from ctp_runbook.plan import plugins as _plugins
+else:
+    _plugins = LateModule("ctp_runbook.plan.plugins")  # for names that none of our rows has
 
 __all__ = ["GATES", "GATE_GROUP", "PARTS", "Gate", "find_gate", "gates_in", "usable_gates"]
 
@@ -130,7 +136,7 @@ GATES: Mapping[str, Gate] = MappingProxyType(
 
 def find_gate(name: str) -> Gate | None:
     """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
-    return GATES.get(name) or find_row(GATE_GROUP, name, kind=Gate)
+    return GATES.get(name) or _plugins.find_row(GATE_GROUP, name, kind=Gate)
 
 
 def gates_in(evidence: Path) -> Iterator[Gate]:
@@ -150,7 +156,7 @@ def gates_in(evidence: Path) -> Iterator[Gate]:
 
 def usable_gates() -> Iterator[Gate]:
     """Yield the rows of plug-ins that can be used; why another cannot is said to whoever names it."""
-    for name in installed_names(GATE_GROUP):
+    for name in _plugins.installed_names(GATE_GROUP):
         with contextlib.suppress(PlanRefused):
             if gate := find_gate(name):
                 yield gate

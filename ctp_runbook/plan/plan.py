@@ -7,10 +7,11 @@ The clock is never read here. A plan is the same whenever it is made; only a rea
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -27,9 +28,13 @@ from ctp_runbook.plan.template_text import TemplateText, read_template
 from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.redact import Redactor, is_secret_name
 
+if TYPE_CHECKING:
+    from _hashlib import HASH
+
 __all__ = ["PLAN_FILES", "Plan", "load_plan", "plan_digest", "window_refusals"]
 
 _T = TypeVar("_T")
+_PIECE_BYTES = 1 << 16
 # The attributes of a plan that name the files it was made from.
 PLAN_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
@@ -343,15 +348,12 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
         "watch": plan.watch_file,
         "ctp_config": base / plan.ctp_config_path,
     }
-    for command in _all_commands(plan):
-        for executable in executables(command):
-            name = f"executable {executable.folder} {executable.word} {executable.is_script}"
-            parts[name] = resolve(executable, base=base, environ=environ)
+    named = {each for command in _all_commands(plan) for each in executables(command)}
+    for executable in named:
+        name = f"executable {executable.folder} {executable.word} {executable.is_script}"
+        parts[name] = resolve(executable, base=base, environ=environ)
     for name in sorted(parts):
-        content = _content(parts[name])
-        size = "missing" if content is None else str(len(content))
-        digest.update(f"{len(name)}:{name}:{size}:".encode())
-        digest.update(content or b"")
+        digest = _with_file(digest, f"{len(name)}:{name}", parts[name])
     return digest.hexdigest()
 
 
@@ -362,12 +364,29 @@ def _all_commands(plan: Plan) -> Iterator[str]:
     yield from plan.readiness_commands.values()
 
 
-def _content(path: Path | None) -> bytes | None:
+def _with_file(digest: HASH, title: str, path: Path | None) -> HASH:
+    """Return the digest with a file's title, length and bytes added, or that it is missing."""
+    longer = digest.copy()
     try:
         # A pipe would be waited at for ever, and a device read without end.
-        return path.read_bytes() if path is not None and path.is_file() else None
+        if path is None or not path.is_file():
+            digest.update(f"{title}:missing:".encode())
+            return digest
+        # Piece by piece: fresh memory for a whole shell costs more than its digest.
+        with path.open("rb", buffering=0) as source:
+            left = os.fstat(source.fileno()).st_size
+            longer.update(f"{title}:{left}:".encode())
+            while piece := source.read(_PIECE_BYTES):
+                longer.update(piece)
+                left -= len(piece)
+        if left == 0:
+            return longer
+        # No plain file, or one that is being written: as long as what is read of it.
+        content = path.read_bytes()
     except (OSError, ValueError):
-        return None
+        return _with_file(digest, title, None)
+    digest.update(f"{title}:{len(content)}:".encode() + content)
+    return digest
 
 
 def window_refusals(plan: Plan, *, now: datetime) -> tuple[str, ...]:

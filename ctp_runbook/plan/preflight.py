@@ -272,8 +272,10 @@ def _shared_between_generations(
     """What would make one generation look like the other."""
     owners: dict[str, Step] = {}
     for step in steps:
-        match = re.search(_PROC_PID_FILE, step.command) if "proc" in step.command else None
-        if match is None or step.acts_on is None:
+        if step.acts_on is None or "--pid-file" not in step.command:
+            continue
+        match = re.search(_PROC_PID_FILE, step.command)
+        if match is None:
             continue
         first = owners.setdefault(match.group(1), step)
         if first.acts_on != step.acts_on:

@@ -24,6 +24,10 @@ _EXPANDS = frozenset("$`*?[]{}~<>()\0")
 # Where a command is nothing but these, bash splits it at blanks; what a $ stands for is not asked
 # here.
 _PLAIN = r"[A-Za-z0-9_@%+=:,./$ -]*"
+# The same with texts in quotes, that have no backslash.
+_WORD = r"""(?:[A-Za-z0-9_@%+=:,./$-]++|"[^"\\]*+"|'[^'\\]*+')+"""
+_WORDS = rf"(?: *+{_WORD})*+ *+"
+_IN_QUOTES = r"""\"([^"]*)\"|'([^']*)'"""
 _SEPARATORS = frozenset({";", "&", "&&", "|", "|&", "||", "(", ")"})
 _COMPLEX = frozenset(
     ("for", "while", "until", "if", "case", "select", "function", "[[", "((", "<<")
@@ -40,7 +44,7 @@ _BUILTINS = frozenset((
 _IDLE = frozenset({"echo", "true", ":", "printf", "sleep", "exit"})
 # Programs that run the command after them: their own options and values are skipped.
 _WRAPPERS = frozenset({"env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "sudo"})
-_INTERPRETERS = r"(?:ba|da|z|k)?sh|python[\d.]*|perl|ruby|node"
+_INTERPRETERS = frozenset({"bash", "dash", "ksh", "node", "perl", "ruby", "sh", "zsh"})
 # What bash ends with where it runs nothing, and `proc` where it refuses its words or its pid file.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _REFUSED, _NOT_TOLD = 2, 3
@@ -60,7 +64,7 @@ class Executable(Struct, frozen=True):
 
 def swallows_failure(command: str) -> bool:
     """Return True for ``… || true`` and its like: the exit code of such a command proves nothing."""
-    return re.search(_SWALLOWS, command) is not None
+    return ("||" in command or ";" in command) and re.search(_SWALLOWS, command) is not None
 
 
 def is_idle(command: str) -> bool:
@@ -151,6 +155,9 @@ def _segments(command: str) -> tuple[tuple[str, list[str]], ...] | None:
 def _tokens(command: str) -> list[str]:
     if re.fullmatch(_PLAIN, command):
         return command.split()
+    if re.fullmatch(_WORDS, command):
+        words = re.findall(_WORD, command)
+        return [re.sub(_IN_QUOTES, r"\1\2", word) for word in words]
     import shlex  # it reads character by character
 
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
@@ -212,10 +219,15 @@ def _of_simple_command(words: list[str], folder: str) -> Iterator[Executable]:
         # ctp-runbook proc start --pid-file F -- CMD: what it starts is what the step is about.
         yield from _of_simple_command(words[words.index("--") + 1 :], folder)
         return
-    if re.fullmatch(_INTERPRETERS, name) and len(words) > 1:
+    if _is_interpreter(name) and len(words) > 1:
         script = words[1]
         if not script.startswith(("-", ">", "<")) and not _expands(script):
             yield Executable(script, folder, is_script=True)
+
+
+def _is_interpreter(name: str) -> bool:
+    version = name.removeprefix("python")
+    return name in _INTERPRETERS or (version != name and not version.strip("0123456789."))
 
 
 def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -> Path | None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ctp_runbook._late import LateModule
 from ctp_runbook.errors import PlanRefused, ProbeError
-from ctp_runbook.plan.plugins import find_row, installed_names, load_named
 from ctp_runbook.plan.template_text import read_variables
+
+if TYPE_CHECKING:
+    from ctp_runbook.plan import plugins as _plugins
+else:
+    _plugins = LateModule("ctp_runbook.plan.plugins")  # for names that none of our rows has
 
 __all__ = [
     "KINDS",
@@ -102,7 +107,7 @@ class Source(Struct, frozen=True):
 
     def measure(self, rule: object, around: Surroundings) -> Measure:
         """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""
-        look: Measure = load_named(self.performer)(rule, around)
+        look: Measure = _plugins.load_named(self.performer)(rule, around)
         return look
 
 
@@ -154,14 +159,14 @@ PAGES = frozenset(source.name for source in SOURCES.values() if source.is_page)
 
 def known_sources() -> tuple[str, ...]:
     """Return the names a rule may give: ours, then those that are installed beside us."""
-    return tuple(dict.fromkeys((*SOURCES, *installed_names(SOURCE_GROUP))))
+    return tuple(dict.fromkeys((*SOURCES, *_plugins.installed_names(SOURCE_GROUP))))
 
 
 def find_source(name: str) -> Source | None:
     """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     if (own := SOURCES.get(name)) is not None:
         return own
-    row = find_row(SOURCE_GROUP, name, kind=Source)
+    row = _plugins.find_row(SOURCE_GROUP, name, kind=Source)
     if row is not None and row.is_page:
         raise PlanRefused([f"source '{name}' says it is a metrics page; only engines' are"])
     return row

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 __all__ = ["Span", "TradingSessions", "parse_span"]
 
-_SPAN = r"(?a)([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)"
+_SPAN = r"([0-2][0-9]):([0-5][0-9])-([0-2][0-9]):([0-5][0-9])"
 _DAY_MINUTES = 24 * 60
 _SATURDAY = 5
 
@@ -32,6 +32,8 @@ def parse_span(text: str) -> Span | None:
     if match is None:
         return None
     first_hour, first_minute, last_hour, last_minute = map(int, match.groups())
+    if max(first_hour, last_hour) > 23:
+        return None
     begins, ends = first_hour * 60 + first_minute, last_hour * 60 + last_minute
     return Span(begins, ends if ends > begins else ends + _DAY_MINUTES)
 

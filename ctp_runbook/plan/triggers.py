@@ -28,8 +28,8 @@ _LONGEST_TRIGGER = 2000
 _NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TERM = re.compile(
     rf"""
-    (?P<metric>[A-Za-z](?:(?!_(?:gt|ge|lt|le|eq|ne)_)\w)*)
-    (?: _(?P<word>gt|ge|lt|le|eq|ne)_ | \s*(?P<sign>>=|<=|==|!=|>|<)\s* )
+    (?P<metric>[A-Za-z](?:(?!_(?:[gl][te]|eq|ne)_)\w)*)
+    (?: _(?P<word>[gl][te]|eq|ne)_ | \s*(?P<sign>>=|<=|==|!=|>|<)\s* )
     (?P<number>{_NUMBER})
     (?P<unit>\s*(?!for\b|or\b|and\b)[A-Za-z%]+)?
     (?: \s+for\s+(?P<duration>{_NUMBER})\s*(?P<duration_unit>(?!or\b|and\b)[A-Za-z]*) )?

@@ -9,6 +9,7 @@ ones. Writing them is the last act of a run: with it the secrets go.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -273,7 +274,7 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     files = {
         name: list_file(path)
         for name, path in kept_files(run).items()
-        if sealed or not _is_still_written(run, path)
+        if sealed or not _is_still_written(name)
     }
     data = manifest_bytes(run.run_id, files, sealed=sealed)
     write_atomic(run.manifest, data, durable=durable)
@@ -319,19 +320,25 @@ def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
 def kept_files(run: RunDir) -> dict[str, Path]:
     """Return what a manifest lists, by the name it has there (what is no UTF-8 is escaped): all but
     itself, requests in flight and the journal's reserve."""
+    left_out = (run.manifest, run.journal.with_suffix(".reserve"))
+    kept: list[Path] = []
+    for name, folders, files in os.walk(run.path):
+        folder = Path(name)
+        if folder == run.control:
+            folders.clear()
+            continue
+        paths = (folder / file for file in files)
+        kept += (path for path in paths if path not in left_out and path.is_file())
     return {
         path.relative_to(run.path).as_posix().encode(errors="backslashreplace").decode(): path
-        for path in sorted(run.path.rglob("*"))
-        if path.is_file()
-        and path != run.manifest
-        and run.control not in path.parents
-        and path != run.journal.with_suffix(".reserve")
+        for path in sorted(kept)
     }
 
 
-def _is_still_written(run: RunDir, path: Path) -> bool:
+def _is_still_written(name: str) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
-    return path == run.report or run.notebooks in path.parents or path.parent == run.logs
+    room, _, file = name.partition("/")
+    return name == "report.html" or room == "notebooks" or (room == "logs" and "/" not in file)
 
 
 def _copies(history: History, name: str) -> list[Path]:
@@ -466,13 +473,14 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def finalise(run: RunDir) -> tuple[str, ...]:
+def finalise(run: RunDir, history: History | None = None) -> tuple[str, ...]:
     """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated.
 
-    Returns why not, for each copy elsewhere that could not be written. Raises OSError, and leaves
-    the run without its manifest, when its own folder takes no more.
+    ``history`` is what the journal says, where the caller has just written it whole. Returns why
+    not, for each copy elsewhere that could not be written. Raises OSError, and leaves the run
+    without its manifest, when its own folder takes no more.
     """
-    history = History.of(read_journal(run.journal).records)
+    history = history or History.of(read_journal(run.journal).records)
     gaps = write_evidence(run, history)
     write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)

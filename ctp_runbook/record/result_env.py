@@ -42,7 +42,7 @@ _STEP_FIELDS = ("NAME", "STATUS", "DURATION_MS", "EXIT_CODE", "COMMAND")
 _STATUSES = [status.value for status in StepStatus]
 _NEVER_RAN = ("skipped", "not_run", "simulated_ok")
 _MOST_STEPS = 100
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256 = r"[0-9a-f]{64}"
 
 
 class ResultEnv(Struct, frozen=True):
@@ -166,7 +166,7 @@ def _added_findings(env: ResultEnv) -> Iterator[str]:
     """Keys of this project's own, in form where they are there."""
     for key, value in env.values.items():
         is_blank_output = key.endswith("_OUTPUT_SHA256") and not value
-        if key.endswith("_SHA256") and not is_blank_output and not _SHA256.fullmatch(value):
+        if key.endswith("_SHA256") and not is_blank_output and not re.fullmatch(_SHA256, value):
             yield f"{env.name}: {key} is {value[:20]!r}; expected a SHA-256 in hex"
     downtime = env.values.get("CUTOVER_TRADING_DOWNTIME_SECONDS")
     if downtime is not None and not 0 <= number_of(downtime) <= 1e9:

@@ -57,11 +57,11 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
     """
     history = read_history(run)
     if history.is_dry_run:
-        with first_record(run, world=world):
+        with first_record(run, history, world=world):
             if read_history(run).closed is None:
                 _simulate(run, plan, probe=history.created.probe, world=world)
         return
-    with first_record(run, world=world):
+    with first_record(run, history, world=world):
         # Again, under the lock: until now somebody may have started or discarded it.
         history = read_history(run)
         if history.closed is not None:
@@ -235,17 +235,19 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> N
         warn_of_buckets(context)
     simulate(context, gaps=gaps)
     journal.close()
-    finalise(run)
+    finalise(run, History.of(journal.records))
 
 
 @contextlib.contextmanager
-def first_record(run: RunDir, *, world: World = HERE) -> Iterator[None]:
+def first_record(
+    run: RunDir, history: History | None = None, *, world: World = HERE
+) -> Iterator[None]:
     """Hold the right to write the first record after the plan; at once where it is written.
 
-    Raises RunRefused when somebody else keeps it too long.
+    ``history`` is what the caller has just read; what may have come since is for it to read. Raises RunRefused when somebody else keeps it too long.
     """
     # A run that has begun must be taken up whatever some viewer of it does: no lock is asked for.
-    if History.of(read_journal(run.journal).records).has_begun:
+    if (history or History.of(read_journal(run.journal).records)).has_begun:
         yield
         return
     with contextlib.ExitStack() as held:

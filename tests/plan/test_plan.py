@@ -320,3 +320,22 @@ def test_planning_imports_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout.split() == []
+
+
+def test_digest_covers_the_end_of_a_large_file(folder: Path) -> None:
+    """It is read in pieces, and the last byte of the last one counts as any other."""
+    (folder / "ctp.yaml").write_bytes(bytes(200_001))
+    plan = planned(folder)
+    (folder / "ctp.yaml").write_bytes(bytes(200_000) + b"1")
+    assert plan_digest(plan, base=folder, environ=ENVIRON) != plan.sha256
+
+
+def test_digest_covers_what_has_no_size(folder: Path) -> None:
+    """A file of /proc says 0 bytes and has some: as many as are read are counted."""
+    config = folder / "ctp.yaml"
+    config.unlink()
+    config.symlink_to("/proc/version")
+    digest = planned(folder).sha256
+    config.unlink()
+    config.write_bytes(Path("/proc/version").read_bytes())
+    assert planned(folder).sha256 == digest

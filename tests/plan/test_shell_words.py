@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctp_runbook.plan import shell_words
 from ctp_runbook.plan.shell_words import (
     Executable,
     executables,
@@ -184,3 +186,19 @@ def test_what_never_ran_is_told_for_certain(
     (tmp_path / "stop.sh").chmod(0o755)
     environ = {"PATH": os.environ["PATH"], "HERE": str(tmp_path)}
     assert never_ran(command, code, base=tmp_path, environ=environ) == never
+
+
+@settings(max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "300")), deadline=None)
+@given(pieces=st.lists(st.sampled_from([*"ab=$ \"'\n", '"a b"', "'c \"d'", '""', "é", "&&"])))
+def test_words_in_quotes_are_those_of_shlex(pieces: list[str]) -> None:
+    """What is split by a pattern, for speed, is what shlex makes of it, or left to shlex."""
+    command = "".join(pieces)
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=str(error)):
+            shell_words._tokens(command)
+    else:
+        assert shell_words._tokens(command) == words
