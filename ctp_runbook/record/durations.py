@@ -12,7 +12,7 @@ from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.record.rundir import HeaderGlance, glance_at, runs_under
+from ctp_runbook.record.rundir import RunDir, glance_at, runs_under
 
 __all__ = ["measured_durations"]
 
@@ -46,13 +46,17 @@ def _rounded(seconds: float | None) -> float | None:
 
 def _histories(environment: str, outputs: Iterable[Path]) -> Iterator[History]:
     # The journal is what counts; run.json only spares reading those of others.
-    wanted = HeaderGlance(environment, dry_run=False)
-    runs = [run for root in outputs for run in runs_under(root) if glance_at(run) == wanted]
+    runs = [run for root in outputs for run in runs_under(root) if _is_wanted(run, environment)]
     for run in sorted(runs, key=lambda run: run.path):
         with contextlib.suppress(OSError, RunbookError):
             history = History.of(read_journal(run.journal).records)
             if not history.is_dry_run and history.created.environment == environment:
                 yield history
+
+
+def _is_wanted(run: RunDir, environment: str) -> bool:
+    glance = glance_at(run)
+    return glance.environment == environment and not glance.dry_run
 
 
 def _cutover_seconds(history: History) -> float | None:
