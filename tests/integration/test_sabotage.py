@@ -136,7 +136,7 @@ SCHEMA_FAULTS = {
         "ALTER TABLE {db}.market_ticks_mv MODIFY QUERY SELECT raw AS raw_payload "
         "FROM {db}.market_ticks_kafka",
         "view {db}.market_ticks_mv: selects",
-        "drop it in a quiet hour, then run the gate",
+        "in a quiet hour run `ALTER TABLE {db}.market_ticks_mv MODIFY QUERY` with the file's",
     ),
 }
 
@@ -356,7 +356,7 @@ CONNECT_ANSWERS = {
         '{"message":"Request cannot be completed because a rebalance is expected"}',
         "HTTP 500 until the",
     ),
-    "500": (500, '{"error_code":500,"message":"request timed out"}', "HTTP 500: request timed out"),
+    "500": (500, '{"error_code":500,"message":"request timed out"}', "until the deadline of 1.5 s"),
     "garbage": (200, "<html>It works!</html>", "expected JSON; is this address Connect's REST"),
     "JSON of another": (200, '{"status":"ok"}', "is this Connect (--connect-url)?"),
 }

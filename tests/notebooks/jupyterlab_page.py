@@ -131,9 +131,10 @@ class Lab:
         self.choose("Kernel", "runmenu:restart-and-run-all")
         self.page.locator(".jp-Dialog button.jp-mod-accept").click()
 
-    def wait_until_run(self) -> None:
-        """Until every cell has a number."""
-        expect(self._prompts.filter(has_text=_UNFINISHED)).to_have_count(0, timeout=_SLOW_MS)
+    def wait_until_run(self, *, seconds: float = 0.0) -> None:
+        """Until every cell has a number; ``seconds`` is what the work itself takes."""
+        timeout = _SLOW_MS + seconds * 1000
+        expect(self._prompts.filter(has_text=_UNFINISHED)).to_have_count(0, timeout=timeout)
 
     def save(self) -> None:
         """File ▸ Save, between two autosaves: JupyterLab takes one of its own saves for a stranger's

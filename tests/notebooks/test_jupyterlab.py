@@ -218,7 +218,7 @@ def watch(lab: Lab, walk: Walk) -> None:
     see_live(lab, walk, "05_watch-live-again")
     lab.reload()
     lab.run_all()
-    lab.wait_until_run()
+    lab.wait_until_run(seconds=WATCH_SECONDS)
     keep(lab, walk, "05_watch")
     lab.photograph_output("05_watch-output")
     lab.theme("JupyterLab Dark")
