@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,13 @@ def jupyterlab(walk: Walk) -> Iterator[str]:
     finally:
         server.send_signal(signal.SIGTERM)
         walk.exit_code = server.wait(timeout=30)
-        walk.left = processes_of(walk.outputs)
+        left = processes_of(walk.outputs)
+        walk.left = list(left.values())
+        # A lab that is told to go takes no twin from under a live run: where the walk stopped in the
+        # middle of one, nobody else would.
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def address(log: Path, server: subprocess.Popen[bytes]) -> str:
@@ -132,14 +138,14 @@ def address(log: Path, server: subprocess.Popen[bytes]) -> str:
     return pytest.fail(f"no JupyterLab: {log.read_text()}")
 
 
-def processes_of(outputs: Path) -> list[str]:
-    """Command lines of all processes that were started for these outputs."""
-    found = []
+def processes_of(outputs: Path) -> dict[int, str]:
+    """Command lines, by pid, of all processes that were started for these outputs."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
             if int(entry.name) != os.getpid() and os.fsencode(outputs) in told:
-                found.append((entry / "cmdline").read_text().replace("\0", " "))
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
         except OSError:
             continue  # gone meanwhile, or another user's
     return found
