@@ -22,6 +22,8 @@ PYTEST_ARGS ?=
 REHEARSE ?=
 # make lock UPGRADE=--upgrade
 UPGRADE ?=
+BORDER := $(wildcard tests/contract/test_border_*.py) tests/probes/test_metrics.py \
+  tests/test_env_text.py tests/test_redact.py
 
 .PHONY: help rehearsal test prove bench lint lock schemas install browser clean
 
@@ -48,6 +50,8 @@ prove: install browser
 	@export CTP_RUNBOOK_KEPT_TABLES=tests/benchmarks
 	# Of some 50,000 single edits of a rehearsal a drawn part; all of them take hours.
 	export CTP_RUNBOOK_MUTANTS=$${CTP_RUNBOOK_MUTANTS:-3000}
+	# What comes in from outside, by many more cases of each kind than in `make test`.
+	CTP_RUNBOOK_CASES=$${CTP_RUNBOOK_CASES:-10000} $(BIN)/python -m pytest $(BORDER)
 	$(BIN)/python -m pytest -m "slow or table" $(PYTEST_ARGS)
 
 # One that is over its bar, or fails, does not keep the others from being measured.
