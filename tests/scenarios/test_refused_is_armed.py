@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -142,20 +143,30 @@ def pair_of_starts(stack: SmallStack, plan: Plan, pair: tuple[Starter, Starter])
         new = [run for run in runs_of(outputs) if run.path not in known and run.journal.exists()]
         return [run for run in new if read_whole(run).unfinished]
 
-    wait_for(begun, seconds=30)
-    (winner,) = begun()
+    with ThreadPoolExecutor() as pool:
+        ends = [pool.submit(one.exit_code) for one in pair]
+        wait_for(begun, seconds=30)
+        (winner,) = begun()
+        # Only now may the winner end: a loser that the host kept waiting would find nobody there.
+        wait(ends, timeout=30, return_when=FIRST_COMPLETED)
+        found = looked_at(outputs, known, winner)
+        steer(winner, "abort", by="ops")
+        codes = sorted(end.result() for end in ends)
+    if codes != [2, 3]:
+        found.append(f"exit codes {codes}: {[one.said for one in pair]}")
+    wait_for(lambda: not is_attended(winner))
+    # Now that nobody holds the environment any more nothing is refused for that alone.
+    return found + looked_at(outputs, known, winner)
+
+
+def looked_at(outputs: Path, known: set[Path], winner: RunDir) -> list[str]:
+    """What is wrong with any other new run than the winner's, and with whose run it is called."""
     new = [run for run in runs_of(outputs) if run.path not in known]
     losers = [run for run in new if run.path != winner.path]
     found = [told for run in losers for told in is_armed(run)]
     if find_run(None, outputs).path != winner.path:
         found.append(f"without --run it is {find_run(None, outputs).run_id}")
-    steer(winner, "abort", by="ops")
-    codes = sorted(one.exit_code() for one in pair)
-    if codes != [2, 3]:
-        found.append(f"exit codes {codes}: {[one.said for one in pair]}")
-    wait_for(lambda: not is_attended(winner))
-    # Now that nobody holds the environment any more nothing is refused for that alone.
-    return found + [told for run in losers for told in is_armed(run)]
+    return found
 
 
 def armed(stack: SmallStack, *, pairs: int) -> list[str]:
