@@ -44,8 +44,8 @@ __all__ = ["RunEnd", "roll_back", "trouble_at", "trouble_now", "trouble_of"]
 # than nothing trading. Below every share of a step that starts something.
 _LEAST_SECONDS = 1.0
 _LEAST_SHARE = 0.05
-# A step that gets nearly its share is not late: those before it took their graces.
-_WHOLE_SHARE = 0.9
+# A step that gets all but its share is not late: those before it took their graces.
+_WHOLE_SHARE = 0.98
 _CANCEL_SECONDS = 3.0
 
 
