@@ -44,8 +44,9 @@ __all__ = ["RunEnd", "roll_back", "trouble_at", "trouble_now", "trouble_of"]
 # than nothing trading. Below every share of a step that starts something.
 _LEAST_SECONDS = 1.0
 _LEAST_SHARE = 0.05
-# A step that gets all but its share is not late: those before it took their graces.
-_WHOLE_SHARE = 0.98
+# A step that gets nearly its share is not late: those before it took their graces. A stop can be
+# replaced by signals; a start that is ended while it comes up was for nothing, and gets all of it.
+_WHOLE_SHARE = {StepKind.STOP: 0.9, StepKind.START: 0.98}
 _CANCEL_SECONDS = 3.0
 
 
@@ -162,8 +163,10 @@ class _Rollback:
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + self._late_seconds(step)
         due = step_due(step.name, now=now, started=self._started, budget_seconds=self._budget)
-        share = budget_shares(self._budget)[step.name] * _WHOLE_SHARE
-        if due - now >= share or step.kind not in (StepKind.START, StepKind.STOP):
+        if step.kind not in _WHOLE_SHARE:
+            return due
+        share = budget_shares(self._budget)[step.name] * _WHOLE_SHARE[step.kind]
+        if due - now >= share:
             return due
         return self._deadline if self._deadline - now >= share else now + self._late_seconds(step)
 
