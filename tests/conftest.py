@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+
+from ctp_runbook.host.process import identity_of
+from ctp_runbook.model import Identity
 
 __all__ = ["KEPT_TABLES", "SERVERS", "Interlock", "browser_path", "interlock", "record_table"]
 
@@ -141,3 +145,13 @@ def record_table(capsys: pytest.CaptureFixture[str]) -> Callable[[str, list[str]
             print(f"\n{name}\n{text}")
 
     return keep
+
+
+@pytest.fixture
+def process() -> Iterator[Identity]:
+    """A process that lives, and leads no group."""
+    with subprocess.Popen(["sleep", "60"]) as child:
+        found = identity_of(child.pid)
+        assert found is not None
+        yield found
+        child.kill()

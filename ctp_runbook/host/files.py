@@ -16,6 +16,7 @@ __all__ = [
     "appending",
     "exists",
     "names_in",
+    "nearest_there",
     "read",
     "read_small",
     "remove",
@@ -89,9 +90,7 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
             return f"{kind}, which is not replaced by a file; name another path"
         if not folder and path.name in ("", ".."):
             return "no name of a file; name one"
-        place = path if folder else path.parent
-        while not os.path.lexists(place):
-            place = place.parent
+        place = nearest_there(path if folder else path.parent)
         mode = place.stat().st_mode
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -101,6 +100,13 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
     if not os.access(place, os.W_OK | os.X_OK):
         return f"not to be written to: {place} lets you make no file; name another path"
     return ""
+
+
+def nearest_there(folder: Path) -> Path:
+    """Return a folder as far as it is there: below that it would be made when something is written."""
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    return folder
 
 
 def _kind_of(path: Path) -> str:

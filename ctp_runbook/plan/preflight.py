@@ -14,6 +14,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook.host.files import nearest_there
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
@@ -199,10 +200,7 @@ def _folder_gap(path: Path) -> str:
             f"is too long: names end at {_NAME_MAX} bytes and paths at {_PATH_MAX}, of which a "
             f"draft takes {_DRAFT_BYTES}"
         )
-    folder = path.parent
-    # As far as it is there: the rest is made when the evidence is written.
-    while not os.path.lexists(folder):
-        folder = folder.parent
+    folder = nearest_there(path.parent)
     if not folder.is_dir():
         return f"is below {folder}, which is no directory"
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,6 @@ from tests.props.plan_fixtures import dead_pid
 FOLDER = Path(__file__).parent / "border" / "pidfiles"
 CASES: dict[str, dict[str, object]] = tomllib.loads((FOLDER / "expect.toml").read_text())
 CODES = {"alive": ALIVE, "gone": GONE, "could not tell": COULD_NOT_TELL}
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    """A process that lives, and leads no group."""
-    with subprocess.Popen(["sleep", "60"]) as child:
-        found = identity_of(child.pid)
-        assert found is not None
-        yield found
-        child.kill()
 
 
 def test_every_input_is_expected() -> None:

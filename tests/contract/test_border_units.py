@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.probes.liveness import Liveness, observe_member, recorded_identity
 
 FOLDER = Path(__file__).parent / "border" / "units"
 CASES: dict[str, dict[str, object]] = tomllib.loads((FOLDER / "expect.toml").read_text())
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    """A process that lives."""
-    with subprocess.Popen(["sleep", "60"]) as child:
-        found = identity_of(child.pid)
-        assert found is not None
-        yield found
-        child.kill()
 
 
 def looks(folder: Path, known: Identity | None) -> dict[str, Liveness]:

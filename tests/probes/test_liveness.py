@@ -29,16 +29,6 @@ ENVIRON = {"PATH": os.environ["PATH"]}
 
 
 @pytest.fixture
-def process() -> Iterator[Identity]:
-    """A process that lives."""
-    with subprocess.Popen(["sleep", "60"]) as child:
-        found = identity_of(child.pid)
-        assert found is not None
-        yield found
-        child.kill()
-
-
-@pytest.fixture
 def member(tmp_path: Path) -> Member:
     """A runner without a pid file, whose alive command says gone."""
     return Member(

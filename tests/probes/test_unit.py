@@ -6,9 +6,8 @@ What follows from its answers stands in tests/contract/border/units/.
 from __future__ import annotations
 
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.probes import unit
 from ctp_runbook.probes.unit import UnitAnswer, judge_unit, read_unit
@@ -37,16 +35,6 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Systemctl:
 
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     return write
-
-
-@pytest.fixture
-def process() -> Iterator[Identity]:
-    """A process that lives."""
-    with subprocess.Popen(["sleep", "60"]) as child:
-        found = identity_of(child.pid)
-        assert found is not None
-        yield found
-        child.kill()
 
 
 def ask(name: str = "e.service", *, seconds: float = 5) -> UnitAnswer:
