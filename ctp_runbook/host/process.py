@@ -7,6 +7,7 @@ Facts about a process are read from /proc (Linux, proc(5)).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -40,6 +41,7 @@ __all__ = [
 # Fields of /proc/PID/stat, counted from the third on (proc_pid_stat(5)).
 _STATE, _FLAGS, _THREADS = 0, 6, 17
 _GONE_STATES = "ZX"
+_BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _PF_KTHREAD = 0x00200000  # of field 9 of /proc/PID/stat
 _POLL_SECONDS = 0.02
 
@@ -61,10 +63,13 @@ def boot_id() -> str:
 
 def _stat_fields(pid: int) -> list[str]:
     """Fields 3 and up of /proc/PID/stat; empty for no such process, and for a zombie, which can
-    act no more."""
+    act no more. Raises OSError where nothing can be opened to look."""
     try:
         raw = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    except OSError as error:
+        # Who has no descriptor left sees nobody, and would take all the world for gone.
+        if error.errno in _BLIND and _is_somebodys(pid):
+            raise
         return []
     # The command name (field 2) may itself hold spaces and parentheses.
     fields = raw[raw.rindex(b")") + 2 :].decode("ascii").split()
@@ -106,14 +111,18 @@ def is_hidden(pid: int) -> bool:
     try:
         Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:  # somebody else's, and all the same somebody
-            return True
-        return True
+        return _is_somebodys(pid)
     return False
+
+
+def _is_somebodys(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, and all the same somebody
+        return True
+    return True
 
 
 def is_kernel_thread(pid: int) -> bool:

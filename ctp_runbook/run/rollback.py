@@ -387,9 +387,23 @@ class _Rollback:
             result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
         else:
             prove = prove or proof_for(context, step)
-            result = run_step(context, step, deadline=until, prove=prove)
+            result = self._begun(step, deadline=until, prove=prove)
         self._results[step.name] = result
         return result
+
+    def _begun(
+        self, step: Step, *, deadline: float, prove: Callable[[float], str] | None
+    ) -> StepResult:
+        context = self._context
+        try:
+            return run_step(context, step, deadline=deadline, prove=prove)
+        except OSError as error:
+            # What this process does not get (descriptors, say) the next one may. After so many that
+            # did not, it is a step that failed: the others go on, and the end says what runs.
+            if context.history.restarts < context.history.created.restarts_max:
+                raise
+            reason = f"it cannot be begun: {error}"
+            return skip_step(context, step, reason=reason, status=StepStatus.FAILED)
 
     def _skip(self, step: Step, reason: str) -> None:
         done = self._context.history.step(step.name)

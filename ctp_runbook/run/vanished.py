@@ -7,6 +7,7 @@ there nothing is lost by ending the run, and a run whose record was taken away i
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.record.journal import Journal
@@ -25,6 +26,7 @@ class FolderWatch:
 
     def __init__(self, run: RunDir, journal: Journal, *, world: World = HERE) -> None:
         self._run, self._journal, self._clock = run, journal, world.clock
+        self._folder = _number_of(run.path)
         self._next_look = 0.0
         self._told: set[str] = set()
         self.lack = ""
@@ -50,6 +52,9 @@ class FolderWatch:
 
     def _put_rooms_back(self) -> list[str]:
         gone, sentences = [], []
+        # Whoever writes into a folder that is gone makes it, before it is looked at here.
+        if _number_of(self._run.path) not in (0, self._folder):
+            gone.append(self._run.path)
         for path, error in self._run.make_again():
             if error is None:
                 gone.append(path)
@@ -59,6 +64,7 @@ class FolderWatch:
                     f"{path} is gone or takes nothing, and cannot be made again ({why}): what "
                     "belongs there is not written"
                 )
+        self._folder = _number_of(self._run.path) or self._folder
         # Of a whole folder its rooms are not told one by one.
         tops = [path for path in gone if path.parent not in gone]
         sentences += [
@@ -78,3 +84,11 @@ class FolderWatch:
         """False for the rooms that hold nothing of it: requests in flight, and what viewers write."""
         spare = (self._run.control, self._run.notebooks)
         return not any(sentence.startswith(f"{path} ") for path in spare)
+
+
+def _number_of(folder: Path) -> int:
+    """The folder's inode, by which it is told from another of its name; 0 where there is none."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return 0

@@ -163,3 +163,25 @@ def test_without_a_bus_an_ordinary_user_is_told(
     launch = launch_daemon(pid_file, ("sleep", "60"), log=None)
     assert isinstance(launch.identity, Identity)
     assert "shares the caller's cgroup" in launch.notice
+
+
+def test_what_has_no_place_for_its_log_is_started_all_the_same(tmp_path: Path) -> None:
+    """With the descriptors it is to take over, and with no other."""
+    (tmp_path / "logs").write_text("a file")
+    told = tmp_path / "told"
+    lock, other, third = (os.open(tmp_path, os.O_RDONLY) for _ in range(3))
+    try:
+        pid = daemon.spawn_detached(
+            ["bash", "-c", f"ls /proc/$$/fd > {told}.draft; mv {told}.draft {told}"],
+            log=tmp_path / "logs" / "x.log",
+            lock=lock,
+            others=[other],
+        )
+        os.waitpid(pid, 0)
+        numbers = {int(word) for word in told.read_text().split()}
+        assert {0, 1, 2, lock, other} <= numbers
+        assert third not in numbers
+        assert not os.get_inheritable(other)
+    finally:
+        for fd in (lock, other, third):
+            os.close(fd)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,72 @@ def test_what_is_held_open_is_on_file_at_once(tmp_path: Path) -> None:
         assert path.read_bytes() == b"first\nsecond\n"
         add(b"third\n")
     assert path.read_bytes() == b"first\nsecond\nthird\n"
+
+
+def test_what_is_held_open_outlives_its_name(tmp_path: Path) -> None:
+    """Removed or replaced, it is put back whole, and goes on under its name; a stranger is kept."""
+    path = tmp_path / "room" / "journal"
+    path.parent.mkdir()
+    with files.appending(path) as kept:
+        kept(b"first\n")
+        assert kept.put_back() == ""
+        shutil.rmtree(path.parent)
+        kept(b"second\n")
+        assert kept.put_back() == "was removed while it was written"
+        assert kept.put_back() == ""
+        kept(b"third\n")
+        assert path.read_bytes() == kept.read() == b"first\nsecond\nthird\n"
+        path.rename(path.with_name("moved"))
+        path.symlink_to("moved")
+        assert kept.put_back().startswith("was replaced while it was written, by what is now ")
+        (aside,) = path.parent.glob("journal.found-*")
+        assert aside.is_symlink()
+        kept(b"fourth\n")
+        assert path.read_bytes() == b"first\nsecond\nthird\nfourth\n"
+
+
+def test_who_holds_the_descriptor_has_all_of_it(tmp_path: Path) -> None:
+    """Whatever name it had meanwhile, or none."""
+    path = tmp_path / "journal"
+    path.touch()
+    other = files.keep_open(path)
+    kept = files.KeptFile(path, fd=os.dup(other))
+    kept(b"first\n")
+    path.unlink()
+    kept.put_back()
+    path.unlink()
+    kept(b"second\n")
+    kept.close()
+    assert files.path_of(other).read_bytes() == b"first\nsecond\n"
+    os.close(other)
+
+
+def test_what_cannot_be_put_back_is_told_and_written_on(tmp_path: Path) -> None:
+    """There is no place for it, and it is open all the same."""
+    path = tmp_path / "room" / "journal"
+    path.parent.mkdir()
+    with files.appending(path) as kept:
+        shutil.rmtree(path.parent)
+        path.parent.touch()
+        with pytest.raises(OSError, match=r"File exists|Not a directory"):
+            kept.put_back()
+        kept(b"first\n")
+        assert kept.read() == b"first\n"
+
+
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_scratch_is_in_no_folder_and_ends(
+    has_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process opens it by its path; also where the kernel gives no memory without a name."""
+    if not has_memory:
+
+        def refuse(name: str) -> int:
+            raise PermissionError(name)
+
+        monkeypatch.setattr(os, "memfd_create", refuse)
+    with files.scratch("probe") as path:
+        subprocess.run(["bash", "-c", f"echo said >> {path}"], check=True)
+        assert files.read(path) == b"said\n"
+        assert "(deleted)" in str(path.readlink())
+    assert not path.exists()

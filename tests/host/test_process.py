@@ -565,3 +565,24 @@ def test_a_thread_of_the_kernel_is_told() -> None:
     comm = Path("/proc/2/comm")
     if comm.exists() and comm.read_text() == "kthreadd\n":
         assert is_kernel_thread(2)
+
+
+BLIND = """
+import os, resource, sys
+from ctp_runbook.host.process import identity_of, is_running
+me, nobody = identity_of(os.getpid()), 2**22 + 1
+number = os.open("/dev/null", os.O_RDONLY)
+os.close(number)
+resource.setrlimit(resource.RLIMIT_NOFILE, (number, number))
+print(identity_of(nobody))
+try:
+    print(is_running(me))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_who_can_open_nothing_takes_nobody_for_gone() -> None:
+    """Without a descriptor left /proc shows nobody: only a pid that nobody has is gone."""
+    done = subprocess.run([sys.executable, "-c", BLIND], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["None", "Too many open files"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ctp_runbook.probes.command import run_probe, run_probe_apart, spoken_value
 from tests.props.plan_fixtures import processes_with
 from tests.props.rules import rule_of
 
+ROOT = Path(__file__).parents[2]
 ENVIRON = {"PATH": os.environ["PATH"]}
 
 
@@ -172,3 +175,35 @@ def test_the_source_runs_in_its_surroundings(tmp_path: Path) -> None:
     assert measure() == 7.0
     (tmp_path / "depth").write_text("8")
     assert measure() == 8.0
+
+
+# --- no room for what it says -------------------------------------------------------
+
+FULL_MEMORY = """
+import sys
+from pathlib import Path
+from ctp_runbook.probes.command import run_probe, run_probe_apart
+for ask in (run_probe, run_probe_apart):
+    print(ask("echo alive; echo why >&2", cwd=Path("/"), env={"PATH": "/bin:/usr/bin"}, seconds=9))
+"""
+
+
+@pytest.mark.parametrize("full", ["size=4k,nr_inodes=8", "size=4k,nr_inodes=1", "ro"])
+def test_an_answer_needs_no_room_in_any_folder(full: str) -> None:
+    """/dev/shm and /tmp are full, without inodes, or read-only: an alive command whose words find no
+    room ends with 1, which would say that a member is gone."""
+    places = " && ".join(
+        f"mount -t tmpfs -o {full} none {place} && (head -c 9999 /dev/zero > {place}/x || true)"
+        for place in ("/dev/shm", "/tmp")
+    )
+    inside = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here, and so no small disk")
+    script = f'{{ {places}; }} 2>/dev/null && exec {sys.executable} -c "$0"'
+    done = subprocess.run(
+        [*inside, script, FULL_MEMORY], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stdout.splitlines() == [
+        str((0, b"alive\nwhy\n")),
+        str((0, b"alive\n", "why")),
+    ], done.stderr

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +29,8 @@ from ctp_runbook.record.journal import (
     JournalFile,
     digest_of,
     header_text,
+    keep_elsewhere,
+    open_journal,
     read_journal,
     utc_text,
 )
@@ -561,3 +566,108 @@ def test_a_record_that_breaks_its_form_is_cried_out(
     journal.append(structs.replace(EXAMPLES["act_started"], pid=-1))
     journal.close()
     assert "a record of kind act_started cannot be read back" in capsys.readouterr().err
+
+
+# --- a file without its name --------------------------------------------------------
+
+
+@pytest.fixture
+def lost(tmp_path: Path) -> Path:
+    """A journal in a folder that a test may take away."""
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "journal.jsonl"
+
+
+def test_whoever_has_it_open_reads_and_goes_on(lost: Path) -> None:
+    """The folder is gone, and with it the name: the next writer takes up what the last one had open."""
+    first = Journal(lost)
+    first.append(like("state"))
+    held = open_journal(lost)
+    shutil.rmtree(lost.parent)
+    first.append(like("state"))
+    first.close()
+    assert len(read_journal(lost, fd=held).records) == 2
+    second = Journal(lost, fd=held)
+    second.append(like("state"))
+    assert second.put_back() == "was removed while it was written"
+    second.append(like("state"))
+    second.close()
+    assert [record.seq for record in read_journal(lost).records] == [0, 1, 2, 3]
+
+
+def test_what_was_put_in_its_place_is_not_believed(lost: Path) -> None:
+    """The journal is what is open; the other file is kept beside it."""
+    journal = Journal(lost)
+    journal.append(like("state"))
+    (lost.parent / "strange").write_text("edited\n")
+    (lost.parent / "strange").rename(lost)
+    assert journal.put_back().startswith("was replaced while it was written, by what is now ")
+    assert read_journal(lost).records == journal.records
+    journal.close()
+    (aside,) = lost.parent.glob("*.found-*")
+    assert aside.read_text() == "edited\n"
+
+
+def test_without_a_place_it_is_kept_elsewhere(lost: Path) -> None:
+    """Whoever has it open last says where it can be read."""
+    journal = Journal(lost)
+    journal.append(like("state"))
+    held = open_journal(lost)
+    journal.close()
+    assert keep_elsewhere(os.dup(held), lost) == str(lost)
+    shutil.rmtree(lost.parent)
+    lost.parent.touch()
+    place = Path(keep_elsewhere(held, lost))
+    try:
+        assert place.parent == Path("/tmp")
+        assert stat.S_IMODE(place.stat().st_mode) == 0o600
+        assert len(read_journal(place).records) == 1
+    finally:
+        place.unlink()
+
+
+def test_one_that_is_not_there_cannot_be_held(path: Path) -> None:
+    """And none is made."""
+    with pytest.raises(JournalError, match="cannot be opened: No such file or directory"):
+        open_journal(path)
+    assert not path.exists()
+
+
+NO_INODES = """
+import sys
+from pathlib import Path
+from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import write_atomic
+from ctp_runbook.record.journal import Journal
+disk = Path(sys.argv[1])
+journal = Journal(disk / "journal.jsonl")
+journal.reserve(0)
+number = 0
+try:
+    while True:
+        (disk / f"rubbish{number}").touch()
+        number += 1
+except OSError as error:
+    print(error.strerror)
+journal.give_back()
+for number in range(48):
+    write_atomic(disk / f"log{number}", b"")
+try:
+    journal.reserve(0)
+except JournalError as error:
+    print(str(error).partition("cannot")[2])
+"""
+
+
+def test_the_reserve_is_of_files_too(tmp_path: Path) -> None:
+    """On a disk that has room and no inodes the logs and the evidence can be written."""
+    script = f'mount -t tmpfs -o size=1m,nr_inodes=100 none {tmp_path} && exec {sys.executable} -c "$0" {tmp_path}'
+    inside = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespaces here, and so no small disk")
+    done = subprocess.run([*inside, script, NO_INODES], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == [
+        "No space left on device",
+        " reserve 0 bytes and 48 files (No space left on device); free disk space in outputs/ before "
+        "the switch",
+    ], done.stderr

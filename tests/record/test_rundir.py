@@ -182,6 +182,27 @@ def test_no_run_is_told_with_what_to_do(tmp_path: Path) -> None:
         newest_run(tmp_path)
 
 
+def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
+    """Each is named, with why it cannot be; what stands in its place is kept beside it."""
+    run = RunDir(tmp_path / "r1")
+    run.make()
+    assert list(run.make_again()) == []
+    (run.logs / "steps").rmdir()
+    run.evidence.rmdir()
+    run.evidence.write_text("a file")
+    assert list(run.make_again()) == [(run.evidence, None), (run.logs / "steps", None)]
+    assert [one.read_text() for one in run.path.glob("evidence.found-*")] == ["a file"]
+    run.path.rename(tmp_path / "moved")
+    (first, *others) = list(run.make_again())
+    assert first == (run.path, None)
+    assert len(others) == 7
+    lost = RunDir(tmp_path / "moved" / "journal.jsonl" / "r2")
+    (tmp_path / "moved" / "journal.jsonl").touch()
+    ((path, error),) = lost.make_again()
+    assert path == lost.path
+    assert isinstance(error, NotADirectoryError)
+
+
 # --- the private room -------------------------------------------------------------
 
 
