@@ -358,6 +358,7 @@ class Journal:
         self.path = path
         self._durable = durable
         self.tolerant = False
+        self.gap = ""  # why a record is missing from the file, where one is
         self._ballast, self._ballasts = path.with_suffix(".reserve"), reserved_files(path)
         is_there = fd >= 0 or path.exists()
         known = read_journal(path, fd=fd) if is_there else JournalFile(())
@@ -394,6 +395,7 @@ class Journal:
                 self._records.pop()
                 raise
             cry_out(f"{error}; going on without it: {line.decode()}")
+            self.gap = str(error)
         else:
             self._torn, self._seq, self._prev = b"", self._seq + 1, digest_of(line)
         return record

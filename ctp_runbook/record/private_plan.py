@@ -25,15 +25,21 @@ __all__ = ["clear_private", "keep_private", "load_private_plan", "named_files", 
 def keep_private(run: RunDir, plan: Plan) -> dict[str, str]:
     """Keep the four files as they were when the plan was made, readable by this user alone.
 
-    Returns the SHA-256 of each, for the journal's header (``kept_files``).
+    Returns the SHA-256 of each, for the journal's header (``kept_files``). Raises RunRefused where
+    there is no room for them.
     """
-    room = private_dir(run)
-    kept = {}
-    for name in PLAN_FILES:
-        data = getattr(plan, name).read_bytes()
-        write_atomic(room / name, data, mode=0o600)
-        kept[name] = digest_of(data)
-    return kept
+    files = {name: getattr(plan, name).read_bytes() for name in PLAN_FILES}
+    try:
+        room = private_dir(run)
+        for name, data in files.items():
+            write_atomic(room / name, data, mode=0o600)
+    except OSError as error:
+        # On no disk instead: it holds secrets.
+        raise RunRefused(
+            f"the plan cannot be kept in {private_path(run)} ({error.strerror}), where it is to be in "
+            "memory alone; make room there, then run again"
+        ) from error
+    return {name: digest_of(data) for name, data in files.items()}
 
 
 def load_private_plan(run: RunDir, header: RunCreated | None = None) -> tuple[Plan, Path]:

@@ -123,8 +123,8 @@ def _unattended_sentence(run: RunDir, history: History) -> str:
         return unstarted_sentence(run)
     if not _is_readable(run):
         return (
-            f"run {run.run_id} is lost: {run.journal} was taken away, and nobody conducts the run or "
-            f"can take it up again. The last that is known is {history.state.value}; syslog and "
+            f"run {run.run_id} is lost: {run.journal} was taken away or cannot be read, and nobody "
+            f"conducts the run. The last that is known is {history.state.value}; syslog and "
             "ALERT_CMD have what came after it. Look at the engines now, and decide by hand"
         )
     return (

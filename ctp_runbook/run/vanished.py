@@ -45,6 +45,8 @@ class FolderWatch:
                 )
         except JournalError as error:
             sentences += self._once(str(error))
+        if gap := self._journal.gap:
+            sentences += self._once(f"{gap}: the run goes on, and not all of it is on record")
         if sentences and not self.lack:
             self.lack = next(filter(self._is_of_record, sentences), "")
         for sentence in sentences:

@@ -14,7 +14,7 @@ from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.private_plan import clear_private, keep_private, load_private_plan
 from ctp_runbook.record.rundir import RunDir, private_dir, private_path
 from ctp_runbook.run.launch import RunOptions, create_run
-from tests.props.plan_fixtures import end_run, make_plan
+from tests.props.plan_fixtures import end_run, make_plan, make_run
 
 FILES = ("cutover_template", "limits_file", "rollback_template", "watch_file")
 SECRET = "hunter2-hunter2"
@@ -147,3 +147,15 @@ def test_keeping_again_replaces(run: RunDir, tmp_path: Path) -> None:
     kept = private_dir(run)
     assert (kept / "cutover_template").read_bytes() == plan.cutover_template.read_bytes()
     assert sorted(path.name for path in kept.iterdir()) == list(FILES)
+
+
+def test_a_plan_that_cannot_be_kept_in_memory_is_refused(tmp_path: Path) -> None:
+    """Before anything is touched; on a disk its secrets have no business."""
+    run = make_run(tmp_path)
+    private_dir(run).rmdir()
+    private_path(run).write_text("a file")
+    try:
+        with pytest.raises(RunRefused, match=r"in memory alone; make room there, then run again"):
+            keep_private(run, make_plan(tmp_path))
+    finally:
+        private_path(run).unlink()

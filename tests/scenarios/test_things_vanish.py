@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,6 +197,13 @@ def no_descriptors(accident: Accident) -> None:
     subprocess.run(["prlimit", f"--pid={pid}", f"--nofile={free}:{free}"], check=True)
 
 
+def no_inodes(accident: Accident) -> None:
+    """There is room, and no file more can be made."""
+    with contextlib.suppress(OSError):
+        for number in range(10_000):
+            (accident.run.path.parent / f"rubbish{number}").touch()
+
+
 FAULTS: Mapping[str, Callable[[Accident], None]] = {
     "control gone": remove_control,
     "run gone": remove_run,
@@ -209,6 +217,7 @@ FAULTS: Mapping[str, Callable[[Accident], None]] = {
     "private folder unwritable": private_is_a_file,
     "disk full": disk_is_full,
     "no descriptors": no_descriptors,
+    **({"no inodes": no_inodes} if os.getuid() == 0 else {}),  # only root has a disk to try it on
 }
 # What ends a run that has touched nothing yet.
 LOSSES = {name for name in FAULTS if name.startswith(("run", "outputs", "evid", "logs", "journal"))}
@@ -268,6 +277,23 @@ def _let_end(accident: Accident, state: str, fault: str) -> None:
 
 def after(stack: SmallStack, state: str, fault: str) -> Ended:
     """A run that comes so far, meets with this, and ends."""
+    with _disk_of_its_own(stack.folder / "outputs") if fault == "no inodes" else nullcontext():
+        return _after(stack, state, fault)
+
+
+@contextlib.contextmanager
+def _disk_of_its_own(folder: Path) -> Iterator[None]:
+    """A small one, in memory."""
+    folder.mkdir()
+    options = ["-o", "size=32m,nr_inodes=300"]
+    subprocess.run(["mount", "-t", "tmpfs", *options, "none", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def _after(stack: SmallStack, state: str, fault: str) -> Ended:
     accident = conducted(stack, state)
     with ThreadPoolExecutor() as threads:
         is_there = threading.Event()
