@@ -91,7 +91,8 @@ class Orchestrator:
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
         self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
-        self._clocks = ClockWatch(self._clock)
+        self._clocks = self._clocks_since_last_record()
+        self._is_watching = False
         self._probed = 0.0
         self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
 
@@ -118,14 +119,22 @@ class Orchestrator:
     def _look_at_clocks(self) -> None:
         """Write down that somebody set the wall clock, or that the host slept: durations are told
         by it, and the run is verified by it. The watch looks for itself, and oftener."""
-        if self.context.history.state in (State.WATCHING, State.HOLDING):
-            self._clocks = ClockWatch(self._clock)
+        if self._is_watching:
             return
         self._clocks.look()
         for noted in self._clocks.take():
             # A pause of this process is none of the clocks', and a step that waits makes many.
             if noted.what != "paused":
                 self.context.record(disturbed(noted))
+
+    def _clocks_since_last_record(self) -> ClockWatch:
+        """The clocks, looked at from the last record on: whoever wrote it may have died before it
+        saw that they were set."""
+        clocks = ClockWatch(self._clock)
+        for last in self.journal.records[-1:]:
+            if last.boot_id == self._clock.boot_id():
+                clocks.since(wall=last.wall.timestamp(), mono=last.mono)
+        return clocks
 
     def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
@@ -245,8 +254,15 @@ class Orchestrator:
             self._enter(State.SWITCHING, "go")
             if failed := run_switch(self.context):
                 return self._trouble_now("step_failed", failed.sentence)
-        watch = Watch(self.context, requests=self._take_requests)
-        return watch.run() or self._trouble_of_old_generation()
+        watch = Watch(self.context, requests=self._take_requests, clocks=self._clocks)
+        # What the switch took is no pause of the watch, which looks for itself from here on.
+        self._look_at_clocks()
+        self._is_watching = True
+        try:
+            trouble = watch.run()
+        finally:
+            self._is_watching = False
+        return trouble or self._trouble_of_old_generation()
 
     def _trouble_of_old_generation(self) -> Triggered | None:
         """A last whole look, by every witness: the glances of the watch do not ask the alive

@@ -11,7 +11,7 @@ from typing import cast
 
 from msgspec import structs
 
-from ctp_runbook.host.clocks import Disturbance
+from ctp_runbook.host.clocks import ClockWatch, Disturbance
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
@@ -57,8 +57,9 @@ class Watch:
         context: RunContext,
         *,
         requests: Callable[[], Iterable[RequestTaken]],
+        clocks: ClockWatch | None = None,
     ) -> None:
-        self._context = context
+        self._context, self._clocks = context, clocks
         self._clock = context.world.clock
         self._requests = requests
         self._plan = context.plan
@@ -97,7 +98,7 @@ class Watch:
         context = self._context
         environ = context.environment_of()
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
-        sampler = Sampler(targets, clocks=self._clock)
+        sampler = Sampler(targets, clocks=self._clock, watch=self._clocks)
         # Held open to the end: an open that fails for once must not cost a healthy engine.
         with context.world.files.appending(context.run.samples) as self._write:
             sampler.start()

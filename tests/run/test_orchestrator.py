@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
@@ -21,15 +22,17 @@ from ctp_runbook.record.kinds import (
     Payload,
     RequestAnswered,
     StateEntered,
+    Triggered,
     WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
+from ctp_runbook.run.rollback import trouble_now
 from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
-from tests.props.simulated_host import IDENTITIES, SimulatedHost
+from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
 from tests.run.test_rollback import stop_old
 
@@ -142,6 +145,52 @@ def test_a_step_of_the_wall_clock_is_on_record_wherever_it_happens(
     conducted.conduct()
     told = [record.payload for record in conducted.history.of_kind(WatchDisturbed)]
     assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", 600)]
+
+
+def test_a_step_right_after_the_watch_is_on_record(
+    conducted: Conducted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look of the watch and the first of the rollback nobody looked anew."""
+    mono, ahead = conducted.host.clock.mono, [0.0]
+    conducted.orchestrator._clocks = ClockWatch(
+        Clocks(wall=lambda: mono() + ahead[0], mono=mono, boot=mono)
+    )
+
+    def watched(self: Watch) -> Triggered:
+        conducted.orchestrator.interrupt()
+        ahead[0] += 40.0
+        return trouble_now("operator", "enough", clock=conducted.host.clock)
+
+    monkeypatch.setattr(Watch, "run", watched)
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    told = [record.payload for record in conducted.history.of_kind(WatchDisturbed)]
+    assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", 40)]
+
+
+def test_a_step_that_the_one_before_did_not_live_to_see_is_on_record(conducted: Conducted) -> None:
+    """The clock was set after the last record; whoever takes the run up tells by that record."""
+    first = conducted.orchestrator
+    last = first.journal.append(STARTED)
+
+    @dataclass
+    class Set(SimulatedClock):
+        """A wall clock that goes with the monotonic one, an hour behind that of the record."""
+
+        def wall(self) -> float:
+            return last.wall.timestamp() - 3600.0 + self.now - last.mono
+
+    again = Orchestrator(
+        first.run,
+        first.context.plan,
+        cwd=first.context.cwd,
+        guardian_pid=0,
+        lock_fd=-1,
+        world=structs.replace(conducted.host.world, clock=Set(now=last.mono + 5.0)),
+    )
+    again.begin(resumed="it died", asked=None)
+    told = [record.payload for record in again.context.history.of_kind(WatchDisturbed)]
+    again.journal.close()
+    assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", -3600)]
 
 
 # --- before the switch ------------------------------------------------------------
