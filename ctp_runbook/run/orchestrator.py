@@ -425,6 +425,7 @@ class Orchestrator:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
+        end = end.as_seen(running)
         self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
             # Written down one by one: an empty status proves nothing.
