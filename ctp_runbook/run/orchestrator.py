@@ -486,18 +486,20 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
 def _finalise(run: RunDir, history: History, world: World) -> None:
     """Write what is derived of a run that is closed. Raises RunRefused when its folder takes it not."""
     ended = history.outcome.value if history.outcome else history.state.value
-    try:
-        gaps = finalise(run)
-    except OSError as error:
-        raise RunRefused(
-            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
-        ) from error
+
     # The run is over and nobody may follow it: what is missing elsewhere is not in its journal.
-    for gap in gaps:
+    def tell(gap: str) -> None:
         world.outcry.cry_out(
             f"run {run.run_id} ended {ended}, but {gap}; mend that, then `ctp-runbook resume --run "
             f"{run.path}` writes it"
         )
+
+    try:
+        finalise(run, tell=tell)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
+        ) from error
 
 
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:

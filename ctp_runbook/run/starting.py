@@ -307,7 +307,14 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str, world: Worl
 def _clear_away(run: RunDir, world: World) -> None:
     # A go that was left here is for no start, and nobody is to find it and wonder.
     world.mailbox(run.control).clear()
-    finalise(run)
+    try:
+        finalise(run)
+    except OSError as error:
+        # It is closed, which is what was asked for.
+        world.outcry.cry_out(
+            f"run {run.run_id} is closed, and its evidence cannot be written: {error}; mend that, "
+            f"then `ctp-runbook resume --run {run.path}` writes it"
+        )
 
 
 def _redactor(run: RunDir, world: World) -> Redactor:
