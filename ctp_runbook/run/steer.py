@@ -14,9 +14,12 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import (
     answer_in,
+    end_silent,
     is_attended,
     read_history,
     read_whole,
+    silence_of,
+    silent_sentence,
     unstarted_sentence,
     unwritten_sentence,
 )
@@ -28,6 +31,8 @@ __all__ = ["Steered", "steer"]
 
 _ANSWER_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+# Of one that was asked something and did not answer.
+_SILENT_SECONDS = 2.0
 # CONTRACT §5: nothing was touched, and look what is.
 _UNTOUCHED, _UNKNOWN = 2, 7
 # Asking for one of these is asking that somebody conducts the run.
@@ -80,6 +85,7 @@ def steer(
 
 def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> Steered:
     is_lost = not is_attended(run, world=world)
+    is_lost = is_lost or silence_of(run, read_whole(run, world=world), world=world).is_left
     if is_lost and request not in _TAKES_UP:
         raise RunRefused(
             f"nobody conducts run {run.run_id}, so nobody can {request} it: `ctp-runbook resume "
@@ -123,6 +129,10 @@ def _reply(
     if history.closed is not None:
         closed = history.closed.payload
         return f"the run ended meanwhile, {closed.outcome.value}: {closed.sentence}", _UNKNOWN
+    silence = silence_of(run, history, after=_SILENT_SECONDS, is_awake=True, world=world)
+    if silence.seconds("orchestrator"):
+        told = silent_sentence(run, history, silence)
+        return f"{told}. Whoever conducts the run next obeys this first", _UNKNOWN
     return (
         f"no answer within {_ANSWER_SECONDS:g} s; see `ctp-runbook status --run {run.path}`",
         _UNKNOWN,
@@ -143,6 +153,8 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
 
 def _finish(run: RunDir, *, world: World) -> Steered:
     """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
+    history = read_history(run)
+    end_silent(run, history, world=world)  # two would write it
     # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
     write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:
