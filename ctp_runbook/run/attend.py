@@ -221,11 +221,14 @@ def silent_sentence(run: RunDir, history: History, silence: Silence) -> str:
     if (beat := silence.heard.get("orchestrator")) is None:
         if (guardian := silence.heard.get("guardian")) is None:
             return ""
-        return (
-            f"no answer since {silence.seconds('guardian'):.0f} s from the guardian (pid "
-            f"{guardian.pid}), which would replace the orchestrator: that one goes on, ends it and "
-            "starts another"
-        )
+        then = "the orchestrator goes on, ends it and starts another"
+        if silence.is_left:
+            then = (
+                "it is stopped, or held up in a call, and holds the environment still: `ctp-runbook "
+                f"resume --run {run.path}` ends it"
+            )
+        seconds = silence.seconds("guardian")
+        return f"no answer since {seconds:.0f} s from the guardian (pid {guardian.pid}): {then}"
     seconds = silence.seconds("orchestrator")
     if seconds > beat.allowed + _END_SECONDS:
         then = "its guardian cannot end it: see which disk or file system does not answer"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.evidence import finalise, write_missing_copies
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
@@ -66,8 +67,9 @@ def steer(
     by = by or world.caller.user_name()
     history = read_history(run)
     if history.outcome is not None:
-        if request == "resume" and unwritten_sentence(run, history, world=world):
-            return _finish(run, world=world)
+        is_left = request == "resume" and silence_of(run, history, world=world).is_left
+        if is_left or (request == "resume" and unwritten_sentence(run, history, world=world)):
+            return _finish(run, history, world=world)
         if request != "rollback":
             raise RunRefused(
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
@@ -151,10 +153,12 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
 
 
-def _finish(run: RunDir, *, world: World) -> Steered:
-    """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
-    history = read_history(run)
-    end_silent(run, history, world=world)  # two would write it
+def _finish(run: RunDir, history: History, *, world: World) -> Steered:
+    """Write the evidence of a run that is over and was not let write it. Raises RunRefused.
+
+    Those of it that hang are ended before: two would write it, and they hold the environment.
+    """
+    end_silent(run, history, world=world)
     # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
     write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:

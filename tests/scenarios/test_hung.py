@@ -7,23 +7,27 @@ kind; the table of all moments, on the light twin, is ``make prove``.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ctp_runbook.host.process import is_running
-from ctp_runbook.model import Identity, Outcome
+from ctp_runbook.model import Identity, Outcome, State
 from ctp_runbook.record.history import History
 from ctp_runbook.record.kinds import GuardianStarted, OrchestratorStarted, RequestAnswered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import read_whole
 from ctp_runbook.run.steer import steer
 from tests.props.command_line import typed
+from tests.props.cutover_tools import Cutover, Ending, cutover_of, edited, fresh_twin
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -185,3 +189,104 @@ def test_both_stopped_and_woken_go_on_as_if_nothing_had_been(stack: SmallStack) 
     history = aborted(stack, run)
     assert history.restarts == 0
     assert not list(history.of_kind(GuardianStarted))
+
+
+# --- the table --------------------------------------------------------------------
+
+
+def _began(step: str) -> Callable[[History], bool]:
+    return lambda history: history.step(step).attempt > 0
+
+
+def hold_before_switch(cutover: Cutover) -> None:
+    """Until READY, held."""
+    assert cutover.wait_for(lambda history: history.conducted is not None), cutover.story()
+    steer(cutover.run, "hold", by="ops")
+    assert cutover.wait_for(lambda history: history.state is State.READY), cutover.story()
+
+
+def switch_half(cutover: Cutover) -> None:
+    """Until both parts of the old stack are stopped."""
+    assert cutover.wait_for(_began("start_new_core_engine")), cutover.story()
+
+
+def watch(cutover: Cutover) -> None:
+    """Until the watch has begun."""
+    assert cutover.wait_for(lambda history: history.watch_started is not None), cutover.story()
+
+
+def roll_back(cutover: Cutover) -> None:
+    """Until a rollback that somebody asked for has begun to stop the new stack."""
+    watch(cutover)
+    steer(cutover.run, "rollback", by="ops")
+    assert cutover.wait_for(_began("stop_new_strategy_runner")), cutover.story()
+
+
+MOMENTS: Mapping[str, Callable[[Cutover], None]] = {
+    "held before the switch": hold_before_switch,
+    "the old stack is stopped": switch_half,
+    "the watch has begun": watch,
+    "in the rollback": roll_back,
+}
+VICTIMS = (("orchestrator",), ("guardian",), ("guardian", "orchestrator"))
+
+
+def stopped_at(moment: str, victims: tuple[str, ...], room: Path) -> tuple[str, Ending, Cutover]:
+    """A fresh twin, a run, SIGSTOP, and CONT when it is over, or for both after 7 s."""
+    with fresh_twin(room / "twin", watch_seconds=25.0) as twin:
+        edited(twin.rollback_template, **BUDGET)
+        with cutover_of(twin, room / "outputs") as cutover:
+            MOMENTS[moment](cutover)
+            held = [Identity(who.pid, who.start_ticks) for who in both(cutover.run)]
+            pids = [cutover.victim(name) for name in victims]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(7.0)
+            told = status_of(cutover.run)
+            if len(victims) == 2:
+                wake(pids)
+            if moment == "held before the switch":
+                time.sleep(5.0)
+                steer(cutover.run, "abort", by="ops")
+            ending = cutover.end()
+            wake(pids)
+            wait_for(lambda: not any(map(is_running, held)), seconds=20)
+            return told, ending, cutover
+
+
+def wake(pids: list[int]) -> None:
+    """SIGCONT to those who still run."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def status_of(run: RunDir) -> str:
+    """Exit code and the lines of `status` that speak of an answer."""
+    words = [sys.executable, "-m", "ctp_runbook", "status", "--run", str(run.path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    lines = [line for line in done.stdout.splitlines() if "no answer since" in line]
+    return f"exit {done.returncode} {' | '.join(lines)}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_table_of_those_who_hang(
+    tmp_path: Path, record_table: Callable[[str, list[str]], None]
+) -> None:
+    """Whoever is stopped, whenever, and woken afterwards: one generation trades, it verifies."""
+    rows: list[str] = []
+    undecided: list[str] = []
+    for moment in MOMENTS:
+        for victims in VICTIMS:
+            room = tmp_path / str(len(rows))
+            told, ending, cutover = stopped_at(moment, victims, room)
+            restarts = cutover.history.restarts
+            rows.append(f"{moment:25} {'+'.join(victims):22} restarts: {restarts}  {ending.row}")
+            is_so = restarts == (1 if victims == ("orchestrator",) else 0)
+            is_told = told.startswith("exit 7") if len(victims) == 2 else True
+            if not (ending.is_decided and is_so and is_told):
+                story = f"{told}\n{ending.findings}\n{cutover.story()}"
+                undecided.append(f"{rows[-1]}\n{story}")
+    record_table("hung_table", rows)
+    assert not undecided, "\n\n".join(undecided)
