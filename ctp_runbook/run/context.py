@@ -17,12 +17,14 @@ from ctp_runbook.record.kinds import Finding, Payload, StepNotDone
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Asking", "Graces", "RunContext"]
+__all__ = ["READING_SECONDS", "Asking", "Graces", "RunContext"]
 
 _P = TypeVar("_P", bound=Payload)
 
 # A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
 _LEAST_ASK_SECONDS = 0.5
+# What reading the samples of a night takes on a busy machine, or a large executable from a slow disk.
+READING_SECONDS = 30.0
 
 
 class Asking(TypedDict):

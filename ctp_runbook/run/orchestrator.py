@@ -37,7 +37,7 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
@@ -293,6 +293,7 @@ class Orchestrator:
             self.journal.reserve(plan.limits.journal_reserve_bytes)
         except JournalError as error:
             return str(error)
+        self._pulse.beat(READING_SECONDS)
         if self._digest_now() != reviewed:
             return (
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
