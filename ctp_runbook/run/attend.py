@@ -197,14 +197,14 @@ def _key(identity: Identity) -> tuple[int, int]:
     return (identity.pid, identity.start_ticks)
 
 
-def end_silent(run: RunDir, history: History, *, world: World = HERE) -> None:
-    """End those who hold the run and will not act on it, so that it can be taken up.
+def end_silent(run: RunDir, history: History, *, world: World = HERE) -> tuple[Who, ...]:
+    """End those who hold the run and will not act on it, so that it can be taken up; who that was.
 
     Only where nobody else would. Raises RunRefused where one of them is not gone afterwards.
     """
     silence = silence_of(run, history, world=world)
     if not silence.is_left:
-        return
+        return ()
     # The guardian first: of the other's end it would make a start.
     for who, beat in sorted(silence.heard.items()):
         if not world.processes.kill_process(_giver(beat, world), seconds=_END_SECONDS):
@@ -213,6 +213,7 @@ def end_silent(run: RunDir, history: History, *, world: World = HERE) -> None:
                 f"{silence.seconds(who):.0f} s and cannot be ended: it belongs to another user, or "
                 f"hangs in the kernel; end it, then `ctp-runbook resume --run {run.path}`"
             )
+    return tuple(silence.heard)
 
 
 def silent_sentence(run: RunDir, history: History, silence: Silence) -> str:

@@ -158,7 +158,9 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
 
     Those of it that hang are ended before: two would write it, and they hold the environment.
     """
-    end_silent(run, history, world=world)
+    ended = " and ".join(end_silent(run, history, world=world))
+    if ended and not unwritten_sentence(run, history, world=world):
+        return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
     # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
     write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:

@@ -249,6 +249,9 @@ def stopped_at(moment: str, victims: tuple[str, ...], room: Path) -> tuple[str, 
                 time.sleep(5.0)
                 steer(cutover.run, "abort", by="ops")
             ending = cutover.end()
+            if is_running(held[0]) and victims == ("guardian",):
+                # It holds the environment of a run that is over, and is ended by the one command.
+                told = f"{told} {steer(cutover.run, 'resume', by='ops').sentence}"
             wake(pids)
             wait_for(lambda: not any(map(is_running, held)), seconds=20)
             return told, ending, cutover
