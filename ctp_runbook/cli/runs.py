@@ -32,13 +32,22 @@ _WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
-    from ctp_runbook.run.attend import lost_sentence, unstarted_sentence, unwritten_sentence
+    from ctp_runbook.run.attend import (
+        lost_sentence,
+        silence_of,
+        silent_sentence,
+        unstarted_sentence,
+        unwritten_sentence,
+    )
     from ctp_runbook.show.terminal import countdown, sentence_of
 
     run = find_run(run_dir, outputs)
     history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
+    silence = silence_of(run, history)
+    silent = silence.seconds("orchestrator")
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
+    attended = f"no answer since {silent:.0f} s" if silent else attended
     say(f"run {run.run_id}: {ended}; {attended}; {run.path}")
     for line in [line for record in history.records if (line := sentence_of(record))][-8:]:
         say(line)
@@ -46,9 +55,13 @@ def status(run_dir: Path | None, outputs: Path) -> int:
         say(unstarted_sentence(run))
     if unwritten := unwritten_sentence(run, history):
         say(unwritten, fg="red")
-    if lost := lost_sentence(run, history):
+    if lost := lost_sentence(run, history, silence):
         # No countdown: nobody would do what it counts down to.
         say(lost, fg="red", bold=True)
+        return _LOST
+    if told := silent_sentence(run, history, silence):
+        say(told, fg="red", bold=True)
+    if silent and history.outcome is None:
         return _LOST
     if runs_out := countdown(history, mono=time.monotonic()):
         say(runs_out.sentence, fg="red", bold=True)

@@ -16,7 +16,7 @@ from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
 from ctp_runbook.watch.verdicts import missing_buckets
@@ -43,6 +43,7 @@ class OldEngineSampling:
     def start(self) -> None:
         """Begin; a run taken up again goes on in the same file."""
         files = self._context.world.files
+        self._context.beat(READING_SECONDS)
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
         files.append(self._path, b"")  # no sample at all is a file without any
@@ -60,6 +61,7 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
+        self._context.beat(READING_SECONDS)
         data = self._context.world.files.read(self._path)
         self._context.record(
             BaselineEnded(

@@ -37,8 +37,8 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
-from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.guardian import GuardianWatch
+from ctp_runbook.run.context import READING_SECONDS, RunContext
+from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
@@ -59,6 +59,8 @@ __all__ = ["Orchestrator", "main"]
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
 _LONGEST_ERROR = 300
+# Writing the evidence of a long run on a busy machine; nothing that trades waits for it.
+_FINALISE_SECONDS = 60.0
 
 
 class Orchestrator:
@@ -77,6 +79,9 @@ class Orchestrator:
         self.run = run
         self.journal = Journal(run.journal)
         self._world, self._clock = world, world.clock
+        self._pulse = Pulse(
+            "orchestrator", lock_fd=lock_fd, patience=patience_with(plan), world=world
+        )
         self.context = RunContext(
             run=run,
             plan=plan,
@@ -85,6 +90,7 @@ class Orchestrator:
             environ=world.caller.environ(),
             interrupt=self.interrupt,
             alert=lambda occasion, sentence: self._alerts.call(self.context, occasion, sentence),
+            beat=self._pulse.beat,
             world=world,
         )
         self._alerts = AlertDesk()
@@ -100,7 +106,7 @@ class Orchestrator:
 
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
-        self._guardian.look(self.context)
+        self._guardian.look(self.context, can_leave=self._pulse.beat())
         self._look_at_clocks()
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
@@ -189,6 +195,7 @@ class Orchestrator:
         """Write down that this process conducts the run, and what it was started for."""
         if self.context.history.outcome is not None:
             return
+        self._pulse.beat()
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
@@ -277,6 +284,7 @@ class Orchestrator:
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""
+        self._pulse.beat(self.context.plan.limits.alert_timeout_seconds)
         self._alerts.drain(self.context)
 
     @property
@@ -301,6 +309,7 @@ class Orchestrator:
             self.journal.reserve(plan.limits.journal_reserve_bytes)
         except JournalError as error:
             return str(error)
+        self._pulse.beat(READING_SECONDS)
         if self._digest_now() != reviewed:
             return (
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
@@ -518,6 +527,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     try:
         if (history := History.of(read_journal(run.journal).records)).closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
+            Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
             _finalise(run, history, world)
             return 0
         world.load()
@@ -536,6 +546,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         orchestrator.journal.close()
+        orchestrator.context.beat(_FINALISE_SECONDS)
         try:
             _finalise(run, orchestrator.context.history, world)
         finally:

@@ -30,7 +30,7 @@ from ctp_runbook.record.kinds import (
     WatchStarted,
 )
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
 from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
@@ -170,6 +170,7 @@ class Watch:
     def _compare(self) -> Baseline:
         """Against the old engine, again only when a sample of the window came since."""
         if self._compared is None or self._compared[0] != self._in_window:
+            self._context.beat(READING_SECONDS)
             baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
             self._compared = (self._in_window, baseline)
         return self._compared[1]
@@ -343,11 +344,13 @@ class Watch:
         if torn := cut_torn_line(self._context.run.samples):
             sha256 = digest_of(torn)
             self._context.warn(f"a torn sample of {len(torn)} bytes was cut, sha256 {sha256}")
+        self._context.beat(READING_SECONDS)
         known = read_samples(self._context.run.samples)
         accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
         # What a person accepted before the interruption is not held against the run again: the
         # judge is told it between the same samples as then.
         for sample in known:
+            self._context.beat(0.0)
             while accepted and accepted[0] <= sample.mono:
                 self._judge.accept()
                 accepted.pop(0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from msgspec import structs
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
+from ctp_runbook.host.heartbeat import Beat
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES
 from ctp_runbook.record.history import History
@@ -26,6 +29,7 @@ from ctp_runbook.record.kinds import (
     WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
+from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
 from ctp_runbook.run.rollback import trouble_now
@@ -34,6 +38,7 @@ from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
 from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
+from tests.run.test_guardian import Lines
 from tests.run.test_rollback import stop_old
 
 # What each member's commands do to it.
@@ -191,6 +196,31 @@ def test_a_step_that_the_one_before_did_not_live_to_see_is_on_record(conducted: 
     told = [record.payload for record in again.context.history.of_kind(WatchDisturbed)]
     again.journal.close()
     assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", -3600)]
+
+
+def test_no_stretch_of_a_run_is_without_a_sign_of_life(
+    conducted: Conducted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start to its end, on the way back too: whoever is silent is replaced."""
+    # Its threads would let the time of this host pass by themselves.
+    sampling = mock.create_autospec(OldEngineSampling)
+    monkeypatch.setattr("ctp_runbook.run.orchestrator.OldEngineSampling", sampling)
+    lines, beats = Lines(), list[Beat]()
+
+    def keep(lock: int, who: str, beat: Beat) -> bool:
+        beats.append(beat)
+        return True
+
+    lines.write_beat = keep  # type: ignore[method-assign]
+    pulse = conducted.orchestrator._pulse
+    pulse._lock_fd, pulse._world = 3, structs.replace(conducted.host.world, hearts=lines)
+    conducted.host.exits["cat instruments"] = 1
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET
+    beats.append(beats[-1]._replace(mono=conducted.host.clock.now))
+    # A command of this host is over in half a second, whatever it does, and asks nobody meanwhile.
+    gaps = [b.mono - a.mono - a.busy for a, b in itertools.pairwise(beats)]
+    assert max(gaps) < 0.8
+    assert len(beats) > 100
 
 
 # --- before the switch ------------------------------------------------------------
