@@ -242,7 +242,8 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
         return _LEFT if state is State.HOLDING else 0
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
-    say(f"{history.outcome.value}: {history.closed.payload.sentence}")
+    if quiet:  # else it was the last line
+        say(f"{history.outcome.value}: {history.closed.payload.sentence}")
     if unwritten := launch.unwritten_sentence(run, history):
         say(unwritten, err=True, fg="red")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
-from ctp_runbook.model import Generation, Identity, Phase, Role, StepStatus
+from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
 from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
@@ -29,6 +29,7 @@ __all__ = [
     "read_whole",
     "unstarted_sentence",
     "unwritten_sentence",
+    "waiting_sentence",
 ]
 
 _SWITCH = tuple(spec.name for spec in STEP_TABLE if spec.phase is Phase.SWITCH)
@@ -205,6 +206,24 @@ def unstarted_sentence(run: RunDir) -> str:
         f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
         "discards it"
     )
+
+
+def waiting_sentence(run: RunDir, history: History) -> str:
+    """What a run waits for a person to do, by which command; nothing where it waits for nobody."""
+    if history.state is State.HOLDING:
+        return (
+            f"Decide: `ctp-runbook resume --run {run.path}` goes on watching, `ctp-runbook rollback "
+            f"--run {run.path}` rolls back"
+        )
+    if history.state is not State.READY or history.is_dry_run:
+        return ""
+    ends = f"`ctp-runbook abort --run {run.path}` ends the run untouched"
+    if history.held is not None:
+        by = history.held.payload.by
+        return f"Held by {by}: `ctp-runbook resume --run {run.path}` lets it go on, {ends}"
+    if history.go is None:
+        return f"Waits for a go: 04_switch with run_dir = {run.path} gives it, {ends}"
+    return ""
 
 
 def read_whole(run: RunDir, *, world: World = HERE) -> History:
