@@ -220,8 +220,9 @@ def no_runner_since(history: History) -> str:
             case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
                 since = since or record.wall_utc
             # Skipped in a rollback: it runs, and is kept.
-            case StepEnded(step=step, status=StepStatus.OK) | StepNotDone(
-                step=step, status=StepStatus.SKIPPED
+            case (
+                StepEnded(step=step, status=StepStatus.OK)
+                | StepNotDone(step=step, status=StepStatus.SKIPPED)
             ) if _RUNNER_STEPS.get(step) is StepKind.START:
                 since = ""
     return since

@@ -24,6 +24,7 @@ __all__ = [
     "answer_in",
     "follow",
     "is_attended",
+    "left_sentence",
     "lost_sentence",
     "read_history",
     "read_whole",
@@ -98,7 +99,7 @@ def follow(
             if history.closed is not None:
                 return history  # how it ended is known, whatever became of its evidence
             kind = RunLost if history.has_begun else RunRefused
-            raise kind(_unattended_sentence(run, history))
+            raise kind(_unattended_sentence(run, history, world))
         clock.sleep(poll_seconds)
 
 
@@ -108,13 +109,28 @@ def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     return next((answer for answer in answers if answer.payload.file == name), None)
 
 
-def _unattended_sentence(run: RunDir, history: History) -> str:
+def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if not history.has_begun:
         return unstarted_sentence(run)
+    runs = _what_runs(history, world)
     return (
-        f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
-        f"`ctp-runbook resume --run {run.path}`"
+        f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"
+        f"{runs[1:]}. Now: `ctp-runbook resume --run {run.path}`"
     )
+
+
+def left_sentence(run: RunDir, history: History) -> str:
+    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
+    to end it, where it can be ended."""
+    status = f"`ctp-runbook status --run {run.path}`"
+    if history.outcome is not None:
+        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
+    ends = {State.ROLLING_BACK: ""}.get(
+        history.state, f", roll it back with `ctp-runbook rollback --run {run.path}`"
+    )
+    if history.state.is_before_switch:
+        ends = f", end it with `ctp-runbook abort --run {run.path}`"
+    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
 
 
 def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
@@ -171,7 +187,13 @@ def _word_of(history: History, generation: Generation, role: Role, world: World)
         return "not known, its start was begun"
     if pin is not None:
         return _GONE
-    return _NEVER if generation is Generation.NEW else "not known"
+    if generation is Generation.OLD:
+        return "not known"
+    if not any(step.attempt for step in starts):
+        return _NEVER
+    # It failed, and may have left somebody all the same, until that was proved gone.
+    is_gone = history.step(f"stop_{name}").status is StepStatus.OK
+    return _GONE if is_gone else "not known, its start failed"
 
 
 def _lookalikes(history: History, name: str, world: World) -> tuple[Identity, ...]:

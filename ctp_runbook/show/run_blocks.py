@@ -67,6 +67,7 @@ __all__ = [
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
 # A dozen SLIs take some kilobytes.
 _READINESS_BYTES = 1 << 20
+_MEASURED = ("value", "target")
 _CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
@@ -99,7 +100,10 @@ _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
 
 # What a closing sentence says of an outcome that its headline says as well: there it is left out.
 _SAID_ABOVE: Mapping[Outcome, tuple[str, str]] = {
-    Outcome.COMPLETED: ("The new stack trades", "the new generation trades; the watch window passed"),
+    Outcome.COMPLETED: (
+        "The new stack trades",
+        "the new generation trades; the watch window passed",
+    ),
     Outcome.ABORTED_BEFORE_SWITCH: ("still trades", "; the old stack still trades, untouched"),
     Outcome.ROLLBACK_FAILED: ("must act", " An operator must act now."),
 }
@@ -284,8 +288,7 @@ def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
     rows = [
         (
             sli.get("name", ""),
-            f"{_value(sli.get('value'))} {sli.get('unit', '')}".strip(),
-            f"{_value(sli.get('target'))} {sli.get('unit', '')}".strip(),
+            *(f"{_value(sli.get(name))}{_unit(str(sli.get('unit', '')))}" for name in _MEASURED),
             mark(bool(sli.get("healthy"))),
             *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
@@ -395,7 +398,8 @@ def _number(value: float | None, unit: str, *, none: str = "no data") -> str:
 
 
 def _unit(unit: str) -> str:
-    return "" if unit in ("state", "count") else f" {unit}"
+    # What is counted, and a part of one, is a number alone.
+    return "" if unit in ("", "state", "count", "ratio") else f" {unit}"
 
 
 def member_table(history: History) -> Table:

@@ -24,7 +24,7 @@ __all__ = ["Countdown", "Narrator", "countdown", "recent_lines", "sentence_of"]
 
 
 # A shorter text that comes twice is no cause told twice.
-_TELLING = 20
+_TELLING = 15
 _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 
 

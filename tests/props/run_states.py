@@ -18,7 +18,6 @@ from ctp_runbook.cli import runs as commands
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.model import Generation, Identity, Outcome, Phase, Role
 from ctp_runbook.plan.step_table import STEP_TABLE, step_spec
-from ctp_runbook.record.evidence import write_evidence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
@@ -30,9 +29,7 @@ from tests.props.synthetic_runs import BUDGET_SECONDS, Clock, Story, seal, telli
 __all__ = ["STATES", "Simulated", "Truth", "simulated", "standing"]
 
 OLD, NEW, NOBODY, UNKNOWN = "old", "new", "nobody", "not known"
-MEMBERS = {
-    which: frozenset(f"{which}_{role}" for role in Role) for which in map(str, Generation)
-}
+MEMBERS = {which: frozenset(f"{which}_{role}" for role in Role) for which in map(str, Generation)}
 GUARDIAN = Identity(4000, 400, boot_id())
 BREACH = 5  # the sample from which on order latency is beyond its limit
 LEFT_SECONDS = 400.0  # how long nobody conducted a run that was left
@@ -181,7 +178,9 @@ class _Teller(NamedTuple):
 
     def close(self, outcome: Outcome, sentence: str, **alive: str) -> None:
         """The last record; who is not named as alive or undecided was seen to be gone."""
-        seen = {name: alive.get(name, "gone") for which in MEMBERS.values() for name in sorted(which)}
+        seen = {
+            name: alive.get(name, "gone") for which in MEMBERS.values() for name in sorted(which)
+        }
         self.story.close(outcome, trades="", sentence=sentence, running=seen)
 
 
@@ -313,7 +312,9 @@ def _aborted_asked(t: _Teller) -> Truth:
     t.ask("abort", reason="not today", answer="the run ends before the switch")
     asked = "abort asked for by ops: not today"
     t.close(
-        Outcome.ABORTED_BEFORE_SWITCH, f"{asked}; the old stack still trades, untouched", **_all(OLD)
+        Outcome.ABORTED_BEFORE_SWITCH,
+        f"{asked}; the old stack still trades, untouched",
+        **_all(OLD),
     )
     return Truth(conducted=False, outcome=Outcome.ABORTED_BEFORE_SWITCH)
 
@@ -414,9 +415,7 @@ def _resumed(t: _Teller) -> Truth:
     t.story.clock.advance(30.0)
     why = "the orchestrator (pid 4242) died"
     t.story.say("orchestrator_started", resumed=True, reason=why)
-    t.story.say(
-        "watch_gap", from_utc=since, to_utc=utc_text(t.story.clock.wall), reason="resumed"
-    )
+    t.story.say("watch_gap", from_utc=since, to_utc=utc_text(t.story.clock.wall), reason="resumed")
     return truth
 
 
@@ -699,7 +698,9 @@ def _left(made: Simulated, outputs: Path) -> Simulated:
 
 def _unwritten(made: Simulated, outputs: Path) -> Simulated:
     """The same run, whose evidence nobody lived to write."""
-    run = RunDir(outputs / f"unwritten-{made.name.replace(' ', '_').replace(',', '')}" / made.run.run_id)
+    run = RunDir(
+        outputs / f"unwritten-{made.name.replace(' ', '_').replace(',', '')}" / made.run.run_id
+    )
     shutil.copytree(made.run.path, run.path)
     run.manifest.unlink()
     truth = made.truth._replace(asks="resume", unwritten=True)
