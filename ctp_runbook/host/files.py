@@ -88,8 +88,11 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
     nothing is seen that stands against it. Nothing is made.
     """
     named = str(path)
-    if ":/" in named and (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", named)):
-        return f"an address ({address[0]}…), which nothing is written to; name a path of this host"
+    if ":/" in named and (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/", named)):
+        # As it was typed: a path has lost the second of its two slashes.
+        return (
+            f"an address ({address[1]}//…), which nothing is written to; name a path of this host"
+        )
     try:
         kind = _kind_of(path)
         if kind and not folder:

@@ -34,6 +34,7 @@ from ctp_runbook.record.kinds import (
     Sha256,
     StateEntered,
     StepEnded,
+    StepNotDone,
     StepStarted,
     Triggered,
     WatchDisturbed,
@@ -58,6 +59,7 @@ __all__ = [
     "list_file",
     "manifest_bytes",
     "missing_copies",
+    "no_runner_since",
     "read_manifest",
     "result_files",
     "rollback_env",
@@ -212,6 +214,23 @@ def trading_downtime_seconds(history: History) -> float:
             case Closed():
                 total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
     return total
+
+
+def no_runner_since(history: History) -> str:
+    """Return when the last runner began to be stopped, where no other was proved started since; blank
+    where one was, or none was ever stopped."""
+    since = ""
+    for record in history.records:
+        match record.payload:
+            case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
+                since = since or record.wall_utc
+            # Skipped in a rollback: it runs, and is kept.
+            case (
+                StepEnded(step=step, status=StepStatus.OK)
+                | StepNotDone(step=step, status=StepStatus.SKIPPED)
+            ) if _RUNNER_STEPS.get(step) is StepKind.START:
+                since = ""
+    return since
 
 
 def result_files(run: RunDir, history: History) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
-from ctp_runbook.model import Generation, Identity, Phase, Role, StepStatus
+from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
 from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
@@ -32,6 +32,7 @@ __all__ = [
     "end_silent",
     "follow",
     "is_attended",
+    "left_sentence",
     "lost_sentence",
     "read_history",
     "read_whole",
@@ -39,6 +40,7 @@ __all__ = [
     "silent_sentence",
     "unstarted_sentence",
     "unwritten_sentence",
+    "waiting_sentence",
 ]
 
 _SWITCH = tuple(spec.name for spec in STEP_TABLE if spec.phase is Phase.SWITCH)
@@ -113,7 +115,7 @@ def follow(
             if history.closed is not None:
                 return history  # how it ended is known, whatever became of its evidence
             kind = RunLost if history.has_begun else RunRefused
-            raise kind(_unattended_sentence(run, history))
+            raise kind(_unattended_sentence(run, history, world))
         clock.sleep(poll_seconds)
 
 
@@ -123,13 +125,28 @@ def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     return next((answer for answer in answers if answer.payload.file == name), None)
 
 
-def _unattended_sentence(run: RunDir, history: History) -> str:
+def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if not history.has_begun:
         return unstarted_sentence(run)
+    runs = _what_runs(history, world)
     return (
-        f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
-        f"`ctp-runbook resume --run {run.path}`"
+        f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"
+        f"{runs[1:]}. Now: `ctp-runbook resume --run {run.path}`"
     )
+
+
+def left_sentence(run: RunDir, history: History) -> str:
+    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
+    to end it, where it can be ended."""
+    status = f"`ctp-runbook status --run {run.path}`"
+    if history.outcome is not None:
+        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
+    ends = {State.ROLLING_BACK: ""}.get(
+        history.state, f", roll it back with `ctp-runbook rollback --run {run.path}`"
+    )
+    if history.state.is_before_switch:
+        ends = f", end it with `ctp-runbook abort --run {run.path}`"
+    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
 
 
 # --- silence ----------------------------------------------------------------------
@@ -316,7 +333,13 @@ def _word_of(history: History, generation: Generation, role: Role, world: World)
         return "not known, its start was begun"
     if pin is not None:
         return _GONE
-    return _NEVER if generation is Generation.NEW else "not known"
+    if generation is Generation.OLD:
+        return "not known"
+    if not any(step.attempt for step in starts):
+        return _NEVER
+    # It failed, and may have left somebody all the same, until that was proved gone.
+    is_gone = history.step(f"stop_{name}").status is StepStatus.OK
+    return _GONE if is_gone else "not known, its start failed"
 
 
 def _lookalikes(history: History, name: str, world: World) -> tuple[Identity, ...]:
@@ -351,6 +374,24 @@ def unstarted_sentence(run: RunDir) -> str:
         f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
         "discards it"
     )
+
+
+def waiting_sentence(run: RunDir, history: History) -> str:
+    """What a run waits for a person to do, by which command; nothing where it waits for nobody."""
+    if history.state is State.HOLDING:
+        return (
+            f"Decide: `ctp-runbook resume --run {run.path}` goes on watching, `ctp-runbook rollback "
+            f"--run {run.path}` rolls back"
+        )
+    if history.state is not State.READY or history.is_dry_run:
+        return ""
+    ends = f"`ctp-runbook abort --run {run.path}` ends the run untouched"
+    if history.held is not None:
+        by = history.held.payload.by
+        return f"Held by {by}: `ctp-runbook resume --run {run.path}` lets it go on, {ends}"
+    if history.go is None:
+        return f"Waits for a go: 04_switch with run_dir = {run.path} gives it, {ends}"
+    return ""
 
 
 def read_whole(run: RunDir, *, world: World = HERE) -> History:
