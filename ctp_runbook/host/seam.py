@@ -29,6 +29,7 @@ __all__ = [
     "Files",
     "Hearts",
     "Held",
+    "Kept",
     "Locks",
     "Mailbox",
     "Outcry",
@@ -158,8 +159,11 @@ class Daemons(Protocol):
     def scope_prefix(self) -> tuple[tuple[str, ...], str]:
         """Return what puts a command into a control group of its own, or why nothing does."""
 
-    def spawn_detached(self, arguments: list[str], *, log: Path, lock: int) -> int:
-        """Start a process that takes ``lock`` over, and return its pid. Raises OSError."""
+    def spawn_detached(
+        self, arguments: list[str], *, log: Path, lock: int, others: Collection[int] = ()
+    ) -> int:
+        """Start a process that takes ``lock`` and ``others`` over, by their numbers, and return its pid.
+        Raises OSError."""
 
     def adopt_orphans(self) -> None:
         """Become the parent of every descendant whose own parent ends."""
@@ -186,6 +190,19 @@ class Pins(Protocol):
         """Return who runs its command line and is not accounted for."""
 
 
+class Kept(Protocol):
+    """A file that is open for adding, whatever becomes of its name."""
+
+    def __call__(self, data: bytes, /) -> None:
+        """Add to its end. Raises OSError."""
+
+    def read(self) -> bytes:
+        """Return all that is in it. Raises OSError."""
+
+    def put_back(self) -> str:
+        """See that its name leads to it; what had become of that, or nothing. Raises OSError."""
+
+
 class Files(Protocol):
     """Files, by their whole names; every method raises OSError where the disk says no."""
 
@@ -209,8 +226,11 @@ class Files(Protocol):
     def append(self, path: Path, data: bytes) -> None:
         """Add to its end."""
 
-    def appending(self, path: Path) -> AbstractContextManager[Callable[[bytes], None]]:
+    def appending(self, path: Path) -> AbstractContextManager[Kept]:
         """Hold it open, and give what adds to its end."""
+
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """Give an empty file in no folder, for what may hold secrets; it ends with this."""
 
     def truncate(self, path: Path, size: int) -> None:
         """Cut it to ``size`` bytes."""

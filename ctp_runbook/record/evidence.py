@@ -25,7 +25,7 @@ from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
-from ctp_runbook.record.journal import Record, digest_of, read_journal
+from ctp_runbook.record.journal import Record, digest_of, read_journal, reserved_files
 from ctp_runbook.record.kinds import (
     FAILED_BY_CAUSE,
     Closed,
@@ -401,7 +401,7 @@ def kept_files(run: RunDir) -> dict[str, Path]:
     kept: list[Path] = []
     for name, folders, files in os.walk(run.path):
         folder = Path(name)
-        if folder == run.control:
+        if folder in (run.control, reserved_files(run.journal)):
             folders.clear()
             continue
         paths = (folder / file for file in files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -99,8 +100,12 @@ def follow(
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
+    history = read_whole(run, world=world)
     while True:
-        history = read_whole(run, world=world)
+        # Whoever conducts it has it open, and puts it back where somebody took it away: what is known
+        # stands until then.
+        with contextlib.suppress(JournalError, RunRefused, OSError):
+            history = read_whole(run, world=world)
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
@@ -119,6 +124,12 @@ def follow(
         clock.sleep(poll_seconds)
 
 
+def _is_readable(run: RunDir) -> bool:
+    with contextlib.suppress(JournalError, RunRefused, OSError):
+        return bool(read_history(run).records)
+    return False
+
+
 def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     """The orchestrator's answer to the request in file ``name``; None while there is none."""
     answers = history.of_kind(RequestAnswered)
@@ -128,6 +139,12 @@ def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
 def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if not history.has_begun:
         return unstarted_sentence(run)
+    if not _is_readable(run):
+        return (
+            f"run {run.run_id} is lost: {run.journal} was taken away, and nobody conducts the run or "
+            f"can take it up again. The last that is known is {history.state.value}; syslog and "
+            "ALERT_CMD have what came after it. Look at the engines now, and decide by hand"
+        )
     runs = _what_runs(history, world)
     return (
         f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"

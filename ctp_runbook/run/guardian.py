@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.journal import keep_elsewhere, open_journal, read_journal
 from ctp_runbook.record.kinds import GuardianFacts, GuardianStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
@@ -74,14 +74,18 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     parser = argparse.ArgumentParser(prog="ctp_runbook.run.guardian")
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--lock-fd", type=int, required=True)
+    parser.add_argument("--journal-fd", type=int, default=-1, help="the journal, where it is open")
     parser.add_argument("--adopt", type=int, default=0)
     parser.add_argument("--resume", default="", help="why the run is taken up again")
     parser.add_argument("--asked", default="", help="what the run is started for")
     options = parser.parse_args(argv)
     pulse = Pulse("guardian", lock_fd=options.lock_fd, world=world)
-    return _Guardian(RunDir(options.run_dir), options.lock_fd, options.asked, pulse, world).keep(
-        adopt=options.adopt, resume=options.resume
-    )
+    run, journal = RunDir(options.run_dir), options.journal_fd
+    if journal < 0:
+        # Held open from now on: whoever takes the run's folder away takes its names, and not this.
+        journal = open_journal(run.journal)
+    guardian = _Guardian(run, options.lock_fd, journal, options.asked, pulse, world)
+    return guardian.keep(adopt=options.adopt, resume=options.resume)
 
 
 def patience_with(plan: Plan) -> float:
@@ -144,10 +148,12 @@ class Listener:
 
 @dataclass(frozen=True)
 class _Guardian:
-    """Keeps one run conducted; ``lock`` is the environment's, handed on to each orchestrator."""
+    """Keeps one run conducted; ``lock`` is the environment's and ``journal`` the run's, open: both are
+    handed on to each orchestrator."""
 
     run: RunDir
     lock: int
+    journal: int
     asked: str
     pulse: Pulse
     world: World
@@ -186,11 +192,19 @@ class _Guardian:
             if self._is_closed
             else "the orchestrator cannot be kept alive; nobody conducts the run"
         )
-        cry_out(
-            f"guardian: run {self.run.run_id}: {lack}: see {self.run.logs}, then `ctp-runbook "
-            f"resume --run {self.run.path}`"
-        )
+        cry_out(f"guardian: run {self.run.run_id}: {lack}: {self._remedy()}")
         return 1
+
+    def _remedy(self) -> str:
+        """What to do about a run that is given up; with this process the open journal is gone."""
+        place = keep_elsewhere(self.journal, self.run.journal)
+        if place == str(self.run.journal):
+            return f"see {self.run.logs}, then `ctp-runbook resume --run {self.run.path}`"
+        kept = f"its journal is kept as {place}" if place else "its journal is lost"
+        return (
+            f"{self.run.path} was taken away and cannot be made again; {kept}. Look at the engines "
+            "now, and decide by hand"
+        )
 
     def _wait(self, orchestrator: Identity, *, before_first: float) -> str:
         """Wait until the orchestrator is gone, and end it where it hangs; what became of it.
@@ -235,7 +249,7 @@ class _Guardian:
 
     @property
     def _history(self) -> History:
-        return History.of(read_journal(self.run.journal).records)
+        return History.of(read_journal(self.run.journal, fd=self.journal).records)
 
     def _restart(self, became: str, *, restarts: int) -> Identity | None:
         """Start the orchestrator again; ``restarts`` counts also what no journal could record."""
@@ -260,13 +274,20 @@ class _Guardian:
             self.run,
             guardian_pid=str(self.world.processes.own_identity().pid),
             lock_fd=str(self.lock),
+            journal_fd=str(self.journal),
             resume=resume,
             roll_back=roll_back,
             # Each time: the one before may have died before it wrote down what it was started for.
             asked=self.asked,
         )
         log = self.run.logs / "orchestrator.log"
-        pid = self.world.daemons.spawn_detached(command, log=log, lock=self.lock)
+        try:
+            pid = self.world.daemons.spawn_detached(
+                command, log=log, lock=self.lock, others=[self.journal]
+            )
+        except OSError as error:  # no process to be had, say; the next attempt may get one
+            print(f"guardian: no orchestrator can be started: {error}", file=sys.stderr, flush=True)
+            return None
         return self.world.processes.identity_of(pid)
 
 
@@ -297,18 +318,26 @@ def spawn_guardian(
     run: RunDir,
     *,
     lock_fd: int,
+    journal_fd: int = -1,
     adopt: int = 0,
     resume: str = "",
     asked: str = "",
     world: World = HERE,
 ) -> Identity:
-    """Start a guardian in a session (and where systemd runs, a scope) of its own."""
+    """Start a guardian in a session (and where systemd runs, a scope) of its own. Raises OSError."""
     prefix, _ = world.daemons.scope_prefix()
+    others = [journal_fd] if journal_fd >= 0 else []
     command = _command(
-        "guardian", run, lock_fd=str(lock_fd), adopt=str(adopt or ""), resume=resume, asked=asked
+        "guardian",
+        run,
+        lock_fd=str(lock_fd),
+        journal_fd="".join(map(str, others)),
+        adopt=str(adopt or ""),
+        resume=resume,
+        asked=asked,
     )
     pid = world.daemons.spawn_detached(
-        [*prefix, *command], log=run.logs / "guardian.log", lock=lock_fd
+        [*prefix, *command], log=run.logs / "guardian.log", lock=lock_fd, others=others
     )
     return world.processes.identity_of(pid) or Identity(pid, 0)
 
@@ -328,8 +357,17 @@ def shares_control_group(*, world: World = HERE) -> str:
 class GuardianWatch:
     """The orchestrator's eye on its guardian: one that is dead, or hangs, is replaced."""
 
-    def __init__(self, run: RunDir, *, pid: int, lock_fd: int, world: World = HERE) -> None:
+    def __init__(
+        self,
+        run: RunDir,
+        *,
+        pid: int,
+        lock_fd: int,
+        journal_fd: int = -1,
+        world: World = HERE,
+    ) -> None:
         self._run, self._lock_fd, self._world = run, lock_fd, world
+        self._journal_fd = journal_fd
         self._identity = world.processes.identity_of(pid) if pid else None
         self._next_look = 0.0
         self._listener = self._listening()
@@ -358,9 +396,17 @@ class GuardianWatch:
         if (became := self._end_of_guardian(can_leave=can_leave)) is None:
             return
         own = self._world.processes.own_identity().pid
-        self._identity = spawn_guardian(
-            self._run, lock_fd=self._lock_fd, adopt=own, world=self._world
-        )
+        try:
+            self._identity = spawn_guardian(
+                self._run,
+                lock_fd=self._lock_fd,
+                journal_fd=self._journal_fd,
+                adopt=own,
+                world=self._world,
+            )
+        except OSError:
+            # Half a rollback is not left for want of a guard; the next look tries again.
+            return
         self._listener = self._listening()
         context.record(
             GuardianStarted(

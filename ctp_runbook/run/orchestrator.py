@@ -51,6 +51,7 @@ from ctp_runbook.run.switch import (
     run_switch,
     state_gaps,
 )
+from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
@@ -74,10 +75,11 @@ class Orchestrator:
         cwd: Path,
         guardian_pid: int,
         lock_fd: int,
+        journal_fd: int = -1,
         world: World = HERE,
     ) -> None:
         self.run = run
-        self.journal = Journal(run.journal)
+        self.journal = Journal(run.journal, fd=journal_fd)
         self._world, self._clock = world, world.clock
         self._pulse = Pulse(
             "orchestrator", lock_fd=lock_fd, patience=patience_with(plan), world=world
@@ -100,13 +102,17 @@ class Orchestrator:
         self._clocks = self._clocks_since_last_record()
         self._is_watching = False
         self._probed = 0.0
-        self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
+        self._guardian = GuardianWatch(
+            run, pid=guardian_pid, lock_fd=lock_fd, journal_fd=self.journal.fd, world=world
+        )
+        self._folder = FolderWatch(run, self.journal, world=world)
 
     # --- requests ----------------------------------------------------------------
 
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
         self._guardian.look(self.context, can_leave=self._pulse.beat())
+        self._folder.look(self._tell_loss)
         self._look_at_clocks()
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
@@ -116,11 +122,20 @@ class Orchestrator:
         state = self.context.history.state
         if state is State.ROLLING_BACK or self._is_deaf:
             return ""
+        if self._folder.lack and not self._is_touched:
+            return self._folder.lack
         # While watching, any request is more urgent than a look that may take seconds. Before it, a
         # hold waits for the step under way: half a switch trades nothing.
         watching = state in (State.WATCHING, State.HOLDING)
         urgent = (each for each in self._pending if watching or each.request in STOPS)
         return next((request.sentence for request in urgent), "")
+
+    def _tell_loss(self, sentence: str) -> None:
+        """Tell what became of the run's folder wherever somebody may hear it: who reads the journal may
+        be looking for it."""
+        self._world.outcry.cry_out(f"run {self.run.run_id}: {sentence}")
+        self.context.warn(sentence)
+        self.context.alert("record_lost", sentence)
 
     def _look_at_clocks(self) -> None:
         """Write down that somebody set the wall clock, or that the host slept: durations are told
@@ -203,6 +218,7 @@ class Orchestrator:
                 resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
             )
         )
+        self._folder.look(self._tell_loss)
         self._look_at_clocks()
         if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
@@ -225,18 +241,25 @@ class Orchestrator:
                 return self._close(end)
             trouble = self._trouble_of_acting()
         except Exception as error:
-            # With the old stack untouched the guardian may try again, and a watch goes on in its next
-            # orchestrator. From the first stop to the watch nothing is worth as much as trading:
+            if not self._is_touched:
+                return self._close(self._end_untouched(error))
+            # A watch goes on in its next orchestrator. From the first stop to the watch nothing is worth as much as trading:
             # whatever was raised, by whatever input, it is undone; and so at any time what cannot
             # be recorded, for the rollback needs no record of itself.
-            is_ours = not isinstance(error, JournalError | OSError)
-            if not self._is_touched or (is_ours and self.context.history.watch_started is not None):
+            if _is_ours(error) and self.context.history.watch_started is not None:
                 raise
             trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:
             return self._undo(trouble)
         passed = "the new generation trades; the watch window passed"
         return self._close(RunEnd(Outcome.COMPLETED, passed))
+
+    def _end_untouched(self, error: Exception) -> RunEnd:
+        """End a run that cannot be recorded before the first stop, where that costs nothing. Any other
+        error is raised: the guardian may try again."""
+        if _is_ours(error):
+            raise error
+        return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, self._folder.lack or _raised(error))
 
     def _end_before_switch(self) -> RunEnd | None:
         """Gates and READY; how the run ends with the old stack untouched, or None for a go."""
@@ -435,6 +458,7 @@ class Orchestrator:
         self._is_deaf = True
         running = self._what_runs()
         end = end.as_seen(running)
+        self._folder.look(self._tell_loss, at_once=True)
         self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
             # Written down one by one: an empty status proves nothing.
@@ -470,9 +494,14 @@ class Orchestrator:
         return running
 
 
+def _is_ours(error: Exception) -> bool:
+    """True for what no disk is to blame for."""
+    return not isinstance(error, JournalError | OSError)
+
+
 def _raised(error: Exception) -> str:
     """What ended the way forward, in words; a long text of unknown making is left out."""
-    if isinstance(error, JournalError | OSError):
+    if not _is_ours(error):
         return f"the run cannot be recorded: {error}"
     words = str(error)
     said = f": {words}" if words and len(words) <= _LONGEST_ERROR else ""
@@ -490,6 +519,13 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     if all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role):
         return "; the old stack still trades, untouched"
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
+
+
+def _put_back(journal: Journal) -> None:
+    """Let the evidence be derived from the journal by its name; where that cannot be, it is told."""
+    with contextlib.suppress(JournalError):
+        journal.put_back()
+    journal.close()
 
 
 def _finalise(run: RunDir, history: History, world: World) -> None:
@@ -519,33 +555,38 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     parser.add_argument("--roll-back", action="store_true")
     parser.add_argument("--guardian-pid", type=int, default=0)
     parser.add_argument("--lock-fd", type=int, default=-1)
+    parser.add_argument("--journal-fd", type=int, default=-1, help="the journal, where it is open")
     parser.add_argument("--asked", default="", help="what the run was started for")
     options = parser.parse_args(argv)
     run = RunDir(options.run_dir)
     if options.lock_fd >= 0:
         world.locks.keep_from_children(options.lock_fd)
     try:
-        if (history := History.of(read_journal(run.journal).records)).closed is not None:
+        # By what is open, where somebody has it open: the name may lead nowhere, or elsewhere.
+        history = History.of(read_journal(run.journal, fd=options.journal_fd).records)
+        if history.closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
             Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
+            _put_back(Journal(run.journal, fd=options.journal_fd))
             _finalise(run, history, world)
             return 0
         world.load()
-        plan, cwd = load_private_plan(run)
+        plan, cwd = load_private_plan(run, history.created)
         # Between the start and this record somebody may have closed the run: of the two one is first.
-        with first_record(run, world=world):
+        with first_record(run, history, world=world):
             orchestrator = Orchestrator(
                 run,
                 plan,
                 cwd=cwd,
                 guardian_pid=options.guardian_pid,
                 lock_fd=options.lock_fd,
+                journal_fd=options.journal_fd,
                 world=world,
             )
             asked = Asked.of(options.asked) if options.asked else None
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
-        orchestrator.journal.close()
+        _put_back(orchestrator.journal)
         orchestrator.context.beat(_FINALISE_SECONDS)
         try:
             _finalise(run, orchestrator.context.history, world)

@@ -6,12 +6,14 @@ by rollback, by recovery for long enough, or by expiry.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import cast
 
 from msgspec import structs
 
 from ctp_runbook.host.clocks import ClockWatch, Disturbance
+from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
@@ -78,7 +80,7 @@ class Watch:
         )
         self._next_seq = self._in_window = self._replay(history) if started else 0
         self._is_new_page = started is None
-        self._write: Callable[[bytes], None]  # while the samples file is open
+        self._samples: Kept  # while the file is open
         self._blind_since: float | None = None
         self._good_since: float | None = None
         self._last_verdicts: tuple[str, ...] = ()
@@ -99,15 +101,16 @@ class Watch:
         environ = context.environment_of()
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
         sampler = Sampler(targets, clocks=self._clock, watch=self._clocks)
-        # Held open to the end: an open that fails for once must not cost a healthy engine.
-        with context.world.files.appending(context.run.samples) as self._write:
+        # Held open to the end: an open that fails for once must not cost a healthy engine, nor must
+        # somebody who takes the file away.
+        with context.world.files.appending(context.run.samples) as self._samples:
             sampler.start()
             try:
                 trouble = self._loop(sampler)
             finally:
                 sampler.stop()
-        self._note_disturbances(sampler)
-        self._close(trouble)
+            self._note_disturbances(sampler)
+            self._close(trouble)
         return trouble
 
     # --- the loop ----------------------------------------------------------------
@@ -161,6 +164,13 @@ class Watch:
             self._context.record(disturbed(disturbance))
         return disturbances
 
+    def _put_samples_back(self) -> None:
+        """See that the samples are in the run's folder, where they are compared and replayed."""
+        # That the folder was taken away is told where it is looked at; a look that fails now is
+        # made again.
+        with contextlib.suppress(OSError):
+            self._samples.put_back()
+
     def _at_end(self) -> WindowJudgement:
         """The verdict over the whole window; the comparison may only add a failure."""
         judged = self._judge.at(self._ends, final=True)
@@ -171,6 +181,7 @@ class Watch:
         """Against the old engine, again only when a sample of the window came since."""
         if self._compared is None or self._compared[0] != self._in_window:
             self._context.beat(READING_SECONDS)
+            self._put_samples_back()
             baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
             self._compared = (self._in_window, baseline)
         return self._compared[1]
@@ -194,7 +205,7 @@ class Watch:
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
-        self._write(sample.to_line())
+        self._samples(sample.to_line())
         firing = self._judge.add(sample)
         self._warn_of_buckets(sample)
         return firing
@@ -207,7 +218,8 @@ class Watch:
                 self._context.warn(sentence)
 
     def _trouble_of_requests(self) -> Triggered | None:
-        self._context.interrupt()  # keeps an eye on the guardian
+        self._context.interrupt()  # keeps an eye on the guardian and on the run's folder
+        self._put_samples_back()
         for request in self._requests():
             if request.request in ("rollback", "abort"):
                 return self._trouble_now("operator", request.sentence)
@@ -382,7 +394,8 @@ class Watch:
         at = min(self._clock.mono(), self._ends)
         over = at >= self._ends  # else there is no time: a rollback waits
         judged = self._at_end() if over else self._judge.at(at, final=True)
-        data = self._context.world.files.read(self._context.run.samples)
+        self._put_samples_back()
+        data = self._samples.read()
         self._context.record(
             WatchEnded(
                 samples=data.count(b"\n"),
