@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = [
     "KeptFile",
@@ -19,6 +20,7 @@ __all__ = [
     "keep_open",
     "names_in",
     "nearest_there",
+    "open_plain",
     "path_of",
     "read",
     "read_small",
@@ -43,9 +45,19 @@ _NO_FILES = {
 
 def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
     """Return what a file holds from ``start`` on, ``most`` bytes of it at most. Raises OSError."""
-    with path.open("rb") as source:
+    with open_plain(path) as source:
         source.seek(start)
         return source.read(most)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open to read what must be a plain file. Raises OSError, for anything else too: at a pipe that
+    somebody left in its place one would wait for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file", str(path))
 
 
 def read_small(path: Path, *, most: int) -> bytes:
@@ -54,14 +66,8 @@ def read_small(path: Path, *, most: int) -> bytes:
     Also for what is no plain file, of which a pipe would be waited at for ever, and for one with
     more than ``most`` bytes.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file")
-        with open(fd, "rb", closefd=False) as source:
-            data = source.read(most + 1)
-    finally:
-        os.close(fd)
+    with open_plain(path) as source:
+        data = source.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes")
     return data
@@ -87,8 +93,11 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
     nothing is seen that stands against it. Nothing is made.
     """
     named = str(path)
-    if ":/" in named and (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", named)):
-        return f"an address ({address[0]}…), which nothing is written to; name a path of this host"
+    if ":/" in named and (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/", named)):
+        # As it was typed: a path has lost the second of its two slashes.
+        return (
+            f"an address ({address[1]}//…), which nothing is written to; name a path of this host"
+        )
     try:
         kind = _kind_of(path)
         if kind and not folder:

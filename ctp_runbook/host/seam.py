@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from ctp_runbook.model import Identity
 
 if TYPE_CHECKING:
+    from ctp_runbook.host.heartbeat import Beat, Who
     from ctp_runbook.host.held_command import CommandEnd
     from ctp_runbook.host.pin import Pin
     from ctp_runbook.host.process import GroupEnd
@@ -26,6 +27,7 @@ __all__ = [
     "Commands",
     "Daemons",
     "Files",
+    "Hearts",
     "Held",
     "Kept",
     "Locks",
@@ -126,6 +128,9 @@ class Processes(Protocol):
 
     def wait_gone(self, identity: Identity, *, seconds: float) -> bool:
         """Wait until a process is gone; False when it was not within ``seconds``."""
+
+    def kill_process(self, identity: Identity, *, seconds: float) -> bool:
+        """End one by KILL alone; False when it is not gone within ``seconds``."""
 
     def end_processes(
         self,
@@ -256,6 +261,19 @@ class Locks(Protocol):
 
     def exclusive(self, path: Path, *, seconds: float) -> AbstractContextManager[None]:
         """Hold a file alone. Raises TimeoutError when that takes longer than ``seconds``."""
+
+
+class Hearts(Protocol):
+    """Signs of life, left with the lock."""
+
+    def write_beat(self, lock: int, who: Who, beat: Beat) -> bool:
+        """Leave one; False where that cannot be done."""
+
+    def read_beat(self, lock: int, who: Who) -> Beat | None:
+        """Return the last one of who conducts, or guards, what the lock is held for."""
+
+    def beat_of(self, environment: str, who: Who, *, path: Path) -> Beat | None:
+        """Return the same, of the run in directory ``path``, for whoever looks on."""
 
 
 class Mailbox(Protocol):

@@ -18,7 +18,7 @@ from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
 from ctp_runbook.watch.verdicts import missing_buckets
@@ -46,6 +46,7 @@ class OldEngineSampling:
 
     def start(self) -> None:
         """Begin; a run taken up again goes on in the same file."""
+        self._context.beat(READING_SECONDS)
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
         # Made now: no sample at all is a file without any. Open to the end, whoever takes it away.
@@ -64,6 +65,7 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
+        self._context.beat(READING_SECONDS)
         with self._open:
             data = self._file.read()
             with contextlib.suppress(OSError):  # that it is gone is told by who watches the folder

@@ -37,8 +37,8 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
-from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.guardian import GuardianWatch
+from ctp_runbook.run.context import READING_SECONDS, RunContext
+from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
@@ -60,6 +60,8 @@ __all__ = ["Orchestrator", "main"]
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
 _LONGEST_ERROR = 300
+# Writing the evidence of a long run on a busy machine; nothing that trades waits for it.
+_FINALISE_SECONDS = 60.0
 
 
 class Orchestrator:
@@ -79,6 +81,9 @@ class Orchestrator:
         self.run = run
         self.journal = Journal(run.journal, fd=journal_fd)
         self._world, self._clock = world, world.clock
+        self._pulse = Pulse(
+            "orchestrator", lock_fd=lock_fd, patience=patience_with(plan), world=world
+        )
         self.context = RunContext(
             run=run,
             plan=plan,
@@ -87,13 +92,15 @@ class Orchestrator:
             environ=world.caller.environ(),
             interrupt=self.interrupt,
             alert=lambda occasion, sentence: self._alerts.call(self.context, occasion, sentence),
+            beat=self._pulse.beat,
             world=world,
         )
         self._alerts = AlertDesk()
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
         self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
-        self._clocks = ClockWatch(self._clock)
+        self._clocks = self._clocks_since_last_record()
+        self._is_watching = False
         self._probed = 0.0
         self._guardian = GuardianWatch(
             run, pid=guardian_pid, lock_fd=lock_fd, journal_fd=self.journal.fd, world=world
@@ -104,7 +111,7 @@ class Orchestrator:
 
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
-        self._guardian.look(self.context)
+        self._guardian.look(self.context, can_leave=self._pulse.beat())
         self._folder.look(self._tell_loss)
         self._look_at_clocks()
         self._alerts.collect(self.context)
@@ -133,14 +140,22 @@ class Orchestrator:
     def _look_at_clocks(self) -> None:
         """Write down that somebody set the wall clock, or that the host slept: durations are told
         by it, and the run is verified by it. The watch looks for itself, and oftener."""
-        if self.context.history.state in (State.WATCHING, State.HOLDING):
-            self._clocks = ClockWatch(self._clock)
+        if self._is_watching:
             return
         self._clocks.look()
         for noted in self._clocks.take():
             # A pause of this process is none of the clocks', and a step that waits makes many.
             if noted.what != "paused":
                 self.context.record(disturbed(noted))
+
+    def _clocks_since_last_record(self) -> ClockWatch:
+        """The clocks, looked at from the last record on: whoever wrote it may have died before it
+        saw that they were set."""
+        clocks = ClockWatch(self._clock)
+        for last in self.journal.records[-1:]:
+            if last.boot_id == self._clock.boot_id():
+                clocks.since(wall=last.wall.timestamp(), mono=last.mono)
+        return clocks
 
     def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
@@ -195,6 +210,7 @@ class Orchestrator:
         """Write down that this process conducts the run, and what it was started for."""
         if self.context.history.outcome is not None:
             return
+        self._pulse.beat()
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
@@ -268,8 +284,15 @@ class Orchestrator:
             self._enter(State.SWITCHING, "go")
             if failed := run_switch(self.context):
                 return self._trouble_now("step_failed", failed.sentence)
-        watch = Watch(self.context, requests=self._take_requests)
-        return watch.run() or self._trouble_of_old_generation()
+        watch = Watch(self.context, requests=self._take_requests, clocks=self._clocks)
+        # What the switch took is no pause of the watch, which looks for itself from here on.
+        self._look_at_clocks()
+        self._is_watching = True
+        try:
+            trouble = watch.run()
+        finally:
+            self._is_watching = False
+        return trouble or self._trouble_of_old_generation()
 
     def _trouble_of_old_generation(self) -> Triggered | None:
         """A last whole look, by every witness: the glances of the watch do not ask the alive
@@ -284,6 +307,7 @@ class Orchestrator:
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""
+        self._pulse.beat(self.context.plan.limits.alert_timeout_seconds)
         self._alerts.drain(self.context)
 
     @property
@@ -308,6 +332,7 @@ class Orchestrator:
             self.journal.reserve(plan.limits.journal_reserve_bytes)
         except JournalError as error:
             return str(error)
+        self._pulse.beat(READING_SECONDS)
         if self._digest_now() != reviewed:
             return (
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
@@ -432,6 +457,7 @@ class Orchestrator:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
+        end = end.as_seen(running)
         self._folder.look(self._tell_loss, at_once=True)
         self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
@@ -505,18 +531,20 @@ def _put_back(journal: Journal) -> None:
 def _finalise(run: RunDir, history: History, world: World) -> None:
     """Write what is derived of a run that is closed. Raises RunRefused when its folder takes it not."""
     ended = history.outcome.value if history.outcome else history.state.value
-    try:
-        gaps = finalise(run)
-    except OSError as error:
-        raise RunRefused(
-            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
-        ) from error
+
     # The run is over and nobody may follow it: what is missing elsewhere is not in its journal.
-    for gap in gaps:
+    def tell(gap: str) -> None:
         world.outcry.cry_out(
             f"run {run.run_id} ended {ended}, but {gap}; mend that, then `ctp-runbook resume --run "
             f"{run.path}` writes it"
         )
+
+    try:
+        finalise(run, tell=tell)
+    except OSError as error:
+        raise RunRefused(
+            f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
+        ) from error
 
 
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
@@ -538,6 +566,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
         history = History.of(read_journal(run.journal, fd=options.journal_fd).records)
         if history.closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
+            Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
             _put_back(Journal(run.journal, fd=options.journal_fd))
             _finalise(run, history, world)
             return 0
@@ -558,6 +587,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
         _put_back(orchestrator.journal)
+        orchestrator.context.beat(_FINALISE_SECONDS)
         try:
             _finalise(run, orchestrator.context.history, world)
         finally:

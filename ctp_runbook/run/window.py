@@ -12,7 +12,7 @@ from typing import cast
 
 from msgspec import structs
 
-from ctp_runbook.host.clocks import Disturbance
+from ctp_runbook.host.clocks import ClockWatch, Disturbance
 from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
@@ -32,7 +32,7 @@ from ctp_runbook.record.kinds import (
     WatchStarted,
 )
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
 from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
@@ -59,8 +59,9 @@ class Watch:
         context: RunContext,
         *,
         requests: Callable[[], Iterable[RequestTaken]],
+        clocks: ClockWatch | None = None,
     ) -> None:
-        self._context = context
+        self._context, self._clocks = context, clocks
         self._clock = context.world.clock
         self._requests = requests
         self._plan = context.plan
@@ -99,7 +100,7 @@ class Watch:
         context = self._context
         environ = context.environment_of()
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
-        sampler = Sampler(targets, clocks=self._clock)
+        sampler = Sampler(targets, clocks=self._clock, watch=self._clocks)
         # Held open to the end: an open that fails for once must not cost a healthy engine, nor must
         # somebody who takes the file away.
         with context.world.files.appending(context.run.samples) as self._samples:
@@ -179,6 +180,7 @@ class Watch:
     def _compare(self) -> Baseline:
         """Against the old engine, again only when a sample of the window came since."""
         if self._compared is None or self._compared[0] != self._in_window:
+            self._context.beat(READING_SECONDS)
             self._put_samples_back()
             baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
             self._compared = (self._in_window, baseline)
@@ -354,11 +356,13 @@ class Watch:
         if torn := cut_torn_line(self._context.run.samples):
             sha256 = digest_of(torn)
             self._context.warn(f"a torn sample of {len(torn)} bytes was cut, sha256 {sha256}")
+        self._context.beat(READING_SECONDS)
         known = read_samples(self._context.run.samples)
         accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
         # What a person accepted before the interruption is not held against the run again: the
         # judge is told it between the same samples as then.
         for sample in known:
+            self._context.beat(0.0)
             while accepted and accepted[0] <= sample.mono:
                 self._judge.accept()
                 accepted.pop(0)

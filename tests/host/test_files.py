@@ -180,3 +180,13 @@ def test_scratch_is_in_no_folder_and_ends(
         assert files.read(path) == b"said\n"
         assert "(deleted)" in str(path.readlink())
     assert not path.exists()
+
+
+def test_nobody_waits_at_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
+    """Whoever may write to the folder can leave one; the run goes on with an error instead."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="no plain file"):
+            files.read(path)
+        with pytest.raises(OSError, match="no plain file"):
+            files.open_plain(path)
