@@ -39,7 +39,11 @@ _NEW_DIR = Option("--dir PATH", name="folder", writes="folder", default=Path("ou
     _PLANE,
 )
 def rehearse(list_faults: bool, **values: Any) -> int:
-    """Bring the twin up, cut it over for real, verify, report, take the twin down."""
+    """Bring the twin up, cut it over for real, verify, report, take the twin down.
+
+    Ctrl-C asks the run to abort; once it is over, by rollback where it had switched, the twin goes
+    down. What a killed rehearsal left is found by `ctp-runbook stack down --all`.
+    """
     from ctp_runbook.rehearsal.rehearse import Rehearsal, fault_names, rehearse_cutover
 
     if list_faults:

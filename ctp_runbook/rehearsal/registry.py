@@ -50,7 +50,7 @@ def enter(twin: Twin) -> None:
     """Note that this process brings ``twin`` up; without any such folder it is just not found."""
     own = own_identity()
     record = _Record(str(twin.dir), own.pid, own.start_ticks, own.boot_id)
-    for room in _rooms():
+    for room in _rooms() * 2:  # the last twin's end may take the folder away meanwhile
         with contextlib.suppress(OSError):
             room.mkdir(mode=0o700, exist_ok=True)
             if _is_ours(room):
@@ -63,6 +63,7 @@ def strike(twin: Twin) -> None:
     for room in filter(_is_ours, _rooms()):
         with contextlib.suppress(OSError):
             _file(room, twin).unlink(missing_ok=True)
+            room.rmdir()  # unless others are noted there
 
 
 def entries() -> tuple[Entry, ...]:
