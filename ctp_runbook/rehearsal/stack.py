@@ -270,7 +270,10 @@ def _end(twin: Twin, grace_seconds: float) -> dict[str, ProcReport]:
     if twin.has_plane:
         ended_parts = control.down(twin.plane.dir)
         reports |= {f"plane {name}": report for name, report in ended_parts.items()}
-    return reports | _end_remains(twin, grace_seconds)
+    reports |= _end_remains(twin, grace_seconds)
+    if not twin.dir.is_dir():
+        remove_cluster(twin.plane)  # which may lie elsewhere
+    return reports
 
 
 def _end_remains(twin: Twin, grace: float) -> dict[str, ProcReport]:

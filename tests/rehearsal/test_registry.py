@@ -11,6 +11,7 @@ import pytest
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Identity
 from ctp_runbook.rehearsal import registry, stack
+from ctp_runbook.rehearsal.plane import postgres
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.command_line import typed
 
@@ -117,6 +118,15 @@ def test_all_takes_down_what_nobody_uses(
     assert told[0].startswith(f"{gone.dir}: its folder is gone; twin down")
     assert told[1].startswith(f"{kept.dir}: left up: pid {process.pid} ")
     assert folders() == [kept.dir]
+
+
+def test_a_cluster_that_lay_elsewhere_goes_too(tmp_path: Path, rooms: tuple[Path, Path]) -> None:
+    """The folder that named it is gone; that of another twin stays."""
+    home, other = (Twin(tmp_path / name).plane.home("postgres") for name in ("gone", "other"))
+    for cluster in (home, other):
+        (rooms[1].parent / f"{postgres._prefix(cluster)}x" / "data").mkdir(parents=True)
+    assert stack.down(tmp_path / "gone").left == ()
+    assert [path.name for path in rooms[1].parent.iterdir()] == [f"{postgres._prefix(other)}x"]
 
 
 @pytest.mark.twin
