@@ -22,6 +22,7 @@ from ctp_runbook.cli.options import (
     plain_values,
     say,
 )
+from ctp_runbook.host.interruption import Interrupted
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.plan import Plan
@@ -70,9 +71,9 @@ def main() -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("", err=True)
-        code = _interrupted()
+        code = _interrupted(error)
     except Exception as error:  # noqa: BLE001  the last boundary: no traceback for an operator
         code = _exit_code(error)
     sys.exit(code if isinstance(code, int) else 0)
@@ -101,7 +102,7 @@ def _exit_code(error: Exception) -> int:
     from ctp_runbook.errors import InputError, RunbookError
 
     if isinstance(error, click.Abort):
-        return _interrupted()
+        return _interrupted(error.__cause__)
     if isinstance(error, click.ClickException):
         error.show()
         return 2
@@ -115,9 +116,9 @@ def _exit_code(error: Exception) -> int:
     return 70
 
 
-def _interrupted() -> int:
+def _interrupted(error: BaseException | None) -> int:
     say("interrupted; nothing of a running run was stopped", err=True)
-    return 130
+    return error.exit_code if isinstance(error, Interrupted) else 130
 
 
 def _keep_traceback() -> str:

@@ -10,6 +10,7 @@ import click
 
 from ctp_runbook.cli.click_commands import click_command
 from ctp_runbook.cli.options import NEW_OUTPUTS, Option, command, say
+from ctp_runbook.host.interruption import answered, raised
 
 if TYPE_CHECKING:
     from ctp_runbook.rehearsal.twin import Twin
@@ -38,7 +39,11 @@ _NEW_DIR = Option("--dir PATH", name="folder", writes="folder", default=Path("ou
     _PLANE,
 )
 def rehearse(list_faults: bool, **values: Any) -> int:
-    """Bring the twin up, cut it over for real, verify, report, take the twin down."""
+    """Bring the twin up, cut it over for real, verify, report, take the twin down.
+
+    Ctrl-C asks the run to abort; once it is over, by rollback where it had switched, the twin goes
+    down. What a killed rehearsal left is found by `ctp-runbook stack down --all`.
+    """
     from ctp_runbook.rehearsal.rehearse import Rehearsal, fault_names, rehearse_cutover
 
     if list_faults:
@@ -74,13 +79,15 @@ def _lab_on_twin(outputs: Path, watch_seconds: float, arguments: tuple[str, ...]
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     room = outputs.absolute() / "twins" / f"lab-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    twin = rehearsal_twin.up(room, watch_minutes=watch_seconds / 60, plane=True)
-    say(f"twin up in {twin.dir}: {twin.sentence}")
-    parameters = rehearsal_parameters(twin.cutover_template, twin.rollback_template)
-    try:
-        return open_lab(outputs=outputs, parameters=parameters, arguments=arguments)
-    finally:
-        _leave_twin(twin, outputs)
+    with raised():
+        twin = rehearsal_twin.up(room, watch_minutes=watch_seconds / 60, plane=True)
+        try:
+            say(f"twin up in {twin.dir}: {twin.sentence}")
+            parameters = rehearsal_parameters(twin.cutover_template, twin.rollback_template)
+            return open_lab(outputs=outputs, parameters=parameters, arguments=arguments)
+        finally:
+            with answered("the lab has ended, and its twin is seen to"):
+                _leave_twin(twin, outputs)
 
 
 def _leave_twin(twin: Twin, outputs: Path) -> None:
@@ -106,33 +113,71 @@ def _up(folder: Path, watch_seconds: float, plane: bool) -> None:
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
     began = time.monotonic()
-    twin = rehearsal_twin.up(folder, watch_minutes=watch_seconds / 60, plane=plane)
+    with raised():
+        twin = rehearsal_twin.up(folder, watch_minutes=watch_seconds / 60, plane=plane)
     say(f"twin up in {time.monotonic() - began:.1f} s in {twin.dir}: {twin.sentence}")
     for line in rehearsal_twin.status(folder).sentences:
         say(f"  {line}")
     say(f"templates: {twin.cutover_template} and {twin.rollback_template}")
 
 
-@command(_DIR)
-def _down(folder: Path) -> int:
+@command(
+    _DIR,
+    Option("--all", "Every twin of yours that a killed rehearse, lab or stack left.", name="every"),
+    Option("--force", "A twin that a run or another command uses, too."),
+)
+def _down(folder: Path, every: bool, force: bool) -> int:
     """Stop every process of the twin, with proof."""
+    from ctp_runbook.errors import RunRefused
     from ctp_runbook.rehearsal import stack as rehearsal_twin
+    from ctp_runbook.rehearsal.twin import Twin
 
+    if every:
+        return _down_all(force=force)
+    if (use := rehearsal_twin.use_of(Twin(folder.resolve()))) and not force:
+        raise RunRefused(f"{folder} is left up: {use}, or --force takes the twin from under it")
     ended = rehearsal_twin.down(folder)
     for name, report in ended.reports.items():
         say(f"{name}: {report.sentence}")
     return 1 if ended.left else 0
 
 
-@command(_DIR)
-def _status(folder: Path) -> int:
+def _down_all(*, force: bool) -> int:
+    from ctp_runbook.rehearsal import stack as rehearsal_twin
+
+    twins = rehearsal_twin.down_all(force=force)
+    for twin, became, _ in twins:
+        say(f"{twin.dir}: {became}")
+    if not twins:
+        say("no twin of yours is up")
+    return 0 if all(is_down for *_, is_down in twins) else 1
+
+
+@command(_DIR, Option("--all", "Every twin of yours.", name="every"))
+def _status(folder: Path, every: bool) -> int:
     """What of the twin runs."""
     from ctp_runbook.rehearsal import stack as rehearsal_twin
 
+    if every:
+        return _status_all()
     seen = rehearsal_twin.status(folder)
     for line in seen.sentences:
         say(line)
     return 0 if seen.is_up else 1
+
+
+def _status_all() -> int:
+    from ctp_runbook.rehearsal import registry
+    from ctp_runbook.rehearsal import stack as rehearsal_twin
+
+    entries = registry.entries()
+    for entry in entries:
+        up = "up" if rehearsal_twin.status(entry.twin.dir).is_up else "NOT wholly up"
+        use = rehearsal_twin.use_of(entry.twin, entry)
+        say(f"{entry.twin.dir}: {up}; {use or 'nobody uses it'}")
+    if not entries:
+        say("no twin of yours is up")
+    return 0
 
 
 for _name, _row in (("up", _up), ("down", _down), ("status", _status)):

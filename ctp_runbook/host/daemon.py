@@ -18,6 +18,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctp_runbook.host.interruption import held
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 
@@ -50,7 +51,9 @@ def launch_daemon(pid_file: Path, argv: tuple[str, ...], *, log: Path | None) ->
     # Where there is no systemd, nobody stops a service by its control group.
     shares = bool(lack) and _SYSTEMD_MARK.is_dir()
     notice = f" ({lack}: it shares the caller's cgroup)" if shares else ""
-    report = _launch(pid_file, prefix + argv, log, scoped=bool(prefix))
+    # A caller that tidies up when it is interrupted must not do so before the pid file is there.
+    with held():
+        report = _launch(pid_file, prefix + argv, log, scoped=bool(prefix))
     if "pid" not in report:
         return Launch(None, report.get("problem", "the launcher died"))
     identity = Identity(int(report["pid"]), int(report["start_ticks"]))

@@ -100,8 +100,10 @@ def _run_cells(
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises SystemExit(143) meanwhile, where signals can be had (the main thread)."""
-    if threading.current_thread() is not threading.main_thread():
+    """SIGTERM raises SystemExit(143) meanwhile, where signals can be had (the main thread) and
+    nobody else hears this one."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.interruption import handled
 from ctp_runbook.notebook.checkout import find_notebooks
 from ctp_runbook.notebook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
 from ctp_runbook.record.rundir import RunDir, runs_under
@@ -144,17 +144,10 @@ def _before(name: str, path: Path) -> str:
 
 @contextlib.contextmanager
 def _ending(server: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Meanwhile SIGTERM and SIGINT to this process end the server, which ends its kernels."""
+    """Meanwhile TERM, INT and HUP to this process end the server, which ends its kernels."""
 
-    def end(signum: int, frame: object) -> None:
-        server.terminate()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handled(lambda number: server.terminate()):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run_going_on(outputs: Path, *, environment: str) -> RunDir | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host import caller
+from ctp_runbook.host.interruption import Interrupted
 from ctp_runbook.model import Outcome
+from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
+from ctp_runbook.rehearsal.interruption import Interruption
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions
@@ -21,6 +27,8 @@ from ctp_runbook.verify.run import verify_run
 
 __all__ = ["Rehearsal", "fault_names", "rehearse_cutover"]
 
+_POLL_SECONDS = 0.05
+_GONE_SECONDS = 60.0
 _MEANING = {
     Outcome.COMPLETED: "The new generation trades; the watch window passed.",
     Outcome.ABORTED_BEFORE_SWITCH: "A gate stopped the run before anything was touched; the old "
@@ -55,25 +63,124 @@ def fault_names() -> dict[str, str]:
 
 
 def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int:
-    """Rehearse and say what happened and where to look; the run's exit code, 2 if it lies."""
+    """Rehearse and say what happened and where to look; the run's exit code, 2 if it lies.
+
+    INT, TERM and HUP end it in an orderly way: 128 and the signal's number before there is a run,
+    else the code of what the run came to, which is asked to abort.
+    """
+    say = _as_long_as_heard(say)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
-    directory = rehearsal.outputs / "twins" / stamp
-    began = time.monotonic()
-    minutes = rehearsal.watch_seconds / 60
-    twin = stack.up(directory, watch_minutes=minutes, plane=rehearsal.plane)
-    say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")
+    twin = Twin((rehearsal.outputs / "twins" / stamp).resolve())
+    interruption = Interruption(say)
+    with interruption.heard():
+        try:
+            return _rehearse(rehearsal, twin, interruption, say=say)
+        except Interrupted as error:
+            say(f"{error}: ended before a run was begun")
+            say(stack.down(twin.dir).sentence)
+            return error.exit_code
+
+
+def _as_long_as_heard(say: Callable[[str], None]) -> Callable[[str], None]:
+    """Say what can be said: a terminal that was closed must not end the rehearsal halfway."""
+
+    def say_or_not(text: str) -> None:
+        with _to_anybody():
+            say(text)
+
+    return say_or_not
+
+
+@contextlib.contextmanager
+def _to_anybody() -> Iterator[None]:
+    """Print, or once nobody is there to read it, to nobody."""
     try:
+        yield
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _rehearse(
+    rehearsal: Rehearsal, twin: Twin, interruption: Interruption, *, say: Callable[[str], None]
+) -> int:
+    began = time.monotonic()
+    stack.up(twin.dir, watch_minutes=rehearsal.watch_seconds / 60, plane=rehearsal.plane)
+    run: RunDir | None = None
+    try:
+        say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")
         if rehearsal.fault:
             faults.apply(twin, rehearsal.fault)
             say(f"fault {rehearsal.fault}: {fault_names()[rehearsal.fault]}")
         run = RunDir(launch.new_run_dir(twin.environment, outputs=rehearsal.outputs).absolute())
+        interruption.attend(
+            lambda: _ask_to_end(run, over=interruption.over), lambda: _where_it_stands(run)
+        )
         code = _cut_over(rehearsal, twin, run, say=say)
         return _conclude(twin, run, code, say=say)
     finally:
-        if rehearsal.keep:
-            say(f"twin left up; take it down with `ctp-runbook stack down --dir {twin.dir}`")
-        else:
-            say(stack.down(directory).sentence)
+        _leave(twin, run, keep=rehearsal.keep, say=say)
+
+
+def _ask_to_end(run: RunDir, *, over: threading.Event) -> str:
+    """Ask the run to abort, as soon as it has begun or ``over`` is set; what comes of that."""
+    while not over.is_set():
+        with contextlib.suppress(RunbookError):  # not there yet, or half a record
+            history = launch.read_history(run)
+            if history.closed is not None:
+                break
+            if history.has_begun:
+                launch.request(run, "abort", by="rehearsal", reason="rehearse was interrupted")
+                return (
+                    f"run {run.run_id} is asked to end: before its switch it aborts, after it it "
+                    "rolls back; then the twin is taken down"
+                )
+        over.wait(_POLL_SECONDS)
+    return _where_it_stands(run)
+
+
+def _where_it_stands(run: RunDir) -> str:
+    """What is still going on, and what there is to do about it."""
+    if not run.journal.exists():
+        return "no run was begun; the twin is being taken down"
+    history = launch.read_whole(run)
+    if history.closed is not None:
+        outcome = history.closed.payload.outcome.value
+        return f"run {run.run_id} is over ({outcome}); once it is verified, the twin goes down"
+    return (
+        f"run {run.run_id} is still {history.state.value} and goes on to its end, which `ctp-runbook "
+        f"status --run {run.path}` shows; the twin is not taken from under it. KILL would end this "
+        "command alone; `ctp-runbook stack down --all` takes the twin down afterwards"
+    )
+
+
+def _leave(twin: Twin, run: RunDir | None, *, keep: bool, say: Callable[[str], None]) -> None:
+    """Take the twin down once nothing of the run acts on it, or say why it is left up."""
+    why = "" if run is None else _unfinished(twin, run, say)
+    if why or keep:
+        down = f"ctp-runbook stack down --dir {twin.dir}"
+        say(f"twin left up{why and f': {why}'}; take it down with `{down}`")
+    else:
+        say(stack.down(twin.dir).sentence)
+
+
+def _unfinished(twin: Twin, run: RunDir, say: Callable[[str], None]) -> str:
+    """Have the run end that something failed beside; why it did not.
+
+    Mostly it is over by now, and its last process about to go.
+    """
+    try:
+        history = launch.read_whole(run) if run.journal.exists() else None
+        if history is not None and history.closed is None and history.has_begun:
+            say(f"run {run.run_id} is {history.state.value}: it is asked to end, and waited for")
+            launch.request(run, "abort", by="rehearsal", reason="rehearse failed")
+            launch.follow(run, until=lambda _: False)
+    except RunbookError as error:
+        return str(error)
+    # Whatever became of its folder, it acts as long as it holds the environment.
+    end = time.monotonic() + _GONE_SECONDS
+    while (use := stack.use_of(twin)) and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+    return use
 
 
 def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[str], None]) -> int:
@@ -105,15 +212,20 @@ def _orchestrate(twin: Twin, options: RunOptions) -> int:
         base=Path.cwd(),
     )
     run = launch.begin(plan, options, reason="rehearse --no-notebooks")
-    history = launch.follow(run, until=lambda _: False, on_change=Narrator())
+    narrator = Narrator()
+
+    def narrate(history: History) -> None:
+        with _to_anybody():
+            narrator(history)
+
+    history = launch.follow(run, until=lambda _: False, on_change=narrate)
     assert history.outcome is not None  # follow returned, so it is over
     return history.outcome.exit_code
 
 
 def _conclude(twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None]) -> int:
-    history = launch.read_history(run)
-    if history.closed is None:
-        raise RunbookError(f"run {run.run_id} did not end; see {run.logs}")
+    history = launch.follow(run, until=lambda _: False)  # a viewer may have failed before
+    assert history.closed is not None
     outcome = history.closed.payload.outcome
     say("")
     say(f"{outcome.value}: {_MEANING[outcome]}")

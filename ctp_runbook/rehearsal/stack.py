@@ -6,6 +6,7 @@ start`` of the templates does. ``down`` ends every process by its identity and p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import time
@@ -15,9 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.host.interruption import answered
+from ctp_runbook.host.lock import holder_of
 from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop
-from ctp_runbook.host.process import end_process, identity_of
+from ctp_runbook.host.process import end_process, end_processes, identity_of
+from ctp_runbook.model import Identity
 from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.rehearsal import registry
 from ctp_runbook.rehearsal.engine.bridge import bridge_client
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import Overlap, overlaps, trading_generations
@@ -35,7 +40,7 @@ from ctp_runbook.rehearsal.twin_files import (
     write_wrappers,
 )
 
-__all__ = ["TwinDown", "TwinStatus", "down", "start_member", "status", "up"]
+__all__ = ["TwinDown", "TwinStatus", "down", "down_all", "start_member", "status", "up", "use_of"]
 
 _READY_SECONDS = 15.0
 _VALKEY_TRIES = 5
@@ -107,6 +112,7 @@ def up(
     """
     twin = Twin(directory.resolve())
     _refuse_if_running(twin)
+    registry.enter(twin)
     try:
         _prepare(twin)
         if plane:
@@ -246,6 +252,14 @@ def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
     no pid file names but that holds a session at the twin's front.
     """
     twin = Twin(directory.resolve())
+    with answered("the twin is being taken down, which takes some seconds"):
+        ended = TwinDown(twin, _end(twin, grace_seconds))
+    if not ended.left:
+        registry.strike(twin)
+    return ended
+
+
+def _end(twin: Twin, grace_seconds: float) -> dict[str, ProcReport]:
     reports: dict[str, ProcReport] = {}
     for wave in (MEMBERS[:2], MEMBERS[2:], twin.parts):
         if wave == twin.parts:
@@ -256,7 +270,63 @@ def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
     if twin.has_plane:
         ended_parts = control.down(twin.plane.dir)
         reports |= {f"plane {name}": report for name, report in ended_parts.items()}
-    return TwinDown(twin, reports)
+    reports |= _end_remains(twin, grace_seconds)
+    if not twin.dir.is_dir():
+        remove_cluster(twin.plane)  # which may lie elsewhere
+    return reports
+
+
+def _end_remains(twin: Twin, grace: float) -> dict[str, ProcReport]:
+    """End what no pid file names any more: somebody may have removed them, or the whole folder."""
+    remains = _remains(twin)
+    left = end_processes(remains, term_grace=grace, kill_grace=grace)
+    return {
+        f"process {each.pid}": ProcReport(
+            1 if each in left else 0,
+            f"{each} was in no pid file: {'NOT ended' if each in left else 'ended'}",
+            each,
+        )
+        for each in remains
+    }
+
+
+def _remains(twin: Twin) -> tuple[Identity, ...]:
+    """This user's processes that are a twin's, at work in this very folder by their command line."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (place / "cmdline").read_bytes().split(b"\0")
+            in_folder = any(word.startswith(os.fsencode(f"{twin.dir}/")) for word in words)
+            is_part = words[0].endswith(b"/valkey-server") or any(
+                word.startswith(b"ctp_runbook.rehearsal.") for word in words
+            )
+            if in_folder and is_part and place.stat().st_uid == os.geteuid():
+                found.append(identity_of(int(place.name)))
+    return tuple(filter(None, found))
+
+
+def down_all(*, force: bool) -> tuple[tuple[Twin, str, bool], ...]:
+    """Take down every twin of this user that nobody uses: each with what came of it, and if it is
+    down. With ``force`` those in use go too."""
+    return tuple(_down_left(entry, force=force) for entry in registry.entries())
+
+
+def _down_left(entry: registry.Entry, *, force: bool) -> tuple[Twin, str, bool]:
+    twin = entry.twin
+    if (use := use_of(twin, entry)) and not force:
+        return twin, f"left up: {use}", False
+    gone = "" if twin.dir.is_dir() else "its folder is gone; "
+    ended = down(twin.dir)
+    return twin, f"{gone}{ended.sentence}", not ended.left
+
+
+def use_of(twin: Twin, entry: registry.Entry | None = None) -> str:
+    """Who would lose the twin under its hands, and the remedy; empty when nobody would."""
+    if run := holder_of(twin.environment):
+        return f"run {run} is at work on it; `ctp-runbook abort --run {run}` ends that"
+    if entry is not None and entry.is_kept:
+        return f"{entry.keeper} brought it up and will take it down; Ctrl-C ends that"
+    return ""
 
 
 def _end_strays(twin: Twin, grace: float) -> dict[str, ProcReport]:

@@ -40,7 +40,7 @@ class Part:
     thread; ``serves`` raises ProbeError until it does. ``needs`` must have been provided for
     before the start, ``provided_after`` before ``provide``; with a death of one in ``falls_with``
     this part is started anew too. It is ended by ``end_signal``, in an order and with a grace; by
-    ``death_signal`` once the supervisor is gone, and with it whoever would wait for an orderly end.
+    ``death_signal`` when that is over, or the supervisor gone and nobody there to wait.
     """
 
     name: str

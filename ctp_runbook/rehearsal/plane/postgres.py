@@ -9,6 +9,7 @@ cluster, or a copy of the binaries with their libraries, lies in a folder under 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pwd
 import shutil
@@ -108,15 +109,24 @@ def _private_folder(home: Path, user: struct_passwd) -> Path:
     if _can_enter(home, user):
         os.chown(home, user.pw_uid, user.pw_gid)
         return home
-    folder = Path(tempfile.mkdtemp(prefix="ctp-runbook-postgres-", dir=_open_folder(user)))
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(home), dir=_open_folder(user)))
     os.chown(folder, user.pw_uid, user.pw_gid)
     (home / "elsewhere").symlink_to(folder)
     return folder
 
 
+def _prefix(home: Path) -> str:
+    """How a folder elsewhere begins: found by it should the one that names it be gone."""
+    return f"ctp-runbook-postgres-{hashlib.sha256(bytes(home)).hexdigest()[:8]}-"
+
+
+def _places() -> list[Path]:
+    return [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+
+
 def _open_folder(user: struct_passwd) -> Path:
     """Where this user may lay files and that one may get at them; root's TMPDIR may be its own."""
-    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]
+    places = _places()
     for place in places:
         if place.is_dir() and _can_enter(place.resolve(), user):
             return place
@@ -171,8 +181,11 @@ def _initdb(binaries: Path, folder: Path, user: struct_passwd, password: str) ->
 def remove_cluster(plane: Plane) -> None:
     """Remove the cluster, wherever it lies; the folder that named it stays."""
     home = plane.home("postgres")
+    elsewhere = [each for place in _places() for each in place.glob(f"{_prefix(home)}*")]
     if (home / "elsewhere").is_symlink():
-        shutil.rmtree((home / "elsewhere").readlink(), ignore_errors=True)
+        elsewhere.append((home / "elsewhere").readlink())
+    for folder in elsewhere:
+        shutil.rmtree(folder, ignore_errors=True)
     for path in home.iterdir() if home.is_dir() else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -258,6 +258,8 @@ class Supervisor:
             tended.child.send_signal(tended.part.end_signal)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(tended.child.wait(), _GRACE_SECONDS)
+            if tended.runs:
+                tended.child.send_signal(tended.part.death_signal)
         if left := await self._kill(tended):
             self._set(name, state="left", sentence=f"processes {left} outlived KILL")
             return
