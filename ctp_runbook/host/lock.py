@@ -53,7 +53,7 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock
         os.ftruncate(fd, 0)
-        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}\n"), 0)
+        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}"), 0)
     return fd
 
 
@@ -133,8 +133,9 @@ def _flock(fd: int, *, seconds: float) -> None:
 def _holder(fd: int) -> tuple[str, str]:
     """``run ID``, or that it is another run; and its directory, where the lock names it."""
     with contextlib.suppress(OSError):
-        # What stands behind the second line are signs of life (host/heartbeat.py).
-        name, directory, *_ = [*os.fsdecode(os.pread(fd, 5000, 0)).split("\n"), ""]
+        # Behind a gap come signs of life (host/heartbeat.py).
+        text, _, _ = os.fsdecode(os.pread(fd, 5000, 0)).partition("\0")
+        name, _, directory = text.partition("\n")
         shown = name.encode(errors="replace").decode()
         return shown.strip() or "another run", directory.strip()
     return "another run", ""
