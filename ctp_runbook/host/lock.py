@@ -25,6 +25,8 @@ __all__ = [
 # Of a killed process with threads the last one may hold its files a moment after it counts as gone.
 _GRACE_SECONDS = 0.5
 _POLL_SECONDS = 0.01
+# Everybody may leave something by the name of a lock: nobody waits at a pipe.
+_LOOKING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def take_environment_lock(environment: str, *, run_id: str, path: Path | None = None) -> int:
@@ -53,7 +55,7 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock
         os.ftruncate(fd, 0)
-        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}\n"), 0)
+        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}"), 0)
     return fd
 
 
@@ -63,7 +65,7 @@ def holder_of(environment: str) -> str:
     The name in a lock that nobody holds is that of a run that is over, and counts for nothing.
     """
     try:
-        fd = os.open(_lock_path(environment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(_lock_path(environment), _LOOKING)
     except OSError:
         return ""
     try:
@@ -83,7 +85,7 @@ def lock_of(environment: str, *, path: Path) -> Iterator[int | None]:
     """The lock of an environment to read in, held by nobody for that; None where it does not name
     the run in directory ``path``."""
     try:
-        fd = os.open(_lock_path(environment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(_lock_path(environment), _LOOKING)
     except OSError:
         yield None
         return
@@ -133,8 +135,9 @@ def _flock(fd: int, *, seconds: float) -> None:
 def _holder(fd: int) -> tuple[str, str]:
     """``run ID``, or that it is another run; and its directory, where the lock names it."""
     with contextlib.suppress(OSError):
-        # What stands behind the second line are signs of life (host/heartbeat.py).
-        name, directory, *_ = [*os.fsdecode(os.pread(fd, 5000, 0)).split("\n"), ""]
+        # Behind a gap come signs of life (host/heartbeat.py).
+        text, _, _ = os.fsdecode(os.pread(fd, 5000, 0)).partition("\0")
+        name, _, directory = text.partition("\n")
         shown = name.encode(errors="replace").decode()
         return shown.strip() or "another run", directory.strip()
     return "another run", ""

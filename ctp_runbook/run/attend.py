@@ -185,6 +185,11 @@ class Silence(Struct, frozen=True):
         beat = self.heard.get(who)
         return self.at - beat.mono if beat else 0.0
 
+    @property
+    def is_overdue(self) -> bool:
+        """True where each of them has been silent for longer than it is waited for."""
+        return all(self.at - beat.mono > beat.allowed for beat in self.heard.values())
+
 
 def silence_of(
     run: RunDir,
@@ -237,6 +242,10 @@ def end_silent(run: RunDir, history: History, *, world: World = HERE) -> tuple[W
     Only where nobody else would. Raises RunRefused where one of them is not gone afterwards.
     """
     silence = silence_of(run, history, world=world)
+    # It is said early, and done late: a busy machine may keep both silent for a while.
+    while silence.is_left and not silence.is_overdue:
+        world.clock.sleep(_WAKE_SECONDS)
+        silence = _silence(run, history, _SILENT_SECONDS, world)
     if not silence.is_left:
         return ()
     # The guardian first: of the other's end it would make a start.

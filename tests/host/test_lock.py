@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
-from ctp_runbook.host.lock import exclusive
+from ctp_runbook.host.heartbeat import beat_of
+from ctp_runbook.host.lock import exclusive, holder_of
 from ctp_runbook.host.lock import take_environment_lock as take_lock
 
 
@@ -88,6 +89,14 @@ def test_a_lock_that_is_a_link_is_not_followed(environment: str, tmp_path: Path)
     with pytest.raises(RunRefused, match="cannot be opened: Too many levels of symbolic links"):
         take_lock(environment, run_id="r")
     assert target.read_text() == "data"
+
+
+def test_nobody_waits_at_a_pipe_by_the_name_of_a_lock(environment: str, tmp_path: Path) -> None:
+    """Anybody may leave one in a folder that all may write to."""
+    room = lock_of(environment).parent
+    os.mkfifo(room / f"ctp-runbook.{environment}.lock")
+    assert holder_of(environment) == ""
+    assert beat_of(environment, "guardian", path=tmp_path) is None
 
 
 def test_a_step_does_not_hold_the_lock(environment: str, tmp_path: Path) -> None:

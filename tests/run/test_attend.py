@@ -163,6 +163,25 @@ def test_nobody_is_ended_whom_another_would_replace(attended: Attended) -> None:
     assert all(map(is_running, attended.pids.values()))
 
 
+def test_nobody_is_ended_before_his_time(attended: Attended) -> None:
+    """One that gives a sign of life while the other's time runs out stays, and so do both."""
+    attended.silent(orchestrator=5.1, guardian=5.1)
+    sleep, at = attended.clock.sleep, attended.clock.now
+
+    class Waking(SimulatedClock):
+        def sleep(self, seconds: float) -> None:
+            sleep(seconds)
+            self.now = attended.clock.now
+            if self.now > at + 3:
+                attended.silent(guardian=0.0)
+
+    for who, beat in attended.lines.last.items():
+        attended.lines.last[who] = beat._replace(patience=10.0)
+    world = structs.replace(attended.world, clock=Waking(at))
+    assert end_silent(attended.run, attended.history, world=world) == ()
+    assert all(map(is_running, attended.pids.values()))
+
+
 def test_a_guardian_left_over_a_run_that_is_over_is_told(attended: Attended) -> None:
     """It holds the environment, and no other run could begin."""
     os.kill(attended.pids["orchestrator"].pid, signal.SIGKILL)

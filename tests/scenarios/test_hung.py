@@ -67,6 +67,14 @@ def stop(*identities: Identity) -> None:
         os.kill(identity.pid, signal.SIGSTOP)
 
 
+def hanging_in(run: RunDir, step: str) -> RunDir:
+    """The run once the command of ``step`` runs, which its record announces."""
+    wait_for(lambda: read_whole(run).step(step).attempt, seconds=20)
+    program = Path(f"/proc/{read_whole(run).step(step).pid}/comm")
+    wait_for(lambda: program.read_text() == "tail\n")
+    return run
+
+
 def half_switched(stack: SmallStack) -> RunDir:
     """A run with both parts of the old stack stopped, and the new engine's start hanging."""
     commands = {f"{gate}_CMD": "ls" for gate in GATES}
@@ -77,15 +85,13 @@ def half_switched(stack: SmallStack) -> RunDir:
         NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
     )
     run = stack.begin(plan)
-    wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
-    return run
+    return hanging_in(run, "start_new_core_engine")
 
 
 def gating(stack: SmallStack) -> RunDir:
     """A run that hangs in its first gate."""
     run = stack.begin(stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null", **BUDGET))
-    wait_for(lambda: read_whole(run).unfinished, seconds=20)
-    return run
+    return hanging_in(run, "bootstrap_infra")
 
 
 def aborted(stack: SmallStack, run: RunDir) -> History:
