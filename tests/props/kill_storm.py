@@ -37,7 +37,7 @@ from ctp_runbook.run.steer import steer
 from ctp_runbook.verify.run import verify_run
 from tests.props.plan_fixtures import end_run, processes_with
 
-__all__ = ["ALL_KINDS", "KINDS", "Hit", "Row", "draw", "storm"]
+__all__ = ["ALL_KINDS", "KINDS", "Hit", "Row", "draw", "false_ending", "false_status", "storm"]
 
 ROOT = Path(__file__).parents[2]
 SEED = int(os.environ.get("CTP_RUNBOOK_STORM_SEED", "20261126"))
@@ -173,6 +173,10 @@ def _may_live(member: str, moment: str) -> bool:
 
 # --- the machine, by /proc --------------------------------------------------------
 
+_ATTENDANTS = ("orchestrator", "guardian")
+# Of an attendant that a signal has stopped.
+_STOPPED = ", stopped"
+
 
 class Looks:
     """Who of a twin and its run lives, looked at again and again; each look with its instant."""
@@ -212,7 +216,9 @@ class Looks:
         except OSError:
             return ""
         if name := _named(words, self._twin, self._run):
-            return name if identity_of(pid) else ""
+            if not identity_of(pid):
+                return ""
+            return f"{name}{_STOPPED}" if name in _ATTENDANTS and _is_stopped(pid) else name
         # What was somebody else's four times has become what it is: a fork is not at once.
         self._others[pid] = self._others.get(pid, 0) + 1
         return ""
@@ -221,6 +227,12 @@ class Looks:
         """The looks of this while; the last before it where there was none."""
         wanted = [look for at, look in self.kept if mono - before <= at <= mono + after]
         return wanted or [look for at, look in self.kept if at <= mono][-1:]
+
+
+def _is_stopped(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2][:1] == b"T"
+    return False
 
 
 def _named(words: list[str], twin: str, run: str) -> str:
@@ -251,8 +263,13 @@ def is_whole(look: Mapping[str, object], generation: str) -> bool:
 
 
 def is_attended(look: Mapping[str, object]) -> bool:
-    """An orchestrator or a guardian of the run lives."""
-    return bool({"orchestrator", "guardian"} & set(look))
+    """An orchestrator or a guardian of the run lives, if it be stopped."""
+    return any(name.removesuffix(_STOPPED) in _ATTENDANTS for name in look)
+
+
+def is_conducted(look: Mapping[str, object]) -> bool:
+    """One of them lives and is not stopped."""
+    return any(name in _ATTENDANTS for name in look)
 
 
 # --- the journal, as it grows -----------------------------------------------------
@@ -265,7 +282,7 @@ class Tail:
         end = time.monotonic() + 40
         while not path.exists() and time.monotonic() < end:
             time.sleep(0.02)
-        self._file = path.open("rb")
+        self._path, self._file = path, path.open("rb")
         self._rest = b""
         self._lock = threading.Lock()
         self._records: list[dict[str, Any]] = []
@@ -274,11 +291,20 @@ class Tail:
     def records(self) -> list[dict[str, Any]]:
         """All that is whole by now."""
         with self._lock:
+            self._follow()
             *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
             for line in lines:
                 with contextlib.suppress(ValueError):  # torn by a kill, and quoted by the next
                     self._records.append(json.loads(line))
             return list(self._records)
+
+    def _follow(self) -> None:
+        """Go over to the file that stands there now, where the run wrote it again."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino:
+                anew = self._path.open("rb")
+                self._file.close()
+                self._file, self._rest, self._records = anew, b"", []
 
     def when(self, moment: str) -> float | None:
         """The monotonic instant of the first such record."""
@@ -491,7 +517,7 @@ class Storm:
             if not self.settle():
                 self.row.faults.append(f"after {_SETTLE_SECONDS:g} s it goes on")
                 return
-            if self._is_written or turn == _ASKED_MAX:
+            if self._is_written or turn == _ASKED_MAX or not self.run.journal.exists():
                 break
             _, said = self.ask("status", "--run", str(self.run.path))
             wanted = re.findall(r"`ctp-runbook (\w+) --run ([^`]+)`", said)
@@ -500,7 +526,7 @@ class Storm:
                 return
             command, run = wanted[-1]
             self.ask(command, "--run", run)
-        if self.run.path.exists():
+        if self.run.journal.exists():
             self.ask("status", "--run", str(self.run.path))
 
 
@@ -540,7 +566,7 @@ def false_status(said: str, code: int, before: _Look, after: _Look) -> Iterator[
     ended = next((each for each in Outcome if f": {each.value};" in first), None)
     if "; conducted;" in first and not any(map(is_attended, looks)):
         yield "conducted, by nobody"
-    if ("not conducted" in first or lost) and all(map(is_attended, looks)):
+    if ("not conducted" in first or lost) and all(map(is_conducted, looks)):
         yield "that nobody conducts it, and somebody does"
     expected = 7 if lost else ended.exit_code if ended else 0
     if code != expected and "no answer" not in said:
@@ -658,7 +684,7 @@ def _judge_leftovers(storm: Storm, last: _Look, *, is_closed: bool) -> Iterator[
         yield f"the environment is held by {held}"
     if not is_closed or not run.journal.exists():
         return
-    if private_path(run).exists() and not storm.mounts:
+    if private_path(run).is_dir() and not storm.mounts:
         yield "armed: its private files are there"
     taken = {
         record["payload"]["file"] for record in storm.tail.records if record["kind"] == "control"
@@ -801,7 +827,7 @@ def run_storm(number: int, folder: Path) -> Row:
 
 def _look_in(storm: Storm) -> None:
     """Somebody looks how it goes, in the middle of the storm."""
-    if storm.run.path.exists() and not storm.over.is_set():
+    if storm.run.journal.exists() and not storm.over.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             storm.ask("status", "--run", str(storm.run.path))
 
