@@ -371,6 +371,7 @@ class Storm:
     over: threading.Event = field(default_factory=threading.Event)
     asleep: list[threading.Timer] = field(default_factory=list)
     mounts: list[Path] = field(default_factory=list)
+    viewer_left: float = 0.0
 
     # --- hits ---
 
@@ -474,11 +475,17 @@ class Storm:
 
     # --- the end ---
 
+    def look_at_viewer(self) -> None:
+        """Keep the instant at which it was first seen to be over."""
+        if not self.viewer_left and self.viewer.poll() is not None:
+            self.viewer_left = time.monotonic()
+
     def settle(self) -> bool:
         """Wait until the run is over and nobody is at it, or until nobody is at it any more."""
         end, alone = time.monotonic() + _SETTLE_SECONDS, 0
         while time.monotonic() < end:
             time.sleep(0.3)
+            self.look_at_viewer()
             # Whoever is stopped goes on one day, and whoever was killed is replaced in a moment.
             attended = is_attended(self.looks.kept[-1][1]) if self.looks.kept else True
             alone = 0 if attended or any(each.is_alive() for each in self.asleep) else alone + 1
@@ -662,15 +669,23 @@ def _judge_viewer(storm: Storm, closed: Mapping[str, Any] | None) -> Iterator[st
     row = storm.row
     with contextlib.suppress(subprocess.TimeoutExpired):
         storm.viewer.wait(timeout=25)
+    storm.look_at_viewer()
     row.viewer = code = storm.viewer.poll()
+    said = storm.output.read_text(errors="replace")
     reached = {hit.kind for hit in row.hits if hit.target == "viewer" and hit.came == "done"}
     wanted = {7}  # it lost the run, and said so
     wanted |= {Outcome(closed["payload"]["outcome"]).exit_code} if closed else set()
     wanted |= {-9} if "kill" in reached else set()
     wanted |= {-15} if "term" in reached else set()
     if code not in wanted:
-        said = storm.output.read_text(errors="replace")[-600:]
-        yield f"the viewer ended with {code}, expected one of {sorted(wanted)}: {said}"
+        yield f"the viewer ended with {code}, expected one of {sorted(wanted)}: {said[-600:]}"
+    looks = storm.looks.near(storm.viewer_left, before=1.5, after=0.5)
+    if "nobody conducts it" in said and looks and all(map(is_conducted, looks)):
+        yield f"the viewer said that nobody conducts it, and there was {looks}: {said[-600:]}"
+    if closed and code == closed["payload"]["exit_code"]:
+        told = "{outcome}: {sentence}".format_map(closed["payload"])
+        if told not in said:
+            yield f"the viewer did not say {told!r}: {said[-600:]}"
 
 
 def _judge_leftovers(storm: Storm, last: _Look, *, is_closed: bool) -> Iterator[str]:
