@@ -420,12 +420,7 @@ def test_a_lost_run_that_cannot_be_taken_up_keeps_no_request(stack: SmallStack) 
     run = stack.begin(stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null"))
     wait_for(lambda: read_whole(run).unfinished)
     history = read_whole(run)
-    assert history.conducted is not None
-    guardian = history.conducted.payload.guardian
-    assert guardian is not None
-    for pid in (guardian.pid, history.conducted.writer.pid):
-        os.kill(pid, 9)
-    wait_for(lambda: not is_attended(run))
+    kill_both(run)
     with pytest.raises(RunRefused, match=r"nobody conducts run .* so nobody can hold it"):
         steer(run, "hold", by="ops")
     lock = take_lock(history.created.environment, run_id="other")
