@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -65,12 +66,19 @@ def read_history(run: RunDir) -> History:
 
 
 def is_attended(run: RunDir, *, world: World = HERE) -> bool:
-    """True while an orchestrator or a guardian of this run lives."""
+    """True while an orchestrator or a guardian of this run lives, or somebody holds its environment
+    for it: whoever takes a run up does so for seconds before that is on record."""
     return _is_attended(read_history(run), world)
 
 
 def _is_attended(history: History, world: World) -> bool:
-    return any(map(world.processes.is_running, _attendants(history.records)))
+    if any(map(world.processes.is_running, _attendants(history.records))):
+        return True
+    if history.header is None or history.is_dry_run:
+        return False
+    holder = world.locks.holder_of(history.header.environment)
+    # A run id is never used twice.
+    return bool(holder) and Path(holder).name == history.run_id
 
 
 def _attendants(records: tuple[Record, ...]) -> Iterator[Identity]:

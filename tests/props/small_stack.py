@@ -90,7 +90,7 @@ class SmallStack:
         base = self.folder / member
         return (
             # With a name of its own: whoever runs the same command line counts as this member.
-            f"setsid bash -c 'exec -a {base} sleep 300' > {base}.log 2>&1 & "
+            f"setsid bash -c 'exec -a {base} sleep 3600' > {base}.log 2>&1 & "
             f"printf '%s\\n' $! $(cut -d' ' -f22 /proc/$!/stat) > {base}.pid; "
             f"echo {member} >> {self.folder}/starts; cat {base}.pid > {base}.up"
         )

@@ -73,7 +73,7 @@ def breached(stack: SmallStack, injected: float) -> Breach:
     """One real run, breached; the old generation trades after it."""
     port, page = free_port(), stack.folder / "page"
     put(page, shown(0))
-    start = stack.start_command("new_core_engine").replace("sleep 300", page_command(port, page))
+    start = stack.start_command("new_core_engine").replace("sleep 3600", page_command(port, page))
     gates = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
     plan = stack.plan(
         **{f"{gate}_CMD": "ls" for gate in gates},

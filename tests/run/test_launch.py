@@ -561,6 +561,21 @@ def test_a_guardian_attends_too(
     assert is_attended(run) is attended
 
 
+@pytest.mark.parametrize("name", ["", "another"])
+def test_a_run_that_is_being_taken_up_is_attended(
+    plan: Plan, options: RunOptions, name: str
+) -> None:
+    """Whoever takes it up holds its environment for it before that is on record; for another run it
+    would be no comfort."""
+    run = create_run(plan, structs.replace(options, execute=True, accept_unmeasured="a test"))
+    assert not is_attended(run)
+    held_for = run.path.parent / (name or run.run_id)
+    lock = take_lock(plan.environment, run_id=held_for.name, path=held_for)
+    assert is_attended(run) is not bool(name)
+    os.close(lock)
+    assert not is_attended(run)
+
+
 def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions) -> None:
     """Whoever conducts the run finds it in control/, with the start that the asker saw; for a run
     that was never started nothing is left there."""

@@ -22,6 +22,7 @@ from ctp_runbook.run.steer import steer
 from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
+from tests.scenarios.test_both_dead import kill_both
 
 pytestmark = pytest.mark.twin
 OBEYED_SECONDS = 1.0
@@ -221,12 +222,7 @@ def test_a_run_that_holds_and_that_nobody_conducts_is_taken_up(stack: SmallStack
     run.reach(State.WATCHING)
     run.ask("hold")
     run.reach(State.HOLDING)
-    begun = run.history.conducted
-    assert begun is not None
-    assert begun.payload.guardian is not None
-    for pid in (begun.payload.guardian.pid, begun.writer.pid):
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not launch.is_attended(run.run))
+    kill_both(run.run)
     told = steer(run.run, "resume", by="chief", reason="all is well")
     assert (told.exit_code, "the run is taken up again" in told.sentence) == (0, True)
     run.reach(State.WATCHING)
@@ -239,12 +235,7 @@ def test_a_stop_that_was_taken_in_and_not_acted_on_is_not_forgotten(stack: Small
     """The orchestrator dies between the request's record and the act: the next one acts on it."""
     run = started(stack)
     run.reach(State.WATCHING)
-    begun = run.history.conducted
-    assert begun is not None
-    assert begun.payload.guardian is not None
-    for pid in (begun.payload.guardian.pid, begun.writer.pid):
-        os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not launch.is_attended(run.run))
+    kill_both(run.run)
     journal = Journal(run.run.journal)
     asked = {"request": "rollback", "by": "chief", "reason": "", "requested_utc": utc_text()}
     journal.append(like("control", **{**asked, "file": "gone.json"}))

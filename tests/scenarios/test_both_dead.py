@@ -5,6 +5,7 @@ countdown that nobody executed, and a second run began beside the one that was l
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,8 +39,10 @@ def kill_both(run: RunDir) -> None:
     conducted = read_whole(run).conducted
     assert conducted is not None
     assert conducted.payload.guardian is not None
-    for pid in (conducted.payload.guardian.pid, conducted.writer.pid):
-        os.kill(pid, 9)
+    # Stopped first: on a busy host the one that lives a moment longer starts the other anew.
+    for sign in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (conducted.payload.guardian.pid, conducted.writer.pid):
+            os.kill(pid, sign)
     wait_for(lambda: not is_attended(run))
 
 

@@ -77,7 +77,7 @@ def planned(
     """A real plan with the shipped trigger and limits, ``limits`` and ``values`` over them, on an
     engine that shows ``page``."""
     port = free_port()
-    start = stack.start_command("new_core_engine").replace("sleep 300", page_command(port, page))
+    start = stack.start_command("new_core_engine").replace("sleep 3600", page_command(port, page))
     stack.plan(
         **{
             f"{gate.step.upper()}_CMD": gate_command(stack.folder, gate)

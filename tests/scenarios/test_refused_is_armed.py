@@ -2,8 +2,8 @@
 run stayed planned with a go beside it; `resume` on it did the whole cutover, and it was in the way of
 the winner's rollback.
 
-CI tries the first few pairs; all 50 are ``make prove``. Of the pairs of resumes and rollbacks
-CTP_RUNBOOK_PAIRS says how many.
+CI tries the first few pairs of starts, resumes and rollbacks; 100 of each are ``make prove``, and
+CTP_RUNBOOK_PAIRS says another number.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tests.props.small_stack import SmallStack, small_stack
 from tests.run.test_undo_completed import completed
 from tests.scenarios.test_both_dead import kill_both
 
-ALL, IN_CI = 50, 10
-PAIRS = int(os.environ.get("CTP_RUNBOOK_PAIRS", "2"))
+ALL = int(os.environ.get("CTP_RUNBOOK_PAIRS", "100"))
+IN_CI, FEW = 10, 2
 _STARTER = """
 import sys
 import ctp_runbook.cli.main, ctp_runbook.run.guardian, ctp_runbook.run.launch, ctp_runbook.show.terminal
@@ -193,9 +193,9 @@ def test_of_two_starts_at_one_instant_the_loser_is_not_armed(stack: SmallStack) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_of_fifty_pairs_no_loser_is_armed(stack: SmallStack) -> None:
-    """All 50."""
+@pytest.mark.timeout(7200)
+def test_of_all_pairs_of_starts_no_loser_is_armed(stack: SmallStack) -> None:
+    """All 100."""
     assert armed(stack, pairs=ALL) == []
 
 
@@ -206,12 +206,23 @@ def both(pair: tuple[Starter, Starter], line: str) -> list[int]:
     return sorted(one.exit_code() for one in pair)
 
 
-@pytest.mark.timeout(1200)
-def test_of_two_resumes_at_one_instant_one_takes_the_run_up(stack: SmallStack) -> None:
-    """Nobody conducts it: one orchestrator does from then on, and both are told of the same run."""
+def left_in(run: RunDir) -> list[str]:
+    """What the folders of a run that is over still have that could start or steer anything."""
+    history = read_whole(run)
+    known = {record.payload.file for record in history.of_kind(RequestTaken)}
+    left = [f"control/{path.name}" for path in run.control.iterdir() if path.name not in known]
+    if private_path(run).exists():
+        left.append("its private files are there")
+    if history.closed is None:
+        left.append("it is not closed")
+    return left
+
+
+def pairs_of_resumes(stack: SmallStack, *, pairs: int) -> None:
+    """Nobody conducts a run: of two who take it up one does, and both are told of the same run."""
     plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
     with two_starters(stack.folder) as pair:
-        for _ in range(PAIRS):
+        for _ in range(pairs):
             run = stack.begin(plan)
             wait_for(lambda run=run: read_whole(run).unfinished, seconds=20)  # type: ignore[misc]
             kill_both(run)
@@ -222,18 +233,30 @@ def test_of_two_resumes_at_one_instant_one_takes_the_run_up(stack: SmallStack) -
             assert is_attended(run), told
             steer(run, "abort", by="ops")
             assert stack.closed(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
-            assert not private_path(run).exists()
             wait_for(lambda run=run: not is_attended(run))  # type: ignore[misc]
-    assert len(runs_of(stack.folder / "outputs")) == PAIRS
+            assert left_in(run) == []
+    assert len(runs_of(stack.folder / "outputs")) == pairs
     assert stack.starts == ["old_core_engine", "old_strategy_runner"]
 
 
-@pytest.mark.timeout(1200)
-def test_of_two_rollbacks_at_one_instant_one_acts(stack: SmallStack) -> None:
+@pytest.mark.timeout(300)
+def test_of_two_resumes_at_one_instant_one_takes_the_run_up(stack: SmallStack) -> None:
+    """And nothing is left in its folders that could start it again."""
+    pairs_of_resumes(stack, pairs=FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_of_all_pairs_of_resumes_one_takes_the_run_up(stack: SmallStack) -> None:
+    """All 100."""
+    pairs_of_resumes(stack, pairs=ALL)
+
+
+def pairs_of_rollbacks(stack: SmallStack, *, pairs: int) -> None:
     """Of a COMPLETED run: one new run rolls it back, and the other one's is not there, or closed."""
     plan = passing(stack)
     with two_starters(stack.folder) as pair:
-        for _ in range(PAIRS):
+        for _ in range(pairs):
             done = completed(stack, plan)
             known = {run.path for run in runs_of(stack.folder / "outputs")}
             started = len(stack.starts)
@@ -247,7 +270,22 @@ def test_of_two_rollbacks_at_one_instant_one_acts(stack: SmallStack) -> None:
             wait_for(lambda run=acted[0]: not is_attended(run))  # type: ignore[misc]
             armed_runs = [is_armed(run) for run in new if run.path != acted[0].path]
             assert armed_runs == [[]] * (len(new) - 1)
+            assert left_in(acted[0]) == []
+            assert list(done.control.iterdir()) == []
             assert stack.starts[started:] == ["old_core_engine", "old_strategy_runner"]
+
+
+@pytest.mark.timeout(300)
+def test_of_two_rollbacks_at_one_instant_one_acts(stack: SmallStack) -> None:
+    """And nothing is left in any folder that could start another."""
+    pairs_of_rollbacks(stack, pairs=FEW)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_of_all_pairs_of_rollbacks_one_acts(stack: SmallStack) -> None:
+    """All 100."""
+    pairs_of_rollbacks(stack, pairs=ALL)
 
 
 def passing(stack: SmallStack) -> Plan:
@@ -382,12 +420,7 @@ def test_a_lost_run_that_cannot_be_taken_up_keeps_no_request(stack: SmallStack) 
     run = stack.begin(stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null"))
     wait_for(lambda: read_whole(run).unfinished)
     history = read_whole(run)
-    assert history.conducted is not None
-    guardian = history.conducted.payload.guardian
-    assert guardian is not None
-    for pid in (guardian.pid, history.conducted.writer.pid):
-        os.kill(pid, 9)
-    wait_for(lambda: not is_attended(run))
+    kill_both(run)
     with pytest.raises(RunRefused, match=r"nobody conducts run .* so nobody can hold it"):
         steer(run, "hold", by="ops")
     lock = take_lock(history.created.environment, run_id="other")
