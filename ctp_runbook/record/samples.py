@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,7 @@ from msgspec import Meta, Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
+from ctp_runbook.record.journal import LONGEST_LINE
 from ctp_runbook.record.kinds import Count, Duration
 
 __all__ = [
@@ -101,7 +102,7 @@ def each_sample(path: Path) -> Iterator[Sample]:
     if not path.exists():
         return
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
             yield sample_of(line, path=path, number=number)
 
 
