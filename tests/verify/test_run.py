@@ -84,6 +84,19 @@ def test_a_run_moved_to_another_name_is_refused(tmp_path: Path) -> None:
     assert "that of run" in verify_run(RunDir(moved)).findings[0]
 
 
+def test_a_run_verifies_by_whichever_path_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a link, or as the folder one stands in: it is the run that it is."""
+    run = make_run("completed", tmp_path)
+    (tmp_path / "link").symlink_to(run.path)
+    monkeypatch.chdir(run.path)
+    for path in (tmp_path / "link", Path()):
+        report = verify_run(RunDir(path))
+        assert report.findings == ()
+        assert report.subject == f"run {run.run_id}"
+
+
 def test_a_run_without_a_manifest_is_refused_unless_asked(tmp_path: Path) -> None:
     """Notebook 07 runs before the manifest is written; nobody else may do without."""
     run = make_run("completed", tmp_path)
