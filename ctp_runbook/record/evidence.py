@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -73,6 +74,14 @@ __all__ = [
 CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
 _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
+# What may be there besides where notebooks were to come, also half written by who was killed then.
+_LATER = re.compile(
+    r"""
+    (notebooks/\.[^/]+\.ipynb | \.report\.html | \.manifest\.json)\.\d+\.\d+
+    | notebooks/[^/]+\.ipynb | report\.html | logs/(guardian|orchestrator)\.log
+    """,
+    re.VERBOSE,
+)
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
 
@@ -370,7 +379,7 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
     return [
         name
         for name in kept_files(run)
-        if name not in manifest.files and (manifest.sealed or not _may_come_later(name))
+        if name not in manifest.files and (manifest.sealed or not _LATER.fullmatch(name))
     ]
 
 
@@ -396,12 +405,6 @@ def _is_still_written(name: str) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
     room, _, file = name.partition("/")
     return name == "report.html" or room == "notebooks" or (room == "logs" and "/" not in file)
-
-
-def _may_come_later(name: str) -> bool:
-    is_notebook = name.startswith("notebooks/") and name.endswith(".ipynb")
-    is_log = name in ("logs/guardian.log", "logs/orchestrator.log")
-    return is_notebook or is_log or name == "report.html"
 
 
 def _copies(history: History, name: str) -> list[Path]:
