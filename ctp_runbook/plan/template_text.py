@@ -69,9 +69,11 @@ def placeholders(value: str) -> tuple[str, ...]:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a page would obey and not show, but for line ends and tabs."""
+    """Escape what a terminal or a page would obey and not show, but for line ends and tabs; and what
+    is no text at all, as a name of another encoding."""
     if text.isprintable():
         return text
+    text = text.encode(errors="backslashreplace").decode()
     return re.sub(_OBEYED, lambda match: f"\\x{ord(match.group()):02x}", text)
 
 

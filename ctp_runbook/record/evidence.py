@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ from ctp_runbook.record.kinds import (
     Closed,
     Count,
     Facts,
+    RollbackStarted,
     Sha256,
     StateEntered,
     StepEnded,
@@ -74,6 +76,14 @@ __all__ = [
 CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
 _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
+# What may be there besides where notebooks were to come, also half written by who was killed then.
+_LATER = re.compile(
+    r"""
+    (notebooks/\.[^/]+\.ipynb | \.report\.html | \.manifest\.json)\.\d+\.\d+
+    | notebooks/[^/]+\.ipynb | report\.html | logs/(guardian|orchestrator)\.log
+    """,
+    re.VERBOSE,
+)
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
 
@@ -142,6 +152,7 @@ def cutover_env(history: History, *, journal_sha256: str = "") -> bytes:
         "CUTOVER_WATCH_VERDICT": _watch_verdict(history),
         "CUTOVER_WATCH_SAMPLES": ended.payload.samples if ended else 0,
         "CUTOVER_BASELINE": _baseline(history),
+        **_clock_set("CUTOVER", history, _moment(begun), _moment(end)),
     }
     return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
 
@@ -170,6 +181,7 @@ def rollback_env(history: History) -> bytes:
         "ROLLBACK_RUN_ID": history.run_id,
         "ROLLBACK_OUTCOME": history.outcome.value if begun and history.outcome else NOT_TRIGGERED,
         "ROLLBACK_TRIGGER_OBSERVED": _observed(history.trigger),
+        **_clock_set("ROLLBACK", history, _triggered(begun), _moment(end if begun else None)),
     }
     return env_lines([*base.items(), *_step_lines(steps), *added.items(), *_output_lines(steps)])
 
@@ -188,11 +200,7 @@ def failed_step(history: History) -> str:
 def rollback_seconds(history: History) -> float:
     """From the triggering sample to the validated previous stack, 0.0 without one."""
     begun = history.rollback_started
-    if begun is None:
-        return 0.0
-    trigger = begun.payload
-    started = _Moment(trigger.started_utc, trigger.started_mono_ns, begun.boot_id)
-    return _span(history, started, _moment(_rollback_end(history)))
+    return _span(history, _triggered(begun), _moment(_rollback_end(history)))
 
 
 def trading_downtime_seconds(history: History) -> float:
@@ -390,7 +398,7 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
     return [
         name
         for name in kept_files(run)
-        if name not in manifest.files and (manifest.sealed or not _may_come_later(name))
+        if name not in manifest.files and (manifest.sealed or not _LATER.fullmatch(name))
     ]
 
 
@@ -416,12 +424,6 @@ def _is_still_written(name: str) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
     room, _, file = name.partition("/")
     return name == "report.html" or room == "notebooks" or (room == "logs" and "/" not in file)
-
-
-def _may_come_later(name: str) -> bool:
-    is_notebook = name.startswith("notebooks/") and name.endswith(".ipynb")
-    is_log = name in ("logs/guardian.log", "logs/orchestrator.log")
-    return is_notebook or is_log or name == "report.html"
 
 
 def _copies(history: History, name: str) -> list[Path]:
@@ -524,6 +526,29 @@ def _moment(record: Record | None) -> _Moment:
     return _Moment(record.wall_utc, record.mono_ns, record.boot_id) if record else _Moment()
 
 
+def _triggered(begun: Record[RollbackStarted] | None) -> _Moment:
+    """When the sample was taken that a rollback goes back to."""
+    if begun is None:
+        return _Moment()
+    return _Moment(begun.payload.started_utc, begun.payload.started_mono_ns, begun.boot_id)
+
+
+def _clock_set(prefix: str, history: History, started: _Moment, ended: _Moment) -> dict[str, str]:
+    """By how much the instants of a span differ by more than it lasted; nothing where they do not.
+
+    With it a reader of the file alone can redo the arithmetic.
+    """
+    if not started.utc or not ended.utc:
+        return {}
+    apart = _seconds(_wall_span(started, ended) - _span(history, started, ended))
+    return {f"{prefix}_CLOCK_SET_SECONDS": apart} if float(apart) else {}
+
+
+def _wall_span(started: _Moment, ended: _Moment) -> float:
+    end, start = (datetime.fromisoformat(moment.utc) for moment in (ended, started))
+    return (end - start).total_seconds()
+
+
 def _span(history: History, started: _Moment, ended: _Moment) -> float:
     """Seconds between two moments, whatever somebody set the wall clock to meanwhile.
 
@@ -533,11 +558,10 @@ def _span(history: History, started: _Moment, ended: _Moment) -> float:
     """
     if not started.utc or not ended.utc:
         return 0.0
-    wall = datetime.fromisoformat(ended.utc) - datetime.fromisoformat(started.utc)
+    wall = _wall_span(started, ended)
     mono = (ended.mono_ns - started.mono_ns) / 1e9
-    parted = abs(wall.total_seconds() - mono) > _PARTED_SECONDS
-    if started.boot_id != ended.boot_id or not parted:
-        return wall.total_seconds()
+    if started.boot_id != ended.boot_id or abs(wall - mono) <= _PARTED_SECONDS:
+        return wall
     slept = sum(
         record.payload.seconds
         for record in history.of_kind(WatchDisturbed)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -42,6 +43,7 @@ _B = TypeVar("_B")
 
 __all__ = [
     "FIRST_PREV",
+    "LONGEST_LINE",
     "Journal",
     "JournalFile",
     "Line",
@@ -60,6 +62,8 @@ __all__ = [
 FIRST_PREV = "0" * 64
 # As many as the logs of all steps, the evidence, and a draft of each at its time.
 _RESERVED_FILES = 48
+# A record holds a plan at most, a sample a page of metrics: none comes near it.
+LONGEST_LINE = 64 * 1024 * 1024
 
 
 def utc_text(seconds: float | None = None) -> str:
@@ -182,10 +186,11 @@ def read_journal(path: Path, *, fd: int = -1) -> JournalFile:
 
 
 def _lines(path: Path, fd: int) -> Iterator[bytes]:
-    """The lines of a file, one at a time: whole it may be larger than its records."""
+    """The lines of a file, one at a time: whole it may be larger than its records. One that does not
+    end is torn: what a file of nothing but zeros holds is not to be held in memory."""
     try:
         with (path if fd < 0 else path_of(fd)).open("rb") as lines:
-            yield from lines
+            yield from iter(partial(lines.readline, LONGEST_LINE), b"")
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
 

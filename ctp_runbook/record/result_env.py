@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from ctp_runbook.host import files
 from ctp_runbook.model import StepStatus
 
 __all__ = [
@@ -42,6 +43,8 @@ _STEP_FIELDS = ("NAME", "STATUS", "DURATION_MS", "EXIT_CODE", "COMMAND")
 _STATUSES = [status.value for status in StepStatus]
 _NEVER_RAN = ("skipped", "not_run", "simulated_ok")
 _MOST_STEPS = 100
+# A hundred steps with commands of 100 kB each; whoever verifies a pair names files of anybody's.
+_MOST_BYTES = 16 * 1024 * 1024
 _SHA256 = r"[0-9a-f]{64}"
 
 
@@ -88,7 +91,7 @@ def env_lines(pairs: Iterable[tuple[str, Any]]) -> bytes:
 def parse_env(path: Path) -> tuple[dict[str, str], list[str]]:
     """``KEY=VALUE`` lines of a file, and what is wrong with the others."""
     try:
-        text = path.read_bytes().decode()
+        text = files.read_small(path, most=_MOST_BYTES).decode()
     except OSError as error:
         return {}, [f"{path}: cannot be read: {error.strerror}"]
     except UnicodeDecodeError:
@@ -171,6 +174,9 @@ def _added_findings(env: ResultEnv) -> Iterator[str]:
     downtime = env.values.get("CUTOVER_TRADING_DOWNTIME_SECONDS")
     if downtime is not None and not 0 <= number_of(downtime) <= 1e9:
         yield f"{env.name}: CUTOVER_TRADING_DOWNTIME_SECONDS is {downtime!r}"
+    set_by = env.values.get(f"{env.prefix}_CLOCK_SET_SECONDS", "0")
+    if math.isnan(number_of(set_by)):
+        yield f"{env.name}: {env.prefix}_CLOCK_SET_SECONDS is {set_by!r}; expected a finite number"
     samples = env.values.get("CUTOVER_WATCH_SAMPLES")
     if samples is not None and not samples.isdecimal():
         yield f"{env.name}: CUTOVER_WATCH_SAMPLES is {samples!r}; expected a count"

@@ -157,16 +157,27 @@ def runs_under(outputs: Path) -> Iterator[RunDir]:
 def strange_entries(run: RunDir) -> Iterator[str]:
     """Name what no run writes, and whose reading could hang or lead elsewhere.
 
-    A run's directory holds directories and regular files alone; whoever reads one that came from
-    somewhere asks this first.
+    A run's directory holds directories and regular files alone, none of them endless; whoever
+    reads one that came from somewhere asks this first.
     """
-    for folder, folders, names in os.walk(run.path):
+    unread: list[OSError] = []
+    for folder, folders, names in os.walk(run.path, onerror=unread.append):
         for name in sorted((*folders, *names)):
             path = Path(folder, name)
-            kind = stat.S_IFMT(path.lstat().st_mode)
+            seen = path.lstat()
+            kind, most = stat.S_IFMT(seen.st_mode), _most_bytes(name)
             if kind not in (stat.S_IFDIR, stat.S_IFREG):
                 what = _KINDS.get(kind, "a device")
                 yield f"{path}: {what}; a run's directory holds regular files and directories only"
+            elif kind == stat.S_IFREG and seen.st_size > most:
+                yield f"{path}: {seen.st_size} bytes; no run writes more than {most} into such a file"
+    # Nobody can tell what lies there.
+    yield from (f"{error.filename}: cannot be read: {error.strerror}" for error in unread)
+
+
+def _most_bytes(name: str) -> int:
+    """Journals and samples grow with the watch; a day of both is some 1 GiB."""
+    return (4096 if name.endswith(".jsonl") else 256) * 1024 * 1024
 
 
 _KINDS = {

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from msgspec import Meta, Struct, structs
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import open_plain, read
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
+from ctp_runbook.record.journal import LONGEST_LINE
 from ctp_runbook.record.kinds import Count, Duration
 
 __all__ = [
@@ -102,7 +103,7 @@ def each_sample(path: Path) -> Iterator[Sample]:
     if not path.exists():
         return
     with open_plain(path) as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
             yield sample_of(line, path=path, number=number)
 
 

@@ -127,12 +127,16 @@ def _sums(env: ResultEnv) -> Iterator[str]:
             yield f"{duration:g} s, and neither a start nor an end"
         return
     key, span = f"{env.prefix}_DURATION_SECONDS", _span(started, completed)
+    # Instants are the wall clock's, durations are not: where it was set, the file says by how much.
+    set_by = env.seconds("CLOCK_SET_SECONDS") if env.text("CLOCK_SET_SECONDS") else 0.0
+    span = None if span is None else span - set_by
     # Evidence of earlier tools has instants of whole seconds.
     tolerance = 0.002 if "." in started and "." in completed else 1.5
     if span is None or span < 0:
         yield f"from {started!r} to {completed!r} is no span of UTC time"
-    elif abs(span - duration) > tolerance:
-        yield f"from {started} to {completed} are {span:.3f} s; {key} says {duration:.3f}"
+    elif not abs(span - duration) <= tolerance:
+        less = f", less the {set_by:.3f} s by which the clock was set" if set_by else ""
+        yield f"from {started} to {completed} are {span:.3f} s{less}; {key} says {duration:.3f}"
     steps = sum(number_of(env.step(number, "DURATION_MS")) for number in env.numbers)
     if steps > duration * 1000 + _TOLERANCE_MS * (1 + env.steps):
         yield f"the steps took {steps / 1000:.3f} s together; {key} says {duration:.3f}"
@@ -223,7 +227,9 @@ def _cross_findings(cutover: ResultEnv, rollback: ResultEnv, *, allow: bool) -> 
     if triggered and not rollback.flag("SUCCESS"):
         yield f"the rollback failed ({rollback.text('FAILED_STEP')})"
     begun, taken_over = rollback.text("STARTED_UTC"), cutover.text("STARTED_UTC")
-    if triggered and (_span(taken_over, begun) or 0.0) < 0:
+    # Of a clock that was set before the trigger the two instants say nothing.
+    was_set = bool(cutover.text("CLOCK_SET_SECONDS"))
+    if triggered and not was_set and (_span(taken_over, begun) or 0.0) < 0:
         yield f"the rollback's clock starts at {begun}, before the cutover began ({taken_over})"
 
 

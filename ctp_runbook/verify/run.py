@@ -38,7 +38,7 @@ def verify_run(
 
     ``require_manifest=False`` is for notebook 07, which runs before the manifest is written.
     """
-    subject = f"run {run.run_id}"
+    subject = f"run {run.path.resolve().name}"
     entries = checked("files", "", strange_entries(run))
     if not entries.ok:
         return VerificationReport(subject, (entries,))

@@ -65,7 +65,8 @@ def _adopted(history: History, parent: History) -> Iterator[str]:
             yield f"{key} of the header is not that of the parent"
     if last.boot_id != first.boot_id:
         yield "the parent ran in another boot: its processes cannot be told"
-    if last.wall > first.wall:
+    # Not by the wall clock: it may have been set back between the two.
+    elif last.mono_ns > first.mono_ns:
         yield "the parent ended after its rollback began"
     # What is pinned right after the parent's record is what the parent pinned, all of it.
     due = [pinned(name, "", pin) for name, pin in parent.pins.items()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from msgspec import structs
 from ctp_runbook.errors import EvidenceInvalid, JournalError, TriggerError
 from ctp_runbook.model import Outcome, Phase
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record, utc_text
+from ctp_runbook.record.journal import LONGEST_LINE, Record, utc_text
 from ctp_runbook.record.kinds import (
     BaselineEnded,
     ComparisonFacts,
@@ -154,7 +155,7 @@ def _read(run: RunDir, path: Path, ended: Record) -> _SamplesFile:
     digest, line, samples = hashlib.sha256(), b"\n", []
     try:
         with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
                 digest.update(line)
                 sample = sample_of(line, path=path, number=number)
                 samples.append(structs.replace(sample, series={}))

@@ -99,6 +99,7 @@ def test_placeholders_are_told_from_redirections(value: str, found: tuple[str, .
 def test_quotes_show_what_cannot_be_seen() -> None:
     """A sentence stays on its line, and stays readable, whatever was found."""
     assert printable("a\x1b[2Jb\tc\u202ed\n") == "a\\x1b[2Jb\tc\\x202ed\n"
+    assert printable("of another encoding: \udcff\x1b") == "of another encoding: \\udcff\\x1b"
     assert quoted("a\x1b[2Jb\n") == "'a\\x1b[2Jb\\x0a'"
     assert len(quoted("x" * 500)) == 82
 

@@ -36,8 +36,9 @@ import msgspec
 
 from ctp_runbook.cli.main import main as command_line
 from ctp_runbook.record.evidence import CHECKLISTS, CUTOVER_RESULT, ROLLBACK_RESULT, write_manifest
-from ctp_runbook.record.journal import digest_of
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import digest_of, read_journal
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from tests.props.run_mutants import rewrite_journal
 from tests.props.synthetic_runs import seal
 
@@ -147,6 +148,7 @@ class Fuzz:
     folder: Path
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[dict[str, object]] = field(default_factory=list)
+    added: Path | None = None
 
     def __post_init__(self) -> None:
         self.runs = [RunDir(self.folder / path.name) for path in sorted(GOLDEN.iterdir())]
@@ -155,6 +157,12 @@ class Fuzz:
             run.notebooks.mkdir(exist_ok=True)
             seal(run)
         self.kept = {run.run_id: _files(run) for run in self.runs}
+        for run in self.runs:
+            # A rollback of another run is held against that one, where it lies beside it.
+            if (run.plan / PARENT_JOURNAL).exists():
+                parent = f"../{History.of(read_journal(run.journal).records).created.parent_run}"
+                beside = f"{parent}/journal.jsonl"
+                self.kept[run.run_id][beside] = (run.path / beside).read_bytes()
         self.names = {name: sorted(kept) for name, kept in self.kept.items()}
         self.told = {run.run_id: self._say(*_of_run(run)) for run in self.runs}
 
@@ -186,6 +194,8 @@ class Fuzz:
 
     def _edit(self, dice: random.Random, run: RunDir, depth: str) -> Edit:
         names = self.names[run.run_id]
+        if depth != "plain":
+            names = [name for name in names if not name.startswith("..")]
         if depth == "pair":
             names = list(_RESULTS)
         elif depth == "forged":
@@ -194,13 +204,24 @@ class Fuzz:
         weights = [6 if name.endswith((".jsonl", "manifest.json")) else 1 for name in names]
         name = dice.choices(names, weights=weights)[0]
         data = self.kept[run.run_id][name]
-        if depth in ("plain", "pair") and dice.random() < 0.06:
+        # The run that was rolled back need not lie there at all.
+        if depth in ("plain", "pair") and dice.random() < 0.06 and not name.startswith(".."):
             return Edit(name, dice.choice(_KINDS))
+        if depth == "plain" and dice.random() < 0.02 and not name.startswith(".."):
+            added = Path(name).parent / os.fsdecode(dice.choice(_ADDED))
+            return Edit(str(added), "added", dice.choice((b"", b"{}", None)))
         return Edit(name, *_edited(dice, name, data))
 
     def _is_made(self, run: RunDir, edit: Edit, depth: str) -> bool:
         """Edit the run; False where that changed nothing."""
-        path, kept = run.path / edit.file, self.kept[run.run_id][edit.file]
+        path, kept = run.path / edit.file, self.kept[run.run_id].get(edit.file)
+        if kept is None:
+            if edit.data is None:
+                os.mkfifo(path)
+            else:
+                path.write_bytes(edit.data)
+            self.added = path
+            return True
         if edit.data is None:
             _make_kind(path, edit.what)
             return True
@@ -246,7 +267,8 @@ class Fuzz:
 
     def _say(self, *words: str) -> tuple[int, frozenset[str]]:
         """The exit code of ``verify``, and all that it says against a run."""
-        said, kept = io.StringIO(), sys.argv
+        # As a terminal has it: what cannot be said in UTF-8 raises.
+        said, kept = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n"), sys.argv
         sys.argv = ["ctp-runbook", "verify", *words]
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
         try:
@@ -257,13 +279,16 @@ class Fuzz:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             sys.argv = kept
-        said.getvalue().encode()  # a terminal takes it
-        lines = said.getvalue().splitlines()
+        said.seek(0)
+        lines = said.read().splitlines()
         # Not what is well, and not how many checks that were: a finding must say what is wrong.
         well = ("✓", "–", "verification passed", "verification failed")
         return code, frozenset(line for line in lines if not line.startswith(well))
 
     def _put_back(self, run: RunDir) -> None:
+        if self.added is not None:
+            self.added.unlink()
+            self.added = None
         kept = self.kept[run.run_id]
         for name, data in kept.items():
             path = run.path / name
@@ -312,6 +337,19 @@ _KINDS = (
     "a link to nothing",
     "a link to itself",
     "a link to a device",
+    "a hole of 1 TiB",
+    "a hole of 128 MiB",
+)
+# What a folder has that nobody listed, by its name.
+_ADDED = (
+    b"more.json",
+    b".hidden",
+    b"x" * 255,
+    b"a\nline: \xe2\x9c\x93 well",
+    b"\xff\xfe.csv",
+    b"\x1b[2J",
+    b" ",
+    b"samples.jsonl~",
 )
 
 
@@ -319,6 +357,9 @@ def _make_kind(path: Path, kind: str) -> None:
     data = path.read_bytes()
     if kind == "unreadable":
         return path.chmod(0)
+    if kind.startswith("a hole of"):
+        path.chmod(0o600)
+        return os.truncate(path, 2**40 if kind.endswith("TiB") else 2**27)
     path.unlink()
     if kind == "a FIFO":
         os.mkfifo(path)

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -30,9 +30,10 @@ from ctp_runbook.record.evidence import (
 )
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal, utc_text
-from ctp_runbook.record.kinds import StepEnded
+from ctp_runbook.record.kinds import RollbackStarted, StepEnded
 from ctp_runbook.record.result_env import env_lines, parse_env
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.run import verify_run
 from tests.props.synthetic_runs import (
     aborted_run,
@@ -366,6 +367,10 @@ def moved(run: RunDir, *, by: float, since: int) -> History:
         if record.seq >= since:
             wall = record.wall + timedelta(seconds=by)
             record = structs.replace(record, wall_utc=utc_text(wall.timestamp()))
+            if isinstance(begun := record.payload, RollbackStarted):
+                sampled = datetime.fromisoformat(begun.started_utc).timestamp() + by
+                begun = structs.replace(begun, started_utc=utc_text(sampled))
+                record = structs.replace(record, payload=begun)
         records.append(record)
     return History.of(records)
 
@@ -390,3 +395,35 @@ def test_durations_are_not_those_of_a_clock_that_was_set(
     key = "CUTOVER_DURATION_SECONDS"
     assert float(after[key]) == pytest.approx(float(before[key]), abs=0.02)
     assert _values(rollback_env(stepped))["ROLLBACK_SLO_MET"] == "true"
+
+
+@pytest.mark.parametrize("by", [-600.0, 600.0])
+@pytest.mark.parametrize("step", ["precheck", "start_new_core_engine", "stop_new_core_engine"])
+def test_a_pair_says_by_how_much_the_clock_was_set(step: str, by: float, tmp_path: Path) -> None:
+    """So that its instants and durations fit each other without the journal; of a clock that
+    nobody set it says nothing, and what it says is counted."""
+    run = rolled_back_run(tmp_path)
+    history = _history(run)
+    since = next(record.seq for record in history.of_kind(StepEnded) if record.payload.step == step)
+    files = tmp_path / "forth.env", tmp_path / "back.env"
+
+    def write(history: History) -> tuple[str, ...]:
+        for path, data in zip(files, (cutover_env(history), rollback_env(history)), strict=True):
+            path.write_bytes(data)
+        return verify_pair(*files, allow_cutover_rollback=True).findings
+
+    assert write(history) == ()
+    assert "CLOCK_SET" not in "".join(path.read_text() for path in files)
+    assert write(moved(run, by=by, since=since)) == ()
+    said = [path for path in files if "_CLOCK_SET_SECONDS=" in path.read_text()]
+    assert said == [files[step == "stop_new_core_engine"]]
+    (path,) = said
+    true = path.read_text()
+    (line,) = [line for line in true.splitlines() if "_CLOCK_SET_SECONDS=" in line]
+    key, _, value = line.partition("=")
+    path.write_text(true.replace(line, f"{key}={float(value) - 5:.3f}"))
+    (finding,) = verify_pair(*files, allow_cutover_rollback=True).findings
+    assert "s by which the clock was set; " in finding
+    path.write_text(true.replace(line, f"{key}=x"))
+    (finding,) = verify_pair(*files, allow_cutover_rollback=True).findings
+    assert "_CLOCK_SET_SECONDS is 'x" in finding

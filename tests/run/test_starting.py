@@ -189,3 +189,19 @@ def test_a_run_that_has_begun_waits_for_no_lock(stack: SmallStack) -> None:
         assert not close_unstarted(run, outcome=Outcome.REFUSED, sentence="x")
     steer(run, "abort", by="ops")
     stack.closed(run)
+
+
+def test_a_run_is_closed_though_its_evidence_cannot_be_written(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is what was asked for: the rest is told, and `resume` writes it once there is room."""
+    run = stack.create(stack.plan(**WAITS))
+    run.evidence.rmdir()
+    run.evidence.write_text("in the way")
+    assert steer(run, "abort", by="ops").exit_code == 0
+    assert read_history(run).outcome is Outcome.ABORTED_BEFORE_SWITCH
+    assert f"run {run.run_id} is closed, and its evidence cannot" in capsys.readouterr().err
+    run.evidence.unlink()
+    steer(run, "resume", by="ops")
+    wrong = [one for one in verify_run(run).findings if "ABORTED" not in one]
+    assert wrong == []

@@ -434,6 +434,8 @@ def test_an_unsealed_manifest_allows_what_notebooks_write(run_of: Callable[[str]
     write_manifest(run, sealed=False)
     (run.path / "report.html").write_text("<html></html>")
     (run.logs / "guardian.log").write_text("guardian: well\n")
+    for half in (run.manifest, run.notebooks / "07_verify.ipynb"):
+        half.with_name(f".{half.name}.1234.567890").write_text("{")
     assert findings_of(run) == ""
     (run.notebooks / "note.txt").write_text("x")
     (run.evidence / "more.env").write_text("CUTOVER_SUCCESS=true\n")
@@ -443,6 +445,8 @@ def test_an_unsealed_manifest_allows_what_notebooks_write(run_of: Callable[[str]
     ]
     (run.notebooks / "note.txt").unlink()
     (run.evidence / "more.env").unlink()
+    (run.evidence / ".more.env.1.2").write_text("x")
+    assert findings_of(run) == "evidence/.more.env.1.2: not listed in manifest.json"
     write_manifest(run, sealed=True)
     (run.evidence / "more.env").write_text("CUTOVER_SUCCESS=true\n")
     assert "evidence/more.env: not listed in the sealed manifest.json" in findings_of(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -81,6 +82,19 @@ def test_a_run_moved_to_another_name_is_refused(tmp_path: Path) -> None:
     run = make_run("completed", tmp_path)
     moved = run.path.rename(run.path.with_name("20260303T000000Z-other"))
     assert "that of run" in verify_run(RunDir(moved)).findings[0]
+
+
+def test_a_run_verifies_by_whichever_path_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a link, or as the folder one stands in: it is the run that it is."""
+    run = make_run("completed", tmp_path)
+    (tmp_path / "link").symlink_to(run.path)
+    monkeypatch.chdir(run.path)
+    for path in (tmp_path / "link", Path()):
+        report = verify_run(RunDir(path))
+        assert report.findings == ()
+        assert report.subject == f"run {run.run_id}"
 
 
 def test_a_run_without_a_manifest_is_refused_unless_asked(tmp_path: Path) -> None:
@@ -470,6 +484,54 @@ def test_what_no_run_writes_is_named_and_never_read(
     _STRANGE[kind](run.path / place)
     (finding,) = verify_run(run).findings
     assert f"{place}: a {kind}" in finding
+
+
+@pytest.mark.parametrize("place", ["run.json", "journal.jsonl", "samples/samples.jsonl", "new"])
+def test_a_file_without_end_is_named_and_never_read(place: str, tmp_path: Path) -> None:
+    """A hole of a TiB takes no disk, and hours to read."""
+    run = make_run("completed", tmp_path)
+    (run.path / place).touch()
+    os.truncate(run.path / place, 2**40)
+    (finding,) = verify_run(run).findings
+    assert f"{place}: {2**40} bytes; no run writes more than " in finding
+
+
+def test_a_name_of_another_encoding_is_said_on_a_terminal(tmp_path: Path) -> None:
+    """Of what is strange there, too: exit 2 with its name escaped, and never an internal error."""
+    run = make_run("completed", tmp_path)
+    os.mkfifo(os.fsencode(run.evidence) + b"/\xff.csv")
+    words = [sys.executable, "-m", "ctp_runbook", "verify", "--run", str(run.path)]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONUTF8": "1"})
+    assert done.returncode == 2, done.stderr
+    assert b"\\udcff.csv: a named pipe" in done.stdout
+
+
+def test_a_line_without_end_is_read_in_part(tmp_path: Path) -> None:
+    """So long a line is no record, and nobody holds all of it."""
+    run = make_run("completed", tmp_path)
+    for path, said in ((run.journal, "its last line is torn"), (run.samples, "not a sample")):
+        kept = path.read_bytes()
+        os.truncate(path, 2**27 + len(kept))
+        assert said in "\n".join(verify_run(run).findings)
+        path.write_bytes(kept)
+
+
+def test_a_folder_that_cannot_be_read_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can tell what lies there: a file that nobody listed, perhaps."""
+    run = make_run("completed", tmp_path)
+    (run.path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refused(path: str | Path) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    (finding,) = verify_run(run).findings
+    assert finding == f"{run.path}/closed: cannot be read: {os.strerror(errno.EACCES)}"
 
 
 @pytest.mark.parametrize(

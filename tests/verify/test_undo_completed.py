@@ -107,7 +107,7 @@ HEADERS: dict[str, tuple[Edit, str]] = {
         "the parent ran in another boot: its processes cannot be told",
     ),
     "begun before the parent ended": (
-        lambda raws: raws[0].update(wall_utc="2026-02-02T02:40:00.000000+00:00"),
+        lambda raws: raws[0].update(mono_ns=1),
         "the parent ended after its rollback began",
     ),
     "with another process": (
