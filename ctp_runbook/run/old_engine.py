@@ -15,7 +15,7 @@ from msgspec import structs
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
-from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
+from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples, without_secrets
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
@@ -75,8 +75,8 @@ class OldEngineSampling:
             while not self._done.is_set():
                 if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
                     continue
-                error = self._context.plan.redactor(sample.error)
-                write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
+                numbered = structs.replace(sample, seq=self._next_seq)
+                write(without_secrets(numbered, self._context.plan.redactor).to_line())
                 if self._page is None and sample.ok and sample.source == "engine":
                     self._page = sample
                 self._next_seq += 1
