@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import structs
 
+from ctp_runbook.host.files import keep_private
 from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
@@ -482,6 +483,7 @@ def finalise(run: RunDir, history: History | None = None) -> tuple[str, ...]:
     """
     history = history or History.of(read_journal(run.journal).records)
     gaps = write_evidence(run, history)
+    keep_private(run.path)
     write_manifest(run, sealed=False, durable=not history.is_dry_run)
     clear_private(run)
     return gaps

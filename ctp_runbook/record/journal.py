@@ -330,7 +330,7 @@ class Journal:
         self._torn = known.torn
         identity = own_identity()
         self._writer = Writer(identity.pid, identity.start_ticks)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._complete_last()
         # What is in the file: a record lost on a full disk is in ``_records`` alone.
         self._seq = len(self._records)

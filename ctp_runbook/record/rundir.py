@@ -71,16 +71,17 @@ class RunDir(Struct, frozen=True):
         return self.path.name
 
     def make(self) -> None:
-        """Make the directory and its rooms. Raises RunRefused when the id is taken."""
+        """Make the directory and its rooms, for this user alone. Raises RunRefused when the id is
+        taken."""
         try:
-            self.path.mkdir(parents=True)
+            self.path.mkdir(files.PRIVATE_FOLDER, parents=True)
         except FileExistsError as error:
             raise RunRefused(
                 f"run directory {self.path} exists; a run id is never used twice: "
                 "leave --run-dir out, or name a new one"
             ) from error
         for room in ("plan", "evidence", "samples", "logs", "logs/steps", "control", "notebooks"):
-            (self.path / room).mkdir()
+            (self.path / room).mkdir(files.PRIVATE_FOLDER)
 
 
 write_atomic = files.write_atomic
