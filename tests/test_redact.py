@@ -164,6 +164,20 @@ LONG = {
     "escapes": "\\u00" * 10_000,
     "users": "://a" * 10_000 + "@",
     "keys that do not begin": "-----BEGIN " + "A " * 20_000,
+    "cookies": "Cookie: a" * 8_000,
+    "cookies without end": "Cookie: " + "a" * 80_000,
+    "headers that log in": "authorization: a1 " * 4_000,
+    "headers with long words": "authorization: " + "a" * 40_000 + " " + "b" * 40_000,
+    "signatures": "?sig=" * 16_000,
+    "signatures of long names": "?x-" + "a-" * 40_000 + "sig=",
+    "passwords with slashes": "://a:b/" * 12_000 + "@",
+    "ports that are none": "://a:123456" * 8_000,
+    "dumps": "6a 6b " * 14_000,
+    "dumps that end": "6a6b 6c6d zz" * 8_000,
+    "lines": ("x" * 50 + "\n") * 2_000,
+    "lines in JSON": ("x" * 50 + "\\n") * 2_000,
+    "commands": "curl -u a:b " * 8_000,
+    "options": "--pass a " * 10_000,
 }
 # Of what those are made of, and letters.
 AWKWARD = ("hunter22", "\\" * 4, "'" * 4, "&" * 4, "%" * 4, "p'\"\\x y")
