@@ -3,11 +3,13 @@
 A secret is found by the *name* it is stored under, and then masked by *value* wherever it
 turns up: in a command, in a program's output, in an error sentence. What is written as
 ``NAME_PASSWORD=value`` or as user info in a URL is masked by its shape as well, so that a
-secret nobody announced is masked at least where its name stands beside it.
+secret nobody announced is masked at least where its name stands beside it. So is what stands behind
+``curl -u`` and the like (secret_words), in a header that logs in, and as the signature of an address.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import Enum
@@ -15,11 +17,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-__all__ = ["MASK", "Redactor", "is_secret_name"]
+__all__ = ["MASK", "Redactor", "Span", "is_secret_name", "literal_secrets"]
 
 MASK = "***"
+Span = tuple[int, int]
 
 _NAMES = r"PASSWORD|PASSWD|SECRET|TOKEN|AUTH[_-]?CODE|API[_-]?KEY|PRIVATE[_-]?KEY"
 # ``password_env`` and ``TOKEN_FILE`` say where a secret is; they hold none.
@@ -41,17 +45,102 @@ _ASSIGNMENT = rf"(?i)(?<![\w-])({_WORD}{_SIGN}|--{_WORD}\s++)({_VALUE})"
 # Of which one of these is always a part, and found in a tenth of the time.
 _NAMED_SIGN = rf"(?:{_NAMES})[\w-]*+((?:{_QUOTE})?+\s*+[:=])?+"
 _OPTION = r"--([\w-]+)"
+# Of a scheme that is not known the word after it too, where that has a digit as tokens have.
 _AUTHORIZATION = (
-    rf"(?i)(\bauthorization(?:{_QUOTE})?+\s*+[:=]\s*+(?:{_QUOTE})?+(?:(?:basic|bearer|digest)\s++)?+)"
-    r"([^\s\"'\\]+)"
+    rf"(?i)\bauthorization(?:{_QUOTE})?+\s*+[:=]\s*+(?:{_QUOTE})?+"
+    r"(?:(?:digest|aws4-hmac-sha256)\s++(?P<all>[^\r\n]++)"
+    r"|(?:(?:basic|bearer|negotiate|ntlm|token)\s++)?+"
+    r"(?P<one>[\w.-]++[ \t]++(?=[^\s\"'\\]{0,4096}\d)[^\s\"'\\]{8,}+|[^\s\"'\\]++))"
 )
-_USER_INFO = r"((?<=[A-Za-z0-9+.-]):(?:\\{0,16}+/){2})([^\s/?#\"'<>]*)@"
+_COOKIE = (
+    rf"(?i)\b(?:set-)?cookie(?:{_QUOTE})?+\s*+:\s*+(?:{_QUOTE})?+"
+    r"([^\s\"'\\;=]{1,256}+=[^\r\n\"'\\]*+)"
+)
+# What signs an address, or logs in by it, and whose name alone would be too common a word.
+_SIGNED = (
+    r"(?i)(?:[?&;](?:amp;)?(?:x-[\w-]{1,40}-)?(?:sig|signature|key|auth|pass|pwd|passphrase|credential"
+    r"|jwt|sid|session_?id)=|(?<![\w-])sig(?:nature)?=(?=[\w%+/=-]{16}))([^\s&\"'<>#\\;]++)"
+)
+_SIGNED_MARKS = (
+    *("sig=", "Sig=", "signature=", "Signature=", "key=", "Key=", "auth=", "pass=", "pwd=", "jwt="),
+    *("passphrase=", "redential=", "sid=", "sessionid=", "session_id=", "sessionId="),
+)
+# Also with a slash in the password, where what stands before it can be no port.
+_USER_INFO = (
+    r"(?<=[A-Za-z0-9+.-]):(?:\\{0,16}+/){2}(?:([^\s/?#\"'<>]*)@"
+    r"|([^\s/?#\"'<>@:]{0,256}+:(?!\d{1,5}(?:[/?#\s]|\Z))[^\s\"'<>]{1,256})@)"
+)
 _PEM = r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
 
 # Shorter values, and these words, stand in too many innocent places to be masked by value.
 _SHORTEST_SECRET = 4
 _SHORTEST_NUMBER = 6  # MAX_TOKENS=1000 must not turn a limit of 1000 ms into stars
 _NOT_SECRET = frozenset({"true", "false", "none", "null", MASK})
+# Passwords that some are given, and words of every sentence: masked by value they would blank the
+# names of environments, services and people, so they are masked where their name stands alone.
+_ORDINARY = frozenset(
+    [
+        "admin",
+        "administrator",
+        "clickhouse",
+        "connect",
+        "core",
+        "cutover",
+        "debezium",
+        "default",
+        "demo",
+        "engine",
+        "grafana",
+        "guest",
+        "kafka",
+        "live",
+        "local",
+        "localhost",
+        "login",
+        "market",
+        "monitor",
+        "nobody",
+        "operator",
+        "order",
+        "orders",
+        "password",
+        "postgres",
+        "postgresql",
+        "prod",
+        "prodlike",
+        "production",
+        "prometheus",
+        "quant",
+        "readonly",
+        "redis",
+        "rehearsal",
+        "rollback",
+        "root",
+        "runner",
+        "secret",
+        "service",
+        "single",
+        "stage",
+        "staging",
+        "standby",
+        "strategy",
+        "system",
+        "temp",
+        "test",
+        "testing",
+        "timescale",
+        "token",
+        "trade",
+        "trader",
+        "trading",
+        "user",
+        "username",
+        "valkey",
+        "watch",
+    ]
+)
+# Who or what is meant, and never how it is proved: a word that stands there stands in the open.
+_OPEN_NAMES = ("USER", "NAME", "DB", "DATABASE", "HOST", "ENV", "PROFILE", "PROJECT")
 _LONGEST_ENV_FILE_BYTES = 1 << 20
 
 
@@ -91,12 +180,23 @@ def _may_have_secret_name(text: str) -> bool:
 
 @lru_cache(maxsize=8)  # one redactor masks a whole run; most that are made mask nothing
 def _masking(secrets: frozenset[str]) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
-    """The pattern of these secrets in all their spellings, and of those that stand in base64."""
+    """The pattern of these secrets in all their spellings, and of those that stand in base64 or hex."""
     # The longest first: a secret that begins with another must not be left half masked.
     longest_first = sorted(secrets, key=lambda secret: (-len(secret), secret))
     plain = "|".join(map(_spellings, longest_first))
-    encoded = "|".join(dict.fromkeys(form for secret in longest_first for form in _base64(secret)))
+    encoded = _alternatives(
+        form for secret in longest_first for form in (*_base64(secret), *_hex(secret))
+    )
     return re.compile(plain) if plain else None, re.compile(encoded) if encoded else None
+
+
+def _alternatives(patterns: Iterable[str]) -> str:
+    """Any of these, grouped by the letter they begin with: most letters of a text begin none."""
+    groups: dict[str, list[str]] = {}
+    for pattern in dict.fromkeys(patterns):
+        first = pattern[: pattern.index("]") + 1] if pattern[0] == "[" else pattern[0]
+        groups.setdefault(first, []).append(pattern[len(first) :])
+    return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in groups.items())
 
 
 class Redactor(Struct, frozen=True):
@@ -113,21 +213,33 @@ class Redactor(Struct, frozen=True):
         extra: Iterable[str] = (),
         env_files: Iterable[Path] = (),
         texts: Iterable[str] = (),
+        config: str = "",
     ) -> Redactor:
         """Collect secrets from where they live.
 
         ``extra`` is ``redact`` of limits.toml: names of variables, or secret values themselves.
-        ``texts`` are commands, in which assignments and URLs are looked for.
+        ``texts`` are commands, in which assignments, options and URLs are looked for; ``config`` is
+        what a configuration of whatever syntax says.
         """
         listed = tuple(extra)
         variables = [*_env_file_variables(env_files, environ), *environ.items()]
-        secrets = set(listed).difference(name for name, _ in variables)
+        secrets = set[str]()
         for name, value in variables:
-            if is_secret_name(name) or name in listed:
+            if is_secret_name(name):
                 secrets.add(value)
             secrets.update(_user_info_secrets(value))
         for text in texts:
             secrets.update(_secrets_in(text))
+        secrets.update(_config_secrets(config, environ) if config else ())
+        secrets = {secret for secret in secrets if secret.strip().lower() not in _ORDINARY}
+        secrets -= {
+            value
+            for name, value in variables
+            if value in secrets and value.isalpha() and name.upper().endswith(_OPEN_NAMES)
+        }
+        # What somebody lists by hand is masked, whatever word it is.
+        named = {value for name, value in variables if name in listed}
+        secrets |= named | set(listed).difference(name for name, _ in variables)
         return cls.of(secrets, names=listed)
 
     @classmethod
@@ -142,16 +254,8 @@ class Redactor(Struct, frozen=True):
     def __call__(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``; masking twice changes nothing more."""
         if self.secrets:
-            plain, encoded = _masking(self.secrets)
-            text = plain.sub(MASK, text) if plain else text
-            text = _without_base64(text, encoded) if encoded else text
-        if "-----BEGIN" in text:
-            text = re.sub(_PEM, MASK, text)
-        if "@" in text and ":" in text:
-            text = re.sub(_USER_INFO, rf"\g<1>{MASK}@", text)
-        if "uthorization" in text or "UTHORIZATION" in text:
-            text = re.sub(_AUTHORIZATION, rf"\g<1>{MASK}", text)
-        return re.sub(_ASSIGNMENT, rf"\g<1>{MASK}", text) if _may_assign(text) else text
+            text = _without_values(text, self.secrets)
+        return _without(_shape_spans(text), text)
 
     def data(self, value: Any) -> Any:
         """Mask JSON-like data; a value under a secret name is masked whole."""
@@ -286,25 +390,256 @@ def _base64(secret: str) -> Iterator[str]:
             yield re.sub("[+/]", lambda sign: "[+-]" if sign[0] == "+" else "[/_]", own)
 
 
-def _without_base64(text: str, encoded: re.Pattern[str]) -> str:
-    """Mask each whole word of base64 that has a secret in it, with the user beside the password."""
-    parts, done = [], 0
+def _hex(secret: str) -> tuple[str, str]:
+    """A secret's octets as hexadecimal digits, small and large."""
+    digits = secret.encode("utf-8", "surrogatepass").hex()
+    return digits, digits.upper()
+
+
+# Octets as dumps print them, apart: by a colon, a blank, ``\\x``, …, one by one or in pairs; a date
+# or a time has fewer. It begins with a digit that none stands before: asked so, and not the other
+# way round, it is found in a third of the time.
+_DIGIT = "[0-9A-Fa-f]"
+_GAP = r"(?:[ :%-]|\\x|, ?0x|0x)"
+_DUMP = (
+    rf"{_DIGIT}(?<!{_DIGIT}{{2}}){_DIGIT}"
+    rf"(?:(?:{_GAP}{_DIGIT}{{2}}(?!{_DIGIT})){{3,}}+"
+    rf"|{_DIGIT}{{2}}(?:{_GAP}{_DIGIT}{{4}}(?!{_DIGIT}))++(?:{_GAP}{_DIGIT}{{2}}(?!{_DIGIT}))?+)"
+)
+
+
+def _dumped_spans(text: str, secrets: Iterable[str]) -> Iterator[Span]:
+    """Each dump of octets that has a secret in it."""
+    forms: list[str] = []
+    for match in re.finditer(_DUMP, text):
+        forms = forms or [_hex(secret)[0] for secret in secrets]
+        digits = re.sub(r"0x|[^0-9a-f]", "", match[0].lower())
+        if any(form in digits for form in forms):
+            yield match.span()
+
+
+def _without_values(text: str, secrets: frozenset[str]) -> str:
+    """Mask the secrets however they are spelt, also where a line's end goes through one."""
+    plain, encoded = _masking(secrets)
+    text = plain.sub(MASK, text) if plain else text
+    text = _without(_encoded_spans(text, encoded), text) if encoded else text
+    text = _without(_dumped_spans(text, secrets), text)
+    if "\n" not in text and "\\n" not in text:
+        return text
+    flat, breaks = _unwrapped(text)
+    if not breaks:
+        return text
+    spans = [*(match.span() for match in plain.finditer(flat))] if plain else []
+    spans += _encoded_spans(flat, encoded) if encoded else ()
+    return _without([(_place(a, breaks), _place(b - 1, breaks) + 1) for a, b in spans], text)
+
+
+def _encoded_spans(text: str, encoded: re.Pattern[str]) -> Iterator[Span]:
+    """Each whole word of base64 that has a secret in it, with the user beside the password."""
+    done = 0
     for match in encoded.finditer(text):
         if match.start() < done:
             continue
-        parts += [text[done : match.start()].rstrip(_BASE64), MASK]
+        begun = len(text[done : match.start()].rstrip(_BASE64)) + done
         rest = re.compile(rf"[{_BASE64}]*+={{0,2}}").match(text, match.end())
         done = rest.end() if rest else match.end()
-    return "".join([*parts, text[done:]])
+        yield begun, done
+
+
+# The end of a line, also as JSON writes it.
+_BREAK = r"(?:\n|\r\n|\\n|\\r\\n)[ \t]*+"
+# Nobody wraps lines of fewer columns, and short lines are words that belong to nobody else.
+_LEAST_COLUMNS = 40
+
+
+def _unwrapped(text: str) -> tuple[str, list[Span]]:
+    """The text with its long lines joined; and for each join, where it is and how far it shifts."""
+    parts, breaks, begun, shift, last = [], list[Span](), 0, 0, 0
+    for match in re.finditer(_BREAK, text):
+        ended, columns, last = match.start(), match.start() - last, match.end()
+        if columns < _LEAST_COLUMNS:
+            continue
+        # A sign that a shell, or quoted-printable, puts before it.
+        ended -= text[ended - 1] in "\\="
+        parts.append(text[begun:ended])
+        shift += last - ended
+        breaks.append((last - shift, shift))
+        begun = last
+    return "".join([*parts, text[begun:]]), breaks
+
+
+def _place(at: int, breaks: list[Span]) -> int:
+    """Where a place in the joined text is in the text itself."""
+    from bisect import bisect_right
+
+    index = bisect_right(breaks, at, key=lambda each: each[0])
+    return at + breaks[index - 1][1] if index else at
+
+
+# Of which one stands in each option that secret_words knows, long or short.
+_LONG_MARKS = ("-pass", "-user", "-pwd", "-cookie", "-storepass", "-keypass")
+_SHORT_MARKS = (
+    *(
+        "sshpass",
+        "mysql",
+        "mariadb",
+        "mongosh",
+        "docker",
+        "podman",
+        "ldap",
+        "lftp",
+        "ipmi",
+        "zip",
+        "7z",
+    ),
+    # With what may stand behind a command: they stand in addresses, and in other names.
+    *(
+        name + sign
+        for name in ("curl", "http", "https", "redis-cli", "valkey-cli")
+        for sign in " '\""
+    ),
+)
+
+
+def _has_short_option(line: str) -> bool:
+    """Return False where no command of secret_words has an option of one letter."""
+    is_short = " -" in line.replace(" --", "") or "'-" in line or '"-' in line
+    return is_short and any(mark in line for mark in _SHORT_MARKS)
+
+
+def _option_spans(text: str) -> Iterator[Span]:
+    """Where the value of an option stands that is a secret to its command."""
+    if not (" -" in text or "'-" in text or '"-' in text):
+        return
+    if any(mark in text for mark in _LONG_MARKS) or any(map(_has_short_option, text.split("\n"))):
+        # Late: most texts have none, and a start pays for no pattern.
+        from ctp_runbook.secret_words import option_spans
+
+        yield from option_spans(text)
+
+
+def _without(spans: Iterable[Span], text: str) -> str:
+    """The text with each span masked; those that touch are one."""
+    parts, done = list[str](), 0
+    for begun, ended in sorted(spans):
+        if ended < done or (begun < done and ended == done):
+            continue
+        if begun > done or not parts:
+            parts += [text[done:begun], MASK]
+        done = ended
+    return "".join([*parts, text[done:]]) if parts else text
+
+
+def _shape_spans(text: str) -> Iterator[Span]:
+    """Where something stands that is a secret by the words around it."""
+    if "-----BEGIN" in text:
+        yield from (match.span() for match in re.finditer(_PEM, text))
+    if "@" in text and ":" in text:
+        for match in re.finditer(_USER_INFO, text):
+            yield match.span(1 if match[1] is not None else 2)
+    if "uthorization" in text or "UTHORIZATION" in text:
+        for match in re.finditer(_AUTHORIZATION, text):
+            yield match.span("one" if match["all"] is None else "all")
+    if "ookie" in text or "OOKIE" in text:
+        yield from (match.span(1) for match in re.finditer(_COOKIE, text))
+    is_address = "?" in text or "&" in text or ";" in text or "sig" in text
+    if is_address and any(mark in text for mark in _SIGNED_MARKS):
+        yield from (match.span(1) for match in re.finditer(_SIGNED, text))
+    yield from _option_spans(text)
+    if _may_assign(text):
+        yield from (match.span(2) for match in re.finditer(_ASSIGNMENT, text))
 
 
 def _secrets_in(text: str) -> Iterator[str]:
     """Secrets that stand in a command line: ``PGPASSWORD=…``, ``--token …``, URL user info."""
     for match in re.finditer(_ASSIGNMENT, text) if _may_assign(text) else ():
         value = match.group(2).strip("\"'")
-        if not value.startswith(("$", "<", "-")):  # a reference or a placeholder, not a secret
+        if not _is_reference(value):
             yield value
     yield from _user_info_secrets(text)
+    for begun, ended in _option_spans(text):
+        value = text[begun:ended].strip("\"'")
+        user, colon, password = value.partition(":")
+        if not _is_reference(password or user):
+            yield from (value, *([password] if colon else ()))
+
+
+def _is_reference(value: str) -> bool:
+    """Return True for what says where a secret is, or that somebody is to fill one in."""
+    return value.startswith(("$", "<", "-", "`", MASK)) or not value
+
+
+def literal_secrets(command: str, known: Redactor) -> Iterator[str]:
+    """Yield the word before each secret that stands in a command itself, for all who list processes.
+
+    One that is only named there (``$NAME``, a placeholder) does not. The word may be another.
+    """
+    spans = set(_shape_spans(command))
+    if known.secrets and (plain := _masking(known.secrets)[0]):
+        spans |= {match.span() for match in plain.finditer(command)}
+    done = 0
+    for begun, ended in sorted(spans):
+        value = command[begun:ended].strip("\\\"'")
+        password = value.partition(":")[2]
+        # ``ssh://git@host`` names a user; a token there is no plain word.
+        is_user = value.isalpha() and command[:begun].endswith("//")
+        if begun >= done and not is_user and not _is_reference(password or value):
+            done = ended
+            before = re.search(r"[\w./:-]*\Z", command[:begun].rstrip(" =:\"'\\"))
+            yield before[0] if before else ""
+
+
+# In a configuration, beside the names of CONTRACT §1.
+_CONFIG_NAMES = frozenset({"pass", "pwd", "passphrase", "credential", "credentials"})
+_CONFIG_LINE = r"(?m)^([ \t]*)(?:-[ \t]++)?[\"']?([\w.-]{1,80})[\"']?[ \t]*+[:=][ \t]*+(.*)$"
+_CONFIG_ELEMENT = r"<([\w.:-]{1,80})(?:\s[^<>]{0,200})?>([^<>]{1,4096})</"
+
+
+def _config_secrets(text: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """What a configuration holds under secret names, whether it is YAML, JSON, TOML, INI or XML.
+
+    Each reading that one of them may give a line is a possible value: no parser of ours decides.
+    """
+    yield from _secrets_in(text)
+    for match in re.finditer(_CONFIG_ELEMENT, text):
+        if _names_secret(match[1]):
+            yield match[2]
+    for match in re.finditer(_CONFIG_LINE, text):
+        indent, name, rest = match.groups()
+        if not _names_secret(name):
+            # ``password_env: NAME`` says whose value is one.
+            if _has_secret_name(name) and name.lower().endswith("env"):
+                yield from filter(None, map(environ.get, _readings(rest)))
+        elif rest.strip()[:1] in ("|", ">"):
+            yield _block_below(text[match.end() :], indent)
+        else:
+            yield from (value for value in _readings(rest) if not _is_reference(value))
+
+
+def _names_secret(name: str) -> bool:
+    return is_secret_name(name) or name.lower() in _CONFIG_NAMES
+
+
+def _readings(rest: str) -> Iterator[str]:
+    """What the rest of a line may mean: whole, without a comment, without its quotes."""
+    rest = rest.strip()
+    for value in dict.fromkeys((rest, rest.rstrip(","), re.split(r"\s[#;]|\s//", rest)[0].strip())):
+        if quoted := re.match(r"([\"'])(.*)\1", value):
+            inner = quoted[2]
+            yield from (inner, re.sub(r"\\(.)", r"\1", inner), inner.replace("''", "'"))
+            with contextlib.suppress(ValueError):
+                yield msgspec.json.decode(f'"{inner}"', type=str)
+        elif value[:1] not in "\"'{[":
+            yield value
+
+
+def _block_below(text: str, indent: str) -> str:
+    """The lines of a YAML block: those that are further in."""
+    lines = text.splitlines()[1:]
+    ends = (
+        at for at, line in enumerate(lines) if line.strip() and not line.startswith(indent + " ")
+    )
+    return "\n".join(line.strip() for line in lines[: next(ends, len(lines))])
 
 
 def _user_info_secrets(text: str) -> Iterator[str]:
@@ -312,7 +647,7 @@ def _user_info_secrets(text: str) -> Iterator[str]:
     if "://" not in text:
         return
     for match in re.finditer(_USER_INFO, text):
-        user, colon, password = match.group(2).partition(":")
+        user, colon, password = (match[1] or match[2] or "").partition(":")
         yield password if colon else user
 
 

@@ -8,16 +8,18 @@ import os
 import re
 import shlex
 import time
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ctp_runbook import redact
-from ctp_runbook.redact import MASK, Redactor, is_secret_name
+from ctp_runbook.redact import MASK, Redactor, is_secret_name, literal_secrets
 
 NAMES = (
     "CTP_PASSWORD",
@@ -162,6 +164,20 @@ LONG = {
     "escapes": "\\u00" * 10_000,
     "users": "://a" * 10_000 + "@",
     "keys that do not begin": "-----BEGIN " + "A " * 20_000,
+    "cookies": "Cookie: a" * 8_000,
+    "cookies without end": "Cookie: " + "a" * 80_000,
+    "headers that log in": "authorization: a1 " * 4_000,
+    "headers with long words": "authorization: " + "a" * 40_000 + " " + "b" * 40_000,
+    "signatures": "?sig=" * 16_000,
+    "signatures of long names": "?x-" + "a-" * 40_000 + "sig=",
+    "passwords with slashes": "://a:b/" * 12_000 + "@",
+    "ports that are none": "://a:123456" * 8_000,
+    "dumps": "6a 6b " * 14_000,
+    "dumps that end": "6a6b 6c6d zz" * 8_000,
+    "lines": ("x" * 50 + "\n") * 2_000,
+    "lines in JSON": ("x" * 50 + "\\n") * 2_000,
+    "commands": "curl -u a:b " * 8_000,
+    "options": "--pass a " * 10_000,
 }
 # Of what those are made of, and letters.
 AWKWARD = ("hunter22", "\\" * 4, "'" * 4, "&" * 4, "%" * 4, "p'\"\\x y")
@@ -247,3 +263,187 @@ _TEXTS = st.lists(
 def test_the_quick_look_misses_no_assignment(text: str) -> None:
     """Where it says that nothing is assigned, the long pattern finds nothing either."""
     assert redact._may_assign(text) or re.search(redact._ASSIGNMENT, text) is None
+
+
+def _dump(joint: str, octets: bytes) -> str:
+    return joint.join(f"{octet:02x}" for octet in octets)
+
+
+SIGNED_SECRET = "Zk9%q7&Wx<Lm'2 vT\"/+="
+ENCODED = {
+    "hex": SIGNED_SECRET.encode().hex(),
+    "hex, large": SIGNED_SECRET.encode().hex().upper(),
+    "a dump by colons": _dump(":", SIGNED_SECRET.encode()),
+    "a dump by blanks": _dump(" ", SIGNED_SECRET.encode()),
+    "octets as a URL has them": "%" + _dump("%", SIGNED_SECRET.encode()),
+    "octets as Python has them": "\\x" + _dump("\\x", SIGNED_SECRET.encode()),
+    "octets as C has them": "0x" + _dump(", 0x", SIGNED_SECRET.encode()),
+    "a dump by pairs": re.sub("(....)", r"\1 ", SIGNED_SECRET.encode().hex()),
+    "small percents": re.sub("%..", lambda m: m[0].lower(), quote(SIGNED_SECRET, safe="")),
+    "a form's percents": quote_plus(SIGNED_SECRET),
+    "HTML": html.escape(SIGNED_SECRET),
+    "JSON": json.dumps(SIGNED_SECRET),
+    "shell": shlex.quote(SIGNED_SECRET),
+}
+
+
+@pytest.mark.parametrize("printed", ENCODED.values(), ids=ENCODED)
+def test_a_secret_is_masked_in_each_form(printed: str) -> None:
+    """Nothing of it is left but the signs that stood around it."""
+    masked = Redactor.of([SIGNED_SECRET])(f"it is {printed} indeed")
+    assert re.fullmatch(r"it is [\"'%\\0x]*\*\*\*[\"']? ?indeed", masked.replace("  ", " "))
+
+
+@pytest.mark.parametrize("begun", range(4))
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+@pytest.mark.parametrize("columns", [0, 76, 80])
+def test_base64_is_masked_wherever_it_begins_and_ends(
+    begun: int, encode: Callable[[bytes], bytes], columns: int
+) -> None:
+    """Plain and for URLs, with and without padding, at each of its three places, wrapped or not."""
+    text = encode(b"a" * (begun + 51) + SIGNED_SECRET.encode() + b"tail").decode()
+    lines = [text[at : at + columns] for at in range(0, len(text), columns)] if columns else [text]
+    for form in ("\n".join(lines), "\\n".join(lines), "\r\n  ".join(lines).rstrip("=")):
+        assert Redactor.of([SIGNED_SECRET])(f"{form}\n") == f"{MASK}\n"
+
+
+@pytest.mark.parametrize("columns", [40, 76, 80, 143])
+@pytest.mark.parametrize("joint", ["\n", "\r\n", "\\\n", "=\n", "\n    "])
+def test_the_end_of_a_line_hides_nothing(columns: int, joint: str) -> None:
+    """A secret is masked wherever in it a line was wrapped; the text around it stays, wrapped."""
+    secret = "Zk9q7Wx2Lm4vT8"
+    for begun in range(columns - len(secret) - 1, columns + 1):
+        text = "x" * begun + secret + "y" * (2 * columns)
+        lines = [text[at : at + columns] for at in range(0, len(text), columns)]
+        masked = Redactor.of([secret])(joint.join(lines))
+        assert (
+            not set(re.findall("[A-Za-z0-9]+", masked))
+            - {"x" * n for n in range(200)}
+            - {"y" * n for n in range(400)}
+        ), masked
+        assert masked.count(MASK) == 1
+        assert masked.count(joint) >= len(lines) - 2
+
+
+def test_short_lines_are_no_wrapped_ones() -> None:
+    """Words of a list are not put together to somebody's password."""
+    text = "hunter\n22\nhun\nter22\n"
+    assert Redactor.of(["hunter22"])(text) == text
+
+
+HEADERS = {
+    "a scheme of its own": ("Authorization: ApiKey abc12345 x", f"Authorization: {MASK} x"),
+    "digest": ('Authorization: Digest username="a", response="b"', f"Authorization: Digest {MASK}"),
+    "a proxy's": ("Proxy-Authorization: Basic Zm9v", f"Proxy-Authorization: Basic {MASK}"),
+    "cookie": ("-H 'Cookie: a=b; c=d' x", f"-H 'Cookie: {MASK}' x"),
+    "cookie that is set": ("Set-Cookie: SID=abc; Path=/\nx", f"Set-Cookie: {MASK}\nx"),
+    "cookie in JSON": ('{"Cookie": "a=b", "u": 1}', '{"Cookie": "' + MASK + '", "u": 1}'),
+    "signature": (
+        "GET https://h/c?sv=1&sig=Ab%2F%3D&se=2",
+        f"GET https://h/c?sv=1&sig={MASK}&se=2",
+    ),
+    "signature in HTML": ("h/c?a=1&amp;sig=Ab", f"h/c?a=1&amp;sig={MASK}"),
+    "Amazon's": ("h/c?X-Amz-Signature=0a1b", f"h/c?X-Amz-Signature={MASK}"),
+    "key": ("https://h/?key=AIza&q=1", f"https://h/?key={MASK}&q=1"),
+    "a slash in a password": ("redis://:pa/ss@host/0", f"redis://{MASK}@host/0"),
+    "a question in a password": ("amqp://u:p?x#y@h/z", f"amqp://{MASK}@h/z"),
+}
+
+
+@pytest.mark.parametrize(("text", "masked"), HEADERS.values(), ids=HEADERS)
+def test_what_logs_in_is_masked(text: str, masked: str) -> None:
+    """By the words around it, whoever announced it; a second time changes nothing more."""
+    assert Redactor()(text) == masked
+    assert Redactor()(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cookie: a thing to eat; cookies: none",
+        "kill sig=9, sig=SIGTERM; key=1 of a table",
+        "http://host:80/a@b and http://host/a:b@c",
+        "2026-11-24T10:00:01 12:34:56 10-11-12",
+        "the authorization was refused",
+    ],
+)
+def test_words_that_only_sound_like_it_stay(text: str) -> None:
+    """A key, a signal, a time of day."""
+    assert Redactor.of(["hunter22"])(text) == text
+
+
+CONFIGURATIONS = {
+    "YAML": "ctp:\n  password: 'hun''ter22' # why\n  user: ann\n",
+    "YAML, bare": "auth_code: hun'ter22  # comment\n",
+    "YAML, block": "a:\n  private_key: |\n    hun'ter22\n  user: ann\n",
+    "JSON": '{"ctp": {\n "PassWord" : "hun\'ter22",\n "user": "ann"}}',
+    "JSON, one line": '{"password": "hun\'ter22", "user": "ann"}',
+    "JSON, escaped": '{\n"a_token": "hun\\u0027ter22" }',
+    "TOML": "[ctp]\nPassword = \"hun'ter22\"\nuser = 'ann'\n",
+    "INI": "[ctp]\nAuthCode=hun'ter22\nuser=ann\n",
+    "INI, pwd": "pwd = hun'ter22\n",
+    "XML": "<ctp><Password type='x'>hun'ter22</Password><user>ann</user></ctp>",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_secrets_of_a_configuration_are_masked(text: str) -> None:
+    """By the name of their keys, whatever its syntax; the others are none."""
+    redactor = Redactor.gather(environ={}, config=text)
+    assert redactor("hun'ter22 of ann") == f"{MASK} of ann"
+
+
+def test_user_info_of_a_configuration_is_masked() -> None:
+    """The address of a database, under whatever key."""
+    redactor = Redactor.gather(environ={}, config="database: postgres://ann:hunter22@host/db\n")
+    assert redactor("hunter22 of ann") == f"{MASK} of ann"
+
+
+def test_a_configuration_names_a_variable() -> None:
+    """``password_env`` says whose value is the secret, and holds none."""
+    config = 'ctp:\n  password_env: CTPPWD\n  auth_code_env: "NOT_SET"\n'
+    redactor = Redactor.gather(environ={"CTPPWD": "hunter22"}, config=config)
+    assert redactor("hunter22 CTPPWD NOT_SET") == f"{MASK} CTPPWD NOT_SET"
+
+
+@pytest.mark.parametrize("word", ["prod", "redis", "Postgres", "engine", "operator"])
+def test_an_ordinary_word_is_masked_by_its_name_alone(word: str) -> None:
+    """Somebody's password is the name of the environment, or of a user: sentences stay readable."""
+    redactor = Redactor.gather(environ={"DB_PASSWORD": word}, texts=[f"redis://a:{word}@h"])
+    assert redactor(f"the {word} stack") == f"the {word} stack"
+    assert (
+        redactor(f"DB_PASSWORD={word} redis://a:{word}@h") == f"DB_PASSWORD={MASK} redis://{MASK}@h"
+    )
+
+
+def test_a_word_that_stands_in_the_open_is_ordinary() -> None:
+    """What names a user, a database or the environment cannot be hidden; anything else can."""
+    environ = {"CUTOVER_ENV_NAME": "shanghai", "A_PASSWORD": "shanghai", "B_PASSWORD": "hongkong"}
+    assert Redactor.gather(environ=environ)("shanghai hongkong") == f"shanghai {MASK}"
+
+
+def test_a_word_that_is_listed_is_masked() -> None:
+    """``redact`` of limits.toml is a person's decision."""
+    assert Redactor.gather(environ={}, extra=["prod"])("the prod stack") == f"the {MASK} stack"
+
+
+LITERAL = {
+    "curl -u ops:hunter22 h": ["-u"],
+    "PGPASSWORD=hunter22 psql": ["PGPASSWORD"],
+    "tool --token hunter22; mysql -phunter22": ["--token", "-p"],
+    "psql postgres://a:hunter22@h/db": ["postgres://"],
+    "echo known-secret": ["echo"],
+    'curl -u "ops:$PW" h': [],
+    'PGPASSWORD="$PW" psql --token $T': [],
+    "tool --password <password> --token-file /run/x": [],
+    'mysql -p$PW; sshpass -p "$(cat f)" ssh h': [],
+    "redis-cli -u redis://:$PW@h": [],
+    "git clone ssh://git@host/x": [],
+    "git clone https://ghp_0a1b2c@host/x": ["https://"],
+}
+
+
+@pytest.mark.parametrize(("command", "words"), LITERAL.items(), ids=LITERAL)
+def test_a_secret_in_a_command_is_found(command: str, words: list[str]) -> None:
+    """By the words before it; what only names one, a variable or a file, is none."""
+    assert list(literal_secrets(command, Redactor.of(["known-secret"]))) == words

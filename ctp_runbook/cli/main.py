@@ -109,11 +109,20 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, RunbookError):
         problems = error.problems if isinstance(error, InputError) else ()
         for line in [problem.sentence for problem in problems] or [str(error)]:
-            say(f"error: {line}", err=True, fg="red")
+            say(f"error: {_masked(line)}", err=True, fg="red")
         return error.exit_code
-    say(f"internal error: {type(error).__name__}: {error}", err=True)
+    say(f"internal error: {type(error).__name__}: {_masked(str(error))}", err=True)
     say(f"details: {_keep_traceback()}; please report it", err=True)
     return 70
+
+
+def _masked(text: str) -> str:
+    """Return what was raised, without secrets: whoever raised it may not know them."""
+    from ctp_runbook.host import caller
+    from ctp_runbook.redact import Redactor
+
+    files = Path("infra/env").glob("*.env")
+    return Redactor.gather(environ=caller.environ(), env_files=files)(text)
 
 
 def _interrupted(error: BaseException | None) -> int:
@@ -128,7 +137,7 @@ def _keep_traceback() -> str:
     with tempfile.NamedTemporaryFile(
         "w", prefix="ctp-runbook-", suffix=".log", delete=False
     ) as sink:
-        sink.write(traceback.format_exc())
+        sink.write(_masked(traceback.format_exc()))
     return sink.name
 
 

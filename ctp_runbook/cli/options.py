@@ -110,11 +110,11 @@ class Option:
 def _url_problem(word: str) -> str:
     if "[" not in word and "]" not in word and word.isascii() and ":" not in word[6:]:
         return ""  # no port and no brackets: nothing that could not be taken apart
-    from urllib.parse import urlsplit
+    from ctp_runbook.host.addresses import split_url
 
     address = word.partition("=")[2] if word.partition("=")[2].find("://") > 0 else word
     try:
-        _ = urlsplit(address).port
+        split_url(address)
     except ValueError as error:
         return f"no address ({error}); expected http://HOST:PORT or the like"
     return ""

@@ -6,9 +6,9 @@ stands, whatever flag, template or table that is. A fragment is never sent.
 
 from __future__ import annotations
 
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
-__all__ = ["below", "ca_file_of", "ca_problem", "default_port_of", "with_ca_file"]
+__all__ = ["below", "ca_file_of", "ca_problem", "default_port_of", "split_url", "with_ca_file"]
 
 _CA_FILE = "ca_file"
 
@@ -23,6 +23,21 @@ def with_ca_file(url: str, path: str) -> str:
     if not path or ca_file_of(url) or urlsplit(url).scheme != "https":
         return url
     return urlsplit(url)._replace(fragment=urlencode({_CA_FILE: path}, safe="/")).geturl()
+
+
+def split_url(url: str) -> tuple[SplitResult, int | None]:
+    """Return the parts of an address, and its port where it names one.
+
+    Raises ValueError that says what is wrong and quotes nothing: what is not read as it was meant,
+    ``redis://:pa/ss@host``, is often a password.
+    """
+    try:
+        parts = urlsplit(url)
+        return parts, parts.port
+    except ValueError as error:
+        said = str(error).partition(" value as ")[0]
+        whole = said.partition(" '")[0] + " of the address" if "'" in said else said
+        raise ValueError(whole) from None
 
 
 def default_port_of(url: str) -> int:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 __all__ = [
+    "PRIVATE",
+    "PRIVATE_FOLDER",
     "KeptFile",
     "append",
     "appending",
     "exists",
     "keep_open",
+    "keep_private",
     "names_in",
     "nearest_there",
     "open_plain",
@@ -34,6 +37,8 @@ __all__ = [
 ]
 
 _ADDING = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+# Whatever the umask: this user alone.
+PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 _NO_FILES = {
     stat.S_ISDIR: "a directory",
     stat.S_ISFIFO: "a FIFO",
@@ -137,9 +142,10 @@ def _kind_of(path: Path) -> str:
     return next((kind for is_kind, kind in _NO_FILES.items() if is_kind(mode)), "")
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True) -> None:
+def write_atomic(path: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:
     """Replace ``path`` by ``data`` whole: a reader sees the old file or the new one.
 
+    Without ``mode`` a new file is this user's alone, and one that is there keeps who may read it.
     ``durable=False`` leaves the disk its time, for what a loss of power may take back. Raises OSError,
     also for what is no file: in the place of a device or a FIFO, which others have open, a file
     would be somebody's loss.
@@ -150,12 +156,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
     name = path.parent / f".{path.name}.{os.getpid()}.{time.monotonic_ns()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        fd = os.open(name, flags, mode)
+        fd = os.open(name, flags, mode or PRIVATE)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(name, flags, mode)
+        fd = os.open(name, flags, mode or PRIVATE)
     try:
         with os.fdopen(fd, "wb") as sink:
+            if mode is None:
+                with contextlib.suppress(OSError):  # nothing there; or a disk without modes
+                    os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
             sink.write(data)
             sink.flush()
             if durable:
@@ -169,8 +178,26 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = 
 
 def append(path: Path, data: bytes) -> None:
     """Add ``data`` to the end of a file, which is made where there is none. Raises OSError."""
-    with path.open("ab") as sink:
+    with open(path, "ab", opener=_private_opener) as sink:
         sink.write(data)
+
+
+def _private_opener(path: str, flags: int) -> int:
+    return os.open(path, flags, PRIVATE)
+
+
+def keep_private(folder: Path) -> None:
+    """Take from everybody else what they may do with a folder and all in it.
+
+    What commands left there has the mode that their umask gave it. What is no file or folder, or is
+    not ours to change, stays.
+    """
+    for name, _, names in os.walk(folder):
+        for path in (Path(name), *(Path(name, other) for other in names)):
+            with contextlib.suppress(OSError):
+                mode = path.lstat().st_mode
+                if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    path.chmod(stat.S_IMODE(mode) & PRIVATE_FOLDER)
 
 
 @contextlib.contextmanager
@@ -227,7 +254,7 @@ class KeptFile:
 
     def __init__(self, path: Path, *, fd: int = -1) -> None:
         self.path = path
-        self.fd = fd if fd >= 0 else os.open(path, _ADDING | os.O_CREAT, 0o644)
+        self.fd = fd if fd >= 0 else os.open(path, _ADDING | os.O_CREAT, PRIVATE)
         # No command that is started here is to keep it, nor to write to it.
         os.set_inheritable(self.fd, False)
         self._copy = -1

@@ -219,7 +219,7 @@ class Files(Protocol):
         """Return the names in a folder, in their order."""
 
     def write_atomic(
-        self, path: Path, data: bytes, *, mode: int = 0o644, durable: bool = True
+        self, path: Path, data: bytes, *, mode: int | None = None, durable: bool = True
     ) -> None:
         """Replace it whole, durably unless told otherwise."""
 

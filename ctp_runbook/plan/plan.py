@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem, TemplateError
+from ctp_runbook.host.files import read_small
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
 from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
 from ctp_runbook.plan.preflight import inspect_plan
@@ -24,9 +25,9 @@ from ctp_runbook.plan.shell_words import executables, resolve
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, read_keys
 from ctp_runbook.plan.template_rules import cross_problems, monitor_keys, trigger_of
-from ctp_runbook.plan.template_text import TemplateText, read_template
+from ctp_runbook.plan.template_text import Entry, read_template
 from ctp_runbook.plan.triggers import Trigger
-from ctp_runbook.redact import Redactor, is_secret_name
+from ctp_runbook.redact import Redactor
 
 if TYPE_CHECKING:
     from _hashlib import HASH
@@ -35,6 +36,7 @@ __all__ = ["PLAN_FILES", "Plan", "load_plan", "plan_digest", "window_refusals"]
 
 _T = TypeVar("_T")
 _PIECE_BYTES = 1 << 16
+_LONGEST_CONFIG_BYTES = 1 << 20
 # The attributes of a plan that name the files it was made from.
 PLAN_FILES = ("cutover_template", "rollback_template", "limits_file", "watch_file")
 
@@ -152,6 +154,7 @@ def load_plan(
         watch=inputs.watch,
         base=base,
         environ=environ,
+        redactor=inputs.redactor,
     )
     redactor = inputs.redactor
     plan = Plan(
@@ -231,7 +234,14 @@ def _read_inputs(
     policies = _loaded(load_limits, limits, config)
     problems = (*config, *values.problems, *cross_problems(values, rules))
     redact = policies.redact if policies else ()
-    redactor = _redactor(cutover, rollback, environ, _env_files(base), redact)
+    redactor = _redactor(
+        (*cutover.entries, *rollback.entries),
+        environ=environ,
+        env_files=_env_files(base),
+        extra=redact,
+        addresses=_addresses(rules) if rules else (),
+        config=_config_text(base / values.text("CTP_CONFIG_PATH")),
+    )
     masked = [
         _masked(problem, redactor)
         for problem in sorted(problems, key=_reading_order([cutover.file, rollback.file]))
@@ -271,23 +281,44 @@ def _reading_order(files: list[str]) -> Callable[[Problem], tuple[int, bool, int
 
 
 def _redactor(
-    cutover: TemplateText,
-    rollback: TemplateText,
+    entries: Iterable[Entry],
+    *,
     environ: Mapping[str, str],
     env_files: Iterable[Path],
     extra: tuple[str, ...],
+    addresses: Iterable[str],
+    config: str,
 ) -> Redactor:
-    """What must not be shown: of the environment, of the templates, of ``infra/env/``."""
-    entries = (*cutover.entries, *rollback.entries)
-    named = {entry.key: entry.value for entry in entries if is_secret_name(entry.key)}
+    """What must not be shown: of the environment, of templates and rules, of ``infra/env/``, and of
+    the configuration that the engine starts with."""
+    entries = tuple(entries)
+    # Also what names an environment or a user in the open, which no password is masked for.
+    named = {entry.key: entry.value for entry in entries if not entry.key.endswith("_CMD")}
     # A webhook's address is all it takes to use it.
     webhooks = (e.value for e in entries if e.key == "ALERT_WEBHOOK_URL" and e.value)
     return Redactor.gather(
         environ={**environ, **named},
         extra=(*extra, *webhooks),
         env_files=env_files,
-        texts=[entry.value for entry in entries],
+        texts=[*(entry.value for entry in entries), *addresses],
+        config=config,
     )
+
+
+def _addresses(rules: WatchRules) -> Iterator[str]:
+    """Where the watch asks, and what: an address may have a password in it."""
+    yield from rules.sources.values()
+    for rule in rules.metrics.values():
+        yield from (rule.url, rule.query)
+
+
+def _config_text(path: Path) -> str:
+    """What CTP_CONFIG_PATH says, if it can be read: preflight tells of what is not there."""
+    try:
+        data = read_small(path, most=_LONGEST_CONFIG_BYTES)
+    except (OSError, ValueError):
+        return ""
+    return data.decode("utf-8", errors="replace")
 
 
 def _env_files(base: Path) -> tuple[Path, ...]:

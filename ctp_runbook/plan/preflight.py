@@ -20,6 +20,7 @@ from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
 from ctp_runbook.plan.template_text import placeholders, quoted
+from ctp_runbook.redact import Redactor, literal_secrets
 
 __all__ = ["Preflight", "evidence_gap", "inspect_plan"]
 
@@ -57,6 +58,7 @@ def inspect_plan(
     watch: WatchRules,
     base: Path,
     environ: Mapping[str, str],
+    redactor: Redactor,
 ) -> Preflight:
     """Look at everything a template says, from outside; reads files, runs nothing."""
     steps = tuple(steps)
@@ -71,6 +73,7 @@ def inspect_plan(
         *_shared_between_generations(steps, members),
     ]
     remarks = [
+        *_literal_secrets(values, redactor),
         *_swallowed(steps),
         *_short_watch(values, limits),
         *_orders(values),
@@ -292,6 +295,19 @@ def _shared_between_generations(
                     f"OLD_{role.upper()}_{what} and NEW_{role.upper()}_{what} are the same:"
                     " the generations could not be told apart; give each its own"
                 )
+
+
+def _literal_secrets(values: TemplateValues, redactor: Redactor) -> Iterator[str]:
+    """One sentence for each command with a secret in it, which no masking of ours keeps from others."""
+    for key, command in _commands(values):
+        if words := list(dict.fromkeys(literal_secrets(command, redactor))):
+            # In brackets: a name with a colon after it would be masked as one with a value.
+            behind = ", ".join(redactor(each) or "nothing" for each in words)
+            yield (
+                f"{_at(values, key)}: a secret stands in the command itself (behind {behind}), and "
+                "every user of this host reads it in the process list while it runs; keep it in the "
+                "environment or in a file of mode 0600, and name that"
+            )
 
 
 def _swallowed(steps: Iterable[Step]) -> Iterator[str]:

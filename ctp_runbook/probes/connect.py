@@ -11,10 +11,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.addresses import below, default_port_of
+from ctp_runbook.host.addresses import below, default_port_of, split_url
 from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, decode_answer
 
@@ -85,8 +85,8 @@ def ask_connect(
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     where = f"Kafka Connect: {method} {path}"
     try:
-        parts = urlsplit(base)
-        port = parts.port or default_port_of(base)
+        parts, own_port = split_url(base)
+        port = own_port or default_port_of(base)
         where = f"Kafka Connect: {method} {parts.scheme}://{parts.hostname}:{port}{path}"
         url = below(base, quote(path))
         status, raw = exchange(

@@ -18,10 +18,9 @@ import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.addresses import ca_file_of, default_port_of
+from ctp_runbook.host.addresses import ca_file_of, default_port_of, split_url
 
 if TYPE_CHECKING:
     import ssl
@@ -116,11 +115,11 @@ def open_link(
 
     Raises OSError, TimeoutError among them, and ValueError for what is no address.
     """
-    parts = urlsplit(url)
+    parts, own_port = split_url(url)
     host = parts.hostname or "127.0.0.1"
     # Before anybody is asked: an authority that cannot be read makes no connection.
     context = _trusting(ca_file_of(url)) if is_tls else None
-    sock = _connect(host, parts.port or default_port, deadline)
+    sock = _connect(host, own_port or default_port, deadline)
     try:
         if context is not None:
             sock = _wrapped(sock, context, host, deadline)
@@ -229,14 +228,14 @@ def exchange(
     """
     deadline, most = time.monotonic() + seconds, most_bytes or _LARGEST_ANSWER
     try:
-        parts = urlsplit(url)
+        parts, own_port = split_url(url)
         if parts.scheme not in ("http", "https"):
             raise ProbeError(f"a {parts.scheme or 'blank'} address, expected http:// or https://")
         if not parts.hostname:
             raise ProbeError("an address without a host")
         port, is_tls = default_port or default_port_of(url), parts.scheme == "https"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection = HTTPConnection(parts.hostname or "", parts.port or port)
+        connection = HTTPConnection(parts.hostname or "", own_port or port)
         with open_link(
             url, default_port=port, deadline=deadline, room=_LARGEST_HEAD, is_tls=is_tls
         ) as link:

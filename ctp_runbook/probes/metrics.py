@@ -16,10 +16,9 @@ import socket
 import time
 from collections.abc import Collection, Iterator
 from functools import lru_cache
-from urllib.parse import urlsplit
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.addresses import default_port_of
+from ctp_runbook.host.addresses import default_port_of, split_url
 from ctp_runbook.probes.exchange import exchange
 from ctp_runbook.record.samples import series_key
 
@@ -189,8 +188,8 @@ def is_port_open(url: str, *, seconds: float) -> bool:
     are refused. Raises ProbeError for anything else: a port that does not answer may be held.
     """
     try:
-        parts = urlsplit(url)
-        address = parts.hostname or "", parts.port or default_port_of(url)
+        parts, port = split_url(url)
+        address = parts.hostname or "", port or default_port_of(url)
         with socket.create_connection(address, timeout=seconds, all_errors=True):
             return True
     except ExceptionGroup as group:

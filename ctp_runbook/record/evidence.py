@@ -21,6 +21,7 @@ import msgspec
 from msgspec import structs
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import keep_private
 from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
@@ -597,6 +598,7 @@ def finalise(
     gaps, durable = write_evidence(run, history), not history.is_dry_run
     for gap in gaps:
         tell(gap)
+    keep_private(run.path)
     is_open = _is_kept_open(run)
     if is_open:
         write_manifest(run, sealed=False, durable=durable)

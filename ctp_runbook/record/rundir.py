@@ -76,16 +76,17 @@ class RunDir(Struct, frozen=True):
         return self.path.name
 
     def make(self) -> None:
-        """Make the directory and its rooms. Raises RunRefused when the id is taken."""
+        """Make the directory and its rooms, for this user alone. Raises RunRefused when the id is
+        taken."""
         try:
-            self.path.mkdir(parents=True)
+            self.path.mkdir(files.PRIVATE_FOLDER, parents=True)
         except FileExistsError as error:
             raise RunRefused(
                 f"run directory {self.path} exists; a run id is never used twice: "
                 "leave --run-dir out, or name a new one"
             ) from error
         for room in _ROOMS:
-            (self.path / room).mkdir()
+            (self.path / room).mkdir(files.PRIVATE_FOLDER)
 
     def make_again(self) -> Iterator[tuple[Path, OSError | None]]:
         """Make what is no longer there of the directory and its rooms: each that was not, with why it
@@ -95,7 +96,7 @@ class RunDir(Struct, frozen=True):
                 if not path.is_dir():
                     if os.path.lexists(path):
                         path.rename(path.with_name(f"{path.name}.found-{time.time_ns()}"))
-                    path.mkdir(parents=True)
+                    path.mkdir(files.PRIVATE_FOLDER, parents=True)
                     yield path, None
                 elif not os.access(path, os.W_OK | os.X_OK):
                     raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))

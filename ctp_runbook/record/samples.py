@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +19,7 @@ from ctp_runbook.host.files import open_plain, read
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.journal import LONGEST_LINE
 from ctp_runbook.record.kinds import Count, Duration
+from ctp_runbook.redact import MASK, Redactor
 
 __all__ = [
     "Sample",
@@ -28,10 +30,13 @@ __all__ = [
     "sample_of",
     "series_key",
     "split_series",
+    "without_secrets",
 ]
 
 # What a calendar has: seconds from 1970 to the end of the year 9999.
 _Instant = Annotated[float, Meta(ge=0, lt=253402300800)]
+# Labels whose values are numbers that a quantile is reckoned from.
+_BOUNDS = ("le", "quantile")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -65,6 +70,48 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True, tag_field="format"
         """The sample as one line of JSON; what is not finite stands as a string."""
         series = {k: v if math.isfinite(v) else str(v) for k, v in sorted(self.series.items())}
         return msgspec.json.encode(structs.replace(self, series=series)) + b"\n"
+
+
+def without_secrets(sample: Sample, redactor: Redactor) -> Sample:
+    """A sample as it may be kept: no secret in its error, its target's address, or a label's value.
+
+    Series that then bear one name are told apart by a number, in the order of what was masked.
+    """
+    shown = {key: _shown_series(redactor, key) for key in sample.series}
+    if masked := sorted(key for key, name in shown.items() if name != key):
+        taken = {name for key, name in shown.items() if name == key}
+        for key in masked:
+            shown[key] = _apart(shown[key], taken)
+            taken.add(shown[key])
+    return structs.replace(
+        sample,
+        target=redactor(sample.target),
+        error=redactor(sample.error),
+        series={shown[key]: value for key, value in sample.series.items()},
+    )
+
+
+@lru_cache(maxsize=65536)
+def _shown_series(redactor: Redactor, key: str) -> str:
+    """A series key with its labels' values masked; the names of metric and labels stay."""
+    name, brace, labels = key.partition("{")
+    if not brace:
+        return key
+
+    def shown(label: re.Match[str]) -> str:
+        if label[1] in _BOUNDS:
+            return label[0]
+        masked: Mapping[str, str] = redactor.data({label[1]: label[2]})
+        return f'{label[1]}="{masked.get(label[1], MASK)}"'
+
+    return f"{name}{{{_LABEL.sub(shown, labels)}"
+
+
+def _apart(key: str, taken: Collection[str]) -> str:
+    numbers, shown = itertools.count(2), key
+    while shown in taken:
+        shown = key.replace(MASK, f"{MASK}{next(numbers)}", 1)
+    return shown
 
 
 class SampleLine(Sample, frozen=True, tag_field="format", tag=FORMAT):

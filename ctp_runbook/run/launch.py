@@ -305,6 +305,9 @@ def request(
     history = seen or read_whole(run, world=world)
     if not history.has_begun:
         raise RunRefused(f"nothing to {request}: {unstarted_sentence(run)}")
+    # The letter is a file like any other of the run: who wrote a password into it has it masked.
+    redactor = starting.redactor_of(run, world=world)
+    by, reason = redactor(by), redactor(reason)
     # Not whatever start there may be by the time it is read: a go is for what was looked at.
     start = history.conducted.seq if history.conducted else -1
     return send_request(run, request, by=by, reason=reason, start=start, world=world)

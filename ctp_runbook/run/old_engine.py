@@ -17,7 +17,7 @@ from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
-from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
+from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples, without_secrets
 from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
@@ -83,8 +83,8 @@ class OldEngineSampling:
         while not self._done.is_set():
             if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
                 continue
-            error = self._context.plan.redactor(sample.error)
-            self._file(structs.replace(sample, seq=self._next_seq, error=error).to_line())
+            numbered = structs.replace(sample, seq=self._next_seq)
+            self._file(without_secrets(numbered, self._context.plan.redactor).to_line())
             if self._page is None and sample.ok and sample.source == "engine":
                 self._page = sample
             self._next_seq += 1

@@ -43,7 +43,7 @@ from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
 from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
-from ctp_runbook.run.starting import first_record
+from ctp_runbook.run.starting import first_record, redactor_of
 from ctp_runbook.run.switch import (
     generation_gone_gap,
     ready_gaps,
@@ -593,7 +593,8 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
         finally:
             orchestrator.let_alerts_end()
     except RunbookError as error:
-        print(f"orchestrator: {error}", file=sys.stderr, flush=True)
+        said = redactor_of(run, world=world)(str(error))
+        print(f"orchestrator: {said}", file=sys.stderr, flush=True)
         return 70
     return 0
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "close_unstarted",
     "first_record",
+    "redactor_of",
     "refuse_beside_unfinished",
     "set_going",
     "start",
@@ -80,6 +81,8 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
         if history.has_begun is not bool(resume):
             raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
         guardian: Identity | None = None
+        # It goes to the command lines of guardian and orchestrator, where everybody reads it.
+        resume = redactor_of(run, world=world)(resume) if resume else ""
         try:
             if not resume:
                 refuse_beside_unfinished(
@@ -284,7 +287,7 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str, world: Worl
         if not world.files.exists(run.manifest):
             _clear_away(run, world)
         return False
-    redactor = _redactor(run, world)
+    redactor = redactor_of(run, world=world)
     journal = Journal(run.journal)
     for step in history.plan.steps:
         if step.phase in _PHASES:
@@ -325,10 +328,11 @@ def _clear_away(run: RunDir, world: World) -> None:
         )
 
 
-def _redactor(run: RunDir, world: World) -> Redactor:
-    """What keeps secrets out of the sentence; where the plan is gone, those of the environment."""
+def redactor_of(run: RunDir, *, world: World = HERE) -> Redactor:
+    """Return what keeps the run's secrets out of a sentence; where its plan is gone, those of the
+    environment."""
     try:
         plan, _ = load_private_plan(run)
-    except (RunbookError, OSError):
+    except (RunbookError, OSError, ValueError):
         return Redactor.gather(environ=world.caller.environ())
     return plan.redactor

@@ -15,6 +15,8 @@ from msgspec import structs
 from ctp_runbook.host.clocks import ClockWatch, Disturbance
 from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role, State, Verdict
+from ctp_runbook.plan.config import WatchRules
+from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
 from ctp_runbook.record.kinds import (
@@ -31,7 +33,7 @@ from ctp_runbook.record.kinds import (
     WatchGap,
     WatchStarted,
 )
-from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
+from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples, without_secrets
 from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
 from ctp_runbook.run.rollback import trouble_now, trouble_of
@@ -70,8 +72,9 @@ class Watch:
         started = history.watch_started
         self._started = started.mono_ns / 1e9 if started else self._begin()
         self._ends = self._started + self._minutes * 60
+        self._rules = _as_recorded(self._plan)
         self._judge = WindowJudge(
-            rules=self._plan.watch,
+            rules=self._rules,
             keys=self._plan.monitor_keys,
             trigger=self._plan.trigger,
             started_mono=self._started,
@@ -182,7 +185,7 @@ class Watch:
         if self._compared is None or self._compared[0] != self._in_window:
             self._context.beat(READING_SECONDS)
             self._put_samples_back()
-            baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
+            baseline = read_baseline(self._context.run, self._context.history, self._rules)
             self._compared = (self._in_window, baseline)
         return self._compared[1]
 
@@ -199,9 +202,7 @@ class Watch:
         """Write a sample down and judge by it; the firing that it completes, if it does."""
         if self._holding_since is None and sample.mono > self._ends:
             return None
-        sample = structs.replace(
-            sample, seq=self._next_seq, error=self._plan.redactor(sample.error)
-        )
+        sample = without_secrets(structs.replace(sample, seq=self._next_seq), self._plan.redactor)
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
@@ -409,6 +410,20 @@ class Watch:
                 baseline=(self._compare() if over else NOT_COMPARED).payload,
             )
         )
+
+
+def _as_recorded(plan: Plan) -> WatchRules:
+    """The rules, with the pages and labels that they name as the samples have them: without secrets.
+
+    What is kept is what is judged, so that whoever judges it again comes to the same.
+    """
+    shown = {
+        name: structs.replace(
+            rule, url=plan.redactor(rule.url), labels=plan.redactor.data(rule.labels)
+        )
+        for name, rule in plan.watch.metrics.items()
+    }
+    return structs.replace(plan.watch, metrics=shown)
 
 
 def disturbed(noted: Disturbance) -> WatchDisturbed:

@@ -190,3 +190,19 @@ def test_nobody_waits_at_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
             files.read(path)
         with pytest.raises(OSError, match="no plain file"):
             files.open_plain(path)
+
+
+def test_a_new_file_is_private_and_one_that_is_there_keeps_its_readers(tmp_path: Path) -> None:
+    """Whoever opened an evidence file to a group finds it open after the next run."""
+    path = tmp_path / "room" / "a"
+    before = os.umask(0)
+    try:
+        files.write_atomic(path, b"1")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.chmod(0o640)
+        files.write_atomic(path, b"2")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    files.write_atomic(path, b"3", mode=0o600)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600

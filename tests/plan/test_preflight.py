@@ -200,3 +200,29 @@ def test_secrets_in_findings_are_masked(tmp_path: Path) -> None:
     plan = planned(tmp_path, ("BOOTSTRAP_INFRA_CMD", "A_PASSWORD=hunter22 echo hunter22"))
     (refusal,) = plan.execute_refusals
     assert "hunter22" not in refusal
+
+
+def test_a_secret_in_a_command_is_warned_of_by_its_line(tmp_path: Path) -> None:
+    """What everybody can read in the process list only a person can mend; it is not shown here."""
+    commands = {
+        "WARMUP_QUERY_CMD": "ls && curl -u ops:hunter22 http://h/",
+        "PRECHECK_CMD": 'PGPASSWORD=hunter33 psql; curl -u "ops:$PW" h',
+    }
+    plan = planned(tmp_path, *commands.items())
+    lines = (tmp_path / "cutover.env").read_text().splitlines()
+    numbers = {line.partition("=")[0]: at for at, line in enumerate(lines, start=1)}
+    told = [warning for warning in plan.warnings if "a secret stands" in warning]
+    assert [warning.partition(", and every user")[0] for warning in sorted(told)] == sorted(
+        f"{tmp_path}/cutover.env:{numbers[key]}: {key}: a secret stands in the command itself "
+        f"(behind {words}"
+        for key, words in (("WARMUP_QUERY_CMD", "-u)"), ("PRECHECK_CMD", "PGPASSWORD)"))
+    )
+    assert not any("a secret stands" in refusal for refusal in plan.execute_refusals)
+    assert "hunter" not in " ".join(plan.warnings)
+
+
+def test_secrets_of_the_configuration_are_known(tmp_path: Path) -> None:
+    """What the engine is started with is masked in what it prints."""
+    (tmp_path / "ctp.yaml").write_text("ctp:\n  password: hunter22\n")
+    plan = planned(tmp_path)
+    assert plan.redactor("login as ann with hunter22") == "login as ann with ***"

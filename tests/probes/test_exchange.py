@@ -137,3 +137,13 @@ def test_each_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
             200,
             f"engine.invalid:{port}".encode(),
         )
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ann:hunter/22@127.0.0.1/", "http://ann:hunter\u2100@127.0.0.1/"]
+)
+def test_an_address_that_cannot_be_read_is_not_quoted(url: str) -> None:
+    """What is not read as it was meant is often a password with a sign in it."""
+    with pytest.raises(ProbeError) as raised:
+        exchange(url, seconds=1)
+    assert "hunter" not in str(raised.value)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host import files
+from ctp_runbook.host.mailbox import FolderMailbox
+from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir, newest_run, private_dir, private_path, write_atomic
 
 ROOMS = {
@@ -260,3 +263,44 @@ def test_a_room_set_up_by_somebody_else_is_refused(trap: str) -> None:
             base.unlink()
         if "nothing" not in trap:
             target.rmdir()
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_a_run_is_its_users_alone(umask: int, tmp_path: Path) -> None:
+    """Folders 0700 and files 0600 whatever the umask; the folder of runs keeps its mode."""
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    outputs.chmod(0o755)
+    run = RunDir(outputs / "r1")
+    before = os.umask(umask)
+    try:
+        run.make()
+        Journal(run.journal, durable=False).close()
+        write_atomic(run.run_json, b"{}")
+        files.append(run.plan / "watch.toml", b"")
+        with files.appending(run.samples) as write:
+            write(b"{}")
+        write_atomic(run.notebooks / "deeper" / "01_plan.ipynb", b"{}")
+        FolderMailbox(run.control).put("1-abort.json", b"{}")
+        # What a template's command leaves has the mode that its umask gives it.
+        (run.evidence / "by a step").touch()
+        (run.evidence / "tool").touch(mode=0o755)
+    finally:
+        os.umask(before)
+    files.keep_private(run.path)
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (run.path, *run.path.rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file()} <= {0o600, 0o700}
+    assert modes[run.evidence / "by a step"] == 0o600
+    assert stat.S_IMODE(outputs.stat().st_mode) == 0o755
+
+
+def test_what_leads_elsewhere_keeps_its_mode(tmp_path: Path) -> None:
+    """A link in a run's folder: what it names is somebody else's."""
+    other = tmp_path / "other"
+    other.touch()
+    other.chmod(0o644)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "link").symlink_to(other)
+    files.keep_private(tmp_path / "run")
+    assert stat.S_IMODE(other.stat().st_mode) == 0o644

@@ -19,7 +19,9 @@ from ctp_runbook.record.samples import (
     sample_of,
     series_key,
     split_series,
+    without_secrets,
 )
+from ctp_runbook.redact import Redactor
 
 GOOD = Sample(
     seq=3,
@@ -176,3 +178,36 @@ label_names = st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True)
 def test_any_label_comes_back(labels: dict[str, str]) -> None:
     """Quotes, commas and braces in a value make no other label out of it."""
     assert split_series(series_key("family", labels)) == ("family", labels)
+
+
+def test_a_sample_is_kept_without_secrets() -> None:
+    """In its error, its target's address and the values of its labels; names and bounds stay."""
+    series = {
+        'engine{le="0.5",user="hunter22"}': 1.0,
+        'engine{session_token="abc"}': 2.0,
+        "hunter22": 3.0,
+    }
+    sample = structs.replace(
+        GOOD, series=series, target="http://a:pw12@h/x", error="http://h: hunter22"
+    )
+    kept = without_secrets(sample, Redactor.of(["hunter22", "engine", "0.5x"]))
+    assert kept.series == {
+        'engine{le="0.5",user="***"}': 1.0,
+        'engine{session_token="***"}': 2.0,
+        "hunter22": 3.0,
+    }
+    assert (kept.target, kept.error) == ("http://***@h/x", "http://h: ***")
+    assert without_secrets(kept, Redactor.of(["hunter22"])) == kept
+
+
+def test_masked_series_are_told_apart() -> None:
+    """Two that differ in their secret alone stay two, in the same order each time."""
+    series = {'a{user="***"}': 1.0, 'a{user="hunter22"}': 2.0, 'a{user="hunter11"}': 3.0}
+    redactor = Redactor.of(["hunter22", "hunter11"])
+    kept = without_secrets(structs.replace(GOOD, series=series), redactor).series
+    assert kept == {'a{user="***"}': 1.0, 'a{user="***3"}': 2.0, 'a{user="***2"}': 3.0}
+
+
+def test_a_sample_without_secrets_is_as_it_was() -> None:
+    """To the byte."""
+    assert without_secrets(GOOD, Redactor.of(["hunter22"])).to_line() == GOOD.to_line()

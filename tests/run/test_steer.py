@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,29 @@ def test_a_resume_that_takes_a_run_up_was_obeyed(
     answer = {"obeyed": False, "sentence": "nothing is held; the run is WATCHING"}
     said = asked(run, "resume", monkeypatch, lost=True, **answer)
     assert said == ("the run is taken up again", 0)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_secret_in_a_reason_reaches_neither_the_inbox_nor_a_command_line(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch, lost: bool
+) -> None:
+    """Somebody types a password into --reason, or into --by: it is masked before it is kept."""
+    started: list[str] = []
+    monkeypatch.setenv("DB_PASSWORD", "hunter22")
+    monkeypatch.setattr(steering, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(steering, "is_attended", lambda *_, **__: not lost)
+    monkeypatch.setattr("ctp_runbook.run.starting.is_attended", lambda *_, **__: False)
+    monkeypatch.setattr(
+        "ctp_runbook.run.starting._guard", lambda *_, resume, **__: started.append(resume)
+    )
+    monkeypatch.setattr("ctp_runbook.run.starting._await_record", lambda *_, **__: None)
+    steering.steer(run, "resume", by="ann, token=abc", reason="as hunter22 curl -u ann:pw12 says")
+    (letter,) = [path.read_text() for path in run.control.iterdir()]
+    assert json.loads(letter) | {"requested_utc": ""} == {
+        "request": "resume",
+        "by": "ann, token=***",
+        "reason": "as *** curl -u *** says",
+        "requested_utc": "",
+        "start": json.loads(letter)["start"],
+    }
+    assert started == (["taken up again by ann, token=***"] if lost else [])
