@@ -57,7 +57,7 @@ def recent_lines(history: History, *, most: int) -> list[str]:
         if len(cause) > _TELLING and is_known and line.record.kind != "closed":
             line = _Told(line.record, head)
         elif cause:
-            known.append(cause)
+            known += [cause, head.lstrip(" »✗!·") + f": {cause}"]
         lines.append(f"{line.record.wall:%H:%M:%S}Z {line.text}")
     return lines
 
