@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
@@ -43,7 +43,7 @@ def recent_lines(history: History, *, most: int) -> list[str]:
     line, a cause that comes twice is told where it first came, and how the run came to be where it
     is stands there however much came since. How it ended is told whole, once.
     """
-    told = [line for line in _told(history) if line.text]
+    told = list(_told(record for record in history.records if not _has_ended(record, history)))
     here = [line for line in told if line.record.kind == "state"][-1:]
     shown = told[-most:]
     if here and here[0] not in shown:
@@ -68,9 +68,9 @@ class _Told:
     text: str
 
 
-def _told(history: History) -> Iterator[_Told]:
-    """Each record's line but those that a later one makes idle."""
-    for left_out, group in groupby(history.records, key=_left_out):
+def _told(records: Iterable[Record]) -> Iterator[_Told]:
+    """What is told of each record; steps that were left out for one reason are one line."""
+    for left_out, group in groupby(records, key=_left_out):
         records = list(group)
         if left_out is not None and len(records) > 1:
             status, reason = left_out
@@ -78,9 +78,7 @@ def _told(history: History) -> Iterator[_Told]:
             text = f"  {symbol_of(status)} {names[0]} to {names[-1]} ({len(names)} steps) {status}"
             yield _Told(records[0], printable(f"{text}: {reason}"))
             continue
-        for record in records:
-            if not _has_ended(record, history):
-                yield _Told(record, sentence_of(record))
+        yield from (_Told(record, line) for record in records if (line := sentence_of(record)))
 
 
 def _left_out(record: Record) -> tuple[str, str] | None:
@@ -158,12 +156,11 @@ class Narrator:
 
     def __call__(self, history: History) -> None:
         """Print the records that came since the last call."""
-        for record in history.records[len(self._history.records) :]:
-            if line := sentence_of(record):
-                import click  # not for who asks for the countdown alone
+        for told in _told(history.records[len(self._history.records) :]):
+            import click  # not for who asks for the countdown alone
 
-                mark = line.strip()[:1]
-                click.secho(line, fg=_COLOURS.get(mark), bold=record.kind in ("state", "closed"))
+            is_bold = told.record.kind in ("state", "closed")
+            click.secho(told.text, fg=_COLOURS.get(told.text.strip()[:1]), bold=is_bold)
         self._history = history
 
     def __rich__(self) -> str:

@@ -16,6 +16,7 @@ from ctp_runbook.record.evidence import (
     cutover_env,
     finalise,
     missing_copies,
+    no_runner_since,
     rollback_env,
     rollback_seconds,
     trading_downtime_seconds,
@@ -308,3 +309,16 @@ def test_durations_are_not_those_of_a_clock_that_was_set(
     key = "CUTOVER_DURATION_SECONDS"
     assert float(after[key]) == pytest.approx(float(before[key]), abs=0.02)
     assert _values(rollback_env(stepped))["ROLLBACK_SLO_MET"] == "true"
+
+
+def test_a_downtime_that_is_not_over_is_told_since_when(tmp_path: Path) -> None:
+    """No runner was proved started since the last was told to stop: no figure may look final."""
+    records = read_journal(completed_run(tmp_path).journal).records
+    by_step = {(r.kind, getattr(r.payload, "step", "")): n for n, r in enumerate(records, start=1)}
+    stopped = by_step["step_started", "stop_old_strategy_runner"]
+    started = by_step["step_ended", "start_new_strategy_runner"]
+    assert no_runner_since(History.of(records[: stopped - 1])) == ""
+    assert no_runner_since(History.of(records[:stopped])) == records[stopped - 1].wall_utc
+    assert no_runner_since(History.of(records[: started - 1])) == records[stopped - 1].wall_utc
+    assert no_runner_since(History.of(records[:started])) == ""
+    assert no_runner_since(History.of(records)) == ""

@@ -24,7 +24,7 @@ from ctp_runbook.record.kinds import (
     WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
-from ctp_runbook.run.orchestrator import Orchestrator
+from ctp_runbook.run.orchestrator import Orchestrator, _beginning, _ending
 from ctp_runbook.run.requests import Asked, send_request
 from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
@@ -145,6 +145,16 @@ def test_a_step_of_the_wall_clock_is_on_record_wherever_it_happens(
 
 
 # --- before the switch ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("word", "says_so"), [("alive", True), ("undecided", False)])
+def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
+    """A watch that passed is no look at who runs at the end."""
+    seen = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}
+    running = {**seen, "new_strategy_runner": word}
+    said = f"{_beginning(Outcome.COMPLETED, running)}…{_ending(Outcome.COMPLETED, running)}"
+    assert ("the new generation trades" in said) is says_so
+    assert ("new_strategy_runner undecided" in said) is not says_so
 
 
 def test_nothing_is_begun_beside_a_new_engine_that_runs(conducted: Conducted) -> None:
