@@ -122,20 +122,6 @@ def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     )
 
 
-def left_sentence(run: RunDir, history: History) -> str:
-    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
-    to end it, where it can be ended."""
-    status = f"`ctp-runbook status --run {run.path}`"
-    if history.outcome is not None:
-        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
-    ends = f", roll it back with `ctp-runbook rollback --run {run.path}`"
-    if history.state is State.ROLLING_BACK or history.parent is not None:
-        ends = ""  # to go back is all it does, and nothing ends that
-    elif history.state.is_before_switch:
-        ends = f", end it with `ctp-runbook abort --run {run.path}`"
-    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
-
-
 def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
     """Of a run that began and that nobody conducts: since when, what runs, the one command; of any
     other nothing."""
@@ -232,6 +218,20 @@ def unstarted_sentence(run: RunDir) -> str:
         f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
         "discards it"
     )
+
+
+def left_sentence(run: RunDir, history: History) -> str:
+    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
+    to end it, where it can be ended."""
+    status = f"`ctp-runbook status --run {run.path}`"
+    if history.outcome is not None:
+        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
+    ends = f", roll it back with `ctp-runbook rollback --run {run.path}`"
+    if history.state is State.ROLLING_BACK or history.parent is not None:
+        ends = ""  # to go back is all it does, and nothing ends that
+    elif history.state.is_before_switch:
+        ends = f", end it with `ctp-runbook abort --run {run.path}`"
+    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
 
 
 def waiting_sentence(run: RunDir, history: History) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import ctp_runbook.run.orchestrator as ending
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
 from ctp_runbook.model import Outcome, State, StepStatus
@@ -24,7 +25,7 @@ from ctp_runbook.record.kinds import (
     WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
-from ctp_runbook.run.orchestrator import Orchestrator, _beginning, _ending
+from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
 from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
@@ -152,7 +153,8 @@ def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
     """A watch that passed is no look at who runs at the end."""
     seen = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}
     running = {**seen, "new_strategy_runner": word}
-    said = f"{_beginning(Outcome.COMPLETED, running)}…{_ending(Outcome.COMPLETED, running)}"
+    parts = (ending._beginning, ending._ending)
+    said = "…".join(part(Outcome.COMPLETED, running) for part in parts)
     assert ("the new generation trades" in said) is says_so
     assert ("new_strategy_runner undecided" in said) is not says_so
 
