@@ -36,6 +36,60 @@ def sentence_of(record: Record) -> str:
     return printable(line.replace("\n", " "))
 
 
+def _of_steps(payload: kinds.Payload) -> str:
+    match payload:
+        case kinds.StateEntered() as entered:
+            return f"» {entered.to}: {entered.reason}"
+        case kinds.StepStarted() as step:
+            return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
+        case kinds.StepEnded() as step:
+            took = f"in {step.duration_ms / 1000:.1f} s"
+            return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
+        case kinds.StepNotDone() as step:
+            return f"  {symbol_of(step.status)} {step.step} {step.status}: {step.reason}"
+        case kinds.RollbackStarted() as begun:
+            shares = ", ".join(f"{name} {seconds:g} s" for name, seconds in begun.shares.items())
+            return f"  budget {begun.budget_seconds:g} s from the trigger: {shares}"
+        case kinds.ParentAdopted() as parent:
+            return f"» rolls back run {parent.run_id} ({parent.outcome})"
+        case kinds.Closed() as closed:
+            return f"» {closed.outcome.value}: {closed.sentence}"
+    return ""
+
+
+def _of_watch(payload: kinds.Payload) -> str:
+    match payload:
+        case kinds.Judged() as judged:
+            sentences = (m.sentence for m in judged.metrics.values() if m.verdict == judged.overall)
+            return ": ".join([f"  · watch {judged.overall} so far", *islice(sentences, 1)])
+        case kinds.Triggered() as trigger:
+            # What somebody wanted is no failure.
+            is_wanted = trigger.cause in ("forced_drill", "operator")
+            return f"{'»' if is_wanted else '✗'} {trigger.sentence}"
+        case kinds.WatchGap() as gap:
+            return f"! the watch has a gap since {datetime.fromisoformat(gap.from_utc):%H:%M:%S}Z"
+        case kinds.WatchDisturbed() as disturbed:
+            return f"! {disturbed.sentence}"
+    return ""
+
+
+def _of_people(payload: kinds.Payload) -> str:
+    """What somebody asked for, or is to know."""
+    match payload:
+        case kinds.Finding() as finding:
+            return f"{'✗' if finding.severity == 'critical' else '!'} {finding.sentence}"
+        case kinds.RequestTaken() as asked:
+            return f"» {asked.request} by {asked.by} {asked.reason}".rstrip()
+        case kinds.RequestAnswered() as answer:
+            return f"  {'»' if answer.obeyed else '!'} {answer.request}: {answer.sentence}"
+        case kinds.AlertSent() as alert:
+            return f"! alert ({', '.join(alert.hooks)}): {alert.sentence}"
+        case kinds.AlertEnded() as alert:
+            ending = "delivered" if alert.ok else f"NOT delivered: {alert.sentence}"
+            return f"  · alert by {alert.hook} {ending} after {alert.took_ms / 1000:.1f} s"
+    return ""
+
+
 def recent_lines(history: History, *, most: int) -> list[str]:
     """Return the last lines of a run for somebody who comes to it now, each with its time (UTC).
 
@@ -92,60 +146,6 @@ def _has_ended(record: Record, history: History) -> bool:
         return False
     step = history.step(record.payload.step)
     return step.attempt != record.payload.attempt or bool(step.ended_utc)
-
-
-def _of_steps(payload: kinds.Payload) -> str:
-    match payload:
-        case kinds.StateEntered() as entered:
-            return f"» {entered.to}: {entered.reason}"
-        case kinds.StepStarted() as step:
-            return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
-        case kinds.StepEnded() as step:
-            took = f"in {step.duration_ms / 1000:.1f} s"
-            return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
-        case kinds.StepNotDone() as step:
-            return f"  {symbol_of(step.status)} {step.step} {step.status}: {step.reason}"
-        case kinds.RollbackStarted() as begun:
-            shares = ", ".join(f"{name} {seconds:g} s" for name, seconds in begun.shares.items())
-            return f"  budget {begun.budget_seconds:g} s from the trigger: {shares}"
-        case kinds.ParentAdopted() as parent:
-            return f"» rolls back run {parent.run_id} ({parent.outcome})"
-        case kinds.Closed() as closed:
-            return f"» {closed.outcome.value}: {closed.sentence}"
-    return ""
-
-
-def _of_watch(payload: kinds.Payload) -> str:
-    match payload:
-        case kinds.Judged() as judged:
-            sentences = (m.sentence for m in judged.metrics.values() if m.verdict == judged.overall)
-            return ": ".join([f"  · watch {judged.overall} so far", *islice(sentences, 1)])
-        case kinds.Triggered() as trigger:
-            # What somebody wanted is no failure.
-            is_wanted = trigger.cause in ("forced_drill", "operator")
-            return f"{'»' if is_wanted else '✗'} {trigger.sentence}"
-        case kinds.WatchGap() as gap:
-            return f"! the watch has a gap since {datetime.fromisoformat(gap.from_utc):%H:%M:%S}Z"
-        case kinds.WatchDisturbed() as disturbed:
-            return f"! {disturbed.sentence}"
-    return ""
-
-
-def _of_people(payload: kinds.Payload) -> str:
-    """What somebody asked for, or is to know."""
-    match payload:
-        case kinds.Finding() as finding:
-            return f"{'✗' if finding.severity == 'critical' else '!'} {finding.sentence}"
-        case kinds.RequestTaken() as asked:
-            return f"» {asked.request} by {asked.by} {asked.reason}".rstrip()
-        case kinds.RequestAnswered() as answer:
-            return f"  {'»' if answer.obeyed else '!'} {answer.request}: {answer.sentence}"
-        case kinds.AlertSent() as alert:
-            return f"! alert ({', '.join(alert.hooks)}): {alert.sentence}"
-        case kinds.AlertEnded() as alert:
-            ending = "delivered" if alert.ok else f"NOT delivered: {alert.sentence}"
-            return f"  · alert by {alert.hook} {ending} after {alert.took_ms / 1000:.1f} s"
-    return ""
 
 
 class Narrator:
