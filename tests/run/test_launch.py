@@ -513,7 +513,7 @@ def test_a_dry_run_that_was_interrupted_is_taken_up_by_nobody(
     journal = Journal(run.journal, durable=False)
     journal.append(like("state", to="GATING", reason="dry run"))
     journal.close()
-    with pytest.raises(RunRefused, match="nothing was done, .*: make another") as refused:
+    with pytest.raises(RunRefused, match=r"nothing was done, .*: make another") as refused:
         follow(run, until=lambda _: False, poll_seconds=0.01)
     assert refused.value.exit_code == 2
 
