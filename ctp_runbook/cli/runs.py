@@ -39,6 +39,8 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     from ctp_runbook.run import launch
     from ctp_runbook.run.attend import (
         lost_sentence,
+        silence_of,
+        silent_sentence,
         unstarted_sentence,
         unwritten_sentence,
         waiting_sentence,
@@ -48,7 +50,10 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     run = find_run(run_dir, outputs)
     history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
+    silence = silence_of(run, history)
+    silent = silence.seconds("orchestrator")
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
+    attended = f"no answer since {silent:.0f} s" if silent else attended
     say(f"run {run.run_id}: {ended}; {_over_since(history) or attended}; {run.path}")
     for line in recent_lines(history, most=_LINES):
         say(line)
@@ -56,9 +61,13 @@ def status(run_dir: Path | None, outputs: Path) -> int:
         say(unstarted_sentence(run))
     if unwritten := unwritten_sentence(run, history):
         say(unwritten, fg="red")
-    if lost := lost_sentence(run, history):
+    if lost := lost_sentence(run, history, silence):
         # No countdown: nobody would do what it counts down to.
         say(lost, fg="red", bold=True)
+        return _LOST
+    if told := silent_sentence(run, history, silence):
+        say(told, fg="red", bold=True)
+    if silent and history.outcome is None:
         return _LOST
     if runs_out := countdown(history, mono=time.monotonic()):
         # Why it holds stands above, in the line of the state.

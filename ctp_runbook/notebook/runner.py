@@ -83,7 +83,7 @@ def run_all(
     with contextlib.suppress(ForkServerLost):
         fork_server()
     from ctp_runbook.notebook.checkout import find_notebooks, find_plan
-    from ctp_runbook.record.evidence import write_manifest
+    from ctp_runbook.record.evidence import kept_open
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
     from ctp_runbook.show.run_blocks import outcome_sentence
@@ -92,20 +92,24 @@ def run_all(
         on_progress = _as_dry_run(on_progress)
     sources = notebooks_dir or find_notebooks()
     plan = find_plan(cutover_template, rollback_template, limits=limits, watch=watch)
-    run = launch.begin(
-        plan,
-        options,
-        reason="run --execute",
-        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
-    )
-    series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
-    try:
-        series.run()
-    except KeyboardInterrupt:
-        return _leave(run, on_progress)
-    # The seal is last: it covers the notebooks and the report.
-    report = write_report(run)
-    write_manifest(run, sealed=True)
+    with contextlib.ExitStack() as held:
+
+        def tell(run: RunDir) -> None:
+            # From before it starts: whoever closes it must see that notebooks are to come.
+            held.enter_context(kept_open(run, tell=on_progress))
+            on_progress(f"run {run.run_id}: {run.path}")
+
+        run = launch.begin(plan, options, reason="run --execute", tell=tell)
+        series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
+        try:
+            series.run()
+        except KeyboardInterrupt:
+            return _leave(run, on_progress)
+        try:
+            report = str(write_report(run))
+        except OSError as error:
+            report = f"cannot be written: {error}"
+    # The seal was last: it covers the notebooks and the report.
     history = launch.read_history(run)
     for line in (*history.would_refuse, outcome_sentence(history), f"report: {report}"):
         on_progress(line)

@@ -8,9 +8,10 @@ ones. Writing them is the last act of a run: with it the secrets go.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import structs
 
+from ctp_runbook.errors import JournalError
+from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
-from ctp_runbook.record.journal import Record, digest_of, read_journal
+from ctp_runbook.record.journal import Record, digest_of, read_journal, reserved_files
 from ctp_runbook.record.kinds import (
     FAILED_BY_CAUSE,
     Closed,
@@ -51,6 +54,8 @@ __all__ = [
     "failed_step",
     "finalise",
     "kept_files",
+    "kept_open",
+    "list_again",
     "list_file",
     "manifest_bytes",
     "missing_copies",
@@ -288,7 +293,8 @@ def write_manifest(run: RunDir, *, sealed: bool, durable: bool = True) -> None:
     """Write manifest.json over the files as they are now.
 
     A sealed manifest claims to be complete: a file that it does not list is then refused. An
-    unsealed one, written when the run closes, leaves out what viewers still write.
+    unsealed one, written when the run closes under its notebooks, leaves out what these still
+    write.
     """
     files = {
         name: list_file(path)
@@ -331,9 +337,61 @@ def read_manifest(data: bytes) -> Manifest:
     return msgspec.json.decode(data, type=Manifest)
 
 
-def unlisted_files(run: RunDir, listed: Container[str]) -> list[str]:
-    """Files of the run that ``listed`` does not name and a manifest would."""
-    return [name for name in kept_files(run) if name not in listed]
+def list_again(run: RunDir, path: Path) -> None:
+    """List a file that was made again after the seal; every other one stays as it was listed.
+
+    Nothing is done to a manifest that is not sealed, or that was edited. Raises OSError.
+    """
+    try:
+        data = run.manifest.read_bytes()
+        manifest = read_manifest(data)
+    except (OSError, ValueError, RecursionError, JournalError):
+        return
+    whole = manifest_bytes(manifest.run_id, manifest.files, sealed=True)
+    files = {**manifest.files, path.relative_to(run.path).as_posix(): list_file(path)}
+    if data == whole and files != manifest.files:
+        write_atomic(run.manifest, manifest_bytes(run.run_id, files, sealed=True))
+
+
+@contextlib.contextmanager
+def kept_open(run: RunDir, *, tell: Callable[[str], None]) -> Iterator[None]:
+    """Hold a run open for the notebooks that are executed in it, so that its seal is left to them.
+
+    It is held by a lock, which dies with its holder. Afterwards a run that was closed meanwhile
+    is sealed as it is; that it cannot be is told, and changes nothing of how it ended.
+    """
+    try:
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError, TimeoutError):
+                # Whoever looks whether it is held has it for an instant.
+                held.enter_context(exclusive(run.run_json, seconds=1.0))
+            yield
+    finally:
+        try:
+            if run.manifest.exists():
+                write_manifest(run, sealed=True)
+        except OSError as error:
+            tell(f"run {run.run_id} cannot be sealed, its manifest.json is of before: {error}")
+
+
+def _is_kept_open(run: RunDir) -> bool:
+    try:
+        with exclusive(run.run_json, seconds=0):
+            return False
+    except TimeoutError:
+        return True
+    except OSError:
+        return False  # without its header nobody holds it
+
+
+def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
+    """Files of the run that its manifest does not name, and would; under an unsealed one a notebook,
+    the report and a log of who conducted the run may be there besides."""
+    return [
+        name
+        for name in kept_files(run)
+        if name not in manifest.files and (manifest.sealed or not _may_come_later(name))
+    ]
 
 
 def kept_files(run: RunDir) -> dict[str, Path]:
@@ -343,7 +401,7 @@ def kept_files(run: RunDir) -> dict[str, Path]:
     kept: list[Path] = []
     for name, folders, files in os.walk(run.path):
         folder = Path(name)
-        if folder == run.control:
+        if folder in (run.control, reserved_files(run.journal)):
             folders.clear()
             continue
         paths = (folder / file for file in files)
@@ -358,6 +416,12 @@ def _is_still_written(name: str) -> bool:
     """True for notebooks, the report, and the logs of the processes that conduct the run."""
     room, _, file = name.partition("/")
     return name == "report.html" or room == "notebooks" or (room == "logs" and "/" not in file)
+
+
+def _may_come_later(name: str) -> bool:
+    is_notebook = name.startswith("notebooks/") and name.endswith(".ipynb")
+    is_log = name in ("logs/guardian.log", "logs/orchestrator.log")
+    return is_notebook or is_log or name == "report.html"
 
 
 def _copies(history: History, name: str) -> list[Path]:
@@ -492,15 +556,29 @@ def _flag(value: bool) -> str:
     return "true" if value else "false"
 
 
-def finalise(run: RunDir, history: History | None = None) -> tuple[str, ...]:
+def finalise(
+    run: RunDir, history: History | None = None, *, tell: Callable[[str], None] = lambda gap: None
+) -> tuple[str, ...]:
     """Write evidence/ and manifest.json of a run whose journal is closed; may be repeated.
 
     ``history`` is what the journal says, where the caller has just written it whole. Returns why
-    not, for each copy elsewhere that could not be written. Raises OSError, and leaves the run
-    without its manifest, when its own folder takes no more.
+    not, for each copy elsewhere that could not be written, and tells it before the manifest is
+    made. Raises OSError, and leaves the run without its manifest, when its own folder takes no
+    more.
+
+    The manifest is the run's seal, unless notebooks are being executed in it: these come later,
+    and whoever executes them seals then. Behind the seal nobody writes to the run's logs any more.
     """
     history = history or History.of(read_journal(run.journal).records)
-    gaps = write_evidence(run, history)
-    write_manifest(run, sealed=False, durable=not history.is_dry_run)
+    gaps, durable = write_evidence(run, history), not history.is_dry_run
+    for gap in gaps:
+        tell(gap)
+    is_open = _is_kept_open(run)
+    if is_open:
+        write_manifest(run, sealed=False, durable=durable)
+        # They may have been done with before that manifest was there for them to seal.
+        is_open = _is_kept_open(run)
+    if not is_open:
+        write_manifest(run, sealed=True, durable=durable)
     clear_private(run)
     return gaps

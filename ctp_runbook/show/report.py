@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Phase
+from ctp_runbook.record.evidence import list_again
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
@@ -54,6 +55,8 @@ def write_report(run: RunDir) -> Path:
     history = History.of(read_journal(run.journal).records)
     judged = _judged(run, history)
     write_atomic(run.report, _page(run, history, judged).encode())
+    # Made after the run was sealed, or by a later version: it belongs to the run all the same.
+    list_again(run, run.report)
     return run.report
 
 

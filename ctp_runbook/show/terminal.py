@@ -31,17 +31,20 @@ _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 def sentence_of(record: Record) -> str:
     """Return one line for the operator, starting with a mark; empty for what needs no line."""
     payload = record.payload
-    line = _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    line = _of_steps(payload, record.mono_ns) or _of_watch(payload) or _of_people(payload)
     # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
     return printable(line.replace("\n", " "))
 
 
-def _of_steps(payload: kinds.Payload) -> str:
+def _of_steps(payload: kinds.Payload, mono_ns: int) -> str:
     match payload:
         case kinds.StateEntered() as entered:
             return f"» {entered.to}: {entered.reason}"
         case kinds.StepStarted() as step:
-            return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
+            most = step.timeout_seconds
+            if step.phase is Phase.ROLLBACK:  # whose budget may leave it less
+                most = min(most, max(0, step.due_mono_ns - mono_ns) / 1e9)
+            return f"  … {step.step} (at most {most:.3g} s)"
         case kinds.StepEnded() as step:
             took = f"in {step.duration_ms / 1000:.1f} s"
             return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"

@@ -22,6 +22,9 @@ class ClockShifts:
     """The shifts that a journal tells; whoever claims one that was not is apart ever after."""
 
     def __init__(self, records: Sequence[Record]) -> None:
+        self._first: dict[str, Record] = {}
+        for record in records:
+            self._first.setdefault(record.boot_id, record)
         # A process that stood still moves no clock; a host that was suspended moves one of two.
         self._shifts = [
             (record, shift)
@@ -45,8 +48,14 @@ class ClockShifts:
 
     def unshifted(self, wall: float, *, mono: float, since: Record) -> float:
         """What the wall clock would have said at ``mono`` had nobody set it since the record."""
-        apart = wall - since.wall.timestamp() - (mono - since.mono_ns / 1e9)
-        return wall - self.shift_of(boot_id=since.boot_id, mono=mono, apart=apart)
+        # What was set before the record is in its own time already.
+        by_then = self._shift_at(since.wall.timestamp(), mono=since.mono, boot=since)
+        return wall - (self._shift_at(wall, mono=mono, boot=since) - by_then)
+
+    def _shift_at(self, wall: float, *, mono: float, boot: Record) -> float:
+        first = self._first.get(boot.boot_id, boot)
+        apart = wall - first.wall.timestamp() - (mono - first.mono)
+        return self.shift_of(boot_id=boot.boot_id, mono=mono, apart=apart)
 
 
 def disturbance_findings(history: History, samples: Sequence[Sample]) -> Iterator[str]:

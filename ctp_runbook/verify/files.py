@@ -259,7 +259,8 @@ def _stamp_findings(stamp: _Stamp, run: RunDir, history: History) -> Iterator[st
 
 
 def manifest_findings(run: RunDir) -> Iterator[str]:
-    """Every listed file as it was listed; under a seal, none that is not.
+    """Every listed file as it was listed, and none that is not; without a seal, which those who
+    executed notebooks did not live to set, what they wrote may be there besides.
 
     Raises EvidenceInvalid when it cannot be read.
     """
@@ -285,9 +286,9 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
     written = manifest_bytes(run.run_id, found, sealed=manifest.sealed)
     if len(found) == len(paths) and data != written:
         yield "manifest.json is not in the form this project writes: it was edited"
-    if manifest.sealed:
-        for name in unlisted_files(run, manifest.files):
-            yield f"{name}: not listed in the sealed manifest.json"
+    seal = "the sealed " if manifest.sealed else ""
+    for name in unlisted_files(run, manifest):
+        yield f"{name}: not listed in {seal}manifest.json"
 
 
 def _same(run: RunDir, path: Path, due: bytes, source: str) -> Iterator[str]:

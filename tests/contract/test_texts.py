@@ -12,7 +12,6 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,15 +54,15 @@ SPEAKERS: tuple[Callable[..., object], ...] = (
 )
 # What none of the simulated journals brings out, by why not.
 UNREACHED = {
-    "who gives no sign of life is simulated in tests/run/test_attend.py, on a host with hearts": (
-        "no answer since",
-        "s from its",
-        "stopped or held up in a call, and nobody replaces what is;",
-        "ends that and takes the run up",
-    ),
-    "a run of this version is not COMPLETED without a watch": ("not made",),
+    "a run of this version is not COMPLETED without a watch": r"not made",
     "a run of this version whose previous stack is not seen alive has failed to roll back": (
-        "Rolled back, and not all of the previous stack was seen alive: see who runs",
+        r"Rolled back, and not all of the previous stack was seen alive: .*"
+    ),
+    "who gives no sign of life is simulated in tests/run/test_attend.py, on a host with hearts": (
+        r"no answer since|s from its|stopped or held up in a call.*|ends that and takes the run up"
+    ),
+    "a journal is taken from under its reader in tests/scenarios/test_things_vanish.py": (
+        r"is lost:|was taken away.*|; syslog and ALERT_CMD.*"
     ),
 }
 
@@ -168,7 +167,7 @@ def test_every_sentence_of_the_code_is_reached(every: list[tuple[Simulated, Said
         f"{function.__qualname__}: {words}"
         for function in SPEAKERS
         for words in sentences_in(function)
-        if words not in said and words not in chain(*UNREACHED.values())
+        if words not in said and not any(re.fullmatch(why, words) for why in UNREACHED.values())
     }
     assert missing == set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -15,8 +16,12 @@ from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.evidence import (
     cutover_env,
     finalise,
+    kept_open,
+    list_again,
+    list_file,
     missing_copies,
     no_runner_since,
+    read_manifest,
     rollback_env,
     rollback_seconds,
     trading_downtime_seconds,
@@ -252,6 +257,83 @@ def test_the_manifest_lists_what_it_should(tmp_path: Path) -> None:
     }
     assert "journal.jsonl" in listed[False]
     assert not {"manifest.json", "control/1.json"} & listed[True]
+
+
+def test_whoever_closes_a_run_seals_it(tmp_path: Path) -> None:
+    """Logs and all; the gaps are told before, for behind the seal nobody writes a log."""
+    blocked = tmp_path / "file"
+    blocked.write_text("somebody's")
+    run = completed_run(tmp_path, plan={"cutover_evidence_output": str(blocked / "cutover.env")})
+    log = run.logs / "orchestrator.log"
+    with log.open("w") as said:
+        finalise(run, tell=lambda gap: print(gap, file=said, flush=True))
+    manifest = read_manifest(run.manifest.read_bytes())
+    assert manifest.sealed
+    assert manifest.files["logs/orchestrator.log"] == list_file(log)
+    assert "cannot be written" in log.read_text()
+
+
+def test_a_run_under_notebooks_is_sealed_when_they_are_done(tmp_path: Path) -> None:
+    """Whatever ends them; what they wrote meanwhile is listed then."""
+    run = completed_run(tmp_path)
+    told: list[str] = []
+    with contextlib.suppress(KeyboardInterrupt), kept_open(run, tell=told.append):
+        finalise(run)
+        assert not read_manifest(run.manifest.read_bytes()).sealed
+        (run.notebooks / "05_watch.ipynb").write_text("{}")
+        raise KeyboardInterrupt
+    manifest = read_manifest(run.manifest.read_bytes())
+    assert (manifest.sealed, told) == (True, [])
+    assert "notebooks/05_watch.ipynb" in manifest.files
+
+
+def test_a_run_that_is_not_over_is_not_sealed(tmp_path: Path) -> None:
+    """Its notebooks may be done with before it is: whoever closes it seals it."""
+    run = completed_run(tmp_path)
+    run.manifest.unlink(missing_ok=True)
+    with kept_open(run, tell=pytest.fail):
+        pass
+    assert not run.manifest.exists()
+
+
+def test_a_seal_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else comes of it."""
+    run = completed_run(tmp_path)
+    finalise(run)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ctp_runbook.record.evidence.write_manifest", full)
+    told: list[str] = []
+    with kept_open(run, tell=told.append):
+        pass
+    (sentence,) = told
+    assert sentence.startswith(f"run {run.run_id} cannot be sealed")
+    assert os.strerror(errno.ENOSPC) in sentence
+
+
+def test_a_file_made_again_is_listed_again_and_no_other(tmp_path: Path) -> None:
+    """What was changed beside it stays found; an edited or unsealed manifest is left alone."""
+    run = completed_run(tmp_path)
+    finalise(run)
+    run.report.write_text("<html></html>")
+    (run.plan / "watch.toml").write_text("limit = 1\n")
+    list_again(run, run.report)
+    manifest = read_manifest(run.manifest.read_bytes())
+    assert manifest.files["report.html"] == list_file(run.report)
+    assert manifest.files["plan/watch.toml"] != list_file(run.plan / "watch.toml")
+    edited = run.manifest.read_bytes().replace(b'"run_id": "', b'"run_id": "x')
+    for left in (edited, b"{", None):
+        if left is None:
+            write_manifest(run, sealed=False)
+            left = run.manifest.read_bytes()
+        run.manifest.write_bytes(left)
+        run.report.write_text("<html>1</html>")
+        list_again(run, run.report)
+        assert run.manifest.read_bytes() == left
 
 
 def test_every_step_has_the_command_of_the_plan(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.model import Generation, Role
-from ctp_runbook.record.evidence import trading_downtime_seconds
+from ctp_runbook.record.evidence import read_manifest, trading_downtime_seconds
 from ctp_runbook.record.rundir import newest_run
 from ctp_runbook.rehearsal import faults
 from ctp_runbook.run.launch import read_history
+from ctp_runbook.show.report import write_report
+from ctp_runbook.verify.run import verify_run
 from tests.props.cutover_tools import ROOT, cutover_of, edited, fresh_twin
 
 _ROLLED_BACK = "with --allow-cutover-rollback: verification passed"
@@ -97,3 +99,35 @@ def test_a_drill_is_a_cutover_that_is_rolled_back(tmp_path: Path) -> None:
     assert ending.exit_code == 4, cutover.story()
     assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
     assert cutover.history.created.force_rollback is True
+
+
+def test_a_run_without_notebooks_is_sealed_by_whoever_closes_it(tmp_path: Path) -> None:
+    """`orchestrate` alone: every file is listed, logs included; one more, one less and one of other
+    words are findings, and a report written later is listed then."""
+    with (
+        fresh_twin(tmp_path / "twin", watch_seconds=4.0) as twin,
+        cutover_of(twin, tmp_path / "outputs") as cutover,
+    ):
+        ending = cutover.end()
+    assert (ending.exit_code, ending.verified) == (0, True), cutover.story()
+    run = cutover.run
+    manifest = read_manifest(run.manifest.read_bytes())
+    assert manifest.sealed
+    assert {"logs/orchestrator.log", "logs/guardian.log"} <= manifest.files.keys()
+
+    def found() -> str:
+        return "\n".join(verify_run(run).findings)
+
+    write_report(run)
+    assert found() == ""
+    (run.path / "note.txt").write_text("seen by nobody\n")
+    assert found() == "note.txt: not listed in the sealed manifest.json"
+    (run.path / "note.txt").unlink()
+    log = run.logs / "orchestrator.log"
+    kept = log.read_bytes()
+    log.write_bytes(kept + b"all well\n")
+    assert found().startswith("logs/orchestrator.log: sha256 ")
+    log.unlink()
+    assert found() == "manifest.json lists logs/orchestrator.log, which is not there"
+    log.write_bytes(kept)
+    assert found() == ""

@@ -91,6 +91,13 @@ def test_a_wall_time_is_put_back() -> None:
     assert shifts.unshifted(WALL + 5, mono=MONO + 5, since=start) == WALL + 5
 
 
+def test_what_was_set_before_counts_for_nothing_after() -> None:
+    """A watch that begins after a step is told by the clock as it was set."""
+    start = record(12, ahead=HOUR)
+    shifts = ClockShifts([record(0), STEP, start])
+    assert shifts.unshifted(WALL + 20 + HOUR, mono=MONO + 20, since=start) == WALL + 20 + HOUR
+
+
 def taken(at: float, *, due: float | None = None, missed: int = 0) -> Sample:
     """A sample of the engine's page, begun 2 ms late and answered in 1 ms."""
     begun = MONO + (at if due is None else due)

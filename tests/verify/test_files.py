@@ -428,12 +428,21 @@ def test_a_file_that_changed_is_told_by_its_digest(run_of: Callable[[str], RunDi
     assert "plan/note.md: sha256 " in findings_of(run)
 
 
-def test_an_unsealed_manifest_allows_more_files(run_of: Callable[[str], RunDir]) -> None:
-    """When the run closes viewers still write; a sealed one claims to be complete."""
+def test_an_unsealed_manifest_allows_what_notebooks_write(run_of: Callable[[str], RunDir]) -> None:
+    """They were still to come when the run closed, with report and logs; nothing else was."""
     run = run_of("completed")
     write_manifest(run, sealed=False)
     (run.path / "report.html").write_text("<html></html>")
+    (run.logs / "guardian.log").write_text("guardian: well\n")
     assert findings_of(run) == ""
+    (run.notebooks / "note.txt").write_text("x")
+    (run.evidence / "more.env").write_text("CUTOVER_SUCCESS=true\n")
+    assert findings_of(run).splitlines() == [
+        "evidence/more.env: not listed in manifest.json",
+        "notebooks/note.txt: not listed in manifest.json",
+    ]
+    (run.notebooks / "note.txt").unlink()
+    (run.evidence / "more.env").unlink()
     write_manifest(run, sealed=True)
     (run.evidence / "more.env").write_text("CUTOVER_SUCCESS=true\n")
     assert "evidence/more.env: not listed in the sealed manifest.json" in findings_of(run)
