@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.cli.options import (
     BY,
@@ -15,6 +16,9 @@ from ctp_runbook.cli.options import (
     follow_to_end,
     say,
 )
+
+if TYPE_CHECKING:
+    from ctp_runbook.record.history import History
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
@@ -50,9 +54,7 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     silent = silence.seconds("orchestrator")
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
     attended = f"no answer since {silent:.0f} s" if silent else attended
-    if history.closed is not None:
-        attended = f"over since {history.closed.wall:%Y-%m-%d %H:%M:%S} UTC"
-    say(f"run {run.run_id}: {ended}; {attended}; {run.path}")
+    say(f"run {run.run_id}: {ended}; {_over_since(history) or attended}; {run.path}")
     for line in recent_lines(history, most=_LINES):
         say(line)
     if history.closed is None and not history.has_begun and not history.is_dry_run:
@@ -73,6 +75,12 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     if waits := waiting_sentence(run, history):
         say(waits, fg="yellow", bold=True)
     return history.outcome.exit_code if history.outcome else 0
+
+
+def _over_since(history: History) -> str:
+    """When a run ended, which nobody need conduct any more; blank for one that did not."""
+    closed = history.closed
+    return f"over since {closed.wall:%Y-%m-%d %H:%M:%S} UTC" if closed else ""
 
 
 def _steer(name: str, text: str) -> Command:

@@ -127,7 +127,8 @@ def follow(
         if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
             if history.closed is not None:
                 return history  # how it ended is known, whatever became of its evidence
-            kind = RunLost if history.has_begun else RunRefused
+            may_have_acted = history.has_begun and not history.is_dry_run
+            kind = RunLost if may_have_acted else RunRefused
             raise kind(_unattended_sentence(run, history, world))
         clock.sleep(poll_seconds)
 
@@ -147,6 +148,8 @@ def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
 def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if not history.has_begun:
         return unstarted_sentence(run)
+    if history.is_dry_run:
+        return f"dry run {run.run_id} was interrupted; nothing was done, and none takes it up: make another"
     if not _is_readable(run):
         return (
             f"run {run.run_id} is lost: {run.journal} was taken away or cannot be read, and nobody "
@@ -158,20 +161,6 @@ def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
         f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"
         f"{runs[1:]}. Now: `ctp-runbook resume --run {run.path}`"
     )
-
-
-def left_sentence(run: RunDir, history: History) -> str:
-    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
-    to end it, where it can be ended."""
-    status = f"`ctp-runbook status --run {run.path}`"
-    if history.outcome is not None:
-        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
-    ends = {State.ROLLING_BACK: ""}.get(
-        history.state, f", roll it back with `ctp-runbook rollback --run {run.path}`"
-    )
-    if history.state.is_before_switch:
-        ends = f", end it with `ctp-runbook abort --run {run.path}`"
-    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
 
 
 # --- silence ----------------------------------------------------------------------
@@ -337,7 +326,8 @@ def lost_sentence(
 
 def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
-    if not any(history.step(name).attempt for name in _SWITCH):
+    # A run that undoes another has nothing of the old stack to stop, and stops the new one.
+    if history.parent is None and not any(history.step(name).attempt for name in _SWITCH):
         return "It had not begun to stop the old stack"
     known = {
         f"{generation}_{role}": _word_of(history, generation, role, world)
@@ -408,6 +398,20 @@ def unstarted_sentence(run: RunDir) -> str:
         f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
         "discards it"
     )
+
+
+def left_sentence(run: RunDir, history: History) -> str:
+    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
+    to end it, where it can be ended."""
+    status = f"`ctp-runbook status --run {run.path}`"
+    if history.outcome is not None:
+        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
+    ends = f", roll it back with `ctp-runbook rollback --run {run.path}`"
+    if history.state is State.ROLLING_BACK or history.parent is not None:
+        ends = ""  # to go back is all it does, and nothing ends that
+    elif history.state.is_before_switch:
+        ends = f", end it with `ctp-runbook abort --run {run.path}`"
+    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
 
 
 def waiting_sentence(run: RunDir, history: History) -> str:

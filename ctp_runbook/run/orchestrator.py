@@ -251,8 +251,7 @@ class Orchestrator:
             trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:
             return self._undo(trouble)
-        passed = "the new generation trades; the watch window passed"
-        return self._close(RunEnd(Outcome.COMPLETED, passed))
+        return self._close(RunEnd(Outcome.COMPLETED, "the watch window passed"))
 
     def _end_untouched(self, error: Exception) -> RunEnd:
         """End a run that cannot be recorded before the first stop, where that costs nothing. Any other
@@ -465,7 +464,7 @@ class Orchestrator:
             if step.name not in self.context.history.steps:
                 reason, status = "the run ended before it", StepStatus.NOT_RUN
                 self.context.record_not_done(step, reason=reason, status=status)
-        sentence = end.sentence + _ending(end.outcome, running)
+        sentence = _beginning(end.outcome, running) + end.sentence + _ending(end.outcome, running)
         self._alerts.leave(self.context)
         if end.outcome is not Outcome.COMPLETED:
             self.context.alert("ended", f"{end.outcome.value}: {sentence}")
@@ -508,9 +507,17 @@ def _raised(error: Exception) -> str:
     return f"an error that nobody foresaw, {type(error).__name__}{said}"
 
 
+def _beginning(outcome: Outcome, running: Mapping[str, str]) -> str:
+    """That the new generation trades, where the last look saw all of it alive; else nothing."""
+    is_seen = all(running[f"{Generation.NEW}_{role}"] == "alive" for role in Role)
+    return "the new generation trades; " if outcome is Outcome.COMPLETED and is_seen else ""
+
+
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     """What the last look adds to the sentence of an end, or nothing."""
     runs = ", ".join(f"{name} {word}" for name, word in running.items())
+    if outcome is Outcome.COMPLETED and not _beginning(outcome, running):
+        return f"; what runs by the last look: {runs}"
     if outcome is Outcome.ROLLBACK_FAILED:
         return f". What runs now: {runs}. An operator must act now."
     if outcome is not Outcome.ABORTED_BEFORE_SWITCH:

@@ -213,12 +213,13 @@ def _reason(history: History) -> str:
 
 def _standing(history: History) -> str:
     """Why a run that is not over is where it is, since when, and what it was at by its last record."""
-    when = [
+    since = [
         f"since {datetime.fromisoformat(entry.wall_utc):%H:%M:%S}Z"
         for entry in history.transitions[-1:]
     ]
+    why = ": ".join([*since, _reason(history)])
     begun = [f"{step.name} was begun, and did not end yet" for step in history.unfinished[-1:]]
-    return "; ".join([_reason(history), *when, *begun])
+    return "; ".join([why, *begun])
 
 
 def facts_of_plan(history: History) -> Facts:
@@ -495,7 +496,7 @@ def downtime_figure(history: History) -> str:
     if history.is_dry_run or first_stop.status in _NOT_BEGUN:
         return "none"
     if since := no_runner_since(history):
-        return f"since {datetime.fromisoformat(since):%H:%M:%S}Z, and not over"
+        return f"since {datetime.fromisoformat(since):%H:%M:%S}Z, not over by the last record"
     return f"{trading_downtime_seconds(history):.1f} s"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
@@ -34,66 +34,6 @@ def sentence_of(record: Record) -> str:
     line = _of_steps(payload, record.mono_ns) or _of_watch(payload) or _of_people(payload)
     # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
     return printable(line.replace("\n", " "))
-
-
-def recent_lines(history: History, *, most: int) -> list[str]:
-    """Return the last lines of a run for somebody who comes to it now, each with its time (UTC).
-
-    A step that has ended is told by its end alone, steps that were left out for one reason are one
-    line, a cause that comes twice is told where it first came, and how the run came to be where it
-    is stands there however much came since. How it ended is told whole, once.
-    """
-    told = [line for line in _told(history) if line.text]
-    here = [line for line in told if line.record.kind == "state"][-1:]
-    shown = told[-most:]
-    if here and here[0] not in shown:
-        shown = [here[0], *shown[1:]]
-    ending = history.closed.payload.sentence if history.closed else ""
-    known = [printable(ending)] if ending else []
-    lines = []
-    for line in shown:
-        head, _, cause = line.text.partition(": ")
-        is_known = any(cause in text or (len(text) > _TELLING and text in cause) for text in known)
-        if len(cause) > _TELLING and is_known and line.record.kind != "closed":
-            line = _Told(line.record, head)
-        elif cause:
-            known.append(cause)
-        lines.append(f"{line.record.wall:%H:%M:%S}Z {line.text}")
-    return lines
-
-
-@dataclass(frozen=True)
-class _Told:
-    record: Record
-    text: str
-
-
-def _told(history: History) -> Iterator[_Told]:
-    """Each record's line but those that a later one makes idle."""
-    for left_out, group in groupby(history.records, key=_left_out):
-        records = list(group)
-        if left_out is not None and len(records) > 1:
-            status, reason = left_out
-            names = [r.payload.step for r in records if isinstance(r.payload, kinds.StepNotDone)]
-            text = f"  {symbol_of(status)} {names[0]} to {names[-1]} ({len(names)} steps) {status}"
-            yield _Told(records[0], printable(f"{text}: {reason}"))
-            continue
-        for record in records:
-            if not _has_ended(record, history):
-                yield _Told(record, sentence_of(record))
-
-
-def _left_out(record: Record) -> tuple[str, str] | None:
-    payload = record.payload
-    return (payload.status, payload.reason) if isinstance(payload, kinds.StepNotDone) else None
-
-
-def _has_ended(record: Record, history: History) -> bool:
-    """True of the start of a step that was seen to end, or was tried again."""
-    if not isinstance(record.payload, kinds.StepStarted):
-        return False
-    step = history.step(record.payload.step)
-    return step.attempt != record.payload.attempt or bool(step.ended_utc)
 
 
 def _of_steps(payload: kinds.Payload, mono_ns: int) -> str:
@@ -153,6 +93,64 @@ def _of_people(payload: kinds.Payload) -> str:
     return ""
 
 
+def recent_lines(history: History, *, most: int) -> list[str]:
+    """Return the last lines of a run for somebody who comes to it now, each with its time (UTC).
+
+    A step that has ended is told by its end alone, steps that were left out for one reason are one
+    line, a cause that comes twice is told where it first came, and how the run came to be where it
+    is stands there however much came since. How it ended is told whole, once.
+    """
+    told = list(_told(record for record in history.records if not _has_ended(record, history)))
+    here = [line for line in told if line.record.kind == "state"][-1:]
+    shown = told[-most:]
+    if here and here[0] not in shown:
+        shown = [here[0], *shown[1:]]
+    ending = history.closed.payload.sentence if history.closed else ""
+    known = [printable(ending)] if ending else []
+    lines = []
+    for line in shown:
+        head, _, cause = line.text.partition(": ")
+        is_known = any(cause in text or (len(text) > _TELLING and text in cause) for text in known)
+        if len(cause) > _TELLING and is_known and line.record.kind != "closed":
+            line = _Told(line.record, head)
+        elif cause:
+            known += [cause, head.lstrip(" »✗!·") + f": {cause}"]
+        lines.append(f"{line.record.wall:%H:%M:%S}Z {line.text}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Told:
+    record: Record
+    text: str
+
+
+def _told(records: Iterable[Record]) -> Iterator[_Told]:
+    """What is told of each record; steps that were left out for one reason are one line."""
+    for left_out, group in groupby(records, key=_left_out):
+        records = list(group)
+        if left_out is not None and len(records) > 1:
+            status, reason = left_out
+            names = [r.payload.step for r in records if isinstance(r.payload, kinds.StepNotDone)]
+            text = f"  {symbol_of(status)} {names[0]} to {names[-1]} ({len(names)} steps) {status}"
+            yield _Told(records[0], printable(f"{text}: {reason}"))
+            continue
+        yield from (_Told(record, line) for record in records if (line := sentence_of(record)))
+
+
+def _left_out(record: Record) -> tuple[str, str] | None:
+    payload = record.payload
+    return (payload.status, payload.reason) if isinstance(payload, kinds.StepNotDone) else None
+
+
+def _has_ended(record: Record, history: History) -> bool:
+    """True of the start of a step that was seen to end, or was tried again."""
+    if not isinstance(record.payload, kinds.StepStarted):
+        return False
+    step = history.step(record.payload.step)
+    return step.attempt != record.payload.attempt or bool(step.ended_utc)
+
+
 class Narrator:
     """Prints what is new each time it is shown the history; on a terminal, a clock below it."""
 
@@ -161,12 +159,11 @@ class Narrator:
 
     def __call__(self, history: History) -> None:
         """Print the records that came since the last call."""
-        for record in history.records[len(self._history.records) :]:
-            if line := sentence_of(record):
-                import click  # not for who asks for the countdown alone
+        for told in _told(history.records[len(self._history.records) :]):
+            import click  # not for who asks for the countdown alone
 
-                mark = line.strip()[:1]
-                click.secho(line, fg=_COLOURS.get(mark), bold=record.kind in ("state", "closed"))
+            is_bold = told.record.kind in ("state", "closed")
+            click.secho(told.text, fg=_COLOURS.get(told.text.strip()[:1]), bold=is_bold)
         self._history = history
 
     def __rich__(self) -> str:

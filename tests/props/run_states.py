@@ -11,19 +11,19 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from msgspec import structs
 
-from ctp_runbook.cli import runs as commands
+from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.model import Generation, Identity, Outcome, Phase, Role
-from ctp_runbook.plan.step_table import STEP_TABLE, step_spec
+from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares, step_spec
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE
 from ctp_runbook.watch.verdicts import Firing
-from tests.props import synthetic_runs
 from tests.props.synthetic_runs import BUDGET_SECONDS, Clock, Story, seal, telling
 
 __all__ = ["STATES", "Simulated", "Truth", "simulated", "standing"]
@@ -38,6 +38,8 @@ LEFT_SECONDS = 400.0  # how long nobody conducted a run that was left
 class Truth(NamedTuple):
     """What is so. ``trades``: old, new, nobody or not known; ``verdict``: what the samples come to,
     blank where there was no watch; ``asks``: the command that takes the reader on, blank for none.
+    ``guarded``: it is the guardian that lives, and brings an orchestrator back. ``revived``: who was
+    brought back by somebody else.
     """
 
     trades: str = OLD
@@ -49,6 +51,10 @@ class Truth(NamedTuple):
     asks: str = ""
     dry: bool = False
     unwritten: bool = False
+    undoes: bool = False
+    rebooted: bool = False
+    guarded: bool = False
+    revived: str = ""
 
 
 class Simulated(NamedTuple):
@@ -153,7 +159,7 @@ class _Teller(NamedTuple):
         self.story.say(
             "rollback_started",
             budget_seconds=BUDGET_SECONDS,
-            shares=synthetic_runs.budget_shares(BUDGET_SECONDS),
+            shares=budget_shares(BUDGET_SECONDS),
             started_utc=fired.sample_utc,
             started_mono_ns=fired.sample_mono_ns,
         )
@@ -236,6 +242,13 @@ def _dry(t: _Teller) -> Truth:
     return Truth(conducted=False, outcome=Outcome.DRY_RUN_OK, dry=True)
 
 
+@_state("dry run, interrupted", dry_run=True)
+def _dry_interrupted(t: _Teller) -> Truth:
+    t.story.state("GATING", "dry run")
+    t.story.not_done(step_spec("bootstrap_infra"), "simulated_ok", "dry run: not run")
+    return Truth(conducted=False, dry=True)
+
+
 @_state("dry run that --execute would refuse", dry_run=True)
 def _dry_refused(t: _Teller) -> Truth:
     refusal = "cutover.env:9: WARMUP_QUERY_CMD still has <instruments>; replace what is in <…>"
@@ -252,6 +265,12 @@ def _dry_probed(t: _Teller) -> Truth:
     gap = "expected alive: old_core_engine gone: alive command says gone"
     t.story.close(Outcome.REFUSED, trades="", sentence=f"dry run: {gap}; nothing was done")
     return Truth(conducted=False, outcome=Outcome.REFUSED, dry=True)
+
+
+@_state("just started")
+def _started(t: _Teller) -> Truth:
+    t.story.say("orchestrator_started", resumed=False, reason="")
+    return Truth()
 
 
 @_state("gate running")
@@ -359,6 +378,13 @@ def _warmup(t: _Teller) -> Truth:
     return Truth(NEW, MEMBERS[NEW], touched=True)
 
 
+@_state("new engine failed, not rolled back yet")
+def _new_engine_failed(t: _Teller) -> Truth:
+    t.story.failing = "start_new_core_engine"
+    t.switch()
+    return Truth(NOBODY, frozenset(), touched=True)
+
+
 # --- the watch ------------------------------------------------------------------------
 
 
@@ -406,6 +432,40 @@ def _step_clock(t: _Teller, seconds: float) -> None:
         to_mono=mono,
         sentence=f"the wall clock was set by {seconds:+.1f} s",
     )
+
+
+@_state("watching, much was said")
+def _much_said(t: _Teller) -> Truth:
+    t.story.say(
+        "finding",
+        severity="warning",
+        sentence="TRADING_STATE_CMD is not given: working orders are not compared",
+    )
+    truth = _watching(t, 600.0)
+    t.ask("hold", reason="spreads", answer="the watch holds for a decision")
+    t.hold("hold asked for by ops: spreads")
+    for hook, ok, sentence in (
+        ("ALERT_CMD", True, "exit 0"),
+        ("ALERT_WEBHOOK_URL", False, "HTTP 503"),
+    ):
+        t.story.say(
+            "alert_ended", occasion="holding", hook=hook, ok=ok, sentence=sentence, took_ms=120.0
+        )
+    t.ask("resume", answer="the watch goes on")
+    t.story.state("WATCHING", "resume asked for by ops")
+    t.story.say(
+        "control",
+        request="go",
+        by="ops",
+        reason="",
+        requested_utc=utc_text(t.story.clock.wall),
+        file="late.json",
+        start=1,
+    )
+    t.story.say(
+        "answer", request="go", file="late.json", obeyed=False, sentence="the switch is over"
+    )
+    return truth
 
 
 @_state("watching, taken up again")
@@ -471,6 +531,22 @@ def _back_starting(t: _Teller) -> Truth:
     return Truth(NOBODY, frozenset(), touched=True, verdict="FAILED")
 
 
+@_state("rollback begun")
+def _back_begun(t: _Teller) -> Truth:
+    _fired(t)
+    t.begin_rollback()
+    return Truth(NEW, MEMBERS[NEW], touched=True, verdict="FAILED")
+
+
+@_state("rollback over its budget, between two steps")
+def _back_between(t: _Teller) -> Truth:
+    _fired(t)
+    t.begin_rollback()
+    t.story.step(step_spec("stop_new_strategy_runner"))
+    t.story.clock.advance(200.0)
+    return Truth(NOBODY, frozenset({"new_core_engine"}), touched=True, verdict="FAILED")
+
+
 @_state("rollback over its budget")
 def _back_over(t: _Teller) -> Truth:
     _going_back(t, "start_previous_core_engine", took=200.0)
@@ -518,6 +594,13 @@ def _completed(t: _Teller) -> Truth:
         outcome=Outcome.COMPLETED,
         verdict="PASSED",
     )
+
+
+@_state(
+    "completed, its copy cannot be written", plan={"cutover_evidence_output": "/proc/nowhere/x"}
+)
+def _completed_uncopied(t: _Teller) -> Truth:
+    return _completed(t)._replace(asks="resume", unwritten=True)
 
 
 @_state("rolled back by its trigger")
@@ -595,7 +678,7 @@ def _rolled_back_judged(t: _Teller) -> Truth:
     return _old_back(outcome=Outcome.ROLLED_BACK_IN_BUDGET, verdict="INCONCLUSIVE")
 
 
-@_state("drill", force_rollback=True, forced_after_seconds=600.0)
+@_state("drill", rehearsal=True, force_rollback=True, forced_after_seconds=600.0)
 def _drill(t: _Teller) -> Truth:
     t.switch()
     t.story.watch(forced_after=600.0, tells=True)
@@ -610,6 +693,59 @@ def _late(t: _Teller) -> Truth:
     _going_back(t, "", took=200.0)
     t.close(Outcome.ROLLED_BACK_LATE, f"{t.back}: late", **_all(OLD))
     return _old_back(outcome=Outcome.ROLLED_BACK_LATE, verdict="FAILED")
+
+
+@_state("rolled back by a run of its own", parent_run="completed", reason="spreads")
+def _undone(t: _Teller) -> Truth:
+    _undoing(t)
+    t.roll_back()
+    t.close(Outcome.ROLLED_BACK_IN_BUDGET, t.back, **_all(OLD))
+    return _old_back(outcome=Outcome.ROLLED_BACK_IN_BUDGET, undoes=True)
+
+
+@_state("rolling back by a run of its own", parent_run="completed", reason="spreads")
+def _undoing_now(t: _Teller) -> Truth:
+    _undoing(t)
+    t.roll_back("stop_new_core_engine")
+    alive = frozenset({"new_core_engine"})
+    return Truth(NOBODY, alive, touched=True, undoes=True)
+
+
+@_state("a rollback by a run of its own, just started", parent_run="completed", reason="spreads")
+def _undoing_started(t: _Teller) -> Truth:
+    _adopt(t)
+    return Truth(NEW, MEMBERS[NEW], touched=True, undoes=True)
+
+
+def _undoing(t: _Teller) -> None:
+    _adopt(t)
+    t.trigger("operator", "rollback of run completed asked for by ops: spreads")
+
+
+def _adopt(t: _Teller) -> None:
+    t.story.say("parent", run_id="completed", journal_sha256="5" * 64, outcome="COMPLETED")
+    for number, name in enumerate(sorted(MEMBERS[OLD] | MEMBERS[NEW])):
+        t.story.identity(name, 6001 + number)
+    t.story.say("orchestrator_started", resumed=False, reason="")
+
+
+@_state("completed, and the new runner was not seen at the end")
+def _completed_unseen(t: _Teller) -> Truth:
+    t.switch()
+    t.story.watch(tells=True)
+    seen = {"new_core_engine": "alive", "new_strategy_runner": "undecided"}
+    runs = "old_core_engine gone, old_strategy_runner gone, new_core_engine alive, "
+    runs += "new_strategy_runner undecided"
+    sentence = f"the watch window passed; what runs by the last look: {runs}"
+    t.close(Outcome.COMPLETED, sentence, **seen)
+    return Truth(
+        UNKNOWN,
+        MEMBERS[NEW],
+        touched=True,
+        conducted=False,
+        outcome=Outcome.COMPLETED,
+        verdict="PASSED",
+    )
 
 
 def _unvalidated(t: _Teller, runner: str) -> None:
@@ -689,22 +825,51 @@ def _told(name: str, outputs: Path) -> Simulated:
     return made
 
 
-def _left(made: Simulated, outputs: Path) -> Simulated:
+def _left(made: Simulated) -> Simulated:
     """The same run, whose orchestrator and guardian were killed at one instant a while ago."""
     made.clock.advance(LEFT_SECONDS)
     truth = made.truth._replace(conducted=False, asks="resume")
     return made._replace(name=f"{made.name}; both dead", truth=truth)
 
 
-def _unwritten(made: Simulated, outputs: Path) -> Simulated:
-    """The same run, whose evidence nobody lived to write."""
-    run = RunDir(
-        outputs / f"unwritten-{made.name.replace(' ', '_').replace(',', '')}" / made.run.run_id
+def _others(made: Simulated) -> Iterator[Simulated]:
+    """The same journal, and other processes: its orchestrator alone died; the host was rebooted."""
+    name, truth = made.name, made.truth
+    yield made._replace(name=f"{name}; the guardian lives", truth=truth._replace(guarded=True))
+    made.clock.advance(LEFT_SECONDS)
+    gone: dict[str, Any] = {"trades": NOBODY, "alive": frozenset(), "conducted": False}
+    who = "old_strategy_runner"
+    revived = truth._replace(
+        trades=UNKNOWN, alive=frozenset({who}), conducted=False, revived=who, asks="resume"
     )
-    shutil.copytree(made.run.path, run.path)
+    yield made._replace(name=f"{name}; the old runner was brought back", truth=revived)
+    rebooted = truth._replace(**gone, rebooted=True, asks="resume")
+    yield made._replace(name=f"{name}; the host was rebooted", truth=rebooted)
+
+
+def _unwritten(made: Simulated, outputs: Path) -> Iterator[Simulated]:
+    """The same run while its evidence is written, where nobody lived to write it, and damaged."""
+    folder = outputs / f"unwritten {made.name}".replace(" ", "_") / made.run.run_id
+    shutil.copytree(made.run.path, folder)
+    run, truth = RunDir(folder), made.truth
+    run.samples.write_text("no sample\n")
+    yield made._replace(name=f"{made.name}; its samples are damaged", run=run)
+    shutil.copy(made.run.samples, run.samples)
     run.manifest.unlink()
-    truth = made.truth._replace(asks="resume", unwritten=True)
-    return made._replace(name=f"{made.name}; its evidence not written", run=run, truth=truth)
+    yield made._replace(
+        name=f"{made.name}; its evidence is being written",
+        run=run,
+        truth=truth._replace(conducted=True),
+    )
+    lost = truth._replace(asks="resume", unwritten=True)
+    yield made._replace(name=f"{made.name}; its evidence not written", run=run, truth=lost)
+
+
+_OTHERS = (
+    "new engine starting",
+    "watching, good so far",
+    "a rollback by a run of its own, just started",
+)
 
 
 def simulated(outputs: Path) -> Iterator[Simulated]:
@@ -712,10 +877,12 @@ def simulated(outputs: Path) -> Iterator[Simulated]:
     for name in _BUILDERS:
         made = _told(name, outputs)
         yield made
+        if name in _OTHERS:
+            yield from _others(made)
         if made.truth.conducted:
-            yield _left(made, outputs)
-        if made.truth.outcome in (Outcome.COMPLETED, Outcome.ROLLED_BACK_LATE):
-            yield _unwritten(made, outputs)
+            yield _left(made)
+        if name in ("completed", "rolled back late"):
+            yield from _unwritten(made, outputs)
 
 
 STATES = tuple(_BUILDERS)
@@ -724,16 +891,18 @@ STATES = tuple(_BUILDERS)
 class _Reader(NamedTuple):
     """The host as whoever looks finds it."""
 
+    boot: str
     clock_: Clock
     alive: frozenset[tuple[int, int]]
+    revived: Identity | None
 
     def is_running(self, identity: Identity) -> bool:
         """True of those who are said to live."""
         return (identity.pid, identity.start_ticks) in self.alive
 
-    def lookalikes(self, *_: object, **__: object) -> tuple[Identity, ...]:
-        """Nobody was started beside the run."""
-        return ()
+    def lookalikes(self, pin: Pin, **_: object) -> tuple[Identity, ...]:
+        """Who was started beside the run."""
+        return (Identity(7777, 1),) if pin.identity == self.revived else ()
 
     def wall(self) -> float:
         """The time of the state."""
@@ -743,11 +912,13 @@ class _Reader(NamedTuple):
         """The time of the state."""
         return self.clock_.mono
 
-    monotonic = mono
+    def monotonic(self) -> float:
+        """The same, as the time module has it."""
+        return self.mono()
 
     def boot_id(self) -> str:
-        """The one there is."""
-        return boot_id()
+        """That of the journal, or the one after it."""
+        return self.boot
 
     def sleep(self, seconds: float) -> None:
         """It is later then."""
@@ -758,18 +929,20 @@ class _Reader(NamedTuple):
 def standing(made: Simulated) -> Iterator[None]:
     """Let whoever looks find the processes and the clocks of that state."""
     history, truth = made.history, made.truth
-    living = [history.pins[name].identity for name in truth.alive if name in history.pins]
+    pins = history.pins
+    revived = pins[truth.revived].identity if truth.revived else None
+    living = [pins[n].identity for n in truth.alive if n in pins and n != truth.revived]
     if truth.conducted:
-        living.append(own_identity())
-    reader = _Reader(made.clock, frozenset((who.pid, who.start_ticks) for who in living))
+        living.append(GUARDIAN if truth.guarded else own_identity())
+    boot = "another-boot" if truth.rebooted else boot_id()
+    living_ids = frozenset((who.pid, who.start_ticks) for who in living)
+    reader = _Reader(boot, made.clock, living_ids, revived)
     kept = {name: getattr(HERE, name) for name in ("clock", "processes", "pins")}
-    ticking = commands.time
-    try:
-        for name in kept:
-            structs.force_setattr(HERE, name, reader)
-        commands.time = reader  # type: ignore[assignment]
-        yield
-    finally:
-        commands.time = ticking
-        for name, part in kept.items():
-            structs.force_setattr(HERE, name, part)
+    with mock.patch("ctp_runbook.cli.runs.time", reader):
+        try:
+            for name in kept:
+                structs.force_setattr(HERE, name, reader)
+            yield
+        finally:
+            for name, part in kept.items():
+                structs.force_setattr(HERE, name, part)

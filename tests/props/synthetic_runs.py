@@ -465,7 +465,7 @@ class Story:
     def simulate(self) -> None:
         """A dry run: every step simulated, none done."""
         for state, phase in (("GATING", Phase.GATE), ("READY", None), ("SWITCHING", Phase.SWITCH)):
-            self.state(state)
+            self.state(state, "dry run")
             for spec in STEP_TABLE:
                 if spec.phase is phase:
                     self.not_done(spec, "simulated_ok", "dry run: not run")

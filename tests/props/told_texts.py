@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
+import io
 import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -27,7 +29,7 @@ from ctp_runbook.show.blocks import Picture
 from tests.props.command_line import typed
 from tests.props.run_states import Simulated, Truth, standing
 
-__all__ = ["Said", "faults", "no_pictures", "said_of"]
+__all__ = ["Said", "faults", "leave_pictures_out", "said_of"]
 
 _NO_PICTURE = Picture(b"", "a picture")
 
@@ -40,30 +42,35 @@ class Said(NamedTuple):
     code: int | None = None
 
 
-@pytest.fixture
-def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without what is drawn on them, which takes seconds and says nothing in words."""
-    monkeypatch.setattr(watch_figure, "watch_picture", lambda *_, **__: _NO_PICTURE)
+def leave_pictures_out(patch: pytest.MonkeyPatch) -> None:
+    """Make pages without what is drawn on them, which takes seconds and says nothing in words."""
+    patch.setattr(watch_figure, "watch_picture", lambda *_, **__: _NO_PICTURE)
     for page in (report, run_blocks, phases):
-        monkeypatch.setattr(page, "pictures_of", lambda *_, **__: [])
-    monkeypatch.setattr(run_blocks, "topology_picture", lambda *_, **__: _NO_PICTURE)
+        patch.setattr(page, "pictures_of", lambda *_, **__: [])
+    patch.setattr(run_blocks, "topology_picture", lambda *_, **__: _NO_PICTURE)
 
 
-def said_of(made: Simulated, heard: Callable[[], str]) -> Iterator[Said]:
-    """All that is said of a run in a state; ``heard`` is what was printed since it was last asked."""
+def said_of(made: Simulated) -> Iterator[Said]:
+    """All that is said of a run in a state."""
     history = made.history
     with standing(made):
-        heard()
-        code = typed("status", "--run", made.run.path)
-        yield Said("status", heard(), code)
+        yield _heard("status", lambda: typed("status", "--run", made.run.path))
         yield Said("headline", run_blocks.outcome_banner(history).text)
         yield Said("rollback", next(run_blocks.rollback_blocks(history)).text.splitlines()[0])
         yield Said("report", _report(made.run))
-        if made.truth.conducted:
+        if made.truth.conducted and made.truth.outcome is None:
             yield Said("banner", LiveView(made.run)._banner(history, made.clock.mono).text)
-        if made.truth.outcome is not None:
+        if made.truth.outcome is not None and made.run.manifest.exists():
             yield Said("notebook", f"{phases.verify(made.run.path).page.text}\n{_footer(made.run)}")
-        yield _end(made, heard)
+        yield _heard("end", lambda: _end(made))
+
+
+def _heard(who: str, speak: Callable[[], int]) -> Said:
+    """What is printed meanwhile, on either stream."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = speak()
+    return Said(who, said.getvalue(), code)
 
 
 def _report(run: RunDir) -> str:
@@ -82,16 +89,14 @@ def _footer(run: RunDir) -> str:
     return str(document.nb.cells[-1].source)
 
 
-def _end(made: Simulated, heard: Callable[[], str]) -> Said:
-    """How a command ends that followed the run: with it, or without it."""
-    leaves = made.truth.conducted and made.truth.outcome is None
-    followed = KeyboardInterrupt() if leaves else None
+def _end(made: Simulated) -> int:
+    """End a command that followed the run: with it, or without it."""
+    followed = KeyboardInterrupt() if made.truth.conducted else None
     with mock.patch.object(launch, "follow", side_effect=followed, wraps=launch.follow):
         try:
-            code = follow_to_end(made.run, quiet=made.truth.dry)
+            return follow_to_end(made.run, quiet=made.truth.dry)
         except RunbookError as error:
-            code = command_line._exit_code(error)
-    return Said("end", heard(), code)
+            return command_line._exit_code(error)
 
 
 # --- what is so -----------------------------------------------------------------------
@@ -109,10 +114,16 @@ def faults(made: Simulated, said: Said) -> Iterator[str]:
     yield from _outcome_faults(truth, said)
     yield from _number_faults(made.history, said)
     yield from _clock_faults(text)
+    for name in re.findall(r"(\w+) never started", text):
+        if any(f"start_{name}" == getattr(r.payload, "step", "") for r in made.history.records):
+            yield f"{name} never started, and its start was begun"
     if said.code is not None:
         yield from _code_faults(truth, said)
     if said.who in ("status", "headline"):  # the end is below a log of all that came before
         yield from (f"told twice: {twice!r}" for twice in _told_twice(text))
+    if said.who == "report":
+        head = text[: text.index("Watch window")]
+        yield from (f"told twice above all: {twice!r}" for twice in _told_twice(head))
     if said.who in ("status", "end") and truth.touched and not (truth.conducted or truth.outcome):
         yield from _unsaid(truth, text)
     if said.who == "status" and truth.asks and not re.search(f"ctp-runbook {truth.asks}", text):
@@ -139,7 +150,7 @@ def _may_say(truth: Truth) -> dict[str, bool]:
         "`ctp-runbook rollback": truth.touched and not over,
         "The run is not over|So far": not over,
         r"writes it|is not written": truth.unwritten,
-        r"evidence: ": over and not truth.unwritten,
+        "evidence: ": over and not (truth.unwritten or truth.conducted),
         "(?i)window passed|watch PASSED(?! so far)": truth.verdict == "PASSED",
         "an operator must act|An operator must act": truth.outcome is Outcome.ROLLBACK_FAILED,
         r"\bvalidated": truth.outcome
@@ -171,6 +182,7 @@ def _unsaid(truth: Truth, text: str) -> Iterator[str]:
 def _outcome_faults(truth: Truth, said: Said) -> Iterator[str]:
     """Every place names the run's outcome, and no other."""
     text = said.text.replace("expected COMPLETED", "")  # what a verification misses
+    text = re.sub(r"rolls back run completed \(COMPLETED\)", "", text)
     named = {word for word in re.findall(r"\b[A-Z_]{7,}\b", text) if word in _OUTCOMES}
     own = {truth.outcome.value} if truth.outcome else set()
     if others := named - own:
@@ -183,7 +195,7 @@ def _code_faults(truth: Truth, said: Said) -> Iterator[str]:
     """The run's own code once it is over; 7 where nobody conducts it; 2 before the first stop alone."""
     if truth.outcome is not None:
         due: tuple[int, ...] = (truth.outcome.exit_code,)
-    elif not truth.conducted and truth.asks == "abort":
+    elif truth.dry or (not truth.conducted and truth.asks == "abort"):
         due = (0, 2)
     elif not truth.conducted:
         due = (7,)

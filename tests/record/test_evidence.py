@@ -20,6 +20,7 @@ from ctp_runbook.record.evidence import (
     list_again,
     list_file,
     missing_copies,
+    no_runner_since,
     read_manifest,
     rollback_env,
     rollback_seconds,
@@ -427,3 +428,16 @@ def test_a_pair_says_by_how_much_the_clock_was_set(step: str, by: float, tmp_pat
     path.write_text(true.replace(line, f"{key}=x"))
     (finding,) = verify_pair(*files, allow_cutover_rollback=True).findings
     assert "_CLOCK_SET_SECONDS is 'x" in finding
+
+
+def test_a_downtime_that_is_not_over_is_told_since_when(tmp_path: Path) -> None:
+    """No runner was proved started since the last was told to stop: no figure may look final."""
+    records = read_journal(completed_run(tmp_path).journal).records
+    by_step = {(r.kind, getattr(r.payload, "step", "")): n for n, r in enumerate(records, start=1)}
+    stopped = by_step["step_started", "stop_old_strategy_runner"]
+    started = by_step["step_ended", "start_new_strategy_runner"]
+    assert no_runner_since(History.of(records[: stopped - 1])) == ""
+    assert no_runner_since(History.of(records[:stopped])) == records[stopped - 1].wall_utc
+    assert no_runner_since(History.of(records[: started - 1])) == records[stopped - 1].wall_utc
+    assert no_runner_since(History.of(records[:started])) == ""
+    assert no_runner_since(History.of(records)) == ""

@@ -493,7 +493,7 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
 ) -> None:
     """After a while it is told how to take it up again, or that it was never started."""
     monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.1)
-    run = create_run(plan, options)
+    run = create_run(plan, structs.replace(options, execute=True, accept_unmeasured="a test"))
     with pytest.raises(RunRefused, match=r"never started, .*ctp-runbook abort --run"):
         follow(run, until=lambda _: False, poll_seconds=0.01)
     journal = Journal(run.journal, durable=False)
@@ -502,6 +502,20 @@ def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     with pytest.raises(RunLost, match=r"nobody conducts it; .*ctp-runbook resume --run") as lost:
         follow(run, until=lambda _: False, poll_seconds=0.01)
     assert lost.value.exit_code == 7  # something may have been touched: 2 would be a lie
+
+
+def test_a_dry_run_that_was_interrupted_is_taken_up_by_nobody(
+    plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It did nothing, and the command that takes a run up would be refused."""
+    monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.1)
+    run = create_run(plan, options)
+    journal = Journal(run.journal, durable=False)
+    journal.append(like("state", to="GATING", reason="dry run"))
+    journal.close()
+    with pytest.raises(RunRefused, match=r"nothing was done, .*: make another") as refused:
+        follow(run, until=lambda _: False, poll_seconds=0.01)
+    assert refused.value.exit_code == 2
 
 
 def test_one_look_is_one_reading(

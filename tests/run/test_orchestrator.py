@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 from msgspec import structs
 
+import ctp_runbook.run.orchestrator as ending
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
 from ctp_runbook.host.heartbeat import Beat
@@ -224,6 +225,17 @@ def test_no_stretch_of_a_run_is_without_a_sign_of_life(
 
 
 # --- before the switch ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("word", "says_so"), [("alive", True), ("undecided", False)])
+def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
+    """A watch that passed is no look at who runs at the end."""
+    seen = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}
+    running = {**seen, "new_strategy_runner": word}
+    parts = (ending._beginning, ending._ending)
+    said = "…".join(part(Outcome.COMPLETED, running) for part in parts)
+    assert ("the new generation trades" in said) is says_so
+    assert ("new_strategy_runner undecided" in said) is not says_so
 
 
 def test_nothing_is_begun_beside_a_new_engine_that_runs(conducted: Conducted) -> None:

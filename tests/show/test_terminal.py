@@ -15,7 +15,7 @@ from ctp_runbook.model import StepStatus
 from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, Record
-from ctp_runbook.show.terminal import Narrator, countdown, sentence_of
+from ctp_runbook.show.terminal import Narrator, countdown, recent_lines, sentence_of
 from tests.props.example_records import EXAMPLES, like
 
 STEP = {"step": "precheck", "phase": "gate"}
@@ -162,6 +162,46 @@ def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         tell(History.of(journal.records))
     journal.close()
     assert capsys.readouterr().out.splitlines() == [LINES["state"][1], LINES["closed"][1]]
+
+
+def test_what_was_left_out_for_one_reason_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven lines alike would push the one that tells why out of sight."""
+    left_out = {"phase": "switch", "status": "not_run", "reason": "the run ended before it"}
+    steps = ("precheck", "stop_old_strategy_runner", "warmup_query")
+    history = history_of(tmp_path, *(("step_not_done", {**left_out, "step": s}) for s in steps))
+    line = "  – precheck to warmup_query (3 steps) not_run: the run ended before it"
+    Narrator()(history)
+    assert capsys.readouterr().out.splitlines() == [line]
+    assert [told.partition("Z ")[2] for told in recent_lines(history, most=8)] == [line]
+
+
+def test_whoever_comes_now_is_told_each_cause_once(tmp_path: Path) -> None:
+    """Where the run stands is there however much came since, and a step is told by its end."""
+    cause = "order_latency_p99_ms = 9 ms at 10:00:00Z"
+    begun = {**STEP, "attempt": 1, "pid": 1, "start_ticks": 1, "due_mono_ns": 1, "command": "x"}
+    history = history_of(
+        tmp_path,
+        ("step_started", {**begun, "timeout_seconds": 60.0}),
+        ("step_ended", {**ENDED, "status": "ok"}),
+        ("trigger", {"cause": "metric", "sentence": f"rollback trigger: {cause}"}),
+        ("state", {"to": "ROLLING_BACK", "reason": f"rollback trigger: {cause}"}),
+        ("finding", {"severity": "warning", "sentence": "first"}),
+        ("finding", {"severity": "warning", "sentence": "second"}),
+    )
+    lines = recent_lines(history, most=8)
+    assert [line.partition("Z ")[2] for line in lines] == [
+        "  ✓ precheck ok in 1.2 s: exit 0",
+        f"✗ rollback trigger: {cause}",
+        "» ROLLING_BACK",
+        "! first",
+        "! second",
+    ]
+    assert [line.partition("Z ")[2] for line in recent_lines(history, most=2)] == [
+        f"» ROLLING_BACK: rollback trigger: {cause}",
+        "! second",
+    ]
 
 
 def test_without_a_terminal_there_is_no_status_line(capsys: pytest.CaptureFixture[str]) -> None:
