@@ -234,15 +234,15 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
             with Narrator().on_terminal() as narrator:
                 history = launch.follow(run, until=lambda _: False, on_change=narrator)
     except KeyboardInterrupt:
-        state = launch.read_history(run).state
-        say(
-            f"left; run {run.run_id} goes on ({state.value}). Come back with `ctp-runbook status "
-            f"--run {run.path}`, end it with `ctp-runbook abort --run {run.path}`"
-        )
-        return _LEFT if state is State.HOLDING else 0
+        history = launch.read_history(run)
+        say(launch.left_sentence(run, history))
+        if history.outcome is not None:
+            return history.outcome.exit_code
+        return _LEFT if history.state is State.HOLDING else 0
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
-    say(f"{history.outcome.value}: {history.closed.payload.sentence}")
+    if quiet:  # else it was the last line
+        say(f"{history.outcome.value}: {history.closed.payload.sentence}")
     if unwritten := launch.unwritten_sentence(run, history):
         say(unwritten, err=True, fg="red")
     else:

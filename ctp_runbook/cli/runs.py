@@ -19,6 +19,7 @@ from ctp_runbook.cli.options import (
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
 _LOST = 7  # CONTRACT §5: unknown, act
+_LINES = 8
 _UNDER_WAY = "Directory or id  [default: the one under way, else the last that was]"
 _WHICH_RUN = (Option("--run PATH", _UNDER_WAY, name="run_dir"), OUTPUTS)
 _WHICH_RECORD = (
@@ -32,26 +33,45 @@ _WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 def status(run_dir: Path | None, outputs: Path) -> int:
     """Where a run stands."""
     from ctp_runbook.run import launch
-    from ctp_runbook.run.attend import lost_sentence, unstarted_sentence, unwritten_sentence
-    from ctp_runbook.show.terminal import countdown, sentence_of
+    from ctp_runbook.run.attend import (
+        lost_sentence,
+        silence_of,
+        silent_sentence,
+        unstarted_sentence,
+        unwritten_sentence,
+        waiting_sentence,
+    )
+    from ctp_runbook.show.terminal import countdown, recent_lines
 
     run = find_run(run_dir, outputs)
     history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
+    silence = silence_of(run, history)
+    silent = silence.seconds("orchestrator")
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
+    attended = f"no answer since {silent:.0f} s" if silent else attended
+    if history.closed is not None:
+        attended = f"over since {history.closed.wall:%Y-%m-%d %H:%M:%S} UTC"
     say(f"run {run.run_id}: {ended}; {attended}; {run.path}")
-    for line in [line for record in history.records if (line := sentence_of(record))][-8:]:
+    for line in recent_lines(history, most=_LINES):
         say(line)
     if history.closed is None and not history.has_begun and not history.is_dry_run:
         say(unstarted_sentence(run))
     if unwritten := unwritten_sentence(run, history):
         say(unwritten, fg="red")
-    if lost := lost_sentence(run, history):
+    if lost := lost_sentence(run, history, silence):
         # No countdown: nobody would do what it counts down to.
         say(lost, fg="red", bold=True)
         return _LOST
+    if told := silent_sentence(run, history, silence):
+        say(told, fg="red", bold=True)
+    if silent and history.outcome is None:
+        return _LOST
     if runs_out := countdown(history, mono=time.monotonic()):
-        say(runs_out.sentence, fg="red", bold=True)
+        # Why it holds stands above, in the line of the state.
+        say(runs_out.words, fg="red", bold=True)
+    if waits := waiting_sentence(run, history):
+        say(waits, fg="yellow", bold=True)
     return history.outcome.exit_code if history.outcome else 0
 
 

@@ -104,6 +104,18 @@ class ClockWatch(Struct):
     _last: tuple[float, float, float] | None = None
     _step: Disturbance | None = None
 
+    def since(self, *, wall: float, mono: float) -> None:
+        """Take up from a moment of this boot that somebody else wrote down.
+
+        The boot clock of then is not known: what the wall gained is a suspend as far as this boot
+        was ever suspended, and else a step.
+        """
+        now_mono, now_boot = self.clocks.mono(), self.clocks.boot()
+        gained = self.clocks.wall() - wall - (now_mono - mono)
+        slept = gained if 0 < gained <= now_boot - now_mono + _STEP_SECONDS else 0.0
+        with self._lock:
+            self._last = (wall, mono, now_boot - (now_mono - mono) - slept)
+
     def look(self) -> None:
         """Read all clocks, and note what parted since the last look."""
         with self._lock:

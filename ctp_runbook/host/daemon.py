@@ -14,6 +14,7 @@ import select
 import shutil
 import signal
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +77,17 @@ def scope_prefix() -> tuple[tuple[str, ...], str]:
     return (), "no user bus for systemd-run"
 
 
-def spawn_detached(arguments: list[str], *, log: Path, lock: int) -> int:
-    """Start a process in a session of its own, output to ``log``, with ``lock`` alone kept open.
+def spawn_detached(
+    arguments: list[str], *, log: Path, lock: int, others: Collection[int] = ()
+) -> int:
+    """Start a process in a session of its own, output to ``log``, with ``lock`` and ``others`` alone
+    kept open. Raises OSError.
 
     Nobody is to wait for it, so it is no Popen, which would complain about that.
     """
-    os.set_inheritable(lock, True)
+    kept = (lock, *others)
+    for fd in kept:
+        os.set_inheritable(fd, True)
     try:
         return os.posix_spawnp(
             arguments[0],
@@ -90,12 +96,22 @@ def spawn_detached(arguments: list[str], *, log: Path, lock: int) -> int:
             setsid=True,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                (os.POSIX_SPAWN_OPEN, 1, _log(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ],
         )
     finally:
-        os.set_inheritable(lock, False)
+        for fd in kept:
+            os.set_inheritable(fd, False)
+
+
+def _log(path: Path) -> Path:
+    """The log, or where there is no place for one, none: it is no reason to start nobody."""
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644))
+    except OSError:
+        return Path(os.devnull)
+    return path
 
 
 def adopt_orphans() -> None:

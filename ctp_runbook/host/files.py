@@ -1,4 +1,4 @@
-"""Files as a run needs them: read in part, there whole or not at all, added to, cut."""
+"""Files as a run needs them: read in part, there whole or not at all, added to, kept, cut."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = [
+    "KeptFile",
     "append",
     "appending",
     "exists",
+    "keep_open",
     "names_in",
     "nearest_there",
+    "open_plain",
+    "path_of",
     "read",
     "read_small",
     "remove",
     "rename",
+    "scratch",
     "size_of",
     "truncate",
     "why_not_written",
     "write_atomic",
 ]
 
+_ADDING = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 _NO_FILES = {
     stat.S_ISDIR: "a directory",
     stat.S_ISFIFO: "a FIFO",
@@ -38,9 +45,19 @@ _NO_FILES = {
 
 def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
     """Return what a file holds from ``start`` on, ``most`` bytes of it at most. Raises OSError."""
-    with path.open("rb") as source:
+    with open_plain(path) as source:
         source.seek(start)
         return source.read(most)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open to read what must be a plain file. Raises OSError, for anything else too: at a pipe that
+    somebody left in its place one would wait for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file", str(path))
 
 
 def read_small(path: Path, *, most: int) -> bytes:
@@ -49,14 +66,8 @@ def read_small(path: Path, *, most: int) -> bytes:
     Also for what is no plain file, of which a pipe would be waited at for ever, and for one with
     more than ``most`` bytes.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file")
-        with open(fd, "rb", closefd=False) as source:
-            data = source.read(most + 1)
-    finally:
-        os.close(fd)
+    with open_plain(path) as source:
+        data = source.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes")
     return data
@@ -82,8 +93,11 @@ def why_not_written(path: Path, *, folder: bool = False) -> str:
     nothing is seen that stands against it. Nothing is made.
     """
     named = str(path)
-    if ":/" in named and (address := re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", named)):
-        return f"an address ({address[0]}…), which nothing is written to; name a path of this host"
+    if ":/" in named and (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+:)/", named)):
+        # As it was typed: a path has lost the second of its two slashes.
+        return (
+            f"an address ({address[1]}//…), which nothing is written to; name a path of this host"
+        )
     try:
         kind = _kind_of(path)
         if kind and not folder:
@@ -160,15 +174,125 @@ def append(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def appending(path: Path) -> Iterator[Callable[[bytes], None]]:
+def appending(path: Path) -> Iterator[KeptFile]:
     """Hold a file open, made where there is none; what is called adds to its end. Raises OSError."""
-    with path.open("ab") as sink:
+    kept = KeptFile(path)
+    try:
+        yield kept
+    finally:
+        kept.close()
 
-        def add(data: bytes) -> None:
-            sink.write(data)
-            sink.flush()
 
-        yield add
+@contextlib.contextmanager
+def scratch(name: str) -> Iterator[Path]:
+    """Yield an empty file in memory, for what may hold secrets; with the end of it, it is gone.
+
+    It is in no folder: none can be full, out of inodes, unwritable or removed. It can be opened by its
+    path here and by what is started here. Raises OSError.
+    """
+    fd = _without_a_name(name)
+    try:
+        yield path_of(fd)
+    finally:
+        os.close(fd)
+
+
+def _without_a_name(name: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.memfd_create(name)
+    # A kernel that forbids it (vm.memfd_noexec).
+    with contextlib.suppress(OSError):
+        return os.open("/dev/shm", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    return os.open("/tmp", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+
+def keep_open(path: Path) -> int:
+    """Open a file that is there to be added to; its descriptor. Raises OSError."""
+    return os.open(path, _ADDING)
+
+
+def path_of(fd: int) -> Path:
+    """Return a path that leads to what is open here, whether or not it still has a name."""
+    # By number, for what is started here opens it as well.
+    return Path(f"/proc/{os.getpid()}/fd/{fd}")
+
+
+class KeptFile:
+    """A file that stays open for adding, whatever becomes of its name; ``fd`` is one that is open.
+
+    Anybody may remove a folder, or put another file in this one's place: what is open is still
+    there, but nobody else finds it. Then a copy is put where the name was, and what is added goes to
+    both: ``fd`` stays the same to the end, and whoever inherits it holds all that was ever added.
+    """
+
+    def __init__(self, path: Path, *, fd: int = -1) -> None:
+        self.path = path
+        self.fd = fd if fd >= 0 else os.open(path, _ADDING | os.O_CREAT, 0o644)
+        # No command that is started here is to keep it, nor to write to it.
+        os.set_inheritable(self.fd, False)
+        self._copy = -1
+
+    def __call__(self, data: bytes) -> None:
+        """Add to the end. Raises OSError."""
+        _add(self.fd, data)
+        self.add_to_copy(data)
+
+    def add_to_copy(self, data: bytes, *, durable: bool = False) -> None:
+        """Add what the file itself got; a copy that does not take it is given up, and made anew at
+        the next ``put_back``."""
+        if self._copy < 0:
+            return
+        try:
+            _add(self._copy, data)
+            if durable:
+                os.fdatasync(self._copy)
+        except OSError:
+            self._forget_copy()
+
+    def read(self) -> bytes:
+        """Return all that is in it. Raises OSError."""
+        return path_of(self.fd).read_bytes()
+
+    def put_back(self) -> str:
+        """See that the name leads to what is open, or to a copy of it; what had become of it, in words,
+        or nothing. Raises OSError where neither is to be had.
+
+        What was put in its place is kept beside it.
+        """
+        try:
+            there = _identity(os.lstat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            what = "was removed while it was written"
+        else:
+            if there in (_identity(os.fstat(fd)) for fd in (self.fd, self._copy) if fd >= 0):
+                return ""
+            aside = self.path.with_name(f"{self.path.name}.found-{time.time_ns()}")
+            self.path.rename(aside)
+            what = f"was replaced while it was written, by what is now {aside.name}"
+        self._forget_copy()
+        write_atomic(self.path, self.read())
+        self._copy = keep_open(self.path)
+        return what
+
+    def close(self) -> None:
+        """Close it, and its copy."""
+        self._forget_copy()
+        os.close(self.fd)
+
+    def _forget_copy(self) -> None:
+        if self._copy >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._copy)
+        self._copy = -1
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _add(fd: int, data: bytes) -> None:
+    if os.write(fd, data) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def truncate(path: Path, size: int) -> None:

@@ -58,12 +58,13 @@ class HeldCommand:
                     pass_fds=(gate_read,),
                     start_new_session=True,
                 )
+            self._pidfd = os.pidfd_open(self._child.pid)
         except BaseException:
+            # Where the command is there already, with this it ends and has run nothing.
             os.close(self._gate_write)
             raise
         finally:
             os.close(gate_read)
-        self._pidfd = os.pidfd_open(self._child.pid)
         pid = self._child.pid
         self.identity = identity_of(pid) or Identity(pid, 0, boot_id())
 

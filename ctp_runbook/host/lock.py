@@ -18,6 +18,7 @@ __all__ = [
     "give_back",
     "holder_of",
     "keep_from_children",
+    "lock_of",
     "take_environment_lock",
 ]
 
@@ -52,7 +53,7 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock
         os.ftruncate(fd, 0)
-        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}"), 0)
+        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}\n"), 0)
     return fd
 
 
@@ -75,6 +76,23 @@ def holder_of(environment: str) -> str:
     finally:
         os.close(fd)
     return ""
+
+
+@contextlib.contextmanager
+def lock_of(environment: str, *, path: Path) -> Iterator[int | None]:
+    """The lock of an environment to read in, held by nobody for that; None where it does not name
+    the run in directory ``path``."""
+    try:
+        fd = os.open(_lock_path(environment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        holds = _holder(fd)[1]
+        is_its = bool(holds) and os.path.realpath(holds) == os.path.realpath(path)
+        yield fd if is_its else None
+    finally:
+        os.close(fd)
 
 
 def keep_from_children(lock: int) -> None:
@@ -115,7 +133,8 @@ def _flock(fd: int, *, seconds: float) -> None:
 def _holder(fd: int) -> tuple[str, str]:
     """``run ID``, or that it is another run; and its directory, where the lock names it."""
     with contextlib.suppress(OSError):
-        name, _, directory = os.fsdecode(os.pread(fd, 5000, 0)).partition("\n")
+        # What stands behind the second line are signs of life (host/heartbeat.py).
+        name, directory, *_ = [*os.fsdecode(os.pread(fd, 5000, 0)).split("\n"), ""]
         shown = name.encode(errors="replace").decode()
         return shown.strip() or "another run", directory.strip()
     return "another run", ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from ctp_runbook.model import Identity
 
 if TYPE_CHECKING:
+    from ctp_runbook.host.heartbeat import Beat, Who
     from ctp_runbook.host.held_command import CommandEnd
     from ctp_runbook.host.pin import Pin
     from ctp_runbook.host.process import GroupEnd
@@ -26,7 +27,9 @@ __all__ = [
     "Commands",
     "Daemons",
     "Files",
+    "Hearts",
     "Held",
+    "Kept",
     "Locks",
     "Mailbox",
     "Outcry",
@@ -126,6 +129,9 @@ class Processes(Protocol):
     def wait_gone(self, identity: Identity, *, seconds: float) -> bool:
         """Wait until a process is gone; False when it was not within ``seconds``."""
 
+    def kill_process(self, identity: Identity, *, seconds: float) -> bool:
+        """End one by KILL alone; False when it is not gone within ``seconds``."""
+
     def end_processes(
         self,
         identities: Iterable[Identity],
@@ -153,8 +159,11 @@ class Daemons(Protocol):
     def scope_prefix(self) -> tuple[tuple[str, ...], str]:
         """Return what puts a command into a control group of its own, or why nothing does."""
 
-    def spawn_detached(self, arguments: list[str], *, log: Path, lock: int) -> int:
-        """Start a process that takes ``lock`` over, and return its pid. Raises OSError."""
+    def spawn_detached(
+        self, arguments: list[str], *, log: Path, lock: int, others: Collection[int] = ()
+    ) -> int:
+        """Start a process that takes ``lock`` and ``others`` over, by their numbers, and return its pid.
+        Raises OSError."""
 
     def adopt_orphans(self) -> None:
         """Become the parent of every descendant whose own parent ends."""
@@ -181,6 +190,19 @@ class Pins(Protocol):
         """Return who runs its command line and is not accounted for."""
 
 
+class Kept(Protocol):
+    """A file that is open for adding, whatever becomes of its name."""
+
+    def __call__(self, data: bytes, /) -> None:
+        """Add to its end. Raises OSError."""
+
+    def read(self) -> bytes:
+        """Return all that is in it. Raises OSError."""
+
+    def put_back(self) -> str:
+        """See that its name leads to it; what had become of that, or nothing. Raises OSError."""
+
+
 class Files(Protocol):
     """Files, by their whole names; every method raises OSError where the disk says no."""
 
@@ -204,8 +226,11 @@ class Files(Protocol):
     def append(self, path: Path, data: bytes) -> None:
         """Add to its end."""
 
-    def appending(self, path: Path) -> AbstractContextManager[Callable[[bytes], None]]:
+    def appending(self, path: Path) -> AbstractContextManager[Kept]:
         """Hold it open, and give what adds to its end."""
+
+    def scratch(self, name: str) -> AbstractContextManager[Path]:
+        """Give an empty file in no folder, for what may hold secrets; it ends with this."""
 
     def truncate(self, path: Path, size: int) -> None:
         """Cut it to ``size`` bytes."""
@@ -236,6 +261,19 @@ class Locks(Protocol):
 
     def exclusive(self, path: Path, *, seconds: float) -> AbstractContextManager[None]:
         """Hold a file alone. Raises TimeoutError when that takes longer than ``seconds``."""
+
+
+class Hearts(Protocol):
+    """Signs of life, left with the lock."""
+
+    def write_beat(self, lock: int, who: Who, beat: Beat) -> bool:
+        """Leave one; False where that cannot be done."""
+
+    def read_beat(self, lock: int, who: Who) -> Beat | None:
+        """Return the last one of who conducts, or guards, what the lock is held for."""
+
+    def beat_of(self, environment: str, who: Who, *, path: Path) -> Beat | None:
+        """Return the same, of the run in directory ``path``, for whoever looks on."""
 
 
 class Mailbox(Protocol):

@@ -152,14 +152,27 @@ def serve(control: socket.socket, *, preload: Sequence[str] = PRELOAD) -> Order 
                     kernels.end()
                     return None
                 order, status = received
-                server = os.getpid()
-                pid = os.fork()
+                pid = _fork()
                 if pid == 0:
                     kernels.forget()
                     status.close()
-                    _tie_to(server)
                     return order
                 kernels.add(pid, status)
+
+
+def _fork() -> int:
+    """Fork: 0 in the kernel; its pid in the server, once it leads a process group to be killed by."""
+    server = os.getpid()
+    leads, says = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _tie_to(server)
+    # The kernel's end of the pipe closes when it is tied, or dead.
+    os.close(says)
+    if pid:
+        os.read(leads, 1)
+    os.close(leads)
+    return pid
 
 
 def _tie_to(server: int) -> None:

@@ -136,12 +136,9 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
     """Say how to come back to a run that goes on without this viewer."""
     from ctp_runbook.run import launch
 
-    state = launch.read_history(run).state
-    on_progress(
-        f"left; run {run.run_id} goes on ({state.value}). Come back with `ctp-runbook status "
-        f"--run {run.path}`, end it with `ctp-runbook abort --run {run.path}`"
-    )
-    return _LEFT_HOLDING if state is State.HOLDING else _LEFT
+    history = launch.read_history(run)
+    on_progress(launch.left_sentence(run, history))
+    return _LEFT_HOLDING if history.state is State.HOLDING else _LEFT
 
 
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:

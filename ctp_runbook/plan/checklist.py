@@ -126,12 +126,11 @@ def _step_facts(step: Step) -> dict[str, Any]:
 
 
 def _rule_facts(rule: MetricRule) -> dict[str, Any]:
-    unit = f" {rule.unit}" if rule.unit in ("ms", "s") else ""
     return {
         **_picked(rule, "name", "label", "source", "for_seconds", "window_seconds"),
         **_picked(rule, "interval_seconds", "warm_up_seconds", "min_events", "zero_events"),
         "query": " ".join(rule.query.split()),
-        "limit": f"{_COMPARISON[rule.direction]} {rule.limit:g}{unit}",
+        "limit": f"{_COMPARISON[rule.direction]} {rule.amount(f'{rule.limit:g}')}",
     }
 
 

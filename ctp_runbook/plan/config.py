@@ -25,6 +25,7 @@ from ctp_runbook.plan.trading_sessions import TradingSessions, parse_span
 
 __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 
+_UNITS_SHOWN = ("ms", "s")
 _PATIENCE_SECONDS = 2.0
 
 
@@ -63,6 +64,11 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def own_words() -> frozenset[str]:
         """Return the fields that hold words of this project, which redaction leaves as they are."""
         return frozenset(("name", "unit", "kind", "source", "direction", "zero_events"))
+
+    def amount(self, shown: str) -> str:
+        """Return a number of this metric as a person writes it: ``5 ms``, and of a state or a count
+        the number alone, for ``1 state`` is no unit."""
+        return f"{shown} {self.unit}" if self.unit in _UNITS_SHOWN else shown
 
     @property
     def patience_seconds(self) -> float:

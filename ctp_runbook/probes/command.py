@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, Unpack
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.host import files
 from ctp_runbook.host.held_command import HeldCommand
 from ctp_runbook.plan.template_text import placeholders
 from ctp_runbook.probes.strict_json import decode_json
@@ -51,8 +50,8 @@ def run_probe(command: str, **running: Unpack[Running]) -> tuple[int | None, byt
 
     Raises ProbeError when it cannot be run at all, and for a placeholder that is still in it.
     """
-    with _room() as room:
-        return _run(command, room, **running)
+    with _room() as output:
+        return _run(command, output, **running)
 
 
 def run_probe_apart(command: str, **running: Unpack[Running]) -> tuple[int | None, bytes, str]:
@@ -61,11 +60,10 @@ def run_probe_apart(command: str, **running: Unpack[Running]) -> tuple[int | Non
     A longer line is left out: cut, it could show half a secret, which nobody masks. Not for alive
     commands: where stderr cannot be opened bash ends with 1, which would say that a member is gone.
     """
-    with _room() as room:
-        errors = room / "err"
+    with _room() as output_file, _room() as errors:
         apart = f"exec 2>{shlex.quote(str(errors))}\n{command}"
-        code, output = _run(apart, room, **running)
-        lines = _end_of(errors).decode(errors="replace").split("\n") if errors.exists() else []
+        code, output = _run(apart, output_file, errors, **running)
+        lines = _end_of(errors).decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
         said = said if len(said) <= _QUOTED_CHARACTERS else ""
         # A sentence is shown on terminals and handed on in variables: no escapes, no NUL.
@@ -74,20 +72,20 @@ def run_probe_apart(command: str, **running: Unpack[Running]) -> tuple[int | Non
 
 @contextlib.contextmanager
 def _room() -> Iterator[Path]:
-    """Yield a folder for what a command prints, in memory where that is to be had."""
-    scratch = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    try:
-        folder = tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise ProbeError(f"no room for the output of a probe: {error}") from error
-    with folder as name:
-        yield Path(name)
+    """Yield a file for what a command prints, in memory and in no folder: an alive command whose words
+    find a full disk may end with 1, which would say that a member is gone."""
+    with contextlib.ExitStack() as held:
+        try:
+            output = held.enter_context(files.scratch("probe"))
+        except OSError as error:
+            raise ProbeError(f"no room for the output of a probe: {error}") from error
+        yield output
 
 
 def _run(
     command: str,
-    room: Path,
-    *,
+    output: Path,
+    *others: Path,
     cwd: Path,
     env: Mapping[str, str],
     seconds: float,
@@ -97,7 +95,6 @@ def _run(
     # To bash it would be two redirections, the second of which empties a file.
     if left := placeholders(command):
         raise ProbeError(f"not asked: the placeholder {', '.join(left)} is still in {key}")
-    output = room / "out"
     try:
         held = HeldCommand(command, cwd=cwd, env=env, output=output)
     except OSError as error:
@@ -106,16 +103,16 @@ def _run(
         held.release()
         end = held.wait(
             deadline=time.monotonic() + seconds,
-            interrupt=lambda: _excess(room) or interrupt(),
+            interrupt=lambda: _excess(output, *others) or interrupt(),
         )
         held.end(term_grace=0.2, kill_grace=1.0)  # also what it left behind
         with output.open("rb") as source:
             return end.exit_code, source.read(_KEPT_BYTES)
 
 
-def _excess(room: Path) -> str:
+def _excess(*outputs: Path) -> str:
     """Return why a command is to be ended: one that never stops printing would fill the memory."""
-    if sum(path.stat().st_size for path in room.iterdir()) <= _MOST_BYTES:
+    if sum(files.size_of(path) for path in outputs) <= _MOST_BYTES:
         return ""
     return f"more than {_MOST_BYTES >> 20} MiB of output"
 

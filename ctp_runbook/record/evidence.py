@@ -26,7 +26,7 @@ from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
-from ctp_runbook.record.journal import Record, digest_of, read_journal
+from ctp_runbook.record.journal import Record, digest_of, read_journal, reserved_files
 from ctp_runbook.record.kinds import (
     FAILED_BY_CAUSE,
     Closed,
@@ -36,6 +36,7 @@ from ctp_runbook.record.kinds import (
     Sha256,
     StateEntered,
     StepEnded,
+    StepNotDone,
     StepStarted,
     Triggered,
     WatchDisturbed,
@@ -60,6 +61,7 @@ __all__ = [
     "list_file",
     "manifest_bytes",
     "missing_copies",
+    "no_runner_since",
     "read_manifest",
     "result_files",
     "rollback_env",
@@ -220,6 +222,23 @@ def trading_downtime_seconds(history: History) -> float:
             case Closed():
                 total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
     return total
+
+
+def no_runner_since(history: History) -> str:
+    """Return when the last runner began to be stopped, where no other was proved started since; blank
+    where one was, or none was ever stopped."""
+    since = ""
+    for record in history.records:
+        match record.payload:
+            case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
+                since = since or record.wall_utc
+            # Skipped in a rollback: it runs, and is kept.
+            case (
+                StepEnded(step=step, status=StepStatus.OK)
+                | StepNotDone(step=step, status=StepStatus.SKIPPED)
+            ) if _RUNNER_STEPS.get(step) is StepKind.START:
+                since = ""
+    return since
 
 
 def result_files(run: RunDir, history: History) -> dict[str, bytes]:
@@ -390,7 +409,7 @@ def kept_files(run: RunDir) -> dict[str, Path]:
     kept: list[Path] = []
     for name, folders, files in os.walk(run.path):
         folder = Path(name)
-        if folder == run.control:
+        if folder in (run.control, reserved_files(run.journal)):
             folders.clear()
             continue
         paths = (folder / file for file in files)

@@ -23,6 +23,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import KeptFile, keep_open, path_of, write_atomic
 from ctp_runbook.host.outcry import cry_out
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
@@ -51,19 +52,29 @@ __all__ = [
     "begun_at",
     "digest_of",
     "header_text",
+    "keep_elsewhere",
+    "open_journal",
     "read_journal",
+    "reserved_files",
     "utc_text",
 ]
 
 FIRST_PREV = "0" * 64
 # A record holds a plan at most, a sample a page of metrics: none comes near it.
 LONGEST_LINE = 64 * 1024 * 1024
+# As many as the logs of all steps, the evidence, and a draft of each at its time.
+_RESERVED_FILES = 48
 
 
 def utc_text(seconds: float | None = None) -> str:
     """ISO 8601 UTC with microseconds for ``seconds`` since the epoch (now when None)."""
     moment = time.time() if seconds is None else seconds
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
+
+
+def reserved_files(path: Path) -> Path:
+    """The folder beside a journal that holds empty files, for a disk that has room and no inodes."""
+    return path.with_suffix(".inodes")
 
 
 def digest_of(data: bytes) -> str:
@@ -138,8 +149,8 @@ class JournalFile(Struct, frozen=True):
     torn: bytes = b""
 
 
-def read_journal(path: Path) -> JournalFile:
-    """Read and check a journal whole.
+def read_journal(path: Path, *, fd: int = -1) -> JournalFile:
+    """Read and check a journal whole; by ``fd``, where it is open, whatever its name leads to now.
 
     Raises JournalError naming the first line that is not what the chain, or the form of its kind,
     demands.
@@ -147,7 +158,7 @@ def read_journal(path: Path) -> JournalFile:
     records: list[Record] = []
     quoted: bytes | None = None
     name, number, prev, torn = str(path), 0, FIRST_PREV, b""
-    for number, written in enumerate(_lines(path), start=1):
+    for number, written in enumerate(_lines(path, fd), start=1):
         line = written.removesuffix(b"\n")
         if line is written:  # whatever stands behind it by now, it was no whole line
             number, torn = number - 1, line
@@ -174,14 +185,36 @@ def read_journal(path: Path) -> JournalFile:
     return JournalFile(records=tuple(records), torn=torn)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path, fd: int) -> Iterator[bytes]:
     """The lines of a file, one at a time: whole it may be larger than its records. One that does not
     end is torn: what a file of nothing but zeros holds is not to be held in memory."""
     try:
-        with path.open("rb") as lines:
+        with (path if fd < 0 else path_of(fd)).open("rb") as lines:
             yield from iter(partial(lines.readline, LONGEST_LINE), b"")
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def open_journal(path: Path) -> int:
+    """Hold a journal open, for whoever must read it when its name leads nowhere. Raises JournalError."""
+    try:
+        return keep_open(path)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be opened: {error.strerror}") from error
+
+
+def keep_elsewhere(fd: int, path: Path) -> str:
+    """Where a journal that is open here can be read when this process ends: at its ``path``, else in a
+    file in /tmp; blank where there is no place for one."""
+    journal = KeptFile(path, fd=fd)
+    with contextlib.suppress(OSError):
+        journal.put_back()
+        return str(path)
+    place = Path("/tmp", f"ctp-runbook.{path.parent.name}.{path.name}")
+    with contextlib.suppress(OSError):
+        write_atomic(place, journal.read(), mode=0o600)
+        return str(place)
+    return ""
 
 
 class _Begun(Struct):
@@ -322,20 +355,23 @@ class Journal:
     """The one writer of a journal file. ``durable=False`` (dry runs) leaves out the fsyncs.
 
     ``tolerant`` is set once a rollback began: from then on an append that fails is told to
-    the terminal and to syslog, and restoring trading goes on.
+    the terminal and to syslog, and restoring trading goes on. ``fd`` is the file where somebody
+    else has it open: it is the journal then, whatever its name leads to.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True) -> None:
+    def __init__(self, path: Path, *, durable: bool = True, fd: int = -1) -> None:
         self.path = path
         self._durable = durable
         self.tolerant = False
-        self._ballast = path.with_suffix(".reserve")
-        known = read_journal(path) if path.exists() else JournalFile(())
+        self._ballast, self._ballasts = path.with_suffix(".reserve"), reserved_files(path)
+        is_there = fd >= 0 or path.exists()
+        known = read_journal(path, fd=fd) if is_there else JournalFile(())
         self._records = list(known.records)
         self._torn = known.torn
         identity = own_identity()
         self._writer = Writer(identity.pid, identity.start_ticks)
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = KeptFile(path, fd=fd)
+        self.fd = self._file.fd
         self._complete_last()
         # What is in the file: a record lost on a full disk is in ``_records`` alone.
         self._seq = len(self._records)
@@ -381,23 +417,50 @@ class Journal:
         )
 
     def reserve(self, size: int) -> None:
-        """Set ``size`` bytes of disk aside, given back when an append meets a full disk."""
-        fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Set ``size`` bytes of disk aside, and files for what else a run writes; given back when
+        something meets a full disk. Raises JournalError."""
         try:
-            os.posix_fallocate(fd, 0, max(1, size))  # of no bytes at all it is refused
+            self._ballasts.mkdir(mode=0o700, exist_ok=True)
+            for number in range(_RESERVED_FILES):
+                (self._ballasts / str(number)).touch()
+            fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(fd, 0, max(1, size))  # of no bytes at all it is refused
+            finally:
+                os.close(fd)
         except OSError as error:
             raise JournalError(
-                f"{self._ballast}: cannot reserve {size} bytes ({error.strerror}); free disk space "
-                "in outputs/ before the switch"
+                f"{self._ballast}: cannot reserve {size} bytes and {_RESERVED_FILES} files "
+                f"({error.strerror}); free disk space in outputs/ before the switch"
             ) from error
-        finally:
-            os.close(fd)
+
+    def give_back(self) -> None:
+        """Let the reserve go: its space and its files, for what is to be written now."""
+        with contextlib.suppress(OSError):
+            self._ballast.unlink()
+        for number in range(_RESERVED_FILES):
+            with contextlib.suppress(OSError):
+                (self._ballasts / str(number)).unlink()
+        with contextlib.suppress(OSError):
+            self._ballasts.rmdir()
+
+    def put_back(self) -> str:
+        """See that the file is where its name says; what had become of it, in words, or nothing.
+
+        Raises JournalError where it cannot be put there. It is written to all the same.
+        """
+        try:
+            return self._file.put_back()
+        except OSError as error:
+            raise JournalError(
+                f"{self.path} is gone and cannot be written again ({error.strerror or error}): the "
+                "run goes on by the journal that it has open, which nobody else can read"
+            ) from error
 
     def close(self) -> None:
         """Close the file and give the reserve back."""
-        os.close(self._fd)
-        with contextlib.suppress(FileNotFoundError):
-            self._ballast.unlink()
+        self._file.close()
+        self.give_back()
 
     def _complete_last(self) -> None:
         """A record torn right before its newline is whole: end its line, and it counts."""
@@ -418,20 +481,21 @@ class Journal:
             self._write_once(data)
         except OSError as error:
             try:
-                self._ballast.unlink()
+                self.give_back()
                 self._write_once(data)
             except OSError:
                 raise JournalError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _write_once(self, data: bytes) -> None:
         """Write whole and durable, or leave the file as it was and raise OSError."""
-        size = os.fstat(self._fd).st_size
+        size = os.fstat(self.fd).st_size
         try:
-            if os.write(self._fd, data) != len(data):
+            if os.write(self.fd, data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # noqa: TRY301
             if self._durable:
-                os.fdatasync(self._fd)
+                os.fdatasync(self.fd)
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, size)
+                os.ftruncate(self.fd, size)
             raise
+        self._file.add_to_copy(data, durable=self._durable)

@@ -36,12 +36,12 @@ def keep_private(run: RunDir, plan: Plan) -> dict[str, str]:
     return kept
 
 
-def load_private_plan(run: RunDir) -> tuple[Plan, Path]:
-    """The plan of a run and the directory its commands run in.
+def load_private_plan(run: RunDir, header: RunCreated | None = None) -> tuple[Plan, Path]:
+    """The plan of a run and the directory its commands run in; ``header`` is its journal's.
 
     Raises RunRefused when it can be had neither from tmpfs nor, unchanged, from its files.
     """
-    header = History.of(read_journal(run.journal).records[:1]).created
+    header = header or History.of(read_journal(run.journal).records[:1]).created
     cwd = Path(header.cwd)
     room = private_path(run)
     kept = _is_as_kept(room, header.kept_files)

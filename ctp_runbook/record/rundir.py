@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +31,9 @@ __all__ = [
 ]
 
 PARENT_JOURNAL = "parent_journal.jsonl"
+
+
+_ROOMS = ("plan", "evidence", "samples", "logs", "logs/steps", "control", "notebooks")
 
 
 class _At:
@@ -79,8 +84,25 @@ class RunDir(Struct, frozen=True):
                 f"run directory {self.path} exists; a run id is never used twice: "
                 "leave --run-dir out, or name a new one"
             ) from error
-        for room in ("plan", "evidence", "samples", "logs", "logs/steps", "control", "notebooks"):
+        for room in _ROOMS:
             (self.path / room).mkdir()
+
+    def make_again(self) -> Iterator[tuple[Path, OSError | None]]:
+        """Make what is no longer there of the directory and its rooms: each that was not, with why it
+        cannot be made or be written to. What is in the place of one is kept beside it."""
+        for path in (self.path, *(self.path / room for room in _ROOMS)):
+            try:
+                if not path.is_dir():
+                    if os.path.lexists(path):
+                        path.rename(path.with_name(f"{path.name}.found-{time.time_ns()}"))
+                    path.mkdir(parents=True)
+                    yield path, None
+                elif not os.access(path, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                yield path, error
+                if path == self.path:
+                    return  # and so none of its rooms
 
 
 write_atomic = files.write_atomic

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import open_plain, read
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.journal import LONGEST_LINE
 from ctp_runbook.record.kinds import Count, Duration
@@ -101,7 +102,7 @@ def each_sample(path: Path) -> Iterator[Sample]:
     the line."""
     if not path.exists():
         return
-    with path.open("rb") as lines:
+    with open_plain(path) as lines:
         for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
             yield sample_of(line, path=path, number=number)
 
@@ -113,7 +114,7 @@ def read_samples(path: Path) -> tuple[Sample, ...]:
 
 def cut_torn_line(path: Path) -> bytes:
     """Cut a last line that a crash tore off a samples file; what was cut, empty where none was."""
-    data = path.read_bytes() if path.exists() else b""
+    data = read(path) if path.exists() else b""
     torn = data[data.rfind(b"\n") + 1 :]
     if torn:
         os.truncate(path, len(data) - len(torn))

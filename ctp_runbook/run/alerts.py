@@ -11,16 +11,11 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.kinds import AlertEnded, AlertSent
-from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["AlertDesk"]
 
@@ -68,12 +63,16 @@ class AlertDesk:
             self._open.add(call)
             # A thread and not a wait: at three in the morning the hook's server is what is down,
             # and the rollback must not find out by its time-out.
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._run,
                 args=(call, hook, facts, clock),
                 daemon=True,
                 name=f"alert-{name}",
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:  # the host gives no thread; the run goes on without it
+                self._done.put(_Outcome(call, str(error), 0.0))
 
     def collect(self, context: RunContext) -> None:
         """Write down what ended since the last look, and what is over its time."""
@@ -143,33 +142,30 @@ def _hooks(context: RunContext) -> Iterator[tuple[str, _Hook]]:
     plan = context.plan
     seconds = plan.limits.alert_timeout_seconds
     if plan.alert_command:
-        room = private_dir(context.run)
-        yield "command", lambda facts: _run_command(context, room, facts, seconds=seconds)
+        yield "command", lambda facts: _run_command(context, facts, seconds=seconds)
     if url := plan.alert_webhook_url:
         # Asked for in the hook's own thread: what cannot be imported any more must stop nobody.
         webhooks = context.world.webhooks
         yield "webhook", lambda facts: webhooks.post_json(url, facts, seconds=seconds)
 
 
-def _run_command(
-    context: RunContext, room: Path, facts: Mapping[str, str], *, seconds: float
-) -> str:
+def _run_command(context: RunContext, facts: Mapping[str, str], *, seconds: float) -> str:
     """Run ALERT_CMD with the facts as ``CTP_ALERT_…``; why it failed, or nothing."""
     world = context.world
     env = context.environment_of()
     env |= {f"CTP_ALERT_{name.upper()}": _as_variable(value) for name, value in facts.items()}
     # Two alerts may be under way at once, each with an output of its own.
-    output = room / f"alert-{threading.get_ident()}-{world.clock.mono():.6f}.out"
-    held = world.commands.hold(context.plan.alert_command, cwd=context.cwd, env=env, output=output)
-    try:
-        held.release()
-        end = held.wait(deadline=world.clock.mono() + seconds, interrupt=lambda: "")
-        held.end(term_grace=0.2, kill_grace=_KILL_GRACE_SECONDS / 2)
-        size = world.files.size_of(output)
-        tail = world.files.read(output, start=max(0, size - _SAID_BYTES))
-    finally:
-        held.close()
-        world.files.remove(output)
+    with world.files.scratch("alert") as output:
+        command = context.plan.alert_command
+        held = world.commands.hold(command, cwd=context.cwd, env=env, output=output)
+        try:
+            held.release()
+            end = held.wait(deadline=world.clock.mono() + seconds, interrupt=lambda: "")
+            held.end(term_grace=0.2, kill_grace=_KILL_GRACE_SECONDS / 2)
+            size = world.files.size_of(output)
+            tail = world.files.read(output, start=max(0, size - _SAID_BYTES))
+        finally:
+            held.close()
     if end.timed_out:
         return f"no end within alert_timeout_seconds {seconds:g} s"
     if end.exit_code == 0:

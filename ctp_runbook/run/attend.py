@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
-from ctp_runbook.model import Generation, Identity, Phase, Role, StepStatus
+from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
 from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
@@ -20,21 +24,36 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
+if TYPE_CHECKING:
+    from ctp_runbook.host.heartbeat import Beat, Who
+
 __all__ = [
+    "Silence",
     "answer_in",
+    "end_silent",
     "follow",
     "is_attended",
+    "left_sentence",
     "lost_sentence",
     "read_history",
     "read_whole",
+    "silence_of",
+    "silent_sentence",
     "unstarted_sentence",
     "unwritten_sentence",
+    "waiting_sentence",
 ]
 
 _SWITCH = tuple(spec.name for spec in STEP_TABLE if spec.phase is Phase.SWITCH)
 _RUNS, _GONE, _NEVER = "runs", "gone", "never started"
 # A guardian needs some of them to bring an orchestrator back, more on a busy host.
 _UNATTENDED_SECONDS = 15.0
+# Ten signs of life a second are usual; a sync to a busy disk may keep them back for some seconds.
+_SILENT_SECONDS = 5.0
+# Whoever was stopped together with them and woke first hears them within this.
+_WAKE_SECONDS = 1.0
+# What a guardian needs for ending one that hangs, unless the kernel does not let it go.
+_END_SECONDS = 5.0
 _TORN_TRIES, _TORN_SECONDS = 20, 0.05
 
 
@@ -81,8 +100,12 @@ def follow(
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
+    history = read_whole(run, world=world)
     while True:
-        history = read_whole(run, world=world)
+        # Whoever conducts it has it open, and puts it back where somebody took it away: what is known
+        # stands until then.
+        with contextlib.suppress(JournalError, RunRefused, OSError):
+            history = read_whole(run, world=world)
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
@@ -92,13 +115,19 @@ def follow(
         if is_over or (history.closed is None and until(history)):
             return history
         now = clock.mono()
-        unattended_since = None if _is_attended(history, world) else unattended_since or now
+        unattended_since = None if _is_conducted(run, history, world) else unattended_since or now
         if unattended_since is not None and now - unattended_since > _UNATTENDED_SECONDS:
             if history.closed is not None:
                 return history  # how it ended is known, whatever became of its evidence
             kind = RunLost if history.has_begun else RunRefused
-            raise kind(_unattended_sentence(run, history))
+            raise kind(_unattended_sentence(run, history, world))
         clock.sleep(poll_seconds)
+
+
+def _is_readable(run: RunDir) -> bool:
+    with contextlib.suppress(JournalError, RunRefused, OSError):
+        return bool(read_history(run).records)
+    return False
 
 
 def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
@@ -107,21 +136,164 @@ def answer_in(history: History, name: str) -> Record[RequestAnswered] | None:
     return next((answer for answer in answers if answer.payload.file == name), None)
 
 
-def _unattended_sentence(run: RunDir, history: History) -> str:
+def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if not history.has_begun:
         return unstarted_sentence(run)
+    if not _is_readable(run):
+        return (
+            f"run {run.run_id} is lost: {run.journal} was taken away, and nobody conducts the run or "
+            f"can take it up again. The last that is known is {history.state.value}; syslog and "
+            "ALERT_CMD have what came after it. Look at the engines now, and decide by hand"
+        )
+    runs = _what_runs(history, world)
     return (
-        f"run {run.run_id} is {history.state.value} and nobody conducts it; take it up again with "
-        f"`ctp-runbook resume --run {run.path}`"
+        f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"
+        f"{runs[1:]}. Now: `ctp-runbook resume --run {run.path}`"
     )
 
 
-def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
+def left_sentence(run: RunDir, history: History) -> str:
+    """What to say to whoever stops following a run: whether it goes on, how to come back, and how
+    to end it, where it can be ended."""
+    status = f"`ctp-runbook status --run {run.path}`"
+    if history.outcome is not None:
+        return f"left; run {run.run_id} is over ({history.outcome.value}); see {status}"
+    ends = {State.ROLLING_BACK: ""}.get(
+        history.state, f", roll it back with `ctp-runbook rollback --run {run.path}`"
+    )
+    if history.state.is_before_switch:
+        ends = f", end it with `ctp-runbook abort --run {run.path}`"
+    return f"left; run {run.run_id} goes on ({history.state.value}). Come back with {status}{ends}"
+
+
+# --- silence ----------------------------------------------------------------------
+
+
+class Silence(Struct, frozen=True):
+    """Who of those that keep a run conducted runs, and gives no sign of life.
+
+    ``heard`` has the last sign of each such one, ``at`` is when that was looked for. ``is_left``:
+    none of the others runs, so that nobody would replace them.
+    """
+
+    heard: dict[Who, Beat]
+    at: float
+    is_left: bool
+
+    def seconds(self, who: Who) -> float:
+        """For how long ``who`` has been silent; 0.0 where it is not, is gone, or nobody knows."""
+        beat = self.heard.get(who)
+        return self.at - beat.mono if beat else 0.0
+
+
+def silence_of(
+    run: RunDir,
+    history: History,
+    *,
+    after: float = _SILENT_SECONDS,
+    is_awake: bool = False,
+    world: World = HERE,
+) -> Silence:
+    """Look who has given no sign of life for ``after`` seconds beyond what was announced.
+
+    Twice where there is somebody, unless the caller knows that it ``is_awake`` that long itself: it
+    may have been stopped with them.
+    """
+    silence = _silence(run, history, after, world)
+    if silence.heard and not is_awake:
+        world.clock.sleep(_WAKE_SECONDS)
+        silence = _silence(run, history, after, world)
+    return silence
+
+
+def _silence(run: RunDir, history: History, after: float, world: World) -> Silence:
+    if history.is_dry_run:
+        return Silence({}, 0.0, is_left=False)
+    now, heard = world.clock.mono(), {}
+    running = {_key(who) for who in _attendants(history.records) if world.processes.is_running(who)}
+    roles: tuple[Who, ...] = ("orchestrator", "guardian")
+    for who in roles:
+        beat = world.hearts.beat_of(history.created.environment, who, path=run.path)
+        if beat is None or not world.processes.is_running(_giver(beat, world)):
+            continue
+        running.add((beat.pid, beat.start_ticks))
+        if now - beat.mono - beat.busy > after:
+            heard[who] = beat
+    silent = {(beat.pid, beat.start_ticks) for beat in heard.values()}
+    return Silence(heard, now, is_left=bool(silent) and running <= silent)
+
+
+def _giver(beat: Beat, world: World) -> Identity:
+    return Identity(beat.pid, beat.start_ticks, world.clock.boot_id())
+
+
+def _key(identity: Identity) -> tuple[int, int]:
+    return (identity.pid, identity.start_ticks)
+
+
+def end_silent(run: RunDir, history: History, *, world: World = HERE) -> tuple[Who, ...]:
+    """End those who hold the run and will not act on it, so that it can be taken up; who that was.
+
+    Only where nobody else would. Raises RunRefused where one of them is not gone afterwards.
+    """
+    silence = silence_of(run, history, world=world)
+    if not silence.is_left:
+        return ()
+    # The guardian first: of the other's end it would make a start.
+    for who, beat in sorted(silence.heard.items()):
+        if not world.processes.kill_process(_giver(beat, world), seconds=_END_SECONDS):
+            raise RunRefused(
+                f"the {who} of run {run.run_id} (pid {beat.pid}) has given no sign of life for "
+                f"{silence.seconds(who):.0f} s and cannot be ended: it belongs to another user, or "
+                f"hangs in the kernel; end it, then `ctp-runbook resume --run {run.path}`"
+            )
+    return tuple(silence.heard)
+
+
+def silent_sentence(run: RunDir, history: History, silence: Silence) -> str:
+    """Of a run whose conductor or guardian gives no answer: since when, and what comes of it."""
+    look = f"see `ctp-runbook status --run {run.path}`"
+    if (beat := silence.heard.get("orchestrator")) is None:
+        if (guardian := silence.heard.get("guardian")) is None:
+            return ""
+        then = "the orchestrator goes on, ends it and starts another"
+        if silence.is_left:
+            then = (
+                "it is stopped, or held up in a call, and holds the environment still: `ctp-runbook "
+                f"resume --run {run.path}` ends it"
+            )
+        seconds = silence.seconds("guardian")
+        return f"no answer since {seconds:.0f} s from the guardian (pid {guardian.pid}): {then}"
+    seconds = silence.seconds("orchestrator")
+    if seconds > beat.allowed + _END_SECONDS:
+        then = "its guardian cannot end it: see which disk or file system does not answer"
+    else:
+        then = (
+            f"its guardian ends it after {beat.allowed:.0f} s and starts another, which goes on "
+            f"or rolls back; {look}"
+        )
+    return (
+        f"no answer since {seconds:.0f} s from the orchestrator (pid {beat.pid}): it is stopped, "
+        f"or held up in a call; {then}"
+    )
+
+
+def _is_conducted(run: RunDir, history: History, world: World) -> bool:
+    """True while somebody is at it, and not everybody who is has fallen silent."""
+    if not _is_attended(history, world):
+        return False
+    return not _silence(run, history, _SILENT_SECONDS, world).is_left
+
+
+def lost_sentence(
+    run: RunDir, history: History, silence: Silence | None = None, *, world: World = HERE
+) -> str:
     """Of a run that began and that nobody conducts: since when, what runs, the one command; of any
-    other nothing."""
+    other nothing. ``silence`` is what was just looked for."""
     if history.closed is not None or history.is_dry_run or not history.has_begun:
         return ""
-    if _is_attended(history, world):
+    silence = silence or silence_of(run, history, world=world)
+    if _is_attended(history, world) and not silence.is_left:
         return ""
     last = history.records[-1]
     same_boot = last.boot_id == world.clock.boot_id()
@@ -131,10 +303,18 @@ def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
         else (world.clock.wall(), last.wall.timestamp())
     )
     since = f"{last.wall:%Y-%m-%d %H:%M:%S} UTC, {max(0.0, now - then):.0f} s ago"
+    answers = "".join(
+        f"no answer since {silence.seconds(who):.0f} s from its {who} (pid {beat.pid}), "
+        for who, beat in silence.heard.items()
+    )
+    held_up = f"{answers}stopped or held up in a call, and nobody replaces what is; " * bool(
+        answers
+    )
+    ends = " ends that and takes the run up" if answers else ""
     return (
-        f"NOBODY CONDUCTS run {run.run_id} ({history.state.value}): its last record is of {since}, "
-        f"and nothing of it goes on by itself. {_what_runs(history, world)}. "
-        f"Now: `ctp-runbook resume --run {run.path}`"
+        f"NOBODY CONDUCTS run {run.run_id} ({history.state.value}): {held_up}its last record is of "
+        f"{since}, and nothing of it goes on by itself. {_what_runs(history, world)}. "
+        f"Now: `ctp-runbook resume --run {run.path}`{ends}"
     )
 
 
@@ -170,7 +350,13 @@ def _word_of(history: History, generation: Generation, role: Role, world: World)
         return "not known, its start was begun"
     if pin is not None:
         return _GONE
-    return _NEVER if generation is Generation.NEW else "not known"
+    if generation is Generation.OLD:
+        return "not known"
+    if not any(step.attempt for step in starts):
+        return _NEVER
+    # It failed, and may have left somebody all the same, until that was proved gone.
+    is_gone = history.step(f"stop_{name}").status is StepStatus.OK
+    return _GONE if is_gone else "not known, its start failed"
 
 
 def _lookalikes(history: History, name: str, world: World) -> tuple[Identity, ...]:
@@ -187,7 +373,7 @@ def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) ->
         return ""
     lacks = [f"its copy {path} is not there" for path in missing_copies(history)]
     if not world.files.exists(run.manifest):
-        if _is_attended(history, world):
+        if _is_conducted(run, history, world):
             return ""  # it is being written
         lacks = [f"its evidence is not written; see {run.logs}"]
     if not lacks:
@@ -205,6 +391,24 @@ def unstarted_sentence(run: RunDir) -> str:
         f"it: 02_infra_gate with run_dir = {run.path} does, `ctp-runbook abort --run {run.path}` "
         "discards it"
     )
+
+
+def waiting_sentence(run: RunDir, history: History) -> str:
+    """What a run waits for a person to do, by which command; nothing where it waits for nobody."""
+    if history.state is State.HOLDING:
+        return (
+            f"Decide: `ctp-runbook resume --run {run.path}` goes on watching, `ctp-runbook rollback "
+            f"--run {run.path}` rolls back"
+        )
+    if history.state is not State.READY or history.is_dry_run:
+        return ""
+    ends = f"`ctp-runbook abort --run {run.path}` ends the run untouched"
+    if history.held is not None:
+        by = history.held.payload.by
+        return f"Held by {by}: `ctp-runbook resume --run {run.path}` lets it go on, {ends}"
+    if history.go is None:
+        return f"Waits for a go: 04_switch with run_dir = {run.path} gives it, {ends}"
+    return ""
 
 
 def read_whole(run: RunDir, *, world: World = HERE) -> History:

@@ -17,12 +17,14 @@ from ctp_runbook.record.kinds import Finding, Payload, StepNotDone
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Asking", "Graces", "RunContext"]
+__all__ = ["READING_SECONDS", "Asking", "Graces", "RunContext"]
 
 _P = TypeVar("_P", bound=Payload)
 
 # A probe that is asked past its deadline is asked all the same: no answer proves nothing at all.
 _LEAST_ASK_SECONDS = 0.5
+# What reading the samples of a night takes on a busy machine, or a large executable from a slow disk.
+READING_SECONDS = 30.0
 
 
 class Asking(TypedDict):
@@ -46,8 +48,9 @@ class RunContext(Struct, frozen=True):
 
     ``interrupt`` is asked about ten times a second while a step waits; a sentence from it
     (an abort, say) ends the step. ``environ`` is what steps and probes get. ``alert`` calls for
-    a person, by an occasion and a sentence; it neither waits nor fails. ``world`` is the host all
-    of it happens on.
+    a person, by an occasion and a sentence; it neither waits nor fails. ``beat`` says that the run
+    is conducted, before something that may take so many seconds; who does not say so is taken for
+    hung. ``world`` is the host all of it happens on.
     """
 
     run: RunDir
@@ -57,6 +60,7 @@ class RunContext(Struct, frozen=True):
     environ: Mapping[str, str]
     interrupt: Callable[[], str] = field(default=lambda: "")
     alert: Callable[[str, str], None] = field(default=lambda occasion, sentence: None)
+    beat: Callable[[float], object] = field(default=lambda seconds: None)
     world: World = HERE
     _folded: list[History] = field(default_factory=lambda: [History(())])
 
@@ -64,7 +68,9 @@ class RunContext(Struct, frozen=True):
         """Append to the journal, redacted."""
         # Here and nowhere else, so that no writer of a record can forget it.
         redacted: _P = self.plan.redactor.data(payload)
-        return self.journal.append(redacted)
+        record = self.journal.append(redacted)
+        self.beat(0.0)
+        return record
 
     def warn(self, sentence: str) -> None:
         """Append a finding that a reviewer should read, and that stops nothing."""
@@ -88,6 +94,8 @@ class RunContext(Struct, frozen=True):
         if deadline is not None:
             left = deadline - self.world.clock.mono()
             seconds = min(seconds, max(_LEAST_ASK_SECONDS, left))
+        # A page is waited for in one go.
+        self.beat(seconds)
         return {
             "cwd": self.cwd,
             "env": self.environment_of(),

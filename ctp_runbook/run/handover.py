@@ -19,10 +19,11 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.record.kinds import ActEnded, ActStarted, ProbeAnswered, TradingStateRead
-from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     # The probes are not needed, and so not paid for, in a dry run.
     from ctp_runbook.probes.trading_state import TradingState
 
@@ -216,6 +217,11 @@ def _funds_gaps(before: TradingState, after: TradingState) -> list[str]:
 
 def cancel_working_orders(context: RunContext, engine: Member, *, deadline: float) -> None:
     """Run CANCEL_WORKING_ORDERS_CMD for ``engine``. Raises ProbeError when it fails."""
+    with context.world.files.scratch(_CANCEL) as output:
+        _cancel(context, engine, output, deadline=deadline)
+
+
+def _cancel(context: RunContext, engine: Member, output: Path, *, deadline: float) -> None:
     clock = context.world.clock
     command = context.plan.cancel_working_orders_command
     env = {
@@ -223,7 +229,6 @@ def cancel_working_orders(context: RunContext, engine: Member, *, deadline: floa
         "CTP_GENERATION": str(engine.generation),
         "CTP_METRICS_URL": engine.metrics_url,
     }
-    output = private_dir(context.run) / f"{_CANCEL}.out"
     # The graces come out of the command's own time: what waits for it has a deadline too.
     room = max(_LEAST_GRACE_SECONDS, (deadline - clock.mono()) * _GRACE_SHARE)
     held = context.world.commands.hold(command, cwd=context.cwd, env=env, output=output)

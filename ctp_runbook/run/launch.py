@@ -39,6 +39,7 @@ __all__ = [
     "follow",
     "held_environment",
     "is_attended",
+    "left_sentence",
     "new_run_dir",
     "operator_name",
     "read_history",
@@ -61,6 +62,7 @@ was_being_started = starting.was_being_started
 answer_in = attend.answer_in
 follow = attend.follow
 is_attended = attend.is_attended
+left_sentence = attend.left_sentence
 read_history = attend.read_history
 read_whole = attend.read_whole
 unwritten_sentence = attend.unwritten_sentence

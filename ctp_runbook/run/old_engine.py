@@ -6,17 +6,19 @@ nothing by itself.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from functools import partial
 
 from msgspec import structs
 
+from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import BaselineEnded
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.watch.sampler import Sampler, Target, read_once
 from ctp_runbook.watch.sources import watch_targets
 from ctp_runbook.watch.verdicts import missing_buckets
@@ -32,6 +34,8 @@ class OldEngineSampling:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._done = threading.Event()
+        self._open = contextlib.ExitStack()
+        self._file: Kept  # from the start on
         self._page: Sample | None = None  # the first that came whole
         self._path = context.run.baseline
         self._url = context.plan.member(Generation.OLD, Role.CORE_ENGINE).metrics_url
@@ -42,10 +46,11 @@ class OldEngineSampling:
 
     def start(self) -> None:
         """Begin; a run taken up again goes on in the same file."""
-        files = self._context.world.files
+        self._context.beat(READING_SECONDS)
         cut_torn_line(self._path)
         self._next_seq = len(read_samples(self._path))
-        files.append(self._path, b"")  # no sample at all is a file without any
+        # Made now: no sample at all is a file without any. Open to the end, whoever takes it away.
+        self._file = self._open.enter_context(self._context.world.files.appending(self._path))
         self._sampler.start()
         self._writer.start()
 
@@ -60,7 +65,11 @@ class OldEngineSampling:
         self._sampler.stop()
         self._done.set()
         self._writer.join()
-        data = self._context.world.files.read(self._path)
+        self._context.beat(READING_SECONDS)
+        with self._open:
+            data = self._file.read()
+            with contextlib.suppress(OSError):  # that it is gone is told by who watches the folder
+                self._file.put_back()
         self._context.record(
             BaselineEnded(
                 url=self._url,
@@ -71,15 +80,14 @@ class OldEngineSampling:
         )
 
     def _write(self) -> None:
-        with self._context.world.files.appending(self._path) as write:
-            while not self._done.is_set():
-                if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
-                    continue
-                error = self._context.plan.redactor(sample.error)
-                write(structs.replace(sample, seq=self._next_seq, error=error).to_line())
-                if self._page is None and sample.ok and sample.source == "engine":
-                    self._page = sample
-                self._next_seq += 1
+        while not self._done.is_set():
+            if (sample := self._sampler.take(seconds=_TICK_SECONDS)) is None:
+                continue
+            error = self._context.plan.redactor(sample.error)
+            self._file(structs.replace(sample, seq=self._next_seq, error=error).to_line())
+            if self._page is None and sample.ok and sample.source == "engine":
+                self._page = sample
+            self._next_seq += 1
 
 
 def warn_of_buckets(context: RunContext) -> None:

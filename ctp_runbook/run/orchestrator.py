@@ -37,8 +37,8 @@ from ctp_runbook.record.kinds import (
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.alerts import AlertDesk
-from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.guardian import GuardianWatch
+from ctp_runbook.run.context import READING_SECONDS, RunContext
+from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
 from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.proofs import observe
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
@@ -51,6 +51,7 @@ from ctp_runbook.run.switch import (
     run_switch,
     state_gaps,
 )
+from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
@@ -59,6 +60,8 @@ __all__ = ["Orchestrator", "main"]
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
 _LONGEST_ERROR = 300
+# Writing the evidence of a long run on a busy machine; nothing that trades waits for it.
+_FINALISE_SECONDS = 60.0
 
 
 class Orchestrator:
@@ -72,11 +75,15 @@ class Orchestrator:
         cwd: Path,
         guardian_pid: int,
         lock_fd: int,
+        journal_fd: int = -1,
         world: World = HERE,
     ) -> None:
         self.run = run
-        self.journal = Journal(run.journal)
+        self.journal = Journal(run.journal, fd=journal_fd)
         self._world, self._clock = world, world.clock
+        self._pulse = Pulse(
+            "orchestrator", lock_fd=lock_fd, patience=patience_with(plan), world=world
+        )
         self.context = RunContext(
             run=run,
             plan=plan,
@@ -85,21 +92,27 @@ class Orchestrator:
             environ=world.caller.environ(),
             interrupt=self.interrupt,
             alert=lambda occasion, sentence: self._alerts.call(self.context, occasion, sentence),
+            beat=self._pulse.beat,
             world=world,
         )
         self._alerts = AlertDesk()
         self._inbox = Inbox(run, taken=self.journal.records, world=world)
         self._pending: list[RequestTaken] = self._unanswered()
         self._is_deaf = False
-        self._clocks = ClockWatch(self._clock)
+        self._clocks = self._clocks_since_last_record()
+        self._is_watching = False
         self._probed = 0.0
-        self._guardian = GuardianWatch(run, pid=guardian_pid, lock_fd=lock_fd, world=world)
+        self._guardian = GuardianWatch(
+            run, pid=guardian_pid, lock_fd=lock_fd, journal_fd=self.journal.fd, world=world
+        )
+        self._folder = FolderWatch(run, self.journal, world=world)
 
     # --- requests ----------------------------------------------------------------
 
     def interrupt(self) -> str:
         """Take requests in and answer them; a sentence when one ends what is being done."""
-        self._guardian.look(self.context)
+        self._guardian.look(self.context, can_leave=self._pulse.beat())
+        self._folder.look(self._tell_loss)
         self._look_at_clocks()
         self._alerts.collect(self.context)
         for request in self._inbox.poll():
@@ -109,23 +122,40 @@ class Orchestrator:
         state = self.context.history.state
         if state is State.ROLLING_BACK or self._is_deaf:
             return ""
+        if self._folder.lack and not self._is_touched:
+            return self._folder.lack
         # While watching, any request is more urgent than a look that may take seconds. Before it, a
         # hold waits for the step under way: half a switch trades nothing.
         watching = state in (State.WATCHING, State.HOLDING)
         urgent = (each for each in self._pending if watching or each.request in STOPS)
         return next((request.sentence for request in urgent), "")
 
+    def _tell_loss(self, sentence: str) -> None:
+        """Tell what became of the run's folder wherever somebody may hear it: who reads the journal may
+        be looking for it."""
+        self._world.outcry.cry_out(f"run {self.run.run_id}: {sentence}")
+        self.context.warn(sentence)
+        self.context.alert("record_lost", sentence)
+
     def _look_at_clocks(self) -> None:
         """Write down that somebody set the wall clock, or that the host slept: durations are told
         by it, and the run is verified by it. The watch looks for itself, and oftener."""
-        if self.context.history.state in (State.WATCHING, State.HOLDING):
-            self._clocks = ClockWatch(self._clock)
+        if self._is_watching:
             return
         self._clocks.look()
         for noted in self._clocks.take():
             # A pause of this process is none of the clocks', and a step that waits makes many.
             if noted.what != "paused":
                 self.context.record(disturbed(noted))
+
+    def _clocks_since_last_record(self) -> ClockWatch:
+        """The clocks, looked at from the last record on: whoever wrote it may have died before it
+        saw that they were set."""
+        clocks = ClockWatch(self._clock)
+        for last in self.journal.records[-1:]:
+            if last.boot_id == self._clock.boot_id():
+                clocks.since(wall=last.wall.timestamp(), mono=last.mono)
+        return clocks
 
     def _take(self, request: RequestTaken) -> None:
         """Write a request down, with what it comes to where the run stands."""
@@ -180,6 +210,7 @@ class Orchestrator:
         """Write down that this process conducts the run, and what it was started for."""
         if self.context.history.outcome is not None:
             return
+        self._pulse.beat()
         # Once the old stack was touched, going on matters more than a record of it.
         self.journal.tolerant = self._is_touched
         self.context.record(
@@ -187,6 +218,7 @@ class Orchestrator:
                 resumed=bool(resumed), reason=resumed, guardian=self._guardian.facts
             )
         )
+        self._folder.look(self._tell_loss)
         self._look_at_clocks()
         if asked is not None and (request := asked.taken_with_start(self.context.history)):
             self._take(request)
@@ -209,18 +241,25 @@ class Orchestrator:
                 return self._close(end)
             trouble = self._trouble_of_acting()
         except Exception as error:
-            # With the old stack untouched the guardian may try again, and a watch goes on in its next
-            # orchestrator. From the first stop to the watch nothing is worth as much as trading:
+            if not self._is_touched:
+                return self._close(self._end_untouched(error))
+            # A watch goes on in its next orchestrator. From the first stop to the watch nothing is worth as much as trading:
             # whatever was raised, by whatever input, it is undone; and so at any time what cannot
             # be recorded, for the rollback needs no record of itself.
-            is_ours = not isinstance(error, JournalError | OSError)
-            if not self._is_touched or (is_ours and self.context.history.watch_started is not None):
+            if _is_ours(error) and self.context.history.watch_started is not None:
                 raise
             trouble = self._trouble_now("step_failed", _raised(error))
         if trouble:
             return self._undo(trouble)
         passed = "the new generation trades; the watch window passed"
         return self._close(RunEnd(Outcome.COMPLETED, passed))
+
+    def _end_untouched(self, error: Exception) -> RunEnd:
+        """End a run that cannot be recorded before the first stop, where that costs nothing. Any other
+        error is raised: the guardian may try again."""
+        if _is_ours(error):
+            raise error
+        return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, self._folder.lack or _raised(error))
 
     def _end_before_switch(self) -> RunEnd | None:
         """Gates and READY; how the run ends with the old stack untouched, or None for a go."""
@@ -245,8 +284,15 @@ class Orchestrator:
             self._enter(State.SWITCHING, "go")
             if failed := run_switch(self.context):
                 return self._trouble_now("step_failed", failed.sentence)
-        watch = Watch(self.context, requests=self._take_requests)
-        return watch.run() or self._trouble_of_old_generation()
+        watch = Watch(self.context, requests=self._take_requests, clocks=self._clocks)
+        # What the switch took is no pause of the watch, which looks for itself from here on.
+        self._look_at_clocks()
+        self._is_watching = True
+        try:
+            trouble = watch.run()
+        finally:
+            self._is_watching = False
+        return trouble or self._trouble_of_old_generation()
 
     def _trouble_of_old_generation(self) -> Triggered | None:
         """A last whole look, by every witness: the glances of the watch do not ask the alive
@@ -261,6 +307,7 @@ class Orchestrator:
 
     def let_alerts_end(self) -> None:
         """Give alerts under way their time; the run is over and its evidence is written."""
+        self._pulse.beat(self.context.plan.limits.alert_timeout_seconds)
         self._alerts.drain(self.context)
 
     @property
@@ -285,6 +332,7 @@ class Orchestrator:
             self.journal.reserve(plan.limits.journal_reserve_bytes)
         except JournalError as error:
             return str(error)
+        self._pulse.beat(READING_SECONDS)
         if self._digest_now() != reviewed:
             return (
                 f"a template, limits, watch rules, the CTP configuration or an executable changed "
@@ -409,6 +457,8 @@ class Orchestrator:
         # To the end: what is asked now cannot be obeyed, and the last look must be a whole one.
         self._is_deaf = True
         running = self._what_runs()
+        end = end.as_seen(running)
+        self._folder.look(self._tell_loss, at_once=True)
         self._look_at_clocks()
         for step in self.context.plan.gates + self.context.plan.switch:
             # Written down one by one: an empty status proves nothing.
@@ -444,9 +494,14 @@ class Orchestrator:
         return running
 
 
+def _is_ours(error: Exception) -> bool:
+    """True for what no disk is to blame for."""
+    return not isinstance(error, JournalError | OSError)
+
+
 def _raised(error: Exception) -> str:
     """What ended the way forward, in words; a long text of unknown making is left out."""
-    if isinstance(error, JournalError | OSError):
+    if not _is_ours(error):
         return f"the run cannot be recorded: {error}"
     words = str(error)
     said = f": {words}" if words and len(words) <= _LONGEST_ERROR else ""
@@ -464,6 +519,13 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     if all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role):
         return "; the old stack still trades, untouched"
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
+
+
+def _put_back(journal: Journal) -> None:
+    """Let the evidence be derived from the journal by its name; where that cannot be, it is told."""
+    with contextlib.suppress(JournalError):
+        journal.put_back()
+    journal.close()
 
 
 def _finalise(run: RunDir, history: History, world: World) -> None:
@@ -493,32 +555,39 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     parser.add_argument("--roll-back", action="store_true")
     parser.add_argument("--guardian-pid", type=int, default=0)
     parser.add_argument("--lock-fd", type=int, default=-1)
+    parser.add_argument("--journal-fd", type=int, default=-1, help="the journal, where it is open")
     parser.add_argument("--asked", default="", help="what the run was started for")
     options = parser.parse_args(argv)
     run = RunDir(options.run_dir)
     if options.lock_fd >= 0:
         world.locks.keep_from_children(options.lock_fd)
     try:
-        if (history := History.of(read_journal(run.journal).records)).closed is not None:
+        # By what is open, where somebody has it open: the name may lead nowhere, or elsewhere.
+        history = History.of(read_journal(run.journal, fd=options.journal_fd).records)
+        if history.closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
+            Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
+            _put_back(Journal(run.journal, fd=options.journal_fd))
             _finalise(run, history, world)
             return 0
         world.load()
-        plan, cwd = load_private_plan(run)
+        plan, cwd = load_private_plan(run, history.created)
         # Between the start and this record somebody may have closed the run: of the two one is first.
-        with first_record(run, world=world):
+        with first_record(run, history, world=world):
             orchestrator = Orchestrator(
                 run,
                 plan,
                 cwd=cwd,
                 guardian_pid=options.guardian_pid,
                 lock_fd=options.lock_fd,
+                journal_fd=options.journal_fd,
                 world=world,
             )
             asked = Asked.of(options.asked) if options.asked else None
             orchestrator.begin(resumed=options.resume, asked=asked)
         orchestrator.conduct(resumed=options.resume, must_roll_back=options.roll_back)
-        orchestrator.journal.close()
+        _put_back(orchestrator.journal)
+        orchestrator.context.beat(_FINALISE_SECONDS)
         try:
             _finalise(run, orchestrator.context.history, world)
         finally:

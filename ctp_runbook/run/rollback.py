@@ -8,8 +8,8 @@ for one: a proof of gone has the time it needs, because without it nothing is st
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -19,7 +19,7 @@ from ctp_runbook.host.seam import Clock
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
 from ctp_runbook.plan.step_table import budget_shares, step_due
 from ctp_runbook.record.journal import Record, utc_text
-from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, Triggered
+from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, StepEnded, Triggered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders
 from ctp_runbook.run.proofs import (
@@ -48,6 +48,10 @@ _LEAST_SHARE = 0.05
 # replaced by signals; a start that is ended while it comes up was for nothing, and gets all of it.
 _WHOLE_SHARE = {StepKind.STOP: 0.9, StepKind.START: 0.98}
 _CANCEL_SECONDS = 3.0
+# A start that failed is tried again while there is time, but each try may be a login, and a front
+# that has refused some forbids them all (CTP's error 75).
+_MOST_TRIES = 3
+_RESTORED = "the previous stack trades again"
 
 
 def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
@@ -86,6 +90,23 @@ class RunEnd:
     outcome: Outcome
     sentence: str
     failed_step: str = ""
+
+    def as_seen(self, running: Mapping[str, str]) -> RunEnd:
+        """Return this end as the last look at the members bears it out.
+
+        A stack of which a part is gone by then does not trade, whatever was proved before; of one
+        that could not be told from dead nobody may say that it does.
+        """
+        old = {name: word for name, word in running.items() if name.startswith(Generation.OLD)}
+        lacks = [f"{name} {word}" for name, word in old.items() if word != "alive"]
+        if not lacks or not self.sentence.startswith(_RESTORED):
+            return self
+        was = f"the previous stack was restored{self.sentence.removeprefix(_RESTORED)}"
+        sentence = f"{was}; at the last look {', '.join(lacks)}"
+        if "gone" in old.values():
+            failed = self.failed_step or "post_rollback_validate"
+            return RunEnd(Outcome.ROLLBACK_FAILED, sentence, failed)
+        return replace(self, sentence=f"{sentence}: whether all of it trades is not known")
 
 
 def roll_back(context: RunContext, trouble: Triggered) -> RunEnd:
@@ -158,8 +179,7 @@ class _Rollback:
         all that is left, and where that is less than its share, its own time: late beats never.
         """
         now = self._clock.mono()
-        least = min(_LEAST_SECONDS, _LEAST_SHARE * self._budget)
-        if self._is_resumed_late or self._deadline - now < least:
+        if self._is_resumed_late or self._deadline - now < self._least:
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + self._late_seconds(step)
         due = step_due(step.name, now=now, started=self._started, budget_seconds=self._budget)
@@ -176,6 +196,20 @@ class _Rollback:
         if step.kind is not StepKind.STOP or self._is_resumed_late:
             return step.timeout_seconds
         return min(step.timeout_seconds, 2 * self._plan.limits.alive_timeout_seconds)
+
+    @property
+    def _left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self._deadline - self._clock.mono()
+
+    @property
+    def _least(self) -> float:
+        """With less than this left the budget counts as used up."""
+        return min(_LEAST_SECONDS, _LEAST_SHARE * self._budget)
+
+    def _part_of_budget(self, share: float) -> float:
+        """The moment when this share of what is left of the budget will be over."""
+        return self._clock.mono() + max(0.0, self._left) * share
 
     def _part_of(self, deadline: float, share: float) -> float:
         """The moment when this share of what is left until ``deadline`` will be over."""
@@ -268,21 +302,56 @@ class _Rollback:
         """Start a member of the old generation; why it does not trade, or nothing.
 
         A start command that hangs or fails may have started it all the same: what is proved up
-        counts, and the outcome tells that its command did not do what was planned.
+        counts, and the outcome tells that its command did not do what was planned. What is proved
+        gone after it is started again while there is time.
         """
         result = self._run_step(step)
-        if result.is_ok:
-            return ""
-        # Only what was begun may be up. Within a quarter of the time left: the rest is for proof
-        # that the whole stack trades.
-        now = self._clock.mono()
-        until = now + max(0.0, self._deadline - now) / 4
-        if result.status is StepStatus.NOT_RUN or start_gap(self._context, member, deadline=until):
-            return result.sentence
-        self._context.warn(
-            f"{member.name} is proved up, although its start command failed: {result.reason}"
+        while not result.is_ok:
+            if result.status is StepStatus.NOT_RUN:  # only what was begun may be up
+                return result.sentence
+            # Within a quarter of the time left: the rest is for proof that the whole stack trades.
+            if not start_gap(self._context, member, deadline=self._part_of_budget(1 / 4)):
+                self._context.warn(
+                    f"{member.name} is proved up, although its start command failed: {result.reason}"
+                )
+                return ""
+            if gap := self._gap_before_next_try(result, member):
+                return f"{result.sentence}; {gap}"
+            # However little is left: what comes after the budget was nobody's to count on.
+            until = min(self._step_deadline(step), self._deadline)
+            result = self._run_step(step, deadline=until)
+        return ""
+
+    def _gap_before_next_try(self, result: StepResult, member: Member) -> str:
+        """Why a start that failed is not tried again, or nothing once it may be."""
+        context, name = self._context, result.step.name
+        tries = self._tries(name)
+        tried = f"tried {tries} time{'s' * (tries != 1)}"
+        budget = f"the budget of {self._budget:g} s"
+        if self._left < 2 * self._least:
+            return f"{tried}, and {budget} is used up"
+        if tries >= _MOST_TRIES:
+            return (
+                f"{tried}, with {self._left:.1f} s of {budget} left: each try may be a login, and "
+                "too many forbid them all"
+            )
+        # Half a member is ended first: beside it a second one would trade on the same account.
+        end_member(context, member, deadline=self._part_of_budget(1 / 4))
+        if gap := gone_gap(context, member, deadline=self._part_of_budget(1 / 2)):
+            return f"{tried} and not again, for it is not proved gone: {gap}"
+        # What was in its way may need a moment to go, and a failure at once is not to be repeated
+        # at once.
+        self._clock.sleep(self._least)
+        context.warn(
+            f"{result.sentence}; {member.name} is proved gone and is started again, try "
+            f"{tries + 1}, with {self._left:.1f} s of {budget} left"
         )
         return ""
+
+    def _tries(self, name: str) -> int:
+        """How often a step was run to its end in this rollback, also before it was taken up again."""
+        ends = self._context.history.of_kind(StepEnded)
+        return sum(end.payload.step == name for end in ends)
 
     def _settled(self, member: Member, *, deadline: float) -> tuple[Liveness | None, str]:
         """Look at a member of the old generation until it is proved alive, to be kept, or gone.
@@ -322,17 +391,49 @@ class _Rollback:
     # --- how it ended -------------------------------------------------------------
 
     def _validated(self) -> RunEnd:
+        result = self._validate()
+        # Who died since they were restored trade no more: to be told of them is not enough.
+        while not result.is_ok and (dead := self._dead()):
+            for member in dead:
+                if gap := self._gap_in_revival(member):
+                    return self._failed(gap)
+            result = self._validate()
+        return self._end_of(result)
+
+    def _validate(self) -> StepResult:
         step = self._plan.step("post_rollback_validate")
         judged = readiness_proof(self._context, "ctp_readiness_rollback.json")
-        result = self._run_step(step, prove=lambda due: judged(due) or self._trading_gap(due))
+        return self._run_step(step, prove=lambda due: judged(due) or self._trading_gap(due))
+
+    def _dead(self) -> list[Member]:
+        """Members of the old generation that are proved gone, the engine first."""
+        members = [
+            self._plan.member(Generation.OLD, role)
+            for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER)
+        ]
+        return [each for each in members if observe(self._context, each, question="alive").is_gone]
+
+    def _gap_in_revival(self, member: Member) -> str:
+        """Start a member again that was restored and has died; why it does not trade, or nothing."""
+        step = self._plan.step(f"start_previous_{member.role.value}")
+        tries, died = self._tries(step.name), f"{member.name} was restored and has died since"
+        if tries >= _MOST_TRIES:
+            return f"{died}, started {tries} times"
+        if self._left < self._least and tries > 1:  # late beats never, but only once
+            return f"{died}, started {tries} times, and the budget of {self._budget:g} s is used up"
+        self._context.warn(f"{died}; it is started again")
+        return self._gap_in_start(step, member)
+
+    def _end_of(self, result: StepResult) -> RunEnd:
+        """How the rollback ended, its validation being ``result``."""
         took = self._clock.mono() - self._started
-        sentence = (
-            f"the previous stack trades again {took:.1f} s after the trigger "
-            f"(budget {self._budget:g} s)"
-        )
+        sentence = f"{_RESTORED} {took:.1f} s after the trigger (budget {self._budget:g} s)"
+        for step in self._plan.rollback:
+            if step.kind is StepKind.START and (tries := self._tries(step.name)) > 1:
+                sentence += f", {step.name} by try {tries}"
         if not result.is_ok:
             sentence += f", but it could not be validated: {result.sentence}"
-            return RunEnd(Outcome.ROLLED_BACK_UNVALIDATED, sentence, step.name)
+            return RunEnd(Outcome.ROLLED_BACK_UNVALIDATED, sentence, result.step.name)
         # A stop that failed was made good by signals and proved; a restore or a start was not.
         for bad in self._bad:
             if bad.step.kind in (StepKind.RESTORE, StepKind.START):
@@ -387,7 +488,9 @@ class _Rollback:
             result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
         else:
             prove = prove or proof_for(context, step)
-            result = run_step(context, step, deadline=until, prove=prove)
+            result = run_step(
+                context, step, deadline=until, prove=prove, budget_ends=self._deadline
+            )
         self._results[step.name] = result
         return result
 

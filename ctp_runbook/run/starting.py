@@ -25,7 +25,13 @@ from ctp_runbook.record.kinds import Closed, StepNotDone
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
-from ctp_runbook.run.attend import is_attended, read_history, read_whole, unstarted_sentence
+from ctp_runbook.run.attend import (
+    end_silent,
+    is_attended,
+    read_history,
+    read_whole,
+    unstarted_sentence,
+)
 from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:
@@ -67,6 +73,8 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
         if history.closed is not None:
             close_unstarted(run, outcome=Outcome.REFUSED, sentence="", world=world)
             return
+        if resume:
+            end_silent(run, history, world=world)
         if is_attended(run, world=world):
             return
         if history.has_begun is not bool(resume):

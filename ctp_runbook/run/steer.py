@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.evidence import finalise, write_missing_copies
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import (
     answer_in,
+    end_silent,
     is_attended,
     read_history,
     read_whole,
+    silence_of,
+    silent_sentence,
     unstarted_sentence,
     unwritten_sentence,
 )
@@ -28,6 +32,8 @@ __all__ = ["Steered", "steer"]
 
 _ANSWER_SECONDS = 3.0
 _POLL_SECONDS = 0.05
+# Of one that was asked something and did not answer.
+_SILENT_SECONDS = 2.0
 # CONTRACT §5: nothing was touched, and look what is.
 _UNTOUCHED, _UNKNOWN = 2, 7
 # Asking for one of these is asking that somebody conducts the run.
@@ -61,8 +67,9 @@ def steer(
     by = by or world.caller.user_name()
     history = read_history(run)
     if history.outcome is not None:
-        if request == "resume" and unwritten_sentence(run, history, world=world):
-            return _finish(run, world=world)
+        is_left = request == "resume" and silence_of(run, history, world=world).is_left
+        if is_left or (request == "resume" and unwritten_sentence(run, history, world=world)):
+            return _finish(run, history, world=world)
         if request != "rollback":
             raise RunRefused(
                 f"run {run.run_id} is over ({history.outcome.value}); there is nothing to {request}"
@@ -80,6 +87,7 @@ def steer(
 
 def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> Steered:
     is_lost = not is_attended(run, world=world)
+    is_lost = is_lost or silence_of(run, read_whole(run, world=world), world=world).is_left
     if is_lost and request not in _TAKES_UP:
         raise RunRefused(
             f"nobody conducts run {run.run_id}, so nobody can {request} it: `ctp-runbook resume "
@@ -123,6 +131,10 @@ def _reply(
     if history.closed is not None:
         closed = history.closed.payload
         return f"the run ended meanwhile, {closed.outcome.value}: {closed.sentence}", _UNKNOWN
+    silence = silence_of(run, history, after=_SILENT_SECONDS, is_awake=True, world=world)
+    if silence.seconds("orchestrator"):
+        told = silent_sentence(run, history, silence)
+        return f"{told}. Whoever conducts the run next obeys this first", _UNKNOWN
     return (
         f"no answer within {_ANSWER_SECONDS:g} s; see `ctp-runbook status --run {run.path}`",
         _UNKNOWN,
@@ -141,8 +153,14 @@ def _discard(run: RunDir, *, by: str, reason: str, world: World) -> Steered:
     return Steered(run, f"abort asked of run {run.run_id}: it was never started and is closed")
 
 
-def _finish(run: RunDir, *, world: World) -> Steered:
-    """Write the evidence of a run that is over and was not let write it. Raises RunRefused."""
+def _finish(run: RunDir, history: History, *, world: World) -> Steered:
+    """Write the evidence of a run that is over and was not let write it. Raises RunRefused.
+
+    Those of it that hang are ended before: two would write it, and they hold the environment.
+    """
+    ended = " and ".join(end_silent(run, history, world=world))
+    if ended and not unwritten_sentence(run, history, world=world):
+        return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
     # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
     write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:

@@ -7,6 +7,7 @@ gone, what was started is alive with a verified session.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import StepEnded, StepStarted
-from ctp_runbook.record.rundir import private_dir
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -59,19 +59,46 @@ def run_step(
     *,
     deadline: float,
     prove: Callable[[float], str] | None = None,
+    budget_ends: float | None = None,
 ) -> StepResult:
     """Run a step; it ends by ``deadline`` (monotonic seconds) or its own timeout.
 
     ``prove`` is called with that deadline after the command exited 0 and returns why the
     effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
-    its words alone.
+    its words alone. Where it is the rollback's budget that gives the deadline, ``budget_ends`` says
+    when that is over.
     """
     clock = context.world.clock
     began = clock.mono()
-    deadline = min(deadline, began + step.timeout_seconds)
+    if deadline >= began + step.timeout_seconds:
+        deadline, budget_ends = began + step.timeout_seconds, None
+    # A last look at what the command may write to: it may have been taken away a moment ago.
+    context.interrupt()
     # What a command prints may hold secrets: it stays in memory, and only its redacted copy
     # enters the run directory.
-    raw = private_dir(context.run) / f"{step.name}.out"
+    with context.world.files.scratch(step.name) as raw:
+        return _run(
+            context,
+            step,
+            raw,
+            began=began,
+            deadline=deadline,
+            prove=prove,
+            budget_ends=budget_ends,
+        )
+
+
+def _run(
+    context: RunContext,
+    step: Step,
+    raw: Path,
+    *,
+    began: float,
+    deadline: float,
+    prove: Callable[[float], str] | None,
+    budget_ends: float | None,
+) -> StepResult:
+    clock = context.world.clock
     held = context.world.commands.hold(
         step.command, cwd=context.cwd, env=context.environment_of(step.name), output=raw
     )
@@ -93,7 +120,10 @@ def run_step(
             left += _end_strays(context, step, known=left)
     finally:
         held.close()
-    status, reason = _judge_command(step, end, left=left)
+    limit = _own_limit(step)
+    if budget_ends is not None:
+        limit = _budget_limit(context, left=budget_ends - clock.mono())
+    status, reason = _judge_command(end, left=left, limit=limit)
     if status is not StepStatus.OK:
         reason += _last_words(context, raw)
         if prove is not None and (step.kind, step.phase) == (StepKind.STOP, Phase.SWITCH):
@@ -155,13 +185,25 @@ def _end_strays(context: RunContext, step: Step, *, known: tuple[int, ...]) -> t
     return tuple(identity.pid for identity in left)
 
 
-def _judge_command(step: Step, end: CommandEnd, *, left: tuple[int, ...]) -> tuple[StepStatus, str]:
+def _own_limit(step: Step) -> str:
+    limit = f"{step.name.upper()}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
+    return f"did not end within its limit ({limit})"
+
+
+def _budget_limit(context: RunContext, *, left: float) -> str:
+    """Why a step of a rollback was ended before its own limit."""
+    budget = f"the budget of {context.plan.max_rollback_seconds:g} s"
+    if left > 0:
+        return f"did not end in its part of the time: cut by {budget} ({left:.1f} s left)"
+    return f"did not end: cut, for {budget} is over"
+
+
+def _judge_command(end: CommandEnd, *, left: tuple[int, ...], limit: str) -> tuple[StepStatus, str]:
     remains = f"; processes {left} of its group could not be ended" if left else ""
     if end.interrupted:
         return StepStatus.FAILED, f"interrupted: {end.interrupted}{remains}"
     if end.timed_out:
-        limit = f"{step.name.upper()}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
-        return StepStatus.TIMED_OUT, f"did not end within its limit ({limit}){remains}"
+        return StepStatus.TIMED_OUT, f"{limit}{remains}"
     if end.exit_code != 0:
         return StepStatus.FAILED, f"exit {end.exit_code}, expected 0{remains}"
     return StepStatus.OK, "exit 0"
@@ -184,12 +226,7 @@ def _record_end(
 ) -> None:
     data = _redacted_output(context, raw)
     name = f"steps/{len(context.journal.records):04d}_{result.step.name}.log"
-    try:
-        context.world.files.write_atomic(context.run.logs / name, data)
-    except OSError as error:
-        # Restoring trading matters more than a log; its digest is in the journal all the same.
-        if not context.journal.tolerant:
-            raise JournalError(f"{context.run.logs / name}: cannot be written: {error}") from error
+    _keep_log(context, context.run.logs / name, data)
     context.record(
         StepEnded(
             step=result.step.name,
@@ -205,10 +242,28 @@ def _record_end(
     )
 
 
+def _keep_log(context: RunContext, path: Path, data: bytes) -> None:
+    """Write a step's log; a second time once what is in the way was cleared, as far as it can be."""
+    try:
+        try:
+            context.world.files.write_atomic(path, data)
+        except OSError as error:
+            # What was taken away is put back by a look at it, and a full disk has a reserve.
+            context.interrupt()
+            if error.errno == errno.ENOSPC:
+                context.journal.give_back()
+            context.world.files.write_atomic(path, data)
+    except OSError as error:
+        said = f"{path}: cannot be written: {error}"
+        # Restoring trading matters more than a log; its digest is in the journal all the same.
+        if not context.journal.tolerant:
+            raise JournalError(said) from error
+        context.world.outcry.cry_out(f"{said}; going on without it")
+
+
 def _redacted_output(context: RunContext, raw: Path) -> bytes:
     """The output without secrets, cut after redaction: half a secret is too much."""
     data = context.world.files.read(raw, most=_OUTPUT_LIMIT + _TAIL)
-    context.world.files.remove(raw)
     text = context.plan.redactor(data.decode(errors="replace")).encode()
     if len(data) <= _OUTPUT_LIMIT:
         return text

@@ -6,12 +6,14 @@ by rollback, by recovery for long enough, or by expiry.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import cast
 
 from msgspec import structs
 
-from ctp_runbook.host.clocks import Disturbance
+from ctp_runbook.host.clocks import ClockWatch, Disturbance
+from ctp_runbook.host.seam import Kept
 from ctp_runbook.model import Generation, Role, State, Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, utc_text
@@ -30,7 +32,7 @@ from ctp_runbook.record.kinds import (
     WatchStarted,
 )
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples
-from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
 from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
@@ -57,8 +59,9 @@ class Watch:
         context: RunContext,
         *,
         requests: Callable[[], Iterable[RequestTaken]],
+        clocks: ClockWatch | None = None,
     ) -> None:
-        self._context = context
+        self._context, self._clocks = context, clocks
         self._clock = context.world.clock
         self._requests = requests
         self._plan = context.plan
@@ -77,7 +80,7 @@ class Watch:
         )
         self._next_seq = self._in_window = self._replay(history) if started else 0
         self._is_new_page = started is None
-        self._write: Callable[[bytes], None]  # while the samples file is open
+        self._samples: Kept  # while the file is open
         self._blind_since: float | None = None
         self._good_since: float | None = None
         self._last_verdicts: tuple[str, ...] = ()
@@ -97,16 +100,17 @@ class Watch:
         context = self._context
         environ = context.environment_of()
         targets = watch_targets(context.plan, cwd=context.cwd, environ=environ)
-        sampler = Sampler(targets, clocks=self._clock)
-        # Held open to the end: an open that fails for once must not cost a healthy engine.
-        with context.world.files.appending(context.run.samples) as self._write:
+        sampler = Sampler(targets, clocks=self._clock, watch=self._clocks)
+        # Held open to the end: an open that fails for once must not cost a healthy engine, nor must
+        # somebody who takes the file away.
+        with context.world.files.appending(context.run.samples) as self._samples:
             sampler.start()
             try:
                 trouble = self._loop(sampler)
             finally:
                 sampler.stop()
-        self._note_disturbances(sampler)
-        self._close(trouble)
+            self._note_disturbances(sampler)
+            self._close(trouble)
         return trouble
 
     # --- the loop ----------------------------------------------------------------
@@ -160,6 +164,13 @@ class Watch:
             self._context.record(disturbed(disturbance))
         return disturbances
 
+    def _put_samples_back(self) -> None:
+        """See that the samples are in the run's folder, where they are compared and replayed."""
+        # That the folder was taken away is told where it is looked at; a look that fails now is
+        # made again.
+        with contextlib.suppress(OSError):
+            self._samples.put_back()
+
     def _at_end(self) -> WindowJudgement:
         """The verdict over the whole window; the comparison may only add a failure."""
         judged = self._judge.at(self._ends, final=True)
@@ -169,6 +180,8 @@ class Watch:
     def _compare(self) -> Baseline:
         """Against the old engine, again only when a sample of the window came since."""
         if self._compared is None or self._compared[0] != self._in_window:
+            self._context.beat(READING_SECONDS)
+            self._put_samples_back()
             baseline = read_baseline(self._context.run, self._context.history, self._plan.watch)
             self._compared = (self._in_window, baseline)
         return self._compared[1]
@@ -192,7 +205,7 @@ class Watch:
         self._next_seq += 1
         self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
-        self._write(sample.to_line())
+        self._samples(sample.to_line())
         firing = self._judge.add(sample)
         self._warn_of_buckets(sample)
         return firing
@@ -205,7 +218,8 @@ class Watch:
                 self._context.warn(sentence)
 
     def _trouble_of_requests(self) -> Triggered | None:
-        self._context.interrupt()  # keeps an eye on the guardian
+        self._context.interrupt()  # keeps an eye on the guardian and on the run's folder
+        self._put_samples_back()
         for request in self._requests():
             if request.request in ("rollback", "abort"):
                 return self._trouble_now("operator", request.sentence)
@@ -342,11 +356,13 @@ class Watch:
         if torn := cut_torn_line(self._context.run.samples):
             sha256 = digest_of(torn)
             self._context.warn(f"a torn sample of {len(torn)} bytes was cut, sha256 {sha256}")
+        self._context.beat(READING_SECONDS)
         known = read_samples(self._context.run.samples)
         accepted = [t.mono_ns / 1e9 for t in history.transitions if t.state is State.WATCHING][1:]
         # What a person accepted before the interruption is not held against the run again: the
         # judge is told it between the same samples as then.
         for sample in known:
+            self._context.beat(0.0)
             while accepted and accepted[0] <= sample.mono:
                 self._judge.accept()
                 accepted.pop(0)
@@ -378,7 +394,8 @@ class Watch:
         at = min(self._clock.mono(), self._ends)
         over = at >= self._ends  # else there is no time: a rollback waits
         judged = self._at_end() if over else self._judge.at(at, final=True)
-        data = self._context.world.files.read(self._context.run.samples)
+        self._put_samples_back()
+        data = self._samples.read()
         self._context.record(
             WatchEnded(
                 samples=data.count(b"\n"),

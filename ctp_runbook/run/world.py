@@ -21,6 +21,7 @@ from ctp_runbook.host.mailbox import FolderMailbox
 if TYPE_CHECKING:
     from ctp_runbook.host import caller as _caller
     from ctp_runbook.host import daemon as _daemon
+    from ctp_runbook.host import heartbeat as _heartbeat
     from ctp_runbook.host import held_command as _held_command
     from ctp_runbook.host import lock as _lock
     from ctp_runbook.host import outcry as _outcry
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         Commands,
         Daemons,
         Files,
+        Hearts,
         Locks,
         Mailbox,
         Outcry,
@@ -46,6 +48,7 @@ else:
     # A dry run holds, starts and asks nothing, and is not to pay for what would.
     _caller = LateModule("ctp_runbook.host.caller")
     _daemon = LateModule("ctp_runbook.host.daemon")
+    _heartbeat = LateModule("ctp_runbook.host.heartbeat")
     _held_command = LateModule("ctp_runbook.host.held_command")
     _lock = LateModule("ctp_runbook.host.lock")
     _outcry = LateModule("ctp_runbook.host.outcry")
@@ -72,6 +75,7 @@ class World(Struct, frozen=True):
     pins: Pins = _pin
     files: Files = files
     locks: Locks = _lock
+    hearts: Hearts = _heartbeat
     outcry: Outcry = _outcry
     mailbox: Callable[[Path], Mailbox] = FolderMailbox
     witnesses: Witnesses = _liveness

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import Phase
-from ctp_runbook.record.evidence import list_again, rollback_seconds
+from ctp_runbook.record.evidence import list_again
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
+from ctp_runbook.record.samples import read_samples
 from ctp_runbook.show import run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.show.step_figures import pictures_of
@@ -66,9 +67,17 @@ def _judged(run: RunDir, history: History) -> WindowJudgement | None:
     from ctp_runbook.watch.replay import rejudge
 
     try:
-        return rejudge(run, history)[0]
+        return rejudge(run, history, so_far_mono=_so_far(run, history))[0]
     except RunbookError:  # the page says so where the verdict would stand
         return None
+
+
+def _so_far(run: RunDir, history: History) -> float | None:
+    """The moment an open watch was last heard of; None where it is over."""
+    if history.watch_ended is not None:
+        return None
+    last = history.records[-1].mono
+    return max([last, *(sample.mono for sample in read_samples(run.samples)[-1:])])
 
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
@@ -94,7 +103,7 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
         f"<body>{_html(top)}<h1>{escape(title)}</h1>"
-        f"{run_blocks.outcome_banner(history).html}{_key_figures(history, judged)}"
+        f"{run_blocks.below_headline(history).html}{_key_figures(history, judged)}"
         f"<nav>{navigation}</nav>{_html(run_blocks.findings(history))}{bodies}"
         f"<footer>run {escape(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
@@ -115,10 +124,10 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     if judged is not None:
         passed = sum(metric.verdict.name == "PASSED" for metric in judged.metrics.values())
         how = "cut short" if history.trigger else mark(judged.overall.name)
+        how += "" if history.watch_ended else " so far"
         figures["watch"] = f"{how}; {passed} of {len(judged.metrics)} metrics passed"
     if history.rollback_started is not None:
-        budget = history.rollback_started.payload.budget_seconds
-        figures["rollback"] = f"{rollback_seconds(history):.1f} s of {budget:g} s"
+        figures["rollback"] = run_blocks.budget_figure(history).removesuffix(" (kept)")
     cells = "".join(
         f"<div><span>{escape(name)}</span><b>{escape(value)}</b></div>"
         for name, value in figures.items()
@@ -128,7 +137,8 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
 
 def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Iterator[Block]:
     if history.watch_started is None:
-        why = "a dry run watches nothing" if history.is_dry_run else "the run did not get there"
+        far = "did not get there" if history.closed else "has not got there yet"
+        why = "a dry run watches nothing" if history.is_dry_run else f"the run {far}"
         yield Banner("info", "No watch window", why)
     elif judged is None:
         yield Banner("bad", "The samples cannot be judged again", "see `ctp-runbook verify`")

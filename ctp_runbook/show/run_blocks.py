@@ -15,9 +15,13 @@ from ctp_runbook.model import Generation, Outcome, Phase, State, StepStatus, Ver
 from ctp_runbook.plan.gate_table import GATES, gates_in
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.step_table import steps_of
-from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
+from ctp_runbook.record.evidence import (
+    no_runner_since,
+    rollback_seconds,
+    trading_downtime_seconds,
+)
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import Cause, Finding, Shift
+from ctp_runbook.record.kinds import Cause, Closed, Finding, Shift
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
@@ -31,6 +35,8 @@ from ctp_runbook.watch.replay import read_rules
 
 __all__ = [
     "GATE_STEPS",
+    "below_headline",
+    "budget_figure",
     "commands_table",
     "comparison_table",
     "downtime_figure",
@@ -61,6 +67,7 @@ __all__ = [
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
 # A dozen SLIs take some kilobytes.
 _READINESS_BYTES = 1 << 20
+_MEASURED = ("value", "target")
 _CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
@@ -81,10 +88,7 @@ _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
         "bad",
         "Ended before the switch: the old stack still trades and was not touched",
     ),
-    Outcome.ROLLED_BACK_IN_BUDGET: (
-        "warn",
-        "Rolled back in time: the previous stack trades again, validated",
-    ),
+    Outcome.ROLLED_BACK_IN_BUDGET: ("warn", "Rolled back in time, and validated"),
     Outcome.ROLLED_BACK_LATE: ("bad", "Rolled back, but later than the budget allows"),
     Outcome.ROLLED_BACK_UNVALIDATED: (
         "bad",
@@ -94,6 +98,18 @@ _HEADLINES: Mapping[Outcome, tuple[str, str]] = {
 }
 
 
+# What a closing sentence says of an outcome that its headline says as well: there it is left out.
+_SAID_ABOVE: Mapping[Outcome, tuple[str, str]] = {
+    Outcome.COMPLETED: (
+        "The new stack trades",
+        "the new generation trades; the watch window passed",
+    ),
+    Outcome.ABORTED_BEFORE_SWITCH: ("still trades", "; the old stack still trades, untouched"),
+    Outcome.ROLLBACK_FAILED: ("must act", " An operator must act now."),
+}
+_NOT_TOUCHED = "this run did not touch the old stack"
+
+
 def headline(history: History) -> tuple[str, str]:
     """Return the kind of banner and the run's result in plain words."""
     if history.outcome is None:
@@ -101,7 +117,9 @@ def headline(history: History) -> tuple[str, str]:
     if history.outcome is Outcome.DRY_RUN_OK and history.would_refuse:
         return "warn", "Dry run: nothing was done; --execute would refuse this plan"
     if history.outcome is Outcome.ROLLED_BACK_IN_BUDGET and history.wants_rollback:
-        return "good", "Rolled back as asked, in time: the previous stack trades, validated"
+        kind, title = _as_seen(history, history.outcome)
+        as_asked = title.replace("Rolled back in time", "Rolled back as asked, in time")
+        return ("good" if kind == "warn" else kind), as_asked
     return _as_seen(history, history.outcome)
 
 
@@ -150,13 +168,36 @@ def outcome_banner(history: History) -> Banner:
     """Say how the run ended, with the orchestrator's own sentence."""
     kind, title = headline(history)
     if history.closed is None:
-        return Banner(kind, title, _reason(history))
+        return Banner(kind, title, _standing(history))
     closed = history.closed.payload
-    sentence = closed.sentence
+    sentence = _not_said(closed, title)
     if sentence.casefold().startswith(title.casefold()):  # one cause is told once
         title, sentence = f"{sentence[:1].upper()}{sentence[1:]}", ""
     ending = f"{title} ({closed.outcome.value}, exit {closed.exit_code})"
     return Banner(kind, ending, sentence)
+
+
+def below_headline(history: History) -> Banner:
+    """The same below a heading that has the plain words of it."""
+    kind, title = headline(history)
+    if history.closed is None:
+        return Banner(kind, "So far", _standing(history))
+    closed = history.closed.payload
+    sentence = _not_said(closed, title)
+    if sentence.casefold().startswith(title.casefold()):
+        sentence = sentence[len(title) :].lstrip("; ,")
+    return Banner(kind, f"{closed.outcome.value}, exit {closed.exit_code}", sentence)
+
+
+def _not_said(closed: Closed, title: str) -> str:
+    """The closing sentence without what the headline says."""
+    said, again = _SAID_ABOVE.get(closed.outcome, ("", ""))
+    sentence = closed.sentence
+    if again and said in title:
+        sentence = sentence.removesuffix(again)
+    if _NOT_TOUCHED in title:
+        sentence = sentence.replace(f"{_NOT_TOUCHED}, but what", "what")
+    return sentence
 
 
 def outcome_sentence(history: History) -> str:
@@ -168,6 +209,16 @@ def outcome_sentence(history: History) -> str:
 
 def _reason(history: History) -> str:
     return history.transitions[-1].reason if history.transitions else "it has not begun"
+
+
+def _standing(history: History) -> str:
+    """Why a run that is not over is where it is, since when, and what it was at by its last record."""
+    when = [
+        f"since {datetime.fromisoformat(entry.wall_utc):%H:%M:%S}Z"
+        for entry in history.transitions[-1:]
+    ]
+    begun = [f"{step.name} was begun, and did not end yet" for step in history.unfinished[-1:]]
+    return "; ".join([_reason(history), *when, *begun])
 
 
 def facts_of_plan(history: History) -> Facts:
@@ -237,8 +288,7 @@ def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
     rows = [
         (
             sli.get("name", ""),
-            f"{_value(sli.get('value'))} {sli.get('unit', '')}".strip(),
-            f"{_value(sli.get('target'))} {sli.get('unit', '')}".strip(),
+            *(f"{_value(sli.get(name))}{_unit(str(sli.get('unit', '')))}" for name in _MEASURED),
             mark(bool(sli.get("healthy"))),
             *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
@@ -348,7 +398,8 @@ def _number(value: float | None, unit: str, *, none: str = "no data") -> str:
 
 
 def _unit(unit: str) -> str:
-    return "" if unit in ("state", "count") else f" {unit}"
+    # What is counted, and a part of one, is a number alone.
+    return "" if unit in ("", "state", "count", "ratio") else f" {unit}"
 
 
 def member_table(history: History) -> Table:
@@ -378,7 +429,7 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         done = "ROLLBACK FAILED" if history.outcome is Outcome.ROLLBACK_FAILED else "Rolled back"
     yield Banner(kind, f"{done}: {_CAUSES[fired.cause]}", fired.sentence)
     yield from pictures_of(history, Phase.ROLLBACK, both=both)
-    budget, shares = begun.payload.budget_seconds, begun.payload.shares
+    shares = begun.payload.shares
     pairs: list[tuple[str, object]] = [
         ("trigger condition", history.plan.trigger_text),
         ("triggering sample", fired.sample_utc),
@@ -392,12 +443,25 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
             f"{fired.metric} = {more_than(value, is_over=fired.is_over)}, rollback level {limit}"
         )
         pairs.insert(2, ("observed", observed))
-    if history.closed is not None:
-        seconds = rollback_seconds(history)
-        kept = "kept" if seconds <= budget else "EXCEEDED"
-        pairs.append(("budget", f"{seconds:.1f} s of {budget:g} s ({kept})"))
+    pairs.append(("budget", budget_figure(history)))
     yield Facts(pairs)
     yield step_table(history, steps_in(history, Phase.ROLLBACK), title="Rollback steps")
+
+
+def budget_figure(history: History) -> str:
+    """Return what of its budget a rollback took, and whether that restored trading."""
+    begun = history.rollback_started
+    if begun is None:
+        return "none"
+    budget = f"{begun.payload.budget_seconds:g} s"
+    if history.closed is None:
+        since = datetime.fromisoformat(begun.payload.started_utc)
+        return f"{budget}, running since {since:%H:%M:%S}Z"
+    seconds = rollback_seconds(history)
+    spent = f"{seconds:.1f} s of {budget}"
+    if history.outcome is Outcome.ROLLBACK_FAILED:
+        return f"{spent}, and FAILED"
+    return f"{spent} ({'kept' if seconds <= begun.payload.budget_seconds else 'EXCEEDED'})"
 
 
 def findings(history: History) -> Iterator[Notes]:
@@ -425,10 +489,13 @@ def timeline_table(history: History) -> Table:
 
 
 def downtime_figure(history: History) -> str:
-    """Return the trading downtime in seconds; ``none`` while nothing was stopped."""
+    """Return the trading downtime in seconds, and since when there is one that is not over; ``none``
+    while nothing was stopped."""
     first_stop = history.step(steps_of(Phase.SWITCH)[0])
     if history.is_dry_run or first_stop.status in _NOT_BEGUN:
         return "none"
+    if since := no_runner_since(history):
+        return f"since {datetime.fromisoformat(since):%H:%M:%S}Z, and not over"
     return f"{trading_downtime_seconds(history):.1f} s"
 
 

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby, islice
 
 from ctp_runbook.model import Phase, State
 from ctp_runbook.plan.template_text import printable
@@ -18,26 +20,91 @@ from ctp_runbook.record.history import History, StepHistory, Transition
 from ctp_runbook.record.journal import Record
 from ctp_runbook.show.blocks import symbol_of
 
-__all__ = ["Countdown", "Narrator", "countdown", "sentence_of"]
+__all__ = ["Countdown", "Narrator", "countdown", "recent_lines", "sentence_of"]
 
 
+# A shorter text that comes twice is no cause told twice.
+_TELLING = 15
 _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 
 
 def sentence_of(record: Record) -> str:
     """Return one line for the operator, starting with a mark; empty for what needs no line."""
     payload = record.payload
-    line = _of_steps(payload) or _of_watch(payload) or _of_people(payload)
+    line = _of_steps(payload, record.mono_ns) or _of_watch(payload) or _of_people(payload)
     # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
     return printable(line.replace("\n", " "))
 
 
-def _of_steps(payload: kinds.Payload) -> str:
+def recent_lines(history: History, *, most: int) -> list[str]:
+    """Return the last lines of a run for somebody who comes to it now, each with its time (UTC).
+
+    A step that has ended is told by its end alone, steps that were left out for one reason are one
+    line, a cause that comes twice is told where it first came, and how the run came to be where it
+    is stands there however much came since. How it ended is told whole, once.
+    """
+    told = [line for line in _told(history) if line.text]
+    here = [line for line in told if line.record.kind == "state"][-1:]
+    shown = told[-most:]
+    if here and here[0] not in shown:
+        shown = [here[0], *shown[1:]]
+    ending = history.closed.payload.sentence if history.closed else ""
+    known = [printable(ending)] if ending else []
+    lines = []
+    for line in shown:
+        head, _, cause = line.text.partition(": ")
+        is_known = any(cause in text or (len(text) > _TELLING and text in cause) for text in known)
+        if len(cause) > _TELLING and is_known and line.record.kind != "closed":
+            line = _Told(line.record, head)
+        elif cause:
+            known.append(cause)
+        lines.append(f"{line.record.wall:%H:%M:%S}Z {line.text}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Told:
+    record: Record
+    text: str
+
+
+def _told(history: History) -> Iterator[_Told]:
+    """Each record's line but those that a later one makes idle."""
+    for left_out, group in groupby(history.records, key=_left_out):
+        records = list(group)
+        if left_out is not None and len(records) > 1:
+            status, reason = left_out
+            names = [r.payload.step for r in records if isinstance(r.payload, kinds.StepNotDone)]
+            text = f"  {symbol_of(status)} {names[0]} to {names[-1]} ({len(names)} steps) {status}"
+            yield _Told(records[0], printable(f"{text}: {reason}"))
+            continue
+        for record in records:
+            if not _has_ended(record, history):
+                yield _Told(record, sentence_of(record))
+
+
+def _left_out(record: Record) -> tuple[str, str] | None:
+    payload = record.payload
+    return (payload.status, payload.reason) if isinstance(payload, kinds.StepNotDone) else None
+
+
+def _has_ended(record: Record, history: History) -> bool:
+    """True of the start of a step that was seen to end, or was tried again."""
+    if not isinstance(record.payload, kinds.StepStarted):
+        return False
+    step = history.step(record.payload.step)
+    return step.attempt != record.payload.attempt or bool(step.ended_utc)
+
+
+def _of_steps(payload: kinds.Payload, mono_ns: int) -> str:
     match payload:
         case kinds.StateEntered() as entered:
             return f"» {entered.to}: {entered.reason}"
         case kinds.StepStarted() as step:
-            return f"  … {step.step} (at most {step.timeout_seconds:g} s)"
+            most = step.timeout_seconds
+            if step.phase is Phase.ROLLBACK:  # whose budget may leave it less
+                most = min(most, max(0, step.due_mono_ns - mono_ns) / 1e9)
+            return f"  … {step.step} (at most {most:.3g} s)"
         case kinds.StepEnded() as step:
             took = f"in {step.duration_ms / 1000:.1f} s"
             return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
@@ -57,13 +124,13 @@ def _of_watch(payload: kinds.Payload) -> str:
     match payload:
         case kinds.Judged() as judged:
             sentences = (m.sentence for m in judged.metrics.values() if m.verdict == judged.overall)
-            return f"  · watch {judged.overall}: {next(sentences, '')}"
+            return ": ".join([f"  · watch {judged.overall} so far", *islice(sentences, 1)])
         case kinds.Triggered() as trigger:
             # What somebody wanted is no failure.
             is_wanted = trigger.cause in ("forced_drill", "operator")
             return f"{'»' if is_wanted else '✗'} {trigger.sentence}"
         case kinds.WatchGap() as gap:
-            return f"! the watch has a gap since {gap.from_utc}"
+            return f"! the watch has a gap since {datetime.fromisoformat(gap.from_utc):%H:%M:%S}Z"
         case kinds.WatchDisturbed() as disturbed:
             return f"! {disturbed.sentence}"
     return ""
@@ -132,11 +199,17 @@ def _waiting_for(history: History) -> str:
 
 @dataclass(frozen=True)
 class Countdown:
-    """``seconds_left`` until something happens, negative when it is overdue; ``sentence`` says what:
-    ``ROLLBACK: 47.2 s of 60 s left; …``."""
+    """``seconds_left`` until something happens, negative when it is overdue; ``words`` say what:
+    ``ROLLBACK: 47.2 s of 60 s left; …``. ``reason``: why a run holds."""
 
     seconds_left: float
-    sentence: str
+    words: str
+    reason: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The words, and why."""
+        return "; ".join(filter(None, (self.words, self.reason)))
 
 
 def countdown(history: History, *, mono: float) -> Countdown | None:
@@ -157,7 +230,7 @@ def _hold(plan: kinds.PlanFacts, held: Transition, mono: float) -> Countdown:
     if plan.hold_expiry == "rollback":
         minutes, seconds = divmod(max(0, round(left)), 60)
         words = f"HOLDING: rolls back in {minutes}:{seconds:02d} unless resumed"
-    return Countdown(left, "; ".join(filter(None, (words, held.reason))))
+    return Countdown(left, words, held.reason)
 
 
 def _rollback(history: History, begun: kinds.RollbackStarted, mono: float) -> Countdown:

@@ -49,6 +49,7 @@ _STEP_STATES = {
     Phase.ROLLBACK: {State.ROLLING_BACK},
 }
 _PHASES = {spec.name: spec.phase for spec in STEP_TABLE}
+_KINDS = {spec.name: spec.kind for spec in STEP_TABLE}
 _ORDER = {spec.name: number for number, spec in enumerate(STEP_TABLE)}
 # Nothing of one generation starts until both parts of the other are proved gone.
 _GONE_BEFORE = {
@@ -171,6 +172,7 @@ class _Walk:
     started: dict[str, int] = field(default_factory=dict)
     gone: dict[str, bool] = field(default_factory=dict)
     last_order: int = -1
+    unvalidated: bool = False
 
     def orchestrator_started(
         self, record: Record, start: kinds.OrchestratorStarted
@@ -227,6 +229,8 @@ class _Walk:
             yield f"{name} timed out, and yet has exit code {code}"
         if status is StepStatus.FAILED and code == 0 and not end.reason:
             yield f"{name} failed with exit code 0 and no reason"
+        if _KINDS.get(name) is StepKind.CHECK and end.phase is Phase.ROLLBACK:
+            self.unvalidated = status is not StepStatus.OK
         if end.phase != begun.payload.phase:
             yield f"{name} began in phase {begun.payload.phase}"
         took = (record.mono_ns - begun.mono_ns) / 1e6
@@ -288,8 +292,11 @@ class _Walk:
             return
         if self.state not in _STEP_STATES[phase]:
             yield f"{name} ({phase}) was started in {self.state}"
-        # A resumed run gates again, and READY asks the gates once more before a late go.
-        if _ORDER[name] < self.last_order and not (self.resumed or self.state is State.READY):
+        # A resumed run gates again, and READY asks the gates once more before a late go. What died
+        # after it was restored is started again, and then validated again.
+        may_repeat = self.resumed or self.state is State.READY
+        may_repeat = may_repeat or (self.unvalidated and _KINDS[name] is StepKind.START)
+        if _ORDER[name] < self.last_order and not may_repeat:
             yield f"{name} was started out of the runbook's order"
         self.last_order = _ORDER[name]
 

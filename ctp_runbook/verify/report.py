@@ -53,7 +53,9 @@ class VerificationReport:
             made = sum(check.applies for check in self.checks)
             others = f", {len(self.checks) - made} did not apply" if made < len(self.checks) else ""
             return f"verification passed{kind}: {self.subject}; {made} checks{others}"
-        return f"verification failed{kind}: {self.subject}; {len(self.findings)} findings"
+        found = len(self.findings)
+        many = "" if found == 1 else "s"
+        return f"verification failed{kind}: {self.subject}; {found} finding{many}"
 
     def raise_if_failed(self) -> None:
         """Raise EvidenceInvalid with every finding, if there are any."""

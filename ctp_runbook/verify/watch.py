@@ -6,10 +6,11 @@ And the baseline: the old engine's samples were taken before the switch, and com
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import structs
 
@@ -57,6 +58,7 @@ _UNJUDGEABLE = (
     ArithmeticError,
 )
 _NO_METRIC = ("", None, None, False)
+_NO_UNIT = re.compile(r"(?<=\d) (?:state|count|ratio)\b")
 
 
 def window_findings(history: History) -> Iterator[str]:
@@ -183,7 +185,7 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
     said, verdict = history.watch_ended.payload, judged.overall.name
     if verdict != said.verdict:
         yield f"the samples judge to {verdict} ({judged.sentence}); watch_ended says {said.verdict}"
-    if judged.sentence != said.sentence:
+    if _plain(judged.sentence) != _plain(said.sentence):
         yield f"the samples say: {judged.sentence}; watch_ended: {said.sentence}"
     yield from _metric_findings(judged, said.metrics)
     yield from _firing_findings(firing, history.trigger)
@@ -241,8 +243,13 @@ def _metric_findings(judged: WindowJudgement, written: Mapping[str, MetricEnd]) 
         facts, metric = structs.asdict(written[name]), judged.metrics[name]
         due = {key: getattr(metric, key) for key in facts} | {"verdict": metric.verdict.name}
         for key, said in facts.items():
-            if said != due[key]:
+            if _plain(said) != _plain(due[key]):
                 yield f"{name}: {key} judged again is {due[key]!r}; watch_ended says {said!r}"
+
+
+def _plain(said: Any) -> Any:
+    """What is said, as two versions say alike: an earlier one wrote ``1 state`` and ``3 count``."""
+    return _NO_UNIT.sub("", said) if isinstance(said, str) else said
 
 
 def _firing_findings(firing: Firing | None, trigger: Record[Triggered] | None) -> Iterator[str]:
@@ -300,10 +307,12 @@ def _before_switch_findings(
 
 
 def _comparison_findings(said: ComparisonFacts, *, due: ComparisonFacts) -> Iterator[str]:
-    if said.sentence != due.sentence:
+    if _plain(said.sentence) != _plain(due.sentence):
         yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
     for key, compared in due.metrics.items():
-        if said.metrics.get(key) != compared:
+        if (written := said.metrics.get(key)) is not None:
+            written = structs.replace(written, sentence=_plain(written.sentence))
+        if written != structs.replace(compared, sentence=_plain(compared.sentence)):
             yield (
                 f"{key}: compared with the old engine again: {compared.sentence}; "
                 "watch_ended differs"

@@ -237,13 +237,14 @@ def _sentence(rule: MetricRule, figures: Comparison) -> str:
         return sentence + _unasked(rule)
     rank = "not known" if figures.rank_p is None else f"p {figures.rank_p:.2g}"
     sentence += f"; rank test {rank} (n {figures.n_before} before, {figures.n_after} after)"
-    limit = f"watch.{rule.name}.baseline_max_shift {rule.baseline_max_shift or 0:g} {rule.unit}"
+    most = rule.amount(f"{rule.baseline_max_shift or 0:g}")
+    limit = f"watch.{rule.name}.baseline_max_shift {most}"
     return f"{sentence}; surely beyond {limit}" if figures.failed else sentence
 
 
 def _shift_words(rule: MetricRule, shift: Shift) -> str:
     return (
-        f"{shift.before:.3g} → {shift.after:.3g} {rule.unit} "
+        f"{shift.before:.3g} → {rule.amount(f'{shift.after:.3g}')} "
         f"({shift.shift:+.3g}, 95 % {shift.low:+.3g} to {shift.high:+.3g})"
     )
 

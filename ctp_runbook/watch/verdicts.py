@@ -77,7 +77,7 @@ def missing_buckets(
         groups = series.buckets(tuple(sample.series)).groups
         bounds = [scaled_bound(rule, bound) for bound, _ in groups if math.isfinite(bound)]
         of_trigger = [
-            (f"the trigger's {_number(condition.value)} {rule.unit}", condition.value)
+            (f"the trigger's {_shown(rule, condition.value)}", condition.value)
             for condition in chain.from_iterable(trigger.any_of)
             if condition.metric == rule.name
         ]
@@ -92,22 +92,22 @@ def _missing_bucket(
     below = max((bound for bound in bounds if bound < limit), default=None)
     above = min((bound for bound in bounds if bound > limit), default=None)
     text = f"{where} has no bucket at it: {rule.query} of {page} has its widest at "
-    text += f"{_number(max(bounds))} {rule.unit}, and nothing is known of what is more"
+    text += f"{_shown(rule, max(bounds))}, and nothing is known of what is more"
     if above is not None:
-        stretch = f"up to {_number(above)} {rule.unit}"
+        stretch = f"up to {_shown(rule, above)}"
         if below is not None:
             stretch = f"from {_number(below)} {stretch.removeprefix('up ')}"
         text = (
             f"{where} has no bucket at it: what {rule.query} of {page} counts {stretch} may be on "
         )
         text += "either side of it"
-    return f"{text}; give the histogram a bucket at {_number(limit)} {rule.unit}"
+    return f"{text}; give the histogram a bucket at {_shown(rule, limit)}"
 
 
 def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: Sample) -> Firing:
     """Return the trigger true by ``condition``, last seen at ``point``, at this sample."""
     value = _value(point)  # what has none makes no condition true
-    seen = f"= {_number(value)} {rule.unit}{_whose(point)} at {_clock(sample.wall)}"
+    seen = f"= {_shown(rule, value)}{_whose(point)} at {_clock(sample.wall)}"
     if point.is_over:
         amount = _amount(rule, point)
         seen = f"is {amount} at {_clock(sample.wall)}, above its histogram's widest bucket"
@@ -154,7 +154,7 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
 
 
 def _where(rule: MetricRule) -> str:
-    return f"watch.{rule.name}.limit {_number(rule.limit)} {rule.unit}"
+    return f"watch.{rule.name}.limit {_shown(rule, rule.limit)}"
 
 
 def _early(watched: Watched, moment: Moment, *, where: str) -> str:
@@ -169,15 +169,15 @@ def _beyond(rule: MetricRule, bad: Point, *, where: str) -> str:
     sign = ">" if rule.direction == "max" else "<"
     amount = f"{_amount(rule, bad)} {sign} {where} at {_clock(bad.wall)}"
     if bad.is_over:
-        return f"{amount}: its histogram's widest bucket ends at {_number(_value(bad))} {rule.unit}"
-    return f"{amount}, beyond it by {_number(badness(rule, _value(bad)))} {rule.unit}"
+        return f"{amount}: its histogram's widest bucket ends at {_shown(rule, _value(bad))}"
+    return f"{amount}, beyond it by {_shown(rule, badness(rule, _value(bad)))}"
 
 
 def _unknown(rule: MetricRule, point: Point, *, where: str) -> str:
     """A value above all buckets, which end below the limit: on which side of it is not known."""
     return (
         f"{_amount(rule, point)} at {_clock(point.wall)}: its histogram's widest bucket ends at "
-        f"{_number(_value(point))} {rule.unit}, below {where}; the engine's histogram needs a "
+        f"{_shown(rule, _value(point))}, below {where}; the engine's histogram needs a "
         "bucket at or above the limit"
     )
 
@@ -224,7 +224,7 @@ def _sparse(watched: Watched, *, where: str) -> str:
     value = scaled_bound(rule, found.value) if found.is_over else found.value * rule.scale
     if status_of(rule, value, is_over=found.is_over) == "good":
         return ""
-    amount = more_than(f"{_number(value)} {rule.unit}", is_over=found.is_over)
+    amount = more_than(_shown(rule, value), is_over=found.is_over)
     return (
         f"{events:.0f} events came when fewer than min_events {rule.min_events} did within "
         f"window_seconds {rule.window_seconds:g}; together they are at {amount}, not within {where}: "
@@ -239,11 +239,11 @@ def _is_unknown_now(watched: Watched) -> bool:
 
 def _margin(rule: MetricRule, extreme: Point) -> str:
     bound = ("at most " if rule.direction == "max" else "more than ") if extreme.is_over else ""
-    return f"margin {bound}{_number(0.0 - badness(rule, _value(extreme)))} {rule.unit}"
+    return f"margin {bound}{_shown(rule, 0.0 - badness(rule, _value(extreme)))}"
 
 
 def _amount(rule: MetricRule, point: Point) -> str:
-    amount = f"{_number(_value(point))} {rule.unit}"
+    amount = _shown(rule, _value(point))
     return more_than(amount, is_over=point.is_over) + _whose(point)
 
 
@@ -255,6 +255,10 @@ def _whose(point: Point) -> str:
 def _value(point: Point) -> float:
     assert point.value is not None  # asked of points with a value only
     return point.value
+
+
+def _shown(rule: MetricRule, value: float) -> str:
+    return rule.amount(_number(value))
 
 
 def _number(value: float) -> str:

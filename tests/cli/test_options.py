@@ -164,9 +164,12 @@ def test_leaving_says_how_to_come_back(
 
     monkeypatch.setattr(launch, "follow", leave)
     assert follow_to_end(run, quiet=True) == 0
-    assert f"goes on (CLOSED). Come back with `ctp-runbook status --run {run.path}`" in (
+    assert f"is over (DRY_RUN_OK); see `ctp-runbook status --run {run.path}`" in (
         capsys.readouterr().out
     )
-    holding = type("History", (), {"state": State.HOLDING})
+    holding = type("History", (), {"state": State.HOLDING, "outcome": None})
     monkeypatch.setattr(launch, "read_history", lambda run: holding)
     assert follow_to_end(run, quiet=True) == 7
+    assert f"goes on (HOLDING). Come back with `ctp-runbook status --run {run.path}`" in (
+        capsys.readouterr().out
+    )

@@ -27,7 +27,8 @@ def test_status_tells_the_end_and_the_last_lines(
     assert typed("status", "--run", run.path) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith(f"run {run.run_id}: COMPLETED; ")
-    assert head.endswith(f"conducted; {run.path}")
+    assert head.endswith(f" UTC; {run.path}")
+    assert "conducted" not in head  # what is over needs nobody
     assert 0 < len(lines) <= 8
 
 

@@ -90,7 +90,7 @@ def answering(case: Mapping[str, object]) -> Wire:
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_an_answer_is_taken_or_told_or_asked_for_again(case: Mapping[str, object]) -> None:
     """In words, whatever it is."""
-    gate = Gate(answering(case), seconds=0.2)
+    gate = Gate(answering(case), seconds=0.8)
     try:
         found = str(gate.ask(str(case["call"])))
     except ProbeError as error:

@@ -26,7 +26,11 @@ from ctp_runbook.show.run_blocks import outcome_banner, rollback_blocks
 from tests.props.command_line import typed
 from tests.props.example_records import like
 from tests.props.plan_fixtures import make_plan
+from tests.props.run_states import simulated
 from tests.props.synthetic_runs import KINDS, make_run
+from tests.props.told_texts import faults, no_pictures, said_of
+
+__all__ = ["no_pictures"]
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
 RECORDED = sorted(path.name for path in GOLDEN.iterdir() if (path / "journal.jsonl").is_file())
@@ -124,6 +128,22 @@ def tell(story: str, run: RunDir, said: Callable[[], str]) -> Iterator[Told]:
             yield told("end", "\n".join(lines if history.is_dry_run else lines[-2:]), code)
 
 
+@pytest.mark.usefixtures("no_pictures")
+def test_every_text_is_so_in_its_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a simulated journal of every state: who trades and who conducts, what was touched, the exit
+    code, the numbers, what to do; in every place the same, and once."""
+    monkeypatch.chdir(tmp_path)
+    wrong = [
+        f"{made.name}, {said.who}: {why}"
+        for made in simulated(tmp_path)
+        for said in said_of(made, lambda: "".join(capsys.readouterr()))
+        for why in faults(made, said)
+    ]
+    assert wrong == []
+
+
 @pytest.mark.table
 def test_no_text_says_more_than_is_so(
     tmp_path: Path,
@@ -138,14 +158,16 @@ def test_no_text_says_more_than_is_so(
     ]
     assert {told.history.outcome for told in every} >= set(Outcome)
     wrong = [
-        f"{told.story}, {told.state}, {told.who}: {why}" for told in every for why in faults(told)
+        f"{told.story}, {told.state}, {told.who}: {why}"
+        for told in every
+        for why in faults_of(told)
     ]
     assert wrong == []
     rows = {row(told, line, tmp_path) for told in every for line in told.text.splitlines()}
     record_table("texts", sorted(rows))
 
 
-def faults(told: Told) -> Iterator[str]:
+def faults_of(told: Told) -> Iterator[str]:
     """What a text says that its state does not bear out."""
     history, outcome = told.history, told.history.outcome
     closed = history.closed.payload if history.closed else None

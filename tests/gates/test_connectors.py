@@ -220,7 +220,7 @@ def test_what_waiting_does_not_mend_is_told_at_once(
 def test_one_that_does_not_come_up_is_waited_for(tmp_path: Path) -> None:
     """Until the deadline; a probe looks once."""
     server = FakeConnect({"one": CONFIG}, statuses=[status("RUNNING")])
-    late = gate(server, tmp_path, deadline_seconds=1.0)
+    late = gate(server, tmp_path, deadline_seconds=3.0)
     assert "connector RUNNING, no task, expected connector and every task RUNNING" in late.sentence
     assert sum(asked.endswith("/status") for asked in server.asked) > 2
     looked = gate(server, tmp_path, execute=False, probe=True)

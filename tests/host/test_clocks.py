@@ -95,3 +95,31 @@ def test_what_proves_less_holds(what: What, row: tuple[float, bool]) -> None:
     assert found.holds is holds
     assert f"{abs(seconds):.1f} s" in found.sentence
     assert not Disturbance(what, seconds / 10, 0, 1, 0, 1).holds
+
+
+SINCE = {
+    "nothing": ((5.0, 5.0, 5.0), 0.0, []),
+    "a step": ((3605.0, 5.0, 5.0), 0.0, [("clock_stepped", 3600.0)]),
+    "a step back": ((-3595.0, 5.0, 5.0), 900.0, [("clock_stepped", -3600.0)]),
+    "a suspend": ((605.0, 5.0, 605.0), 0.0, [("suspended", 600.0)]),
+    "a step, of a host that slept long ago": (
+        (3605.0, 5.0, 5.0),
+        900.0,
+        [("clock_stepped", 3600.0)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("move", "slept", "noted"), SINCE.values(), ids=SINCE)
+def test_it_takes_up_from_what_another_wrote_down(
+    move: tuple[float, float, float], slept: float, noted: list[tuple[str, float]]
+) -> None:
+    """Wall and monotonic clock of then are enough to see that one was set, or that the host slept."""
+    hand = Hand(mono=100.0, boot=100.0 + slept)
+    watch = ClockWatch(hand.clocks)
+    wall, mono = hand.wall, hand.mono
+    hand.move(*move)
+    watch.since(wall=wall, mono=mono)
+    watch.look()
+    told = [(one.what, one.seconds) for one in watch.take() if one.what != "paused"]
+    assert told == noted

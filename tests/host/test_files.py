@@ -109,3 +109,13 @@ def test_what_is_held_open_is_on_file_at_once(tmp_path: Path) -> None:
         assert path.read_bytes() == b"first\nsecond\n"
         add(b"third\n")
     assert path.read_bytes() == b"first\nsecond\nthird\n"
+
+
+def test_nobody_waits_at_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
+    """Whoever may write to the folder can leave one; the run goes on with an error instead."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="no plain file"):
+            files.read(path)
+        with pytest.raises(OSError, match="no plain file"):
+            files.open_plain(path)

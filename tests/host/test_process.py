@@ -26,6 +26,7 @@ from ctp_runbook.host.process import (
     is_hidden,
     is_kernel_thread,
     is_running,
+    kill_process,
     own_identity,
     process_of,
     users_of,
@@ -203,6 +204,20 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
+
+
+def test_a_stopped_process_is_killed_at_once_and_no_other_in_its_place() -> None:
+    """It hears no TERM; who has its pid by now is left alone."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        known = identity_of(child.pid)
+        assert known is not None
+        os.kill(child.pid, signal.SIGSTOP)
+        other = Identity(known.pid, known.start_ticks - 1, known.boot_id)
+        assert kill_process(other, seconds=0.0)  # it is gone: that is not it
+        assert is_running(known)
+        assert kill_process(known, seconds=10.0)
+        assert not is_running(known)
+    assert kill_process(known, seconds=0.0)
 
 
 def test_a_process_that_cannot_be_ended_is_not_called_gone() -> None:

@@ -102,15 +102,31 @@ def test_the_chain_works_after_all_that(plane: Plane) -> None:
     publisher.close()
 
 
-def test_parts_end_with_their_supervisor(tmp_path: Path) -> None:
-    """A killed supervisor takes every process along, and ``down`` still tidies up."""
+def test_parts_end_with_their_supervisor(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A killed supervisor takes every process along, a stuck one too, and ``down`` still tidies up."""
     plane = plane_up(tmp_path / "orphans")
+    request.addfinalizer(lambda: control.down(plane.dir))
     status = control.status(plane.dir)
     supervisor = status.supervisor.identity
     assert supervisor is not None
+    for name in ("ingester", "connect", "clickhouse", "valkey"):
+        stuck = status.parts[name].pid
+        assert stuck is not None
+        os.kill(stuck, signal.SIGSTOP)  # it answers to no signal that asks
     os.kill(supervisor.pid, signal.SIGKILL)
-    pids = [part.pid for part in status.parts.values() if part.pid]
-    wait_for(lambda: not [pid for pid in pids if identity_of(pid)], seconds=8)
+    pids = {name: part.pid for name, part in status.parts.items() if part.pid}
+    assert set(pids) == {*PARTS, *CONNECTORS}
+
+    def left() -> dict[str, str]:
+        """What lives on, in which state: an assertion names it."""
+        living = {name: pid for name, pid in pids.items() if identity_of(pid)}
+        stat = {name: Path(f"/proc/{pid}/stat") for name, pid in living.items()}
+        return {name: file.read_text()[:60] for name, file in stat.items() if file.exists()}
+
+    end = time.monotonic() + 8.0
+    while left() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert left() == {}
     assert not control.status(plane.dir).is_serving
     assert {report.exit_code for report in control.down(plane.dir).values()} == {0}
     assert list((plane.dir / "run").iterdir()) == []

@@ -388,7 +388,7 @@ def test_an_ordinary_user_can_have_a_twin() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=240,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "able to trade, by the front's log: old" in done.stdout

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.twin
 SERVER = """
 import os, socket, sys
 from ctp_runbook.notebook.fork_server import serve
+{before}
 order = serve(socket.socket(fileno=int(sys.argv[1])), preload=["json", "no_such_module_at_all"])
 if order is not None:
     exec(order.argv[0])
@@ -34,11 +35,12 @@ if order is not None:
 class Owner:
     """Who holds the server's control socket, and gives orders."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: str = "") -> None:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.server = subprocess.Popen(
-                [sys.executable, "-c", SERVER, str(theirs.fileno())], pass_fds=(theirs.fileno(),)
+                [sys.executable, "-c", SERVER.format(before=before), str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
             )
 
     def order(self, code: str, **order: Any) -> socket.socket:
@@ -120,6 +122,16 @@ def test_kernels_end_when_their_owner_lets_go(owner: Owner) -> None:
         with status:
             assert fact(status) == {"returncode": -signal.SIGKILL}
         assert identity_of(pid) is None
+
+
+def test_a_kernel_that_was_only_just_forked_ends_as_well() -> None:
+    """Where the host kept it waiting before it led its group, nobody waited for ever for its end."""
+    owner = Owner("import time; lead = os.setsid; os.setsid = lambda: (time.sleep(0.5), lead())")
+    with owner.order("import time; time.sleep(300)") as status:
+        pid = fact(status)["pid"]
+        owner.close()
+        assert fact(status) == {"returncode": -signal.SIGKILL}
+    assert identity_of(pid) is None
 
 
 def test_kernels_die_with_a_server_that_is_killed(owner: Owner) -> None:

@@ -24,7 +24,7 @@ from ctp_runbook.probes.session import SessionState
 from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["SimulatedHost"]
+__all__ = ["SimulatedClock", "SimulatedHost"]
 
 MEMBERS = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
 # Of this boot: the journal writes its own clock and boot still.
@@ -34,9 +34,9 @@ COMMAND = Identity(5000, 7, boot_id())
 
 @dataclass
 class SimulatedClock:
-    """Stands still until somebody sleeps."""
+    """Stands still until somebody sleeps; from now on, for records are of the real clock."""
 
-    now: float = 1000.0
+    now: float = field(default_factory=time.monotonic)
 
     def wall(self) -> float:
         """The real one: files that are judged by their age carry real times."""

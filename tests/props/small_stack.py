@@ -120,7 +120,7 @@ class SmallStack:
 
     def identity(self, member: str) -> Identity | None:
         """Who runs under the pid of its pid file."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, IndexError):
             return identity_of(int((self.folder / f"{member}.pid").read_text().split()[0]))
         return None
 

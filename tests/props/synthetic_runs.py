@@ -158,6 +158,8 @@ class Story:
     journal: Journal
     failing: str = ""
     records: list[Record] = field(default_factory=list)
+    window: tuple[float, WindowJudge] | None = None
+    verdicts: dict[str, str] = field(default_factory=dict)
 
     def say(self, kind: str, **payload: Any) -> Record:
         """One record, a millisecond after the last."""
@@ -166,9 +168,9 @@ class Story:
         self.records.append(record)
         return record
 
-    def state(self, to: str) -> None:
+    def state(self, to: str, reason: str = "") -> None:
         """Enter a state."""
-        self.say("state", to=to, reason=f"on to {to}")
+        self.say("state", to=to, reason=reason or f"on to {to}")
 
     def probe(self, subject: str, question: str) -> None:
         """A look that finds what was expected."""
@@ -191,19 +193,7 @@ class Story:
 
     def step(self, spec: StepSpec) -> bool:
         """Start a step, let it act, prove what it did, end it."""
-        self._before(spec)
-        number = len(self.records)
-        self.say(
-            "step_started",
-            step=spec.name,
-            phase=spec.phase.value,
-            attempt=1,
-            pid=4000 + number,
-            start_ticks=9000 + number,
-            command=_command(spec),
-            timeout_seconds=30.0,
-            due_mono_ns=self.clock.mono_ns + 20_000_000_000,
-        )
+        number = self.start_step(spec)
         self.clock.advance(0.25)
         fails = spec.name == self.failing
         if not fails:
@@ -220,10 +210,27 @@ class Story:
             duration_ms=250.5,
             output_sha256=digest_of(output),
             output=name,
-            reason="exit 3, expected 0" if fails else f"exit 0; {spec.effect}",
+            reason="exit 3, expected 0" if fails else f"exit 0; proved: {spec.effect}",
             left_behind=[],
         )
         return not fails
+
+    def start_step(self, spec: StepSpec) -> int:
+        """Start a step, and leave it at that; the number of its record."""
+        self._before(spec)
+        number = len(self.records)
+        self.say(
+            "step_started",
+            step=spec.name,
+            phase=spec.phase.value,
+            attempt=1,
+            pid=4000 + number,
+            start_ticks=9000 + number,
+            command=_command(spec),
+            timeout_seconds=30.0,
+            due_mono_ns=self.clock.mono_ns + 20_000_000_000,
+        )
+        return number
 
     def _before(self, spec: StepSpec) -> None:
         if spec.kind is StepKind.START:
@@ -295,35 +302,71 @@ class Story:
     # --- the watch ---------------------------------------------------------------
 
     def watch(
-        self, *, slow_after: int | None = None, forced_after: float | None = None
+        self,
+        *,
+        slow_after: int | None = None,
+        forced_after: float | None = None,
+        tells: bool = False,
     ) -> Firing | None:
-        """Watch for MINUTES; latency goes bad from sample ``slow_after`` on."""
-        self.state("WATCHING")
-        begun = self.say("watch_started", minutes=MINUTES, metrics=list(RULES))
-        started = begun.mono_ns / 1e9
+        """Watch for MINUTES; latency goes bad from sample ``slow_after`` on. ``tells``: each change
+        of a verdict is written down, as it is in earnest.
+        """
+        fired = self.watch_so_far(slow_after=slow_after, seconds=forced_after, tells=tells)
+        self.end_watch(stopped=fired is not None or forced_after is not None, tells=tells)
+        return fired
+
+    def watch_so_far(
+        self, *, slow_after: int | None = None, seconds: float | None = None, tells: bool = True
+    ) -> Firing | None:
+        """Watch until the trigger fires, for ``seconds`` or MINUTES, and leave the window open."""
+        self.state("WATCHING", "the switch is verified" if tells else "")
+        started = self.say("watch_started", minutes=MINUTES, metrics=list(RULES)).mono_ns / 1e9
         ends = started + MINUTES * 60
-        judge = _judge(started, ends)
-        fired: Firing | None = None
-        lines: list[bytes] = []
+        self.window = (started, _judge(started, ends))
+        judge, fired, lines = self.window[1], None, 0
         while self.clock.mono <= ends and fired is None:
-            if forced_after is not None and self.clock.mono >= started + forced_after:
+            if seconds is not None and self.clock.mono >= started + seconds:
                 break
-            sample = self._sample(len(lines), slow_after=slow_after)
-            lines.append(sample.to_line())
+            sample = self._sample(lines, slow_after=slow_after)
+            lines += 1
+            with self.run.samples.open("ab") as samples:
+                samples.write(sample.to_line())
             fired = judge.add(sample)
             if fired is None:
                 self.clock.advance(INTERVAL_SECONDS)
-        stopped = fired is not None or forced_after is not None
+            if tells:
+                self._tell(judge)
+        return fired
+
+    def _tell(self, judge: WindowJudge) -> None:
+        """Write the verdicts so far down, if any of them is another."""
+        judged = judge.at(self.clock.mono)
+        verdicts = {name: metric.verdict.name for name, metric in judged.metrics.items()}
+        if verdicts == self.verdicts:
+            return
+        self.verdicts = verdicts
+        metrics = {
+            name: {"verdict": metric.verdict.name, "sentence": metric.sentence}
+            for name, metric in judged.metrics.items()
+        }
+        self.say("judgement", overall=judged.overall.name, metrics=metrics)
+
+    def end_watch(self, *, stopped: bool, tells: bool = True) -> None:
+        """The window as it is judged in the end, before its time where it was ``stopped``."""
+        assert self.window is not None
+        started, judge = self.window
+        ends = started + MINUTES * 60
         if not stopped:
             self.clock.advance(max(0.0, ends - self.clock.mono) + 0.05)
-        self.run.samples.write_bytes(b"".join(lines))
         at = min(self.clock.mono, ends)
         judged = judge.at(at, final=True)
-        self.say("judgement", overall=judged.overall.name, metrics={})
+        if not tells:
+            self.say("judgement", overall=judged.overall.name, metrics={})
+        data = self.run.samples.read_bytes()
         self.say(
             "watch_ended",
-            samples=len(lines),
-            samples_sha256=digest_of(b"".join(lines)),
+            samples=data.count(b"\n"),
+            samples_sha256=digest_of(data),
             verdict=judged.overall.name,
             sentence=judged.sentence,
             judged_mono=at,
@@ -332,7 +375,6 @@ class Story:
             metrics=_summaries(judged),
             baseline=self._compared(stopped).payload,
         )
-        return fired
 
     def _compared(self, stopped: bool) -> Baseline:
         history = History.of(self.records)
@@ -381,14 +423,21 @@ class Story:
         )
         self.phase(Phase.ROLLBACK)
 
-    def close(self, outcome: Outcome, *, trades: str) -> None:
-        """Steps nobody reached, then the last record."""
+    def close(
+        self,
+        outcome: Outcome,
+        *,
+        trades: str,
+        sentence: str = "",
+        running: Mapping[str, str] | None = None,
+    ) -> None:
+        """Steps nobody reached, then the last record; ``running`` where it is not all of ``trades``."""
         done = History.of(self.records).steps
         for spec in STEP_TABLE:
             if spec.phase is not Phase.ROLLBACK and spec.name not in done:
-                self._not_done(spec, "not_run", "the run ended before it")
+                self.not_done(spec, "not_run", "the run ended before it")
         generations = ("old", "new")
-        running = {
+        seen = running or {
             f"{generation}_{role}": "alive" if generation == trades else "gone"
             for generation in generations
             for role in RUNNERS
@@ -397,12 +446,13 @@ class Story:
             "closed",
             outcome=outcome.value,
             exit_code=outcome.exit_code,
-            sentence=f"the run ended {outcome.value}",
+            sentence=sentence or f"the run ended {outcome.value}",
             failed_step="",
-            running=running if trades else {},
+            running=seen if trades or running else {},
         )
 
-    def _not_done(self, spec: StepSpec, status: str, reason: str) -> None:
+    def not_done(self, spec: StepSpec, status: str, reason: str) -> None:
+        """A step that was not run, and why."""
         self.say(
             "step_not_done",
             step=spec.name,
@@ -418,7 +468,7 @@ class Story:
             self.state(state)
             for spec in STEP_TABLE:
                 if spec.phase is phase:
-                    self._not_done(spec, "simulated_ok", "dry run: not run")
+                    self.not_done(spec, "simulated_ok", "dry run: not run")
 
 
 def completed_run(outputs: Path, **header: Any) -> RunDir:

@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.host.daemon import scope_prefix
+from ctp_runbook.host.heartbeat import Beat, Who
 from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Identity, Outcome, StepStatus
 from ctp_runbook.record.history import History
@@ -25,11 +28,18 @@ from ctp_runbook.record.kinds import (
     StepStarted,
 )
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.guardian import end_leftovers, shares_control_group
+from ctp_runbook.run.guardian import (
+    Listener,
+    Pulse,
+    end_leftovers,
+    patience_with,
+    shares_control_group,
+)
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.run.requests import send_request
 from tests.props.example_records import like
-from tests.props.plan_fixtures import end_run, processes_with, wait_for
+from tests.props.plan_fixtures import end_run, make_plan, processes_with, wait_for
+from tests.props.simulated_host import SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
 
 P = TypeVar("P", bound=Payload)
@@ -120,6 +130,117 @@ def test_a_run_has_its_own_control_group_or_says_that_it_has_not() -> None:
     assert warning.startswith(lack)
     assert bool(warning) == bool(lack)
     assert not warning or "ctp-runbook resume" in warning
+
+
+# --- signs of life ------------------------------------------------------------------
+
+
+@dataclass
+class Lines:
+    """Signs of life without a lock file: the last of each, and whether the disk takes any."""
+
+    last: dict[str, Beat] = field(default_factory=dict)
+    takes: bool = True
+
+    def write_beat(self, lock: int, who: Who, beat: Beat) -> bool:
+        """Keep it."""
+        if self.takes:
+            self.last[who] = beat
+        return self.takes
+
+    def read_beat(self, lock: int, who: Who) -> Beat | None:
+        """The last."""
+        return self.last.get(who)
+
+    def beat_of(self, environment: str, who: Who, *, path: Path) -> Beat | None:
+        """The last."""
+        return self.last.get(who)
+
+
+@dataclass
+class Listening:
+    """A guardian that listens to an orchestrator, on a clock that is told how late it is."""
+
+    host: SimulatedHost = field(default_factory=SimulatedHost)
+    lines: Lines = field(default_factory=Lines)
+
+    def __post_init__(self) -> None:
+        """Nothing was heard yet."""
+        self.world = structs.replace(self.host.world, hearts=self.lines)
+        own = self.host.own_identity()
+        self.pulse = Pulse("orchestrator", lock_fd=3, patience=5.0, world=self.world)
+        self.listener = Listener("orchestrator", own, lock_fd=3, world=self.world)
+
+    def listen(self, seconds: float, *, every: float = 0.25, **how: float) -> float:
+        """Listen for so long; how much of the silence is too much at its end."""
+        overdue = 0.0
+        for _ in range(round(seconds / every)):
+            self.host.clock.sleep(every)
+            overdue = self.listener.overdue(can_leave=self.lines.takes, **how)
+        return overdue
+
+
+def test_silence_is_too_long_beyond_what_was_announced() -> None:
+    """Its patience, and what it said it would be busy for; one sign ends it."""
+    listening = Listening()
+    listening.pulse.beat()
+    assert listening.listen(5.25) == 0.0
+    assert listening.listen(1.0) == pytest.approx(1.0)
+    listening.pulse.beat(busy=3.0)
+    assert listening.listen(8.25) == 0.0
+    assert listening.listen(0.5) == pytest.approx(0.5)
+    listening.pulse.beat()
+    assert listening.listen(0.25) == 0.0
+    assert listening.listener.silent == 0.0
+
+
+def test_who_was_stopped_itself_has_heard_nothing() -> None:
+    """A day in which neither ran is a moment; a hundred of them are a hundred moments."""
+    listening = Listening()
+    listening.pulse.beat()
+    assert listening.listen(86400, every=86400) == 0.0
+    listening.pulse.beat()
+    for _ in range(100):
+        assert listening.listen(600, every=600) == 0.0
+        listening.pulse.beat()
+
+
+def test_a_busy_machine_is_no_hung_process() -> None:
+    """Signs that come late, and looks that come late, as long as one comes between two patiences."""
+    listening = Listening()
+    for late in (0.1, 4.9, 2.0, 4.9, 0.5):
+        listening.pulse.beat()
+        assert listening.listen(late, every=late / 2) == 0.0
+
+
+def test_before_the_first_sign_another_measure_counts() -> None:
+    """None for one that may be of a version without; signs of somebody else are none of it."""
+    listening = Listening()
+    listening.lines.last["orchestrator"] = Beat(77, 7, 1.0, 0.0, 5.0)
+    assert listening.listen(60) == 0.0
+    assert listening.listen(0.25, before_first=15.0) > 40
+    listening.pulse.beat()
+    assert listening.listen(0.25, before_first=15.0) == 0.0
+
+
+def test_who_can_leave_no_sign_hears_none() -> None:
+    """The disk that takes none of the caller's may take none of the other's."""
+    listening = Listening()
+    listening.pulse.beat()
+    listening.lines.takes = False
+    assert listening.listen(60) == 0.0
+    listening.lines.takes = True
+    assert listening.listen(5.0) == 0.0
+    assert listening.listen(1.0) > 0.0
+
+
+def test_a_sixth_of_the_budget_is_waited_for_within_limits(tmp_path: Path) -> None:
+    """Ten seconds of a minute and of more, and five at least, whatever the budget."""
+    waits = {}
+    for budget in ("180", "60", "42", "30", "9.9"):
+        plan = make_plan(tmp_path, MAX_ROLLBACK_SECONDS=budget)
+        waits[budget] = patience_with(plan) - plan.limits.effect_poll_seconds
+    assert waits == pytest.approx({"180": 10, "60": 10, "42": 7, "30": 5, "9.9": 5})
 
 
 # --- kill -9 ----------------------------------------------------------------------

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
+from ctp_runbook.host.heartbeat import Beat
 from ctp_runbook.model import Outcome, State, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES
 from ctp_runbook.record.history import History
@@ -21,16 +25,20 @@ from ctp_runbook.record.kinds import (
     Payload,
     RequestAnswered,
     StateEntered,
+    Triggered,
     WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import clear_private
+from ctp_runbook.run.old_engine import OldEngineSampling
 from ctp_runbook.run.orchestrator import Orchestrator
 from ctp_runbook.run.requests import Asked, send_request
+from ctp_runbook.run.rollback import trouble_now
 from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
-from tests.props.simulated_host import IDENTITIES, SimulatedHost
+from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
+from tests.run.test_guardian import Lines
 from tests.run.test_rollback import stop_old
 
 # What each member's commands do to it.
@@ -142,6 +150,77 @@ def test_a_step_of_the_wall_clock_is_on_record_wherever_it_happens(
     conducted.conduct()
     told = [record.payload for record in conducted.history.of_kind(WatchDisturbed)]
     assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", 600)]
+
+
+def test_a_step_right_after_the_watch_is_on_record(
+    conducted: Conducted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the last look of the watch and the first of the rollback nobody looked anew."""
+    mono, ahead = conducted.host.clock.mono, [0.0]
+    conducted.orchestrator._clocks = ClockWatch(
+        Clocks(wall=lambda: mono() + ahead[0], mono=mono, boot=mono)
+    )
+
+    def watched(self: Watch) -> Triggered:
+        conducted.orchestrator.interrupt()
+        ahead[0] += 40.0
+        return trouble_now("operator", "enough", clock=conducted.host.clock)
+
+    monkeypatch.setattr(Watch, "run", watched)
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET, conducted.sentence()
+    told = [record.payload for record in conducted.history.of_kind(WatchDisturbed)]
+    assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", 40)]
+
+
+def test_a_step_that_the_one_before_did_not_live_to_see_is_on_record(conducted: Conducted) -> None:
+    """The clock was set after the last record; whoever takes the run up tells by that record."""
+    first = conducted.orchestrator
+    last = first.journal.append(STARTED)
+
+    @dataclass
+    class Set(SimulatedClock):
+        """A wall clock that goes with the monotonic one, an hour behind that of the record."""
+
+        def wall(self) -> float:
+            return last.wall.timestamp() - 3600.0 + self.now - last.mono
+
+    again = Orchestrator(
+        first.run,
+        first.context.plan,
+        cwd=first.context.cwd,
+        guardian_pid=0,
+        lock_fd=-1,
+        world=structs.replace(conducted.host.world, clock=Set(now=last.mono + 5.0)),
+    )
+    again.begin(resumed="it died", asked=None)
+    told = [record.payload for record in again.context.history.of_kind(WatchDisturbed)]
+    again.journal.close()
+    assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", -3600)]
+
+
+def test_no_stretch_of_a_run_is_without_a_sign_of_life(
+    conducted: Conducted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start to its end, on the way back too: whoever is silent is replaced."""
+    # Its threads would let the time of this host pass by themselves.
+    sampling = mock.create_autospec(OldEngineSampling)
+    monkeypatch.setattr("ctp_runbook.run.orchestrator.OldEngineSampling", sampling)
+    lines, beats = Lines(), list[Beat]()
+
+    def keep(lock: int, who: str, beat: Beat) -> bool:
+        beats.append(beat)
+        return True
+
+    lines.write_beat = keep  # type: ignore[method-assign]
+    pulse = conducted.orchestrator._pulse
+    pulse._lock_fd, pulse._world = 3, structs.replace(conducted.host.world, hearts=lines)
+    conducted.host.exits["cat instruments"] = 1
+    assert conducted.conduct() is Outcome.ROLLED_BACK_IN_BUDGET
+    beats.append(beats[-1]._replace(mono=conducted.host.clock.now))
+    # A command of this host is over in half a second, whatever it does, and asks nobody meanwhile.
+    gaps = [b.mono - a.mono - a.busy for a, b in itertools.pairwise(beats)]
+    assert max(gaps) < 0.8
+    assert len(beats) > 100
 
 
 # --- before the switch ------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -14,13 +15,14 @@ import pytest
 from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.kinds import ProbeAnswered, StepStarted
+from ctp_runbook.record.kinds import Finding, ProbeAnswered, StepStarted
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import proof_for
 from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.steps import run_step
 from ctp_runbook.run.switch import ready_gaps
 from ctp_runbook.run.world import HERE
+from ctp_runbook.verify.journal import _WALK, _Walk
 from tests.props.example_records import like
 from tests.props.plan_fixtures import open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
@@ -70,6 +72,19 @@ def rolled_back(
         assert history.state is State.ROLLING_BACK
         note_living(stack)
         return end, context
+
+
+def walked(context: RunContext) -> list[str]:
+    """What ``verify`` has to say of the acts of the rollback, which began in no run of its own."""
+    walk = _Walk(dry_run=False, has_parent=True, rolling=True, state=State.ROLLING_BACK)
+    begun = context.history.rollback_started
+    assert begun is not None
+    return [
+        finding
+        for record in context.history.records[begun.seq + 1 :]
+        if (check := _WALK.get(type(record.payload)))
+        for finding in check(walk, record, record.payload)
+    ]
 
 
 def note_living(stack: SmallStack) -> None:
@@ -247,6 +262,136 @@ def test_a_stop_that_never_began_has_stopped_nothing(stack: SmallStack, command:
     assert stack.identity("old_core_engine") == before
 
 
+# --- starts that fail, and members that die again --------------------------------------
+
+
+def failing(stack: SmallStack, member: str, *, times: int, how: str = "kill -9 $$") -> str:
+    """A start command that fails so often, and works then."""
+    count = stack.folder / "failed"
+    return (
+        f"echo >> {count}; test $(wc -l < {count}) -le {times} && {{ {how}; }}; "
+        f"{stack.start_command(member)}"
+    )
+
+
+def start_key(member: str) -> str:
+    """The template key of the command that starts an old member again."""
+    return f"PREVIOUS_{member.removeprefix('old_').upper()}_START_CMD"
+
+
+@pytest.mark.parametrize("member", OLD)
+def test_a_start_that_was_killed_is_tried_again(stack: SmallStack, member: str) -> None:
+    """There is time, and its member is proved gone: the second try restores trading."""
+    plan = stack.plan(
+        **{start_key(member): failing(stack, member, times=1)}, MAX_ROLLBACK_SECONDS="20"
+    )
+    end, context = rolled_back(stack, plan)
+    name = f"start_previous_{member.removeprefix('old_')}"
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert f"{name} by try 2" in end.sentence
+    assert living(stack) == list(OLD)
+    assert context.history.step(name).attempt == 2
+    (told,) = (f.payload.sentence for f in context.history.of_kind(Finding))
+    assert f"{member} is proved gone and is started again, try 2, with 1" in told
+    assert " s of the budget of 20 s left" in told
+    assert walked(context) == []
+
+
+def test_half_a_member_is_ended_before_it_is_started_again(stack: SmallStack) -> None:
+    """What the failed start left runs no more when the next one begins: one engine, not two."""
+    half = f"setsid sleep 300 & echo $! > {stack.folder}/half; sleep 0.1; exit 1"
+    plan = stack.plan(
+        PREVIOUS_CORE_ENGINE_START_CMD=failing(stack, "old_core_engine", times=1, how=half),
+        MAX_ROLLBACK_SECONDS="12",
+    )
+    end, _ = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert identity_of(int((stack.folder / "half").read_text())) is None
+    assert living(stack) == list(OLD)
+
+
+def test_a_start_that_always_fails_is_tried_three_times(stack: SmallStack) -> None:
+    """Each try may be a login, and too many forbid them: exit 6 says so, and what is left."""
+    plan = stack.plan(PREVIOUS_CORE_ENGINE_START_CMD="ls no-such-file", MAX_ROLLBACK_SECONDS="20")
+    end, context = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert "; tried 3 times, with 1" in end.sentence
+    assert context.history.step("start_previous_core_engine").attempt == 3
+
+
+def test_with_the_budget_used_up_a_start_is_tried_once(stack: SmallStack) -> None:
+    """Late beats never; trying on and on does not."""
+    plan = stack.plan(PREVIOUS_CORE_ENGINE_START_CMD="ls no-such-file", MAX_ROLLBACK_SECONDS="10")
+    end, context = rolled_back(stack, plan, ago=11.0)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert "; tried 1 time, and the budget of 10 s is used up" in end.sentence
+    assert context.history.step("start_previous_core_engine").attempt == 1
+
+
+def dying(stack: SmallStack, *members: str, times: int) -> str:
+    """A validation that finds these dead so often, and is content then."""
+    count = stack.folder / "validated"
+    ends = "; ".join(stack.stop_command(member) for member in members)
+    return (
+        f"echo >> {count}; test $(wc -l < {count}) -le {times} && {{ {ends}; exit 1; }}; "
+        f"{stack.readiness_command('rollback')}"
+    )
+
+
+@pytest.mark.parametrize(
+    "members",
+    [("old_strategy_runner",), OLD],
+    ids=["runner", "both"],
+)
+def test_what_died_after_it_was_restored_is_started_again(
+    stack: SmallStack, members: tuple[str, ...]
+) -> None:
+    """A stack without its runner does not trade: it is started again and validated again."""
+    plan = stack.plan(
+        POST_ROLLBACK_VALIDATE_CMD=dying(stack, *members, times=1), MAX_ROLLBACK_SECONDS="20"
+    )
+    end, context = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert living(stack) == list(OLD)
+    assert context.history.step("post_rollback_validate").attempt == 2
+    assert walked(context) == []
+
+
+def test_a_runner_that_dies_again_and_again_is_no_stack_that_trades(stack: SmallStack) -> None:
+    """Exit 6, and not "trades again, but it could not be validated"."""
+    plan = stack.plan(
+        POST_ROLLBACK_VALIDATE_CMD=dying(stack, "old_strategy_runner", times=9),
+        MAX_ROLLBACK_SECONDS="20",
+    )
+    end, _ = rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLBACK_FAILED
+    assert "old_strategy_runner was restored and has died since, started 3 times" in end.sentence
+    assert "trades again" not in end.sentence
+    assert living(stack) == ["old_core_engine"]
+
+
+ALIVE = dict.fromkeys(OLD, "alive") | dict.fromkeys(NEW, "gone")
+BACK = "the previous stack trades again 9.0 s after the trigger (budget 60 s)"
+
+
+@pytest.mark.parametrize("outcome", [o for o in Outcome if o.value.startswith("ROLLED_BACK")])
+def test_the_last_look_has_the_last_word(outcome: Outcome) -> None:
+    """What is alive is left as it was told; what is gone does not trade; what is undecided may."""
+    end = RunEnd(outcome, BACK)
+    assert end.as_seen(ALIVE) == end
+    assert end.as_seen({**ALIVE, "new_core_engine": "undecided"}) == end
+    unknown = end.as_seen({**ALIVE, "old_strategy_runner": "undecided"})
+    assert unknown.outcome is outcome
+    assert unknown.sentence == (
+        "the previous stack was restored 9.0 s after the trigger (budget 60 s); at the last look "
+        "old_strategy_runner undecided: whether all of it trades is not known"
+    )
+    dead = end.as_seen({**ALIVE, "old_strategy_runner": "gone"})
+    assert dead.outcome is Outcome.ROLLBACK_FAILED
+    assert dead.sentence.endswith("; at the last look old_strategy_runner gone")
+    assert dead.failed_step == "post_rollback_validate"
+
+
 # --- steps that hang ----------------------------------------------------------------
 
 HANG = "trap '' TERM; sleep 600 & wait; sleep 600"
@@ -304,6 +449,8 @@ def test_one_hanging_step_does_not_keep_trading_away(
     assert end.outcome is outcome, end.sentence
     assert living(stack) == list(OLD)
     assert restored_after(context) <= BUDGET
+    (cut,) = (s for s in context.history.steps.values() if s.status is StepStatus.TIMED_OUT)
+    assert re.match(r"did not end.* cut by the budget of 8 s \(\d\.\d s left\)", cut.reason)
     assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
 
 

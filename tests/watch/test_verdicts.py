@@ -136,7 +136,7 @@ VERDICTS: dict[str, Row] = {
     ),
     "in large numbers": (
         *(states([1234567.0] * 21), {"limit": 2e6, "unit": "count"}, ENDS, True, PASSED),
-        "worst 1234567 count at 22:13:20Z, margin 765433 count; watch.m.limit 2000000 count",
+        "worst 1234567 at 22:13:20Z, margin 765433; watch.m.limit 2000000",
         False,
     ),
 }

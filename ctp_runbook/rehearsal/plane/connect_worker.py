@@ -3,7 +3,8 @@
 It takes one JSON order a line on standard input and answers one a line on standard output:
 ``{"validate": config}`` → ``{"errors": [...]}``; ``{"run": config}`` → ``{"state": "RUNNING"}``
 once the task runs, ``{"state": "FAILED", "trace": ...}`` when the engine ends by itself. The end
-of its input ends it. Configurations carry passwords, hence a pipe and no argument.
+of its input ends it, its offsets written; the death of Connect ends it at once, for nobody would
+wait. Configurations carry passwords, hence a pipe and no argument.
 
 JVM options come from the ``connect`` part; a class archive (CDS) of Debezium's classes, made by
 the first worker that ends, saves later ones about a second.
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.process import identity_of, wait_gone
+from ctp_runbook.model import Identity
 from ctp_runbook.rehearsal.plane.kafka_broker import make_producer
 
 __all__ = ["main"]
@@ -207,12 +210,22 @@ def _warm() -> None:
     autoclass("io.debezium.connector.postgresql.PostgresConnector")().config()
 
 
+def _end_with(connect: Identity) -> None:
+    """Wait for Connect's death, and end. The kernel's own signal is no way: it comes when the
+    thread of Connect ends that started this process, which served one request."""
+    while not wait_gone(connect, seconds=3600.0):
+        pass
+    os._exit(0)
+
+
 def main() -> None:
     """Obey orders until the input ends."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--offsets", type=Path, required=True)
     options = parser.parse_args()
+    if connect := identity_of(os.getppid()):
+        threading.Thread(target=_end_with, args=[connect], daemon=True).start()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what Java prints goes to the log, not between the answers
     lock = threading.Lock()

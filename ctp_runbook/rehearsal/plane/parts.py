@@ -39,7 +39,8 @@ class Part:
     ``prepare`` runs before each start and ``provide`` once the part serves, both off the main
     thread; ``serves`` raises ProbeError until it does. ``needs`` must have been provided for
     before the start, ``provided_after`` before ``provide``; with a death of one in ``falls_with``
-    this part is started anew too.
+    this part is started anew too. It is ended by ``end_signal``, in an order and with a grace; by
+    ``death_signal`` once the supervisor is gone, and with it whoever would wait for an orderly end.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Part:
     provided_after: tuple[str, ...] = ()
     falls_with: tuple[str, ...] = ()
     end_signal: int = signal.SIGTERM
+    death_signal: int = signal.SIGKILL
     has_port: bool = True
     user: struct_passwd | None = None
     environment: Mapping[str, str] | None = field(default=None, repr=False)
@@ -82,6 +84,9 @@ def plane_parts() -> tuple[Part, ...]:
             prepare=prepare_cluster,
             provide=provision_postgres,
             end_signal=signal.SIGINT,
+            # At once, without waiting for Debezium to take the rest; by KILL it would leave its
+            # own processes and its segments in /dev/shm behind.
+            death_signal=signal.SIGQUIT,
             user=postgres_user(),
             environment={"LC_ALL": "C", "PATH": os.defpath},
         ),

@@ -161,7 +161,7 @@ class Supervisor:
                 cwd="/",
                 env=_ours() if part.environment is None else part.environment,
                 start_new_session=True,
-                preexec_fn=partial(_die_with_parent, part.end_signal),
+                preexec_fn=partial(_die_with_parent, part.death_signal, os.getpid()),
                 **(run_as(part.user) if part.user else {}),
             )
         identity = identity_of(child.pid)
@@ -265,9 +265,11 @@ class Supervisor:
         self._set(name, state="down", sentence="")
 
 
-def _die_with_parent(sign: int) -> None:
+def _die_with_parent(sign: int, parent: int) -> None:
     """In a child before exec: the kernel sends ``sign`` when the thread that forked ends."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sign)
+    if os.getppid() != parent:  # it ended before that was asked for
+        os._exit(0)
 
 
 def _ours() -> dict[str, str]:

@@ -1,0 +1,295 @@
+"""Accident: an orchestrator is stopped, or held up in a call, and was "conducted" for ever.
+
+Whoever hangs is ended and replaced, and what `status` and the steering commands say meanwhile is
+so: since when there is no answer, and whether anybody does something about it. CI runs one of each
+kind; the table of all moments, on the light twin, is ``make prove``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.host.process import is_running
+from ctp_runbook.model import Identity, Outcome, State
+from ctp_runbook.record.history import History
+from ctp_runbook.record.kinds import GuardianStarted, OrchestratorStarted, RequestAnswered
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.launch import read_whole
+from ctp_runbook.run.steer import steer
+from tests.props.command_line import typed
+from tests.props.cutover_tools import Cutover, Ending, cutover_of, edited, fresh_twin
+from tests.props.plan_fixtures import wait_for
+from tests.props.small_stack import SmallStack, small_stack
+
+pytestmark = pytest.mark.twin
+GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
+# A sixth of it is the least patience there is, 5 s.
+BUDGET = {"MAX_ROLLBACK_SECONDS": "30"}
+HUNG = re.compile(
+    r"the orchestrator hung, with no sign of life for (\d+) s; it was ended and another started"
+)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[SmallStack]:
+    """The small stack, its old generation trading."""
+    with small_stack(tmp_path) as made:
+        yield made
+
+
+def both(run: RunDir) -> tuple[Identity, Identity]:
+    """The guardian and the orchestrator of a run, as its journal has them last."""
+    history = read_whole(run)
+    conducted = history.conducted
+    assert conducted is not None
+    newer = [record.payload for record in history.of_kind(GuardianStarted)]
+    guardian = newer[-1] if newer else conducted.payload.guardian
+    assert guardian is not None
+    return (
+        Identity(guardian.pid, guardian.start_ticks),
+        Identity(conducted.writer.pid, conducted.writer.start_ticks),
+    )
+
+
+def stop(*identities: Identity) -> None:
+    """SIGSTOP."""
+    for identity in identities:
+        os.kill(identity.pid, signal.SIGSTOP)
+
+
+def half_switched(stack: SmallStack) -> RunDir:
+    """A run with both parts of the old stack stopped, and the new engine's start hanging."""
+    commands = {f"{gate}_CMD": "ls" for gate in GATES}
+    plan = stack.plan(
+        **commands,
+        **BUDGET,
+        PRECHECK_CMD=stack.readiness_command("precheck"),
+        NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
+    )
+    run = stack.begin(plan)
+    wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
+    return run
+
+
+def gating(stack: SmallStack) -> RunDir:
+    """A run that hangs in its first gate."""
+    run = stack.begin(stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null", **BUDGET))
+    wait_for(lambda: read_whole(run).unfinished, seconds=20)
+    return run
+
+
+def aborted(stack: SmallStack, run: RunDir) -> History:
+    """The history after an abort; the old stack still trades."""
+    steer(run, "abort", by="ops")
+    history = stack.closed(run)
+    assert history.outcome is Outcome.ABORTED_BEFORE_SWITCH
+    assert stack.is_up("old_core_engine")
+    assert stack.is_up("old_strategy_runner")
+    return history
+
+
+def test_a_stopped_orchestrator_is_replaced_and_what_is_said_meanwhile_is_so(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both parts of the old stack are down: trading is restored in the budget, by one successor."""
+    run = half_switched(stack)
+    _, orchestrator = both(run)
+    stop(orchestrator)
+    assert typed("hold", "--run", run.path, "--by", "ops") == 7
+    said = capsys.readouterr().out
+    assert re.search(r"hold asked of run \S+: no answer since \d+ s from the orchestrator", said)
+    assert f"(pid {orchestrator.pid}): it is stopped, or held up in a call; its guardian" in said
+    history = stack.closed(run, seconds=40)
+    assert not is_running(orchestrator)
+    reasons = [record.payload.reason for record in history.of_kind(OrchestratorStarted)]
+    assert len(reasons) == 2
+    silent = HUNG.match(reasons[1])
+    assert silent, reasons
+    assert 5 <= int(silent[1]) <= 9
+    assert reasons[1].endswith("; ended the group of start_new_core_engine")
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
+    assert stack.is_up("old_core_engine")
+    assert stack.is_up("old_strategy_runner")
+    assert not stack.is_up("new_core_engine")
+    # What was asked of the one that hung is answered by the next.
+    assert [one.payload.request for one in history.of_kind(RequestAnswered)] == ["go", "hold"]
+
+
+def test_where_both_are_stopped_nobody_conducts_and_a_resume_ends_them(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status says since when and the one command, which proves them gone before it takes over."""
+    run = gating(stack)
+    held = both(run)
+    stop(*held)
+    time.sleep(5.5)
+    assert typed("status", "--run", run.path) == 7
+    said = capsys.readouterr().out
+    assert re.search(r"GATING; no answer since \d+ s; ", said)
+    for who, identity in zip(("guardian", "orchestrator"), held, strict=True):
+        assert re.search(rf"no answer since \d+ s from its {who} \(pid {identity.pid}\)", said)
+    assert "NOBODY CONDUCTS" in said
+    assert "It had not begun to stop the old stack" in said
+    assert f"Now: `ctp-runbook resume --run {run.path}` ends that and takes the run up" in said
+    assert typed("hold", "--run", run.path) != 0
+    assert "nobody conducts run" in capsys.readouterr().err
+    assert typed("resume", "--run", run.path, "--by", "ops") == 0
+    assert not any(map(is_running, held))
+    history = aborted(stack, run)
+    assert [one.payload.reason for one in history.of_kind(OrchestratorStarted)][1:] == [
+        "taken up again by ops"
+    ]
+
+
+def test_a_stopped_guardian_is_told_and_replaced(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on meanwhile, and the next guardian does what this one would have done."""
+    run = gating(stack)
+    guardian, orchestrator = both(run)
+    stop(guardian)
+    time.sleep(5.5)
+    assert typed("status", "--run", run.path) == 0
+    said = capsys.readouterr().out
+    assert "GATING; conducted; " in said
+    assert re.search(rf"no answer since \d+ s from the guardian \(pid {guardian.pid}\)", said)
+    wait_for(lambda: list(read_whole(run).of_kind(GuardianStarted)), seconds=20)
+    assert not is_running(guardian)
+    (replaced,) = read_whole(run).of_kind(GuardianStarted)
+    assert re.fullmatch(
+        r"the one before it hung, with no sign of life for \d+ s, and was ended",
+        replaced.payload.reason,
+    )
+    os.kill(orchestrator.pid, signal.SIGKILL)
+    wait_for(lambda: len(list(read_whole(run).of_kind(OrchestratorStarted))) == 2, seconds=20)
+    aborted(stack, run)
+
+
+@pytest.mark.slow
+def test_both_stopped_and_woken_go_on_as_if_nothing_had_been(stack: SmallStack) -> None:
+    """Silence that nobody was awake to hear proves nothing: neither ends the other."""
+    run = gating(stack)
+    held = both(run)
+    stop(*held)
+    time.sleep(7.0)
+    for identity in held:
+        os.kill(identity.pid, signal.SIGCONT)
+    time.sleep(1.5)
+    assert all(map(is_running, held))
+    history = aborted(stack, run)
+    assert history.restarts == 0
+    assert not list(history.of_kind(GuardianStarted))
+
+
+# --- the table --------------------------------------------------------------------
+
+
+def _began(step: str) -> Callable[[History], bool]:
+    return lambda history: history.step(step).attempt > 0
+
+
+def hold_before_switch(cutover: Cutover) -> None:
+    """Until READY, held."""
+    assert cutover.wait_for(lambda history: history.conducted is not None), cutover.story()
+    steer(cutover.run, "hold", by="ops")
+    assert cutover.wait_for(lambda history: history.state is State.READY), cutover.story()
+
+
+def switch_half(cutover: Cutover) -> None:
+    """Until both parts of the old stack are stopped."""
+    assert cutover.wait_for(_began("start_new_core_engine")), cutover.story()
+
+
+def watch(cutover: Cutover) -> None:
+    """Until the watch has begun."""
+    assert cutover.wait_for(lambda history: history.watch_started is not None), cutover.story()
+
+
+def roll_back(cutover: Cutover) -> None:
+    """Until a rollback that somebody asked for has begun to stop the new stack."""
+    watch(cutover)
+    steer(cutover.run, "rollback", by="ops")
+    assert cutover.wait_for(_began("stop_new_strategy_runner")), cutover.story()
+
+
+MOMENTS: Mapping[str, Callable[[Cutover], None]] = {
+    "held before the switch": hold_before_switch,
+    "the old stack is stopped": switch_half,
+    "the watch has begun": watch,
+    "in the rollback": roll_back,
+}
+VICTIMS = (("orchestrator",), ("guardian",), ("guardian", "orchestrator"))
+
+
+def stopped_at(moment: str, victims: tuple[str, ...], room: Path) -> tuple[str, Ending, Cutover]:
+    """A fresh twin, a run, SIGSTOP, and CONT when it is over, or for both after 7 s."""
+    with fresh_twin(room / "twin", watch_seconds=25.0) as twin:
+        edited(twin.rollback_template, **BUDGET)
+        with cutover_of(twin, room / "outputs") as cutover:
+            MOMENTS[moment](cutover)
+            held = [Identity(who.pid, who.start_ticks) for who in both(cutover.run)]
+            pids = [cutover.victim(name) for name in victims]
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(7.0)
+            told = status_of(cutover.run)
+            if len(victims) == 2:
+                wake(pids)
+            if moment == "held before the switch":
+                time.sleep(5.0)
+                steer(cutover.run, "abort", by="ops")
+            ending = cutover.end()
+            if is_running(held[0]) and victims == ("guardian",):
+                # It holds the environment of a run that is over, and is ended by the one command.
+                told = f"{told} {steer(cutover.run, 'resume', by='ops').sentence}"
+            wake(pids)
+            wait_for(lambda: not any(map(is_running, held)), seconds=20)
+            return told, ending, cutover
+
+
+def wake(pids: list[int]) -> None:
+    """SIGCONT to those who still run."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def status_of(run: RunDir) -> str:
+    """Exit code and the lines of `status` that speak of an answer."""
+    words = [sys.executable, "-m", "ctp_runbook", "status", "--run", str(run.path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    lines = [line for line in done.stdout.splitlines() if "no answer since" in line]
+    return f"exit {done.returncode} {' | '.join(lines)}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_whole_table_of_those_who_hang(
+    tmp_path: Path, record_table: Callable[[str, list[str]], None]
+) -> None:
+    """Whoever is stopped, whenever, and woken afterwards: one generation trades, it verifies."""
+    rows: list[str] = []
+    undecided: list[str] = []
+    for moment in MOMENTS:
+        for victims in VICTIMS:
+            room = tmp_path / str(len(rows))
+            told, ending, cutover = stopped_at(moment, victims, room)
+            restarts = cutover.history.restarts
+            rows.append(f"{moment:25} {'+'.join(victims):22} restarts: {restarts}  {ending.row}")
+            is_so = restarts == (1 if victims == ("orchestrator",) else 0)
+            is_told = told.startswith("exit 7") if len(victims) == 2 else True
+            if not (ending.is_decided and is_so and is_told):
+                story = f"{told}\n{ending.findings}\n{cutover.story()}"
+                undecided.append(f"{rows[-1]}\n{story}")
+    record_table("hung_table", rows)
+    assert not undecided, "\n\n".join(undecided)
