@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from ctp_runbook.plan.sources import PAGES
@@ -33,34 +32,30 @@ class ClockShifts:
             if isinstance(shift := record.payload, WatchDisturbed) and shift.what != "paused"
         ]
 
-    def shift_of(
-        self, *, boot_id: str, mono: float, apart: float, since: float = -math.inf
-    ) -> float:
-        """How much of ``apart`` (seconds that wall gained on mono since the moment ``since``, or
-        the boot's first record) the journal explains at ``mono``.
+    def shift_of(self, *, boot_id: str, mono: float, apart: float) -> float:
+        """How much of ``apart`` (seconds that wall gained on mono since the boot's first record)
+        the journal explains at ``mono``.
 
         Between the two looks that met a shift, it may have happened already or not yet.
         """
         if not self._shifts:
             return 0.0
-        mine = [
-            (record.mono, shift)
-            for record, shift in self._shifts
-            if record.boot_id == boot_id and record.mono > since
-        ]
-        sure = sum(shift.seconds for met, shift in mine if met <= mono and shift.from_mono >= since)
-        perhaps = [
-            shift.seconds
-            for met, shift in mine
-            if shift.from_mono <= mono < met or shift.from_mono < since
-        ]
+        mine = [(record, shift) for record, shift in self._shifts if record.boot_id == boot_id]
+        sure = sum(shift.seconds for record, shift in mine if record.mono <= mono)
+        perhaps = [shift.seconds for record, shift in mine if shift.from_mono <= mono < record.mono]
         likely = [sum(perhaps[:count]) for count in range(len(perhaps) + 1)]
         return sure + min(likely, key=lambda part: abs(apart - sure - part))
 
     def unshifted(self, wall: float, *, mono: float, since: Record) -> float:
         """What the wall clock would have said at ``mono`` had nobody set it since the record."""
-        apart = wall - since.wall.timestamp() - (mono - since.mono)
-        return wall - self.shift_of(boot_id=since.boot_id, mono=mono, apart=apart, since=since.mono)
+        # What was set before the record is in its own time already.
+        by_then = self._shift_at(since.wall.timestamp(), mono=since.mono, boot=since)
+        return wall - (self._shift_at(wall, mono=mono, boot=since) - by_then)
+
+    def _shift_at(self, wall: float, *, mono: float, boot: Record) -> float:
+        first = self._first.get(boot.boot_id, boot)
+        apart = wall - first.wall.timestamp() - (mono - first.mono)
+        return self.shift_of(boot_id=boot.boot_id, mono=mono, apart=apart)
 
 
 def disturbance_findings(history: History, samples: Sequence[Sample]) -> Iterator[str]:

@@ -99,22 +99,19 @@ def test_what_was_set_before_counts_for_nothing_after() -> None:
 
 
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
-def test_a_step_of_before_moves_nothing_since(by: float) -> None:
-    """What is counted from a record behind the step has no part in it; where that record stands
-    between the two looks that met it, it may have."""
+def test_a_step_after_a_record_is_counted_from_it(by: float) -> None:
+    """Also from one that stands between the two looks that met the step."""
     records = [
         record(0),
         disturbed(10, "clock_stepped", by, begun=9.75, ahead=by),
         later := record(12, ahead=by),
-        disturbed(20, "clock_stepped", 60, begun=19.75, ahead=by + 60),
         amid := record(19.9, ahead=by),
+        disturbed(20, "clock_stepped", 60, begun=19.75, ahead=by + 60),
     ]
     shifts = ClockShifts(records)
-    assert shifts.unshifted(WALL + 15 + by, mono=MONO + 15, since=later) == WALL + 15 + by
-    assert shifts.unshifted(WALL + 25 + by + 60, mono=MONO + 25, since=later) == WALL + 25 + by
-    for ahead in (0, 60):
-        wall = WALL + 25 + by + ahead
-        assert shifts.unshifted(wall, mono=MONO + 25, since=amid) == WALL + 25 + by
+    for since in (later, amid):
+        seen = shifts.unshifted(WALL + 25 + by + 60, mono=MONO + 25, since=since)
+        assert seen == WALL + 25 + by
 
 
 def taken(at: float, *, due: float | None = None, missed: int = 0) -> Sample:
