@@ -53,7 +53,7 @@ print(*sys.modules)
     )
     loaded = set(shown.stdout.splitlines()[-1].split())
     acting = ("guardian", "requests", "rollback", "steps", "switch", "window")
-    assert "ctp_runbook.run.dry_run" in loaded
+    assert "ctp_runbook.run.context" in loaded
     assert loaded.isdisjoint(f"ctp_runbook.run.{name}" for name in acting)
     assert loaded.isdisjoint({"subprocess", "ctp_runbook.host.pin", "ctp_runbook.host.daemon"})
     assert loaded.isdisjoint({"click", "rich", "typing_extensions"})

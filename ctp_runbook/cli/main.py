@@ -22,7 +22,6 @@ from ctp_runbook.cli.options import (
     plain_values,
     say,
 )
-from ctp_runbook.host.interruption import Interrupted
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.plan import Plan
@@ -127,7 +126,8 @@ def _masked(text: str) -> str:
 
 def _interrupted(error: BaseException | None) -> int:
     say("interrupted; nothing of a running run was stopped", err=True)
-    return error.exit_code if isinstance(error, Interrupted) else 130
+    # Of a signal (host/interruption.py) it says which.
+    return int(getattr(error, "exit_code", 130))
 
 
 def _keep_traceback() -> str:

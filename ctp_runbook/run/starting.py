@@ -10,18 +10,18 @@ could arm later: an orchestrator that is still starting finds the run closed, an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
-from ctp_runbook.model import Identity, Outcome, Phase, StepStatus
+from ctp_runbook.model import Identity, Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.charge import unfinished_runs
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
-from ctp_runbook.record.kinds import Closed, StepNotDone
+from ctp_runbook.record.kinds import Closed, StateEntered, StepNotDone
 from ctp_runbook.record.private_plan import load_private_plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
@@ -35,6 +35,7 @@ from ctp_runbook.run.attend import (
 from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:
+    from ctp_runbook.run.context import RunContext
     from ctp_runbook.run.requests import Asked
 
 __all__ = [
@@ -52,6 +53,7 @@ _START_SECONDS = 30.0
 _LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.02
 _PHASES = (Phase.GATE, Phase.SWITCH)
+_SIMULATED = (State.GATING, State.READY, State.SWITCHING)
 
 
 def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: World = HERE) -> None:
@@ -224,7 +226,6 @@ def was_being_started(run: RunDir, *, world: World = HERE) -> bool:
 
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> None:
     from ctp_runbook.run.context import RunContext
-    from ctp_runbook.run.dry_run import simulate
 
     if plan is None:
         plan, _ = load_private_plan(run)
@@ -244,9 +245,40 @@ def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> N
 
         gaps = probe_gaps(context)
         warn_of_buckets(context)
-    simulate(context, gaps=gaps)
+    _write_down(context, gaps=gaps)
     journal.close()
     finalise(run, History.of(journal.records))
+
+
+def _write_down(context: RunContext, *, gaps: Sequence[str]) -> None:
+    """Write a dry run down, every step simulated, and close it; ``gaps`` is what its probes found."""
+    plan = context.plan
+    for state, steps in zip(_SIMULATED, (plan.gates, (), plan.switch), strict=True):
+        context.record(StateEntered(to=state, reason="dry run"))
+        for step in steps:
+            context.record_not_done(step, reason="dry run: not run", status=StepStatus.SIMULATED_OK)
+    for warning in plan.warnings:
+        if warning not in plan.execute_refusals:  # those stand behind the header already
+            context.warn(warning)
+    # Nothing stands in the way is all that a dry run can say: no step of it proved an effect.
+    outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
+    sentence = "; ".join(gaps) if gaps else _dry_sentence(len(context.history.would_refuse))
+    context.record(
+        Closed(
+            outcome=outcome,
+            exit_code=outcome.exit_code,
+            sentence=sentence,
+            failed_step="preflight" if gaps else "",
+            running={},
+        )
+    )
+
+
+def _dry_sentence(refusals: int) -> str:
+    if not refusals:
+        return "dry run: nothing stands in the way; nothing was done"
+    reasons = "a reason" if refusals == 1 else f"{refusals} reasons"
+    return f"dry run: nothing was done; --execute would refuse this plan, for {reasons}"
 
 
 @contextlib.contextmanager

@@ -7,18 +7,27 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "ctp_runbook"
+MOST_MODULES = 20
 
 
 def test_the_rooms_keep_their_floors() -> None:
     """Every contract on imports is kept."""
     linted = lint_imports(ROOT)
     assert linted.returncode == 0, linted.stdout
+
+
+def test_no_folder_holds_more_than_twenty_modules() -> None:
+    """More than that nobody holds in the head; each room's own page is not counted."""
+    modules = (path for path in (ROOT / PACKAGE).rglob("*.py") if path.name != "__init__.py")
+    counts = Counter(path.parent.relative_to(ROOT) for path in modules)
+    assert {str(folder): count for folder, count in counts.items() if count > MOST_MODULES} == {}
 
 
 # A line too many in a module, and what is said of it.
