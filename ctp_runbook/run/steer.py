@@ -134,7 +134,7 @@ def _reply(
     silence = silence_of(run, history, after=_SILENT_SECONDS, is_awake=True, world=world)
     if silence.seconds("orchestrator"):
         told = silent_sentence(run, history, silence)
-        return f"{told}. Whoever conducts the run next obeys this first", _UNKNOWN
+        return f"{told}. Whoever conducts the run next answers this first", _UNKNOWN
     return (
         f"no answer within {_ANSWER_SECONDS:g} s; see `ctp-runbook status --run {run.path}`",
         _UNKNOWN,
