@@ -264,6 +264,8 @@ def _let_end(accident: Accident, state: str, fault: str) -> None:
     if state in ("gates", "READY"):
         if fault not in LOSSES:
             wait_for(accident.run.control.is_dir)  # or the request would make it
+            for rubbish in accident.run.path.parent.glob("rubbish?"):
+                rubbish.unlink()  # a disk without inodes takes no request either
             send_request(accident.run, "abort", by="ops")
         return
     accident.go_on()
