@@ -45,10 +45,9 @@ ALL_KINDS = (
     *("kill", "term", "stop", "clock", "freeze"),
     *("control_gone", "run_gone", "evidence_gone", "private_gone", "private_full"),
 )
-# What is drawn from; the others are drawn once what survives them is there.
-KINDS = tuple(
-    os.environ.get("CTP_RUNBOOK_STORM_KINDS", "kill,kill,term,stop,clock").replace(",", " ").split()
-)
+# What is drawn from: signals oftener than what happens to folders and clocks.
+_OFTEN = ",".join(("kill", "kill", "kill", "term", "stop", *ALL_KINDS))
+KINDS = tuple(os.environ.get("CTP_RUNBOOK_STORM_KINDS", _OFTEN).split(","))
 SIGNALS = ("kill", "term", "stop", "freeze")
 PEOPLE = ("orchestrator", "guardian", "both", "step", "viewer")
 MEMBERS = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
@@ -710,10 +709,11 @@ def _judge_leftovers(storm: Storm, last: _Look, *, is_closed: bool) -> Iterator[
     if len(list(run.path.parent.glob("*/journal.jsonl"))) != 1:
         yield "there is another run"
     try:
-        yield f"armed: resume was let through: {steer(run, 'resume', by='ops').sentence}"
+        told = steer(run, "resume", by="ops").sentence
     except RunbookError as error:
-        if "is over" not in str(error):
-            yield f"resume of a run that is over: {error}"
+        told = str(error)
+    if "is over" not in told:
+        yield f"armed: resume of a run that is over came to: {told}"
 
 
 # --- one run ----------------------------------------------------------------------
