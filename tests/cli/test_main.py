@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from ctp_runbook.cli import main as command_line
+from ctp_runbook.cli.main import _exit_code as exit_code
 from ctp_runbook.cli.options import Command
-from ctp_runbook.errors import PlanRefused
+from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host import proc as daemons
 from ctp_runbook.notebook import runner
 from ctp_runbook.record.rundir import newest_run
@@ -212,3 +213,23 @@ def test_proc_gets_its_words_as_they_are(
     monkeypatch.setattr(daemons, "main", proc)
     assert typed("proc", *words) == 1
     assert proc.calls == [((list(words),), {})]
+
+
+def test_what_was_raised_is_said_without_secrets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever raised it may not have known them; nor has the file of details one."""
+    monkeypatch.setenv("DB_PASSWORD", "hunter22")
+    for error in (RunRefused("not as hunter22"), ValueError("no http://a:pw12@h, hunter22")):
+        try:
+            raise error
+        except (RunRefused, ValueError) as caught:
+            exit_code(caught)
+    said = capsys.readouterr().err
+    (details,) = re.findall(r"details: (\S+);", said)
+    kept = Path(details)
+    said += kept.read_text()
+    kept.unlink()
+    assert "not as ***" in said
+    assert "hunter22" not in said
+    assert "pw12" not in said
