@@ -14,6 +14,7 @@ from ctp_runbook.cli.options import (
     find_run,
     follow_to_end,
     say,
+    take_in_hand,
 )
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
@@ -35,7 +36,7 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     from ctp_runbook.run.attend import lost_sentence, unstarted_sentence, unwritten_sentence
     from ctp_runbook.show.terminal import countdown, sentence_of
 
-    run = find_run(run_dir, outputs)
+    take_in_hand(run := find_run(run_dir, outputs))
     history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"
@@ -59,7 +60,8 @@ def _steer(name: str, text: str) -> Command:
     def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
         from ctp_runbook.run.steer import steer
 
-        steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
+        take_in_hand(run := find_run(run_dir, outputs))
+        steered = steer(run, name, by=by, reason=reason)
         say(steered.sentence)
         return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
 

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 __all__ = [
     "append",
@@ -17,6 +18,7 @@ __all__ = [
     "exists",
     "names_in",
     "nearest_there",
+    "open_plain",
     "read",
     "read_small",
     "remove",
@@ -43,20 +45,22 @@ def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
         return source.read(most)
 
 
-def read_small(path: Path, *, most: int) -> bytes:
-    """Return what a file holds that anybody may have left there. Raises OSError.
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to be read that anybody may have put there. Raises OSError.
 
-    Also for what is no plain file, of which a pipe would be waited at for ever, and for one with
-    more than ``most`` bytes.
+    Also for what is no plain file, of which a pipe would be waited at for ever.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file")
-        with open(fd, "rb", closefd=False) as source:
-            data = source.read(most + 1)
-    finally:
-        os.close(fd)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return os.fdopen(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "a directory, pipe or device, and no plain file", str(path))
+
+
+def read_small(path: Path, *, most: int) -> bytes:
+    """Return what ``open_plain`` opens. Raises OSError, also for more than ``most`` bytes."""
+    with open_plain(path) as source:
+        data = source.read(most + 1)
     if len(data) > most:
         raise OSError(errno.EFBIG, f"more than {most} bytes")
     return data

@@ -43,8 +43,7 @@ _PARAMETERS = {
 }
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
-_LEFT = 130
-_LEFT_HOLDING = 7
+_LEFT = 7
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ def run_all(
     watch: Path | None = None,
     notebooks_dir: Path | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
+    on_made: Callable[[RunDir], None] = lambda run: None,
 ) -> int:
     """Make a run, start it, and execute the seven notebooks on it; the run's exit code.
 
@@ -92,12 +92,12 @@ def run_all(
         on_progress = _as_dry_run(on_progress)
     sources = notebooks_dir or find_notebooks()
     plan = find_plan(cutover_template, rollback_template, limits=limits, watch=watch)
-    run = launch.begin(
-        plan,
-        options,
-        reason="run --execute",
-        tell=lambda run: on_progress(f"run {run.run_id}: {run.path}"),
-    )
+
+    def tell(run: RunDir) -> None:
+        on_made(run)
+        on_progress(f"run {run.run_id}: {run.path}")
+
+    run = launch.begin(plan, options, reason="run --execute", tell=tell)
     series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
     try:
         series.run()
@@ -137,12 +137,12 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
         f"left; run {run.run_id} goes on ({state.value}). Come back with `ctp-runbook status "
         f"--run {run.path}`, end it with `ctp-runbook abort --run {run.path}`"
     )
-    return _LEFT_HOLDING if state is State.HOLDING else _LEFT
+    return 0 if state is State.CLOSED else _LEFT
 
 
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
     """The run's own; 2 where it says 0 and a notebook found something wrong."""
-    code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
+    code = history.outcome.exit_code if history.outcome else _LEFT
     return 2 if code == 0 and any(result.status == "failed" for result in results) else code
 
 

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import open_plain
 from ctp_runbook.host.outcry import cry_out
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
@@ -173,7 +174,7 @@ def read_journal(path: Path) -> JournalFile:
 def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a file, one at a time: whole it may be larger than its records."""
     try:
-        with path.open("rb") as lines:
+        with open_plain(path) as lines:
             yield from lines
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
@@ -191,7 +192,7 @@ def begun_at(path: Path) -> datetime | None:
     None where even that cannot be read. It proves nothing: a journal is checked by being read.
     """
     try:
-        with path.open("rb") as lines:
+        with open_plain(path) as lines:
             first = msgspec.json.decode(lines.readline(), type=_Begun)
         return datetime.fromisoformat(first.wall_utc)
     except (OSError, ValueError, RecursionError):
@@ -325,7 +326,7 @@ class Journal:
         self._durable = durable
         self.tolerant = False
         self._ballast = path.with_suffix(".reserve")
-        known = read_journal(path) if path.exists() else JournalFile(())
+        known = read_journal(path) if path.is_file() else JournalFile(())
         self._records = list(known.records)
         self._torn = known.torn
         identity = own_identity()

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.files import open_plain
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.kinds import Count, Duration
 
@@ -100,7 +101,11 @@ def each_sample(path: Path) -> Iterator[Sample]:
     the line."""
     if not path.exists():
         return
-    with path.open("rb") as lines:
+    try:
+        lines = open_plain(path)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
+    with lines:
         for number, line in enumerate(lines, start=1):
             yield sample_of(line, path=path, number=number)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ctp_runbook.errors import JournalError, RunLost, RunRefused
+from ctp_runbook.errors import JournalError, RunbookError, RunLost, RunRefused
 from ctp_runbook.model import Generation, Identity, Phase, Role, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
 from ctp_runbook.record.evidence import missing_copies
@@ -24,9 +24,11 @@ __all__ = [
     "answer_in",
     "follow",
     "is_attended",
+    "is_touched",
     "lost_sentence",
     "read_history",
     "read_whole",
+    "set_aside_sentence",
     "unstarted_sentence",
     "unwritten_sentence",
 ]
@@ -42,7 +44,10 @@ def read_history(run: RunDir) -> History:
     """The run as its journal tells it now. Raises JournalError, RunRefused for no run."""
     if not run.journal.exists():
         raise RunRefused(f"{run.path} holds no run (no journal.jsonl); check --run")
-    return History.of(read_journal(run.journal).records)
+    history = History.of(read_journal(run.journal).records)
+    if history.header is None:  # it came to be with its first record, or not at all
+        raise JournalError(f"{run.journal}: its first record is lost; nothing is known of this run")
+    return history
 
 
 def is_attended(run: RunDir, *, world: World = HERE) -> bool:
@@ -52,6 +57,12 @@ def is_attended(run: RunDir, *, world: World = HERE) -> bool:
 
 def _is_attended(history: History, world: World) -> bool:
     return any(map(world.processes.is_running, _attendants(history.records)))
+
+
+def is_touched(history: History) -> bool:
+    """True once a step of the switch was begun, and of a run that undoes what another switched."""
+    switched = any(history.step(name).attempt for name in _SWITCH)
+    return switched or history.parent is not None
 
 
 def _attendants(records: tuple[Record, ...]) -> Iterator[Identity]:
@@ -81,8 +92,14 @@ def follow(
     """
     clock, seen = world.clock, -1
     unattended_since: float | None = None
+    history = History(())
     while True:
-        history = read_whole(run, world=world)
+        try:
+            history = read_whole(run, world=world)
+        except (RunbookError, OSError) as error:
+            if not history.has_begun or history.is_dry_run:
+                raise
+            raise RunLost(_unreadable_sentence(run, history, str(error), world)) from error
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
@@ -116,6 +133,29 @@ def _unattended_sentence(run: RunDir, history: History) -> str:
     )
 
 
+def _unreadable_sentence(run: RunDir, history: History, why: str, world: World) -> str:
+    """What a viewer knows of a run whose record it could read, and can no more."""
+    known = (
+        f"run {run.run_id} can be read no more ({why}); it was {history.state.value} at "
+        f"{history.records[-1].wall_utc}. {_what_runs(history, world)}. "
+    )
+    if _is_attended(history, world):
+        return (
+            f"{known}It is conducted still, goes on, and calls for a person by syslog; ask it with "
+            f"`ctp-runbook status --run {run.path}`"
+        )
+    return f"{known}Nobody conducts it; {set_aside_sentence(run)}"
+
+
+def set_aside_sentence(run: RunDir) -> str:
+    """What closes a run that nobody can take up any more: no request does, for nobody would act."""
+    place = run.path.parent / "set-aside"
+    return (
+        "see by the alive commands what runs, and to it by hand that one stack trades; then "
+        f"`mkdir -p {place} && mv {run.path} {place}/` keeps its record, and lets the next run begin"
+    )
+
+
 def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
     """Of a run that began and that nobody conducts: since when, what runs, the one command; of any
     other nothing."""
@@ -140,7 +180,7 @@ def lost_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:
 
 def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
-    if not any(history.step(name).attempt for name in _SWITCH):
+    if not is_touched(history):
         return "It had not begun to stop the old stack"
     known = {
         f"{generation}_{role}": _word_of(history, generation, role, world)

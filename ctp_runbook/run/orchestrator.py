@@ -524,7 +524,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
             orchestrator.let_alerts_end()
     except RunbookError as error:
         print(f"orchestrator: {error}", file=sys.stderr, flush=True)
-        return 70
+        return 1
     return 0
 
 

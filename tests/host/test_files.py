@@ -109,3 +109,14 @@ def test_what_is_held_open_is_on_file_at_once(tmp_path: Path) -> None:
         assert path.read_bytes() == b"first\nsecond\n"
         add(b"third\n")
     assert path.read_bytes() == b"first\nsecond\nthird\n"
+
+
+def test_only_a_plain_file_is_opened(tmp_path: Path) -> None:
+    """A pipe is not waited at, and a folder is none."""
+    (tmp_path / "file").write_bytes(b"it")
+    with files.open_plain(tmp_path / "file") as source:
+        assert source.read() == b"it"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="no plain file"):
+            files.open_plain(path)
