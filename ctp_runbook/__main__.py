@@ -1,14 +1,15 @@
 """The way in: ``ctp-runbook`` and ``python -m ctp_runbook``.
 
 An alive command's exit code 1 means "gone", which is also what an interpreter ends with when an
-import fails. So nothing may fail before it is caught here, and what fails ends with 70.
+import fails. So nothing may fail before it is caught here: what fails, touched nothing, and ends
+with 2.
 """
 
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; exit code 70 when it cannot even be loaded."""
+    """Run the command line; exit code 2 when it cannot even be loaded."""
     import gc
 
     # What is loaded stays: collected at every 700 objects, as is the default, a start looks for
@@ -16,10 +17,14 @@ def main() -> None:
     gc.set_threshold(20_000, 10, 10)
     try:
         from ctp_runbook.cli.main import main as command_line
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     except Exception as error:  # noqa: BLE001  a broken installation, told in a sentence
         raise SystemExit(_tell(error)) from None
     try:
         command_line()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
     finally:
         # What is left goes with the process: searched for garbage once more, it would take a sixth
         # of a dry run's time.
@@ -27,10 +32,12 @@ def main() -> None:
 
 
 def _tell(error: Exception) -> int:
+    import contextlib
     import sys
 
-    print(f"ctp-runbook cannot be loaded: {error}; install it again", file=sys.stderr)
-    return 70
+    with contextlib.suppress(OSError):
+        print(f"ctp-runbook cannot be loaded: {error}; install it again", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ print(len(EXAMPLES), typing_extensions.__name__)
 
 
 def test_a_broken_installation_is_told_in_a_sentence() -> None:
-    """Exit 70: 1 would mean "gone" to who asks whether a daemon is alive."""
+    """Exit 2: nothing was touched, and 1 would mean "gone" to who asks whether a daemon is alive."""
     code = """
 import sys
 sys.modules["ctp_runbook.cli.main"] = None
@@ -93,7 +93,7 @@ from ctp_runbook.__main__ import main
 main()
 """
     ended = subprocess.run([sys.executable], input=code, capture_output=True, text=True)
-    assert ended.returncode == 70
+    assert ended.returncode == 2
     assert ended.stderr.startswith("ctp-runbook cannot be loaded: ")
     assert "Traceback" not in ended.stderr
 

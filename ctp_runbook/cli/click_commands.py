@@ -98,5 +98,5 @@ def cli() -> None:
 
     Exit codes: 0 done and verified; 2 refused, nothing was touched; 3 a gate failed, the old
     stack still trades; 4 rolled back in time; 5 rolled back, late or not validated; 6 rollback
-    failed: act now; 7 left while the run is holding.
+    failed: act now; 7 this command no longer follows the run: look.
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,14 +22,25 @@ from ctp_runbook.cli.options import (
     follow_to_end,
     load_command,
     plain_values,
+    run_at_hand,
     say,
+    take_in_hand,
 )
+from ctp_runbook.host import streams
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.plan import Plan
+    from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
 
+_REFUSED, _UNKNOWN, _INTERRUPTED = 2, 7, 130  # CONTRACT §5, and what a shell calls Ctrl-C
+# What ends by an error that nobody foresaw, by its command: a gate that may have acted has failed;
+# who asked whether a daemon is alive is told that nobody could tell (1 would mean "gone"); of what
+# was brought up nobody knows what stands. Of any other command nothing was touched.
+_UNFORESEEN = {"infra": 3, "proc": 3, "rehearse": _UNKNOWN, "stack": _UNKNOWN, "lab": _UNKNOWN}
+# What these print is what was asked for.
+_PRINTED = {"plan": _REFUSED, "verify": _REFUSED, "rejudge": _REFUSED, "status": _UNKNOWN}
 _OPS = Path("configs/ops")
 _BESIDE = "[default: beside the template, else configs/]"
 _TEMPLATES = (
@@ -64,18 +77,40 @@ _COPIES = (
 
 
 def main() -> NoReturn:
-    """Run the command line; whatever happens, an operator sees sentences and an exit code."""
+    """Run the command line; whatever happens, an operator sees sentences and a true exit code."""
+    streams.keep_open()
+    take_in_hand(None)
+    words = sys.argv[1:]
     try:
-        code = _perform(sys.argv[1:])
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 1
-    except KeyboardInterrupt as error:
-        say("", err=True)
-        code = _interrupted(error)
-    except Exception as error:  # noqa: BLE001  the last boundary: no traceback for an operator
-        code = _exit_code(error)
-    sys.exit(code if isinstance(code, int) else 0)
+        try:
+            code = _perform(words)
+        except KeyboardInterrupt as error:
+            with _uninterrupted():
+                say("", err=True)
+                code = _interrupted(error)
+        except Exception as error:  # noqa: BLE001  the last boundary: no traceback for an operator
+            code = _exit_code(error, words)
+    except SystemExit:  # of argparse, and of who is told to end by TERM
+        raise
+    except BaseException:  # noqa: BLE001  nor for one whose error could not even be told
+        code = _unforeseen_code(words)
+    code = code if isinstance(code, int) else 0
+    if not code and (lost := streams.unwritten()) and words[:1] and words[0] in _PRINTED:
+        say(f"error: what was to be printed could not be written: {lost}", err=True, fg="red")
+        code = _PRINTED[words[0]]
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Be let tell how it ends: who is in a hurry presses Ctrl-C again and again."""
+    import signal
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _perform(words: list[str]) -> Any:
@@ -94,7 +129,7 @@ def _perform(words: list[str]) -> Any:
     return cli.main(words, standalone_mode=False)
 
 
-def _exit_code(error: Exception) -> int:
+def _exit_code(error: Exception, words: list[str]) -> int:
     """Tell what went wrong, by its sentence or as an error of ours; the exit code it has."""
     import click
 
@@ -104,15 +139,64 @@ def _exit_code(error: Exception) -> int:
         return _interrupted(error.__cause__)
     if isinstance(error, click.ClickException):
         error.show()
-        return 2
+        return _REFUSED
     if isinstance(error, RunbookError):
         problems = error.problems if isinstance(error, InputError) else ()
         for line in [problem.sentence for problem in problems] or [str(error)]:
             say(f"error: {_masked(line)}", err=True, fg="red")
-        return error.exit_code
-    say(f"internal error: {type(error).__name__}: {_masked(str(error))}", err=True)
-    say(f"details: {_keep_traceback()}; please report it", err=True)
-    return 70
+        return _code_by_run(error.exit_code) if error.exit_code == _REFUSED else error.exit_code
+    say(f"error: {_masked(_sentence_of(error))}", err=True, fg="red")
+    return _unforeseen_code(words)
+
+
+def _sentence_of(error: Exception) -> str:
+    """What was raised and nobody foresaw, in words; of an error of ours also where its details are."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return "the folder that this command was called in is gone; cd to one that is there"
+    if isinstance(error, OSError):
+        place = (
+            f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        )
+        return f"{place}{error.strerror or error}; mend that, then try again"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; give this user or this service more, then try again"
+    name = type(error).__name__
+    return f"an error that nobody foresaw, {name}: {error}{_keep_traceback()}; please report it"
+
+
+def _unforeseen_code(words: list[str]) -> int:
+    """The exit code of a command that ended by what nobody foresaw: 2 only where it touched nothing."""
+    if run_at_hand() is not None:
+        return _code_by_run(_REFUSED, is_foreseen=False)
+    name = words[0] if words else ""
+    if name == "infra" and "--execute" not in words:
+        return _REFUSED
+    return _UNFORESEEN.get(name, _REFUSED)
+
+
+def _code_by_run(code: int, *, is_foreseen: bool = True) -> int:
+    """``code``, or what is true of the run at hand instead where 2 would say that nothing was touched."""
+    from ctp_runbook.errors import RunbookError
+    from ctp_runbook.run.attend import is_touched, read_history, set_aside_sentence
+
+    if (run := run_at_hand()) is None:
+        return code
+    try:
+        history = read_history(run)
+    except (RunbookError, OSError, ValueError):
+        told = "what became of it is not known, for its journal cannot be read"
+        todo = set_aside_sentence(run)
+    else:
+        if history.is_dry_run:
+            return code
+        if history.outcome is not None:
+            return code if is_foreseen else history.outcome.exit_code
+        if not history.has_begun or (is_foreseen and not is_touched(history)):
+            return code
+        told = f"it is {history.state.value}, and this command no longer follows it"
+        todo = f"see `ctp-runbook status --run {run.path}`"
+    say(f"run {run.run_id}: {told}; {todo}", err=True, fg="red")
+    return _UNKNOWN
 
 
 def _masked(text: str) -> str:
@@ -127,18 +211,22 @@ def _masked(text: str) -> str:
 def _interrupted(error: BaseException | None) -> int:
     say("interrupted; nothing of a running run was stopped", err=True)
     # Of a signal (host/interruption.py) it says which.
-    return int(getattr(error, "exit_code", 130))
+    code = int(getattr(error, "exit_code", _INTERRUPTED))
+    return _code_by_run(code, is_foreseen=False)
 
 
 def _keep_traceback() -> str:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="ctp-runbook-", suffix=".log", delete=False
-    ) as sink:
-        sink.write(_masked(traceback.format_exc()))
-    return sink.name
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="ctp-runbook-", suffix=".log", delete=False
+        ) as sink:
+            sink.write(_masked(traceback.format_exc()))
+    except OSError:
+        return ""  # there is no room for it anywhere
+    return f" (details: {sink.name})"
 
 
 @command(
@@ -190,9 +278,14 @@ def _conduct(values: dict[str, Any], name: str) -> int:
         plan,
         options,
         reason=f"{name} --execute",
-        tell=lambda run: say(f"run {run.run_id}: {run.path}"),
+        tell=_tell_of,
     )
     return follow_to_end(run, quiet=not options.execute)
+
+
+def _tell_of(run: RunDir) -> None:
+    take_in_hand(run)
+    say(f"run {run.run_id}: {run.path}")
 
 
 def _plan_of(
@@ -225,7 +318,13 @@ def run(notebooks: Path | None, **values: Any) -> int:
     from ctp_runbook.run.launch import RunOptions
 
     files, options = _files(values), RunOptions(**values)
-    return run_all(**files, options=options, notebooks_dir=notebooks, on_progress=say)
+    return run_all(
+        **files,
+        options=options,
+        notebooks_dir=notebooks,
+        on_progress=say,
+        on_made=take_in_hand,
+    )
 
 
 @command(

@@ -30,7 +30,9 @@ __all__ = [
     "follow_to_end",
     "load_command",
     "plain_values",
+    "run_at_hand",
     "say",
+    "take_in_hand",
 ]
 
 # The commands of each module, imported when one is asked for; the order is that of --help, which is
@@ -43,7 +45,9 @@ _COMMANDS = {
 }
 HOMES = {name: module for module, names in _COMMANDS.items() for name in names}
 _BLANKS = {"": False, "PATH": None, "FLOAT": None}
-_LEFT = 7  # this viewer left while the run is holding for a decision
+_LEFT = 7  # this viewer left a run that is not over
+# The run that this command is about, once it is known: what an error leaves of it, its exit code says.
+_AT_HAND: list[RunDir] = []
 _Performer = Callable[..., "int | None"]
 
 
@@ -210,6 +214,18 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     )
 
 
+def take_in_hand(run: RunDir | None) -> None:
+    """Say which run the command is about; None for a command that begins."""
+    # What never was a run may be gone, and nothing is lost.
+    is_run = run is not None and (os.path.lexists(run.journal) or os.path.lexists(run.run_json))
+    _AT_HAND[:] = [run] if run is not None and is_run else []
+
+
+def run_at_hand() -> RunDir | None:
+    """Return the run that the command is about, where it has come to one."""
+    return _AT_HAND[-1] if _AT_HAND else None
+
+
 def _say_findings(history: History) -> None:
     """Print what a reader of the journal is to know, of a run that is not followed line by line."""
     from ctp_runbook.record.kinds import Finding
@@ -221,9 +237,9 @@ def _say_findings(history: History) -> None:
 
 def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     """Follow a run to its end; Ctrl-C leaves it going."""
-    from ctp_runbook.model import State
     from ctp_runbook.run import launch
 
+    take_in_hand(run)
     try:
         if quiet:
             history = launch.follow(run, until=lambda _: False)
@@ -236,9 +252,8 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
     except KeyboardInterrupt:
         history = launch.read_history(run)
         say(launch.left_sentence(run, history))
-        if history.outcome is not None:
-            return history.outcome.exit_code
-        return _LEFT if history.state is State.HOLDING else 0
+        # It goes on, and nobody knows how it will end: that is no success.
+        return history.outcome.exit_code if history.outcome is not None else _LEFT
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
     if quiet:  # else it was the last line

@@ -15,6 +15,7 @@ from ctp_runbook.cli.options import (
     find_run,
     follow_to_end,
     say,
+    take_in_hand,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     )
     from ctp_runbook.show.terminal import countdown, recent_lines
 
-    run = find_run(run_dir, outputs)
+    take_in_hand(run := find_run(run_dir, outputs))
     history = launch.read_history(run)
     ended = history.outcome.value if history.outcome else history.state.value
     silence = silence_of(run, history)
@@ -87,7 +88,8 @@ def _steer(name: str, text: str) -> Command:
     def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
         from ctp_runbook.run.steer import steer
 
-        steered = steer(find_run(run_dir, outputs), name, by=by, reason=reason)
+        take_in_hand(run := find_run(run_dir, outputs))
+        steered = steer(run, name, by=by, reason=reason)
         say(steered.sentence)
         return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
 

@@ -56,8 +56,10 @@ def read(path: Path, *, start: int = 0, most: int = -1) -> bytes:
 
 
 def open_plain(path: Path) -> BinaryIO:
-    """Open to read what must be a plain file. Raises OSError, for anything else too: at a pipe that
-    somebody left in its place one would wait for ever."""
+    """Open to read what must be a plain file. Raises OSError.
+
+    Also for what is no plain file, of which a pipe would be waited at for ever.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return os.fdopen(fd, "rb")
@@ -66,11 +68,7 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def read_small(path: Path, *, most: int) -> bytes:
-    """Return what a file holds that anybody may have left there. Raises OSError.
-
-    Also for what is no plain file, of which a pipe would be waited at for ever, and for one with
-    more than ``most`` bytes.
-    """
+    """Return what ``open_plain`` opens. Raises OSError, also for more than ``most`` bytes."""
     with open_plain(path) as source:
         data = source.read(most + 1)
     if len(data) > most:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Beat", "Who", "beat_of", "read_beat", "write_beat"]
 
 Who = Literal["orchestrator", "guardian"]
-# Behind the longest name of a holder (host/lock.py), and both in one page: a full disk takes both
+# Behind all that a lock says of runs (host/lock.py), and both in one page: a full disk takes both
 # lines or neither.
-_PLACES: dict[Who, int] = {"orchestrator": 8192, "guardian": 8320}
+_PLACES: dict[Who, int] = {"orchestrator": 65536, "guardian": 65664}
 _LINE_BYTES = 128
 
 

@@ -15,6 +15,7 @@ from ctp_runbook.errors import EnvironmentHeld, RunRefused
 
 __all__ = [
     "exclusive",
+    "folders_of",
     "give_back",
     "holder_of",
     "keep_from_children",
@@ -27,6 +28,7 @@ _GRACE_SECONDS = 0.5
 _POLL_SECONDS = 0.01
 # Everybody may leave something by the name of a lock: nobody waits at a pipe.
 _LOOKING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_MOST_FOLDERS, _MOST_BYTES = 8, 40_000
 
 
 def take_environment_lock(environment: str, *, run_id: str, path: Path | None = None) -> int:
@@ -54,9 +56,36 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
             holder=holds,
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock
+        before = _lines(fd)[2:]
+        folders = dict.fromkeys([*([str(path.parent)] if path else []), *before])
+        lines = [f"run {run_id}", str(path or ""), *list(folders)[:_MOST_FOLDERS]]
         os.ftruncate(fd, 0)
-        os.pwrite(fd, os.fsencode(f"run {run_id}\n{path or ''}"), 0)
+        os.pwrite(fd, os.fsencode("\n".join(lines)), 0)
     return fd
+
+
+def folders_of(environment: str) -> list[Path]:
+    """The folders in which an environment had its runs, the last one first, as its lock remembers.
+
+    Everybody may write to it: only folders of this user, or of root, are named.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(_lock_path(environment), flags)
+    except OSError:
+        return []
+    try:
+        folders = [Path(line) for line in _lines(fd)[2:] if line]
+    finally:
+        os.close(fd)
+    return [folder for folder in folders if _is_trusted(folder)]
+
+
+def _is_trusted(folder: Path) -> bool:
+    try:
+        return folder.is_absolute() and folder.stat().st_uid in (0, os.getuid())
+    except (OSError, ValueError):
+        return False
 
 
 def holder_of(environment: str) -> str:
@@ -134,13 +163,19 @@ def _flock(fd: int, *, seconds: float) -> None:
 
 def _holder(fd: int) -> tuple[str, str]:
     """``run ID``, or that it is another run; and its directory, where the lock names it."""
-    with contextlib.suppress(OSError):
+    name, directory, *_ = *_lines(fd), "", ""
+    shown = name.encode(errors="replace").decode()
+    return shown.strip() or "another run", directory.strip()
+
+
+def _lines(fd: int) -> list[str]:
+    """What a lock says: the run that took it last, its directory, the folders of runs before it."""
+    try:
         # Behind a gap come signs of life (host/heartbeat.py).
-        text, _, _ = os.fsdecode(os.pread(fd, 5000, 0)).partition("\0")
-        name, _, directory = text.partition("\n")
-        shown = name.encode(errors="replace").decode()
-        return shown.strip() or "another run", directory.strip()
-    return "another run", ""
+        text, _, _ = os.fsdecode(os.pread(fd, _MOST_BYTES, 0)).partition("\0")
+        return text.split("\n")
+    except OSError:
+        return []
 
 
 def _lock_path(environment: str) -> Path:

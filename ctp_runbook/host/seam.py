@@ -253,6 +253,9 @@ class Locks(Protocol):
     def holder_of(self, environment: str) -> str:
         """Return the directory of the run that has it now, or nothing."""
 
+    def folders_of(self, environment: str) -> list[Path]:
+        """Return the folders in which it had its runs."""
+
     def keep_from_children(self, lock: int) -> None:
         """Let no command that is started from now on hold it too."""
 

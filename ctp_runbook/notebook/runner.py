@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import NotebookError
-from ctp_runbook.model import State
 from ctp_runbook.notebook.engine import execute_notebook
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.notebook.setting import KernelLost, Setting
@@ -43,8 +42,7 @@ _PARAMETERS = {
 }
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
-_LEFT = 130
-_LEFT_HOLDING = 7
+_LEFT = 7
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,7 @@ def run_all(
     watch: Path | None = None,
     notebooks_dir: Path | None = None,
     on_progress: Callable[[str], None] = lambda line: None,
+    on_made: Callable[[RunDir], None] = lambda run: None,
 ) -> int:
     """Make a run, start it, and execute the seven notebooks on it; the run's exit code.
 
@@ -97,6 +96,7 @@ def run_all(
         def tell(run: RunDir) -> None:
             # From before it starts: whoever closes it must see that notebooks are to come.
             held.enter_context(kept_open(run, tell=on_progress))
+            on_made(run)
             on_progress(f"run {run.run_id}: {run.path}")
 
         run = launch.begin(plan, options, reason="run --execute", tell=tell)
@@ -138,12 +138,12 @@ def _leave(run: RunDir, on_progress: Callable[[str], None]) -> int:
 
     history = launch.read_history(run)
     on_progress(launch.left_sentence(run, history))
-    return _LEFT_HOLDING if history.state is State.HOLDING else _LEFT
+    return history.outcome.exit_code if history.outcome is not None else _LEFT
 
 
 def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
     """The run's own; 2 where it says 0 and a notebook found something wrong."""
-    code = history.outcome.exit_code if history.outcome else _LEFT_HOLDING
+    code = history.outcome.exit_code if history.outcome else _LEFT
     return 2 if code == 0 and any(result.status == "failed" for result in results) else code
 
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.files import open_plain
 from ctp_runbook.host.lock import holder_of
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
@@ -99,7 +100,8 @@ def _last_of(run: RunDir, *kinds: str) -> str:
 def _backwards(run: RunDir) -> Iterator[_Record]:
     """The records of a journal, last first, as far as they can be read."""
     try:
-        lines = run.journal.read_bytes().splitlines()
+        with open_plain(run.journal) as journal:
+            lines = journal.read().splitlines()
     except OSError:
         return
     for line in reversed(lines):

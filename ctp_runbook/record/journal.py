@@ -23,7 +23,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.files import KeptFile, keep_open, path_of, write_atomic
+from ctp_runbook.host.files import KeptFile, keep_open, open_plain, path_of, write_atomic
 from ctp_runbook.host.outcry import cry_out
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
@@ -189,7 +189,7 @@ def _lines(path: Path, fd: int) -> Iterator[bytes]:
     """The lines of a file, one at a time: whole it may be larger than its records. One that does not
     end is torn: what a file of nothing but zeros holds is not to be held in memory."""
     try:
-        with (path if fd < 0 else path_of(fd)).open("rb") as lines:
+        with open_plain(path if fd < 0 else path_of(fd)) as lines:
             yield from iter(partial(lines.readline, LONGEST_LINE), b"")
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
@@ -229,7 +229,7 @@ def begun_at(path: Path) -> datetime | None:
     None where even that cannot be read. It proves nothing: a journal is checked by being read.
     """
     try:
-        with path.open("rb") as lines:
+        with open_plain(path) as lines:
             first = msgspec.json.decode(lines.readline(), type=_Begun)
         return datetime.fromisoformat(first.wall_utc)
     except (OSError, ValueError, RecursionError):
@@ -365,7 +365,7 @@ class Journal:
         self.tolerant = False
         self.gap = ""  # why a record is missing from the file, where one is
         self._ballast, self._ballasts = path.with_suffix(".reserve"), reserved_files(path)
-        is_there = fd >= 0 or path.exists()
+        is_there = fd >= 0 or path.is_file()
         known = read_journal(path, fd=fd) if is_there else JournalFile(())
         self._records = list(known.records)
         self._torn = known.torn

@@ -199,7 +199,8 @@ class HeaderGlance(Struct, frozen=True):
 def glance_at(run: RunDir) -> HeaderGlance:
     """What run.json says, of whichever format; of no environment where it cannot be read."""
     try:
-        return msgspec.json.decode(run.run_json.read_bytes(), type=HeaderGlance)
+        with files.open_plain(run.run_json) as header:
+            return msgspec.json.decode(header.read(), type=HeaderGlance)
     except (OSError, ValueError, RecursionError):
         return HeaderGlance()
 

@@ -149,7 +149,11 @@ def each_sample(path: Path) -> Iterator[Sample]:
     the line."""
     if not path.exists():
         return
-    with open_plain(path) as lines:
+    try:
+        lines = open_plain(path)
+    except OSError as error:
+        raise JournalError(f"{path}: cannot be read: {error.strerror}") from error
+    with lines:
         for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
             yield sample_of(line, path=path, number=number)
 

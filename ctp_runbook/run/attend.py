@@ -34,10 +34,12 @@ __all__ = [
     "end_silent",
     "follow",
     "is_attended",
+    "is_touched",
     "left_sentence",
     "lost_sentence",
     "read_history",
     "read_whole",
+    "set_aside_sentence",
     "silence_of",
     "silent_sentence",
     "unstarted_sentence",
@@ -62,7 +64,10 @@ def read_history(run: RunDir) -> History:
     """The run as its journal tells it now. Raises JournalError, RunRefused for no run."""
     if not run.journal.exists():
         raise RunRefused(f"{run.path} holds no run (no journal.jsonl); check --run")
-    return History.of(read_journal(run.journal).records)
+    history = History.of(read_journal(run.journal).records)
+    if history.header is None:  # it came to be with its first record, or not at all
+        raise JournalError(f"{run.journal}: its first record is lost; nothing is known of this run")
+    return history
 
 
 def is_attended(run: RunDir, *, world: World = HERE) -> bool:
@@ -79,6 +84,12 @@ def _is_attended(history: History, world: World) -> bool:
     holder = world.locks.holder_of(history.header.environment)
     # A run id is never used twice.
     return bool(holder) and Path(holder).name == history.run_id
+
+
+def is_touched(history: History) -> bool:
+    """True once a step of the switch was begun, and of a run that undoes what another switched."""
+    switched = any(history.step(name).attempt for name in _SWITCH)
+    return switched or history.parent is not None
 
 
 def _attendants(records: tuple[Record, ...]) -> Iterator[Identity]:
@@ -151,15 +162,26 @@ def _unattended_sentence(run: RunDir, history: History, world: World) -> str:
     if history.is_dry_run:
         return f"dry run {run.run_id} was interrupted; nothing was done, and none takes it up: make another"
     if not _is_readable(run):
-        return (
+        said = (
             f"run {run.run_id} is lost: {run.journal} was taken away or cannot be read, and nobody "
-            f"conducts the run. The last that is known is {history.state.value}; syslog and "
-            "ALERT_CMD have what came after it. Look at the engines now, and decide by hand"
+            f"conducts the run. It was {history.state.value} at {history.records[-1].wall_utc}. "
+            f"{_what_runs(history, world)}; syslog and ALERT_CMD have what came after it. Look at the "
+            "engines now, and decide by hand"
         )
+        return f"{said}: {set_aside_sentence(run)}" if world.files.exists(run.path) else said
     runs = _what_runs(history, world)
     return (
         f"run {run.run_id} is {history.state.value} and nobody conducts it; {runs[0].lower()}"
         f"{runs[1:]}. Now: `ctp-runbook resume --run {run.path}`"
+    )
+
+
+def set_aside_sentence(run: RunDir) -> str:
+    """What closes a run that nobody can take up any more: no request does, for nobody would act."""
+    place = run.path.parent / "set-aside"
+    return (
+        "see by the alive commands what runs, and to it by hand that one stack trades; then "
+        f"`mkdir -p {place} && mv {run.path} {place}/` keeps its record, and lets the next run begin"
     )
 
 
@@ -327,7 +349,7 @@ def lost_sentence(
 def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
     # A run that undoes another has nothing of the old stack to stop, and stops the new one.
-    if history.parent is None and not any(history.step(name).attempt for name in _SWITCH):
+    if not is_touched(history):
         return "It had not begun to stop the old stack"
     known = {
         f"{generation}_{role}": _word_of(history, generation, role, world)

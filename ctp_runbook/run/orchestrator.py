@@ -602,7 +602,7 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
     except RunbookError as error:
         said = redactor_of(run, world=world)(str(error))
         print(f"orchestrator: {said}", file=sys.stderr, flush=True)
-        return 70
+        return 1
     return 0
 
 

@@ -30,6 +30,7 @@ from ctp_runbook.run.attend import (
     is_attended,
     read_history,
     read_whole,
+    set_aside_sentence,
     unstarted_sentence,
 )
 from ctp_runbook.run.world import HERE, World
@@ -80,8 +81,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
             end_silent(run, history, world=world)
         if is_attended(run, world=world):
             return
-        if history.has_begun is not bool(resume):
-            raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
+        _refuse_wrong_start(run, history, resume=resume, world=world)
         guardian: Identity | None = None
         # It goes to the command lines of guardian and orchestrator, where everybody reads it.
         resume = redactor_of(run, world=world)(resume) if resume else ""
@@ -98,17 +98,45 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
     _await_record(run, guardian, after=len(history.records), world=world)
 
 
+def _refuse_wrong_start(run: RunDir, history: History, *, resume: str, world: World) -> None:
+    """Raise RunRefused for a run that is to begin and has, or is to be taken up and has not or cannot."""
+    if history.has_begun is not bool(resume):
+        raise RunRefused(_begun_sentence(run) if history.has_begun else unstarted_sentence(run))
+    if resume:
+        _refuse_what_cannot_be_taken_up(run, history, world)
+
+
+def _refuse_what_cannot_be_taken_up(run: RunDir, history: History, world: World) -> None:
+    """Raise RunRefused for a run whose orchestrator would not come up, with what closes it."""
+    host, here = history.created.host, world.caller.host_name()
+    if host != here:
+        # Whoever conducts it is not to be seen from here, nor are its members.
+        raise RunRefused(
+            f"run {run.run_id} is of host {host}, and this is {here}: `ctp-runbook resume --run "
+            f"{run.path}` there takes it up; if that host is lost, {set_aside_sentence(run)}"
+        )
+    try:
+        load_private_plan(run)
+    except (RunbookError, OSError) as error:
+        raise RunRefused(
+            f"run {run.run_id} cannot be taken up: {error}. Put its files back as they were, or "
+            f"else {set_aside_sentence(run)}"
+        ) from error
+
+
 def refuse_beside_unfinished(
     environment: str, folders: Iterable[Path], *, but: RunDir | None = None, world: World = HERE
 ) -> None:
     """Raise RunRefused where a run of the environment began, never ended, and nobody conducts it.
 
-    One that is conducted holds the environment, and is told of by its lock. To be asked with the
-    environment's lock held, or before it is taken.
+    One that is conducted holds the environment, and is told of by its lock; so is where else runs of
+    it may lie. To be asked with the environment's lock held, or before it is taken.
     """
-    host = world.caller.host_name()
-    for run in unfinished_runs(folders, environment=environment, host=host):
-        if run != but and not is_attended(run, world=world):
+    host, cwd = world.caller.host_name(), world.caller.folder()
+    every = {cwd / folder for folder in (*folders, *world.locks.folders_of(environment))}
+    own = but and cwd / but.path
+    for run in unfinished_runs(every, environment=environment, host=host):
+        if run.path != own and not is_attended(run, world=world):
             raise RunRefused(
                 f"run {run.run_id} of this environment is unfinished: `ctp-runbook resume --run "
                 f"{run.path}` takes it up again; until it is over no other run may begin"
@@ -187,7 +215,10 @@ def _close_refused(run: RunDir, sentence: str, world: World) -> RunRefused:
     """Close a run that did not start; the refusal to raise, with what became of the run."""
     if _close(run, sentence, world):
         return RunRefused(f"{sentence}; run {run.run_id} is closed as REFUSED: plan again")
-    return RunRefused(f"{sentence}; run {run.run_id}: `ctp-runbook status --run {run.path}`")
+    return RunRefused(
+        f"{sentence}; run {run.run_id}: `ctp-runbook status --run {run.path}`, and if it cannot be "
+        f"taken up, {set_aside_sentence(run)}"
+    )
 
 
 def _close(run: RunDir, why: str, world: World) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from ctp_runbook.errors import EvidenceInvalid, JournalError, TriggerError
+from ctp_runbook.host.files import open_plain
 from ctp_runbook.model import Outcome, Phase
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import LONGEST_LINE, Record, utc_text
@@ -154,7 +155,7 @@ def _read(run: RunDir, path: Path, ended: Record) -> _SamplesFile:
     name = path.relative_to(run.path).as_posix()
     digest, line, samples = hashlib.sha256(), b"\n", []
     try:
-        with path.open("rb") as lines:
+        with open_plain(path) as lines:
             for number, line in enumerate(iter(partial(lines.readline, LONGEST_LINE), b""), 1):
                 digest.update(line)
                 sample = sample_of(line, path=path, number=number)

@@ -128,12 +128,12 @@ def test_what_is_refused_ends_with_its_own_code(
 def test_a_fault_of_ours_is_kept_for_a_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 70; an operator reads no traceback, a developer finds it."""
+    """An operator reads no traceback, a developer finds it."""
     fails_with(ZeroDivisionError("of nothing"), monkeypatch)
-    assert typed("orchestrate") == 70
+    assert typed("orchestrate") == 2
     said = capsys.readouterr().err
-    assert said.startswith("internal error: ZeroDivisionError: of nothing\n")
-    details = re.search(r"^details: (\S+); please report it$", said, re.MULTILINE)
+    assert said.startswith("error: an error that nobody foresaw, ZeroDivisionError: of nothing (")
+    details = re.search(r"\(details: (\S+)\); please report it$", said, re.MULTILINE)
     assert details is not None
     kept = Path(details.group(1))
     assert "ZeroDivisionError: of nothing" in kept.read_text()
@@ -224,9 +224,9 @@ def test_what_was_raised_is_said_without_secrets(
         try:
             raise error
         except (RunRefused, ValueError) as caught:
-            exit_code(caught)
+            exit_code(caught, [])
     said = capsys.readouterr().err
-    (details,) = re.findall(r"details: (\S+);", said)
+    (details,) = re.findall(r"details: (\S+)\);", said)
     kept = Path(details)
     said += kept.read_text()
     kept.unlink()

@@ -188,8 +188,6 @@ def test_nobody_waits_at_a_pipe_in_the_place_of_a_file(tmp_path: Path) -> None:
     for path in (tmp_path / "pipe", tmp_path):
         with pytest.raises(OSError, match="no plain file"):
             files.read(path)
-        with pytest.raises(OSError, match="no plain file"):
-            files.open_plain(path)
 
 
 def test_a_new_file_is_private_and_one_that_is_there_keeps_its_readers(tmp_path: Path) -> None:
@@ -206,3 +204,14 @@ def test_a_new_file_is_private_and_one_that_is_there_keeps_its_readers(tmp_path:
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     files.write_atomic(path, b"3", mode=0o600)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_only_a_plain_file_is_opened(tmp_path: Path) -> None:
+    """A pipe is not waited at, and a folder is none."""
+    (tmp_path / "file").write_bytes(b"it")
+    with files.open_plain(tmp_path / "file") as source:
+        assert source.read() == b"it"
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(OSError, match="no plain file"):
+            files.open_plain(path)

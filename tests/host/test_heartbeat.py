@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.host import heartbeat
 from ctp_runbook.host.heartbeat import Beat, beat_of, read_beat, write_beat
 from ctp_runbook.host.lock import holder_of, take_environment_lock
 from ctp_runbook.host.process import own_identity
@@ -77,7 +78,7 @@ def test_the_next_run_finds_none_of_the_last(environment: str, tmp_path: Path) -
 @pytest.mark.parametrize("line", [b"", b"\0" * 128, b"1 2 three 4 5\n", b"1 2\n", b"nan " * 5])
 def test_what_is_no_sign_of_life_is_none(lock: int, line: bytes) -> None:
     """Every user may write to the file."""
-    os.pwrite(lock, line, 8192)
+    os.pwrite(lock, line, heartbeat._PLACES["orchestrator"])
     assert read_beat(lock, "orchestrator") is None
 
 

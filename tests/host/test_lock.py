@@ -13,7 +13,7 @@ import pytest
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.heartbeat import beat_of
-from ctp_runbook.host.lock import exclusive, holder_of
+from ctp_runbook.host.lock import exclusive, folders_of, give_back, holder_of
 from ctp_runbook.host.lock import take_environment_lock as take_lock
 
 
@@ -165,3 +165,15 @@ def test_a_file_is_held_by_one_at_a_time(tmp_path: Path) -> None:
         pass
     with pytest.raises(TimeoutError, match="mine"), exclusive(path, seconds=1):
         raise TimeoutError("mine")
+
+
+def test_a_lock_remembers_where_its_runs_were(environment: str, tmp_path: Path) -> None:
+    """The last folder first, each once, also past a start that named none; those of this user only."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    for path in (first / "a", second / "b", None, first / "c", tmp_path / "gone" / "d", None):
+        give_back(take_lock(environment, run_id="x", path=path))
+    assert folders_of(environment) == [first, second]
+    assert holder_of(environment) == ""
+    assert folders_of("never-heard-of") == []

@@ -96,7 +96,7 @@ def _end(made: Simulated) -> int:
         try:
             return follow_to_end(made.run, quiet=made.truth.dry)
         except RunbookError as error:
-            return command_line._exit_code(error)
+            return command_line._exit_code(error, [])
 
 
 # --- what is so -----------------------------------------------------------------------
