@@ -291,16 +291,20 @@ def _end_remains(twin: Twin, grace: float) -> dict[str, ProcReport]:
 
 
 def _remains(twin: Twin) -> tuple[Identity, ...]:
-    """This user's processes that are a twin's, at work in this very folder by their command line."""
-    found = []
+    """This user's processes that are a twin's, at work in this very folder: by their command line,
+    or, as Valkey writes another over its own, by its program and the folder it stands in."""
+    found, inside = [], f"{twin.dir}/"
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (place / "cmdline").read_bytes().split(b"\0")
-            in_folder = any(word.startswith(os.fsencode(f"{twin.dir}/")) for word in words)
-            is_part = words[0].endswith(b"/valkey-server") or any(
-                word.startswith(b"ctp_runbook.rehearsal.") for word in words
+            words = [os.fsdecode(word) for word in (place / "cmdline").read_bytes().split(b"\0")]
+            is_part = (
+                any(word.startswith("ctp_runbook.rehearsal.") for word in words)
+                and any(word.startswith(inside) for word in words)
+            ) or (
+                (place / "exe").readlink().name == "valkey-server"
+                and Path(inside) in (place / "cwd").readlink().parents
             )
-            if in_folder and is_part and place.stat().st_uid == os.geteuid():
+            if is_part and place.stat().st_uid == os.geteuid():
                 found.append(identity_of(int(place.name)))
     return tuple(filter(None, found))
 

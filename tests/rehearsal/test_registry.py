@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -139,9 +140,15 @@ def test_in_a_folder_that_is_gone_only_a_twins_own_are_ended(tmp_path: Path) -> 
         "editor": (*wait, "vi", f"{tmp_path}/t/front"),
     }
     begun = {name: subprocess.Popen(line, start_new_session=True) for name, line in lines.items()}
+    valkey, stands = tmp_path / "bin" / "valkey-server", tmp_path / "t" / "valkey"
+    for folder in (valkey.parent, stands):
+        folder.mkdir(parents=True)
+    shutil.copy(shutil.which("sleep") or "", valkey)
+    begun["valkey"] = subprocess.Popen([valkey, "60"], cwd=stands, start_new_session=True)
+    shutil.rmtree(tmp_path / "t")
     try:
         found = stack._remains(Twin(tmp_path / "t"))
-        assert [each.pid for each in found] == [begun["part"].pid]
+        assert {each.pid for each in found} == {begun["part"].pid, begun["valkey"].pid}
     finally:
         for process in begun.values():
             os.killpg(process.pid, 9)

@@ -118,11 +118,14 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def left_in(folder: Path) -> dict[int, str]:
-    """Processes that descend from a command of this folder, by their environment."""
+    """Processes that descend from a command of this folder: by their environment, or, as Valkey
+    writes over that, by where they stand."""
     mark, found = os.fsencode(f"XDG_RUNTIME_DIR={folder / 'runtime'}\0"), {}
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if mark in (place / "environ").read_bytes() and identity_of(int(place.name)):
+            is_ours = mark in (place / "environ").read_bytes()
+            is_ours = is_ours or folder in (place / "cwd").readlink().parents
+            if is_ours and identity_of(int(place.name)):
                 words = (place / "cmdline").read_bytes().replace(b"\0", b" ")
                 found[int(place.name)] = words.decode(errors="replace")
     return found
@@ -137,6 +140,11 @@ def rehearse(start: Callable[..., Command], tmp_path: Path, *words: object) -> C
 def assert_nothing_left(command: Command) -> None:
     """No process, no entry among the twins, nothing in tmpfs or among temporary files."""
     command.wait(lambda: not left_in(command.folder), seconds=10)
+    with contextlib.suppress(OSError, ValueError, RunbookError):
+        parts = command.twin.plane.state().parts.values()  # the rest have no environment of ours
+        running = [identity_of(part.pid) for part in parts if part.pid]
+        ticks = [part.start_ticks for part in parts]
+        assert [each for each in running if each and each.start_ticks in ticks] == []
     assert list((command.folder / "runtime").rglob("*.json")) == []
     assert list((command.folder / "tmp").iterdir()) == []
     assert "Traceback" not in command.said
