@@ -488,6 +488,32 @@ def test_following_ends_with_what_was_waited_for(plan: Plan, options: RunOptions
     assert len(history.records) == 4
 
 
+def test_a_journal_that_is_taken_away_is_followed_until_it_is_back(
+    plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has it open puts it back. Where nobody is left who has, that is what is told."""
+    monkeypatch.setattr(attend, "_UNATTENDED_SECONDS", 0.5)
+    run = create_run(plan, structs.replace(options, accept_unmeasured="a test"))
+    journal = Journal(run.journal, durable=False)
+    journal.append(like("state", to="GATING", reason=""))
+    shown: list[int] = []
+
+    def take_away(history: History) -> None:
+        shown.append(len(history.records))
+        if len(shown) == 1:
+            run.journal.unlink()
+            journal.append(like("finding", severity="info", sentence="x"))
+            threading.Timer(0.1, journal.put_back).start()
+
+    follow(run, until=lambda h: len(h.records) == 3, on_change=take_away, poll_seconds=0.01)
+    assert shown == [2, 3]
+    shown.clear()
+    journal.close()
+    with pytest.raises(RunLost, match=r"journal\.jsonl was taken away or cannot be read") as lost:
+        follow(run, until=lambda _: False, on_change=lambda _: run.journal.unlink())
+    assert "The last that is known is GATING" in str(lost.value)
+
+
 def test_a_run_that_nobody_conducts_is_not_followed_for_ever(
     plan: Plan, options: RunOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
