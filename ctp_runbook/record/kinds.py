@@ -81,7 +81,8 @@ __all__ = [
     "WatchStarted",
 ]
 
-Count = Annotated[int, Meta(ge=0)]
+# What a machine counts in 64 bits: of a larger number no seconds can be made.
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Duration = Annotated[float, Meta(ge=0)]
 Name = Annotated[str, Meta(pattern=r"\S")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]

@@ -566,6 +566,18 @@ def test_a_sample_of_no_calendar_is_a_finding(tmp_path: Path) -> None:
     assert any("samples.jsonl:1" in finding for finding in verify_run(run).findings)
 
 
+def test_a_moment_of_no_clock_is_a_finding(tmp_path: Path) -> None:
+    """So many nanoseconds that no seconds can be made of them, in a journal that was chained anew."""
+    run = make_run("completed", tmp_path)
+    lines = run.journal.read_bytes().splitlines()
+    last = json.loads(lines[-1]) | {"mono_ns": 10**400}
+    run.journal.write_bytes(
+        b"\n".join([*lines[:-1], json.dumps(last, separators=(",", ":")).encode(), b""])
+    )
+    (finding,) = verify_run(run).findings
+    assert f"journal.jsonl:{len(lines)}: " in finding
+
+
 @pytest.mark.parametrize("gone", ["ctp_readiness_precheck.json", "kafka_topic_init_result.env"])
 def test_mandatory_evidence_must_be_there(gone: str, tmp_path: Path) -> None:
     """RUNBOOK §7: without a gate's evidence the gate is not proved."""
