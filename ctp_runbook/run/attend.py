@@ -323,6 +323,8 @@ def lost_sentence(
     silence = silence or silence_of(run, history, world=world)
     if _is_attended(history, world) and not silence.is_left:
         return ""
+    if read_whole(run, world=world).closed is not None:
+        return ""  # it ended since it was read, and they with it
     last = history.records[-1]
     same_boot = last.boot_id == world.clock.boot_id()
     now, then = (

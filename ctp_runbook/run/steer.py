@@ -88,6 +88,9 @@ def steer(
 def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> Steered:
     is_lost = not is_attended(run, world=world)
     is_lost = is_lost or silence_of(run, read_whole(run, world=world), world=world).is_left
+    if is_lost and read_whole(run, world=world).closed is not None:
+        # It ended since it was read, and they with it.
+        return steer(run, request, by=by, reason=reason, world=world)
     if is_lost and request not in _TAKES_UP:
         raise RunRefused(
             f"nobody conducts run {run.run_id}, so nobody can {request} it: `ctp-runbook resume "

@@ -192,3 +192,16 @@ def test_a_guardian_left_over_a_run_that_is_over_is_told(attended: Attended) -> 
     attended.silent(guardian=30.0)
     told = attended.told()
     assert "holds the environment still: `ctp-runbook resume --run " in told
+
+
+def test_a_run_that_ended_since_it_was_read_is_not_called_lost(attended: Attended) -> None:
+    """Its processes went with it: what was read a moment ago says that it goes on."""
+    read = attended.history
+    for identity in attended.pids.values():
+        os.kill(identity.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, identity.pid, os.WEXITED | os.WNOWAIT)
+    assert lost_sentence(attended.run, read, world=attended.world) != ""
+    journal = Journal(attended.run.journal, durable=False)
+    journal.append(like("closed", outcome="ABORTED_BEFORE_SWITCH", exit_code=3))
+    journal.close()
+    assert lost_sentence(attended.run, read, world=attended.world) == ""

@@ -27,7 +27,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import read_whole
 from ctp_runbook.run.steer import steer
 from tests.props.command_line import typed
-from tests.props.cutover_tools import Cutover, Ending, cutover_of, edited, fresh_twin
+from tests.props.cutover_tools import Cutover, Ending, cutover_of, fresh_twin
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -238,29 +238,31 @@ VICTIMS = (("orchestrator",), ("guardian",), ("guardian", "orchestrator"))
 
 
 def stopped_at(moment: str, victims: tuple[str, ...], room: Path) -> tuple[str, Ending, Cutover]:
-    """A fresh twin, a run, SIGSTOP, and CONT when it is over, or for both after 7 s."""
-    with fresh_twin(room / "twin", watch_seconds=25.0) as twin:
-        edited(twin.rollback_template, **BUDGET)
-        with cutover_of(twin, room / "outputs") as cutover:
-            MOMENTS[moment](cutover)
-            held = [Identity(who.pid, who.start_ticks) for who in both(cutover.run)]
-            pids = [cutover.victim(name) for name in victims]
-            for pid in pids:
-                os.kill(pid, signal.SIGSTOP)
-            time.sleep(7.0)
-            told = status_of(cutover.run)
-            if len(victims) == 2:
-                wake(pids)
-            if moment == "held before the switch":
-                time.sleep(5.0)
-                steer(cutover.run, "abort", by="ops")
-            ending = cutover.end()
-            if is_running(held[0]) and victims == ("guardian",):
-                # It holds the environment of a run that is over, and is ended by the one command.
-                told = f"{told} {steer(cutover.run, 'resume', by='ops').sentence}"
+    """A fresh twin, a run, SIGSTOP for longer than anybody is waited for, and CONT: for both then,
+    for one when all is over."""
+    with (
+        fresh_twin(room / "twin", watch_seconds=30.0) as twin,
+        cutover_of(twin, room / "outputs") as cutover,
+    ):
+        MOMENTS[moment](cutover)
+        held = [Identity(who.pid, who.start_ticks) for who in both(cutover.run)]
+        pids = [cutover.victim(name) for name in victims]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(13.0)
+        told = status_of(cutover.run)
+        if len(victims) == 2:
             wake(pids)
-            wait_for(lambda: not any(map(is_running, held)), seconds=20)
-            return told, ending, cutover
+        if moment == "held before the switch":
+            time.sleep(5.0)
+            steer(cutover.run, "abort", by="ops")
+        ending = cutover.end()
+        if is_running(held[0]) and victims == ("guardian",):
+            # It holds the environment of a run that is over, and is ended by the one command.
+            told = f"{told} {steer(cutover.run, 'resume', by='ops').sentence}"
+        wake(pids)
+        wait_for(lambda: not any(map(is_running, held)), seconds=20)
+        return told, ending, cutover
 
 
 def wake(pids: list[int]) -> None:
