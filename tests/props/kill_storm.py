@@ -45,9 +45,11 @@ ALL_KINDS = (
     *("kill", "term", "stop", "clock", "freeze"),
     *("control_gone", "run_gone", "evidence_gone", "private_gone", "private_full"),
 )
-# What is drawn from: signals oftener than what happens to folders and clocks.
-_OFTEN = ",".join(("kill", "kill", "kill", "term", "stop", *ALL_KINDS))
-KINDS = tuple(os.environ.get("CTP_RUNBOOK_STORM_KINDS", _OFTEN).split(","))
+# What is drawn from: signals oftener than the clock. CTP_RUNBOOK_STORM_KINDS=all draws what vanishes
+# and who hangs as well, or names kinds, each as often as it is named.
+_PROVED = "kill,kill,term,stop,clock"
+_WISH = os.environ.get("CTP_RUNBOOK_STORM_KINDS", _PROVED)
+KINDS = (*_PROVED.split(","), *ALL_KINDS) if _WISH == "all" else tuple(_WISH.split(","))
 SIGNALS = ("kill", "term", "stop", "freeze")
 PEOPLE = ("orchestrator", "guardian", "both", "step", "viewer")
 MEMBERS = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
