@@ -181,7 +181,7 @@ STAGES: dict[str, tuple[int, bool, Callable[[History], object], tuple[int, Outco
     "INT to the group in the gates": (
         INT,
         True,
-        lambda history: history.state.value == "GATING",
+        lambda history: history.step("init_kafka_topic").attempt,
         (3, Outcome.ABORTED_BEFORE_SWITCH),
     ),
     "INT to the group, the old stack stopped": (INT, True, old_is_stopped, ROLLED_BACK),
