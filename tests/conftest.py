@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -103,6 +104,15 @@ def interlock(request: pytest.FixtureRequest) -> Iterator[Interlock]:
 def browser_path() -> str:
     """The browser installed on this machine; playwright's own is never downloaded."""
     return _installed_browser() or pytest.fail("no browser: tests marked `browser` are skipped")
+
+
+def pytest_configure() -> None:
+    """Be a process that is asked to end as any other: under nohup, or behind a shell's ``&``, some of
+    these signals are ignored by whoever is started here, and by us."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
