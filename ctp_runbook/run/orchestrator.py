@@ -265,6 +265,9 @@ class Orchestrator:
         self._enter(State.GATING, "the gates begin")
         self._probed = self._clock.mono()
         if gaps := ready_gaps(self.context):
+            # What a request cut short could tell nothing: that is its doing, and no gap.
+            if stop := self._stop_asked():
+                return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, stop)
             return RunEnd(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
         baseline = OldEngineSampling(self.context)
         baseline.start()

@@ -279,6 +279,22 @@ def test_an_abort_in_ready_ends_the_run(conducted: Conducted) -> None:
     assert STOPS[0] not in conducted.host.ran
 
 
+def test_an_abort_in_the_first_look_is_no_gap_of_the_old_engine(
+    conducted: Conducted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cuts the alive command short, which then could tell nothing: exit 3 by who asked for it."""
+    run = conducted.orchestrator.run
+
+    def cut_short(_: object) -> list[str]:
+        send_request(run, "abort", by="ops")
+        return ["expected alive: old_core_engine undecided: alive command says no answer"]
+
+    monkeypatch.setattr("ctp_runbook.run.orchestrator.ready_gaps", cut_short)
+    assert conducted.conduct(go=False) is Outcome.ABORTED_BEFORE_SWITCH
+    assert "abort asked for by ops" in conducted.sentence()
+    assert "no answer" not in conducted.sentence()
+
+
 def test_a_plan_that_changed_after_its_review_stops_nothing(conducted: Conducted) -> None:
     """Right before the first stop its digest is taken once more."""
     template = conducted.orchestrator.context.plan.cutover_template
