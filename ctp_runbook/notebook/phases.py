@@ -39,7 +39,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
-from ctp_runbook.run.attend import unstarted_sentence
+from ctp_runbook.run.attend import is_touched, unstarted_sentence
 from ctp_runbook.show import run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table
 from ctp_runbook.show.run_blocks import plan_blocks, refuse_other_plan
@@ -438,7 +438,7 @@ def _watch_failure(history: History) -> RunEnded | None:
 
 def _ended(history: History) -> RunEnded:
     """The run's own end as an error; its exit code where it has one already."""
-    code = history.outcome.exit_code if history.outcome else 3
+    code = history.outcome.exit_code if history.outcome else (7 if is_touched(history) else 3)
     return RunEnded(run_blocks.outcome_sentence(history), exit_code=code)
 
 
