@@ -109,7 +109,10 @@ def browser_path() -> str:
 def pytest_configure() -> None:
     """Be a process that is asked to end as any other: under nohup, or behind a shell's ``&``, some of
     these signals are ignored by whoever is started here, and by us."""
-    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
     for number, handler in usual.items():
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)

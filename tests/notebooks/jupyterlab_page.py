@@ -21,7 +21,7 @@ ALONE = (
     "--disable-component-update",
     "--disable-sync",
 )
-_SLOW_MS = 40_000.0
+_SLOW_MS = 90_000.0
 _UNFINISHED = re.compile(r"\[[ *]\]")
 _KERNEL_KNOWN = re.compile(r"\| (Idle|Busy)")
 

@@ -179,12 +179,18 @@ def test_the_source_runs_in_its_surroundings(tmp_path: Path) -> None:
 
 # --- no room for what it says -------------------------------------------------------
 
+# Once before there is no room: what is asked with may itself lie in such a place.
 FULL_MEMORY = """
-import sys
+import subprocess, sys
 from pathlib import Path
 from ctp_runbook.probes.command import run_probe, run_probe_apart
-for ask in (run_probe, run_probe_apart):
-    print(ask("echo alive; echo why >&2", cwd=Path("/"), env={"PATH": "/bin:/usr/bin"}, seconds=9))
+def say():
+    env = {"PATH": "/bin:/usr/bin"}
+    for ask in (run_probe, run_probe_apart):
+        print(ask("echo alive; echo why >&2", cwd=Path("/"), env=env, seconds=9))
+say()
+subprocess.run(["bash", "-c", sys.argv[1]], check=True, stderr=subprocess.DEVNULL)
+say()
 """
 
 
@@ -199,11 +205,7 @@ def test_an_answer_needs_no_room_in_any_folder(full: str) -> None:
     inside = ("unshare", "--user", "--map-root-user", "--mount", "bash", "-c")
     if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("no user namespaces here, and so no small disk")
-    script = f'{{ {places}; }} 2>/dev/null && exec {sys.executable} -c "$0"'
-    done = subprocess.run(
-        [*inside, script, FULL_MEMORY], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.stdout.splitlines() == [
-        str((0, b"alive\nwhy\n")),
-        str((0, b"alive\n", "why")),
-    ], done.stderr
+    words = [*inside, f'exec {sys.executable} -c "$0" "$1"', FULL_MEMORY, places]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
+    said = [str((0, b"alive\nwhy\n")), str((0, b"alive\n", "why"))]
+    assert done.stdout.splitlines() == [*said, *said], done.stderr

@@ -48,6 +48,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
 DEPTHS = {"plain": 5, "resealed": 3, "forged": 3, "pair": 1}
 # Nothing takes a second; a machine that stands still for a while is no hang.
 HANG_SECONDS = 60.0
+UNFORESEEN = "an error that nobody foresaw"
 
 _RESULTS = (f"evidence/{CUTOVER_RESULT}", f"evidence/{ROLLBACK_RESULT}")
 # What the journal answers for: digested in it, or derived from it.
@@ -168,7 +169,6 @@ class Fuzz:
 
     def go(self, *, seed: int, count: int) -> None:
         """Try ``count`` mutants that ``seed`` names."""
-        signal.signal(signal.SIGALRM, _hang)
         for number in range(count):
             self.one(f"{seed}:{number}")
 
@@ -253,7 +253,7 @@ class Fuzz:
             code, said = self._say(*words)
         except Hang:
             return "hang"
-        if code not in (0, 2):
+        if code not in (0, 2) or any(UNFORESEEN in line for line in said):
             return "traceback"
         if code != before[0] or said - before[1]:
             return "found"
@@ -270,6 +270,13 @@ class Fuzz:
         # As a terminal has it: what cannot be said in UTF-8 raises.
         said, kept = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="\n"), sys.argv
         sys.argv = ["ctp-runbook", "verify", *words]
+        hangs: list[int] = []
+
+        def hang(number: int, _: object) -> None:
+            hangs.append(number)
+            raise Hang
+
+        signal.signal(signal.SIGALRM, hang)
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -279,6 +286,8 @@ class Fuzz:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             sys.argv = kept
+        if hangs:  # the last boundary of the product catches all that is raised
+            raise Hang
         said.seek(0)
         lines = said.read().splitlines()
         # Not what is well, and not how many checks that were: a finding must say what is wrong.
@@ -318,10 +327,6 @@ def _files(run: RunDir) -> dict[str, bytes]:
 
 def _is_digested(name: str) -> bool:
     return name.startswith(("plan/", "samples/", "logs/steps/"))
-
-
-def _hang(signal_number: int, frame: object) -> None:
-    raise Hang
 
 
 # --- what kind of thing a file is --------------------------------------------------

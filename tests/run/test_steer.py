@@ -90,6 +90,10 @@ def test_a_secret_in_a_reason_reaches_neither_the_inbox_nor_a_command_line(
         "ctp_runbook.run.starting._guard", lambda *_, resume, **__: started.append(resume)
     )
     monkeypatch.setattr("ctp_runbook.run.starting._await_record", lambda *_, **__: None)
+    # It is of another host.
+    monkeypatch.setattr(
+        "ctp_runbook.run.starting._refuse_what_cannot_be_taken_up", lambda *_, **__: None
+    )
     steering.steer(run, "resume", by="ann, token=abc", reason="as hunter22 curl -u ann:pw12 says")
     (letter,) = [path.read_text() for path in run.control.iterdir()]
     assert json.loads(letter) | {"requested_utc": ""} == {
