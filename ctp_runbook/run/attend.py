@@ -337,10 +337,10 @@ def lost_sentence(
         f"no answer since {silence.seconds(who):.0f} s from its {who} (pid {beat.pid}), "
         for who, beat in silence.heard.items()
     )
-    held_up = f"{answers}stopped or held up in a call, and nobody replaces what is; " * bool(
-        answers
-    )
-    ends = " ends that and takes the run up" if answers else ""
+    held_up = ends = ""
+    if answers:
+        held_up = f"{answers}stopped or held up in a call, and nobody replaces what is; "
+        ends = " ends that and takes the run up"
     return (
         f"NOBODY CONDUCTS run {run.run_id} ({history.state.value}): {held_up}its last record is of "
         f"{since}, and nothing of it goes on by itself. {_what_runs(history, world)}. "
