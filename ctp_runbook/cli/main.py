@@ -90,9 +90,7 @@ def main() -> NoReturn:
                 code = _interrupted(error)
         except Exception as error:  # noqa: BLE001  the last boundary: no traceback for an operator
             code = _exit_code(error, words)
-    except SystemExit:  # of argparse, and of who is told to end by TERM
-        raise
-    except BaseException:  # noqa: BLE001  nor for one whose error could not even be told
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001  nor for one whose error could not even be told
         code = _unforeseen_code(words)
     code = code if isinstance(code, int) else 0
     if not code and (lost := streams.unwritten()) and words[:1] and words[0] in _PRINTED:

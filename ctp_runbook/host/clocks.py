@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from ctp_runbook.host.seam import Clock
 
-__all__ = ["ClockWatch", "Clocks", "Disturbance", "What"]
+__all__ = ["STEP_SECONDS", "ClockWatch", "Clocks", "Disturbance", "What"]
 
 What = Literal["paused", "suspended", "clock_stepped"]
 
 # Steps below this are what a time service corrects in a minute; no limit of the watch is near it.
-_STEP_SECONDS = 0.5
+STEP_SECONDS = 0.5
 # Whoever looks four times a second and did not for so long was stopped, or starved.
 _PAUSE_SECONDS = 2.0
 # As far as verification lets the clocks of a run part without a record that says why.
@@ -112,7 +112,7 @@ class ClockWatch(Struct):
         """
         now_mono, now_boot = self.clocks.mono(), self.clocks.boot()
         gained = self.clocks.wall() - wall - (now_mono - mono)
-        slept = gained if 0 < gained <= now_boot - now_mono + _STEP_SECONDS else 0.0
+        slept = gained if 0 < gained <= now_boot - now_mono + STEP_SECONDS else 0.0
         with self._lock:
             self._last = (wall, mono, now_boot - (now_mono - mono) - slept)
 
@@ -128,9 +128,9 @@ class ClockWatch(Struct):
             if mono > _PAUSE_SECONDS:
                 self._noted.append(noted("paused", round(mono, 3)))
             # Of a suspended host no clock but this one tells: the others all stood still.
-            if boot - mono > _STEP_SECONDS:
+            if boot - mono > STEP_SECONDS:
                 self._noted.append(noted("suspended", round(boot - mono, 3)))
-            if abs(wall - boot) > _STEP_SECONDS:
+            if abs(wall - boot) > STEP_SECONDS:
                 self._step = noted("clock_stepped", round(wall - boot, 3))
                 self._noted.append(self._step)
 

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import structs
 
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.files import keep_private
+from ctp_runbook.host.files import keep_private, read
 from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE
@@ -352,7 +352,7 @@ def list_again(run: RunDir, path: Path) -> None:
     Nothing is done to a manifest that is not sealed, or that was edited. Raises OSError.
     """
     try:
-        data = run.manifest.read_bytes()
+        data = read(run.manifest)
         manifest = read_manifest(data)
     except (OSError, ValueError, RecursionError, JournalError):
         return

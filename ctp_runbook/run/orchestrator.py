@@ -11,19 +11,20 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
-from ctp_runbook.host.clocks import ClockWatch
+from ctp_runbook.host.clocks import STEP_SECONDS, ClockWatch
 from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.journal import Journal, Record, read_journal
 from ctp_runbook.record.kinds import (
     Cause,
     Closed,
@@ -33,6 +34,7 @@ from ctp_runbook.record.kinds import (
     StateEntered,
     StepStarted,
     Triggered,
+    WatchDisturbed,
 )
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
@@ -149,12 +151,12 @@ class Orchestrator:
                 self.context.record(disturbed(noted))
 
     def _clocks_since_last_record(self) -> ClockWatch:
-        """The clocks, looked at from the last record on: whoever wrote it may have died before it
-        saw that they were set."""
+        """The clocks, looked at from the last record that nobody set them before: whoever wrote what
+        came after it may have died before it saw that they were."""
         clocks = ClockWatch(self._clock)
-        for last in self.journal.records[-1:]:
-            if last.boot_id == self._clock.boot_id():
-                clocks.since(wall=last.wall.timestamp(), mono=last.mono)
+        last = _before_untold_step(self.context.history, self._clock.boot_id())
+        if last is not None:
+            clocks.since(wall=last.wall.timestamp(), mono=last.mono)
         return clocks
 
     def _take(self, request: RequestTaken) -> None:
@@ -555,6 +557,23 @@ def _finalise(run: RunDir, history: History, world: World) -> None:
         raise RunRefused(
             f"run {run.run_id} ended {ended}, and its evidence cannot be written: {error}"
         ) from error
+
+
+def _before_untold_step(history: History, boot_id: str) -> Record | None:
+    """The last record of this boot before a step of the wall clock that none of its records tells;
+    where every step is told, the last one."""
+    mine = [record for record in history.records if record.boot_id == boot_id]
+    told = [
+        (each.payload.from_mono, each.mono)
+        for each in history.of_kind(WatchDisturbed)
+        if each.boot_id == boot_id
+    ]
+    for before, after in pairwise(mine):
+        gained = (after.wall - before.wall).total_seconds() - (after.mono - before.mono)
+        is_told = any(since <= after.mono and before.mono <= until for since, until in told)
+        if abs(gained) > STEP_SECONDS and not is_told:
+            return before
+    return mine[-1] if mine else None
 
 
 def main(argv: list[str] | None = None, *, world: World = HERE) -> int:

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.files import read
 from ctp_runbook.model import Phase
 from ctp_runbook.record.evidence import list_again
 from ctp_runbook.record.history import History
@@ -194,8 +195,8 @@ def _links(run: RunDir) -> str:
 
 def _notebook_status(path: Path) -> str:
     try:
-        stamp = json.loads(path.read_bytes())["metadata"]["ctp_runbook"]
+        stamp = json.loads(read(path))["metadata"]["ctp_runbook"]
         status = stamp["status"].replace("_", " ").replace("completed", "executed")
         return f"{status}: {stamp['sentence']}"
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "not executed by ctp-runbook"

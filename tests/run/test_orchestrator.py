@@ -31,7 +31,7 @@ from ctp_runbook.record.kinds import (
 )
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.old_engine import OldEngineSampling
-from ctp_runbook.run.orchestrator import Orchestrator
+from ctp_runbook.run.orchestrator import Orchestrator, _before_untold_step
 from ctp_runbook.run.requests import Asked, send_request
 from ctp_runbook.run.rollback import trouble_now
 from ctp_runbook.run.window import Watch
@@ -41,6 +41,7 @@ from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
 from tests.run.test_guardian import Lines
 from tests.run.test_rollback import stop_old
+from tests.verify.test_clocks import HOUR, disturbed, record
 
 # What each member's commands do to it.
 COMMANDS = {
@@ -197,6 +198,22 @@ def test_a_step_that_the_one_before_did_not_live_to_see_is_on_record(conducted: 
     told = [record.payload for record in again.context.history.of_kind(WatchDisturbed)]
     again.journal.close()
     assert [(each.what, round(each.seconds)) for each in told] == [("clock_stepped", -3600)]
+
+
+def test_a_step_that_somebody_wrote_over_is_found_again() -> None:
+    """The one before wrote on by the clock that was set, and died before it looked."""
+    at_first = [record(0), record(9), record(10, ahead=-HOUR), record(11, ahead=-HOUR)]
+    told = disturbed(12, "clock_stepped", -HOUR, begun=9.5, ahead=-HOUR)
+    for records, last in (
+        (at_first, at_first[1]),
+        ([*at_first, told], told),
+        ([*at_first, told, record(13, ahead=-HOUR), record(14)], 13),
+        ([record(0), record(1)], 1),
+    ):
+        found = _before_untold_step(History(tuple(records)), "boot")
+        assert found is not None
+        assert found.seq == (last if isinstance(last, int) else last.seq)
+    assert _before_untold_step(History(tuple(at_first)), "another boot") is None
 
 
 def test_no_stretch_of_a_run_is_without_a_sign_of_life(
@@ -404,8 +421,8 @@ def test_where_a_run_goes_on_from(
 ) -> None:
     """The journal says how far it came, the probes what is there; a half switch is always undone."""
     first = conducted.orchestrator
-    for record in records:
-        first.journal.append(record)
+    for written in records:
+        first.journal.append(written)
     conducted.host.lives = dict(lives)
     again = Orchestrator(
         first.run,
