@@ -121,10 +121,6 @@ def follow(
     unattended_since: float | None = None
     history = read_whole(run, world=world)
     while True:
-        # Whoever conducts it has it open, and puts it back where somebody took it away: what is known
-        # stands until then.
-        with contextlib.suppress(JournalError, RunRefused, OSError):
-            history = read_whole(run, world=world)
         if len(history.records) != seen:
             seen = len(history.records)
             if on_change is not None:
@@ -142,6 +138,10 @@ def follow(
             kind = RunLost if may_have_acted else RunRefused
             raise kind(_unattended_sentence(run, history, world))
         clock.sleep(poll_seconds)
+        # Whoever conducts it has it open, and puts it back where somebody took it away: what is known
+        # stands until then.
+        with contextlib.suppress(JournalError, RunRefused, OSError):
+            history = read_whole(run, world=world)
 
 
 def _is_readable(run: RunDir) -> bool:
@@ -350,7 +350,6 @@ def lost_sentence(
 
 def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
-    # A run that undoes another has nothing of the old stack to stop, and stops the new one.
     if not is_touched(history):
         return "It had not begun to stop the old stack"
     known = {
