@@ -258,10 +258,11 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
         return history.outcome.exit_code if history.outcome is not None else _LEFT
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
+    dry = "DRY RUN " if history.is_dry_run else ""
     if quiet:  # else it was the last line
-        say(f"{history.outcome.value}: {history.closed.payload.sentence}")
+        say(f"{dry}{history.outcome.value}: {history.closed.payload.sentence}")
     if unwritten := launch.unwritten_sentence(run, history):
-        say(unwritten, err=True, fg="red")
+        say(f"{dry}{unwritten}", err=True, fg="red")
     else:
-        say(f"evidence: {run.evidence}")
+        say(f"{dry}evidence: {run.evidence}")
     return history.outcome.exit_code

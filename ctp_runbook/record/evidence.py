@@ -15,10 +15,10 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import keep_private, read
@@ -78,12 +78,9 @@ CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
 _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
 # What may be there besides where notebooks were to come, also half written by who was killed then.
-_LATER = re.compile(
-    r"""
-    (notebooks/\.[^/]+\.ipynb | \.report\.html | \.manifest\.json)\.\d+\.\d+
-    | notebooks/[^/]+\.ipynb | report\.html | logs/(guardian|orchestrator)\.log
-    """,
-    re.VERBOSE,
+_LATER = (
+    r"(notebooks/\.[^/]+\.ipynb|\.report\.html|\.manifest\.json)\.\d+\.\d+"
+    r"|notebooks/[^/]+\.ipynb|report\.html|logs/(guardian|orchestrator)\.log"
 )
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
@@ -399,7 +396,7 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
     return [
         name
         for name in kept_files(run)
-        if name not in manifest.files and (manifest.sealed or not _LATER.fullmatch(name))
+        if name not in manifest.files and (manifest.sealed or not re.fullmatch(_LATER, name))
     ]
 
 
@@ -515,7 +512,7 @@ def _observed(trigger: Record[Triggered] | None) -> str:
     return f"metric={cause.metric} value={value} limit={cause.limit} sample_utc={cause.sample_utc}"
 
 
-class _Moment(NamedTuple):
+class _Moment(Struct, frozen=True):
     """An instant as the journal has it, by both clocks; blank where it never came."""
 
     utc: str = ""
