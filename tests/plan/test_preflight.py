@@ -184,7 +184,7 @@ REMARKS = {
     "no trading state": ("TRADING_STATE_CMD", "", "TRADING_STATE_CMD is not given"),
     "not there yet": (
         "PRECHECK_CMD",
-        "cat x && ./no-tool",
+        "cp x y && ./no-tool",
         "'./no-tool' is no file that can be run",
     ),
     "on a login's PATH": ("PRECHECK_CMD", "bash -lc no-tool", "'no-tool' is not on PATH as seen"),
