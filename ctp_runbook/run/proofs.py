@@ -6,6 +6,7 @@ end a member by its identity.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,14 +21,19 @@ from ctp_runbook.run.context import RunContext
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.
     from ctp_runbook.probes.liveness import Liveness
+    from ctp_runbook.probes.session import SessionFacts
 
 __all__ = [
     "Ended",
+    "Permission",
     "end_member",
     "end_seconds",
     "gone_gap",
     "is_ending",
+    "new_source_gap",
     "observe",
+    "old_session_gap",
+    "permission_of",
     "pin_anew",
     "pin_member",
     "proof_for",
@@ -38,6 +44,9 @@ __all__ = [
     "start_gap",
 ]
 
+# What is expected of a session: as TRADING_STATE_CMD and our page tell it, and as sources do.
+_STATED = "TD and MD logged in, settlement confirmed, private stream drained"
+_DECLARED = "TD and MD logged in, settlement confirmed, recovered, and not Blocked"
 # Of the time left, TERM and KILL get half each, and never less than lets a healthy process go.
 _LEAST_GRACE_SECONDS = 0.2
 
@@ -268,7 +277,56 @@ def _session_gap(
     """The gap, and whether the engine told of its session at all."""
     if member.role is not Role.CORE_ENGINE:
         return "", True
-    is_told = True
+    asked = context.plan.sessions[member.generation]
+    seen = _by_sources if asked.is_declared else _by_state_or_page
+    observed, ok, is_told = seen(context, member, deadline)
+    context.record(
+        ProbeAnswered(
+            subject=member.name,
+            question="session",
+            ok=ok,
+            observed=observed,
+            expected=_DECLARED if asked.is_declared else _STATED,
+        )
+    )
+    return "" if ok else observed, is_told
+
+
+def old_session_gap(context: RunContext, *, verified: bool) -> str:
+    """Why the old engine's session could not be proved again after a rollback, or nothing.
+
+    Its source answers while it trades, or it will not answer then. ``verified``: right before the
+    first stop the session itself must be usable too; until then its front may not be open yet.
+    """
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    gap, is_told = _session_gap(context, engine, deadline=None)
+    return gap if gap and (verified or not is_told) else ""
+
+
+def new_source_gap(context: RunContext) -> str:
+    """Why the new engine's session command cannot tell anything, or nothing. Asked while it is gone:
+    that its session is not usable is right, and a command that says yes is told as a warning."""
+    engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
+    if not context.plan.sessions[Generation.NEW].command:
+        return ""
+    session = _facts_of(context, engine, None)
+    never_run = [each for each in session.facts if re.search(r": exit 12[67],", each.problem)]
+    if never_run:
+        return never_run[0].problem
+    if session.is_verified and session.is_told:
+        context.warn(
+            f"{context.plan.sessions[Generation.NEW].key} says that {engine.name} may be given orders, "
+            f"and it does not run: {session.sentence}; if that is not another engine's answer, it proves "
+            "nothing"
+        )
+    return ""
+
+
+def _by_state_or_page(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """What TRADING_STATE_CMD or the engine's page says of its session, whether that is enough, and
+    whether there was an answer."""
     try:
         session = context.world.sessions.read_session(
             member,
@@ -276,21 +334,95 @@ def _session_gap(
             **context.asking(deadline=deadline),
         )
     except ProbeError as error:
-        observed, ok, is_told = str(error), False, False
-    else:
-        observed, ok = session.sentence, session.is_verified
-        if stale := _stale_words(context, session.as_of):
-            observed, ok = f"{observed}; {stale}", False
-    context.record(
-        ProbeAnswered(
-            subject=member.name,
-            question="session",
-            ok=ok,
-            observed=observed,
-            expected="TD and MD logged in, settlement confirmed, private stream drained",
+        return str(error), False, False
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, True
+
+
+def _by_sources(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """The same by the sources that the template declares."""
+    session = _facts_of(context, member, deadline)
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, session.is_told
+
+
+class Permission(NamedTuple):
+    """What is known of whether an engine may send orders: ``mode`` is Ready, CloseOnly, Blocked, or
+    blank where nothing tells. ``gap`` is why it is not to be waited for any longer, or nothing;
+    ``words`` say it for people."""
+
+    mode: str
+    gap: str
+    words: str
+
+
+def permission_of(context: RunContext, member: Member) -> Permission:
+    """Ask an engine with declared sources whether it may trade now; write down what is new."""
+    asked = context.plan.sessions[member.generation]
+    session = _facts_of(context, member, None)
+    told = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    looks = [each for each in told if (each.subject, each.question) == (member.name, "session")]
+    # Each look of half an hour would be a journal of its own.
+    if (
+        not looks
+        or looks[-1].ok is not session.is_verified
+        or session.words not in looks[-1].observed
+    ):
+        context.record(
+            ProbeAnswered(
+                subject=member.name,
+                question="session",
+                ok=session.is_verified,
+                observed=session.sentence,
+                expected=_DECLARED,
+            )
         )
+    if not session.is_verified:
+        return Permission(session.mode, session.sentence, session.sentence)
+    if session.mode != "CloseOnly":
+        return Permission(session.mode, "", f"logged in, {session.words}")
+    left = asked.close_only_seconds - (
+        context.world.clock.wall() - _closes_since(context, member, session)
     )
-    return "" if ok else observed, is_told
+    if not asked.close_only_seconds:
+        return Permission(session.mode, "", "logged in, CloseOnly")
+    if left > 0:
+        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more")
+    late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
+    return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
+
+
+def _closes_since(context: RunContext, member: Member, session: SessionFacts) -> float:
+    """When it began to close only: as it says itself, or since it was seen first."""
+    for fact in session.facts:
+        if fact.name == "may_trade" and fact.since is not None:
+            return fact.since
+    since = context.world.clock.wall()
+    for record in reversed(context.journal.records):
+        look = record.payload
+        if isinstance(look, ProbeAnswered) and (look.subject, look.question) == (
+            member.name,
+            "session",
+        ):
+            if "may trade: CloseOnly" not in look.observed:
+                break
+            since = record.wall.timestamp()
+    return since
+
+
+def _facts_of(context: RunContext, member: Member, deadline: float | None) -> SessionFacts:
+    pin = context.history.pins.get(member.name)
+    return context.world.sessions.read_facts(
+        member,
+        asked=context.plan.sessions[member.generation],
+        known=pin.identity if pin else None,
+        wall=context.world.clock.wall(),
+        **context.asking(deadline=deadline),
+    )
 
 
 def _stale_words(context: RunContext, as_of: float | None) -> str:
