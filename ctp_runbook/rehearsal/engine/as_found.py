@@ -28,8 +28,9 @@ from typing import Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.rehearsal.engine.account import Account
+from ctp_runbook.rehearsal.engine.as_found_page import Page
 from ctp_runbook.rehearsal.engine.as_found_redis import EngineStore
-from ctp_runbook.rehearsal.engine.as_found_told import Page, Readiness, WriteAheadLog, log_event
+from ctp_runbook.rehearsal.engine.as_found_told import Readiness, WriteAheadLog, log_event
 from ctp_runbook.rehearsal.engine.breaker import Breaker
 from ctp_runbook.rehearsal.engine.order_flow import OrderFlow
 from ctp_runbook.rehearsal.engine.session import MarketLink, TradingLink
@@ -91,9 +92,7 @@ class _Engine:
             on_replay=self.begin_replay,
         )
         self.md = MarketLink(front, login, on={Push.TICK: self.take_tick}, on_state=self.note_state)
-        self.flow = OrderFlow(
-            self.td, Breaker("order"), ttl_seconds=_TTL_SECONDS, on_answer=self.note_answer
-        )
+        self.flow = OrderFlow(self.td, Breaker("order"), ttl_seconds=_TTL_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin_replay(self) -> None:
@@ -115,9 +114,6 @@ class _Engine:
 
     def note_state(self, channel: str, state: SessionState) -> None:
         """A channel got so far."""
-
-    def note_answer(self, seconds: float) -> None:
-        """An order was answered after so long."""
 
     @property
     def is_ready(self) -> bool:
@@ -255,9 +251,6 @@ class _NewEngine(_Engine):
         super().take_trade(message)
         self._wal.trade(message)
 
-    def note_answer(self, seconds: float) -> None:
-        self._page.order(seconds)
-
     def note_state(self, channel: str, state: SessionState) -> None:
         if channel == "md":
             return
@@ -343,7 +336,10 @@ class _NewEngine(_Engine):
     def _quote(self) -> None:
         """Immediate or cancel, so the front answers and nothing is left."""
         order = {"instrument": "rb2601", "direction": "buy", "offset": "open", "price": 1.0}
+        began = time.monotonic()
         if self.flow.place(**order, immediate=True):
+            # How long it took to submit it: what the front answers is not in it.
+            self._page.order(time.monotonic() - began)
             log_event("order_submitted", instrument=order["instrument"], price=order["price"])
 
     def _stop(self) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "last_tick_seconds",
     "read_orders",
     "read_positions",
+    "read_trading_day",
 ]
 
 STRATEGY = "demo"
@@ -32,6 +33,7 @@ _FLUSH_SECONDS = 0.1
 _TICK = "market:tick:{}:latest"
 _ORDER = "trade:order:{}:info"
 _POSITION = "trade:position:{}:{}:{}"
+_ACCOUNT = f"trade:account:{USER}:info"
 _SAID = ("instrument", "direction", "offset", "volume", "price", "status")
 
 
@@ -84,7 +86,8 @@ class EngineStore:
         }
         self._held |= rows.keys()
         for key in self._held:
-            self._fresh[key] = {"volume": rows.get(key, 0), "trading_day": trading_day}
+            self._fresh[key] = {"volume": rows.get(key, 0)}
+        self._fresh[_ACCOUNT] = {"trading_day": trading_day}
 
     async def last_batch(self) -> dict[str, Any]:
         """The batch that lies there, of whatever age; empty where none was ever left."""
@@ -127,6 +130,13 @@ def read_positions(valkey_dir: Path) -> list[dict[str, Any]]:
         for key, said in found
         if int(said["volume"])
     ]
+
+
+def read_trading_day(valkey_dir: Path) -> str:
+    """The day that positions and orders are of; raises ProbeError where none was written."""
+    for _, said in _read(valkey_dir, _ACCOUNT):
+        return said["trading_day"]
+    raise ProbeError(f"Redis has no {_ACCOUNT}: no engine has written down what is held yet")
 
 
 def last_tick_seconds(valkey_dir: Path) -> float:

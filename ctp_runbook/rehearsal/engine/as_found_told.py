@@ -1,6 +1,6 @@
-"""What a new engine as found tells of itself: a log, a file of readiness, a page, a write-ahead log.
+"""What a new engine as found tells of itself: a log, a file of readiness, a write-ahead log.
 
-No order reference stands in any of them, and the page has one gauge until something happens.
+No order reference stands in any of them. Its page is ``as_found_page``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-    generate_latest,
-)
-
 from ctp_runbook.rehearsal.engine.account import Account
 from ctp_runbook.rehearsal.front.protocol import Message
 
-__all__ = ["Page", "Readiness", "WriteAheadLog", "log_event", "read_write_ahead_log"]
+__all__ = ["Readiness", "WriteAheadLog", "log_event", "read_write_ahead_log"]
 
-_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _KEPT = ("instrument", "direction", "offset", "volume", "price", "status")
 _TRADE = ("instrument", "direction", "offset", "volume", "price", "commission", "close_profit")
 
@@ -64,35 +54,6 @@ class Readiness:
         beside = self.path.with_suffix(".tmp")
         beside.write_text(json.dumps(said))
         beside.replace(self.path)
-
-
-class Page:
-    """The metrics page: a family is there from its first event on, and not before."""
-
-    def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # no C++ engine has them
-        self._registry = CollectorRegistry(auto_describe=True)
-        self.connected = Gauge("quant_hft_ctp_connected", "1: connected.", registry=self._registry)
-        self._latency: Histogram | None = None
-        self._counters: dict[str, Counter] = {}
-
-    def order(self, seconds: float) -> None:
-        """An order that was submitted, after so long."""
-        if self._latency is None:
-            name = "quant_hft_order_latency_seconds"
-            self._latency = Histogram(name, "Submit.", buckets=_BUCKETS, registry=self._registry)
-        self._latency.observe(seconds)
-
-    def count(self, name: str) -> None:
-        """An event, such as ``risk_reject``."""
-        if name not in self._counters:
-            made = Counter(f"quant_hft_{name}", "Events.", registry=self._registry)
-            self._counters[name] = made
-        self._counters[name].inc()
-
-    def text(self) -> bytes:
-        """The exposition."""
-        return generate_latest(self._registry)
 
 
 @dataclass
