@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     # The probes are not needed, and so not paid for, in a dry run.
-    from ctp_runbook.probes.trading_state import TradingState
+    from ctp_runbook.probes.trading_state import TradingState, WorkingOrder
 
 __all__ = [
     "cancel_working_orders",
     "compare_states",
     "handover_gap",
     "settle_before_stop",
+    "unasked_orders",
     "unreadable_state",
 ]
 
@@ -42,6 +43,9 @@ _SHOWN_GAPS = 20
 # Of the time for cancelling, what TERM may take where the command hangs; KILL as much again.
 _GRACE_SHARE = 0.15
 _LEAST_GRACE_SECONDS = 0.2
+# A look that serves nobody's trading: so long it may keep the runner waiting.
+_UNASKED_SECONDS = 3.0
+_SHOWN_ORDERS = 5
 
 
 def unreadable_state(context: RunContext) -> str:
@@ -277,6 +281,57 @@ def _read(context: RunContext, engine: Member) -> TradingState:
             "is held is not all known yet; wait until its private stream is drained"
         )
     return state
+
+
+def unasked_orders(context: RunContext, engine: Member) -> str:
+    """What works at the exchange when the old engine is up again and no strategy of it runs yet, in
+    a sentence; nothing where nothing does.
+
+    An engine that is started without its log places intents of before again, and what the new one
+    left works on with nobody to cancel it. It is told and not acted on: whoever cancels what is not
+    theirs does more harm.
+    """
+    if not context.plan.trading_state_command:
+        return ""
+    until = context.world.clock.mono() + _UNASKED_SECONDS
+    orders: tuple[WorkingOrder, ...] = ()
+    try:
+        state = context.world.sessions.read_trading_state(
+            context.plan.trading_state_command,
+            member=engine,
+            compares=context.plan.handover_compares,
+            **context.asking(deadline=until),
+        )
+    except ProbeError as error:
+        said = f"what works at {engine.name} is not known: {error}"
+    else:
+        orders = state.working_orders or ()
+        said = f"no order works at {engine.name}"
+    if orders:
+        named = [_words_of(order) for order in orders[:_SHOWN_ORDERS]]
+        named += ["…"] if len(orders) > len(named) else []
+        said = (
+            f"{len(orders)} orders that nobody asked for work at {engine.name}, from before its "
+            f"runner was started: {', '.join(named)}; look at each, and cancel what is not wanted"
+        )
+    context.record(
+        ProbeAnswered(
+            subject=engine.name,
+            question="orders nobody asked for",
+            ok=said.startswith("no order"),
+            observed=said,
+            expected="no order works before its runner is started",
+        )
+    )
+    return said if orders else ""
+
+
+def _words_of(order: WorkingOrder) -> str:
+    """An order as a person knows it: what and how much, and by which name the engine knows it."""
+    names = ("instrument", "direction", "offset", "volume", "price")
+    return " ".join(
+        [order.order_ref, *(str(order.details[name]) for name in names if name in order.details)]
+    )
 
 
 def _kept(context: RunContext) -> TradingState:

@@ -21,7 +21,7 @@ from ctp_runbook.plan.step_table import budget_shares, step_due
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, StepEnded, Triggered
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.handover import cancel_working_orders
+from ctp_runbook.run.handover import cancel_working_orders, unasked_orders
 from ctp_runbook.run.proofs import (
     end_member,
     gone_gap,
@@ -150,6 +150,7 @@ class _Rollback:
         self._deadline = started + self._budget
         self._is_resumed_late = self._clock.mono() >= self._deadline
         self._results: dict[str, StepResult] = {}
+        self._unasked = ""
 
     def run(self) -> RunEnd:
         """The new generation out, then the old one in; never the other way round."""
@@ -288,6 +289,9 @@ class _Rollback:
             self._skip(start, f"it runs and is kept: {kept.sentence}")
         elif gap := self._gap_in_start(start, engine):
             return gap
+        else:
+            # Now or never: what works once the runner runs may be its own.
+            self._unasked = unasked_orders(self._context, engine)
         start = plan.step("start_previous_strategy_runner")
         runner = plan.member(Generation.OLD, Role.STRATEGY_RUNNER)
         kept, gap = self._settled(runner, deadline=self._step_deadline(start))
@@ -428,6 +432,9 @@ class _Rollback:
         """How the rollback ended, its validation being ``result``."""
         took = self._clock.mono() - self._started
         sentence = f"{_RESTORED} {took:.1f} s after the trigger (budget {self._budget:g} s)"
+        if self._unasked:
+            sentence += f"; {self._unasked}"
+            self._context.warn(self._unasked)
         for step in self._plan.rollback:
             if step.kind is StepKind.START and (tries := self._tries(step.name)) > 1:
                 sentence += f", {step.name} by try {tries}"
