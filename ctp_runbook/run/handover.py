@@ -261,20 +261,27 @@ def _read_until_none_works(context: RunContext, engine: Member, *, deadline: flo
         clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
-def _read(context: RunContext, engine: Member) -> TradingState:
+def _read(context: RunContext, engine: Member, *, deadline: float | None = None) -> TradingState:
     """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
-    from ctp_runbook.probes.trading_state import stale_words
+    from ctp_runbook.probes.trading_state import MisshapenState, stale_words
 
     state = context.world.sessions.read_trading_state(
         context.plan.trading_state_command,
         member=engine,
         compares=context.plan.handover_compares,
-        **context.asking(),
+        **context.asking(deadline=deadline),
     )
     most = context.plan.limits.trading_state_max_age_seconds
     if stale := stale_words(state.as_of, now=context.world.clock.wall(), most=most):
         raise ProbeError(f"TRADING_STATE_CMD for {engine.name}: {stale}")
-    if not state.stream_drained:
+    if state.stream_drained is None and not context.plan.sessions[engine.generation].is_declared:
+        stem = engine.generation.upper()
+        raise MisshapenState(
+            f"TRADING_STATE_CMD for {engine.name}: no whole trading state: it says nothing of the "
+            f"session, and neither {stem}_SESSION_CMD nor {stem}_SESSION_SOURCES names what does; "
+            "have it say td_session, md_session, settlement_confirmed and stream_drained, or add one"
+        )
+    if state.stream_drained is False:
         # In the middle of the replay the lists are short, and look like those of a calm day.
         raise ProbeError(
             f"TRADING_STATE_CMD for {engine.name}: stream_drained is false: what works and what "
@@ -296,12 +303,7 @@ def unasked_orders(context: RunContext, engine: Member) -> str:
     until = context.world.clock.mono() + _UNASKED_SECONDS
     orders: tuple[WorkingOrder, ...] = ()
     try:
-        state = context.world.sessions.read_trading_state(
-            context.plan.trading_state_command,
-            member=engine,
-            compares=context.plan.handover_compares,
-            **context.asking(deadline=until),
-        )
+        state = _read(context, engine, deadline=until)
     except ProbeError as error:
         said = f"what works at {engine.name} is not known: {error}"
     else:
