@@ -66,8 +66,10 @@ def readiness(output_json: Path | None, **values: Any) -> int:
     """Measure the readiness SLIs and write them down (RUNBOOK §4.2)."""
     from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.gates.readiness import write_readiness
-    from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
+    from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
 
+    # The template's own, where this is a step of a run; what is typed goes before it.
+    values["commands"] = {**commands_of_run(os.environ), **values["commands"]}
     typed = {flag: values.pop(flag.replace("-", "_")) for flag in _DECLARED}
     asked = {option.name: values.pop(option.name) for option in _PIPELINE}
     sources = ReadinessSources(
