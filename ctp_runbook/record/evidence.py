@@ -206,7 +206,7 @@ def trading_downtime_seconds(history: History) -> float:
     runner its engine's steps count.
     """
     total, down_since = 0.0, _Moment()
-    kinds = order_steps(history.plan.members)
+    kinds = order_steps(history.members)
     for record in history.records:
         match record.payload:
             case StepStarted(step=step) if kinds.get(step) is StepKind.STOP:
@@ -222,7 +222,7 @@ def trading_downtime_seconds(history: History) -> float:
 def no_runner_since(history: History) -> str:
     """Return when the last sender of orders began to be stopped, where no other was proved started
     since; blank where one was, or none was ever stopped."""
-    since, kinds = "", order_steps(history.plan.members)
+    since, kinds = "", order_steps(history.members)
     for record in history.records:
         match record.payload:
             case StepStarted(step=step) if kinds.get(step) is StepKind.STOP:

@@ -352,7 +352,7 @@ def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
     if not is_touched(history):
         return "It had not begun to stop the old stack"
-    members = history.plan.members
+    members = history.members
     known = {
         f"{generation}_{role}": _word_of(history, generation, role, world)
         for generation in Generation

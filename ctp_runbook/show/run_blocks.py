@@ -419,7 +419,7 @@ def member_table(history: History) -> Table:
     """Show the members: identity as recorded, and what was seen of them at the end."""
     running, members = (
         history.closed.payload.running if history.closed else {},
-        history.plan.members,
+        history.members,
     )
     rows = []
     for name in _MEMBERS:

@@ -129,7 +129,7 @@ def _draw_budget(axes: Axes, spent: float, budget: float, theme: Theme) -> None:
 
 def _downtime_span(history: History) -> float | None:
     """Seconds from the first stop until somebody sent orders again; None while nobody does."""
-    kinds = order_steps(history.plan.members)
+    kinds = order_steps(history.members)
     stop = next(step for step in steps_of(Phase.SWITCH) if kinds.get(step) is StepKind.STOP)
     begun = history.step(stop).started_mono_ns
     for record in history.of_kind(StepEnded):
@@ -141,14 +141,14 @@ def _downtime_span(history: History) -> float | None:
 
 def _old_sender(history: History) -> str:
     """Who sent the old generation's orders, in words."""
-    sender = sender_of(Generation.OLD, history.plan.members)
+    sender = sender_of(Generation.OLD, history.members)
     return "the old runner" if sender.endswith("runner") else "the old engine"
 
 
 def _downtime(history: History) -> str:
     """How long nobody traded during the switch, and in the whole run where that is more."""
     span, total = _downtime_span(history), trading_downtime_seconds(history)
-    members = history.plan.members
+    members = history.members
     runs = any(name.endswith("runner") for name in members)
     nobody = "no runner" if runs else "no engine"
     if span is None:

@@ -91,7 +91,7 @@ def runner_started(history: History) -> float:
 
 def new_sender(history: History) -> str:
     """Return the name of the member that sends the new generation's orders."""
-    return sender_of(Generation.NEW, history.plan.members)
+    return sender_of(Generation.NEW, history.members)
 
 
 def spans_of(history: History, clock: Clock) -> Iterator[Span]:

@@ -269,7 +269,7 @@ def _running(history: History) -> Iterator[str]:
     for role in Role:
         for generation, due in ((alive, "alive"), (gone, "gone")):
             member = f"{generation}_{role}"
-            if member not in history.plan.members:
+            if member not in history.members:
                 continue
             seen = history.closed.payload.running.get(member, "not looked at")
             if seen != due:
