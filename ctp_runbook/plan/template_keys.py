@@ -68,7 +68,12 @@ _FORMS = {
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         "letters, digits, '.', '_' and '-', 64 at most",
     ),
-    "unit": (r"[A-Za-z0-9:_.\\@-]{1,255}", "the name of a systemd unit"),
+    "unit": (
+        r"(?:--user (?:--machine=[A-Za-z0-9_][A-Za-z0-9_.-]*@(?:\.host)? )?)?"
+        r"[A-Za-z0-9:_.\\@-]{1,255}",
+        "the name of a systemd unit; one of a user manager as `--user NAME`, of another user's as "
+        "`--user --machine=USER@ NAME`",
+    ),
     "webhook": (r"https?://[^\s/]+\S*", "http://… or https://… without spaces"),
 }
 _URL = (

@@ -55,6 +55,7 @@ from ctp_runbook.run.switch import (
     run_switch,
     session_gaps,
     state_gaps,
+    warn_of_revival,
 )
 from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
@@ -274,6 +275,7 @@ class Orchestrator:
             if stop := self._stop_asked():
                 return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, stop)
             return RunEnd(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
+        warn_of_revival(self.context)
         baseline = OldEngineSampling(self.context)
         baseline.start()
         try:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from ctp_runbook.probes.session import SessionFacts
 
 __all__ = [
+    "Ended",
     "Permission",
     "end_member",
+    "end_seconds",
     "gone_gap",
     "is_ending",
     "new_source_gap",
@@ -35,6 +37,7 @@ __all__ = [
     "pin_anew",
     "pin_member",
     "proof_for",
+    "runs_again",
     "second_of",
     "session_gap",
     "shows_life",
@@ -109,12 +112,37 @@ def _run_ids(context: RunContext) -> list[str]:
 def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
     """Pids of whoever runs as a living member does and is neither it nor below it: a supervisor
     that starts what lies where the old engine lay starts a second new one."""
+    return _pids(_seconds_of(context, member))
+
+
+def _seconds_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member)
     if pin is None or not alike:
         return ()
     own = context.world.pins.below(pin.identity)
-    return _pids(identity for identity in alike if identity not in own)
+    return tuple(identity for identity in alike if identity not in own)
+
+
+def end_seconds(context: RunContext, member: Member) -> bool:
+    """End whoever runs as a living member does beside it; True where there was somebody."""
+    if not (seconds := _seconds_of(context, member)):
+        return False
+    pids = _pids(seconds)
+    context.warn(f"{member.name} runs twice: {pids}, which no step of ours started, are ended")
+    context.world.processes.end_processes(seconds, **context.graces(), meanwhile=context.interrupt)
+    return True
+
+
+def runs_again(context: RunContext, member: Member) -> tuple[Identity, ...]:
+    """Who runs as a member ran, where all that was known to be it is gone: somebody starts it
+    again, and neither its pid file nor any step of ours knows of it."""
+    world, pin = context.world, context.history.pins.get(member.name)
+    if pin is None or world.processes.is_running(pin.identity):
+        return ()
+    if world.pins.survivors(pin) or _started_processes(context, member):
+        return ()
+    return _lookalikes(context, member) or ()
 
 
 def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
@@ -228,10 +256,14 @@ def pin_member(
 
 def pin_anew(context: RunContext, member: Member) -> None:
     """Look again at a pinned process that is about to be stopped: what it has started since then
-    would outlive it unseen."""
+    would outlive it unseen, and where somebody started it again it is another one by now."""
     pin = context.history.pins.get(member.name)
-    if pin is not None and context.world.processes.is_running(pin.identity):
+    if pin is None:
+        return
+    if context.world.processes.is_running(pin.identity):
         pin_member(context, member, pin.identity)
+    elif (seen := observe(context, member, question="alive")).is_alive:
+        pin_member(context, member, seen.process)
 
 
 def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
@@ -401,9 +433,16 @@ def _stale_words(context: RunContext, as_of: float | None) -> str:
     return stale_words(as_of, now=context.world.clock.wall(), most=most)
 
 
+class Ended(NamedTuple):
+    """Who of a member was ended by signal, and what came of it in words."""
+
+    processes: tuple[Identity, ...]
+    words: str
+
+
 def end_member(
     context: RunContext, member: Member, *, deadline: float, patient: bool = False
-) -> None:
+) -> Ended:
     """TERM, then KILL, to all that is known to be the member, and to what its start left behind.
 
     That is what was pinned, what ran below it, what its pid file or unit names, and what has its
@@ -420,10 +459,18 @@ def end_member(
     graces = context.graces(most=most)
     if patient:
         graces["term_grace"] = most
+    began = world.clock.mono()
     stuck = world.processes.end_processes(running, **graces, meanwhile=context.interrupt)
+    # KILL is sent when the whole grace is over, and not before.
+    grace = graces["term_grace"]
+    is_killed = world.clock.mono() - began >= grace
+    how = f"gone after KILL (TERM did not end it in {grace:.3g} s)" if is_killed else "gone"
+    words = []
     for identity in running:
-        fate = "still running" if identity in stuck else "gone"
-        context.warn(f"{member.name}: ended {identity} by signal: {fate}")
+        fate = "still running" if identity in stuck else how
+        words.append(f"ended {identity} by signal: {fate}")
+        context.warn(f"{member.name}: {words[-1]}")
+    return Ended(running, "; ".join(words))
 
 
 def is_ending(context: RunContext, member: Member, process: Identity) -> bool:

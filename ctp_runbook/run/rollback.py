@@ -23,12 +23,18 @@ from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, StepE
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import cancel_working_orders, unasked_orders
 from ctp_runbook.run.proofs import (
+    Ended,
     end_member,
+    end_seconds,
     gone_gap,
     is_ending,
     observe,
+    pin_member,
     proof_for,
+    runs_again,
     second_of,
+    session_gap,
+    shows_life,
     start_gap,
 )
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
@@ -52,6 +58,9 @@ _CANCEL_SECONDS = 3.0
 # that has refused some forbids them all (CTP's error 75).
 _MOST_TRIES = 3
 _RESTORED = "the previous stack trades again"
+# How long somebody who starts a member again and again is waited for: they notice within a moment,
+# or rest once they see one of it running.
+_REVIVAL_SECONDS = 2.0
 
 
 def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
@@ -95,13 +104,19 @@ class RunEnd:
         """Return this end as the last look at the members bears it out.
 
         A stack of which a part is gone by then does not trade, whatever was proved before; of one
-        that could not be told from dead nobody may say that it does.
+        that could not be told from dead nobody may say that it does. And beside a living part of
+        the new generation nothing is restored.
         """
         old = {name: word for name, word in running.items() if name.startswith(Generation.OLD)}
         lacks = [f"{name} {word}" for name, word in old.items() if word != "alive"]
-        if not lacks or not self.sentence.startswith(_RESTORED):
+        more = [name for name, word in running.items() if name not in old and word == "alive"]
+        if not (lacks or more) or not self.sentence.startswith(_RESTORED):
             return self
         was = f"the previous stack was restored{self.sentence.removeprefix(_RESTORED)}"
+        if more:
+            sentence = f"{was}; at the last look {', '.join(more)} alive beside it"
+            failed = self.failed_step or "post_rollback_validate"
+            return RunEnd(Outcome.ROLLBACK_FAILED, sentence, failed)
         sentence = f"{was}; at the last look {', '.join(lacks)}"
         if "gone" in old.values():
             failed = self.failed_step or "post_rollback_validate"
@@ -262,10 +277,18 @@ class _Rollback:
         deadline = self._step_deadline(step)
         if member.role is Role.CORE_ENGINE:
             self._cancel_new_orders(member, deadline=deadline)
+        ended: list[Ended] = []
+
+        def make_good() -> str:
+            ended.append(end_member(context, member, deadline=deadline))
+            return ended[-1].words
+
         # The command and its proof get half; ending it by signal and proving that, the other half.
-        if self._run_step(step, deadline=self._part_of(deadline, 1 / 2)).is_ok:
+        half = self._part_of(deadline, 1 / 2)
+        if self._run_step(step, deadline=half, make_good=make_good).is_ok:
             return ""
-        end_member(context, member, deadline=deadline)
+        if not ended:  # its command could not even be begun
+            make_good()
         return gone_gap(context, member, deadline=deadline)
 
     def _cancel_new_orders(self, member: Member, *, deadline: float) -> None:
@@ -332,6 +355,11 @@ class _Rollback:
         counts, and the outcome tells that its command did not do what was planned. What is proved
         gone after it is started again while there is time.
         """
+        if (
+            runs_again(self._context, member)
+            and (gap := self._gap_in_adoption(step, member)) is not None
+        ):
+            return gap
         result = self._run_step(step)
         while not result.is_ok:
             if result.status is StepStatus.NOT_RUN:  # only what was begun may be up
@@ -342,12 +370,44 @@ class _Rollback:
                     f"{member.name} is proved up, although its start command failed: {result.reason}"
                 )
                 return ""
-            if gap := self._gap_before_next_try(result, member):
+            gap = self._gap_before_next_try(result, member)
+            if runs_again(self._context, member):
+                adopted = self._gap_in_adoption(step, member)
+                if adopted is not None:
+                    return adopted
+            if gap:
                 return f"{result.sentence}; {gap}"
             # However little is left: what comes after the budget was nobody's to count on.
             until = min(self._step_deadline(step), self._deadline)
             result = self._run_step(step, deadline=until)
         return ""
+
+    def _gap_in_adoption(self, step: Step, member: Member) -> str | None:
+        """Leave a member to whoever starts it again and again, for beside theirs one of ours would
+        be a second one; why theirs does not trade, or nothing. None where nobody starts it any more.
+
+        What runs by now is ended first: it may have been started before the binaries were put back.
+        Whoever looks for its command line, and not for a child of theirs, rests when ours runs.
+        """
+        context, deadline = self._context, self._step_deadline(step)
+        end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
+        until = min(self._clock.mono() + _REVIVAL_SECONDS, self._part_of(deadline, 1 / 2))
+        while not (again := runs_again(context, member)):
+            if self._clock.mono() >= until:
+                return None
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        pin_member(context, member, again[0])
+        kept = (
+            f"somebody else starts {member.name} again whenever it ends: {again[0]}, started by "
+            "them, is kept, and not started a second time"
+        )
+        context.warn(kept)
+        self._skip(step, kept)
+        while (
+            gap := session_gap(context, member, deadline=deadline)
+        ) and self._clock.mono() < deadline:
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        return gap
 
     def _gap_before_next_try(self, result: StepResult, member: Member) -> str:
         """Why a start that failed is not tried again, or nothing once it may be."""
@@ -402,9 +462,21 @@ class _Rollback:
             return seen, ""
         # One that is ending may have been told so already, and needs its time: killed, an engine
         # leaves the end of its log unwritten. One that was not reached goes at this TERM.
-        end_member(context, member, deadline=deadline, patient=process is not None)
-        gap = gone_gap(context, member, deadline=max(deadline, self._proof_deadline))
+        ended = end_member(context, member, deadline=deadline, patient=process is not None)
+        gap = self._gap_after_end(member, ended, deadline=max(deadline, self._proof_deadline))
         return None, f"not started again, for it is not proved gone: {gap}" if gap else ""
+
+    def _gap_after_end(self, member: Member, ended: Ended, *, deadline: float) -> str:
+        """Why a member of the old generation that was ended is not proved gone, or nothing. One that
+        somebody started again since is gone, and what is done about theirs its start decides."""
+        while gap := gone_gap(self._context, member):
+            again = runs_again(self._context, member)
+            if again and not set(again) & set(ended.processes):
+                return ""
+            if self._clock.mono() >= deadline:
+                return gap
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        return ""
 
     def _restore(self, step: Step, *, untouched: bool) -> None:
         is_compat = step.name == "restore_redis_bridge_compat"
@@ -418,6 +490,8 @@ class _Rollback:
     # --- how it ended -------------------------------------------------------------
 
     def _validated(self) -> RunEnd:
+        if gap := self._gap_in_order():
+            return self._failed(gap)
         result = self._validate()
         # Who died since they were restored trade no more: to be told of them is not enough.
         while not result.is_ok and (dead := self._dead()):
@@ -426,6 +500,36 @@ class _Rollback:
                     return self._failed(gap)
             result = self._validate()
         return self._end_of(result)
+
+    def _gap_in_order(self) -> str:
+        """See that of two generations one runs, and of each member one: what somebody else started
+        meanwhile is ended. Why that cannot be proved, or nothing."""
+        context = self._context
+        for member in (self._plan.member(Generation.NEW, role) for role in Role):
+            if not shows_life(context, member) or not (gap := gone_gap(context, member)):
+                continue
+            context.warn(f"the new generation lives again: {gap}")
+            end_member(context, member, deadline=self._part_of_budget(1 / 2))
+            if gap := gone_gap(context, member, deadline=self._proof_deadline):
+                return f"the new generation lives again beside the old one: {gap}"
+        for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER):
+            if gap := self._gap_of_second(self._plan.member(Generation.OLD, role)):
+                return gap
+        return ""
+
+    def _gap_of_second(self, member: Member) -> str:
+        """Leave one of a member that runs twice; why none of it trades, or nothing."""
+        context, step = self._context, self._plan.step(f"start_previous_{member.role.value}")
+        if not end_seconds(context, member):
+            return ""
+        until = self._clock.mono() + _REVIVAL_SECONDS
+        while not second_of(context, member):
+            if self._clock.mono() >= until:
+                return ""
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        # They look at nothing but a process of their own: so ours goes, or there are always two.
+        gap = self._gap_in_adoption(step, member)
+        return self._gap_in_start(step, member) if gap is None else gap
 
     def _validate(self) -> StepResult:
         step = self._plan.step("post_rollback_validate")
@@ -502,6 +606,7 @@ class _Rollback:
         *,
         deadline: float | None = None,
         prove: Callable[[float], str] | None = None,
+        make_good: Callable[[], str] = lambda: "",
     ) -> StepResult:
         context = self._context
         until = self._step_deadline(step) if deadline is None else deadline
@@ -514,17 +619,27 @@ class _Rollback:
             result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
         else:
             prove = prove or proof_for(context, step)
-            result = self._begun(step, deadline=until, prove=prove)
+            result = self._begun(step, deadline=until, prove=prove, make_good=make_good)
         self._results[step.name] = result
         return result
 
     def _begun(
-        self, step: Step, *, deadline: float, prove: Callable[[float], str] | None
+        self,
+        step: Step,
+        *,
+        deadline: float,
+        prove: Callable[[float], str] | None,
+        make_good: Callable[[], str],
     ) -> StepResult:
         context = self._context
         try:
             return run_step(
-                context, step, deadline=deadline, prove=prove, budget_ends=self._deadline
+                context,
+                step,
+                deadline=deadline,
+                prove=prove,
+                make_good=make_good,
+                budget_ends=self._deadline,
             )
         except OSError as error:
             # What this process does not get (descriptors, say) the next one may. After so many that

@@ -29,6 +29,7 @@ __all__ = [
     "run_switch",
     "session_gaps",
     "state_gaps",
+    "warn_of_revival",
 ]
 
 
@@ -98,6 +99,27 @@ def session_gaps(context: RunContext, *, verified: bool = False) -> list[str]:
     return []
 
 
+def warn_of_revival(context: RunContext) -> None:
+    """Tell, while nothing is touched, who of the old generation may not end or not stay ended."""
+    # Told and not refused: a supervisor that the stop command ends first is none of these, and from
+    # outside that cannot be seen.
+    for step in context.plan.switch:
+        if step.kind is not StepKind.STOP or step.acts_on is None:
+            continue
+        member = context.plan.member(*step.acts_on)
+        if (pin := context.history.pins.get(member.name)) is None:
+            continue
+        signs = context.world.supervisors.signs_of_revival(
+            member,
+            pin,
+            stop_command=step.command,
+            seconds=context.plan.limits.alive_timeout_seconds,
+            interrupt=context.interrupt,
+        )
+        for sentence in signs:
+            context.warn(sentence)
+
+
 def state_gaps(context: RunContext) -> list[str]:
     """What speaks against the first stop where TRADING_STATE_CMD is there to tell."""
     if why := unreadable_state(context):
@@ -110,6 +132,7 @@ def probe_gaps(context: RunContext) -> list[str]:
     from ctp_runbook.errors import ProbeError
 
     gaps = ready_gaps(context)
+    warn_of_revival(context)
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     why = session_gap(context, engine)
     if why and not any(why in gap for gap in gaps):

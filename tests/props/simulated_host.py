@@ -81,6 +81,7 @@ class SimulatedHost:
     graces: list[tuple[float, float]] = field(default_factory=list)
     alike: tuple[Identity, ...] = ()
     deaf: set[str] = field(default_factory=set)
+    signs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stubborn: set[Identity] = field(default_factory=set)
 
     @property
@@ -93,6 +94,7 @@ class SimulatedHost:
             processes=self,
             pins=self,
             witnesses=self,
+            supervisors=self,
             sessions=self,
         )
 
@@ -212,6 +214,18 @@ class SimulatedHost:
         )
         self.after_look()
         return seen
+
+    def signs_of_revival(
+        self,
+        member: Member,
+        pin: Pin,
+        *,
+        stop_command: str,
+        seconds: float,
+        interrupt: Callable[[], str] = lambda: "",
+    ) -> tuple[str, ...]:
+        """What was said to be seen."""
+        return self.signs.get(member.name, ())
 
     def shows_by_name_or_port(self, member: Member, *, known: Identity | None, cwd: Path) -> bool:
         """True where it is not said to be gone."""
