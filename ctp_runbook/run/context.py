@@ -127,6 +127,8 @@ class RunContext(Struct, frozen=True):
             "CTP_RUN_ID": run.run_id,
             "CTP_RUN_DIR": str(run.path),
             "CTP_EVIDENCE_DIR": str(run.evidence),
+            # `ctp-runbook readiness` reads no limits.toml: this is how it is told.
+            "CTP_SLI_TIMEOUT_SECONDS": f"{self.plan.limits.sli_timeout_seconds:g}",
         }
         # What a probe starts has no CTP_STEP: it would be taken for something a step left behind.
         return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}
