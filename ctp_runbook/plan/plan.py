@@ -21,9 +21,15 @@ from ctp_runbook.host.files import read_small
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
 from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
 from ctp_runbook.plan.preflight import inspect_plan
+from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session_problems
 from ctp_runbook.plan.shell_words import executables, resolve
 from ctp_runbook.plan.step_table import STEP_TABLE
-from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, read_keys
+from ctp_runbook.plan.template_keys import (
+    NOT_MEASURABLE,
+    READINESS_KEYS,
+    TemplateValues,
+    read_keys,
+)
 from ctp_runbook.plan.template_rules import cross_problems, monitor_keys, trigger_of
 from ctp_runbook.plan.template_text import Entry, read_template
 from ctp_runbook.plan.triggers import Trigger
@@ -74,6 +80,8 @@ class Plan(Struct, frozen=True):
     alert_command: str
     alert_webhook_url: str
     readiness_commands: Mapping[str, str]
+    sessions: Mapping[str, SessionPlan]
+    session_files: Mapping[str, Path]
     cutover_evidence_output: str
     rollback_evidence_output: str
     cutover_template: Path
@@ -125,6 +133,7 @@ class _Inputs(Struct, frozen=True):
     watch: WatchRules
     limits: Limits
     redactor: Redactor
+    sessions: Mapping[str, SessionPlan]
 
 
 def load_plan(
@@ -135,14 +144,18 @@ def load_plan(
     watch: Path,
     environ: Mapping[str, str],
     base: Path,
+    session_files: Mapping[str, Path] | None = None,
 ) -> Plan:
     """Read, check and type everything; ``base`` is the directory commands will run in.
+
+    ``session_files``, by generation, stand for the files that G_SESSION_SOURCES names.
 
     Raises:
         ConfigError: when limits.toml or watch.toml has a problem (template problems included).
         TemplateError: with every problem of both templates.
     """
-    inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base)
+    kept = session_files or {}
+    inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base, kept)
     values = inputs.values
     steps = _steps(values, inputs.limits)
     members = _members(values)
@@ -152,6 +165,7 @@ def load_plan(
         members=members,
         limits=inputs.limits,
         watch=inputs.watch,
+        sessions=inputs.sessions,
         base=base,
         environ=environ,
         redactor=inputs.redactor,
@@ -166,6 +180,12 @@ def load_plan(
         switch=tuple(step for step in steps if step.phase is Phase.SWITCH),
         rollback=tuple(step for step in steps if step.phase is Phase.ROLLBACK),
         members=members,
+        sessions=inputs.sessions,
+        session_files={
+            generation: kept.get(generation, base / session.file)
+            for generation, session in inputs.sessions.items()
+            if session.file
+        },
         monitor_keys=monitor_keys(values),
         handover_compares=values.words("HANDOVER_COMPARES"),
         trigger=trigger_of(values, inputs.watch),
@@ -224,6 +244,7 @@ def _read_inputs(
     watch: Path,
     environ: Mapping[str, str],
     base: Path,
+    kept: Mapping[str, Path],
 ) -> _Inputs:
     """Read all four files and raise every problem of all of them, secrets masked."""
     cutover = read_template(cutover_template, flag="--cutover-template")
@@ -232,7 +253,9 @@ def _read_inputs(
     config: list[Problem] = []
     rules = _loaded(load_watch, watch, config)
     policies = _loaded(load_limits, limits, config)
-    problems = (*config, *values.problems, *cross_problems(values, rules))
+    sessions = _loaded(lambda path: read_sessions(values, base=path, kept=kept), base, config)
+    across = (*cross_problems(values, rules), *session_problems(values))
+    problems = (*config, *values.problems, *across)
     redact = policies.redact if policies else ()
     redactor = _redactor(
         (*cutover.entries, *rollback.entries),
@@ -246,11 +269,11 @@ def _read_inputs(
         _masked(problem, redactor)
         for problem in sorted(problems, key=_reading_order([cutover.file, rollback.file]))
     ]
-    if rules is None or policies is None:
+    if rules is None or policies is None or sessions is None:
         raise ConfigError(masked)
     if masked:
         raise TemplateError(masked)
-    return _Inputs(values, rules, policies, redactor)
+    return _Inputs(values, rules, policies, redactor, sessions)
 
 
 def _loaded(load: Callable[[Path], _T], path: Path, problems: list[Problem]) -> _T | None:
@@ -379,6 +402,9 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
         "watch": plan.watch_file,
         "ctp_config": base / plan.ctp_config_path,
     }
+    for generation, session in plan.sessions.items():
+        if session.file:
+            parts[f"{generation}_session_sources"] = base / session.file
     named = {each for command in _all_commands(plan) for each in executables(command)}
     for executable in named:
         name = f"executable {executable.folder} {executable.word} {executable.is_script}"
@@ -392,7 +418,10 @@ def _all_commands(plan: Plan) -> Iterator[str]:
     yield from (step.command for step in plan.steps)
     yield from (member.alive_command for member in plan.members.values())
     yield from (plan.trading_state_command, plan.cancel_working_orders_command, plan.alert_command)
-    yield from plan.readiness_commands.values()
+    yield from (session.command for session in plan.sessions.values())
+    for command in plan.readiness_commands.values():
+        if not command.startswith(NOT_MEASURABLE):
+            yield command
 
 
 def _with_file(digest: HASH, title: str, path: Path | None) -> HASH:

@@ -17,8 +17,15 @@ from msgspec import Struct
 from ctp_runbook.host.files import nearest_there
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
+from ctp_runbook.plan.session_sources import FACT_WORDS, SessionPlan
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
-from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
+from ctp_runbook.plan.template_keys import (
+    HANDOVER_FACTS,
+    KEYS,
+    NOT_MEASURABLE,
+    READINESS_KEYS,
+    TemplateValues,
+)
 from ctp_runbook.plan.template_text import placeholders, quoted
 from ctp_runbook.redact import Redactor, literal_secrets
 
@@ -56,6 +63,7 @@ def inspect_plan(
     members: Mapping[str, Member],
     limits: Limits,
     watch: WatchRules,
+    sessions: Mapping[str, SessionPlan],
     base: Path,
     environ: Mapping[str, str],
     redactor: Redactor,
@@ -64,7 +72,9 @@ def inspect_plan(
     steps = tuple(steps)
     refusals = [
         *_placeholders(values),
-        *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
+        *_unidentified(members),
+        *_sessions_unproved(values, members, sessions, watch),
+        *_not_measured(values),
         *_config_missing(values, base),
         *_ca_files_unreadable(values, watch),
         *_evidence_unwritable(values, base),
@@ -78,6 +88,7 @@ def inspect_plan(
         *_short_watch(values, limits),
         *_orders(values),
         *_holidays(values),
+        *_accounted_for(values),
     ]
     return Preflight(tuple(dict.fromkeys(refusals)), tuple(dict.fromkeys(remarks)))
 
@@ -87,24 +98,14 @@ def _at(values: TemplateValues, key: str) -> str:
     return f"{entry.file}:{entry.line}: {key}"
 
 
-def _commands(values: TemplateValues) -> Iterator[tuple[str, str]]:
-    for key, entry in values.entries.items():
-        if KEYS[key].kind == "command" and entry.value:
-            yield key, entry.value
-
-
 def _placeholders(values: TemplateValues) -> Iterator[str]:
-    for key, command in _commands(values):
+    for key, command in values.commands():
         left = placeholders(command)
         if left:
             yield f"{_at(values, key)} still has {', '.join(left)}; replace what is in <…>"
 
 
-def _has_readiness_commands(values: TemplateValues) -> bool:
-    return any(values.entries[key].value for key in READINESS_KEYS if key in values.entries)
-
-
-def _unidentified(members: Mapping[str, Member], *, measured_by_command: bool) -> Iterator[str]:
+def _unidentified(members: Mapping[str, Member]) -> Iterator[str]:
     """What a real run needs to know of each member, and was not told."""
     for member in members.values():
         stem = member.name.upper()
@@ -118,12 +119,76 @@ def _unidentified(members: Mapping[str, Member], *, measured_by_command: bool) -
                 f"neither {stem}_PID_FILE nor {stem}_UNIT is given: {member.name} has no"
                 " identity; add one of them"
             )
-        optional = member.generation is Generation.OLD and measured_by_command
-        if member.role is Role.CORE_ENGINE and not member.metrics_url and not optional:
+
+
+def _sessions_unproved(
+    values: TemplateValues,
+    members: Mapping[str, Member],
+    sessions: Mapping[str, SessionPlan],
+    watch: WatchRules,
+) -> Iterator[str]:
+    """What could not be known of an engine's session: the new one's after the switch, and the old
+    one's after a rollback, when nobody would trade for want of a proof."""
+    has_commands = any(values.text(key) for key in READINESS_KEYS)
+    for generation in Generation:
+        engine = members[f"{generation}_{Role.CORE_ENGINE}"]
+        session, side = sessions[generation], generation.upper()
+        url, is_old = f"{engine.name.upper()}_METRICS_URL", generation is Generation.OLD
+        if session.lacking:
+            facts = ", ".join(f"{FACT_WORDS[fact]} ([{fact}])" for fact in session.lacking)
             yield (
-                f"{stem}_METRICS_URL is not given: the session of {member.name} could not be"
+                f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
+                f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
+                f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
+            )
+        if session.is_declared:
+            if not (is_old or engine.metrics_url) and (names := _on_page(values, watch)):
+                yield (
+                    f"{url} is not given: {', '.join(names)} of MONITOR_KEYS are read from the new "
+                    "engine's page; add it, or give those metrics another source in watch.toml"
+                )
+        elif not engine.metrics_url and not values.text("TRADING_STATE_CMD"):
+            when = " after a rollback" if is_old else ""
+            yield (
+                f"{url} is not given, nor TRADING_STATE_CMD, {side}_SESSION_CMD or "
+                f"{side}_SESSION_SOURCES: the session of {engine.name} could not be verified{when}; "
+                "add what tells it, e.g. http://127.0.0.1:18080/metrics"
+            )
+        elif not engine.metrics_url and not (is_old and has_commands):
+            yield (
+                f"{url} is not given: the session of {engine.name} could not be"
                 " verified; add it, e.g. http://127.0.0.1:18080/metrics"
             )
+
+
+def _on_page(values: TemplateValues, watch: WatchRules) -> list[str]:
+    """The watched metrics that are read from the new engine's own page."""
+    rules = (watch.metrics[key.strip()] for key in values.text("MONITOR_KEYS").split(","))
+    return [rule.name for rule in rules if rule.source == "engine" and not rule.url]
+
+
+def _not_measured(values: TemplateValues) -> Iterator[str]:
+    """A value that was written into the template is declared, however it is printed."""
+    for key, command in values.commands():
+        if key in READINESS_KEYS and is_idle(command):
+            yield (
+                f"{_at(values, key)} only prints: {quoted(command)} is declared, not measured, and "
+                "the precheck gate refuses what is declared; give the command that measures it, or "
+                f"{NOT_MEASURABLE} REASON where this engine cannot have it"
+            )
+
+
+def _accounted_for(values: TemplateValues) -> Iterator[str]:
+    """What a real run goes on without, by the reasons of whoever filled the template in."""
+    for fact, reason in values.reasons("SESSION_NOT_PROVED").items():
+        yield (
+            f"{_at(values, 'SESSION_NOT_PROVED')}: NOT PROVED where no source tells it: "
+            f"{FACT_WORDS[fact]} ({reason})"
+        )
+    for key in READINESS_KEYS:
+        if (said := values.text(key)).startswith(NOT_MEASURABLE):
+            reason = said.removeprefix(NOT_MEASURABLE).strip()
+            yield f"{_at(values, key)}: NOT MEASURED, for it is said not to be measurable: {reason}"
 
 
 def _config_missing(values: TemplateValues, base: Path) -> Iterator[str]:
@@ -239,7 +304,7 @@ def _executables_missing(
 ) -> Iterator[str]:
     """One sentence for each executable that is not there, with every key that names it."""
     named: dict[Executable, list[str]] = {}
-    for key, command in _commands(values):
+    for key, command in values.commands():
         for executable in executables(command):
             named.setdefault(executable, []).append(key)
     for executable, keys in named.items():
@@ -299,7 +364,7 @@ def _shared_between_generations(
 
 def _literal_secrets(values: TemplateValues, redactor: Redactor) -> Iterator[str]:
     """One sentence for each command with a secret in it, which no masking of ours keeps from others."""
-    for key, command in _commands(values):
+    for key, command in values.commands():
         if words := list(dict.fromkeys(literal_secrets(command, redactor))):
             # In brackets: a name with a colon after it would be masked as one with a value.
             behind = ", ".join(redactor(each) or "nothing" for each in words)

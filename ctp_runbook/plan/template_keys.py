@@ -22,7 +22,9 @@ from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, qu
 __all__ = [
     "HANDOVER_FACTS",
     "KEYS",
+    "NOT_MEASURABLE",
     "READINESS_KEYS",
+    "SESSION_FACTS",
     "SLI_NAMES",
     "TemplateKey",
     "TemplateValues",
@@ -47,6 +49,10 @@ SLI_NAMES = (
 
 # What of a trading state can be compared between the two engines (HANDOVER_COMPARES).
 HANDOVER_FACTS = ("positions", "working_orders", "funds", "order_ref")
+# What is to be known of an engine's session before it counts as trading (SESSION_NOT_PROVED).
+SESSION_FACTS = ("logged_in", "settlement_confirmed", "recovered", "may_trade")
+# Instead of the command of READINESS_<SLI>_CMD, with a reason behind it.
+NOT_MEASURABLE = "not_measurable:"
 
 _NUMBER = r"(?a)[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 # The pattern of a kind, and what is expected in words.
@@ -70,7 +76,8 @@ class TemplateKey(Struct, frozen=True):
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
-    kind: str  # command, number, choice, words, name, path, unit, url, webhook, window, text
+    # command, number, choice, words, reasons, name, path, unit, url, webhook, window, text
+    kind: str
     home: str = "either"  # cutover, rollback, either
     required: bool = False
     low: float = 0.0
@@ -126,6 +133,8 @@ def _member_keys() -> Iterator[TemplateKey]:
             yield TemplateKey(f"{stem}_PID_FILE", "path")
             yield TemplateKey(f"{stem}_UNIT", "unit")
         yield TemplateKey(f"{generation}_CORE_ENGINE_METRICS_URL", "url")
+        yield TemplateKey(f"{generation}_SESSION_CMD", "command")
+        yield TemplateKey(f"{generation}_SESSION_SOURCES", "path")
 
 
 def _readiness_names() -> Iterator[tuple[str, str]]:
@@ -166,6 +175,7 @@ _OPTIONAL = (
     TemplateKey(
         "HANDOVER_COMPARES", "words", choices=HANDOVER_FACTS, default=", ".join(HANDOVER_FACTS)
     ),
+    TemplateKey("SESSION_NOT_PROVED", "reasons", choices=SESSION_FACTS),
     TemplateKey("ROLLBACK_CANCEL_SECONDS", "number", default="10"),
     TemplateKey(
         "RESTORE_REDIS_BRIDGE_COMPAT",
@@ -201,6 +211,19 @@ class TemplateValues(Struct, frozen=True):
     def words(self, key: str) -> tuple[str, ...]:
         """Return the words of a comma list, or of the key's default."""
         return _words(self.text(key))
+
+    def reasons(self, key: str) -> dict[str, str]:
+        """Return the words of ``word: reason; word: reason``, each with its reason."""
+        return dict(_reasons(self.text(key)))
+
+    def commands(self) -> Iterator[tuple[str, str]]:
+        """Yield each key that holds a command, with it; no command is what says why there is none."""
+        for key, entry in self.entries.items():
+            is_command = KEYS[key].kind == "command" and entry.value
+            if is_command and not (
+                key in READINESS_KEYS and entry.value.startswith(NOT_MEASURABLE)
+            ):
+                yield key, entry.value
 
     def window(self) -> datetime:
         """Return ``CUTOVER_WINDOW_LOCAL``, aware."""
@@ -340,7 +363,7 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
             return None
         return entry.problem(found="a blank value", expected="a value", remedy="fill it in")
     if key.kind == "command":
-        return None
+        return _unexplained(entry)
     left = placeholders(entry.value)
     if left:
         return entry.problem(
@@ -359,12 +382,31 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     )
 
 
+def _unexplained(entry: Entry) -> Problem | None:
+    """An SLI that is said not to be measurable, without the reason."""
+    if entry.key not in READINESS_KEYS or entry.value != NOT_MEASURABLE:
+        return None
+    return entry.problem(
+        found=f"{NOT_MEASURABLE!r} alone",
+        expected=f"the reason behind it: {NOT_MEASURABLE} REASON",
+        remedy="say why this engine cannot have it, or give the command that measures it",
+    )
+
+
+def _reasons(value: str) -> Iterator[tuple[str, str]]:
+    """Yield word and reason of each part; a part that lacks one has it blank."""
+    for part in filter(None, map(str.strip, value.split(";"))):
+        word, _, reason = part.partition(":")
+        yield word.strip(), reason.strip()
+
+
 def _words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(","))
 
 
 def _nearest_choice(value: str, key: TemplateKey) -> str:
     words = _words(value) if key.kind == "words" else (value,)
+    words = tuple(word for word, _ in _reasons(value)) if key.kind == "reasons" else words
     wrong = next((word for word in words if word not in key.choices), "")
     return nearest_name(wrong.lower(), key.choices) if wrong and key.choices else ""
 
@@ -383,6 +425,12 @@ def _expected(value: str, key: TemplateKey) -> str | None:
             listed = _words(value)
             is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)
             return None if is_good else f"each at most once of {', '.join(key.choices)}"
+        case "reasons":
+            given = tuple(_reasons(value))
+            names = [name for name, reason in given if reason and name in key.choices]
+            is_good = bool(names) and len(set(names)) == len(given)
+            words = f"FACT: REASON; FACT: REASON, each at most once of {', '.join(key.choices)}"
+            return None if is_good else words
         case "window":
             return _window_expected(value)
         case "url":

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from ctp_runbook.model import Identity, Member
 
 if TYPE_CHECKING:
+    from ctp_runbook.plan.session_sources import SessionPlan
     from ctp_runbook.probes.liveness import Liveness
-    from ctp_runbook.probes.session import SessionState
+    from ctp_runbook.probes.session import SessionFacts, SessionState
     from ctp_runbook.probes.trading_state import TradingState
 
 __all__ = ["Pages", "Sessions", "Webhooks", "Witnesses"]
@@ -61,6 +62,20 @@ class Sessions(Protocol):
         interrupt: Callable[[], str] = ...,
     ) -> SessionState:
         """Return whether its session is usable."""
+
+    def read_facts(
+        self,
+        member: Member,
+        *,
+        asked: SessionPlan,
+        known: Identity | None,
+        wall: float,
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        interrupt: Callable[[], str] = ...,
+    ) -> SessionFacts:
+        """Return what its declared sources tell of its session; none raises."""
 
     def read_trading_state(
         self,

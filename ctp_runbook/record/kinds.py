@@ -21,6 +21,7 @@ from ctp_runbook.record.formats import FORMAT
 __all__ = [
     "FAILED_BY_CAUSE",
     "KINDS",
+    "NOT_PROVED",
     "ActEnded",
     "ActStarted",
     "AlertEnded",
@@ -79,8 +80,11 @@ __all__ = [
     "WatchFacts",
     "WatchGap",
     "WatchStarted",
+    "override_name",
 ]
 
+# The override that no flag gives: what of a session no source tells, by the template's reasons.
+NOT_PROVED = "session_not_proved"
 # What a machine counts in 64 bits: of a larger number no seconds can be made.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Duration = Annotated[float, Meta(ge=0)]
@@ -621,6 +625,11 @@ class Closed(Payload, frozen=True, kw_only=True):
     sentence: str
     failed_step: OwnText
     running: OwnTexts
+
+
+def override_name(name: str) -> str:
+    """Return how an override of the header is spoken of: by its flag, or by its template key."""
+    return "SESSION_NOT_PROVED" if name == NOT_PROVED else f"--{name.replace('_', '-')}"
 
 
 KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}

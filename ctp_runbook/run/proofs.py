@@ -20,6 +20,7 @@ from ctp_runbook.run.context import RunContext
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.
     from ctp_runbook.probes.liveness import Liveness
+    from ctp_runbook.probes.session import SessionFacts
 
 __all__ = [
     "end_member",
@@ -35,6 +36,9 @@ __all__ = [
     "start_gap",
 ]
 
+# What is expected of a session: as TRADING_STATE_CMD and our page tell it, and as sources do.
+_STATED = "TD and MD logged in, settlement confirmed, private stream drained"
+_DECLARED = "TD and MD logged in, settlement confirmed, recovered, and not Blocked"
 # Of the time left, TERM and KILL get half each, and never less than lets a healthy process go.
 _LEAST_GRACE_SECONDS = 0.2
 
@@ -236,7 +240,26 @@ def _session_gap(
     """The gap, and whether the engine told of its session at all."""
     if member.role is not Role.CORE_ENGINE:
         return "", True
-    is_told = True
+    asked = context.plan.sessions[member.generation]
+    seen = _by_sources if asked.is_declared else _by_state_or_page
+    observed, ok, is_told = seen(context, member, deadline)
+    context.record(
+        ProbeAnswered(
+            subject=member.name,
+            question="session",
+            ok=ok,
+            observed=observed,
+            expected=_DECLARED if asked.is_declared else _STATED,
+        )
+    )
+    return "" if ok else observed, is_told
+
+
+def _by_state_or_page(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """What TRADING_STATE_CMD or the engine's page says of its session, whether that is enough, and
+    whether there was an answer."""
     try:
         session = context.world.sessions.read_session(
             member,
@@ -244,21 +267,31 @@ def _session_gap(
             **context.asking(deadline=deadline),
         )
     except ProbeError as error:
-        observed, ok, is_told = str(error), False, False
-    else:
-        observed, ok = session.sentence, session.is_verified
-        if stale := _stale_words(context, session.as_of):
-            observed, ok = f"{observed}; {stale}", False
-    context.record(
-        ProbeAnswered(
-            subject=member.name,
-            question="session",
-            ok=ok,
-            observed=observed,
-            expected="TD and MD logged in, settlement confirmed, private stream drained",
-        )
+        return str(error), False, False
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, True
+
+
+def _by_sources(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """The same by the sources that the template declares."""
+    session = _facts_of(context, member, deadline)
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, session.is_told
+
+
+def _facts_of(context: RunContext, member: Member, deadline: float | None) -> SessionFacts:
+    pin = context.history.pins.get(member.name)
+    return context.world.sessions.read_facts(
+        member,
+        asked=context.plan.sessions[member.generation],
+        known=pin.identity if pin else None,
+        wall=context.world.clock.wall(),
+        **context.asking(deadline=deadline),
     )
-    return "" if ok else observed, is_told
 
 
 def _stale_words(context: RunContext, as_of: float | None) -> str:

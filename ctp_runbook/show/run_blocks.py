@@ -21,7 +21,7 @@ from ctp_runbook.record.evidence import (
     trading_downtime_seconds,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import Cause, Closed, Finding, Shift
+from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, Shift, override_name
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
@@ -159,9 +159,14 @@ def mode_banner(history: History) -> Banner:
 def override_banners(history: History) -> list[Banner]:
     """Say every override with its reason, in red; nothing where nothing was overridden."""
     return [
-        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", reason)
+        Banner("bad", _overridden(name), reason)
         for name, reason in history.created.overrides.items()
     ]
+
+
+def _overridden(name: str) -> str:
+    shown = override_name(name)
+    return f"NOT PROVED of the session ({shown})" if name == NOT_PROVED else f"OVERRIDE {shown}"
 
 
 def outcome_banner(history: History) -> Banner:

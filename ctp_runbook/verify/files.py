@@ -28,7 +28,7 @@ from ctp_runbook.record.evidence import (
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import header_text
-from ctp_runbook.record.kinds import Count, Finding, StepEnded
+from ctp_runbook.record.kinds import Count, Finding, StepEnded, override_name
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -82,7 +82,7 @@ def _override_findings(history: History) -> Iterator[str]:
     created, known = history.created, history.created.measured
     told = [record.payload.sentence for record in history.of_kind(Finding)]
     for name, reason in created.overrides.items():
-        start = f"OVERRIDE --{name.replace('_', '-')} by "
+        start = f"OVERRIDE {override_name(name)} by "
         if not any(sentence.startswith(start) and reason in sentence for sentence in told):
             yield f"run.json overrides {name}, and no finding of the journal says so"
     # A rollback of another run is not asked how long it will take: it is needed.

@@ -19,8 +19,9 @@ from ctp_runbook.host.held_command import CommandEnd
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import GroupEnd, boot_id
 from ctp_runbook.model import Identity, Member
+from ctp_runbook.plan.session_sources import SessionPlan
 from ctp_runbook.probes.liveness import Liveness
-from ctp_runbook.probes.session import SessionState
+from ctp_runbook.probes.session import Fact, SessionFacts, SessionState
 from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.run.world import HERE, World
 
@@ -239,6 +240,25 @@ class SimulatedHost:
             raise ProbeError(self.session)
         good = self.session
         return SessionState(good, good, good, good, source="said to be")
+
+    def read_facts(
+        self,
+        member: Member,
+        *,
+        asked: SessionPlan,
+        known: Identity | None,
+        wall: float,
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        interrupt: Callable[[], str] = lambda: "",
+    ) -> SessionFacts:
+        """All or nothing; a text is why nothing is told."""
+        why = self.session if isinstance(self.session, str) else ""
+        value = None if why else bool(self.session)
+        mode = "Ready" if value else "" if why else "Blocked"
+        names = ("logged_in", "settlement_confirmed", "recovered", "may_trade")
+        return SessionFacts(tuple(Fact(name, value, "", mode, why) for name in names))
 
     def read_trading_state(
         self,
