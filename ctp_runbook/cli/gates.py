@@ -76,13 +76,15 @@ def readiness(output_json: Path | None, **values: Any) -> int:
     from ctp_runbook.errors import RunRefused
     from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.gates.readiness import write_readiness
-    from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
+    from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
 
     if (seconds := values["seconds"]) > _MOST_SLI_SECONDS:
         raise RunRefused(
             f"--sli-timeout-seconds {seconds:g} (or CTP_SLI_TIMEOUT_SECONDS, which a run sets to "
             f"sli_timeout_seconds of limits.toml): expected {_MOST_SLI_SECONDS:g} at most"
         )
+    # The template's own, where this is a step of a run; what is typed goes before it.
+    values["commands"] = {**commands_of_run(os.environ), **values["commands"]}
     typed = {flag: values.pop(flag.replace("-", "_")) for flag in _DECLARED}
     asked = {option.name: values.pop(option.name) for option in _PIPELINE}
     sources = ReadinessSources(

@@ -170,6 +170,11 @@ def _on_page(values: TemplateValues, watch: WatchRules) -> list[str]:
 def _not_measured(values: TemplateValues) -> Iterator[str]:
     """A value that was written into the template is declared, however it is printed."""
     for key, command in values.commands():
+        if key.endswith("_SESSION_CMD") and is_idle(command):
+            yield (
+                f"{_at(values, key)} only prints: {quoted(command)} says the same of an engine that "
+                "is dead; give the command that asks it"
+            )
         if key in READINESS_KEYS and is_idle(command):
             yield (
                 f"{_at(values, key)} only prints: {quoted(command)} is declared, not measured, and "

@@ -219,6 +219,12 @@ class SessionFacts:
         return next((fact.mode for fact in self.facts if fact.name == "may_trade"), "")
 
     @property
+    def words(self) -> str:
+        """Whether it may trade, in short: ``may trade: CloseOnly``."""
+        told = next((fact for fact in self.facts if fact.name == "may_trade"), None)
+        return f"{FACT_WORDS['may_trade']}: {self.mode or 'not told'}" if told else ""
+
+    @property
     def sentence(self) -> str:
         """Each fact, with what was said of it and where."""
         return ", ".join(map(self._words_of, self.facts))
@@ -235,7 +241,7 @@ class SessionFacts:
         if fact.problem:
             return f"{words}: not told ({fact.problem})"
         if fact.value is None and (reason := self.not_proved.get(fact.told_as)):
-            return f"{words}: NOT PROVED ({reason})"
+            return f"{words}: not told, NOT PROVED ({reason})"
         where = f" ({fact.source})" if fact.source else ""
         return f"{words}: {fact.answer}{where}"
 

@@ -6,8 +6,9 @@ end a member by its identity.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
@@ -23,10 +24,14 @@ if TYPE_CHECKING:
     from ctp_runbook.probes.session import SessionFacts
 
 __all__ = [
+    "Permission",
     "end_member",
     "gone_gap",
     "is_ending",
+    "new_source_gap",
     "observe",
+    "old_session_gap",
+    "permission_of",
     "pin_anew",
     "pin_member",
     "proof_for",
@@ -255,6 +260,36 @@ def _session_gap(
     return "" if ok else observed, is_told
 
 
+def old_session_gap(context: RunContext, *, verified: bool) -> str:
+    """Why the old engine's session could not be proved again after a rollback, or nothing.
+
+    Its source answers while it trades, or it will not answer then. ``verified``: right before the
+    first stop the session itself must be usable too; until then its front may not be open yet.
+    """
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    gap, is_told = _session_gap(context, engine, deadline=None)
+    return gap if gap and (verified or not is_told) else ""
+
+
+def new_source_gap(context: RunContext) -> str:
+    """Why the new engine's session command cannot tell anything, or nothing. Asked while it is gone:
+    that its session is not usable is right, and a command that says yes is told as a warning."""
+    engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
+    if not context.plan.sessions[Generation.NEW].command:
+        return ""
+    session = _facts_of(context, engine, None)
+    never_run = [each for each in session.facts if re.search(r": exit 12[67],", each.problem)]
+    if never_run:
+        return never_run[0].problem
+    if session.is_verified and session.is_told:
+        context.warn(
+            f"{context.plan.sessions[Generation.NEW].key} says that {engine.name} may be given orders, "
+            f"and it does not run: {session.sentence}; if that is not another engine's answer, it proves "
+            "nothing"
+        )
+    return ""
+
+
 def _by_state_or_page(
     context: RunContext, member: Member, deadline: float | None
 ) -> tuple[str, bool, bool]:
@@ -281,6 +316,70 @@ def _by_sources(
     if stale := _stale_words(context, session.as_of):
         return f"{session.sentence}; {stale}", False, True
     return session.sentence, session.is_verified, session.is_told
+
+
+class Permission(NamedTuple):
+    """What is known of whether an engine may send orders: ``mode`` is Ready, CloseOnly, Blocked, or
+    blank where nothing tells. ``gap`` is why it is not to be waited for any longer, or nothing;
+    ``words`` say it for people."""
+
+    mode: str
+    gap: str
+    words: str
+
+
+def permission_of(context: RunContext, member: Member) -> Permission:
+    """Ask an engine with declared sources whether it may trade now; write down what is new."""
+    asked = context.plan.sessions[member.generation]
+    session = _facts_of(context, member, None)
+    told = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    looks = [each for each in told if (each.subject, each.question) == (member.name, "session")]
+    # Each look of half an hour would be a journal of its own.
+    if (
+        not looks
+        or looks[-1].ok is not session.is_verified
+        or session.words not in looks[-1].observed
+    ):
+        context.record(
+            ProbeAnswered(
+                subject=member.name,
+                question="session",
+                ok=session.is_verified,
+                observed=session.sentence,
+                expected=_DECLARED,
+            )
+        )
+    if not session.is_verified:
+        return Permission(session.mode, session.sentence, session.sentence)
+    if session.mode != "CloseOnly":
+        return Permission(session.mode, "", f"logged in, {session.words}")
+    left = asked.close_only_seconds - (
+        context.world.clock.wall() - _closes_since(context, member, session)
+    )
+    if not asked.close_only_seconds:
+        return Permission(session.mode, "", "logged in, CloseOnly")
+    if left > 0:
+        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more")
+    late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
+    return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
+
+
+def _closes_since(context: RunContext, member: Member, session: SessionFacts) -> float:
+    """When it began to close only: as it says itself, or since it was seen first."""
+    for fact in session.facts:
+        if fact.name == "may_trade" and fact.since is not None:
+            return fact.since
+    since = context.world.clock.wall()
+    for record in reversed(context.journal.records):
+        look = record.payload
+        if isinstance(look, ProbeAnswered) and (look.subject, look.question) == (
+            member.name,
+            "session",
+        ):
+            if "may trade: CloseOnly" not in look.observed:
+                break
+            since = record.wall.timestamp()
+    return since
 
 
 def _facts_of(context: RunContext, member: Member, deadline: float | None) -> SessionFacts:

@@ -107,6 +107,8 @@ _SAID_ABOVE: Mapping[Outcome, tuple[str, str]] = {
     Outcome.ABORTED_BEFORE_SWITCH: ("still trades", "; the old stack still trades, untouched"),
     Outcome.ROLLBACK_FAILED: ("must act", " An operator must act now."),
 }
+# How the closing sentence begins where nothing proves that orders move or may move.
+_ALIVE = "the new generation is "
 _NOT_TOUCHED = "this run did not touch the old stack"
 
 
@@ -132,6 +134,8 @@ def _as_seen(history: History, outcome: Outcome) -> tuple[str, str]:
         verdict = ended.payload.verdict if ended else "not made"
         if verdict != Verdict.PASSED.name or not _is_alive(seen, Generation.NEW):
             return "warn", f"COMPLETED, with the watch {verdict}: see who runs"
+        if history.closed and history.closed.payload.sentence.startswith(_ALIVE):
+            return "warn", "The watch window PASSED; that the new stack trades is not proved"
     if outcome is Outcome.ABORTED_BEFORE_SWITCH and not _is_alive(seen, Generation.OLD):
         return kind, "Ended before the switch: this run did not touch the old stack"
     if title.startswith("Rolled back") and not _is_alive(seen, Generation.OLD):
@@ -295,7 +299,10 @@ def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
         (
             sli.get("name", ""),
             *(f"{_value(sli.get(name))}{_unit(str(sli.get('unit', '')))}" for name in _MEASURED),
-            mark(bool(sli.get("healthy"))),
+            # Nobody measured it, and nobody can: neither well nor ill.
+            "– not measurable"
+            if sli.get("provenance") == "not_measurable"
+            else mark(bool(sli.get("healthy"))),
             *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
         for sli in report.get("slis", ())

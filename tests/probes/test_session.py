@@ -439,7 +439,7 @@ def test_what_is_named_is_not_proved(tmp_path: Path) -> None:
     command = """echo '{"logged_in": true, "settlement_confirmed": true%s}'"""
     seen = facts(tmp_path, command=command % "", not_proved=reasons)
     assert seen.is_verified
-    assert "recovered: NOT PROVED (silent), may trade: NOT PROVED (no such state)" in seen.sentence
+    assert "recovered: not told, NOT PROVED (silent)" in seen.sentence
     assert not facts(tmp_path, command=command % "", not_proved={}).is_verified
     denied = command % ', "recovered": false'
     assert not facts(tmp_path, command=denied, not_proved=reasons).is_verified

@@ -116,7 +116,7 @@ def test_both_are_proved_by_what_they_tell(stack: SmallStack) -> None:
     assert [look.ok for look in looks[-2:]] == [False, True]
     said = looks[-1].observed
     assert "TD and MD logged in: yes (engine.json: trader_ready true)" in said
-    assert "recovered: NOT PROVED (neither release says so)" in said
+    assert "recovered: not told, NOT PROVED (neither release says so)" in said
     assert "may trade: CloseOnly (engine.json: mode " in said
     assert history.created.overrides["session_not_proved"] == "recovered: neither release says so"
     steer(run, "rollback", by="chief", reason="enough")
