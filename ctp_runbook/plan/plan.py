@@ -23,7 +23,13 @@ from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits,
 from ctp_runbook.plan.preflight import inspect_plan
 from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session_problems
 from ctp_runbook.plan.shell_words import executables, resolve
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    STEP_TABLE,
+    StepSpec,
+    presence_key,
+    step_spec,
+)
 from ctp_runbook.plan.template_keys import (
     NOT_MEASURABLE,
     READINESS_KEYS,
@@ -117,8 +123,17 @@ class Plan(Struct, frozen=True):
         return {step.name: step for step in self.steps}[name]
 
     def member(self, generation: Generation, role: Role) -> Member:
-        """Return that one of the four members."""
+        """Return that member; KeyError for one that the plan says is not there."""
         return self.members[f"{generation}_{role}"]
+
+    def members_of(self, generation: Generation) -> tuple[Member, ...]:
+        """Return the members of a generation, its engine first."""
+        return tuple(each for each in self.members.values() if each.generation is generation)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The steps of members that are not there."""
+        return frozenset(step.name for step in self.steps if step.skipped)
 
     @property
     def watched(self) -> tuple[MetricRule, ...]:
@@ -352,26 +367,50 @@ def _env_files(base: Path) -> tuple[Path, ...]:
 
 
 def _steps(values: TemplateValues, limits: Limits) -> tuple[Step, ...]:
-    return tuple(
-        Step(
-            name=spec.name,
-            phase=spec.phase,
-            kind=spec.kind,
-            key=spec.command_key,
-            command=values.text(spec.command_key),
-            timeout_seconds=values.number(
-                spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
-            ),
-            effect=spec.effect,
-            undo=spec.undo,
-            acts_on=spec.acts_on,
-        )
-        for spec in STEP_TABLE
+    return tuple(_step(spec, values, limits) for spec in STEP_TABLE)
+
+
+def _step(spec: StepSpec, values: TemplateValues, limits: Limits) -> Step:
+    step = Step(
+        name=spec.name,
+        phase=spec.phase,
+        kind=spec.kind,
+        key=values.spelling(spec.command_key),
+        command=values.text(spec.command_key),
+        timeout_seconds=values.number(
+            spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
+        ),
+        effect=spec.effect,
+        undo=tuple(name for name in spec.undo if not _lacks_member(values, step_spec(name))),
+        acts_on=spec.acts_on,
+    )
+    if spec.acts_on is None or not _lacks_member(values, spec):
+        return step
+    return _left_out(step, *spec.acts_on)
+
+
+def _lacks_member(values: TemplateValues, spec: StepSpec) -> bool:
+    return spec.acts_on is not None and values.lacks(*spec.acts_on)
+
+
+def _left_out(step: Step, generation: Generation, role: Role) -> Step:
+    """The step of a member that is not there: the line that says so stands where its command would,
+    so that whatever tells of commands tells of it."""
+    key = presence_key(generation, role)
+    line, part = f"{key}={NO_MEMBER}", role.replace("_", " ")
+    reason = f"{line}: there is no {generation} {part}, its work is done in the {generation} engine"
+    return step._replace(
+        key=key, command=line, timeout_seconds=0.0, effect=reason, undo=(), skipped=reason
     )
 
 
 def _members(values: TemplateValues) -> dict[str, Member]:
-    members = (_member(values, generation, role) for generation in Generation for role in Role)
+    members = (
+        _member(values, generation, role)
+        for generation in Generation
+        for role in Role
+        if not values.lacks(generation, role)
+    )
     return {member.name: member for member in members}
 
 
@@ -415,7 +454,7 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
 
 
 def _all_commands(plan: Plan) -> Iterator[str]:
-    yield from (step.command for step in plan.steps)
+    yield from (step.command for step in plan.steps if not step.skipped)
     yield from (member.alive_command for member in plan.members.values())
     yield from (plan.trading_state_command, plan.cancel_working_orders_command, plan.alert_command)
     yield from (session.command for session in plan.sessions.values())

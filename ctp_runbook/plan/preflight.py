@@ -19,6 +19,7 @@ from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.session_sources import FACT_WORDS, SessionPlan
 from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.plan.step_table import presence_key, sender_of
 from ctp_runbook.plan.template_keys import (
     HANDOVER_FACTS,
     KEYS,
@@ -69,7 +70,7 @@ def inspect_plan(
     redactor: Redactor,
 ) -> Preflight:
     """Look at everything a template says, from outside; reads files, runs nothing."""
-    steps = tuple(steps)
+    steps = tuple(step for step in steps if not step.skipped)
     refusals = [
         *_placeholders(values),
         *_unidentified(members),
@@ -87,6 +88,7 @@ def inspect_plan(
         *_swallowed(steps),
         *_short_watch(values, limits),
         *_orders(values),
+        *_traded_by_engine(values, members),
         *_holidays(values),
         *_accounted_for(values),
     ]
@@ -95,7 +97,7 @@ def inspect_plan(
 
 def _at(values: TemplateValues, key: str) -> str:
     entry = values.entries[key]
-    return f"{entry.file}:{entry.line}: {key}"
+    return f"{entry.file}:{entry.line}: {entry.key}"
 
 
 def _placeholders(values: TemplateValues) -> Iterator[str]:
@@ -355,7 +357,9 @@ def _shared_between_generations(
                 " different processes; give each its own"
             )
     for role in Role:
-        old, new = members[f"{Generation.OLD}_{role}"], members[f"{Generation.NEW}_{role}"]
+        pair = [members.get(f"{generation}_{role}") for generation in Generation]
+        if (old := pair[0]) is None or (new := pair[1]) is None:
+            continue  # one of the two is not there: nobody can be taken for it
         for what, first_value, second_value in (
             ("ALIVE_CMD", old.alive_command, new.alive_command),
             ("UNIT", old.unit, new.unit),
@@ -412,6 +416,22 @@ def _orders(values: TemplateValues) -> Iterator[str]:
             "TRADING_STATE_CMD is not given: working orders and positions are not compared"
             " across the switch; add it where the engine can report them"
         )
+
+
+def _traded_by_engine(values: TemplateValues, members: Mapping[str, Member]) -> Iterator[str]:
+    """What a comparison across the switch means where the engines themselves send orders."""
+    if not values.text("TRADING_STATE_CMD"):
+        return
+    for generation, meanwhile in (
+        (Generation.OLD, "until it is stopped: what it trades after its state was kept"),
+        (Generation.NEW, "as soon as it may: what it trades before it is compared"),
+    ):
+        if sender_of(generation, members) == f"{generation}_{Role.CORE_ENGINE}":
+            yield (
+                f"{_at(values, presence_key(generation, Role.STRATEGY_RUNNER))}: the {generation} "
+                f"engine sends orders itself, {meanwhile} is a difference, and rolls back; have its "
+                "strategies rest meanwhile, or leave positions and funds out of HANDOVER_COMPARES"
+            )
 
 
 def _holidays(values: TemplateValues) -> Iterator[str]:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 
 from msgspec import Struct
 
 from ctp_runbook.errors import Problem
-from ctp_runbook.model import Phase
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.model import Generation, Phase, Role
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    ROLES_BESIDE,
+    STEP_TABLE,
+    member_steps,
+    presence_key,
+)
 from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, quoted
 
 __all__ = [
@@ -26,6 +32,7 @@ __all__ = [
     "READINESS_KEYS",
     "SESSION_FACTS",
     "SLI_NAMES",
+    "SYNONYMS",
     "TemplateKey",
     "TemplateValues",
     "nearest_name",
@@ -126,15 +133,26 @@ def _step_keys() -> Iterator[TemplateKey]:
 
 
 def _member_keys() -> Iterator[TemplateKey]:
-    for generation in ("OLD", "NEW"):
-        for role in ("CORE_ENGINE", "STRATEGY_RUNNER"):
-            stem = f"{generation}_{role}"
+    for generation in Generation:
+        for role in Role:
+            stem = f"{generation}_{role}".upper()
             yield TemplateKey(f"{stem}_ALIVE_CMD", "command")
             yield TemplateKey(f"{stem}_PID_FILE", "path")
             yield TemplateKey(f"{stem}_UNIT", "unit")
-        yield TemplateKey(f"{generation}_CORE_ENGINE_METRICS_URL", "url")
-        yield TemplateKey(f"{generation}_SESSION_CMD", "command")
-        yield TemplateKey(f"{generation}_SESSION_SOURCES", "path")
+        for role in ROLES_BESIDE:
+            yield TemplateKey(presence_key(generation, role), "choice", choices=(NO_MEMBER,))
+        side = generation.upper()
+        yield TemplateKey(f"{side}_CORE_ENGINE_METRICS_URL", "url")
+        yield TemplateKey(f"{side}_SESSION_CMD", "command")
+        yield TemplateKey(f"{side}_SESSION_SOURCES", "path")
+
+
+def _keys_of_member(generation: Generation, role: Role) -> frozenset[str]:
+    """Every key that speaks of this part, but for the one that says whether it is there."""
+    stem = f"{generation}_{role}_".upper()
+    steps = member_steps(generation, role)
+    own = {key for step in steps for key in (step.command_key, step.timeout_key)}
+    return frozenset(own | {key for key in KEYS if key.startswith(stem)})
 
 
 def _readiness_names() -> Iterator[tuple[str, str]]:
@@ -192,6 +210,13 @@ KEYS: Mapping[str, TemplateKey] = {
 }
 
 
+# Another spelling of a key, for an engine that has no Redis bridge to be put back.
+SYNONYMS: Mapping[str, str] = {
+    f"RESTORE_STRATEGY_ENGINE_COMPAT_{end}": f"RESTORE_REDIS_BRIDGE_COMPAT_{end}"
+    for end in ("CMD", "TIMEOUT_SECONDS")
+}
+
+
 class TemplateValues(Struct, frozen=True):
     """The values of both templates that passed their own check, and all that did not."""
 
@@ -202,6 +227,15 @@ class TemplateValues(Struct, frozen=True):
         """Return the literal value, or the key's default; blank where it has none."""
         entry = self.entries.get(key)
         return entry.value if entry is not None and entry.value else KEYS[key].default
+
+    def spelling(self, key: str) -> str:
+        """Return the key as the template writes it, which may be a synonym."""
+        entry = self.entries.get(key)
+        return entry.key if entry is not None else key
+
+    def lacks(self, generation: Generation, role: Role) -> bool:
+        """Return whether this part is said not to be there: OLD_STRATEGY_RUNNER=none."""
+        return role in ROLES_BESIDE and self.text(presence_key(generation, role)) == NO_MEMBER
 
     def number(self, key: str, *, default: float | None = None) -> float:
         """Return the value as a number; ``default`` is what limits.toml says for a key left out."""
@@ -281,24 +315,53 @@ def read_keys(cutover: TemplateText, rollback: TemplateText) -> TemplateValues:
     """Check every entry of both templates: known, in its place, once, of its type."""
     problems: list[Problem] = [*cutover.problems, *rollback.problems]
     first: dict[str, Entry] = {}
+    unwanted = _unwanted_keys((*cutover.entries, *rollback.entries))
     for home, template in (("cutover", cutover), ("rollback", rollback)):
         for entry in template.entries:
-            problem = _place_problem(entry, home, first.get(entry.key))
+            key = SYNONYMS.get(entry.key, entry.key)
+            problem = _place_problem(entry, home, first.get(key))
             if problem is None:
-                first[entry.key] = entry
-                problem = _value_problem(entry, KEYS[entry.key])
+                first[key] = entry
+                if key in unwanted:
+                    problem = _unwanted_problem(entry, unwanted[key])
+                else:
+                    problem = _value_problem(entry, KEYS[key])
             if problem is not None:
                 problems.append(problem)
-    refused = {(problem.file, problem.key) for problem in problems}
-    problems += _missing(cutover, rollback, first, refused)
-    wrong = {problem.key for problem in problems}
+    refused = {(problem.file, SYNONYMS.get(problem.key, problem.key)) for problem in problems}
+    problems += _missing(cutover, rollback, {**first, **unwanted}, refused)
+    wrong = {SYNONYMS.get(problem.key, problem.key) for problem in problems}
     good = {key: entry for key, entry in first.items() if key not in wrong}
     return TemplateValues(entries=good, problems=tuple(problems))
 
 
+def _unwanted_keys(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The keys of parts that are said not to be there, each with the line that says so."""
+    said = {entry.key: entry for entry in entries if entry.value == NO_MEMBER}
+    return {
+        key: said[presence]
+        for generation in Generation
+        for role in ROLES_BESIDE
+        if (presence := presence_key(generation, role)) in said
+        for key in _keys_of_member(generation, role)
+    }
+
+
+def _unwanted_problem(entry: Entry, none: Entry) -> Problem | None:
+    """A key of a part that is not there; a blank one says nothing of it."""
+    if not entry.value:
+        return None
+    line = f"{none.key}={none.value}"
+    return entry.problem(
+        found=f"a value, and {line} ({none.file}:{none.line})",
+        expected=f"no such line, for {line} says that there is no such process",
+        remedy=f"delete this line, or {line} if there is one",
+    )
+
+
 def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | None:
     """A key that is unknown, in the wrong template, or given before."""
-    known = KEYS.get(entry.key)
+    known = KEYS.get(SYNONYMS.get(entry.key, entry.key))
     if known is None:
         return _unknown(entry)
     if known.home not in (home, "either"):
@@ -309,8 +372,9 @@ def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | 
         )
     if earlier is None:
         return None
+    other = f"as {earlier.key} " if earlier.key != entry.key else ""
     return entry.problem(
-        found=f"the key a second time, first at {earlier.file}:{earlier.line}",
+        found=f"the key a second time, first {other}at {earlier.file}:{earlier.line}",
         expected="each key once over both templates",
         remedy="delete one of the two lines",
     )
@@ -319,7 +383,8 @@ def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | 
 def _unknown(entry: Entry) -> Problem:
     bare = entry.key.removeprefix("export ").strip()
     shown = quoted(entry.key)[1:-1]
-    near = bare if bare in KEYS else nearest_name(bare.upper(), tuple(KEYS))
+    known = (*KEYS, *SYNONYMS)
+    near = bare if bare in known else nearest_name(bare.upper(), known)
     return Problem(
         file=entry.file,
         line=entry.line,

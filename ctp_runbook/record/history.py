@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.plan.step_table import members_left
 from ctp_runbook.record import kinds
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import Payload
@@ -115,6 +116,11 @@ class History(Struct, frozen=True):
     def plan(self) -> kinds.PlanFacts:
         """The redacted plan the run was created with."""
         return self.created.plan
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that the run's plan has."""
+        return self.header.plan.members if self.header else members_left(())
 
     @property
     def identities(self) -> Mapping[str, Identity]:

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.step_table import members_left
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.formats import FORMAT
 
@@ -178,13 +179,14 @@ class PlanFiles(Facts, frozen=True, kw_only=True):
 
 
 class PlannedStep(Facts, frozen=True, kw_only=True):
-    """A step as it was planned, without secrets."""
+    """A step as it was planned, without secrets. ``skipped`` is why the plan leaves it out."""
 
     name: OwnName
     phase: Phase
     kind: StepKind
     command: Name
     timeout_seconds: Duration
+    skipped: str = ""
 
 
 class WatchFacts(Facts, frozen=True, kw_only=True):
@@ -219,6 +221,16 @@ class PlanFacts(Facts, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     steps: tuple[PlannedStep, ...]
     watch: WatchFacts
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The steps of members that are not there, each with the reason."""
+        return {step.name: step.skipped for step in self.steps if step.skipped}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that are there, the old generation's first."""
+        return members_left(self.left_out)
 
     def __post_init__(self) -> None:
         """Refuse a metric that is watched and has no rule."""

@@ -80,13 +80,13 @@ class RunContext(Struct, frozen=True):
         self.record(Finding(severity="warning", sentence=sentence))
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
-        """Append that ``step`` is not done, and why."""
+        """Append that ``step`` is not done, and why; of one that the plan leaves out, that alone."""
         self.record(
             StepNotDone(
                 step=step.name,
                 phase=step.phase,
-                status=status,
-                reason=reason,
+                status=StepStatus.SKIPPED if step.skipped else status,
+                reason=step.skipped or reason,
                 command=step.command,
             )
         )

@@ -237,6 +237,7 @@ def _plan_facts(plan: Plan) -> PlanFacts:
                 kind=step.kind,
                 command=step.command,
                 timeout_seconds=step.timeout_seconds,
+                skipped=step.skipped,
             )
             for step in plan.steps
         ),

@@ -448,8 +448,7 @@ class Orchestrator:
             why = f"the host was rebooted during the watch: {reason}"
             return self._trouble_now("resume", why)
         with self._deaf():
-            for role in Role:
-                member = self.context.plan.member(Generation.NEW, role)
+            for member in self.context.plan.members_of(Generation.NEW):
                 seen = observe(self.context, member, question="alive")
                 if not seen.is_alive:
                     return self._trouble_now("member_died", seen.sentence)
@@ -535,10 +534,15 @@ def _raised(error: Exception) -> str:
 def _beginning(outcome: Outcome, running: Mapping[str, str], known: str = "") -> str:
     """That the new generation trades, where the last look saw all of it alive, or what is ``known`` of
     it instead; else nothing."""
-    is_seen = all(running[f"{Generation.NEW}_{role}"] == "alive" for role in Role)
-    if outcome is not Outcome.COMPLETED or not is_seen:
+    if outcome is not Outcome.COMPLETED or not _is_alive(running, Generation.NEW):
         return ""
     return f"the new generation is {known}; " if known else "the new generation trades; "
+
+
+def _is_alive(running: Mapping[str, str], generation: Generation) -> bool:
+    """True where every part that the generation has was seen alive."""
+    parts = [word for name, word in running.items() if name.startswith(f"{generation}_")]
+    return bool(parts) and set(parts) == {"alive"}
 
 
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
@@ -551,7 +555,7 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     if outcome is not Outcome.ABORTED_BEFORE_SWITCH:
         return ""
     # Not by what this run did, but by what is seen: the engine may have died by itself meanwhile.
-    if all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role):
+    if _is_alive(running, Generation.OLD):
         return "; the old stack still trades, untouched"
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
 

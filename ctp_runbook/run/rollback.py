@@ -17,7 +17,7 @@ from msgspec import structs
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
-from ctp_runbook.plan.step_table import budget_shares, step_due
+from ctp_runbook.plan.step_table import ROLES_BESIDE, budget_shares, step_due
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, StepEnded, Triggered
 from ctp_runbook.run.context import RunContext
@@ -128,7 +128,9 @@ def _begin(context: RunContext, trigger: Record[Triggered]) -> float:
         context.record(
             RollbackStarted(
                 budget_seconds=context.plan.max_rollback_seconds,
-                shares=dict(budget_shares(context.plan.max_rollback_seconds)),
+                shares=dict(
+                    budget_shares(context.plan.max_rollback_seconds, left_out=context.plan.left_out)
+                ),
                 started_utc=first.sample_utc,
                 started_mono_ns=first.sample_mono_ns,
             )
@@ -182,10 +184,17 @@ class _Rollback:
         if self._is_resumed_late or self._deadline - now < self._least:
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + self._late_seconds(step)
-        due = step_due(step.name, now=now, started=self._started, budget_seconds=self._budget)
+        due = step_due(
+            step.name,
+            now=now,
+            started=self._started,
+            budget_seconds=self._budget,
+            left_out=self._plan.left_out,
+        )
         if step.kind not in _WHOLE_SHARE:
             return due
-        share = budget_shares(self._budget)[step.name] * _WHOLE_SHARE[step.kind]
+        shares = budget_shares(self._budget, left_out=self._plan.left_out)
+        share = shares[step.name] * _WHOLE_SHARE[step.kind]
         if due - now >= share:
             return due
         return self._deadline if self._deadline - now >= share else now + self._late_seconds(step)
@@ -219,34 +228,38 @@ class _Rollback:
     # --- the new generation goes --------------------------------------------------
 
     def _gap_in_removal(self) -> str:
-        """Stop both parts of the new generation; why they are not proved gone, or nothing.
+        """Stop every part of the new generation; why they are not proved gone, or nothing.
 
-        Both are ended first, and what is not proved gone by then is proved afterwards: nobody
+        All are ended first, and what is not proved gone by then is proved afterwards: nobody
         trades on while another's proof is waited for.
         """
         # The runner first: it feeds the engine, and would go on sending orders into its end.
-        gaps = {
-            role: self._gap_in_stop(self._plan.step(f"stop_new_{role.value}"), role)
-            for role in (Role.STRATEGY_RUNNER, Role.CORE_ENGINE)
-        }
-        for role, gap in gaps.items():
-            member = self._plan.member(Generation.NEW, role)
+        stops = [step for step in self._plan.rollback if step.kind is StepKind.STOP]
+        gaps = {step.acts_on: self._gap_in_stop(step) for step in stops if step.acts_on}
+        for acts_on, gap in gaps.items():
             # One that cannot be proved decides it; the other's proof could change nothing any more.
-            if gap and (gap := gone_gap(self._context, member, deadline=self._proof_deadline)):
+            if gap and (gap := self._gone_gap(acts_on)):
                 return gap
         return ""
 
-    def _gap_in_stop(self, step: Step, role: Role) -> str:
+    def _gone_gap(self, acts_on: tuple[Generation, Role]) -> str:
+        member = self._plan.member(*acts_on)
+        return gone_gap(self._context, member, deadline=self._proof_deadline)
+
+    def _gap_in_stop(self, step: Step) -> str:
+        if step.skipped or step.acts_on is None:
+            self._skip(step, step.skipped)
+            return ""
         context = self._context
-        member = self._plan.member(Generation.NEW, role)
-        begun = context.history.step(f"start_new_{role.value}").attempt or context.history.parent
+        member = self._plan.member(*step.acts_on)
+        begun = context.history.step(f"start_{member.name}").attempt or context.history.parent
         if not begun:
             seen = observe(context, member, question="gone", deadline=self._step_deadline(step))
             if seen.is_gone:
                 self._skip(step, f"it was never started: {seen.sentence}")
                 return ""
         deadline = self._step_deadline(step)
-        if role is Role.CORE_ENGINE:
+        if member.role is Role.CORE_ENGINE:
             self._cancel_new_orders(member, deadline=deadline)
         # The command and its proof get half; ending it by signal and proving that, the other half.
         if self._run_step(step, deadline=self._part_of(deadline, 1 / 2)).is_ok:
@@ -288,15 +301,25 @@ class _Rollback:
             self._skip(start, f"it runs and is kept: {kept.sentence}")
         elif gap := self._gap_in_start(start, engine):
             return gap
-        start = plan.step("start_previous_strategy_runner")
-        runner = plan.member(Generation.OLD, Role.STRATEGY_RUNNER)
-        kept, gap = self._settled(runner, deadline=self._step_deadline(start))
+        for role in ROLES_BESIDE:
+            if gap := self._gap_beside(plan.step(f"start_previous_{role.value}")):
+                return gap
+        return ""
+
+    def _gap_beside(self, start: Step) -> str:
+        """Bring back a part of the old generation beside its engine, where there is one; why it does
+        not run, or nothing."""
+        if start.skipped or start.acts_on is None:
+            self._skip(start, start.skipped)
+            return ""
+        member = self._plan.member(*start.acts_on)
+        kept, gap = self._settled(member, deadline=self._step_deadline(start))
         if gap:
             return gap
         if kept:
             self._skip(start, f"it runs: {kept.sentence}")
             return ""
-        return self._gap_in_start(start, runner)
+        return self._gap_in_start(start, member)
 
     def _gap_in_start(self, step: Step, member: Member) -> str:
         """Start a member of the old generation; why it does not trade, or nothing.
@@ -407,10 +430,7 @@ class _Rollback:
 
     def _dead(self) -> list[Member]:
         """Members of the old generation that are proved gone, the engine first."""
-        members = [
-            self._plan.member(Generation.OLD, role)
-            for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER)
-        ]
+        members = self._plan.members_of(Generation.OLD)
         return [each for each in members if observe(self._context, each, question="alive").is_gone]
 
     def _gap_in_revival(self, member: Member) -> str:
@@ -452,9 +472,8 @@ class _Rollback:
         return [result for result in self._results.values() if result.status in failed]
 
     def _trading_gap(self, deadline: float) -> str:
-        """Validation by the probes of before the switch: both parts alive, the session verified."""
-        for role in Role:
-            member = self._plan.member(Generation.OLD, role)
+        """Validation by the probes of before the switch: every part alive, the session verified."""
+        for member in self._plan.members_of(Generation.OLD):
             if gap := start_gap(self._context, member, deadline=deadline):
                 return gap
             if doubles := second_of(self._context, member):

@@ -358,8 +358,8 @@ def close_unstarted(run: RunDir, *, outcome: Outcome, sentence: str, world: Worl
                 StepNotDone(
                     step=step.name,
                     phase=step.phase,
-                    status=StepStatus.NOT_RUN,
-                    reason="the run was never started",
+                    status=StepStatus.SKIPPED if step.skipped else StepStatus.NOT_RUN,
+                    reason=step.skipped or "the run was never started",
                     command=step.command,
                 )
             )

@@ -147,6 +147,8 @@ def skip_step(
 ) -> StepResult:
     """Write down that a step is not done, and why."""
     context.record_not_done(step, reason=reason, status=status)
+    if step.skipped:
+        return StepResult(step, StepStatus.SKIPPED, None, 0.0, step.skipped)
     return StepResult(step, status, None, 0.0, reason)
 
 

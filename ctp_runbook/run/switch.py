@@ -76,8 +76,7 @@ def ready_gaps(context: RunContext) -> list[str]:
     and its stop commands are believed in nothing. What cannot be pinned is not stopped.
     """
     gaps = []
-    for role in Role:
-        member = context.plan.member(Generation.OLD, role)
+    for member in context.plan.members_of(Generation.OLD):
         seen = observe(context, member, question="alive")
         if seen.is_alive:
             pin_member(context, member, seen.process)
@@ -146,8 +145,7 @@ def generation_gone_gap(
     Looks once at each part, or where there is a ``deadline`` until then: what was gone a moment
     ago may only have been asked badly.
     """
-    for role in Role:
-        member = context.plan.member(generation, role)
+    for member in context.plan.members_of(generation):
         if gap := gone_gap(context, member, deadline=deadline):
             return gap
     return ""
@@ -156,6 +154,9 @@ def generation_gone_gap(
 def run_switch(context: RunContext) -> StepResult | None:
     """Old generation out, new generation in; the first step that failed, or None."""
     for step in context.plan.switch:
+        if step.skipped:
+            skip_step(context, step, reason=step.skipped)
+            continue
         deadline = _due(context, step)
         if gap := _gap_before(context, step, deadline=deadline):
             return skip_step(context, step, reason=gap, status=StepStatus.FAILED)

@@ -236,8 +236,7 @@ class Watch:
 
     def _trouble_of_new_members(self) -> Triggered | None:
         identities = self._context.history.identities
-        for role in Role:
-            member = self._plan.member(Generation.NEW, role)
+        for member in self._plan.members_of(Generation.NEW):
             identity = identities.get(member.name)
             if identity is not None and self._context.world.processes.is_running(identity):
                 continue
@@ -256,8 +255,7 @@ class Watch:
         if now < self._next_glance:
             return None
         self._next_glance = now + _GLANCE_SECONDS
-        for role in Role:
-            member = self._plan.member(Generation.OLD, role)
+        for member in self._plan.members_of(Generation.OLD):
             if not shows_life(self._context, member):
                 continue
             seen = observe(self._context, member, question="gone")
@@ -270,8 +268,7 @@ class Watch:
 
     def _trouble_of_doubles(self) -> Triggered | None:
         """The same somebody started what lies there now: a second one of the new generation."""
-        for role in Role:
-            member = self._plan.member(Generation.NEW, role)
+        for member in self._plan.members_of(Generation.NEW):
             if doubles := second_of(self._context, member):
                 why = f"{member.name} runs twice: its command line runs as {doubles} as well"
                 return self._trouble_now("judge", why)
@@ -393,8 +390,7 @@ class Watch:
 
     def _begin(self) -> float:
         plan = self._plan
-        for role in Role:
-            member = plan.member(Generation.NEW, role)
+        for member in plan.members_of(Generation.NEW):
             pin_member(self._context, member, self._context.history.identities.get(member.name))
         words = ""
         if self._is_declared:

@@ -416,12 +416,18 @@ def _unit(unit: str) -> str:
 
 
 def member_table(history: History) -> Table:
-    """Show the four members: identity as recorded, and what was seen of them at the end."""
-    running = history.closed.payload.running if history.closed else {}
-    rows = [
-        (name, str(history.identities.get(name, "not recorded")), mark(running.get(name, "")))
-        for name in _MEMBERS
-    ]
+    """Show the members: identity as recorded, and what was seen of them at the end."""
+    running, members = (
+        history.closed.payload.running if history.closed else {},
+        history.members,
+    )
+    rows = []
+    for name in _MEMBERS:
+        # A row left out would look like somebody who was forgotten.
+        identity = str(history.identities.get(name, "not recorded"))
+        there = name in members
+        identity = identity if there else "none: its work is done in the engine"
+        rows.append((name, identity, mark(running.get(name, "")) if there else ""))
     return Table(("member", "identity", "at the end"), rows, "Who runs")
 
 
@@ -504,8 +510,9 @@ def timeline_table(history: History) -> Table:
 def downtime_figure(history: History) -> str:
     """Return the trading downtime in seconds, and since when there is one that is not over; ``none``
     while nothing was stopped."""
-    first_stop = history.step(steps_of(Phase.SWITCH)[0])
-    if history.is_dry_run or first_stop.status in _NOT_BEGUN:
+    left_out = history.plan.left_out
+    first_stop = next(step for step in steps_of(Phase.SWITCH) if step not in left_out)
+    if history.is_dry_run or history.step(first_stop).status in _NOT_BEGUN:
         return "none"
     if since := no_runner_since(history):
         return f"since {datetime.fromisoformat(since):%H:%M:%S}Z, not over by the last record"
@@ -539,7 +546,14 @@ def observed_tables(run: RunDir) -> list[Block]:
 def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]:
     """Show facts, warnings, steps, commands."""
     rows = [
-        (n, s.phase.value, s.name, f"{s.timeout_seconds:g} s", s.effect, ", ".join(s.undo))
+        (
+            n,
+            s.phase.value,
+            s.name,
+            "skipped" if s.skipped else f"{s.timeout_seconds:g} s",
+            s.effect,
+            ", ".join(s.undo),
+        )
         for n, s in enumerate(plan.steps, start=1)
     ]
     columns = ("#", "phase", "step", "at most", "done when", "undone by")

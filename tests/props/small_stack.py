@@ -170,7 +170,7 @@ class SmallStack:
 
 
 @contextlib.contextmanager
-def small_stack(folder: Path) -> Iterator[SmallStack]:
+def small_stack(folder: Path, *, runners: bool = True) -> Iterator[SmallStack]:
     """A stack with its old generation up; all that it and its runs started is ended."""
     stack = SmallStack(folder, mark=f"{os.getpid()}-{folder.name}")
     variable = f"SMALL_STACK={stack.mark}"
@@ -178,7 +178,7 @@ def small_stack(folder: Path) -> Iterator[SmallStack]:
         patch.chdir(folder)
         patch.setenv("SMALL_STACK", stack.mark)
         try:
-            stack.bring_up("old_core_engine", "old_strategy_runner")
+            stack.bring_up("old_core_engine", *(["old_strategy_runner"] if runners else []))
             yield stack
         finally:
             while left := [pid for pid in processes_with(variable) if pid != os.getpid()]:
