@@ -56,6 +56,7 @@ __all__ = [
     "cutover_env",
     "failed_step",
     "finalise",
+    "is_left_unsealed",
     "kept_files",
     "kept_open",
     "list_again",
@@ -67,6 +68,7 @@ __all__ = [
     "result_files",
     "rollback_env",
     "rollback_seconds",
+    "seal_left",
     "trading_downtime_seconds",
     "unlisted_files",
     "write_evidence",
@@ -372,6 +374,38 @@ def kept_open(run: RunDir, *, tell: Callable[[str], None]) -> Iterator[None]:
                 write_manifest(run, sealed=True)
         except OSError as error:
             tell(f"run {run.run_id} cannot be sealed, its manifest.json is of before: {error}")
+
+
+class _Seal(Struct, frozen=True):
+    """No more of a manifest than whether it is sealed."""
+
+    sealed: bool = True
+
+
+def is_left_unsealed(run: RunDir) -> bool:
+    """Return True where whoever was to seal the run, behind its notebooks, did not live to."""
+    try:
+        seal = msgspec.json.decode(read(run.manifest), type=_Seal)
+    except (OSError, ValueError, RecursionError):
+        return False  # there is none, or verification tells of it
+    return not seal.sealed and not _is_kept_open(run)
+
+
+def seal_left(run: RunDir) -> tuple[str, ...]:
+    """Seal a run that was left unsealed: what is listed stays as it was listed, and what may be there
+    besides is listed as it is. Return what else is there, and seal nothing then. Raises OSError."""
+    data = read(run.manifest)
+    try:
+        manifest = read_manifest(data)
+    except (ValueError, RecursionError, JournalError) as error:
+        return (f"manifest.json is no manifest: {error}",)
+    if data != manifest_bytes(manifest.run_id, manifest.files, sealed=False):
+        return ("manifest.json was edited, and is not sealed",)
+    if strange := unlisted_files(run, manifest):
+        return (f"it is not sealed, for there is what no run writes: {', '.join(strange)}",)
+    files = {name: list_file(path) for name, path in kept_files(run).items()} | manifest.files
+    write_atomic(run.manifest, manifest_bytes(manifest.run_id, files, sealed=True))
+    return ()
 
 
 def _is_kept_open(run: RunDir) -> bool:

@@ -195,7 +195,7 @@ def _checks_of_files(run: RunDir, history: History, limit: float) -> tuple[_Due,
             files.notebook_findings(*both),
             "" if any(run.notebooks.glob("*.ipynb")) else "no notebook was executed for this run",
         ),
-        _Due("manifest", "every file as listed in manifest.json", files.manifest_findings(run)),
+        _Due("manifest", files.manifest_words(run), files.manifest_findings(run)),
     )
 
 

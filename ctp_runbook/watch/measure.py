@@ -24,10 +24,11 @@ from ctp_runbook.watch.histogram import (
     Buckets,
     SeriesKey,
     bucket_keys,
-    counts_fault,
+    first_fault,
     group_buckets,
     label_sets,
     merged,
+    summed,
     worst_quantile,
 )
 
@@ -447,9 +448,7 @@ class MetricSeries:
         return look
 
     def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
-        if not self.is_histogram:
-            return ""
-        return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
+        return first_fault(counts) if self.is_histogram else ""
 
     def _quantile(self, delta: Mapping[SeriesKey, float], events: float) -> _Look:
         rule = self.rule
@@ -523,8 +522,7 @@ class MetricSeries:
 
 
 def _delta(since: Reading, until: Reading) -> dict[float, float]:
-    counts = {key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()}
-    return merged(label_sets(counts).values())
+    return summed({key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()})
 
 
 def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:
