@@ -133,7 +133,7 @@ class _Scanner:
 
     def __init__(self, command: str, at: int) -> None:
         self.command, self.start, self.at = command, at, at
-        self.text = ""
+        self.text = self.unquoted = ""
         self.is_live = self.splits = False
         self.runs: list[str] = []
 
@@ -143,10 +143,13 @@ class _Scanner:
             if plain := _UNQUOTED.match(self.command, self.at):
                 self.at = plain.end()
                 self.text += plain[0]
-                if _PATTERN.search(self.command[self.start : self.at]):
-                    self.is_live = self.splits = True
-            elif not self._special():
+                self.unquoted += plain[0]
+            elif self._special():
+                self.unquoted += "x"
+            else:
                 break
+        if _PATTERN.search(self.unquoted):
+            self.is_live = self.splits = True
         raw = self.command[self.start : self.at]
         return Word(raw, self.text, self.is_live, self.splits, tuple(self.runs))
 
@@ -258,7 +261,7 @@ def _closing(command: str, bracket: int) -> int:
     """Where the bracket that opens at ``bracket`` is closed: words inside are read as words are."""
     at, depth = bracket + 1, 1
     if command.count("(", 0, at) > _MOST_DEPTH:
-        _refuse("brackets nested too deeply")
+        _refuse("that many brackets")
     while at < len(command):
         if blank := _BLANK.match(command, at):
             at = blank.end()

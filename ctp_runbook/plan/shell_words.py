@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -255,7 +255,7 @@ def _filled(command: str, environ: Mapping[str, str]) -> str:
 
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
-        is_set = re.search(rf"\b{name}\b(?!\}})(?:\[.*\])?\+?=|\b{name}\b\s*$", command)
+        is_set = re.search(rf"(?<![$\w{{]){name}(?:\[[^]]*\])?(?:\+?=|\b)", command)
         filled = environ.get(name, "")
         is_plain = re.fullmatch(r"[A-Za-z0-9_@%+:,./-]*", filled)
         return match[0] if is_set or _SET_BY_BASH.fullmatch(name) or not is_plain else filled
@@ -408,11 +408,12 @@ class _Reader:
     def chain(self, chain: tuple[Pipeline, ...], shell: _Shell, at: _At) -> None:
         has_or = any(pipeline.joint == "||" for pipeline in chain)
         decides = at.decides and not has_or
-        reached, moved = True, False
-        for number, pipeline in enumerate(chain):
+        reached, is_ready, moved = True, True, False
+        for pipeline in chain:
             is_other = pipeline.joint == "||"
             reached &= not is_other
-            here = reached and (not number or _are_setup(chain[:number]))
+            here = reached and is_ready
+            is_ready &= _is_setup(pipeline)
             own = shell.child() if is_other else shell
             before = own.folder
             where = at._replace(
@@ -446,15 +447,19 @@ class _Reader:
 
     def group(self, group: Group, shell: _Shell, at: _At) -> None:
         own = shell.child() if group.is_subshell else shell
-        # What is not surely reached does not surely end the shell, nor move it.
-        before = replace(own)
-        self.list(group.body, own, at.inside())
-        if not at.here and own is shell:
-            shell.goes_on &= not own.has_ended
-            shell.has_ended = before.has_ended
+        self.inside(own, at, lambda: self.list(group.body, own, at.inside()))
         self.written(group.writes, own)
         if own is not shell:
             shell.absorb(own)
+
+    @staticmethod
+    def inside(shell: _Shell, at: _At, read: Callable[[], None]) -> None:
+        """Read what the shell itself runs there: unless it surely comes there, it may go on."""
+        had_ended = shell.has_ended
+        read()
+        if not at.here:
+            shell.goes_on &= not shell.has_ended
+            shell.has_ended = had_ended
 
     def simple(self, command: Simple, shell: _Shell, at: _At) -> None:
         self.is_anything = True
@@ -498,7 +503,7 @@ class _Reader:
     def command(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
         """Read a command by its words, through what only runs it."""
         word = words[0]
-        if word.is_live:
+        if word.is_live or self.depth > _MOST_DEPTH:
             self.gives_up(f"what {word.raw} stands for", shell, words)
             return
         if at.in_bash and word.text in _BUILTINS:
@@ -549,10 +554,10 @@ class _Reader:
         if cut is None:
             self.gives_up(f"what {name} runs with these options", shell, words)
             return
-        given, rest, is_sure = cut
+        (given, rest), is_sure = cut, True
         if name in _ARCHITECTURES_OF and rest and rest[0].text in _ARCHITECTURES:
             # setarch x86_64 -R PROGRAM: the architecture may be left out, and options follow it.
-            given, rest, is_sure = _behind(row, rest[1:]) or ([], (), False)
+            given, rest = _behind(row, rest[1:]) or ([], ())
         options = {option for option, _ in given}
         if options & set(row.alone.split()) or not (rest or row.assigns):
             self.acted(words, shell)
@@ -567,7 +572,9 @@ class _Reader:
         if name == "flock" and rest[0].text in ("-c", "--command") and rest[1:]:
             self.string(rest[1], "flock -c", own, where)
         elif rest:
+            self.depth += 1
             self.command(rest, own, where)
+            self.depth -= 1
         shell.absorb(own)
 
     def _inside(self, row: _Wrapper, name: str, given: _Given, shell: _Shell) -> _Shell:
@@ -656,7 +663,9 @@ class _Reader:
         elif rest := cut[1]:
             knew_path = shell.knows_path
             shell.knows_path &= not cut[0]
+            self.depth += 1
             self.command(rest, shell, at._replace(in_bash=name != "exec"))
+            self.depth -= 1
             shell.knows_path = knew_path and shell.knows_path | bool(cut[0])
             if name == "exec":
                 shell.has_ended |= at.here
@@ -666,22 +675,23 @@ class _Reader:
         if any(word.is_live for word in words):
             self.gives_up("what eval is given", shell, words)
         else:
-            self.text(" ".join(word.text for word in words[1:]), shell, at)
+            text = " ".join(word.text for word in words[1:])
+            self.inside(shell, at, lambda: self.text(text, shell, at.inside()))
 
 
 # What both bash and a program of its own can be, of what can have no effect.
 _PROGRAMS = frozenset({"echo", "true", "printf", "sleep", "false", "pwd"})
 
 
-def _are_setup(pipelines: tuple[Pipeline, ...]) -> bool:
-    """True where each of these fails loudly, if ever: what stands behind ``&&`` is reached."""
-    return all(
+def _is_setup(pipeline: Pipeline) -> bool:
+    """True where it fails loudly, if ever: what stands behind ``&&`` is reached."""
+    command = pipeline.commands[0]
+    return (
         len(pipeline.commands) == 1
         and not pipeline.is_negated
-        and isinstance(command := pipeline.commands[0], Simple)
+        and isinstance(command, Simple)
         and not command.is_redirected
         and (not command.words or command.words[0].text in _SETUP)
-        for pipeline in pipelines
     )
 
 
@@ -696,10 +706,10 @@ def _may_set_path(word: Word) -> bool:
 # --- the words of wrappers --------------------------------------------------------
 
 
-def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word, ...], bool] | None:
-    """The options, the words behind them, and whether that is sure; None for unknown options."""
+def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word, ...]] | None:
+    """The options and the words behind them; None where only the program can tell them apart."""
     flags, values = {*row.flags.split(), *row.alone.split()}, set(row.values.split())
-    given, is_sure, at = _Given(), True, 0
+    given, at = _Given(), 0
     while at < len(words) and (word := words[at]).text.startswith("-") and word.text != "-":
         at += 1
         if word.text == "--":
@@ -713,10 +723,12 @@ def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word,
                     return None
                 value = words[at]
                 at += 1
-            is_sure &= value is None or not value.splits
+            if value is not None and value.splits:
+                return None
             given.append((name, value))
-    skipped = words[at : at + row.skips]
-    return given, words[at + row.skips :], is_sure and not any(each.splits for each in skipped)
+    if any(word.splits for word in words[at : at + row.skips]):
+        return None  # it may be none, or several
+    return given, words[at + row.skips :]
 
 
 def _long(word: Word, flags: set[str], values: set[str]) -> _Given | None:

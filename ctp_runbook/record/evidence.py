@@ -24,6 +24,7 @@ from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import keep_private, read
 from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
+from ctp_runbook.plan.gate_table import Gate, unobserved_gates
 from ctp_runbook.plan.step_table import order_steps
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
@@ -71,6 +72,7 @@ __all__ = [
     "seal_left",
     "trading_downtime_seconds",
     "unlisted_files",
+    "unobserved_steps",
     "write_evidence",
     "write_manifest",
     "write_missing_copies",
@@ -189,6 +191,22 @@ def failed_step(history: History) -> str:
     if history.outcome is Outcome.ABORTED_BEFORE_SWITCH:
         return "aborted"
     return "preflight" if history.outcome is Outcome.REFUSED else "unfinished"
+
+
+def unobserved_steps(run: RunDir, history: History) -> dict[Gate, str]:
+    """The infra gates that passed by a command that is none of ours, with what to say of each.
+
+    The twin's commands are: there every gate leaves its evidence.
+    """
+    if history.created.rehearsal:
+        return {}
+    commands = {step.name: step.command for step in history.plan.steps}
+    found = unobserved_gates(commands, evidence=run.evidence)
+    return {
+        gate: words
+        for gate, words in found.items()
+        if history.step(gate.step).status is StepStatus.OK
+    }
 
 
 def rollback_seconds(history: History) -> float:

@@ -26,6 +26,7 @@ from ctp_runbook.record.evidence import (
     read_manifest,
     result_files,
     unlisted_files,
+    unobserved_steps,
 )
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
@@ -153,7 +154,8 @@ def gate_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def passed_gates(run: RunDir, history: History) -> tuple[Gate, ...]:
     """The infra gates whose step is ok: those due, and whichever else left evidence."""
-    due = [gate for gate in GATES.values() if gate.is_due]
+    strange = unobserved_steps(run, history)
+    due = [gate for gate in GATES.values() if gate.is_due and gate not in strange]
     others = [gate for gate in gates_in(run.evidence) if not gate.is_due]
     return tuple(
         gate

@@ -142,6 +142,15 @@ def test_no_command_crashes(command: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "many", ["env ", "! ", "exec ", "eval ", "( ", "{ ", "$(", "a && ", "a'b'"]
+)
+def test_no_length_of_a_command_is_too_much(many: str) -> None:
+    """Nested or repeated ten thousand times it is read, or not, in no time."""
+    command = many * 10_000 + "a"
+    assert needed(command) or untold(command) or not is_idle(command)
+
+
+@pytest.mark.parametrize(
     "command",
     [
         "echo ok", "true", ":", "echo a; sleep 1 && true", "/bin/true",
@@ -165,6 +174,7 @@ def test_idle_commands_are_told(command: str) -> None:
         "bash -lc 'echo skip; a'", "bash -c \"$X\"", "bash -s", "$X", "true || a", "false && a",
         "env A=1 a", "exec >F; echo a", "A=$(a) true", ". ./x", "trap a EXIT", "eval $X",
         "ctp-runbook proc start --pid-file F -- sleep 9",
+        "false && eval 'exit 0'; a", "false && { exit 0; }; a", "(exit 0); a", "exit 0 | a",
     ],
 )  # fmt: skip
 def test_other_commands_are_not_idle(command: str) -> None:
@@ -234,6 +244,8 @@ NEVER_RAN = {
     "the second below bash": ("bash -c './stop.sh; /no/such/stop'", 127, False),
     "a script below bash": ("bash -c ./stop.sh", 127, False),
     "by a variable set here": ("X=$HERE; $X/stop.sh", 127, False),
+    "by a variable alone": ("$GONE", 127, True),
+    "by a variable that is read": ("read HERE; $HERE/no-such-stop", 127, False),
     "by a number of bash's": ("$UID/stop.sh", 127, False),
     "a script that ended so": ("./stop.sh", 127, False),
     "a script by a variable": ("$HERE/stop.sh", 127, False),
@@ -267,7 +279,7 @@ def test_what_never_ran_is_told_for_certain(
     (tmp_path / "plain.sh").write_text("")
     (tmp_path / "stop.sh").write_text("kill 1\nno-such-stop\n")
     (tmp_path / "stop.sh").chmod(0o755)
-    environ = {"PATH": os.environ["PATH"], "HERE": str(tmp_path)}
+    environ = {"PATH": os.environ["PATH"], "HERE": str(tmp_path), "GONE": "/no/stop"}
     assert never_ran(command, code, base=tmp_path, environ=environ) == never
 
 
@@ -325,6 +337,8 @@ UNTOLD = {
     "f() { a; }; f": "a function",
     "eval $X": "what eval is given",
     "env -S 'a b'": "what env runs with these options",
+    "timeout $T a": "what timeout runs with these options",
+    "nice -n $N a": "what nice runs with these options",
     "timeout --no-such 5 a": "what timeout runs with these options",
     "a 'b": "a quote that is not closed",
     "a ${X:-$(b)}": "an expansion with another in it",
