@@ -35,6 +35,8 @@ __all__ = ["Preflight", "evidence_gap", "inspect_plan"]
 _PROC_PID_FILE = (
     r"""\bproc\s+(?:start|stop)\b.*?--pid-file[= ]\s*((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
 )
+# As `proc stop` has them where they are not given (host/proc.py).
+_PROC_GRACES = {"--grace-seconds": 10.0, "--kill-grace-seconds": 5.0}
 _PID_FILE_KEYS = tuple(
     f"{generation}_{role}_PID_FILE".upper() for generation in Generation for role in Role
 )
@@ -86,6 +88,7 @@ def inspect_plan(
     remarks = [
         *_literal_secrets(values, redactor),
         *_swallowed(steps),
+        *_stops(steps, members),
         *_short_watch(values, limits),
         *_orders(values),
         *_traded_by_engine(values, members),
@@ -337,6 +340,36 @@ def _proves_nothing(steps: Iterable[Step]) -> Iterator[str]:
                 f"{step.key} only prints or succeeds, it does nothing: {quoted(step.command)};"
                 " write the command that does the step"
             )
+
+
+def _stops(steps: Iterable[Step], members: Mapping[str, Member]) -> Iterator[str]:
+    """Stop commands that take their witness away, and those that are cut before they are done."""
+    for step in steps:
+        if step.kind is not StepKind.STOP or step.acts_on is None:
+            continue
+        member = members["_".join(step.acts_on)]
+        limit = f"{step.key.removesuffix('_CMD')}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
+        if member.pid_file and re.search(
+            rf"\b(?:rm|unlink)\b[^;&|]*{re.escape(member.pid_file)}", step.command
+        ):
+            yield (
+                f"{step.key} removes the pid file {quoted(member.pid_file)} itself: what tells then"
+                " whether the process went is who was pinned before; it is waited for until"
+                f" {limit} is over, so give it as long as {member.name} may need"
+            )
+        if not re.search(r"\bproc\s+stop\b", step.command):
+            continue
+        waits = {name: _option(step.command, name, usual) for name, usual in _PROC_GRACES.items()}
+        if (seconds := sum(waits.values())) > step.timeout_seconds:
+            yield (
+                f"{step.key} waits up to {seconds:g} s ({', '.join(waits)}), and {limit} ends it"
+                " before it has sent KILL or proved anything; raise the timeout or lower the graces"
+            )
+
+
+def _option(command: str, name: str, usual: float) -> float:
+    match = re.search(rf"{name}[= ]\s*(\d+(?:\.\d+)?)", command)
+    return float(match[1]) if match else usual
 
 
 def _shared_between_generations(

@@ -178,6 +178,7 @@ def pinned(member: str, unit: str, pin: Pin) -> kinds.MemberPinned:
         command_sha256=pin.command_sha256,
         tree=tuple((child.pid, child.start_ticks) for child in pin.tree),
         bystanders=tuple((other.pid, other.start_ticks) for other in pin.bystanders),
+        kin=pin.kin,
     )
 
 
@@ -192,6 +193,7 @@ def pin_of(record: Record[kinds.MemberPinned]) -> Pin:
         command_sha256=kept.command_sha256,
         tree=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.tree),
         bystanders=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.bystanders),
+        kin=kept.kin,
     )
 
 

@@ -311,6 +311,7 @@ class MemberPinned(Payload, frozen=True, kw_only=True):
     command_sha256: Digest
     tree: tuple[Process, ...]
     bystanders: tuple[Process, ...]
+    kin: tuple[tuple[str, Digest], ...] = ()
 
 
 class ProbeAnswered(Payload, frozen=True, kw_only=True):

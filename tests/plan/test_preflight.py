@@ -178,6 +178,49 @@ def test_finding_is_only_told(key: str, value: str, said: str, tmp_path: Path) -
     assert said in warning
 
 
+@pytest.mark.parametrize(
+    ("stop", "seconds", "said"),
+    [
+        (
+            "kill $(cat /run/old.pid); rm -f /run/old.pid",
+            "60",
+            "OLD_CORE_ENGINE_STOP_CMD removes the pid file '/run/old.pid' itself: what tells then whether "
+            "the process went is who was pinned before; it is waited for until "
+            "OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS 60 s is over, so give it as long as old_core_engine "
+            "may need",
+        ),
+        ("kill $(cat /run/old.pid); rm -f /tmp/x; cat /run/old.pid", "60", ""),
+        (
+            "env proc stop --pid-file /run/old.pid --grace-seconds 65",
+            "60",
+            "OLD_CORE_ENGINE_STOP_CMD waits up to 70 s (--grace-seconds, --kill-grace-seconds), and "
+            "OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS 60 s ends it before it has sent KILL or proved "
+            "anything; raise the timeout or lower the graces",
+        ),
+        ("env proc stop --pid-file /run/old.pid --grace-seconds=55", "60", ""),
+        (
+            "env proc stop --pid-file /run/old.pid",
+            "14",
+            "OLD_CORE_ENGINE_STOP_CMD waits up to 15 s",
+        ),
+    ],
+)
+def test_a_stop_that_cannot_do_its_work_is_told(
+    stop: str, seconds: str, said: str, tmp_path: Path
+) -> None:
+    """At plan time: one that takes its witness away, and one that is ended before it sends KILL."""
+    plan = planned(
+        tmp_path,
+        ("OLD_CORE_ENGINE_PID_FILE", "/run/old.pid"),
+        ("OLD_CORE_ENGINE_STOP_CMD", stop),
+        ("OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS", seconds),
+    )
+    told = [each for each in plan.warnings if each.startswith("OLD_CORE_ENGINE_STOP_CMD")]
+    assert len(told) == bool(said)
+    assert not said or told[0].startswith(said)
+    assert not set(told) & set(plan.execute_refusals)
+
+
 def test_old_engine_without_metrics_may_be_measured_by_commands(tmp_path: Path) -> None:
     """``READINESS_<SLI>_CMD`` stands in for the old engine's metrics URL."""
     plan = planned(

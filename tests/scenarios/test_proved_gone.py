@@ -20,6 +20,7 @@ import pytest
 from ctp_runbook.host.proc import stop as stop_daemon
 from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, StepStatus
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.cutover_tools import cutover_of, edited, fresh_twin
@@ -181,18 +182,26 @@ def test_a_supervisor_of_the_old_generation_ends_the_watch(
     assert ending.trading == {"old"}
 
 
-def test_an_old_runner_that_needs_long_is_waited_for(twin: Twin, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_an_old_runner_that_needs_long_is_waited_for(
+    twin: Twin, tmp_path: Path, seconds: int
+) -> None:
     """It is pinned as the engine is: nothing new starts before it is gone, however its file is."""
     runner = restarted(twin, "old_strategy_runner", ignore_term=True)
+    edited(twin.cutover_template, OLD_STRATEGY_RUNNER_STOP_TIMEOUT_SECONDS=str(seconds * 2))
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         assert cutover.wait_for(lambda h: h.step("stop_old_strategy_runner").attempt > 0)
-        time.sleep(5)  # of the 10 s that the step has
+        time.sleep(seconds)
         assert is_running(runner)
         assert cutover.history.step("stop_old_core_engine").attempt == 0, cutover.story()
         os.kill(runner.pid, signal.SIGKILL)
         ending = cutover.end()
+        told = [each.payload.sentence for each in cutover.history.of_kind(Finding)]
     assert (ending.exit_code, ending.overlaps) == (0, 0), cutover.story()
     assert ending.trading == {"new"}
+    # And that it would need long was said while nothing was touched, as was where its file goes.
+    assert any(f"old_strategy_runner: pid {runner.pid} ignores TERM" in each for each in told)
+    assert any("OLD_STRATEGY_RUNNER_STOP_CMD removes the pid file" in each for each in told)
 
 
 def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
