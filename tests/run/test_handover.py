@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.record.kinds import Finding, ProbeAnswered
@@ -20,6 +21,7 @@ from ctp_runbook.run.handover import (
     compare_states,
     handover_gap,
     settle_before_stop,
+    unasked_orders,
     unreadable_state,
 )
 from ctp_runbook.run.switch import probe_gaps, ready_gaps
@@ -217,6 +219,43 @@ def test_an_engine_that_knows_no_references_says_so_in_the_plan(tmp_path: Path) 
         assert finding.payload.sentence.endswith(f"positions, working_orders, funds; {told}")
         says(context, {**HONEST, "positions": [LONG]})
         assert handover_gap(context).startswith("position rb2610")
+
+
+SESSION = ("td_session", "md_session", "settlement_confirmed", "stream_drained")
+
+
+def test_a_session_that_is_told_elsewhere_need_not_be_in_the_state(tmp_path: Path) -> None:
+    """Of an engine with a source of its own for that; else the state is no whole one."""
+    silent = {name: value for name, value in WHOLE_STATE.items() if name not in SESSION}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "it says nothing of the session"),
+        ({"OLD_SESSION_CMD": "ls"}, ""),
+    ]
+    for keys, words in cases:
+        plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json", **keys)
+        with open_context(tmp_path / words[:2], plan=plan) as context:
+            says(context, silent)
+            assert words in unreadable_state(context)
+            assert bool(unreadable_state(context)) == bool(words)
+            says(context, {**silent, "td_session": "ready"})  # half of it is a mistake
+            assert "stream_drained: missing" in unreadable_state(context)
+
+
+def test_orders_nobody_asked_for_are_named(context: RunContext) -> None:
+    """With what is known of each; and none, or that nobody knows, stops nothing."""
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    order = {"order_id": 7, "instrument": "au2512", "direction": "buy", "volume": 1, "price": 550}
+    says(context, {**WHOLE_STATE, "working_orders": [order, {**order, "order_id": 8}]})
+    told = unasked_orders(context, engine)
+    assert told.startswith("2 orders that nobody asked for work at old_core_engine")
+    assert "7 au2512 buy 1 550, 8 au2512" in told
+    says(context, WHOLE_STATE)
+    assert unasked_orders(context, engine) == ""
+    says(context, "")
+    assert unasked_orders(context, engine) == ""
+    probes = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    assert [each.ok for each in probes] == [False, True, False]
+    assert "is not known" in probes[-1].observed
 
 
 def test_a_state_of_an_hour_ago_is_none(context: RunContext) -> None:
