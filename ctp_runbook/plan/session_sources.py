@@ -279,9 +279,12 @@ def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterat
     is_pattern = table.get("format") == "pattern"
     if is_pattern:
         try:
-            re.compile(table.get("pattern", ""))
+            groups = re.compile(table.get("pattern", "")).groupindex
         except re.error as error:
             yield text.problem((name, "pattern"), f"{error}", "a regular expression")
+        else:
+            if table.get("pattern") and not groups:
+                yield text.problem((name, "pattern"), "no named group", "(?P<name>…) in it")
     if is_pattern and not table.get("pattern"):
         yield text.problem((name,), "no key pattern", "the expression whose groups are the fields")
     if not is_pattern and not table.get("event"):

@@ -91,7 +91,7 @@ class Watch:
         self._next_glance = 0.0
         self._next_session_look = 0.0
         self._session_gap, self._session_bad_since = "", 0.0
-        self._session_accepted = ""
+        self._session_accepted: str | None = None
         self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
             t.state is State.WATCHING and t.mono_ns / 1e9 >= self._ends for t in history.transitions
@@ -317,7 +317,9 @@ class Watch:
         if not self._is_declared or self._accepted_at_end:
             return ""
         permission = permission_of(self._context, self._new_engine)
-        may = permission.mode in ("", "Ready", self._session_accepted)
+        if permission.mode == self._session_accepted:
+            return ""
+        may = permission.mode in ("", "Ready")
         return permission.gap or ("" if may else f"the new engine is {permission.words}")
 
     @property
@@ -383,7 +385,7 @@ class Watch:
     def _go_on(self, reason: str) -> None:
         if self._session_gap:  # a person went on in spite of it
             told = permission_of(self._context, self._new_engine)
-            self._session_accepted, self._session_gap = told.mode or "not told", ""
+            self._session_accepted, self._session_gap = told.mode, ""
         self._holding_since = self._blind_since = None
         self._judge.accept()
         self._accepted_at_end |= self._clock.mono() >= self._ends
