@@ -193,23 +193,44 @@ def test_an_engine_that_only_closes_is_no_pass(tmp_path: Path) -> None:
         ]
 
 
-def test_an_engine_that_closes_for_too_long_is_held_at_once(tmp_path: Path) -> None:
+def closing(context: RunContext, *, seconds: float) -> RunContext:
+    """The same, with the engine's mode told by the file itself, and for how long it closes only."""
+    source = FactSource(
+        fact="may_trade", source="file", path="session.json", field="trading_mode",
+        fresh_seconds=600, close_only_seconds=seconds,
+    )  # fmt: skip
+    session = structs.replace(context.plan.sessions["new"], sources=(source,))
+    os.utime(context.cwd / "session.json", None)
+    sessions = {**context.plan.sessions, "new": session}
+    return structs.replace(context, plan=structs.replace(context.plan, sessions=sessions))
+
+
+def test_an_engine_that_closes_for_too_long_is_held(tmp_path: Path) -> None:
     """By its own close_only_seconds, which the plan names; until then it is waited for."""
-    with permitted(tmp_path, "CloseOnly") as context:
-        source = FactSource(
-            fact="may_trade", source="file", path="session.json", field="trading_mode",
-            fresh_seconds=600, close_only_seconds=1,
-        )  # fmt: skip
-        session = structs.replace(context.plan.sessions["new"], sources=(source,))
-        sessions = {**context.plan.sessions, "new": session}
-        # The file was written before the process that is pinned here began, whoever that is.
-        os.utime(tmp_path / "session.json", None)
-        planned = structs.replace(context.plan, sessions=sessions)
-        watch = Watch(structs.replace(context, plan=planned), requests=once_held(context))
-        assert cause(watch.run()) == "operator"
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=1)
+        assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
         (why,) = held_for(context)
         assert "new_core_engine may only close: CloseOnly for " in why
         assert context.history.transitions[0].reason.endswith("logged in, CloseOnly for 1 s more")
+
+
+def test_the_end_of_the_window_waits_while_an_engine_closes_only_at_first(tmp_path: Path) -> None:
+    """Nobody is called for it: the watch passes once it may trade."""
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=600)
+        begun = time.monotonic()
+
+        def ready() -> Iterable[RequestTaken]:
+            if time.monotonic() > begun + 6:
+                told = json.dumps({**TOLD, "trading_mode": "Ready"})
+                (tmp_path / "draft").write_text(told)
+                (tmp_path / "draft").replace(tmp_path / "session.json")
+            return []
+
+        assert Watch(context, requests=ready).run() is None
+        assert held_for(context) == []
+        assert time.monotonic() > begun + 6
 
 
 def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
