@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.redact import Redactor
+from tests.props.plan_fixtures import make_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,3 +105,19 @@ def test_a_plan_without_findings_says_so(plan: Plan) -> None:
     text = checklist(replace(plan, warnings=("only a remark",), execute_refusals=())).markdown
     assert "Nothing in the templates stands in the way of `--execute`." in text
     assert "- [ ] only a remark" in text
+
+
+def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path) -> None:
+    """Who runs, and at each of its steps, which have nothing to tick."""
+    runner = "NEW_STRATEGY_RUNNER"
+    ends = ("STOP_CMD", "START_CMD", "ALIVE_CMD", "PID_FILE")
+    plan = make_plan(tmp_path, **{runner: "none"}, **{f"{runner}_{end}": "" for end in ends})
+    text = checklist(plan).markdown
+    why = "NEW_STRATEGY_RUNNER=none: there is no new strategy runner, its work is done in the new"
+    who = text.partition("## Who runs")[2].partition("\n## ")[0]
+    assert why.replace("_", "\\_") in who
+    assert "| new_strategy_runner |" not in who
+    for name in ("start_new_strategy_runner", "stop_new_strategy_runner"):
+        section = text.partition(f" {name}\n\n")[2].partition("\n### ")[0]
+        assert section.startswith(f"Skipped: {why}")
+        assert "[ ]" not in section

@@ -23,7 +23,8 @@ from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.run import launch
+from ctp_runbook.run import attend, launch
+from ctp_runbook.run.world import HERE
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.run import verify_run
@@ -158,6 +159,10 @@ def test_an_engine_alone_that_dies_in_the_watch_is_rolled_back(stack: SmallStack
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     identity = stack.identity("new_core_engine")
     assert identity is not None
+    # Whoever finds the run unattended now is told that orders may be sent: by the engine.
+    said = attend._what_runs(launch.read_whole(run), HERE)
+    assert "strategy_runner" not in said
+    assert said.endswith("orders may be sent, and nobody watches")
     (stack.folder / "new_core_engine.up").unlink()
     subprocess.run(["kill", "-KILL", str(identity.pid)], check=True)
     history = stack.closed(run, seconds=40)
