@@ -111,7 +111,8 @@ def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path)
     """Who runs, and at each of its steps, which have nothing to tick."""
     runner = "NEW_STRATEGY_RUNNER"
     ends = ("STOP_CMD", "START_CMD", "ALIVE_CMD", "PID_FILE")
-    plan = make_plan(tmp_path, **{runner: "none"}, **{f"{runner}_{end}": "" for end in ends})
+    given = {runner: "none", **{f"{runner}_{end}": "" for end in ends}}
+    plan = make_plan(tmp_path, limits=None, environ=None, **given)
     text = checklist(plan).markdown
     why = "NEW_STRATEGY_RUNNER=none: there is no new strategy runner, its work is done in the new"
     who = text.partition("## Who runs")[2].partition("\n## ")[0]
