@@ -13,8 +13,15 @@ from msgspec import structs
 
 from ctp_runbook.host.process import identity_of, parents
 from ctp_runbook.model import StepStatus
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.switch import readiness_proof, ready_gaps, run_gates, run_switch
+from ctp_runbook.run.switch import (
+    readiness_proof,
+    ready_gaps,
+    run_gates,
+    run_switch,
+    warn_of_revival,
+)
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
@@ -184,3 +191,16 @@ def test_a_readiness_file_of_before_the_command_proves_nothing(context: RunConte
     assert "cannot be read" in prove(0.0)
     (context.run.evidence / "ctp_readiness_precheck.json").write_text("{}")
     assert prove(0.0) != ""
+
+
+@pytest.mark.twin
+def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallStack) -> None:
+    """In READY and for --probe: the shell that supervises it, and who is deaf, by pid."""
+    shell = supervised(stack)
+    with open_context(stack.folder, plan=stack.plan()) as context:
+        assert ready_gaps(context) == []
+        warn_of_revival(context)
+        told = [each.payload.sentence for each in context.history.of_kind(Finding)]
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait(timeout=5)
+    assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)
