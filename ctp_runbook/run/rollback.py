@@ -493,7 +493,7 @@ class _Rollback:
     def _gap_of_second(self, member: Member) -> str:
         """Leave one of a member that runs twice; why none of it trades, or nothing."""
         context, step = self._context, self._plan.step(f"start_previous_{member.role.value}")
-        if not end_seconds(context, member):
+        if not end_seconds(context, member, deadline=self._part_of_budget(1 / 4)):
             return ""
         until = self._clock.mono() + _REVIVAL_SECONDS
         while not second_of(context, member):
