@@ -363,11 +363,13 @@ class _Rollback:
         Whoever looks for its command line, and not for a child of theirs, rests when ours runs.
         """
         context, deadline = self._context, self._step_deadline(step)
-        end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
+        ended = end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
         until = min(self._clock.mono() + _REVIVAL_SECONDS, self._part_of(deadline, 1 / 2))
-        while not (again := runs_again(context, member)):
+        while not (again := runs_again(context, member)) or set(again) & set(ended.processes):
             if self._clock.mono() >= until:
-                return None
+                # Beside one that outlived KILL ours would be the second.
+                gap = gone_gap(context, member, deadline=until)
+                return f"not started, for it is not proved gone: {gap}" if gap else None
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
         pin_member(context, member, again[0])
         kept = (
