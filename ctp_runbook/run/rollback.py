@@ -479,16 +479,16 @@ class _Rollback:
     def _gap_in_order(self) -> str:
         """See that of two generations one runs, and of each member one: what somebody else started
         meanwhile is ended. Why that cannot be proved, or nothing."""
-        context = self._context
-        for member in (self._plan.member(Generation.NEW, role) for role in Role):
+        context, members = self._context, self._plan.members.values()
+        for member in (each for each in members if each.generation is Generation.NEW):
             if not shows_life(context, member) or not (gap := gone_gap(context, member)):
                 continue
             context.warn(f"the new generation lives again: {gap}")
             end_member(context, member, deadline=self._part_of_budget(1 / 2))
             if gap := gone_gap(context, member, deadline=self._proof_deadline):
                 return f"the new generation lives again beside the old one: {gap}"
-        for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER):
-            if gap := self._gap_of_second(self._plan.member(Generation.OLD, role)):
+        for member in (each for each in members if each.generation is Generation.OLD):
+            if gap := self._gap_of_second(member):
                 return gap
         return ""
 
