@@ -70,7 +70,7 @@ _FORMS = {
     ),
     "unit": (
         r"(?:--user (?:--machine=[A-Za-z0-9_][A-Za-z0-9_.-]*@(?:\.host)? )?)?"
-        r"[A-Za-z0-9:_.\\@-]{1,255}",
+        r"(?!--)[A-Za-z0-9:_.\\@-]{1,255}",
         "the name of a systemd unit; one of a user manager as `--user NAME`, of another user's as "
         "`--user --machine=USER@ NAME`",
     ),

@@ -124,13 +124,16 @@ def _seconds_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     return tuple(identity for identity in alike if identity not in own)
 
 
-def end_seconds(context: RunContext, member: Member) -> bool:
-    """End whoever runs as a living member does beside it; True where there was somebody."""
+def end_seconds(context: RunContext, member: Member, *, deadline: float) -> bool:
+    """End whoever runs as a living member does beside it by ``deadline``; True where there was
+    somebody."""
     if not (seconds := _seconds_of(context, member)):
         return False
     pids = _pids(seconds)
     context.warn(f"{member.name} runs twice: {pids}, which no step of ours started, are ended")
-    context.world.processes.end_processes(seconds, **context.graces(), meanwhile=context.interrupt)
+    most = max(_LEAST_GRACE_SECONDS, (deadline - context.world.clock.mono()) / 2)
+    graces = context.graces(most=most)
+    context.world.processes.end_processes(seconds, **graces, meanwhile=context.interrupt)
     return True
 
 

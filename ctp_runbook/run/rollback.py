@@ -394,11 +394,13 @@ class _Rollback:
         Whoever looks for its command line, and not for a child of theirs, rests when ours runs.
         """
         context, deadline = self._context, self._step_deadline(step)
-        end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
+        ended = end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
         until = min(self._clock.mono() + _REVIVAL_SECONDS, self._part_of(deadline, 1 / 2))
-        while not (again := runs_again(context, member)):
+        while not (again := runs_again(context, member)) or set(again) & set(ended.processes):
             if self._clock.mono() >= until:
-                return None
+                # Beside one that outlived KILL ours would be the second.
+                gap = gone_gap(context, member, deadline=until)
+                return f"not started, for it is not proved gone: {gap}" if gap else None
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
         pin_member(context, member, again[0])
         kept = (
@@ -524,7 +526,7 @@ class _Rollback:
     def _gap_of_second(self, member: Member) -> str:
         """Leave one of a member that runs twice; why none of it trades, or nothing."""
         context, step = self._context, self._plan.step(f"start_previous_{member.role.value}")
-        if not end_seconds(context, member):
+        if not end_seconds(context, member, deadline=self._part_of_budget(1 / 4)):
             return ""
         until = self._clock.mono() + _REVIVAL_SECONDS
         while not second_of(context, member):

@@ -70,8 +70,8 @@ def run_step(
     ``prove`` is called with that deadline after the command exited 0 and returns why the
     effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
     its words alone. ``make_good`` is called where the step is not ok, before that is written down,
-    and returns what came of it in words. Where it is the rollback's budget that gives the deadline, ``budget_ends`` says
-    when that is over.
+    and returns what came of it in words. Where it is the rollback's budget that gives the deadline,
+    ``budget_ends`` says when that is over.
     """
     clock = context.world.clock
     began = clock.mono()

@@ -489,9 +489,9 @@ def test_a_second_one_is_neither_it_nor_a_stranger(
     assert runs_again(simulated, member) == host.alike  # for the pinned one is gone
     host.lives = {member.name: "alive"}
     assert runs_again(simulated, member) == ()
-    assert end_seconds(simulated, member)
+    assert end_seconds(simulated, member, deadline=host.clock.now)
     host.alike = ()
-    assert not end_seconds(simulated, member)
+    assert not end_seconds(simulated, member, deadline=host.clock.now)
 
 
 def test_the_graces_of_an_end_are_half_of_what_is_left(

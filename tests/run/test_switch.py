@@ -16,6 +16,7 @@ from ctp_runbook.gates.readiness import SLIS, Readiness, measured
 from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
 from ctp_runbook.host.process import identity_of, parents
 from ctp_runbook.model import StepStatus
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.switch import (
     probe_gaps,
@@ -24,6 +25,7 @@ from ctp_runbook.run.switch import (
     run_gates,
     run_switch,
     session_gaps,
+    warn_of_revival,
 )
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
@@ -300,3 +302,16 @@ def test_a_new_session_command_that_is_not_there_is_refused(tmp_path: Path) -> N
         f"expected a command that tells the session of the new engine: {said}"
     )
     assert gaps_of(tmp_path, session=True, NEW_SESSION_CMD="cat x") == ["|"]
+
+
+@pytest.mark.twin
+def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallStack) -> None:
+    """In READY and for --probe: the shell that supervises it, and who is deaf, by pid."""
+    shell = supervised(stack)
+    with open_context(stack.folder, plan=stack.plan()) as context:
+        assert ready_gaps(context) == []
+        warn_of_revival(context)
+        told = [each.payload.sentence for each in context.history.of_kind(Finding)]
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait(timeout=5)
+    assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)
