@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ctp_runbook.errors import ConfigError, PlanRefused, Problem
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
@@ -34,7 +34,8 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
     the others; ``url`` is a metrics page beside the new engine's own. ``scale`` turns what was
-    measured into ``unit`` (1000: seconds into ms). A shift from the old
+    measured into ``unit`` (1000: seconds into ms). ``reads`` has the keys that only its source knows
+    (path, format, …); ``absent`` says what a family is that is not on a page. A shift from the old
     engine that is surely beyond ``baseline_max_shift`` (None: any is only reported) fails.
     """
 
@@ -59,11 +60,35 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fresh_seconds: float = 10.0
     min_coverage: float = 0.9
     baseline_max_shift: float | None = None
+    # Not written where nobody sets them: records of before have the same bytes as ever.
+    absent: str | UnsetType = UNSET
+    reads: dict[str, str] | UnsetType = UNSET
 
     @staticmethod
     def own_words() -> frozenset[str]:
         """Return the fields that hold words of this project, which redaction leaves as they are."""
-        return frozenset(("name", "unit", "kind", "source", "direction", "zero_events"))
+        return frozenset(("name", "unit", "kind", "source", "direction", "zero_events", "absent"))
+
+    @property
+    def read(self) -> Mapping[str, str]:
+        """Return the keys that only its source knows."""
+        return {} if self.reads is UNSET else self.reads
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Return the families of a page that it is made of: of a counter there may be several."""
+        return tuple(self.query.split()) if self.kind == "counter" else (self.query,)
+
+    @property
+    def shows_orders(self) -> bool:
+        """True where it passes only while orders move: it is made of order events, and none is no
+        pass."""
+        said = f"{self.name} {self.query}"
+        if re.search(r"order|trade|fill", said, re.IGNORECASE) is None:
+            return False
+        if self.kind == "latency_quantile":
+            return self.zero_events != "pass"
+        return self.kind == "counter" and self.direction == "min" and self.limit > 0
 
     def amount(self, shown: str) -> str:
         """Return a number of this metric as a person writes it: ``5 ms``, and of a state or a count
@@ -151,6 +176,7 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "fresh_seconds": _OPTIONAL_POSITIVE,
     "min_coverage": Field("number", high=1.0, required=False),
     "baseline_max_shift": _OPTIONAL_SECONDS,
+    "absent": _text("no_data", "zero", required=False),
 }
 _LIMIT_FIELDS: Mapping[str, Field] = {
     "term_grace_seconds": _SECONDS,
@@ -216,8 +242,15 @@ def _watch_rules(source: TomlText) -> WatchRules:
     problems += source.check_table("sources", sources, fields)
     if problems:
         raise ConfigError(problems)
-    rules = {name: MetricRule(name=name, **_numbers(rule)) for name, rule in metrics.items()}
+    rules = {name: _rule(name, rule, rows) for name, rule in metrics.items()}
     return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
+
+
+def _rule(name: str, table: Mapping[str, Any], rows: Mapping[str, Source]) -> MetricRule:
+    own = rows[table["source"]].reads
+    read = {key: value for key, value in table.items() if key in own}
+    rest = {key: value for key, value in table.items() if key not in own}
+    return MetricRule(name=name, reads=read or UNSET, **_numbers(rest))
 
 
 def _rule_problems(
@@ -229,16 +262,25 @@ def _rule_problems(
     if not isinstance(rule, dict):
         yield source.problem(("metrics", name), "no table", f"a table [metrics.{name}]")
         return
-    mistyped = list(source.check(("metrics", name), rule, _METRIC_FIELDS))
+    row = _row_of(rule)
+    own = dict.fromkeys(row.reads if row else (), _text(required=False))
+    mistyped = list(source.check(("metrics", name), rule, {**_METRIC_FIELDS, **own}))
     yield from mistyped
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
     if not mistyped and fresh is not None and interval is not None and fresh < interval:
         # Every sample would be stale before the next one comes, and no `for` could mature.
         where = ("metrics", name, "fresh_seconds")
         yield source.problem(where, f"{fresh:g}", f"at least interval_seconds {interval:g}")
-    if isinstance(asked := rule.get("source"), str):
+    if isinstance(asked := rule.get("source"), str) and not (mistyped and own):
         for key, found, expected in _source_problems(asked, rule, rows):
             yield source.problem(("metrics", name, key), found, expected)
+
+
+def _row_of(rule: Mapping[str, Any]) -> Source | None:
+    try:
+        return find_source(rule["source"])
+    except (KeyError, TypeError, PlanRefused):
+        return None  # told where the source is looked at
 
 
 def _source_problems(

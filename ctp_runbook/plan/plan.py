@@ -347,7 +347,7 @@ def _addresses(rules: WatchRules) -> Iterator[str]:
     """Where the watch asks, and what: an address may have a password in it."""
     yield from rules.sources.values()
     for rule in rules.metrics.values():
-        yield from (rule.url, rule.query)
+        yield from (rule.url, rule.query, *rule.read.values())
 
 
 def _config_text(path: Path) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "PAGES",
     "SOURCES",
     "SOURCE_GROUP",
+    "Counted",
     "Measure",
     "Source",
     "Surroundings",
@@ -35,9 +36,26 @@ __all__ = [
 ]
 
 SOURCE_GROUP = "ctp_runbook.sources"
-KINDS = ("latency_quantile", "state", "counter", "lag")
+KINDS = ("latency_quantile", "state", "counter", "lag", "outage")
+_OF_ONE_VALUE = ("latency_quantile", "state", "counter", "lag")
+
+
+class Counted(Struct, frozen=True):
+    """A value, and of how many events it was made; None where they are none, or too few for one.
+
+    ``places`` is kept with the sample, for whoever goes on from there: what was read up to where.
+    """
+
+    value: float | None
+    events: float
+    places: Mapping[str, float] = {}
+
+
 # One look: the metric's value, None where there was nothing to measure, or ProbeError.
-Measure = Callable[[], float | None]
+Measure = Callable[[], float | Counted | None]
+
+
+_COUNTED = ("latency_quantile", "counter")  # of events, which a page may show at the first of them
 
 
 class Surroundings(Struct, frozen=True):
@@ -74,6 +92,8 @@ class Source(Struct, frozen=True):
     rule must have of those. ``url``: whether a rule has one (no, may, must). ``by_wall_clock``: an
     answer speaks of a stretch of time, and proves nothing while a step of the clock is in it.
     ``is_shared``: it is asked of the data plane, not of an engine, and so before the switch too.
+    ``reads`` are keys of its own in a rule, texts, which ``rule.read`` has; ``checker`` is the
+    ``module:function`` that yields what is wrong with them: key, found, expected.
     """
 
     name: str
@@ -81,11 +101,13 @@ class Source(Struct, frozen=True):
     settings: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = KINDS
+    kinds: tuple[str, ...] = _OF_ONE_VALUE
     url: str = "no"
     by_wall_clock: bool = True
     is_shared: bool = False
     is_page: bool = False
+    reads: tuple[str, ...] = ()
+    checker: str = ""
 
     def lacking(self, settings: Mapping[str, str], labels: Mapping[str, str]) -> str:
         """Say what it needs and a watch.toml does not say, in words; blank where it has all."""
@@ -104,6 +126,10 @@ class Source(Struct, frozen=True):
             yield "url", f"a page's url for source '{self.name}'", f"no url but for source {takers}"
         if "url" not in rule and self.url == "must":
             yield "url", "no such key", f"the address that source '{self.name}' asks"
+        if "absent" in rule and not (self.is_page and rule.get("kind") in _COUNTED):
+            yield "absent", f"'{rule['absent']}'", "no such key but for what a page counts"
+        if self.checker:
+            yield from _plugins.load_named(self.checker)(rule)
 
     def measure(self, rule: object, around: Surroundings) -> Measure:
         """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""
@@ -115,7 +141,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         source.name: source
         for source in (
-            Source("engine", "", url="may", by_wall_clock=False, is_page=True),
+            Source("engine", "", kinds=KINDS, url="may", by_wall_clock=False, is_page=True),
             Source(
                 "prometheus",
                 "ctp_runbook.probes.prometheus:query_value",
@@ -142,9 +168,28 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
             ),
             # What a command prints is its own affair: no clock of ours is known to be part of it.
             Source("command", "ctp_runbook.probes.command:command_value", by_wall_clock=False),
+            # A log is judged by when a line came to be read, or by what two lines say of themselves.
+            Source(
+                "log",
+                "ctp_runbook.probes.engine_files:log_value",
+                by_wall_clock=False,
+                reads=(
+                    *("path", "journal_unit", "journal_user_unit", "format", "event_field"),
+                    *("field", "words", "until", "key", "time_field", "time_unit"),
+                ),
+                checker="ctp_runbook.probes.engine_files:log_problems",
+            ),
+            Source(
+                "file",
+                "ctp_runbook.probes.engine_files:file_value",
+                kinds=("state", "lag"),
+                reads=("path", "words", "heartbeat_field", "heartbeat_unit"),
+                checker="ctp_runbook.probes.engine_files:file_problems",
+            ),
             Source(
                 "replay",
                 "",
+                kinds=KINDS,
                 settings=("replay_file",),
                 needs=("replay_file",),
                 by_wall_clock=False,

@@ -106,7 +106,7 @@ def _warn_of_buckets(context: RunContext, page: Sample) -> None:
 def _targets(context: RunContext, url: str) -> Iterator[Target]:
     engine = [rule for rule in context.plan.watched if rule.source == "engine"]
     if engine and url:
-        families = sorted({rule.query for rule in engine})
+        families = sorted({family for rule in engine for family in rule.families})
         interval = min(rule.interval_seconds for rule in engine)
         patience = min(rule.patience_seconds for rule in engine)
         scrape = context.world.pages.scrape

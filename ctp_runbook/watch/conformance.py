@@ -111,4 +111,5 @@ def _rule(row: Source, query: str) -> MetricRule:
         direction="max",
         url=f"http://{_NOBODY}/" if row.url == "must" else "",
         labels=dict.fromkeys(row.labels, "conformance"),
+        reads={"path": f"/{query}/none"},
     )

@@ -46,6 +46,7 @@ __all__ = [
     "badness",
     "concerns",
     "counts_events",
+    "events_key",
     "increase",
     "is_page",
     "more_than",
@@ -100,6 +101,11 @@ def counts_events(rule: MetricRule) -> bool:
     Where another source has counted them already, its answer is a value like any other.
     """
     return is_page(rule) and rule.kind in ("latency_quantile", "counter")
+
+
+def events_key(rule: MetricRule) -> str:
+    """Return by what series a source that is no page says of how many events its value is made."""
+    return series_key(f"{rule.name}_events", rule.labels)
 
 
 def asked_of(rule: MetricRule) -> str:
@@ -170,6 +176,8 @@ class Reading(Struct, frozen=True):
         """
         if before.counts.keys() <= self.counts.keys():
             return self
+        if not self.counts:
+            return Reading(self.mono, before.counts)
         bounds = set(next(iter(label_sets(self.counts).values())))
         gone = {
             (labels, bound): count
@@ -201,6 +209,31 @@ def increase(before: Mapping[SeriesKey, float], now: Mapping[SeriesKey, float]) 
     return total
 
 
+class _Outages:
+    """When a 0/1 gauge stood at 0, as it is seen: from the first look at 0 to the first at 1 again."""
+
+    def __init__(self) -> None:
+        self._over: deque[tuple[float, float]] = deque()  # each with its end
+        self._since: float | None = None
+
+    def note(self, mono: float, *, is_up: bool) -> None:
+        """Take what is seen at a moment."""
+        if not is_up:
+            self._since = mono if self._since is None else self._since
+        elif self._since is not None:
+            self._over.append((self._since, mono))
+            self._since = None
+
+    def longest(self, mono: float, *, window_seconds: float) -> tuple[float | None, int]:
+        """Return how long the longest lasts or lasted of those that reach into the window, and how
+        many they are; None for none."""
+        while self._over and self._over[0][1] < mono - window_seconds:
+            self._over.popleft()
+        lengths = [end - begin for begin, end in self._over]
+        lengths += [] if self._since is None else [mono - self._since]
+        return max(lengths, default=None), len(lengths)
+
+
 class _Look(Struct, frozen=True):
     """What a sample says of the metric: a value, too few events for one, or why neither."""
 
@@ -214,7 +247,8 @@ class _Look(Struct, frozen=True):
 class MetricSeries:
     """One metric's points, computed as samples come in.
 
-    ``events`` counts them since the start; ``unjudged`` are those of a restarted engine that no
+    ``events`` counts them since the start (where they are told for a window, the most of one), where
+    ``has_events``; ``unjudged`` are those of a restarted engine that no
     point has been made of yet; ``window`` has the readings of the last ``window_seconds``.
     ``sparse`` counts, by bucket, the events that left the window without a quantile made of them,
     for there were too few; ``settled`` is the reading up to which they are in one or the other.
@@ -225,13 +259,16 @@ class MetricSeries:
         self.started = started_mono
         self.window: deque[Reading] = deque()
         self.events = 0.0
+        self.has_events = counts_events(rule) or rule.kind == "outage"
         self.unjudged = 0.0
         self.sparse: dict[float, float] = {}
         self.settled: Reading | None = None
         self.is_histogram = is_page(rule) and rule.kind == "latency_quantile"
         # An engine has its own name for it; what is asked of others is kept by the metric's name.
         self._asked = rule.query if is_page(rule) else rule.name
-        self._family = f"{self._asked}_bucket" if self.is_histogram else self._asked
+        families = rule.families if is_page(rule) else (rule.name,)
+        self._families = (f"{rule.query}_bucket",) if self.is_histogram else families
+        self._outages = _Outages()
         self._layout: tuple[str, ...] = ()
         self._buckets = Buckets()
         self._keys: list[tuple[SeriesKey, int]] = []
@@ -269,8 +306,14 @@ class MetricSeries:
         return self._keys
 
     def places(self, layout: tuple[str, ...]) -> list[int]:
-        """Return where in a page with these keys this metric's series are."""
-        return [place for place, _ in self._series(layout)]
+        """Return where in a page with these keys is what ``add`` looks at: this metric's series, the
+        number of its events, and where it is not there anything else that proves a page."""
+        places = [place for place, _ in self._series(layout)]
+        if not is_page(self.rule):
+            places += [at for at, key in enumerate(layout) if key == events_key(self.rule)]
+        elif not places and self.rule.absent == "zero":
+            places = [*range(len(layout))][:1]
+        return places
 
     def _series(self, layout: tuple[str, ...]) -> list[tuple[int, Mapping[str, str]]]:
         # In the order of their keys, as a samples file has them: floats add up differently in
@@ -278,10 +321,12 @@ class MetricSeries:
         places = sorted(range(len(layout)), key=layout.__getitem__)
         keys = ((place, *split_series(layout[place])) for place in places)
         wanted = self.rule.labels.items()
+        # Of several families each counts its own: their labels may be the same.
+        own = "__name__" if len(self._families) > 1 else ""
         return [
-            (place, labels)
+            (place, {own: family, **labels} if own else labels)
             for place, family, labels in keys
-            if family == self._family and wanted <= labels.items()
+            if family in self._families and wanted <= labels.items()
         ]
 
     def _grouped(self, series: list[tuple[int, Mapping[str, str]]]) -> Buckets:
@@ -313,15 +358,49 @@ class MetricSeries:
         buckets, values = self.buckets(layout), tuple(sample.series.values())
         if buckets.fault:
             return self._faulty(buckets.fault)
+        if (events := self._told_events(sample)) is not None:
+            return self._made_of(
+                events, values[buckets.groups[0][1][0]] if buckets.groups else None
+            )
         if not buckets.groups:
+            # A page without anything that is asked for says nothing, not even what is not there.
+            if self.rule.absent == "zero" and layout and counts_events(self.rule):
+                return self._counted(Reading(sample.mono, {}))
             self._note_absence(sample.mono)
             return _Look(reason=f"{self._asked} is not in the sample")
+        if self.rule.kind == "outage":
+            return self._outage(sample.mono, [values[place] for _, (place,) in buckets.groups])
         if not counts_events(self.rule):
             return self._furthest([_added(values, places) for _, places in buckets.groups])
         counts = {key: values[place] for key, place in self.keys(layout)}
         if not all(map(math.isfinite, counts.values())):
             return self._valued(math.nan)
         return self._counted(Reading(sample.mono, counts))
+
+    def _told_events(self, sample: Sample) -> float | None:
+        """Of how many events another source says its value is made; None where it does not say."""
+        return None if is_page(self.rule) else sample.series.get(events_key(self.rule))
+
+    def _made_of(self, events: float, value: float | None) -> _Look:
+        self.has_events, self.events = True, max(self.events, events)
+        if self.rule.kind == "latency_quantile" and events < max(1, self.rule.min_events):
+            return _Look(events=events)
+        if value is None and not events:
+            return _Look(events=0.0)
+        if value is None:
+            return self._faulty(f"of {events:g} events none has one")
+        return self._valued(value * self.rule.scale, events)
+
+    def _outage(self, mono: float, gauges: list[float]) -> _Look:
+        """Judge how long the gauge, or one of several, stood at 0."""
+        if strange := [value for value in gauges if value not in (0.0, 1.0)]:
+            return self._faulty(f"{strange[0]:g} is neither 0 nor 1")
+        self._outages.note(mono, is_up=all(gauges))
+        longest, many = self._outages.longest(mono, window_seconds=self.rule.window_seconds)
+        if longest is None:
+            return _Look(events=0.0)
+        self.events = max(self.events, float(many))
+        return self._valued(longest * self.rule.scale, float(many))
 
     def _note_absence(self, mono: float) -> None:
         # A library shows a family at its first event: what it counts then is since it was not there.

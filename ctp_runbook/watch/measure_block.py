@@ -2,7 +2,7 @@
 
 Only what is regular is taken: pages with the same series, all finite, counting up with time and with
 the bound of a bucket, in the order of time; histograms of one label set, lags that are none below
-zero. Everything else is for ``MetricSeries.add``, one sample
+zero; no outages. Everything else is for ``MetricSeries.add``, one sample
 after the other.
 """
 
@@ -23,6 +23,7 @@ from ctp_runbook.watch.measure import (
     Reading,
     badness,
     counts_events,
+    events_key,
     scaled_bound,
 )
 
@@ -63,7 +64,8 @@ def measure_block(series: MetricSeries, block: Block) -> MeasuredBlock | None:
     """Return the points of ``block``, taken into ``series``; None, with nothing taken, where a
     sample of it wants a look of its own."""
     rule, groups = series.rule, series.buckets(block.layout).groups
-    if not groups:
+    # An outage goes on from one sample to the next; events that a source tells are read of each.
+    if not groups or rule.kind == "outage" or events_key(rule) in block.layout:
         return None
     if counts_events(rule):
         keys = series.keys(block.layout)

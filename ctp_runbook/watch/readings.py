@@ -79,8 +79,8 @@ class Readings:
 
     def add(self, block: Block) -> None:
         """Take a block of samples in, as far as it is the metric's."""
-        if not concerns(block, self._rule, pages=self._pages):
-            return
+        if not concerns(block, self._rule, pages=self._pages) or self._rule.kind == "outage":
+            return  # outages are too rare to be compared
         groups = self._series.buckets(block.layout).groups
         if not groups:
             return

@@ -11,8 +11,17 @@ from ctp_runbook.errors import PlanRefused, ProbeError
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.plan.sources import PAGES, SOURCES, Measure, Source, Surroundings, find_source
+from ctp_runbook.plan.sources import (
+    PAGES,
+    SOURCES,
+    Counted,
+    Measure,
+    Source,
+    Surroundings,
+    find_source,
+)
 from ctp_runbook.record.samples import series_key
+from ctp_runbook.watch.measure import events_key
 from ctp_runbook.watch.sampler import Reading, Target
 
 if TYPE_CHECKING:
@@ -22,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["watch_targets"]
 
 _STATE_FAMILY = "quant_hft_ctp_session_state"
+# An engine shows it from its start: beside it a family that is not on the page is none yet.
+_FIRST_FAMILY = "quant_hft_ctp_connected"
 
 
 def watch_targets(plan: Plan, *, cwd: Path, environ: Mapping[str, str]) -> list[Target]:
@@ -41,7 +52,10 @@ def _engines(rules: list[MetricRule], own: str) -> Iterator[Target]:
         if rule.source == "engine":
             pages.setdefault(rule.url, []).append(rule)
     for url, on_it in pages.items():
-        families = {rule.query for rule in on_it} | (set() if url else {_STATE_FAMILY})
+        families = {family for rule in on_it for family in rule.families}
+        families |= set() if url else {_STATE_FAMILY}
+        if any(rule.absent == "zero" for rule in on_it):
+            families.add(_FIRST_FAMILY)
         seconds = min(rule.patience_seconds for rule in on_it)
         fresh = min(rule.fresh_seconds for rule in on_it)
         read = _page_reading(url or own, sorted(families), seconds=seconds, fresh=fresh)
@@ -72,7 +86,8 @@ def _recording(rules: list[MetricRule], around: Surroundings) -> Iterator[Target
 
 
 def _value(rule: MetricRule, around: Surroundings) -> Target:
-    """Each sample is one series: the metric's name with the labels of its rule."""
+    """Each sample is one series: the metric's name with the labels of its rule; behind it, where the
+    source counts, the number of its events, and how far it has read."""
     source = _row(rule)
     return Target(
         rule.source,
@@ -98,7 +113,7 @@ def _row(rule: MetricRule) -> Source:
 
 
 def _reading(rule: MetricRule, source: Source, around: Surroundings) -> Reading:
-    name = series_key(rule.name, rule.labels)
+    name, of_events = series_key(rule.name, rule.labels), events_key(rule)
 
     # Made at the first look: what cannot be made is an error of that look, and of its metric.
     @cache
@@ -111,6 +126,9 @@ def _reading(rule: MetricRule, source: Source, around: Surroundings) -> Reading:
 
     def read() -> Mapping[str, float]:
         value: object = measure()()
+        if isinstance(value, Counted):
+            known = {} if value.value is None else {name: value.value}
+            return {**known, of_events: value.events, **value.places}
         if value is None:
             return {}
         if isinstance(value, bool) or not isinstance(value, int | float):

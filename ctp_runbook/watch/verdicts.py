@@ -23,7 +23,6 @@ from ctp_runbook.watch.measure import (
     Point,
     badness,
     concerns,
-    counts_events,
     more_than,
     pages_of,
     scaled_bound,
@@ -190,7 +189,7 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
     if missed := watched.series.unjudged:
         text = f"{missed:.0f} events since the engine restarted, and no sample after that to judge"
         return Verdict.INCONCLUSIVE, text, False
-    if counts_events(rule) and events < max(1, rule.min_events):
+    if watched.series.has_events and events < max(1, rule.min_events):
         # That nothing happened is a proof where the rule says so; that little did is none.
         if events == 0 and rule.zero_events == "pass":
             return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False

@@ -14,6 +14,16 @@ BENCHMARKS = ROOT / "tests" / "benchmarks"
 _BAR = r"(within|OVER) [\d.]+"
 # Of each script, the lines it prints, in their order.
 TABLES = {
+    "log": (
+        r"a log of 10 GiB followed for \d+ s, \d+ looks",
+        r"host +\d+ cores, load .*",
+        r"written +\d+ lines, \d+ events; bursts of 100000 lines",
+        r" +renamed once, copied and cut once, torn ten times a second",
+        r"events +\d+ counted, 0 lost \(within 0 lost\)",
+        r"told +nothing",
+        rf"processor +[\d.]+ % of one core \({_BAR} %\)",
+        rf"memory +[\d.]+ to [\d.]+ MiB \({_BAR} MiB of growth\)",
+    ),
     "notebooks": (
         r"round 1: ctp-runbook run [\d.]+ s, papermill [\d.]+ s",
         r"median: ctp-runbook run [\d.]+ s, 1 papermill calls [\d.]+ s, ratio .* \(at most 0\.25\)",

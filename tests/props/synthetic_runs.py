@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, structs
 
 import ctp_runbook.record.journal as journal_module
 from ctp_runbook.gates.gate import GateResult, GateStep
@@ -719,7 +719,7 @@ def _watch_toml() -> str:
         lines += [
             f"{key} = {json.dumps(value)}"
             for key, value in structs.asdict(rule).items()
-            if key not in ("name", "labels") and value not in ("", None)
+            if key not in ("name", "labels") and value not in ("", None, UNSET)
         ]
     return "\n".join(lines) + "\n"
 
