@@ -51,7 +51,8 @@ class FactSource(Struct, frozen=True, kw_only=True):
     """Where one fact is told, and what of it says yes.
 
     ``equals`` or ``min`` is what the value must be; of ``may_trade`` in a file or a log it may be
-    left out: its value is then one of TRADING_MODES. What is older than ``fresh_seconds`` says
+    left out: its value is then one of TRADING_MODES. ``lost_event`` takes back what ``event`` told.
+    What is older than ``fresh_seconds`` says
     nothing. ``close_only_seconds`` is how long this engine closes only after it has recovered.
     """
 
@@ -66,6 +67,7 @@ class FactSource(Struct, frozen=True, kw_only=True):
     fresh_seconds: float = 5.0
     format: str = "logfmt"
     event: str = ""
+    lost_event: str = ""
     pattern: str = ""
     query: str = ""
     close_only_seconds: float = 0.0

@@ -13,9 +13,11 @@ import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
+
+from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import read_small
@@ -339,6 +341,36 @@ class _Look:
             return f"{name} is of before this engine was started: another one wrote it"
         return ""
 
+    # --- the log ------------------------------------------------------------------
+
+    def _by_log(self, source: FactSource) -> Fact:
+        # Imported by who asks a log: few do.
+        from ctp_runbook.probes.last_event import last_event
+        from ctp_runbook.probes.log import line_parser
+
+        names = tuple(filter(None, (source.event, source.lost_event)))
+        event = last_event(
+            self._running["cwd"] / source.path,
+            parse=line_parser(source.format, pattern=source.pattern),
+            names=names,
+            since=self._since,
+        )
+        said = source.event or "its pattern"
+        if event is None:
+            return _fact(source.fact, False, f"{source.path}: no {said} since this engine began")
+        if source.lost_event and event.name == source.lost_event:
+            return _fact(source.fact, False, f"{source.path}: {event.name} since then")
+        if not source.field:
+            fact = _fact(source.fact, True, f"{source.path}: {said}")
+        elif source.field not in event.fields:
+            raise ProbeError(f"{source.path}: {said} has no field {source.field}")
+        else:
+            value = event.fields[source.field]
+            fact = _judged(
+                _as_text(source) if isinstance(value, str) else source, value, source.path
+            )
+        return replace(fact, since=event.wall)
+
     # --- the metrics page ---------------------------------------------------------
 
     def _by_metric(self, source: FactSource) -> Fact:
@@ -437,6 +469,15 @@ def _judged(source: FactSource, value: object, path: str) -> Fact:
         expected = f"one of {', '.join(TRADING_MODES)}, or a key equals for another word"
         raise ProbeError(f"{said}, expected {expected}")
     return Fact(source.fact, False, said, "Blocked")
+
+
+def _as_text(source: FactSource) -> FactSource:
+    """Return the source with what says yes as a line of a log has it: there all is text."""
+    wanted = source.equals
+    if wanted is None or isinstance(wanted, str):
+        return source
+    text = str(wanted).lower() if isinstance(wanted, bool) else f"{wanted:g}"
+    return structs.replace(source, equals=text)
 
 
 def _is_same(value: object, wanted: object) -> bool:

@@ -443,3 +443,36 @@ def test_what_is_named_is_not_proved(tmp_path: Path) -> None:
     assert not facts(tmp_path, command=command % "", not_proved={}).is_verified
     denied = command % ', "recovered": false'
     assert not facts(tmp_path, command=denied, not_proved=reasons).is_verified
+
+
+def test_a_log_tells_by_the_events_of_this_engine(tmp_path: Path) -> None:
+    """Confirmed once it is told, in the mode that was told last, until it is taken back."""
+    log = FactSource(fact="may_trade", source="log", path="a.log", field="mode", event="permission")
+    confirmed = FactSource(
+        fact="settlement_confirmed", source="log", path="a.log", event="yes", lost_event="lost"
+    )
+    drained = FactSource(
+        fact="recovered", source="log", path="a.log", event="report", field="all", equals=True
+    )
+    path = tmp_path / "a.log"
+
+    def said(*lines: str) -> dict[str, str]:
+        stamped = [
+            f"ts_ns={1764000000 + n}000000000 event={line}\n" for n, line in enumerate(lines)
+        ]
+        path.write_text("".join(stamped))
+        return {f.name: f.answer for f in facts(tmp_path, confirmed, drained, log).facts}
+
+    assert said()["settlement_confirmed"] == "no"
+    assert said()["may_trade"] == "Blocked"
+    told = said("yes", 'report all="true"', 'permission mode="CloseOnly"')
+    assert list(told.values()) == ["not told", "yes", "yes", "CloseOnly"]
+    told = said("yes", 'report all="false"', "permission mode=CloseOnly", "permission mode=Ready")
+    assert list(told.values()) == ["not told", "yes", "no", "Ready"]
+    assert said("yes", "lost", "permission x=1") | {"recovered": "no"} == {
+        "logged_in": "not told",
+        "settlement_confirmed": "no",
+        "recovered": "no",
+        "may_trade": "not told",
+    }
+    assert "permission has no field mode" in facts(tmp_path, log).sentence
