@@ -28,6 +28,7 @@ __all__ = [
     "SessionPlan",
     "read_sessions",
     "session_problems",
+    "source_words",
 ]
 
 # What an engine may do with orders: all, only close positions, nothing.
@@ -113,6 +114,13 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
 
 def _fact_of(table: str) -> str:
     return "logged_in" if table in _CHANNELS else table
+
+
+def source_words(source: FactSource) -> str:
+    """Return where a fact is told, in words: ``file engine.json: mode``."""
+    what = source.path or source.query or "the engine's page"
+    which = ": ".join(filter(None, (source.event or source.pattern, source.field)))
+    return f"{source.source} {what}{': ' if which else ''}{which}"
 
 
 def read_sessions(
