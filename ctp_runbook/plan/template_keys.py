@@ -146,9 +146,10 @@ def _member_keys() -> Iterator[TemplateKey]:
             yield TemplateKey(f"{stem}_UNIT", "unit")
         for role in ROLES_BESIDE:
             yield TemplateKey(presence_key(generation, role), "choice", choices=(NO_MEMBER,))
-        yield TemplateKey(f"{generation.upper()}_CORE_ENGINE_METRICS_URL", "url")
-        yield TemplateKey(f"{generation.upper()}_SESSION_CMD", "command")
-        yield TemplateKey(f"{generation.upper()}_SESSION_SOURCES", "path")
+        side = generation.upper()
+        yield TemplateKey(f"{side}_CORE_ENGINE_METRICS_URL", "url")
+        yield TemplateKey(f"{side}_SESSION_CMD", "command")
+        yield TemplateKey(f"{side}_SESSION_SOURCES", "path")
 
 
 def _keys_of_member(generation: Generation, role: Role) -> frozenset[str]:
@@ -268,15 +269,51 @@ class TemplateValues(Struct, frozen=True):
         return datetime.fromisoformat(self.text("CUTOVER_WINDOW_LOCAL"))
 
 
+# Words that operators, steps and keys use for one thing.
+_SAME_WORDS = {"PREVIOUS": "OLD", "COMMAND": "CMD", "S": "SECONDS", "SEC": "SECONDS"}
+# Of the words of both names together, those they must share where their order is another.
+_LEAST_SHARED = 0.6
+
+
 @lru_cache(maxsize=1024)
 def nearest_name(name: str, known: tuple[str, ...]) -> str:
-    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake."""
+    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake.
+
+    A name of the same words in another order is the nearest: a step is ``start_new_core_engine``, its
+    keys begin with ``NEW_CORE_ENGINE_START``, and letter by letter that of the stop is nearer.
+    """
     import difflib
 
     if len(name) > 80:
         return ""
+    if alike := _of_same_words(name, known):
+        spelt = " ".join(_sorted_words(name))
+        ratio = difflib.SequenceMatcher(None, b=spelt)
+
+        def likeness(other: str) -> float:
+            ratio.set_seq1(" ".join(_sorted_words(other)))
+            return ratio.ratio()
+
+        return max(alike, key=likeness)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     return match[0] if match else ""
+
+
+def _of_same_words(name: str, known: tuple[str, ...]) -> list[str]:
+    """The known names that share most words with ``name``; none where that are too few."""
+    words = {*_sorted_words(name)}
+    shared = {
+        other: len(words & theirs) / len(words | theirs)
+        for other in known
+        if (theirs := {*_sorted_words(other)})
+    }
+    most = max(shared.values(), default=0.0)
+    return [other for other, share in shared.items() if share == most >= _LEAST_SHARED]
+
+
+def _sorted_words(name: str) -> list[str]:
+    """The words of a name, each as it is written in most of them."""
+    return sorted(_SAME_WORDS.get(word, word) for word in re.findall(r"[^\W_]+", name.upper()))
 
 
 def read_keys(cutover: TemplateText, rollback: TemplateText) -> TemplateValues:

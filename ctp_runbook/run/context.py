@@ -133,6 +133,8 @@ class RunContext(Struct, frozen=True):
             "CTP_RUN_ID": run.run_id,
             "CTP_RUN_DIR": str(run.path),
             "CTP_EVIDENCE_DIR": str(run.evidence),
+            # `ctp-runbook readiness` reads no limits.toml: this is how it is told.
+            "CTP_SLI_TIMEOUT_SECONDS": f"{self.plan.limits.sli_timeout_seconds:g}",
         }
         if step in READINESS_STEPS and (commands := self.plan.readiness_commands):
             added["CTP_READINESS_COMMANDS"] = json.dumps(dict(commands))

@@ -350,7 +350,9 @@ def _by_sources(
     session = _facts_of(context, member, deadline)
     if stale := _stale_words(context, session.as_of):
         return f"{session.sentence}; {stale}", False, True
-    return session.sentence, session.is_verified, session.is_told
+    # Cut short by a deadline it tells some facts and not others, and is no whole answer.
+    is_whole = deadline is None or not any(fact.problem for fact in session.facts)
+    return session.sentence, session.is_verified, session.is_told and is_whole
 
 
 class Permission(NamedTuple):

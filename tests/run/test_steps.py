@@ -226,6 +226,11 @@ def test_a_probe_carries_no_step_name(context: RunContext) -> None:
     assert context.environment_of("precheck")["CTP_STEP"] == "precheck"
 
 
+def test_a_command_is_told_what_an_sli_may_take(context: RunContext) -> None:
+    """`readiness` has it from limits.toml only so."""
+    assert context.environment_of("precheck")["CTP_SLI_TIMEOUT_SECONDS"] == "5"
+
+
 # --- secrets ----------------------------------------------------------------------
 
 
