@@ -157,5 +157,5 @@ def test_one_that_dies_of_a_segmentation_fault_is_rolled_back(tmp_path: Path) ->
 @pytest.mark.slow
 def test_it_completes_with_its_own_delays(tmp_path: Path) -> None:
     """CloseOnly for 30 s after recovery; TERM takes 40 s, which nobody waits for in the drill."""
-    delays = ("--close-only-seconds", "30", "--stop-seconds", "40", "--watch-seconds", "75")
+    delays = ("--close-only-seconds", "30", "--stop-seconds", "40", "--watch-seconds", "30")
     rehearsed(tmp_path / "o", WHOLE, *delays).check(code=0, outcome="COMPLETED", trades="new")
