@@ -121,6 +121,7 @@ _ORDINARY = frozenset(
         """
     )
 )
+_MOST_ORDINARY = 3
 # Who or what is meant, and never how it is proved: a word that stands there stands in the open.
 _OPEN_NAMES = ("USER", "NAME", "DB", "DATABASE", "HOST", "ENV", "PROFILE", "PROJECT")
 _LONGEST_ENV_FILE_BYTES = 1 << 20
@@ -264,9 +265,12 @@ def _is_word(value: str) -> bool:
 
 
 def _is_ordinary(secret: str) -> bool:
-    """Return True for an ordinary word, and for a name made of such (``core_engine``)."""
+    """Return True for an ordinary word, and for a name made of such (``core_engine``).
+
+    Four words and more are a pass phrase.
+    """
     words = secret.strip().lower().replace("-", "_").split("_")
-    return _ORDINARY.issuperset(words)
+    return len(words) <= _MOST_ORDINARY and _ORDINARY.issuperset(words)
 
 
 def _maskable(secret: str) -> Iterator[str]:

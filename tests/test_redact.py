@@ -431,6 +431,12 @@ def test_a_word_that_stands_in_the_open_is_ordinary() -> None:
     assert Redactor.gather(environ=environ)("shanghai hongkong") == f"shanghai {MASK}"
 
 
+def test_a_phrase_of_ordinary_words_is_a_secret() -> None:
+    """Pass phrases are made of such."""
+    phrase = "market-order-watch-trade"
+    assert Redactor.gather(environ={"A_PASSWORD": phrase})(f"x {phrase}") == f"x {MASK}"
+
+
 def test_a_name_of_two_words_may_stand_in_the_open_too() -> None:
     """A database and its user are called so all day; a password with a digit in it is one."""
     environ = {"APP_DB": "blue_desk", "APP_USER": "desk42", "A_TOKEN": "blue_desk"}

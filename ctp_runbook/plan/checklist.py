@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ctp_runbook.model import Step
+from ctp_runbook.model import Role, Step
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.gate_table import GATES, unobserved_gates
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.session_sources import FACT_WORDS, source_words
 from ctp_runbook.plan.step_table import step_spec
 from ctp_runbook.plan.timing import Measured
 
@@ -87,6 +88,7 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
             **_picked(measured, "cutover", "rollback"),
             **msgspec.structs.asdict(measured),
         },
+        **_session_facts(plan),
         **_evidence_facts(plan),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
     }
@@ -102,6 +104,23 @@ def _evidence_facts(plan: Plan) -> dict[str, Any]:
         "evidence_files": [name for name in EVIDENCE_FILES if name not in left_out]
     }
     return {**facts, "not_observed": list(unobserved.values())} if unobserved else facts
+
+
+def _session_facts(plan: Plan) -> dict[str, Any]:
+    """How each engine's session is told, where the template says so; nothing for engines that are
+    asked as ever."""
+    declared = {name: each for name, each in plan.sessions.items() if each.is_declared}
+    if not declared:
+        return {}
+    told = {
+        f"{name}_{Role.CORE_ENGINE}": {
+            **{each.fact: source_words(each) for each in session.sources},
+            **{fact: session.key for fact in session.untold if session.command},
+        }
+        for name, session in declared.items()
+    }
+    not_proved = next(iter(declared.values())).not_proved
+    return {"session_sources": told, "session_not_proved": dict(not_proved)}
 
 
 _AS_IN_PLAN = (
@@ -176,6 +195,30 @@ def _head(facts: Mapping[str, Any]) -> Iterator[str]:
             for member in facts["members"]
         ),
     )
+    yield ""
+    # Who is not there is said once, so that nobody looks for who was forgotten.
+    missing = dict.fromkeys(step["skipped"] for step in (*facts["switch"], *facts["rollback"]))
+    if reasons := list(filter(None, missing)):
+        yield from (f"- {_escaped(reason)}." for reason in reasons)
+        yield ""
+    yield from _sessions(facts)
+
+
+def _sessions(facts: Mapping[str, Any]) -> Iterator[str]:
+    """How each session is told; what nobody tells in red, and in a word where there is no colour."""
+    if "session_sources" not in facts:
+        return
+    yield from ("## Whose session is told by what", "")
+    rows = [
+        (engine, FACT_WORDS[fact], _escaped(words))
+        for engine, told in facts["session_sources"].items()
+        for fact, words in told.items()
+    ]
+    yield from _table(("engine", "fact", "told by"), rows)
+    yield ""
+    for fact, reason in facts["session_not_proved"].items():
+        red = f'<span style="color:#c00">**✗ NOT PROVED: {FACT_WORDS[fact]}**</span>'
+        yield f"- [ ] {red}, where nothing above tells it: {_escaped(reason)}"
     yield ""
 
 

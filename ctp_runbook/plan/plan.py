@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem, TemplateError
 from ctp_runbook.host.files import read_small
-from ctp_runbook.model import Generation, Member, Phase, Role, Step
+from ctp_runbook.model import Generation, Member, Phase, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
 from ctp_runbook.plan.preflight import inspect_plan
 from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session_problems
@@ -32,6 +32,7 @@ from ctp_runbook.plan.step_table import (
     step_spec,
 )
 from ctp_runbook.plan.template_keys import (
+    HANDOVER_FACTS,
     NOT_MEASURABLE,
     READINESS_KEYS,
     TemplateValues,
@@ -381,13 +382,24 @@ def _step(spec: StepSpec, values: TemplateValues, limits: Limits) -> Step:
         timeout_seconds=values.number(
             spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
         ),
-        effect=spec.effect,
+        effect=f"{spec.effect}{_compared(spec, values)}",
         undo=tuple(name for name in spec.undo if not _lacks_member(values, step_spec(name))),
         acts_on=spec.acts_on,
     )
     if spec.acts_on is None or not _lacks_member(values, spec):
         return step
     return _left_out(step, *spec.acts_on)
+
+
+def _compared(spec: StepSpec, values: TemplateValues) -> str:
+    """What the proof of the new engine's start compares beside its session, and what it does not."""
+    is_new = spec.kind is StepKind.START and spec.acts_on == (Generation.NEW, Role.CORE_ENGINE)
+    if not is_new or not values.text("TRADING_STATE_CMD"):
+        return ""
+    compares = values.words("HANDOVER_COMPARES")
+    left_out = ", ".join(fact for fact in HANDOVER_FACTS if fact not in compares)
+    but = f" (not compared: {left_out})" if left_out else ""
+    return f", {', '.join(compares)} as the old engine left them{but}"
 
 
 def _lacks_member(values: TemplateValues, spec: StepSpec) -> bool:

@@ -28,6 +28,7 @@ __all__ = [
     "SessionPlan",
     "read_sessions",
     "session_problems",
+    "source_words",
 ]
 
 # What an engine may do with orders: all, only close positions, nothing.
@@ -113,6 +114,13 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
 
 def _fact_of(table: str) -> str:
     return "logged_in" if table in _CHANNELS else table
+
+
+def source_words(source: FactSource) -> str:
+    """Return where a fact is told, in words: ``file engine.json: mode``."""
+    what = source.path or source.query or "the engine's page"
+    which = ": ".join(filter(None, (source.event or source.pattern, source.field)))
+    return f"{source.source} {what}{': ' if which else ''}{which}"
 
 
 def read_sessions(
@@ -271,9 +279,12 @@ def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterat
     is_pattern = table.get("format") == "pattern"
     if is_pattern:
         try:
-            re.compile(table.get("pattern", ""))
+            groups = re.compile(table.get("pattern", "")).groupindex
         except re.error as error:
             yield text.problem((name, "pattern"), f"{error}", "a regular expression")
+        else:
+            if table.get("pattern") and not groups:
+                yield text.problem((name, "pattern"), "no named group", "(?P<name>…) in it")
     if is_pattern and not table.get("pattern"):
         yield text.problem((name,), "no key pattern", "the expression whose groups are the fields")
     if not is_pattern and not table.get("event"):

@@ -70,7 +70,7 @@ _FORMS = {
     ),
     "unit": (
         r"(?:--user (?:--machine=[A-Za-z0-9_][A-Za-z0-9_.-]*@(?:\.host)? )?)?"
-        r"[A-Za-z0-9:_.\\@-]{1,255}",
+        r"(?!--)[A-Za-z0-9:_.\\@-]{1,255}",
         "the name of a systemd unit; one of a user manager as `--user NAME`, of another user's as "
         "`--user --machine=USER@ NAME`",
     ),
@@ -447,7 +447,7 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     return entry.problem(
         found=quoted(entry.value),
         expected=expected,
-        remedy=f"correct {key.name}",
+        remedy=f"correct {entry.key}",
         nearest=_nearest_choice(entry.value, key),
     )
 
@@ -490,7 +490,10 @@ def _expected(value: str, key: TemplateKey) -> str | None:
         case "number":
             return None if _in_range(value, key) else key.range_words
         case "choice":
-            return None if value in key.choices else "one of " + ", ".join(key.choices)
+            if value in key.choices:
+                return None
+            one = f"{key.choices[0]}, or no such line"
+            return "one of " + ", ".join(key.choices) if key.choices[1:] else one
         case "words":
             listed = _words(value)
             is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)

@@ -59,7 +59,12 @@ _LARGEST_VOLUME = 2**31
 
 
 class MisshapenState(ProbeError):
-    """An object was read that is no trading state; asked again, it would be none either."""
+    """An object was read that is no trading state; asked again, it would be none either.
+
+    ``lacks`` are the facts of HANDOVER_COMPARES of which it says nothing at all.
+    """
+
+    lacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,13 @@ class TradingState:
             left_out |= _SESSION_FORMS.keys()
         wanted = {name: form for name, form in _FORMS.items() if name not in left_out}
         if problems := _first(_problems(fields, wanted)):
-            raise MisshapenState(f"{subject}: no whole trading state: {'; '.join(problems)}")
+            error = MisshapenState(f"{subject}: no whole trading state: {'; '.join(problems)}")
+            error.lacks = tuple(
+                fact
+                for fact, names in _FIELDS_OF.items()
+                if fact in compares and not fields.keys() & {*names}
+            )
+            raise error
         # A list of working orders that can be read is counted, compared or not.
         read = {name: _READ.get(name, _as_it_is)(fields[name]) for name in wanted}
         for name in left_out:

@@ -247,6 +247,7 @@ def _step_not_done(history: History, record: Record[kinds.StepNotDone]) -> Histo
         phase=left_out.phase,
         status=left_out.status,
         command=left_out.command,
+        duration_ms=left_out.duration_ms,
         reason=left_out.reason,
         started_utc=record.wall_utc,
         ended_utc=record.wall_utc,

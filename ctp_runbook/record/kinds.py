@@ -417,7 +417,7 @@ class StepEnded(Payload, frozen=True, kw_only=True):
 
 
 class StepNotDone(Payload, frozen=True, kw_only=True):
-    """A step that was not run, and why."""
+    """A step that was not run, and why. ``duration_ms`` went by before that was known."""
 
     kind: ClassVar[str] = "step_not_done"
     step: OwnName
@@ -425,6 +425,7 @@ class StepNotDone(Payload, frozen=True, kw_only=True):
     status: StepStatus
     reason: str
     command: str
+    duration_ms: Duration = 0.0
 
     def __post_init__(self) -> None:
         """Refuse ok: what was not run did not end well."""

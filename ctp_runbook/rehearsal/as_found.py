@@ -78,7 +78,8 @@ def template_values(delays: Delays) -> dict[str, str]:
     budget, of which a clean stop of the new engine has about a sixth."""
     return {
         "close_only_seconds": f"{delays.close_only_seconds:g}",
-        "patience_seconds": f"{delays.close_only_seconds + 10:g}",
+        "close_only_patience_seconds": f"{delays.close_only_seconds + 4:g}",
+        "patience_seconds": f"{delays.close_only_seconds + 6:g}",
         "max_rollback_seconds": f"{max(60.0, (delays.stop_seconds + 4) * 6):g}",
     }
 

@@ -98,8 +98,7 @@ def warmup_fails(twin: Twin, after_seconds: float) -> None:
 
 
 def deadlock(twin: Twin, after_seconds: float) -> None:
-    """As found: the new engine stands still: alive, connected, its heartbeat fresh, no order moves,
-    TERM does nothing."""
+    """As found: the new engine stands still: alive, connected, heartbeat fresh, and no order moves."""
     _misbehave(twin, deadlock_after_seconds=after_seconds)
 
 
@@ -115,8 +114,7 @@ def supervisor(twin: Twin, after_seconds: float) -> None:
 
 
 def stale_intents(twin: Twin, after_seconds: float) -> None:
-    """As found: the new engine dies, and the old one, started again without its log, places its last
-    batch once more."""
+    """As found: the new engine dies; the old one, without its log, places its last batch again."""
     _misbehave(twin, segfault_after_seconds=after_seconds)
     _misbehave(twin, generation="old", forgets_batches=True)
 

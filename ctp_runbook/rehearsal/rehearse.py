@@ -47,8 +47,10 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is to be rehearsed. ``watch_seconds`` is the length of the watch window; ``engine`` is twin,
-    for the twin's own, or as-found."""
+    """What is to be rehearsed. ``engine`` is twin, for the twin's own, or as-found.
+
+    ``watch_seconds`` is the length of the watch window: as found, from when the new engine may trade.
+    """
 
     fault: str = ""
     force_rollback: bool = False
@@ -117,8 +119,9 @@ def _rehearse(
     rehearsal: Rehearsal, twin: Twin, interruption: Interruption, *, say: Callable[[str], None]
 ) -> int:
     began = time.monotonic()
-    minutes = rehearsal.watch_seconds / 60
-    stack.up(twin.dir, watch_minutes=minutes, plane=rehearsal.plane, delays=rehearsal.delays)
+    delays = rehearsal.delays
+    seconds = rehearsal.watch_seconds + (delays.close_only_seconds if delays else 0.0)
+    stack.up(twin.dir, watch_minutes=seconds / 60, plane=rehearsal.plane, delays=delays)
     run: RunDir | None = None
     try:
         say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")

@@ -79,7 +79,9 @@ class RunContext(Struct, frozen=True):
         """Append a finding that a reviewer should read, and that stops nothing."""
         self.record(Finding(severity="warning", sentence=sentence))
 
-    def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
+    def record_not_done(
+        self, step: Step, *, reason: str, status: StepStatus, duration_ms: float = 0.0
+    ) -> None:
         """Append that ``step`` is not done, and why; of one that the plan leaves out, that alone."""
         self.record(
             StepNotDone(
@@ -88,6 +90,7 @@ class RunContext(Struct, frozen=True):
                 status=StepStatus.SKIPPED if step.skipped else status,
                 reason=step.skipped or reason,
                 command=step.command,
+                duration_ms=round(duration_ms, 3),
             )
         )
 

@@ -1,6 +1,7 @@
 """Does the new engine know what the old one left? Working orders, positions, funds, order refs.
 
-The snapshot is taken when the strategy runner has stopped and the engine still runs, and
+The snapshot is taken when the strategy runner has stopped and the engine still runs (an engine
+that sends orders itself has nothing before it that could be stopped: the plan says so), and
 compared with what the new engine says once its session is verified (DOMAIN: working orders,
 positions, funds). Only with TRADING_STATE_CMD; without it there is nothing to compare.
 
@@ -60,7 +61,7 @@ def unreadable_state(context: RunContext) -> str:
     try:
         _read(context, engine)
     except ProbeError as error:
-        why = str(error)
+        why = f"{error}{_remedy(error)}"
     context.record(
         ProbeAnswered(
             subject=engine.name,
@@ -71,6 +72,17 @@ def unreadable_state(context: RunContext) -> str:
         )
     )
     return why
+
+
+def _remedy(error: ProbeError) -> str:
+    """What to do about a state that lacks what HANDOVER_COMPARES names, to be put behind why."""
+    facts = getattr(error, "lacks", ())
+    if not facts:
+        return ""
+    return (
+        f"; have TRADING_STATE_CMD tell it, or leave {', '.join(facts)} out of HANDOVER_COMPARES, "
+        "and it is shown as not compared"
+    )
 
 
 def settle_before_stop(context: RunContext, *, deadline: float) -> str:
@@ -86,9 +98,17 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     try:
         state = _read_in_time(context, engine, deadline=min(deadline, soon))
         if policy == "cancel" and state.working_orders:
-            # The runner has stopped: no new order comes while these go.
-            cancel_working_orders(context, engine, deadline=deadline)
-            state = _read_until_none_works(context, engine, deadline=deadline)
+            # The runner has stopped, where there is one: no new order comes while these go.
+            count, began = len(state.working_orders), context.world.clock.mono()
+            try:
+                cancel_working_orders(context, engine, deadline=deadline)
+                state = _read_until_none_works(context, engine, deadline=deadline)
+            except ProbeError as error:
+                _tell_wait(context, engine, count, since=began, end=f"not known: {error}")
+                raise
+            still = len(state.working_orders or ())
+            end = f"{still} still work" if still else "none works any more"
+            _tell_wait(context, engine, count, since=began, end=end)
     except ProbeError as error:
         return str(error)
     _record(context, engine, state)
@@ -100,24 +120,61 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     return ""
 
 
+def _tell_wait(context: RunContext, engine: Member, count: int, *, since: float, end: str) -> None:
+    """Write down what passed before the stop was begun: it is in no step's duration."""
+    took = context.world.clock.mono() - since
+    context.warn(
+        f"{took:.1f} s before the stop of {engine.name} went by for the cancels of {count} working "
+        f"orders (CANCEL_WORKING_ORDERS_CMD): {end}"
+    )
+
+
 def handover_gap(context: RunContext, *, deadline: float | None = None) -> str:
-    """Why the new engine's state does not continue the old one's by ``deadline``, or nothing."""
+    """Why the new engine's state does not continue the old one's by ``deadline``, or nothing.
+
+    Compared again and again until then: an engine that has just logged in queries its positions
+    one by one, one query a second, and lists by then what it has.
+    """
     if not context.plan.trading_state_command:
         return ""
     engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
+    clock, looks, first, gap = context.world.clock, 0, "", ""
+    began = clock.mono()
     try:
         before = _kept(context)
-        after = _read_in_time(context, engine, deadline=deadline)
+        while True:
+            after = _read_in_time(context, engine, deadline=deadline)
+            looks, gap = looks + 1, _gap_between(context, before, after)
+            first = first or gap
+            if not gap or deadline is None or clock.mono() >= deadline or context.interrupt():
+                break
+            clock.sleep(context.plan.limits.effect_poll_seconds)
     except ProbeError as error:
-        return str(error)
+        # What a whole look saw is why; that a later one saw nothing does not take its place.
+        return f"{gap}; a later look: {error}" if gap else str(error)
     _record(context, engine, after)
-    hands_over = context.plan.working_orders_policy == "hand_over"
-    compares = context.plan.handover_compares
-    gaps = compare_states(before, after, hands_over=hands_over, compares=compares)
+    # A single look has no length to speak of.
+    looked = f", seen by look {looks} after {clock.mono() - began:.1f} s" if looks > 1 else ""
+    if gap:
+        return f"{gap}{looked}"
+    left_out = _not_compared(context)
+    if left_out or looked:
+        facts = ", ".join(context.plan.handover_compares)
+        at_first = f"; at first: {first}" if first else ""
+        context.warn(f"the new engine continues the old one's {facts}{looked}{at_first}{left_out}")
+    return ""
+
+
+def _gap_between(context: RunContext, before: TradingState, after: TradingState) -> str:
+    """What differs, in one sentence that can be read; nothing where nothing does."""
+    gaps = compare_states(
+        before,
+        after,
+        hands_over=context.plan.working_orders_policy == "hand_over",
+        compares=context.plan.handover_compares,
+    )
     if (more := len(gaps) - _SHOWN_GAPS) > 0:
         gaps[_SHOWN_GAPS:] = [f"and {more} more"]
-    if not gaps and (left_out := _not_compared(context)):
-        context.warn(f"the new engine continues the old one's {', '.join(compares)}{left_out}")
     return "; ".join(gaps)
 
 

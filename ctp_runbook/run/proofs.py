@@ -124,13 +124,16 @@ def _seconds_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     return tuple(identity for identity in alike if identity not in own)
 
 
-def end_seconds(context: RunContext, member: Member) -> bool:
-    """End whoever runs as a living member does beside it; True where there was somebody."""
+def end_seconds(context: RunContext, member: Member, *, deadline: float) -> bool:
+    """End whoever runs as a living member does beside it by ``deadline``; True where there was
+    somebody."""
     if not (seconds := _seconds_of(context, member)):
         return False
     pids = _pids(seconds)
     context.warn(f"{member.name} runs twice: {pids}, which no step of ours started, are ended")
-    context.world.processes.end_processes(seconds, **context.graces(), meanwhile=context.interrupt)
+    most = max(_LEAST_GRACE_SECONDS, (deadline - context.world.clock.mono()) / 2)
+    graces = context.graces(most=most)
+    context.world.processes.end_processes(seconds, **graces, meanwhile=context.interrupt)
     return True
 
 
@@ -347,17 +350,20 @@ def _by_sources(
     session = _facts_of(context, member, deadline)
     if stale := _stale_words(context, session.as_of):
         return f"{session.sentence}; {stale}", False, True
-    return session.sentence, session.is_verified, session.is_told
+    # Cut short by a deadline it tells some facts and not others, and is no whole answer.
+    is_whole = deadline is None or not any(fact.problem for fact in session.facts)
+    return session.sentence, session.is_verified, session.is_told and is_whole
 
 
 class Permission(NamedTuple):
     """What is known of whether an engine may send orders: ``mode`` is Ready, CloseOnly, Blocked, or
     blank where nothing tells. ``gap`` is why it is not to be waited for any longer, or nothing;
-    ``words`` say it for people."""
+    ``words`` say it for people. ``closes_for`` is how many seconds more it is known to close only."""
 
     mode: str
     gap: str
     words: str
+    closes_for: float = 0.0
 
 
 def permission_of(context: RunContext, member: Member) -> Permission:
@@ -391,7 +397,7 @@ def permission_of(context: RunContext, member: Member) -> Permission:
     if not asked.close_only_seconds:
         return Permission(session.mode, "", "logged in, CloseOnly")
     if left > 0:
-        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more")
+        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more", left)
     late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
     return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
 

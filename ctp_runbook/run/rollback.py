@@ -29,6 +29,7 @@ from ctp_runbook.run.proofs import (
     gone_gap,
     is_ending,
     observe,
+    permission_of,
     pin_member,
     proof_for,
     runs_again,
@@ -61,6 +62,8 @@ _RESTORED = "the previous stack trades again"
 # How long somebody who starts a member again and again is waited for: they notice within a moment,
 # or rest once they see one of it running.
 _REVIVAL_SECONDS = 2.0
+# Where its sources do not tell that it may open positions: what is known comes behind it.
+_IS_BACK = "the previous stack is restored"
 
 
 def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
@@ -110,9 +113,10 @@ class RunEnd:
         old = {name: word for name, word in running.items() if name.startswith(Generation.OLD)}
         lacks = [f"{name} {word}" for name, word in old.items() if word != "alive"]
         more = [name for name, word in running.items() if name not in old and word == "alive"]
-        if not (lacks or more) or not self.sentence.startswith(_RESTORED):
+        start = next(filter(self.sentence.startswith, (_RESTORED, _IS_BACK)), "")
+        if not (lacks or more) or not start:
             return self
-        was = f"the previous stack was restored{self.sentence.removeprefix(_RESTORED)}"
+        was = f"the previous stack was restored{self.sentence.removeprefix(start)}"
         if more:
             sentence = f"{was}; at the last look {', '.join(more)} alive beside it"
             failed = self.failed_step or "post_rollback_validate"
@@ -390,11 +394,13 @@ class _Rollback:
         Whoever looks for its command line, and not for a child of theirs, rests when ours runs.
         """
         context, deadline = self._context, self._step_deadline(step)
-        end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
+        ended = end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
         until = min(self._clock.mono() + _REVIVAL_SECONDS, self._part_of(deadline, 1 / 2))
-        while not (again := runs_again(context, member)):
+        while not (again := runs_again(context, member)) or set(again) & set(ended.processes):
             if self._clock.mono() >= until:
-                return None
+                # Beside one that outlived KILL ours would be the second.
+                gap = gone_gap(context, member, deadline=until)
+                return f"not started, for it is not proved gone: {gap}" if gap else None
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
         pin_member(context, member, again[0])
         kept = (
@@ -505,22 +511,22 @@ class _Rollback:
         """See that of two generations one runs, and of each member one: what somebody else started
         meanwhile is ended. Why that cannot be proved, or nothing."""
         context = self._context
-        for member in (self._plan.member(Generation.NEW, role) for role in Role):
+        for member in self._plan.members_of(Generation.NEW):
             if not shows_life(context, member) or not (gap := gone_gap(context, member)):
                 continue
             context.warn(f"the new generation lives again: {gap}")
             end_member(context, member, deadline=self._part_of_budget(1 / 2))
             if gap := gone_gap(context, member, deadline=self._proof_deadline):
                 return f"the new generation lives again beside the old one: {gap}"
-        for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER):
-            if gap := self._gap_of_second(self._plan.member(Generation.OLD, role)):
+        for member in self._plan.members_of(Generation.OLD):
+            if gap := self._gap_of_second(member):
                 return gap
         return ""
 
     def _gap_of_second(self, member: Member) -> str:
         """Leave one of a member that runs twice; why none of it trades, or nothing."""
         context, step = self._context, self._plan.step(f"start_previous_{member.role.value}")
-        if not end_seconds(context, member):
+        if not end_seconds(context, member, deadline=self._part_of_budget(1 / 4)):
             return ""
         until = self._clock.mono() + _REVIVAL_SECONDS
         while not second_of(context, member):
@@ -555,7 +561,7 @@ class _Rollback:
     def _end_of(self, result: StepResult) -> RunEnd:
         """How the rollback ended, its validation being ``result``."""
         took = self._clock.mono() - self._started
-        sentence = f"{_RESTORED} {took:.1f} s after the trigger (budget {self._budget:g} s)"
+        sentence = f"{self._restored} {took:.1f} s after the trigger (budget {self._budget:g} s)"
         if self._unasked:
             sentence += f"; {self._unasked}"
             self._context.warn(self._unasked)
@@ -575,6 +581,17 @@ class _Rollback:
             return RunEnd(Outcome.ROLLED_BACK_LATE, f"{sentence}: late", failed)
         sentence = "; ".join([sentence, *(bad.sentence for bad in self._bad)])
         return RunEnd(Outcome.ROLLED_BACK_IN_BUDGET, sentence)
+
+    @property
+    def _restored(self) -> str:
+        """That the previous stack trades again, or what is known of it where nothing proves that."""
+        if not self._plan.sessions[Generation.OLD].is_declared:
+            return _RESTORED
+        engine = self._plan.member(Generation.OLD, Role.CORE_ENGINE)
+        permission = permission_of(self._context, engine)
+        if permission.mode == "Ready" and not permission.gap:
+            return _RESTORED
+        return f"{_IS_BACK} ({permission.words})"
 
     @property
     def _bad(self) -> list[StepResult]:

@@ -30,6 +30,8 @@ _OUTPUT_LIMIT = 4 << 20
 _TAIL = 64 << 10  # longer than any secret
 # Of a rollback step's time, what TERM may take at its end; KILL may take as much again.
 _GRACE_SHARE = 0.15
+# A shorter time before a step is begun is that of a look.
+_TOLD_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ def run_step(
     ``prove`` is called with that deadline after the command exited 0 and returns why the
     effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
     its words alone. ``make_good`` is called where the step is not ok, before that is written down,
-    and returns what came of it in words. Where it is the rollback's budget that gives the deadline, ``budget_ends`` says
-    when that is over.
+    and returns what came of it in words. Where it is the rollback's budget that gives the deadline,
+    ``budget_ends`` says when that is over.
     """
     clock = context.world.clock
     began = clock.mono()
@@ -125,7 +127,7 @@ def _run(
             left += _end_strays(context, step, known=left)
     finally:
         held.close()
-    limit = _own_limit(step)
+    limit = _own_limit(step, seconds=deadline - began)
     if budget_ends is not None:
         limit = _budget_limit(context, left=budget_ends - clock.mono())
     status, reason = _judge_command(end, left=left, limit=limit)
@@ -150,13 +152,18 @@ def _run(
 
 
 def skip_step(
-    context: RunContext, step: Step, *, reason: str, status: StepStatus = StepStatus.SKIPPED
+    context: RunContext,
+    step: Step,
+    *,
+    reason: str,
+    status: StepStatus = StepStatus.SKIPPED,
+    duration_ms: float = 0.0,
 ) -> StepResult:
-    """Write down that a step is not done, and why."""
-    context.record_not_done(step, reason=reason, status=status)
+    """Write down that a step is not done, and why; ``duration_ms`` is what finding that out took."""
+    context.record_not_done(step, reason=reason, status=status, duration_ms=duration_ms)
     if step.skipped:
         return StepResult(step, StepStatus.SKIPPED, None, 0.0, step.skipped)
-    return StepResult(step, status, None, 0.0, reason)
+    return StepResult(step, status, None, duration_ms, reason)
 
 
 def _record_start(context: RunContext, step: Step, identity: Identity, *, due: float) -> None:
@@ -194,8 +201,11 @@ def _end_strays(context: RunContext, step: Step, *, known: tuple[int, ...]) -> t
     return tuple(identity.pid for identity in left)
 
 
-def _own_limit(step: Step) -> str:
+def _own_limit(step: Step, *, seconds: float) -> str:
+    """Why a step was ended; ``seconds`` is what of its limit it had, for cancels may come first."""
     limit = f"{step.name.upper()}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
+    if (before := step.timeout_seconds - seconds) > _TOLD_SECONDS:
+        limit += f", of which {before:.1f} s went by before it was begun"
     return f"did not end within its limit ({limit})"
 
 

@@ -180,9 +180,11 @@ def run_switch(context: RunContext) -> StepResult | None:
         if step.skipped:
             skip_step(context, step, reason=step.skipped)
             continue
-        deadline = _due(context, step)
+        began, deadline = context.world.clock.mono(), _due(context, step)
         if gap := _gap_before(context, step, deadline=deadline):
-            return skip_step(context, step, reason=gap, status=StepStatus.FAILED)
+            # Nothing was begun, and yet cancels may have been waited for: trading rests meanwhile.
+            took = (context.world.clock.mono() - began) * 1000
+            return skip_step(context, step, reason=gap, status=StepStatus.FAILED, duration_ms=took)
         if step.kind is StepKind.STOP and step.acts_on is not None:
             # READY may be an hour ago: what a supervisor has started since is pinned only now, and
             # once the stop has begun nobody can say any more whose it was.

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ctp_runbook.plan.checklist import EVIDENCE_FILES, checklist
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.redact import Redactor
+from tests.props.plan_fixtures import make_plan
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,3 +116,40 @@ def test_a_plan_without_findings_says_so(plan: Plan) -> None:
     text = checklist(replace(plan, warnings=("only a remark",), execute_refusals=())).markdown
     assert "Nothing in the templates stands in the way of `--execute`." in text
     assert "- [ ] only a remark" in text
+
+
+def test_the_session_sources_stand_in_it_and_what_nobody_tells_in_red(tmp_path: Path) -> None:
+    """Red, and in a word; nothing of it where the engines are asked as ever."""
+    (tmp_path / "sources.toml").write_text(
+        '[may_trade]\nsource = "file"\npath = "engine.json"\nfield = "mode"\n'
+    )
+    plan = make_plan(
+        tmp_path,
+        NEW_SESSION_SOURCES="sources.toml",
+        NEW_SESSION_CMD="cat session",
+        SESSION_NOT_PROVED="recovered: it | says nothing",
+    )
+    written = checklist(plan)
+    assert "| new_core_engine | may trade | file engine.json: mode |" in written.markdown
+    assert "| new_core_engine | settlement confirmed | NEW\\_SESSION\\_CMD |" in written.markdown
+    red = '<span style="color:#c00">**✗ NOT PROVED: recovered**</span>'
+    assert f"{red}, where nothing above tells it: it \\| says nothing" in written.markdown
+    assert json.loads(written.json)["session_not_proved"] == {"recovered": "it | says nothing"}
+    assert "session_sources" not in json.loads(checklist(make_plan(tmp_path)).json)
+
+
+def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path) -> None:
+    """Who runs, and at each of its steps, which have nothing to tick."""
+    runner = "NEW_STRATEGY_RUNNER"
+    ends = ("STOP_CMD", "START_CMD", "ALIVE_CMD", "PID_FILE")
+    given = {runner: "none", **{f"{runner}_{end}": "" for end in ends}}
+    plan = make_plan(tmp_path, limits=None, environ=None, **given)
+    text = checklist(plan).markdown
+    why = "NEW_STRATEGY_RUNNER=none: there is no new strategy runner, its work is done in the new"
+    who = text.partition("## Who runs")[2].partition("\n## ")[0]
+    assert why.replace("_", "\\_") in who
+    assert "| new_strategy_runner |" not in who
+    for name in ("start_new_strategy_runner", "stop_new_strategy_runner"):
+        section = text.partition(f" {name}\n\n")[2].partition("\n### ")[0]
+        assert section.startswith(f"Skipped: {why}")
+        assert "[ ]" not in section

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.plan.plan import Plan, load_plan
+from ctp_runbook.plan.template_keys import KEYS, SYNONYMS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = Path("configs/ops/examples")
@@ -89,3 +90,12 @@ def test_each_key_has_its_reason(template: Path) -> None:
     assert without == ["CUTOVER_ENV_NAME"] * (template is CUTOVER) + ["ROLLBACK_ENV_NAME"] * (
         template is ROLLBACK
     )
+
+
+def test_the_page_about_them_names_keys_that_there_are() -> None:
+    """infra/runbook/engines_as_found.md is read beside the templates, and outlives no key."""
+    page = (ROOT / "infra/runbook/engines_as_found.md").read_text()
+    named = set(re.findall(r"`([A-Z][A-Z_]{3,})(?:=|`)", page))
+    spelt = {*KEYS, *SYNONYMS, *(f"G_{key.partition('_')[2]}" for key in KEYS)}
+    assert len(named) > 10
+    assert named - spelt == set()

@@ -88,8 +88,14 @@ ACCEPTED = (
     *("OLD_CORE_ENGINE_METRICS_URL=https://engine.local:18080/metrics?a=b",),
     *("OLD_CORE_ENGINE_METRICS_URL=http://[::1]:18080", "PRECHECK_CMD=cat <name> | x"),
     *("CTP_CONFIG_PATH=/opt/a b/ctp.yaml", "SESSION_POLICY=in_session"),
+    *(
+        "OLD_CORE_ENGINE_UNIT=--user e.service",
+        "NEW_CORE_ENGINE_UNIT=--user --machine=t@ e.service",
+    ),
 )
 REFUSED = (
+    *("OLD_CORE_ENGINE_UNIT=--user", "OLD_CORE_ENGINE_UNIT=--global e.service"),
+    *("OLD_CORE_ENGINE_UNIT=a.service b.service", "OLD_CORE_ENGINE_UNIT=--user $(x)"),
     *("HOLD_SECONDS=-1", "HOLD_SECONDS=86400.1", "HOLD_SECONDS=1,5", "HOLD_SECONDS=٣"),
     *("HOLD_SECONDS=0x10", "HOLD_SECONDS=infinity", "HOLD_SECONDS=1 s", "HOLD_SECONDS=--1"),
     *("PRECHECK_TIMEOUT_SECONDS=0", "CUTOVER_ENV_NAME=a/b", "CUTOVER_ENV_NAME=a b"),

@@ -35,10 +35,8 @@ def test_the_last_event_counts_and_only_since_the_engine_began(tmp_path: Path) -
     path.write_text(TEXT)
     event = told(path, "trading_permission_changed")
     assert event is not None
-    assert (event.fields["mode"], event.wall) == (
-        "CloseOnly",
-        pytest.approx(START + 0.21, abs=1e-4),
-    )
+    assert event.fields["mode"] == "CloseOnly"
+    assert event.wall == pytest.approx(START + 0.21, abs=1e-4)
     assert told(path, "ctp_settlement_confirmed", since=START + 1) is None
     assert told(path, "nothing_such") is None
     both = told(path, "ctp_settlement_confirmed", "ctp_front_disconnected")

@@ -160,6 +160,18 @@ def test_a_reused_pid_is_nobody(member: Member, tmp_path: Path, process: Identit
     assert look(member, tmp_path, known=before).is_gone
 
 
+def test_one_that_cannot_be_seen_any_more_is_not_gone(
+    member: Member, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user took the run over, from whom /proc hides who has the pid (hidepid)."""
+    monkeypatch.setattr("ctp_runbook.probes.liveness.is_hidden", lambda pid: pid == 77)
+    seen = look(member, tmp_path, known=Identity(77, 1))
+    assert not seen.is_gone
+    assert seen.sentence.endswith(
+        "; could not be asked: pid 77 (started at tick 1) (/proc hides who has its pid from this user)"
+    )
+
+
 def test_a_zombie_is_gone(member: Member, tmp_path: Path) -> None:
     """An engine that ended and was not reaped cannot trade."""
     with subprocess.Popen(["sleep", "60"]) as child:

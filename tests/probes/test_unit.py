@@ -50,6 +50,20 @@ def test_what_is_asked(systemctl: Systemctl, tmp_path: Path) -> None:
     assert (language, verb, dashes, name) == ("C", "show", "--", "-x'\\x2d.service")
 
 
+@pytest.mark.parametrize("manager", ["--user", "--user --machine=trader@"])
+def test_a_users_manager_is_asked_as_it_is_named(
+    systemctl: Systemctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: str
+) -> None:
+    """With the way to its bus, which nobody has who was started by cron or a service."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    systemctl(f'printf "%s\\n" "$XDG_RUNTIME_DIR" "$@" > {tmp_path}/asked; printf "{DOWN}\n"')
+    assert ask(f"{manager} e.service") == UnitAnswer()
+    way, verb, *words, dashes, name = (tmp_path / "asked").read_text().splitlines()
+    assert (way, verb) == (f"/run/user/{os.geteuid()}", "show")
+    assert words[: len(manager.split())] == manager.split()
+    assert (dashes, name) == ("--", "e.service")
+
+
 def test_a_systemctl_that_hangs_is_ended(
     systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

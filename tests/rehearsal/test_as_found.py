@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.probes.trading_state import parse_trading_state
+from ctp_runbook.rehearsal import faults
+from ctp_runbook.rehearsal.as_found import Delays, read_session
 from ctp_runbook.rehearsal.engine.as_found_redis import (
     STRATEGY,
     batch_key,
@@ -28,6 +31,8 @@ from ctp_runbook.rehearsal.engine.as_found_told import read_write_ahead_log
 from ctp_runbook.rehearsal.engine.bridge import bridge_client
 from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.rehearsal.front.protocol import read_ports
+from ctp_runbook.rehearsal.rehearse import Rehearsal
+from ctp_runbook.rehearsal.twin import Twin
 from tests.props.small_servers import valkey
 from tests.props.twin_tools import (
     FrontHandle,
@@ -358,3 +363,42 @@ def test_the_state_of_either_can_be_compared_without_references(
     compares = ("positions", "working_orders")
     read = parse_trading_state(json.dumps(said).encode(), subject="it", compares=compares)
     assert (read.working_orders, read.positions, read.funds) == ((), (), None)
+
+
+# --- the faults, and the twin of them -----------------------------------------------
+
+
+@pytest.mark.parametrize(("fault", "is_as_found"), [("deadlock", False), ("engine-dies", True)])
+def test_a_fault_of_other_engines_is_refused(tmp_path: Path, fault: str, is_as_found: bool) -> None:
+    """By name, with those that fit."""
+    twin = Twin(tmp_path)
+    if is_as_found:
+        twin.data("old").mkdir(parents=True)
+    with pytest.raises(RunRefused, match=r"expected one of \w+"):
+        faults.apply(twin, fault)
+
+
+def test_an_engine_of_no_kind_is_refused() -> None:
+    """And those there are are named."""
+    assert Rehearsal(engine="as-found", stop_seconds=3.0).delays == Delays(30.0, 3.0)
+    assert Rehearsal().delays is None
+    with pytest.raises(RunRefused, match="expected twin or as-found"):
+        assert Rehearsal(engine="found").delays
+
+
+def test_a_session_is_inferred_from_a_fresh_tick_alone(tmp_path: Path, redis: Path) -> None:
+    """Of since the engine's start; and it says no more than a tick proves."""
+    twin = Twin(tmp_path)
+    with bridge_client(redis, name="") as client:
+        client.hset("market:tick:rb2601:latest", mapping={"price": 1, "ts_ns": time.time_ns()})
+    twin.valkey_dir.mkdir(exist_ok=True)
+    with pytest.raises(ProbeError, match="no old engine was started"):
+        read_session(twin, "old")
+    pid_file = twin.pid_file("old_core_engine")
+    pid_file.parent.mkdir()
+    pid_file.write_text("1\n")
+    with pytest.raises(ProbeError, match="of before its start"):
+        read_session(twin, "old")
+    os.utime(pid_file, (0, 0))
+    said = read_session(twin, "old")
+    assert {*said} == {"td_logged_in", "md_logged_in", "settlement_confirmed", "as_of"}

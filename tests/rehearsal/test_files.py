@@ -13,7 +13,7 @@ from ctp_runbook.rehearsal.engine.settings_file import load_settings
 from ctp_runbook.rehearsal.front.faults import FaultOrder, Faults
 from ctp_runbook.rehearsal.front.protocol import ProtocolError, decode, encode, read_ports
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.rehearsal.twin_files import render, write_wrappers
+from ctp_runbook.rehearsal.twin_files import overlaid, render, write_wrappers
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ def test_settings_that_do_not_fit_are_refused(content: str | None, tmp_path: Pat
 
 
 VALUES = {"twin_dir": "/tmp/a twin's $dir", "new_metrics_port": "18080"}
+
+
+def test_an_overlay_replaces_adds_and_takes_away() -> None:
+    """Its keys win, a blank one leaves none, and what it does not name stays."""
+    text, overlay = "# of it\nA=1\nB=x = y\nC=3\n", "# over it\nA=9\nB=\nD=4\n"
+    lines = [line for line in overlaid(text, overlay).splitlines() if line]
+    assert lines == ["# of it", "C=3", "# over it", "A=9", "D=4"]
 
 
 def test_commands_get_their_values_quoted_for_the_shell() -> None:

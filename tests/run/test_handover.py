@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.trading_state import TradingState
-from ctp_runbook.record.kinds import Finding, ProbeAnswered
+from ctp_runbook.record.kinds import Finding, ProbeAnswered, TradingStateRead
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import (
     compare_states,
     handover_gap,
     settle_before_stop,
+    unasked_orders,
     unreadable_state,
 )
 from ctp_runbook.run.switch import probe_gaps, ready_gaps
@@ -219,6 +221,43 @@ def test_an_engine_that_knows_no_references_says_so_in_the_plan(tmp_path: Path) 
         assert handover_gap(context).startswith("position rb2610")
 
 
+SESSION = ("td_session", "md_session", "settlement_confirmed", "stream_drained")
+
+
+def test_a_session_that_is_told_elsewhere_need_not_be_in_the_state(tmp_path: Path) -> None:
+    """Of an engine with a source of its own for that; else the state is no whole one."""
+    silent = {name: value for name, value in WHOLE_STATE.items() if name not in SESSION}
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "it says nothing of the session"),
+        ({"OLD_SESSION_CMD": "ls"}, ""),
+    ]
+    for keys, words in cases:
+        plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json", **keys)
+        with open_context(tmp_path / words[:2], plan=plan) as context:
+            says(context, silent)
+            assert words in unreadable_state(context)
+            assert bool(unreadable_state(context)) == bool(words)
+            says(context, {**silent, "td_session": "ready"})  # half of it is a mistake
+            assert "stream_drained: missing" in unreadable_state(context)
+
+
+def test_orders_nobody_asked_for_are_named(context: RunContext) -> None:
+    """With what is known of each; and none, or that nobody knows, stops nothing."""
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    order = {"order_id": 7, "instrument": "au2512", "direction": "buy", "volume": 1, "price": 550}
+    says(context, {**WHOLE_STATE, "working_orders": [order, {**order, "order_id": 8}]})
+    told = unasked_orders(context, engine)
+    assert told.startswith("2 orders that nobody asked for work at old_core_engine")
+    assert "7 au2512 buy 1 550, 8 au2512" in told
+    says(context, WHOLE_STATE)
+    assert unasked_orders(context, engine) == ""
+    says(context, "")
+    assert unasked_orders(context, engine) == ""
+    probes = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    assert [each.ok for each in probes] == [False, True, False]
+    assert "is not known" in probes[-1].observed
+
+
 def test_a_state_of_an_hour_ago_is_none(context: RunContext) -> None:
     """A file that was kept says nothing of now, nor does one of the future."""
     for seconds, words in ((0, ""), (-3600, " s ago"), (3600, " s from now")):
@@ -322,3 +361,96 @@ def test_thousands_of_differences_are_one_sentence(context: RunContext) -> None:
     assert settle(context) == ""
     says(context, WHOLE_STATE)
     assert handover_gap(context).endswith("; and 980 more")
+
+
+# --- what takes its time ----------------------------------------------------------
+
+
+def test_the_comparison_is_repeated_until_the_time_is_up(context: RunContext) -> None:
+    """A new engine that has queried no position yet is asked again, and what came of it is told."""
+    says(context, {**WHOLE_STATE, "positions": [LONG]})
+    assert settle(context) == ""
+    (context.cwd / "later.json").write_text((context.cwd / "state.json").read_text())
+    says(context, WHOLE_STATE)
+    command = "cat state.json; test -e asked && cp later.json state.json; touch asked"
+    plan = structs.replace(context.plan, trading_state_command=command)
+    later = structs.replace(context, plan=plan)
+    assert handover_gap(later, deadline=time.monotonic() + 20) == ""
+    (told,) = context.history.of_kind(Finding)
+    assert "seen by look 3 after " in told.payload.sentence
+    assert "at first: position rb2610 long speculation: 7 before, 0 after" in told.payload.sentence
+    *_, kept = context.history.of_kind(TradingStateRead)
+    assert [each["volume"] for each in kept.payload.state["positions"]] == [7]
+
+
+def test_a_difference_that_stays_is_told_with_how_long_it_was_looked_for(
+    context: RunContext,
+) -> None:
+    """By the deadline, and a last look that saw nothing does not take its place."""
+    says(context, {**WHOLE_STATE, "positions": [LONG]})
+    assert settle(context) == ""
+    says(context, WHOLE_STATE)
+    said = handover_gap(context, deadline=time.monotonic() + 0.4)
+    assert said.startswith("position rb2610 long speculation: 7 before, 0 after, seen by look ")
+    (context.cwd / "asked").unlink(missing_ok=True)
+    command = "test -e asked && echo '{\"ErrorID\": 90}' || cat state.json; touch asked"
+    plan = structs.replace(context.plan, trading_state_command=command)
+    later = structs.replace(context, plan=plan)
+    said = handover_gap(later, deadline=time.monotonic() + 0.4)
+    assert said.startswith("position rb2610 long speculation: 7 before, 0 after; a later look: ")
+    assert "ErrorID 90" in said
+
+
+def test_what_a_state_lacks_is_refused_with_the_key_that_leaves_it_out(
+    context: RunContext,
+) -> None:
+    """The remedy is named, and by the fact; for what is there and wrong there is none such."""
+    says(context, HONEST)
+    assert unreadable_state(context).endswith(
+        "have TRADING_STATE_CMD tell it, or leave order_ref out of HANDOVER_COMPARES, and it is "
+        "shown as not compared"
+    )
+    says(context, {**WHOLE_STATE, "positions": 3})
+    assert "HANDOVER_COMPARES" not in unreadable_state(context)
+
+
+CANCELS = {
+    "that come": ("cp none.json state.json", "none works any more", ""),
+    "that do not": ("true", "1 still work", "1 working orders at the old engine"),
+    "whose command fails": ("exit 3", "not known: CANCEL_WORKING_ORDERS_CMD", "exit 3"),
+}
+
+
+@pytest.mark.parametrize(("command", "end", "gap"), CANCELS.values(), ids=CANCELS)
+def test_the_wait_for_cancels_is_told_with_its_time(
+    context: RunContext, command: str, end: str, gap: str
+) -> None:
+    """It belongs to no step, and trading rests meanwhile."""
+    (context.cwd / "none.json").write_text(json.dumps(WHOLE_STATE))
+    says(context, {**WHOLE_STATE, "working_orders": [{"order_ref": 5}]})
+    slow = f"sleep 0.2; {command}"
+    plan = structs.replace(context.plan, cancel_working_orders_command=slow)
+    said = settle(structs.replace(context, plan=plan), "cancel")
+    assert gap in said
+    assert bool(gap) is bool(said)
+    (told,) = context.history.of_kind(Finding)
+    took, _, words = told.payload.sentence.partition(" s before the stop of old_core_engine ")
+    assert float(took) >= 0.2
+    assert words.startswith("went by for the cancels of 1 working orders")
+    assert end in words
+
+
+def test_the_step_line_names_what_is_compared_and_what_is_not(tmp_path: Path) -> None:
+    """In the plan, and so wherever the step's proof is told."""
+    effects = []
+    for compares in ("positions, funds", ""):
+        plan = make_plan(tmp_path, TRADING_STATE_CMD="cat x", HANDOVER_COMPARES=compares)
+        effects.append(plan.step("start_new_core_engine").effect)
+        assert "left them" not in plan.step("start_previous_core_engine").effect
+    assert effects[0].endswith(
+        ", positions, funds as the old engine left them (not compared: working_orders, order_ref)"
+    )
+    assert effects[1].endswith(
+        ", positions, working_orders, funds, order_ref as the old engine left them"
+    )
+    assert "left them" not in make_plan(tmp_path).step("start_new_core_engine").effect

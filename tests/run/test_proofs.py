@@ -14,7 +14,9 @@ import pytest
 from msgspec import structs
 
 from ctp_runbook.host.process import identity_of, is_running
-from ctp_runbook.model import Generation, Identity, Role, Step, StepKind
+from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
+from ctp_runbook.plan.session_sources import SessionPlan
+from ctp_runbook.probes.session import Fact, SessionFacts
 from ctp_runbook.record.kinds import Finding, MemberPinned, Payload, ProbeAnswered
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
@@ -386,6 +388,7 @@ def falls_silent(host: SimulatedHost, ends: float, *, session: str = "") -> None
 
 
 NOT_IN_TIME = "exit None, expected 0 within 0.5 s"
+BLOCKED = Fact("may_trade", False, mode="Blocked")
 
 
 @pytest.mark.parametrize("session", ["", NOT_IN_TIME], ids=["alive command", "session"])
@@ -400,6 +403,28 @@ def test_a_look_that_was_cut_short_hides_no_answer(
     assert gap.startswith("TD logged in: no, MD logged in: no, settlement confirmed: no"), gap
     assert gap.endswith("; a later look was cut short by the deadline"), gap
     assert "no answer" not in gap
+
+
+def test_a_source_that_was_cut_short_hides_no_answer_of_all(
+    simulated: RunContext, host: SimulatedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that still tells of the login makes no whole look of one whose command had no time."""
+    host.lives = {"new_core_engine": "alive"}
+    ends = host.clock.now + 10
+
+    def read_facts(member: Member, **asked: object) -> SessionFacts:
+        is_late = host.clock.now > ends - 0.4
+        host.clock.sleep(0.5 if is_late else 0.0)
+        mode = Fact("may_trade", None, problem=NOT_IN_TIME) if is_late else BLOCKED
+        return SessionFacts((Fact("logged_in", True), mode))
+
+    monkeypatch.setattr(host, "read_facts", read_facts)
+    asked = SessionPlan(command="true", key="NEW_SESSION_CMD")
+    plan = structs.replace(simulated.plan, sessions={**simulated.plan.sessions, "new": asked})
+    declared = structs.replace(simulated, plan=plan)
+    gap = start_gap(declared, plan.member(*NEW_ENGINE), deadline=ends)
+    assert "may trade: Blocked" in gap, gap
+    assert gap.endswith("; a later look was cut short by the deadline"), gap
 
 
 def test_a_look_that_was_cut_short_is_told_where_there_is_no_other(
@@ -489,9 +514,9 @@ def test_a_second_one_is_neither_it_nor_a_stranger(
     assert runs_again(simulated, member) == host.alike  # for the pinned one is gone
     host.lives = {member.name: "alive"}
     assert runs_again(simulated, member) == ()
-    assert end_seconds(simulated, member)
+    assert end_seconds(simulated, member, deadline=host.clock.now)
     host.alike = ()
-    assert not end_seconds(simulated, member)
+    assert not end_seconds(simulated, member, deadline=host.clock.now)
 
 
 def test_the_graces_of_an_end_are_half_of_what_is_left(

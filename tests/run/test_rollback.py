@@ -195,6 +195,7 @@ def test_a_new_member_that_somebody_starts_again_does_not_trade_beside_the_old_o
     assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
     assert lines(stack) == list(OLD)
     assert f"the new generation lives again: {member} undecided" in warnings(context)
+    assert walked(context) == []
 
 
 def test_an_old_member_that_somebody_starts_beside_ours_is_ended(stack: SmallStack) -> None:
@@ -208,13 +209,15 @@ def test_an_old_member_that_somebody_starts_beside_ours_is_ended(stack: SmallSta
     assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
     assert lines(stack) == list(OLD)
     assert "old_strategy_runner runs twice: (" in warnings(context)
+    assert walked(context) == []
 
 
 @pytest.mark.parametrize("role", ["core_engine", "strategy_runner"])
 def test_an_old_member_that_somebody_always_starts_is_left_to_them(
     stack: SmallStack, role: str
 ) -> None:
-    """Theirs is kept and ours is not started: one of it runs, and the end says whose."""
+    """One of it runs, and it is theirs: whichever of the two came first, and whatever an alive
+    command makes of it that knows of ours alone."""
     member = f"old_{role}"
     loop = f"exec -a {stack.folder}/{member} sleep 3600"
     restore = (
@@ -223,10 +226,10 @@ def test_an_old_member_that_somebody_always_starts_is_left_to_them(
     )
     plan = stack.plan(RESTORE_PREVIOUS_BINARIES_CMD=restore, MAX_ROLLBACK_SECONDS="20")
     end, context = pinned_and_rolled_back(stack, plan)
-    assert end.outcome is Outcome.ROLLED_BACK_UNVALIDATED, end.sentence
+    assert end.outcome in (Outcome.ROLLED_BACK_UNVALIDATED, Outcome.ROLLED_BACK_IN_BUDGET)
     assert lines(stack) == list(OLD)
     assert f"somebody else starts {member} again whenever it ends" in warnings(context)
-    assert context.history.step(f"start_previous_{role}").status is StepStatus.SKIPPED
+    assert walked(context) == []
 
 
 def warnings(context: RunContext) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,10 +12,21 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from ctp_runbook.gates.readiness import SLIS, Readiness, measured
+from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
 from ctp_runbook.host.process import identity_of, parents
 from ctp_runbook.model import StepStatus
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.switch import readiness_proof, ready_gaps, run_gates, run_switch
+from ctp_runbook.run.switch import (
+    probe_gaps,
+    readiness_proof,
+    ready_gaps,
+    run_gates,
+    run_switch,
+    session_gaps,
+    warn_of_revival,
+)
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
@@ -184,3 +196,122 @@ def test_a_readiness_file_of_before_the_command_proves_nothing(context: RunConte
     assert "cannot be read" in prove(0.0)
     (context.run.evidence / "ctp_readiness_precheck.json").write_text("{}")
     assert prove(0.0) != ""
+
+
+# --- the template's own commands ------------------------------------------------------
+
+HITS = "quant_hft_ctp_flow_control_hits"
+
+
+def found_by(folder: Path, command: str, *, mine: bool) -> tuple[str, dict[str, object]]:
+    """What the precheck's proof says where READINESS_FLOW_CONTROL_HITS_CMD is this command, and the
+    entry in the file; ``mine``: the file is written by our command in the step's environment."""
+    plan = make_plan(folder, READINESS_FLOW_CONTROL_HITS_CMD=command)
+    name = "ctp_readiness_precheck.json"
+    with open_context(folder, plan=plan) as context:
+        prove, path = readiness_proof(context, name), context.run.evidence / name
+        others = [s for s in SLIS.values() if s.core and not (mine and s.name == HITS)]
+        readings = [measured(s.name, s.target, detail="seen", source="probe") for s in others]
+        if mine:
+            commands = commands_of_run(context.environment_of("precheck"))
+            asked = ReadinessSources("x", commands=commands, cwd=folder)
+            readings += [each for each in measure(asked).readings if each.name == HITS]
+        path.write_bytes(Readiness(tuple(readings), "x").to_bytes())
+        said = prove(context.world.clock.mono() + 60)
+        entries = {each["name"]: each for each in json.loads(path.read_bytes())["slis"]}
+        return said, entries[HITS]
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_readiness_command_is_run_in_the_precheck(mine: bool, tmp_path: Path) -> None:
+    """Also where whatever wrote the file measured that SLI itself, or typed it."""
+    (tmp_path / "hits").write_text("3")
+    said, entry = found_by(tmp_path, "cat hits; touch asked", mine=mine)
+    assert (said, entry["value"], entry["provenance"]) == ("", 3.0, "measured")
+    assert (tmp_path / "asked").exists()
+    (tmp_path / "hits").write_text("99")
+    said, entry = found_by(tmp_path, "cat hits", mine=mine)
+    assert f"{HITS}: 99.0, expected <= 10 count" in said
+    said, entry = found_by(tmp_path, "/nonexistent/hits", mine=mine)
+    assert f"{HITS}: no value, expected <= 10 count: exit 127" in said
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_a_number_that_is_only_printed_is_declared(mine: bool, tmp_path: Path) -> None:
+    """``=echo 0`` was counted as measured; it fails the gate of a real run, as what is typed does."""
+    said, entry = found_by(tmp_path, "echo 0", mine=mine)
+    assert entry["provenance"] == "declared"
+    assert f"{HITS}: declared (SLI command); a real run wants it measured" in said
+
+
+@pytest.mark.parametrize("mine", [True, False])
+def test_what_this_engine_cannot_have_fails_nothing(mine: bool, tmp_path: Path) -> None:
+    """It stands in the file with its reason, and nobody takes it for a value."""
+    said, entry = found_by(tmp_path, "not_measurable: it counts none", mine=mine)
+    assert said == ""
+    assert (entry["value"], entry["provenance"], entry["healthy"]) == (
+        None,
+        "not_measurable",
+        False,
+    )
+    assert entry["detail"] == "it counts none"
+
+
+def test_probe_says_which_readiness_command_is_missing(tmp_path: Path) -> None:
+    """Before anything is touched, and with what came instead of a value."""
+    given = {"READINESS_FLOW_CONTROL_HITS_CMD": "/nonexistent/hits"}
+    plan = make_plan(tmp_path, OLD_CORE_ENGINE_METRICS_URL="", limits=None, environ=None, **given)
+    host = SimulatedHost(lives={"old_core_engine": "alive", "old_strategy_runner": "alive"})
+    with open_context(tmp_path, plan=plan) as made:
+        gaps = probe_gaps(structs.replace(made, world=host.world))
+    assert any("by its READINESS command: exit 127" in gap for gap in gaps)
+
+
+# --- the sessions ---------------------------------------------------------------------
+
+
+def gaps_of(folder: Path, session: bool | str, **values: str) -> list[str]:
+    """What READY says of an old engine that tells this of its session."""
+    host = SimulatedHost(
+        lives={"old_core_engine": "alive", "old_strategy_runner": "alive"}, session=session
+    )
+    plan = make_plan(folder, limits=None, environ=None, **values)
+    with open_context(folder, plan=plan) as made:
+        context = structs.replace(made, world=host.world)
+        return [*ready_gaps(context), "|", *session_gaps(context, verified=True)]
+
+
+def test_an_old_engine_that_could_not_be_proved_again_is_not_stopped(tmp_path: Path) -> None:
+    """Its source must answer; right before the first stop its session must be usable too, while
+    until then its front may not be open yet."""
+    assert gaps_of(tmp_path, True) == ["|"]
+    (first, *_, last) = gaps_of(tmp_path, "nobody answers")
+    for gap in (first, last):
+        assert gap == (
+            "expected a session of the old engine that can be proved again: nobody answers"
+        )
+    first, last = gaps_of(tmp_path, session=False)
+    assert first == "|"
+    assert "TD logged in: no" in last
+
+
+def test_a_new_session_command_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """In READY, where all it can say is no; and one that says yes of nobody is told."""
+    said = "NEW_SESSION_CMD for new_core_engine: exit 127, expected 0"
+    assert gaps_of(tmp_path, said, NEW_SESSION_CMD="/nonexistent/x")[1] == (
+        f"expected a command that tells the session of the new engine: {said}"
+    )
+    assert gaps_of(tmp_path, session=True, NEW_SESSION_CMD="cat x") == ["|"]
+
+
+@pytest.mark.twin
+def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallStack) -> None:
+    """In READY and for --probe: the shell that supervises it, and who is deaf, by pid."""
+    shell = supervised(stack)
+    with open_context(stack.folder, plan=stack.plan()) as context:
+        assert ready_gaps(context) == []
+        warn_of_revival(context)
+        told = [each.payload.sentence for each in context.history.of_kind(Finding)]
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait(timeout=5)
+    assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)

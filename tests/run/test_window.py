@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.plan.session_sources import FactSource
 from ctp_runbook.record.history import pinned
 from ctp_runbook.record.kinds import (
     RequestName,
@@ -21,10 +26,12 @@ from ctp_runbook.record.kinds import (
     WatchStarted,
 )
 from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.run import window
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
+from tests.props.small_servers import http_page
 
 pytestmark = pytest.mark.twin
 # Nobody listens at the engine's port: every sample taken here is an error.
@@ -125,3 +132,110 @@ def test_a_trigger_that_fired_right_before_a_crash_still_counts(context: RunCont
     """The sample is on disk, the trigger's record is not: the next orchestrator rolls back."""
     seen_before(context, 0.0, 5.0)
     assert cause(Watch(context, requests=asking("rollback", after=0.5)).run()) == "metric"
+
+
+# --- whether it may trade ---------------------------------------------------------
+
+TOLD = {"logged_in": True, "settlement_confirmed": True, "recovered": True}
+WELL = f"# TYPE {FAMILY} counter\n{FAMILY} 0\n"
+
+
+@contextlib.contextmanager
+def permitted(folder: Path, mode: str, **changes: object) -> Iterator[RunContext]:
+    """A watch of three seconds over a counter that stays at 0, of an engine in this mode."""
+    told = {**TOLD, "trading_mode": mode, **changes}
+    (folder / "session.json").write_text(json.dumps(told))
+    with http_page(WELL) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "_SESSION_SECONDS", 0.2)
+        plan = make_plan(
+            folder,
+            POST_SWITCH_MONITOR_MINUTES="0.05",
+            MONITOR_KEYS="query_rate_violation",
+            ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
+            NEW_CORE_ENGINE_METRICS_URL=url,
+            NEW_SESSION_CMD="cat session.json",
+        )
+        rules = structs.replace(plan.watch, tolerance_inconclusive_seconds=0.5)
+        with open_context(folder, plan=structs.replace(plan, watch=rules)) as made:
+            made.record(header_like(run_id=made.run.run_id, dry_run=False))
+            for member in ("new_core_engine", "new_strategy_runner"):
+                made.record(pinned(member, "", Pin(own_identity())))
+            yield made
+
+
+def once_held(context: RunContext) -> Callable[[], Iterable[RequestTaken]]:
+    """Somebody who ends it once it holds."""
+    ask = asking("rollback", after=0)
+    return lambda: ask() if context.history.state is State.HOLDING else []
+
+
+def held_for(context: RunContext) -> list[str]:
+    """Why it held, each time."""
+    return [t.reason for t in context.history.transitions if t.state is State.HOLDING]
+
+
+def test_an_engine_that_may_trade_passes(tmp_path: Path) -> None:
+    """The window begins with what is known of it."""
+    with permitted(tmp_path, "Ready") as context:
+        assert Watch(context, requests=asking("rollback", after=20)).run() is None
+        assert held_for(context) == []
+        begun = context.history.transitions[0].reason
+        assert begun == "the switch is verified; the new engine is logged in, may trade: Ready"
+
+
+def test_an_engine_that_only_closes_is_no_pass(tmp_path: Path) -> None:
+    """Nothing it sends is late or refused: the window's end is held for a person, who may go on."""
+    with permitted(tmp_path, "CloseOnly") as context:
+        resume, end = asking("resume", after=5), asking("rollback", after=20)
+        assert Watch(context, requests=lambda: [*resume(), *end()]).run() is None
+        assert held_for(context) == [
+            "the window ended without proof: the new engine is logged in, CloseOnly"
+        ]
+
+
+def closing(context: RunContext, *, seconds: float) -> RunContext:
+    """The same, with the engine's mode told by the file itself, and for how long it closes only."""
+    source = FactSource(
+        fact="may_trade", source="file", path="session.json", field="trading_mode",
+        fresh_seconds=600, close_only_seconds=seconds,
+    )  # fmt: skip
+    session = structs.replace(context.plan.sessions["new"], sources=(source,))
+    os.utime(context.cwd / "session.json", None)
+    sessions = {**context.plan.sessions, "new": session}
+    return structs.replace(context, plan=structs.replace(context.plan, sessions=sessions))
+
+
+def test_an_engine_that_closes_for_too_long_is_held(tmp_path: Path) -> None:
+    """By its own close_only_seconds, which the plan names; until then it is waited for."""
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=1)
+        assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
+        (why,) = held_for(context)
+        assert "new_core_engine may only close: CloseOnly for " in why
+        assert context.history.transitions[0].reason.endswith("logged in, CloseOnly for 1 s more")
+
+
+def test_the_end_of_the_window_waits_while_an_engine_closes_only_at_first(tmp_path: Path) -> None:
+    """Nobody is called for it: the watch passes once it may trade."""
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=600)
+        begun = time.monotonic()
+
+        def ready() -> Iterable[RequestTaken]:
+            if time.monotonic() > begun + 6:
+                told = json.dumps({**TOLD, "trading_mode": "Ready"})
+                (tmp_path / "draft").write_text(told)
+                (tmp_path / "draft").replace(tmp_path / "session.json")
+            return []
+
+        assert Watch(context, requests=ready).run() is None
+        assert held_for(context) == []
+        assert time.monotonic() > begun + 6
+
+
+def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
+    """Not at the first look: one that found a file half written is no loss."""
+    with permitted(tmp_path, "Ready", logged_in=False) as context:
+        assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
+        (why,) = held_for(context)
+        assert "TD and MD logged in: no (NEW_SESSION_CMD)" in why

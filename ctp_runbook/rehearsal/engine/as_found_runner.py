@@ -26,7 +26,7 @@ _LAST_ORDER_SECONDS = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Leave a batch of one order a few times a second until TERM."""
+    """Leave a batch of two orders a few times a second until TERM."""
     parser = argparse.ArgumentParser(prog="run_strategy.py")
     parser.add_argument("config", type=Path)
     settings = load_settings(RunnerSettings, parser.parse_args(argv).config)
@@ -34,9 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     with bridge_client(Path(settings.valkey_dir), name="") as client:
         number = _last(client)
-        while not stopped.wait(1 / ORDERS_PER_SECOND):
+        # Two, because the front fills one resting order in three: of a batch at least one rests.
+        while not stopped.wait(2 / ORDERS_PER_SECOND):
             number += 1
-            batch = {"batch": number, "at": time.time(), "orders": [order_of(number)]}
+            batch = {"batch": number, "at": time.time(), "orders": [order_of(0), order_of(1)]}
             client.set(batch_key(STRATEGY), json.dumps(batch))
     # It leaves when what it asked for last has been filled or cancelled.
     time.sleep(_LAST_ORDER_SECONDS)
