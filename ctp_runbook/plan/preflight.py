@@ -144,6 +144,12 @@ def _sessions_unproved(
                 f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
             )
         if session.is_declared:
+            pages = [each for each in session.sources if each.source in ("metric", "session_state")]
+            if pages and not engine.metrics_url:
+                yield (
+                    f"{url} is not given, and {side}_SESSION_SOURCES reads {pages[0].fact} of "
+                    f"{engine.name} there; add it, or name another source"
+                )
             if not (is_old or engine.metrics_url) and (names := _on_page(values, watch)):
                 yield (
                     f"{url} is not given: {', '.join(names)} of MONITOR_KEYS are read from the new "

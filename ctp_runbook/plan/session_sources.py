@@ -42,7 +42,8 @@ FACT_WORDS = {
     "may_trade": "may trade",
 }
 _MOST_BYTES = 1 << 20
-_SERIES = re.compile(r'[a-zA-Z_:][\w:]*(\{(\w+="[^"\\]*",?)*\})?', re.ASCII)
+# Compiled where a plan has such a source: most have none.
+_SERIES = r'(?a)[a-zA-Z_:][\w:]*(\{(\w+="[^"\\]*",?)*\})?'
 # The two channels of a login, told apart (DOMAIN: two sessions, two fronts).
 _CHANNELS = ("td_logged_in", "md_logged_in")
 _TABLES = (*_CHANNELS, *SESSION_FACTS)
@@ -267,7 +268,7 @@ def _value_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iter
             yield text.problem((name,), "not one of equals and min", "either equals or min")
         elif isinstance(table.get("equals"), str):
             yield text.problem((name, "equals"), "a text", "a number: a metric has no other value")
-        if not _SERIES.fullmatch(table["query"]):
+        if not re.fullmatch(_SERIES, table["query"]):
             yield text.problem((name, "query"), repr(table["query"]), 'NAME or NAME{label="value"}')
     if source == "file" and name != "may_trade" and "equals" not in table:
         yield text.problem((name,), "no key equals", "the value that says yes")
@@ -279,9 +280,12 @@ def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterat
     is_pattern = table.get("format") == "pattern"
     if is_pattern:
         try:
-            re.compile(table.get("pattern", ""))
+            groups = re.compile(table.get("pattern", "")).groupindex
         except re.error as error:
             yield text.problem((name, "pattern"), f"{error}", "a regular expression")
+        else:
+            if table.get("pattern") and not groups:
+                yield text.problem((name, "pattern"), "no named group", "(?P<name>…) in it")
     if is_pattern and not table.get("pattern"):
         yield text.problem((name,), "no key pattern", "the expression whose groups are the fields")
     if not is_pattern and not table.get("event"):

@@ -323,11 +323,12 @@ def _by_sources(
 class Permission(NamedTuple):
     """What is known of whether an engine may send orders: ``mode`` is Ready, CloseOnly, Blocked, or
     blank where nothing tells. ``gap`` is why it is not to be waited for any longer, or nothing;
-    ``words`` say it for people."""
+    ``words`` say it for people. ``closes_for`` is how many seconds more it is known to close only."""
 
     mode: str
     gap: str
     words: str
+    closes_for: float = 0.0
 
 
 def permission_of(context: RunContext, member: Member) -> Permission:
@@ -361,7 +362,7 @@ def permission_of(context: RunContext, member: Member) -> Permission:
     if not asked.close_only_seconds:
         return Permission(session.mode, "", "logged in, CloseOnly")
     if left > 0:
-        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more")
+        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more", left)
     late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
     return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
 

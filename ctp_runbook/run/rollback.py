@@ -27,6 +27,7 @@ from ctp_runbook.run.proofs import (
     gone_gap,
     is_ending,
     observe,
+    permission_of,
     proof_for,
     second_of,
     start_gap,
@@ -52,6 +53,8 @@ _CANCEL_SECONDS = 3.0
 # that has refused some forbids them all (CTP's error 75).
 _MOST_TRIES = 3
 _RESTORED = "the previous stack trades again"
+# Where its sources do not tell that it may open positions: what is known comes behind it.
+_IS_BACK = "the previous stack is restored"
 
 
 def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
@@ -99,9 +102,10 @@ class RunEnd:
         """
         old = {name: word for name, word in running.items() if name.startswith(Generation.OLD)}
         lacks = [f"{name} {word}" for name, word in old.items() if word != "alive"]
-        if not lacks or not self.sentence.startswith(_RESTORED):
+        start = next(filter(self.sentence.startswith, (_RESTORED, _IS_BACK)), "")
+        if not lacks or not start:
             return self
-        was = f"the previous stack was restored{self.sentence.removeprefix(_RESTORED)}"
+        was = f"the previous stack was restored{self.sentence.removeprefix(start)}"
         sentence = f"{was}; at the last look {', '.join(lacks)}"
         if "gone" in old.values():
             failed = self.failed_step or "post_rollback_validate"
@@ -447,7 +451,7 @@ class _Rollback:
     def _end_of(self, result: StepResult) -> RunEnd:
         """How the rollback ended, its validation being ``result``."""
         took = self._clock.mono() - self._started
-        sentence = f"{_RESTORED} {took:.1f} s after the trigger (budget {self._budget:g} s)"
+        sentence = f"{self._restored} {took:.1f} s after the trigger (budget {self._budget:g} s)"
         for step in self._plan.rollback:
             if step.kind is StepKind.START and (tries := self._tries(step.name)) > 1:
                 sentence += f", {step.name} by try {tries}"
@@ -464,6 +468,17 @@ class _Rollback:
             return RunEnd(Outcome.ROLLED_BACK_LATE, f"{sentence}: late", failed)
         sentence = "; ".join([sentence, *(bad.sentence for bad in self._bad)])
         return RunEnd(Outcome.ROLLED_BACK_IN_BUDGET, sentence)
+
+    @property
+    def _restored(self) -> str:
+        """That the previous stack trades again, or what is known of it where nothing proves that."""
+        if not self._plan.sessions[Generation.OLD].is_declared:
+            return _RESTORED
+        engine = self._plan.member(Generation.OLD, Role.CORE_ENGINE)
+        permission = permission_of(self._context, engine)
+        if permission.mode == "Ready" and not permission.gap:
+            return _RESTORED
+        return f"{_IS_BACK} ({permission.words})"
 
     @property
     def _bad(self) -> list[StepResult]:

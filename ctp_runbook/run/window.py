@@ -91,7 +91,8 @@ class Watch:
         self._next_glance = 0.0
         self._next_session_look = 0.0
         self._session_gap, self._session_bad_since = "", 0.0
-        self._session_accepted = ""
+        self._session_accepted: str | None = None
+        self._closes_until = 0.0
         self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
             t.state is State.WATCHING and t.mono_ns / 1e9 >= self._ends for t in history.transitions
@@ -138,7 +139,7 @@ class Watch:
             if trouble := self._trouble_outside_metrics():
                 return trouble
             due = next_look if is_new else next_look + _IDLE_SECONDS
-            if not self._is_over and self._clock.mono() < due:
+            if self._is_waiting or (not self._is_over and self._clock.mono() < due):
                 continue
             next_look, is_new = self._clock.mono() + _LOOK_SECONDS, False
             judged = self._judge.at(self._clock.mono())
@@ -156,6 +157,12 @@ class Watch:
     def _is_over(self) -> bool:
         """True when it is time for the last verdict."""
         return self._holding_since is None and self._clock.mono() >= self._ends
+
+    @property
+    def _is_waiting(self) -> bool:
+        """True where all that the end still waits for is that the new engine, which closes only as it
+        always does at first, may trade: nobody is to be called for half a minute of that."""
+        return self._is_over and self._clock.mono() < self._closes_until
 
     def _hold_disturbed(self, sampler: Sampler) -> None:
         """Hold for what makes the watch prove less than its samples say."""
@@ -294,6 +301,7 @@ class Watch:
             return None
         permission = permission_of(self._context, self._new_engine)
         self._next_session_look = self._clock.mono() + _SESSION_SECONDS
+        self._closes_until = self._clock.mono() + permission.closes_for
         if not permission.gap or permission.mode == self._session_accepted:
             self._session_gap = ""
             return None
@@ -314,7 +322,9 @@ class Watch:
         if not self._is_declared or self._accepted_at_end:
             return ""
         permission = permission_of(self._context, self._new_engine)
-        may = permission.mode in ("", "Ready", self._session_accepted)
+        if permission.mode == self._session_accepted:
+            return ""
+        may = permission.mode in ("", "Ready")
         return permission.gap or ("" if may else f"the new engine is {permission.words}")
 
     @property
@@ -380,7 +390,7 @@ class Watch:
     def _go_on(self, reason: str) -> None:
         if self._session_gap:  # a person went on in spite of it
             told = permission_of(self._context, self._new_engine)
-            self._session_accepted, self._session_gap = told.mode or "not told", ""
+            self._session_accepted, self._session_gap = told.mode, ""
         self._holding_since = self._blind_since = None
         self._judge.accept()
         self._accepted_at_end |= self._clock.mono() >= self._ends

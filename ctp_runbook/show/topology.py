@@ -112,6 +112,8 @@ def sli_topology(report: Mapping[str, Any]) -> Topology:
     looks = []
     for sli in report.get("slis", ()):
         part, label = _SLIS.get(str(sli.get("name")), ("", ""))
+        if sli.get("provenance") == "not_measurable":
+            continue  # this engine has no such thing: it says neither well nor ill of the part
         good, seen = bool(sli.get("healthy")), f"{label} {_measured(sli)}".strip()
         problem = "" if good else f"{seen}, target {_shown(sli.get('target'))}"
         looks.append(_Look(part, "ok" if good else "failed", (seen,), problem))

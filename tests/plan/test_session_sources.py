@@ -82,6 +82,10 @@ WRONG = {
         text_of(recovered='source = "log"\npath = "a"\nformat = "pattern"\npattern = "("'),
         "a regular expression",
     ),
+    "an expression without a group": (
+        text_of(recovered='source = "log"\npath = "a"\nformat = "pattern"\npattern = "x"'),
+        "no named group",
+    ),
     "infinite patience": (text_of(may_trade=f'{FILE}field = "x"\nfresh_seconds = inf'), "finite"),
     "nothing": ("", "a table for each fact"),
     "no TOML": ("[", "a TOML file in UTF-8"),
@@ -182,3 +186,12 @@ def test_a_new_engine_without_a_page_must_not_be_watched_by_it(tmp_path: Path) -
     plan = make_plan(tmp_path, NEW_CORE_ENGINE_METRICS_URL="", NEW_SESSION_CMD="cat session.json")
     (said,) = [each for each in plan.execute_refusals if "METRICS_URL" in each]
     assert "order_latency_p99_ms, breaker_state, reconnect_p99_s of MONITOR_KEYS are read" in said
+
+
+def test_a_page_that_is_not_named_tells_nothing(tmp_path: Path) -> None:
+    """Neither a metric nor the state of the session."""
+    given: dict[str, Any] = {"NEW_CORE_ENGINE_METRICS_URL": "", "MONITOR_KEYS": "kafka_lag_ms"}
+    given["ROLLBACK_TRIGGER_CONDITION"] = "kafka_lag_ms > 5"
+    plan = planned(tmp_path, text_of(), **given)
+    (said,) = [each for each in plan.execute_refusals if "METRICS_URL" in each]
+    assert "NEW_SESSION_SOURCES reads recovered of new_core_engine there" in said

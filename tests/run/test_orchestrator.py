@@ -17,17 +17,21 @@ from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
 from ctp_runbook.host.clocks import Clocks, ClockWatch
 from ctp_runbook.host.heartbeat import Beat
 from ctp_runbook.model import Outcome, State, StepStatus
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import PLAN_FILES
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.kinds import (
     Finding,
+    MetricEnd,
     OrchestratorStarted,
     Payload,
     RequestAnswered,
     StateEntered,
     Triggered,
+    VerdictName,
     WatchDisturbed,
+    WatchEnded,
 )
 from ctp_runbook.record.private_plan import clear_private
 from ctp_runbook.run.old_engine import OldEngineSampling
@@ -253,6 +257,50 @@ def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
     said = "…".join(part(Outcome.COMPLETED, running) for part in parts)
     assert ("the new generation trades" in said) is says_so
     assert ("new_strategy_runner undecided" in said) is not says_so
+
+
+def test_what_nothing_proves_is_not_said_of_the_new_generation() -> None:
+    """What is known of it stands there instead."""
+    running = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}
+    running["new_strategy_runner"] = "alive"
+    known = "logged in, CloseOnly for 28 s more"
+    said = ending._beginning(Outcome.COMPLETED, running, known)
+    assert said == "the new generation is logged in, CloseOnly for 28 s more; "
+
+
+LATENCY = MetricRule(
+    name="order_latency_p99_ms", label="", unit="ms", kind="latency_quantile", source="engine",
+    query="quant_hft_order_latency_seconds", limit=5.0, direction="max",
+)  # fmt: skip
+MOVED = {
+    "orders were timed": (LATENCY, "PASSED", True),
+    "too few of them": (LATENCY, "INCONCLUSIVE", False),
+    "none is enough": (structs.replace(LATENCY, zero_events="pass"), "PASSED", False),
+    "queries were timed": (
+        structs.replace(LATENCY, name="q", query="query_seconds"),
+        "PASSED",
+        False,
+    ),
+    "rejects are counted": (structs.replace(LATENCY, kind="counter"), "PASSED", False),
+    "at least one": (
+        structs.replace(LATENCY, kind="counter", direction="min", limit=1.0),
+        "PASSED",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "verdict", "moved"), MOVED.values(), ids=MOVED)
+def test_orders_move_where_a_metric_that_needs_them_passed(
+    rule: MetricRule, verdict: VerdictName, moved: bool
+) -> None:
+    """An engine that is deadlocked is as quiet as one that is well: no error proves nothing."""
+    end = MetricEnd(
+        verdict=verdict, sentence="", value=1.0, limit=5.0, margin=4.0, worst=1.0, coverage=1.0
+    )
+    ended = like("watch_ended", metrics={rule.name: end})
+    assert isinstance(ended, WatchEnded)
+    assert ending.orders_moved([rule], ended) is moved
 
 
 def test_nothing_is_begun_beside_a_new_engine_that_runs(conducted: Conducted) -> None:

@@ -163,6 +163,12 @@ def permitted(folder: Path, mode: str, **changes: object) -> Iterator[RunContext
             yield made
 
 
+def once_held(context: RunContext) -> Callable[[], Iterable[RequestTaken]]:
+    """Somebody who ends it once it holds."""
+    ask = asking("rollback", after=0)
+    return lambda: ask() if context.history.state is State.HOLDING else []
+
+
 def held_for(context: RunContext) -> list[str]:
     """Why it held, each time."""
     return [t.reason for t in context.history.transitions if t.state is State.HOLDING]
@@ -187,28 +193,49 @@ def test_an_engine_that_only_closes_is_no_pass(tmp_path: Path) -> None:
         ]
 
 
-def test_an_engine_that_closes_for_too_long_is_held_at_once(tmp_path: Path) -> None:
+def closing(context: RunContext, *, seconds: float) -> RunContext:
+    """The same, with the engine's mode told by the file itself, and for how long it closes only."""
+    source = FactSource(
+        fact="may_trade", source="file", path="session.json", field="trading_mode",
+        fresh_seconds=600, close_only_seconds=seconds,
+    )  # fmt: skip
+    session = structs.replace(context.plan.sessions["new"], sources=(source,))
+    os.utime(context.cwd / "session.json", None)
+    sessions = {**context.plan.sessions, "new": session}
+    return structs.replace(context, plan=structs.replace(context.plan, sessions=sessions))
+
+
+def test_an_engine_that_closes_for_too_long_is_held(tmp_path: Path) -> None:
     """By its own close_only_seconds, which the plan names; until then it is waited for."""
-    with permitted(tmp_path, "CloseOnly") as context:
-        source = FactSource(
-            fact="may_trade", source="file", path="session.json", field="trading_mode",
-            fresh_seconds=600, close_only_seconds=1,
-        )  # fmt: skip
-        session = structs.replace(context.plan.sessions["new"], sources=(source,))
-        sessions = {**context.plan.sessions, "new": session}
-        # The file was written before the process that is pinned here began, whoever that is.
-        os.utime(tmp_path / "session.json", None)
-        planned = structs.replace(context.plan, sessions=sessions)
-        watch = Watch(structs.replace(context, plan=planned), requests=asking("rollback", after=4))
-        assert cause(watch.run()) == "operator"
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=1)
+        assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
         (why,) = held_for(context)
-        assert why.startswith("new_core_engine may only close: CloseOnly for ")
+        assert "new_core_engine may only close: CloseOnly for " in why
         assert context.history.transitions[0].reason.endswith("logged in, CloseOnly for 1 s more")
+
+
+def test_the_end_of_the_window_waits_while_an_engine_closes_only_at_first(tmp_path: Path) -> None:
+    """Nobody is called for it: the watch passes once it may trade."""
+    with permitted(tmp_path, "CloseOnly") as made:
+        context = closing(made, seconds=600)
+        begun = time.monotonic()
+
+        def ready() -> Iterable[RequestTaken]:
+            if time.monotonic() > begun + 6:
+                told = json.dumps({**TOLD, "trading_mode": "Ready"})
+                (tmp_path / "draft").write_text(told)
+                (tmp_path / "draft").replace(tmp_path / "session.json")
+            return []
+
+        assert Watch(context, requests=ready).run() is None
+        assert held_for(context) == []
+        assert time.monotonic() > begun + 6
 
 
 def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
     """Not at the first look: one that found a file half written is no loss."""
     with permitted(tmp_path, "Ready", logged_in=False) as context:
-        assert cause(Watch(context, requests=asking("rollback", after=1.5)).run()) == "operator"
+        assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
         (why,) = held_for(context)
-        assert why.startswith("TD and MD logged in: no (NEW_SESSION_CMD)")
+        assert "TD and MD logged in: no (NEW_SESSION_CMD)" in why

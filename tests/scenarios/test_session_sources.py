@@ -122,5 +122,35 @@ def test_both_are_proved_by_what_they_tell(stack: SmallStack) -> None:
     steer(run, "rollback", by="chief", reason="enough")
     closed = stack.closed(run, seconds=40)
     assert closed.outcome is Outcome.ROLLED_BACK_IN_BUDGET, closed.closed
+    assert closed.closed is not None
+    assert closed.closed.payload.sentence.startswith("the previous stack trades again ")
     assert stack.is_up("old_core_engine")
     assert not stack.is_up("new_core_engine")
+
+
+def test_an_old_engine_that_only_closes_is_not_said_to_trade(stack: SmallStack) -> None:
+    """It is back, and what is known of it is told instead."""
+    silent = {name: told for name, told in TOLD.items() if name != "trading_mode"}
+    (stack.folder / "old.json").write_text(json.dumps(silent))
+    reasons = "recovered: silent; may_trade: no such state"
+    run = begun(stack, plan_of(stack, SESSION_NOT_PROVED=reasons))
+    assert launch.read_history(run).closed is None
+    steer(run, "rollback", by="chief", reason="enough")
+    closed = stack.closed(run, seconds=40)
+    assert closed.outcome is Outcome.ROLLED_BACK_IN_BUDGET, closed.closed
+    assert closed.closed is not None
+    said = "the previous stack is restored (logged in, may trade: not told) "
+    assert closed.closed.payload.sentence.startswith(said)
+
+
+def test_an_old_engine_that_nobody_can_prove_again_is_not_stopped(stack: SmallStack) -> None:
+    """Its command tells no more what the plan needs: refused, and both its parts trade on."""
+    (stack.folder / "old.json").write_text("{}")
+    run = begun(stack, plan_of(stack))
+    closed = stack.closed(run)
+    assert closed.closed is not None
+    assert closed.outcome is Outcome.REFUSED
+    assert "expected a session of the old engine that can be proved again" in (
+        closed.closed.payload.sentence
+    )
+    assert stack.starts == ["old_core_engine", "old_strategy_runner"]

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, Phase
@@ -340,3 +341,33 @@ def test_a_readiness_file_that_is_not_there_is_shown_as_nothing(tmp_path: Path) 
     os.mkfifo(tmp_path / "pipe")
     for name in ("gone", "pipe"):
         assert run_blocks.read_readiness(tmp_path / name) == {}
+
+
+def test_what_nobody_tells_of_a_session_stands_in_red_with_a_word() -> None:
+    """On every page, above the headline."""
+    told = like_history(overrides={"session_not_proved": "recovered: silent"})
+    (banner,) = run_blocks.override_banners(told)
+    assert banner.text == "✗ NOT PROVED of the session (SESSION_NOT_PROVED): recovered: silent"
+    assert "#D55E00" in banner.html
+
+
+def test_a_completed_run_whose_trading_nothing_proves_is_no_good_news(tmp_path: Path) -> None:
+    """The headline says what passed, and what is not proved."""
+    run = KINDS["completed"](tmp_path)
+    told = history_of(run)
+    assert told.closed is not None
+    known = "the new generation is logged in, CloseOnly for 28 s more; the watch window passed"
+    closed = structs.replace(told.closed.payload, sentence=known)
+    records = (*told.records[:-1], structs.replace(told.closed, payload=closed))
+    kind, title = run_blocks.headline(History.of(records))
+    assert (kind, title) == (
+        "warn",
+        "The watch window PASSED; that the new stack trades is not proved",
+    )
+    assert known in run_blocks.outcome_banner(History.of(records)).text
+
+
+def test_what_cannot_be_measured_is_neither_well_nor_ill() -> None:
+    """In the table of the SLIs."""
+    sli = {"name": "x", "value": None, "healthy": False, "provenance": "not_measurable"}
+    assert "– not measurable" in run_blocks.readiness_table({"slis": [sli]}).text

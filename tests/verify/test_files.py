@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.verify import files
 from tests.props.forged_runs import (
     Edit,
     Raw,
@@ -457,3 +459,16 @@ def test_findings_of_a_step_are_told_once_a_step(run_of: Callable[[str], RunDir]
     run = run_of("completed")
     forge(run, lambda raws: nth(raws, "step_ended", step="precheck")["payload"].update(output=""))
     assert findings_of(run).count("its end names no output and digest") == 1
+
+
+def test_what_the_plan_says_cannot_be_measured_is_excused(tmp_path: Path) -> None:
+    """By the reviewed checklist alone: what a readiness file says of itself excuses nothing."""
+    run = RunDir(tmp_path / "run")
+    run.make()
+    assert files._excused(run) == []
+    said = {"a": "not_measurable: it has none", "b": "cat b"}
+    path = run.plan / "ctp_one_shot_cutover_checklist.json"
+    path.write_text(json.dumps({"schema": 1, "readiness_commands": said}))
+    assert files._excused(run) == ["a"]
+    path.write_text("[")
+    assert files._excused(run) == []
