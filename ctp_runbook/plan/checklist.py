@@ -186,6 +186,11 @@ def _head(facts: Mapping[str, Any]) -> Iterator[str]:
         ),
     )
     yield ""
+    # Who is not there is said once, so that nobody looks for who was forgotten.
+    missing = dict.fromkeys(step["skipped"] for step in (*facts["switch"], *facts["rollback"]))
+    if reasons := list(filter(None, missing)):
+        yield from (f"- {_escaped(reason)}." for reason in reasons)
+        yield ""
     yield from _sessions(facts)
 
 

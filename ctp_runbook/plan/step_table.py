@@ -84,7 +84,7 @@ _ROLLS_BACK = "The run rolls back."
 _NOTHING_STARTS = (
     "TERM, then KILL goes to the recorded process. If it cannot be proved gone, nothing of"
     " the previous generation is started (exit 6): end it by hand, then start the previous"
-    " engine and runner by hand."
+    " generation by hand."
 )
 _GOES_ON = "The rollback goes on: the steps that bring trading back are not held up by this one."
 _ROLLBACK_FAILED = "The rollback has failed (exit 6): start it by hand with the command above."

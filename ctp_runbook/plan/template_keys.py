@@ -442,7 +442,7 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     return entry.problem(
         found=quoted(entry.value),
         expected=expected,
-        remedy=f"correct {key.name}",
+        remedy=f"correct {entry.key}",
         nearest=_nearest_choice(entry.value, key),
     )
 
@@ -485,7 +485,10 @@ def _expected(value: str, key: TemplateKey) -> str | None:
         case "number":
             return None if _in_range(value, key) else key.range_words
         case "choice":
-            return None if value in key.choices else "one of " + ", ".join(key.choices)
+            if value in key.choices:
+                return None
+            one = f"{key.choices[0]}, or no such line"
+            return "one of " + ", ".join(key.choices) if key.choices[1:] else one
         case "words":
             listed = _words(value)
             is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)

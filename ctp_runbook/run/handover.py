@@ -1,6 +1,7 @@
 """Does the new engine know what the old one left? Working orders, positions, funds, order refs.
 
-The snapshot is taken when the strategy runner has stopped and the engine still runs, and
+The snapshot is taken when the strategy runner has stopped and the engine still runs (an engine
+that sends orders itself has nothing before it that could be stopped: the plan says so), and
 compared with what the new engine says once its session is verified (DOMAIN: working orders,
 positions, funds). Only with TRADING_STATE_CMD; without it there is nothing to compare.
 
@@ -93,7 +94,7 @@ def settle_before_stop(context: RunContext, *, deadline: float) -> str:
     try:
         state = _read_in_time(context, engine, deadline=min(deadline, soon))
         if policy == "cancel" and state.working_orders:
-            # The runner has stopped: no new order comes while these go.
+            # The runner has stopped, where there is one: no new order comes while these go.
             count, began = len(state.working_orders), context.world.clock.mono()
             try:
                 cancel_working_orders(context, engine, deadline=deadline)

@@ -125,3 +125,20 @@ def test_the_session_sources_stand_in_it_and_what_nobody_tells_in_red(tmp_path: 
     assert f"{red}, where nothing above tells it: it \\| says nothing" in written.markdown
     assert json.loads(written.json)["session_not_proved"] == {"recovered": "it | says nothing"}
     assert "session_sources" not in json.loads(checklist(make_plan(tmp_path)).json)
+
+
+def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path) -> None:
+    """Who runs, and at each of its steps, which have nothing to tick."""
+    runner = "NEW_STRATEGY_RUNNER"
+    ends = ("STOP_CMD", "START_CMD", "ALIVE_CMD", "PID_FILE")
+    given = {runner: "none", **{f"{runner}_{end}": "" for end in ends}}
+    plan = make_plan(tmp_path, limits=None, environ=None, **given)
+    text = checklist(plan).markdown
+    why = "NEW_STRATEGY_RUNNER=none: there is no new strategy runner, its work is done in the new"
+    who = text.partition("## Who runs")[2].partition("\n## ")[0]
+    assert why.replace("_", "\\_") in who
+    assert "| new_strategy_runner |" not in who
+    for name in ("start_new_strategy_runner", "stop_new_strategy_runner"):
+        section = text.partition(f" {name}\n\n")[2].partition("\n### ")[0]
+        assert section.startswith(f"Skipped: {why}")
+        assert "[ ]" not in section

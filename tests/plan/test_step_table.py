@@ -8,6 +8,9 @@ from ctp_runbook.model import Generation, Phase, Role, StepKind
 from ctp_runbook.plan.step_table import (
     STEP_TABLE,
     budget_shares,
+    members_left,
+    order_steps,
+    sender_of,
     start_steps,
     step_due,
     step_spec,
@@ -99,3 +102,36 @@ def test_what_a_step_leaves_goes_to_the_next() -> None:
     assert first == pytest.approx(15.0)
     second = step_due("stop_new_core_engine", now=1.0, started=0.0, budget_seconds=100.0)
     assert second == pytest.approx(35.0)
+
+
+RUNNER_STEPS = ("stop_new_strategy_runner", "start_previous_strategy_runner")
+ALL = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
+
+
+def test_the_budget_of_steps_left_out_goes_to_all_others_alike() -> None:
+    """Nothing is kept for nobody: what is left is owed to fewer, in the same proportion."""
+    whole, less = budget_shares(180.0), budget_shares(180.0, left_out=RUNNER_STEPS)
+    assert tuple(less) == tuple(name for name in whole if name not in RUNNER_STEPS)
+    assert sum(less.values()) == pytest.approx(180.0, abs=0.01)
+    assert {round(less[name] / whole[name], 3) for name in less} == {round(1 / 0.7, 3)}
+    given = {"now": 0.0, "started": 0.0, "budget_seconds": 100.0}
+    due = step_due("stop_new_core_engine", **given, left_out=RUNNER_STEPS)
+    assert due == pytest.approx(20 / 0.7)
+
+
+def test_members_are_those_whose_steps_are_not_left_out() -> None:
+    """By any of their steps: a part is there or it is not."""
+    assert members_left(()) == ALL
+    assert members_left({"stop_new_strategy_runner"}) == ALL[:3]
+
+
+def test_trading_goes_by_whoever_sends_the_orders() -> None:
+    """The runner of a generation, or its engine where there is none."""
+    assert sender_of(Generation.OLD, ALL) == "old_strategy_runner"
+    assert sender_of(Generation.NEW, ALL[:3]) == "new_core_engine"
+    assert order_steps(ALL[:3]) == {
+        "stop_old_strategy_runner": StepKind.STOP,
+        "start_new_core_engine": StepKind.START,
+        "stop_new_core_engine": StepKind.STOP,
+        "start_previous_strategy_runner": StepKind.START,
+    }

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from ctp_runbook.model import Outcome, StepStatus
+from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.step_table import budget_shares
 from ctp_runbook.record.evidence import trading_downtime_seconds
@@ -22,7 +23,8 @@ from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
-from ctp_runbook.run import launch
+from ctp_runbook.run import attend, launch
+from ctp_runbook.run.world import HERE
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.run import verify_run
@@ -57,12 +59,12 @@ def stack(tmp_path: Path) -> Iterator[SmallStack]:
         yield made
 
 
-def plan_of(stack: SmallStack, **values: str) -> Plan:
-    """Gates that pass, and no runner anywhere."""
+def plan_of(stack: SmallStack, *, without: Mapping[str, str] = NONE, **values: str) -> Plan:
+    """Gates that pass, and no runner anywhere; or ``without`` those alone."""
     gates = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
     given = {f"{gate}_CMD": "ls" for gate in gates}
     given["PRECHECK_CMD"] = stack.readiness_command("precheck")
-    return stack.plan(**{**given, **NONE, "MAX_ROLLBACK_SECONDS": "10", **values})
+    return stack.plan(**{**given, **without, "MAX_ROLLBACK_SECONDS": "10", **values})
 
 
 def ended(stack: SmallStack, plan: Plan) -> tuple[RunDir, History]:
@@ -80,10 +82,16 @@ def skipped(history: History) -> dict[str, str]:
     }
 
 
-def faults_of(run: RunDir) -> list[str]:
-    """The checks that fail, but for the gates': those of this stack are no gates of ours."""
+def verified(run: RunDir) -> list[str]:
+    """What the verifier finds, by journal and by the bare pair; the gates of this stack are no gates
+    of ours, and leave no evidence."""
     checks = verify_run(run, allow_cutover_rollback=True).checks
-    return [str(check) for check in checks if not check.ok and check.name != "gates"]
+    files = (run.evidence / f"ctp_{side}_result.env" for side in ("cutover", "rollback"))
+    pair = verify_pair(*files, allow_cutover_rollback=True)
+    return [
+        *(str(check) for check in checks if not check.ok and check.name != "gates"),
+        *pair.findings,
+    ]
 
 
 def said_of(text: str) -> bool:
@@ -116,16 +124,33 @@ def test_a_switch_that_fails_is_rolled_back_to_an_engine_alone(stack: SmallStack
     begun = history.rollback_started
     assert begun is not None
     assert begun.payload.shares == budget_shares(10.0, left_out=RUNNER_STEPS)
-    assert sum(begun.payload.shares.values()) == pytest.approx(10.0, abs=0.01)
-    # Trading rested from the old engine's stop to the proof of the new one, and once more.
-    assert trading_downtime_seconds(history) > 0
-    assert faults_of(run) == []
-    files = (run.evidence / name for name in ("ctp_cutover_result.env", "ctp_rollback_result.env"))
-    report = verify_pair(*files, allow_cutover_rollback=True)
-    assert report.findings == ()
+    assert verified(run) == []
     page = write_report(run).read_text()
     assert "there is no old strategy runner" in page
     assert "no engine on a verified session" in page
+
+
+def test_a_new_engine_alone_is_rolled_back_to_an_engine_with_its_runner(tmp_path: Path) -> None:
+    """Trading rests from the old runner's stop to the new engine's start, and once more after it."""
+    new = {key: value for key, value in NONE.items() if key.startswith("NEW_")}
+    old = {key: value for key, value in NONE.items() if key not in new}
+    with small_stack(tmp_path) as stack:
+        plan = plan_of(stack, without=new, WARMUP_QUERY_CMD="ls nothing-there")
+        assert not any(step.skipped and step.name in old for step in plan.steps)
+        run, history = ended(stack, plan)
+        starts = stack.starts
+    assert history.closed is not None
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed.payload.sentence
+    assert skipped(history).keys() == {n for n, g in RUNNER_STEPS.items() if g == "NEW"}
+    assert starts[2:] == ["new_core_engine", "old_core_engine", "old_strategy_runner"]
+    stop, start = history.step("stop_old_strategy_runner"), history.step("start_new_core_engine")
+    first = (start.started_mono_ns - stop.started_mono_ns) / 1e9 + start.duration_ms / 1000
+    stop, start = (
+        history.step(name) for name in ("stop_new_core_engine", "start_previous_strategy_runner")
+    )
+    again = (start.started_mono_ns - stop.started_mono_ns) / 1e9 + start.duration_ms / 1000
+    assert trading_downtime_seconds(history) == pytest.approx(first + again, abs=0.5)
+    assert verified(run) == []
 
 
 def test_an_engine_alone_that_dies_in_the_watch_is_rolled_back(stack: SmallStack) -> None:
@@ -134,13 +159,17 @@ def test_an_engine_alone_that_dies_in_the_watch_is_rolled_back(stack: SmallStack
     wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
     identity = stack.identity("new_core_engine")
     assert identity is not None
+    # Whoever finds the run unattended now is told that orders may be sent: by the engine.
+    said = attend._what_runs(launch.read_whole(run), HERE)
+    assert "strategy_runner" not in said
+    assert said.endswith("orders may be sent, and nobody watches")
     (stack.folder / "new_core_engine.up").unlink()
     subprocess.run(["kill", "-KILL", str(identity.pid)], check=True)
     history = stack.closed(run, seconds=40)
     assert history.trigger is not None
     assert history.trigger.payload.cause == "member_died"
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    assert faults_of(run) == []
+    assert verified(run) == []
 
 
 def one_process(twin: Twin, generation: str) -> str:
@@ -194,6 +223,10 @@ def test_a_cutover_from_one_process_to_another(light: Twin, tmp_path: Path) -> N
         assert ending.verified, ending.findings
         history = cutover.history
     assert overlaps(light.front_log) == []
+    # What notebook 04 shows of it is a switch that was done.
+    shown = phases.switch(str(cutover.run.path))
+    assert shown.failure is None
+    assert "OLD_STRATEGY_RUNNER=none" in repr(shown)
     told = [each.payload.sentence for each in history.of_kind(Finding)]
     assert any("not compared: positions, funds (HANDOVER_COMPARES)" in each for each in told)
     assert any("the old engine sends orders itself" in each for each in history.plan.warnings)

@@ -432,3 +432,102 @@ def test_a_step_nobody_finished_may_be_told_as_not_done(run_of: Callable[[str], 
     said = findings_of(run)
     assert "precheck had no end" not in said
     assert "step precheck is unknown in a run that is COMPLETED" in said
+
+
+# --- parts that are not there -----------------------------------------------------
+
+NO_OLD_RUNNER = "OLD_STRATEGY_RUNNER=none"
+WHY = f"{NO_OLD_RUNNER}: there is no old strategy runner, its work is done in the old engine"
+
+
+def _planned_without(*names: str, command: str = NO_OLD_RUNNER, skipped: str = WHY) -> Edit:
+    """A plan that leaves these steps out."""
+
+    def edit(raws: Raws) -> None:
+        for step in raws[0]["payload"]["plan"]["steps"]:
+            if step["name"] in names:
+                step.update(command=command, timeout_seconds=0.0, skipped=skipped)
+
+    return edit
+
+
+def _skipped(name: str, *, reason: str = WHY, command: str = NO_OLD_RUNNER) -> Edit:
+    """A step that was run is told as skipped."""
+
+    def edit(raws: Raws) -> None:
+        begun = nth(raws, "step_started", step=name)
+        ended = nth(raws, "step_ended", step=name)
+        raws.remove(ended)
+        begun["kind"] = "step_not_done"
+        begun["payload"] = {
+            "step": name,
+            "phase": "switch",
+            "status": "skipped",
+            "reason": reason,
+            "command": command,
+        }
+
+    return edit
+
+
+def _unseen(raws: Raws) -> None:
+    """Nobody looks at the old runner."""
+    gone = [
+        raw
+        for raw in raws
+        if (raw["kind"], raw["payload"].get("member")) == ("identity", "old_strategy_runner")
+        or raw["payload"].get("subject") == "old_strategy_runner"
+    ]
+    for raw in gone:
+        raws.remove(raw)
+    nth(raws, "closed")["payload"]["running"].pop("old_strategy_runner")
+
+
+_OLD_RUNNER = ("stop_old_strategy_runner", "start_previous_strategy_runner")
+_TRUE = together(_planned_without(*_OLD_RUNNER), _skipped("stop_old_strategy_runner"), _unseen)
+
+
+def test_a_run_of_a_plan_without_a_runner_verifies(run_of: Callable[[str], RunDir]) -> None:
+    """The skipped step is right, and nobody is missed who is not there."""
+    run = run_of("completed")
+    forge(run, _TRUE)
+    assert findings_of(run) == ""
+
+
+LEFT_OUT: dict[str, tuple[Edit, str]] = {
+    "a step that the plan wants": (
+        _skipped("stop_old_strategy_runner", command="/opt/quant-hft/bin/x"),
+        "stop_old_strategy_runner is skipped, and the plan does not leave it out",
+    ),
+    "another reason": (
+        together(_TRUE, changed("step_not_done", reason="nobody knows")),
+        "stop_old_strategy_runner is skipped: 'nobody knows'; by the plan, OLD_STRATEGY_RUNNER",
+    ),
+    "one that was run": (
+        _planned_without(*_OLD_RUNNER),
+        f"stop_old_strategy_runner was started; by the plan, {WHY}",
+    ),
+    "half of a part": (
+        _planned_without(*_OLD_RUNNER[:1]),
+        "steps of old_strategy_runner are left out, and not by OLD_STRATEGY_RUNNER=none, all of",
+    ),
+    "an engine": (
+        _planned_without("stop_old_core_engine", "start_previous_core_engine"),
+        "steps of old_core_engine are left out, and not by OLD_CORE_ENGINE=none, all of them",
+    ),
+    "a gate": (_planned_without("precheck"), "precheck is left out, and is no step of a part"),
+    "a member that runs all the same": (
+        together(_TRUE, lambda raws: nth(raws, "closed")["payload"]["running"].clear()),
+        "at the end new_core_engine was not looked at; expected alive",
+    ),
+}
+
+
+@pytest.mark.parametrize(("edit", "said"), LEFT_OUT.values(), ids=LEFT_OUT)
+def test_only_what_the_plan_leaves_out_may_be_left_out(
+    edit: Edit, said: str, run_of: Callable[[str], RunDir]
+) -> None:
+    """All steps of a part beside the engine, by the line of the template, and nothing else."""
+    run = run_of("completed")
+    forge(run, edit)
+    assert said in findings_of(run)

@@ -412,3 +412,24 @@ def test_what_is_not_there_cannot_be_read(tmp_path: Path) -> None:
     said = said_of((tmp_path / "one.env", tmp_path / "two.env"))
     assert "one.env: cannot be read: No such file or directory" in said
     assert "two.env: cannot be read: No such file or directory" in said
+
+
+def test_a_step_that_its_own_line_leaves_out_may_be_skipped(
+    run_of: Callable[[str], RunDir],
+) -> None:
+    """The line stands where its command would; with any other command, skipped is no success."""
+    pair = pair_of(run_of("completed"))
+    lines = pair[0].read_text().splitlines()
+    (name,) = [line for line in lines if line.endswith("_NAME=stop_old_strategy_runner")]
+    step = name.partition("_NAME")[0]
+    kept = {f"{step}_STATUS": "skipped", f"{step}_EXIT_CODE": "", f"{step}_DURATION_MS": "0"}
+    for command, said in (("OLD_STRATEGY_RUNNER=none", ""), ("kill 1", "is skipped")):
+        given = {**kept, f"{step}_COMMAND": command}
+        pair[0].write_text(
+            "".join(
+                f"{key}={given.get(key, value)}\n"
+                for key, _, value in (line.partition("=") for line in lines)
+            )
+        )
+        found = said_of(pair)
+        assert (said in found) if said else not found, found
