@@ -35,7 +35,8 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ``query`` is the metric family for the sources ``engine`` and ``replay``, and the query text for
     the others; ``url`` is a metrics page beside the new engine's own. ``scale`` turns what was
     measured into ``unit`` (1000: seconds into ms). ``reads`` has the keys that only its source knows
-    (path, format, …); ``absent`` says what a family is that is not on a page. A shift from the old
+    (path, format, …); ``absent`` says what a family is that is not on a page; without an event for
+    longer than ``still_seconds`` nothing is proved. A shift from the old
     engine that is surely beyond ``baseline_max_shift`` (None: any is only reported) fails.
     """
 
@@ -62,6 +63,7 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     baseline_max_shift: float | None = None
     # Not written where nobody sets them: records of before have the same bytes as ever.
     absent: str | UnsetType = UNSET
+    still_seconds: float | UnsetType = UNSET
     reads: dict[str, str] | UnsetType = UNSET
 
     @staticmethod
@@ -81,14 +83,13 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def shows_orders(self) -> bool:
-        """True where it passes only while orders move: it is made of order events, and none is no
-        pass."""
+        """True where it passes only while orders move: it is made of order events, and none for some
+        time is no pass."""
         said = f"{self.name} {self.query}"
         if re.search(r"order|trade|fill", said, re.IGNORECASE) is None:
             return False
-        if self.kind == "latency_quantile":
-            return self.zero_events != "pass"
-        return self.kind == "counter" and self.direction == "min" and self.limit > 0
+        has_least = self.kind == "counter" and self.direction == "min" and self.limit > 0
+        return has_least or self.still_seconds is not UNSET
 
     def amount(self, shown: str) -> str:
         """Return a number of this metric as a person writes it: ``5 ms``, and of a state or a count
@@ -176,6 +177,7 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "fresh_seconds": _OPTIONAL_POSITIVE,
     "min_coverage": Field("number", high=1.0, required=False),
     "baseline_max_shift": _OPTIONAL_SECONDS,
+    "still_seconds": _OPTIONAL_POSITIVE,
     "absent": _text("no_data", "zero", required=False),
 }
 _LIMIT_FIELDS: Mapping[str, Field] = {

@@ -27,6 +27,7 @@ from ctp_runbook.plan.template_keys import (
     READINESS_KEYS,
     TemplateValues,
 )
+from ctp_runbook.plan.template_rules import monitor_keys
 from ctp_runbook.plan.template_text import placeholders, quoted
 from ctp_runbook.redact import Redactor, literal_secrets
 
@@ -87,6 +88,7 @@ def inspect_plan(
         *_literal_secrets(values, redactor),
         *_swallowed(steps),
         *_short_watch(values, limits),
+        *_no_orders_watched(values, watch),
         *_orders(values),
         *_traded_by_engine(values, members),
         *_holidays(values),
@@ -405,6 +407,17 @@ def _short_watch(values: TemplateValues, limits: Limits) -> Iterator[str]:
             f"{_at(values, 'POST_SWITCH_MONITOR_MINUTES')}: {minutes:g} minutes <"
             f" limits.min_watch_minutes {limits.min_watch_minutes:g}; a real run needs"
             " --short-watch REASON"
+        )
+
+
+def _no_orders_watched(values: TemplateValues, watch: WatchRules) -> Iterator[str]:
+    """An engine that stands still is alive and connected, and its heartbeat fresh: orders tell."""
+    keys = monitor_keys(values)
+    if not any(watch.metrics[key].shows_orders for key in keys if key in watch.metrics):
+        yield (
+            f"{_at(values, 'MONITOR_KEYS')}: no metric of it shows that orders move, and an engine that"
+            " stands still looks healthy by all others; give the metric of the time orders take a"
+            " still_seconds, or add a counter of orders with a least number"
         )
 
 

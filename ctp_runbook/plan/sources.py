@@ -56,6 +56,7 @@ Measure = Callable[[], float | Counted | None]
 
 
 _COUNTED = ("latency_quantile", "counter")  # of events, which a page may show at the first of them
+_OF_EVENTS = " and ".join(_COUNTED)
 
 
 class Surroundings(Struct, frozen=True):
@@ -128,6 +129,8 @@ class Source(Struct, frozen=True):
             yield "url", "no such key", f"the address that source '{self.name}' asks"
         if "absent" in rule and not (self.is_page and rule.get("kind") in _COUNTED):
             yield "absent", f"'{rule['absent']}'", "no such key but for what a page counts"
+        if "still_seconds" in rule and rule.get("kind") not in _COUNTED:
+            yield "still_seconds", f"{rule['still_seconds']}", f"no such key but for {_OF_EVENTS}"
         if self.checker:
             yield from _plugins.load_named(self.checker)(rule)
 

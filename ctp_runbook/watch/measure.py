@@ -110,7 +110,9 @@ def events_key(rule: MetricRule) -> str:
 
 def asked_of(rule: MetricRule) -> str:
     """Return the rule's query on one line, and who is asked."""
-    whom = f"{rule.source} {rule.url}" if rule.url else rule.source
+    named = (rule.read.get(key) for key in ("path", "journal_unit", "journal_user_unit"))
+    where = rule.url or next(filter(None, named), "")
+    whom = f"{rule.source} {where}" if where else rule.source
     return f"{' '.join(rule.query.split())} ({whom})"
 
 
@@ -248,7 +250,7 @@ class MetricSeries:
     """One metric's points, computed as samples come in.
 
     ``events`` counts them since the start (where they are told for a window, the most of one), where
-    ``has_events``; ``unjudged`` are those of a restarted engine that no
+    ``has_events``, and ``moved`` is when the last was seen; ``unjudged`` are those of a restarted engine that no
     point has been made of yet; ``window`` has the readings of the last ``window_seconds``.
     ``sparse`` counts, by bucket, the events that left the window without a quantile made of them,
     for there were too few; ``settled`` is the reading up to which they are in one or the other.
@@ -260,6 +262,7 @@ class MetricSeries:
         self.window: deque[Reading] = deque()
         self.events = 0.0
         self.has_events = counts_events(rule) or rule.kind == "outage"
+        self.moved: float | None = None
         self.unjudged = 0.0
         self.sparse: dict[float, float] = {}
         self.settled: Reading | None = None
@@ -359,9 +362,8 @@ class MetricSeries:
         if buckets.fault:
             return self._faulty(buckets.fault)
         if (events := self._told_events(sample)) is not None:
-            return self._made_of(
-                events, values[buckets.groups[0][1][0]] if buckets.groups else None
-            )
+            value = values[buckets.groups[0][1][0]] if buckets.groups else None
+            return self._made_of(sample.mono, events, value)
         if not buckets.groups:
             # A page without anything that is asked for says nothing, not even what is not there.
             if self.rule.absent == "zero" and layout and counts_events(self.rule):
@@ -381,8 +383,9 @@ class MetricSeries:
         """Of how many events another source says its value is made; None where it does not say."""
         return None if is_page(self.rule) else sample.series.get(events_key(self.rule))
 
-    def _made_of(self, events: float, value: float | None) -> _Look:
+    def _made_of(self, mono: float, events: float, value: float | None) -> _Look:
         self.has_events, self.events = True, max(self.events, events)
+        self.moved = mono if events else self.moved
         if self.rule.kind == "latency_quantile" and events < max(1, self.rule.min_events):
             return _Look(events=events)
         if value is None and not events:
@@ -433,7 +436,7 @@ class MetricSeries:
         self.unjudged = 0.0
         if window:
             now = now.carrying(window[-1])
-            self.events += increase(window[-1].counts, now.counts)
+            self._count(increase(window[-1].counts, now.counts), now.mono)
         window.append(now)
         # The last reading that is as old as the window is long stays: deltas begin there.
         while len(window) > 1 and window[1].mono <= now.mono - rule.window_seconds:
@@ -445,6 +448,10 @@ class MetricSeries:
         look = self._quantile(delta, events)
         self._settle(now, is_judged=look.value is not None)
         return look
+
+    def _count(self, events: float, mono: float) -> None:
+        self.events += events
+        self.moved = mono if events else self.moved
 
     def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
         if not self.is_histogram:
@@ -500,7 +507,7 @@ class MetricSeries:
         self.window = deque([Reading(now.mono, going_on), now])
         self.settled = self.window[0] if self.is_histogram else None
         counted = increase(going_on, now.counts)
-        self.events += counted
+        self._count(counted, now.mono)
         self.unjudged = counted
         named = " and ".join(sorted(filter(None, anew)))
         why = next(iter(anew.values())) + (f" in {named}" if named else "")

@@ -151,6 +151,8 @@ def _counted(
     # One after the other, as ``MetricSeries.add`` does: a sum of all may round otherwise.
     steps = _all_events(keys, np.diff(every[last:], axis=0))
     series.events, series.unjudged = float(np.cumsum(np.append(series.events, steps))[-1]), 0.0
+    if len(moved := np.flatnonzero(steps)):
+        series.moved = float(mono[last + 1 :][moved[-1]])
     if series.is_histogram:
         _settle(series, _Rows(keys, mono, every), begins, measured)
     series.window = deque(

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from itertools import chain
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
@@ -142,6 +142,8 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
         text = f"no fresh measurement for {age:.0f} s (fresh_seconds {rule.fresh_seconds:g}): {why}"
         verdict = Verdict.ERROR if last and last.status == "error" else Verdict.INCONCLUSIVE
         return verdict, text, True
+    if text := _stillness(watched, moment):
+        return Verdict.INCONCLUSIVE, text, True
     if moment.final and coverage < rule.min_coverage:
         text = f"{coverage:.0%} of the due samples came; min_coverage is {rule.min_coverage:.0%}"
         return Verdict.INCONCLUSIVE, text, True
@@ -150,6 +152,16 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
     if moment.is_early:
         return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
     return _proof(watched, where=where)
+
+
+def _stillness(watched: Watched, moment: Moment) -> str:
+    """Say that nothing has moved for too long; blank where something has, or nobody asks."""
+    most, moved = watched.rule.still_seconds, watched.series.moved
+    since = moment.started if moved is None else moved
+    if most is UNSET or moment.mono - since <= most or (moved is None and moment.final):
+        return ""  # that there never was any is told otherwise
+    quiet = f"no event for {moment.mono - since:.0f} s (still_seconds {most:g})"
+    return f"{quiet}: whether anything moves is not known"
 
 
 def _where(rule: MetricRule) -> str:

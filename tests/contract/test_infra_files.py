@@ -45,7 +45,7 @@ def _yaml(path: Path) -> Any:
 
 
 SERVICES: dict[str, dict[str, Any]] = _yaml(COMPOSE)["services"]
-RULES = load_watch(ROOT / "configs/watch.toml").metrics
+RULES = load_watch(ROOT / "configs/rich_engine.watch.toml").metrics
 
 
 def _environment() -> dict[str, str]:
@@ -256,7 +256,7 @@ def _rules() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
 def test_an_alert_mirrors_the_limit_of_the_watch(rule: MetricRule) -> None:
-    """Limit, direction and duration of the alert are those of configs/watch.toml."""
+    """Limit, direction and duration of the alert are those of configs/rich_engine.watch.toml."""
     (alert,) = [told for told in _rules() if told.get("labels", {}).get("metric") == rule.name]
     beyond = ">" if rule.direction == "max" else "<"
     assert alert["expr"] == f"{rule.name} {beyond} {rule.limit:g}"
@@ -281,7 +281,7 @@ def test_a_recorded_metric_is_taken_as_the_watch_takes_it(rule: MetricRule) -> N
 
 
 def test_clickhouse_tells_prometheus_what_it_tells_the_watch() -> None:
-    """The handler's query holds the query of configs/watch.toml word for word."""
+    """The handler's query holds the query of configs/rich_engine.watch.toml word for word."""
     text = (INFRA / "clickhouse/config.d/quant_hft.xml").read_text(encoding="utf-8")
     assert RULES["clickhouse_ingest_delay_ms"].query.strip() in text
 

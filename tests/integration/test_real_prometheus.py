@@ -33,7 +33,7 @@ from tests.props.small_servers import free_port
 pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).parents[2]
-RULES = load_watch(ROOT / "configs/watch.toml")
+RULES = load_watch(ROOT / "configs/rich_engine.watch.toml")
 ALERTS = ROOT / "infra/prometheus/alerts.yml"
 Page = Callable[[int], str]
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.1, 1, 5, 10, 20, 60)

@@ -57,6 +57,34 @@ def test_the_authority_of_a_source_is_read(tmp_path: Path) -> None:
     assert said.startswith("watch.toml: sources.ca_file: ca_file /no/own.pem: no certificates")
 
 
+SEEN = {
+    "shipped": ("order_latency_p99_ms,breaker_state", "", "", False),
+    "without orders": ("breaker_state,reconnect_p99_s", "", "", True),
+    "orders may stand still": ("order_latency_p99_ms", "still_seconds = 120\n", "", True),
+    "a least number of orders": (
+        "query_rate_violation",
+        'limit = 0\ndirection = "max"\nfor_seconds = 0\nwarm_up_seconds = 0\n',
+        'limit = 1\ndirection = "min"\nlabels = { kind = "order" }\n',
+        True,  # nothing says that it counts orders
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "old", "new", "is_told"), SEEN.values(), ids=SEEN)
+def test_a_plan_that_would_not_notice_a_deadlock_is_told(
+    keys: str, old: str, new: str, is_told: bool, tmp_path: Path
+) -> None:
+    """Alive, connected and Ready is what an engine is whose orders do not move."""
+    text = WATCH.read_text(encoding="utf-8")
+    watch = tmp_path / "watch.toml"
+    watch.write_text(text.replace(old, new, 1) if old else text)
+    trigger = ("ROLLBACK_TRIGGER_CONDITION", f"{keys.partition(',')[0]} > 9")
+    plan = planned(tmp_path, ("MONITOR_KEYS", keys), trigger, watch=watch)
+    told = [warning for warning in plan.warnings if "no metric of it shows that orders" in warning]
+    assert bool(told) == is_told
+    assert plan.execute_refusals == ()
+
+
 STOPPING = {
     "placeholder": ("WARMUP_QUERY_CMD", "cat <x> <y>", "still has <x>, <y>"),
     "placeholder in an optional command": ("TRADING_STATE_CMD", "cat <x>", "still has <x>"),

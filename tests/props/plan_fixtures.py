@@ -101,7 +101,7 @@ def make_plan(
         "limits.toml": _with_values(
             (CONFIGS / "limits.toml").read_text(), {**SHORT_GRACES, **(limits or {})}
         ),
-        "watch.toml": (CONFIGS / "watch.toml").read_text(),
+        "watch.toml": (CONFIGS / "rich_engine.watch.toml").read_text(),
         "ctp.yaml": "ctp: {}\n",
     }
     for name, text in files.items():

@@ -121,7 +121,7 @@ def begin(
 ) -> Story:
     """A run up to the start of its watch: gates, switch, 4 s of downtime; ``limits`` over those of
     configs/."""
-    rules = load_watch(ROOT / "configs" / "watch.toml")
+    rules = load_watch(ROOT / "configs" / "rich_engine.watch.toml")
     changed = {
         key: structs.replace(rules.metrics[key], limit=n) for key, n in (limits or {}).items()
     }

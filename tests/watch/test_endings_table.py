@@ -1,4 +1,4 @@
-"""Each metric of configs/watch.toml x each way a watch of it can end: verdict and sentence.
+"""Each metric of configs/rich_engine.watch.toml x each way a watch of it can end: verdict and sentence.
 
 Ten minutes by the rules as they are shipped. Whether the engine itself still lives is asked
 beside the metrics, by its identity: a restart of it holds the watch whatever a row here says.
@@ -19,7 +19,7 @@ from ctp_runbook.record.samples import Sample, series_key
 from ctp_runbook.watch.judge import MetricJudgement
 from tests.props.whole_window import judge_window
 
-RULES = load_watch(Path(__file__).parents[2] / "configs" / "watch.toml")
+RULES = load_watch(Path(__file__).parents[2] / "configs" / "rich_engine.watch.toml")
 NEVER = parse_trigger(
     "breaker_state > 1000000",
     units={name: rule.unit for name, rule in RULES.metrics.items()},

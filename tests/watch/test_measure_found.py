@@ -132,3 +132,4 @@ def test_what_is_replayed_in_blocks_is_what_was_judged_live(
             replayed.take(item)
     assert tuple(replayed.log.points) == tuple(live.log.points)
     assert replayed.series.events == live.series.events
+    assert replayed.series.moved == live.series.moved

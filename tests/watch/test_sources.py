@@ -115,7 +115,8 @@ def test_every_source_stands_in_one_watch(tmp_path: Path) -> None:
         with open_context(tmp_path, plan=plan) as context:
             targets = watch_targets(context.plan, cwd=context.cwd, environ=context.environment_of())
             samples = {one.name: read_once(one, clocks=Clocks()) for one in targets}
-    assert set(samples) == {"engine", url, "replay", "errors_a_minute", "spread_ms"}
+    others = {"replay", "errors_a_minute", "spread_ms", "breaker_state"}
+    assert set(samples) == {"engine", url, *others}
     assert samples[url].series == {"up": 1.0, "down": 0.0}
     assert samples["spread_ms"].series == {"spread_ms": 7.0}
     assert "lacks sources.prometheus_url" in samples["errors_a_minute"].error

@@ -20,7 +20,7 @@ from ctp_runbook.watch.verdicts import Firing
 from tests.props.whole_window import judge_recorded, judge_window
 
 ROOT = Path(__file__).parents[2]
-RULES = load_watch(ROOT / "configs" / "watch.toml")
+RULES = load_watch(ROOT / "configs" / "rich_engine.watch.toml")
 KEYS = tuple(RULES.metrics)
 USUAL = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 STARTED, MINUTES = 5000.0, 30
