@@ -111,7 +111,9 @@ def events_key(rule: MetricRule) -> str:
 
 def asked_of(rule: MetricRule) -> str:
     """Return the rule's query on one line, and who is asked."""
-    whom = f"{rule.source} {rule.url}" if rule.url else rule.source
+    named = (rule.read.get(key) for key in ("path", "journal_unit", "journal_user_unit"))
+    where = rule.url or next(filter(None, named), "")
+    whom = f"{rule.source} {where}" if where else rule.source
     return f"{' '.join(rule.query.split())} ({whom})"
 
 
