@@ -63,14 +63,14 @@ def lag_fault(lag: float, unit: str = "s") -> str:
 
 
 class Generation(StrEnum):
-    """An engine with its strategy runner: both can send orders, so they switch together."""
+    """An engine and what runs beside it: all that can send orders switches together."""
 
     OLD = "old"
     NEW = "new"
 
 
 class Role(StrEnum):
-    """A part of a generation."""
+    """A part of a generation. Every one but the engine may be missing (OLD_STRATEGY_RUNNER=none)."""
 
     CORE_ENGINE = "core_engine"
     STRATEGY_RUNNER = "strategy_runner"
@@ -193,7 +193,8 @@ class Step(NamedTuple):
 
     ``key`` is the template key the command came from; ``acts_on`` the member it starts or
     stops; ``effect`` the proof that it worked, in words; ``undo`` the rollback steps that
-    take it back, empty for a step that changes nothing of the old stack.
+    take it back, empty for a step that changes nothing of the old stack. ``skipped`` is why the
+    plan itself leaves the step out, blank where it does not; its command is the line that says so.
     """
 
     name: str
@@ -205,3 +206,4 @@ class Step(NamedTuple):
     effect: str
     undo: tuple[str, ...] = ()
     acts_on: tuple[Generation, Role] | None = None
+    skipped: str = ""

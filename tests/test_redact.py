@@ -19,6 +19,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ctp_runbook import redact
+from ctp_runbook.model import Outcome, State
+from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.template_keys import SLI_NAMES
 from ctp_runbook.redact import MASK, Redactor, is_secret_name, literal_secrets
 
 NAMES = (
@@ -406,7 +409,13 @@ def test_a_configuration_names_a_variable() -> None:
     assert redactor("hunter22 CTPPWD NOT_SET") == f"{MASK} CTPPWD NOT_SET"
 
 
-@pytest.mark.parametrize("word", ["prod", "redis", "Postgres", "engine", "operator"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("prod", "redis", "Postgres", "engine", "operator"),
+        *("alive", "session", "quant_hft", "trading_core", "new-core-engine"),
+    ],
+)
 def test_an_ordinary_word_is_masked_by_its_name_alone(word: str) -> None:
     """Somebody's password is the name of the environment, or of a user: sentences stay readable."""
     redactor = Redactor.gather(environ={"DB_PASSWORD": word}, texts=[f"redis://a:{word}@h"])
@@ -420,6 +429,22 @@ def test_a_word_that_stands_in_the_open_is_ordinary() -> None:
     """What names a user, a database or the environment cannot be hidden; anything else can."""
     environ = {"CUTOVER_ENV_NAME": "shanghai", "A_PASSWORD": "shanghai", "B_PASSWORD": "hongkong"}
     assert Redactor.gather(environ=environ)("shanghai hongkong") == f"shanghai {MASK}"
+
+
+def test_a_name_of_two_words_may_stand_in_the_open_too() -> None:
+    """A database and its user are called so all day; a password with a digit in it is one."""
+    environ = {"APP_DB": "blue_desk", "APP_USER": "desk42", "A_TOKEN": "blue_desk"}
+    redactor = Redactor.gather(environ={**environ, "B_TOKEN": "desk42"})
+    assert redactor("blue_desk_pg desk42") == f"blue_desk_pg {MASK}"
+
+
+def test_our_own_words_are_ordinary() -> None:
+    """Whoever takes one of them for a password still reads what the tool says of a run."""
+    names = [*SLI_NAMES, *(step.name for step in STEP_TABLE)]
+    names += [each.value for each in (*State, *Outcome)]
+    words = [word for name in names for word in name.lower().split("_")]
+    masked = Redactor.gather(environ={f"P{n}_PASSWORD": word for n, word in enumerate(words)})
+    assert masked.secrets == frozenset()
 
 
 def test_a_word_that_is_listed_is_masked() -> None:

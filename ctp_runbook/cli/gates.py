@@ -22,6 +22,7 @@ __all__ = ["canary", "infra", "readiness"]
 _BOOTSTRAP_SERVERS = Option("--bootstrap-servers HOST:PORT", "Kafka.")
 _CLICKHOUSE_URL = Option("--clickhouse-url URL")
 _POSTGRES_DSN = Option("--postgres-dsn DSN", "Without its password.")
+_MOST_SLI_SECONDS = 300.0  # as in limits.toml
 _OUTPUT_JSON = Option("--output-json PATH", "[default: the run's evidence/]", writes="file")
 # What is typed by hand instead of measured, and what is said of it.
 _DECLARED = {
@@ -54,6 +55,14 @@ _PIPELINE = (
         name="window_seconds",
         default=10.0,
     ),
+    Option(
+        "--sli-timeout-seconds FLOAT>0",
+        "How long one look may take; a run gives what limits.toml says.",
+        name="seconds",
+        default=5.0,
+        envvar="CTP_SLI_TIMEOUT_SECONDS",
+        show_envvar=True,
+    ),
     Option("--redis-url TEXT", "redis://HOST:PORT: measure there."),
     Option("--alive-cmd TEXT", "Exit 0: the core process is alive.", name="alive_command"),
     Option("--bridge-client TEXT...", "A client name Redis must have.", name="bridge_clients"),
@@ -64,10 +73,18 @@ _PIPELINE = (
 )
 def readiness(output_json: Path | None, **values: Any) -> int:
     """Measure the readiness SLIs and write them down (RUNBOOK §4.2)."""
+    from ctp_runbook.errors import RunRefused
     from ctp_runbook.gates.gate import GateOptions
     from ctp_runbook.gates.readiness import write_readiness
-    from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
+    from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
 
+    if (seconds := values["seconds"]) > _MOST_SLI_SECONDS:
+        raise RunRefused(
+            f"--sli-timeout-seconds {seconds:g} (or CTP_SLI_TIMEOUT_SECONDS, which a run sets to "
+            f"sli_timeout_seconds of limits.toml): expected {_MOST_SLI_SECONDS:g} at most"
+        )
+    # The template's own, where this is a step of a run; what is typed goes before it.
+    values["commands"] = {**commands_of_run(os.environ), **values["commands"]}
     typed = {flag: values.pop(flag.replace("-", "_")) for flag in _DECLARED}
     asked = {option.name: values.pop(option.name) for option in _PIPELINE}
     sources = ReadinessSources(

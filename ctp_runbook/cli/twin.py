@@ -33,6 +33,15 @@ _NEW_DIR = Option("--dir PATH", name="folder", writes="folder", default=Path("ou
     Option("--list-faults"),
     Option("--force-rollback"),
     _watch_seconds(30.0),
+    Option(
+        "--engine twin|as-found",
+        "as-found: engines that prove little, and stop late.",
+        default="twin",
+    ),
+    Option(
+        "--close-only-seconds FLOAT", "As found, the new engine only closes so long.", default=30.0
+    ),
+    Option("--stop-seconds FLOAT", "As found, TERM takes the new engine so long.", default=40.0),
     NEW_OUTPUTS,
     Option("--notebooks/--no-notebooks", "Without: orchestrate only.", default=True),
     Option("--keep", "Leave the twin up."),

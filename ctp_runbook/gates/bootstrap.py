@@ -175,8 +175,13 @@ class _ComposeGate:
         """Wait until every container of every service is healthy; tell the logs of those that are
         not: one that is well does not speak for another."""
         names, deadline, said = self.compose.hashes(seconds=self.seconds), self.context.deadline, ""
+        cut: tuple[str, ...] = ()
         while True:
-            containers = self.compose.containers(seconds=self.seconds).values()
+            try:
+                containers = self.compose.containers(seconds=self.seconds).values()
+            except ProbeError as error:
+                cut = (deadline.cut_words(error, said=said),)
+                break
             count = Counter(box.service for box in containers)
             absent = [name for name in names if not count[name]]
             looks = [box for box in containers if box.service in names]
@@ -199,7 +204,8 @@ class _ComposeGate:
             has_time = deadline.left >= _LOOK_SECONDS + _LOGS_SECONDS
             waits = self.context.options.execute and not hopeless
             if not (waits and has_time and deadline.pause(_LOOK_SECONDS)):
-                return Observation(facts, (*self._absent(absent), *self._unhealthy(bad)))
+                break
+        return Observation(facts, (*self._absent(absent), *self._unhealthy(bad), *cut))
 
     def _absent(self, names: Iterable[str]) -> Iterator[str]:
         for name in names:

@@ -178,9 +178,12 @@ class _Connector:
 
     def wait(self) -> Observation:
         """Wait until the connector and every task run; a FAILED one is not waited for."""
-        deadline, said = self.context.deadline, ""
+        deadline, said, facts = self.context.deadline, "", dict[str, str]()
         while True:
-            look = self.status()
+            try:
+                look = self.status()
+            except ProbeError as error:
+                return self._late(facts, f"{said} ({deadline.cut_words(error, said=said)})")
             facts = _facts(look) if look else {}
             if look is not None and look.is_running:
                 return Observation(facts)
@@ -194,12 +197,16 @@ class _Connector:
             if look is None and self.live() is None:
                 return Observation({}, (f"{self.noun}: is not registered",))
             if not self.context.options.execute or not deadline.pause(_LOOK_SECONDS):
-                why = (
-                    f"{self.noun}: {sentence}, expected connector and every task RUNNING within "
-                    f"{deadline.seconds:g} s (--deadline-seconds); see "
-                    "`docker compose logs kafka-connect`"
-                )
-                return Observation(facts, (why,))
+                return self._late(facts, sentence)
+
+    def _late(self, facts: dict[str, str], sentence: str) -> Observation:
+        """Return that it does not run yet; ``sentence`` is how it stood."""
+        why = (
+            f"{self.noun}: {sentence}, expected connector and every task RUNNING within "
+            f"{self.context.deadline.seconds:g} s (--deadline-seconds); see "
+            "`docker compose logs kafka-connect`"
+        )
+        return Observation(facts, (why,))
 
     def status(self) -> ConnectorLook | None:
         """Return the state now; None while Connect does not know it, as just after a PUT."""

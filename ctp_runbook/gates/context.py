@@ -59,6 +59,16 @@ class Deadline:
             )
         return min(most, self.left)
 
+    def cut_words(self, error: ProbeError, *, said: str) -> str:
+        """Return what a look that failed adds to what the whole one before it ``said``.
+
+        Cut short by the deadline it saw nothing, and "no answer within 0.3 s" is not why the gate
+        failed. Raises the error where it was not cut, or where nothing was seen before it.
+        """
+        if not said or self.left > 0:
+            raise error
+        return "a later look was cut short by the deadline"
+
     def pause(self, seconds: float) -> bool:
         """Sleep a little before looking again; False when there is no time left to look."""
         if self.left <= seconds:

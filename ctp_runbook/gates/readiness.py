@@ -10,7 +10,7 @@ import json
 import math
 import operator
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from ctp_runbook.record.rundir import write_atomic
 __all__ = [
     "DECLARED_FLAGS",
     "SLIS",
+    "UNMEASURABLE",
     "Readiness",
     "SliReading",
     "SliSpec",
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 SliValue = float | str | bool
+# The provenance of what this engine cannot have; its detail is the reason.
+UNMEASURABLE = "not_measurable"
 _CLOCK_SLACK_SECONDS = 1.0
 # A file that stands alone is not to be older than this.
 _EDGE_OF_FUTURE_SECONDS = 2.0
@@ -150,8 +153,15 @@ class SliReading:
         return SLIS[self.name].is_healthy(self.value)
 
     @property
+    def is_excused(self) -> bool:
+        """True of what this engine cannot have, by the word of its template."""
+        return self.provenance == UNMEASURABLE
+
+    @property
     def sentence(self) -> str:
         """``quant_hft_… FAILED: 2400 ms, expected <= 2000 ms (measured: …)``."""
+        if self.is_excused:
+            return f"{self.name} NOT MEASURED: this engine cannot have it ({self.detail})"
         spec, word = SLIS[self.name], "ok" if self.is_healthy else "FAILED"
         value = "no value" if self.value is None else f"{_shown(self.value)} {spec.unit}".rstrip()
         detail = f": {self.detail}" if self.detail else ""
@@ -176,8 +186,9 @@ class Readiness:
 
     @property
     def is_healthy(self) -> bool:
-        """True when something was read and all of it is healthy."""
-        return bool(self.readings) and all(reading.is_healthy for reading in self.readings)
+        """True when something was read and all that can be is healthy."""
+        asked = [reading for reading in self.readings if not reading.is_excused]
+        return bool(asked) and all(reading.is_healthy for reading in asked)
 
     @property
     def exit_code(self) -> int:
@@ -232,9 +243,18 @@ def declared_readings(declared: Mapping[str, str]) -> tuple[SliReading, ...]:
 
 
 def judge_readiness_file(
-    path: Path, *, real: bool, since: float, until: float | None = None, rehearsal: bool = False
+    path: Path,
+    *,
+    real: bool,
+    since: float,
+    until: float | None = None,
+    rehearsal: bool = False,
+    excused: Collection[str] = (),
 ) -> list[str]:
-    """Return what is wrong with a readiness file; times are seconds since the epoch."""
+    """Return what is wrong with a readiness file; times are seconds since the epoch.
+
+    ``excused`` are the SLIs that the template says this engine cannot have.
+    """
     try:
         report, odd = decode_json(read_small(path, most=_MOST_BYTES), subject=path.name)
     except OSError as error:
@@ -243,12 +263,20 @@ def judge_readiness_file(
         return [str(error)]
     if odd:
         return [f"{path.name}: not JSON: {odd[0]} is no number"]
-    findings = judge_readiness(report, real=real, since=since, until=until, rehearsal=rehearsal)
+    findings = judge_readiness(
+        report, real=real, since=since, until=until, rehearsal=rehearsal, excused=excused
+    )
     return [f"{path.name}: {finding}" for finding in findings]
 
 
 def judge_readiness(
-    report: Any, *, real: bool, since: float, until: float | None = None, rehearsal: bool = False
+    report: Any,
+    *,
+    real: bool,
+    since: float,
+    until: float | None = None,
+    rehearsal: bool = False,
+    excused: Collection[str] = (),
 ) -> Iterator[str]:
     """Yield what is wrong with a readiness report, its health recomputed.
 
@@ -265,20 +293,23 @@ def judge_readiness(
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name} stands in it twice"
     due_until = time.time() + _EDGE_OF_FUTURE_SECONDS if until is None else until
-    healthy = bool(entries)
+    healthy = any(entry.get("provenance") != UNMEASURABLE for entry in entries)
     for name, entry in zip(names, entries, strict=True):
         if (spec := SLIS.get(name)) is None:
             yield f"{str(entry)[:80]!r} is no known SLI"
         else:
-            yield from _entry_findings(spec, entry, real=real)
+            yield from _entry_findings(spec, entry, real=real, excused=excused)
             yield from _instant_findings(name, entry, since=since, until=due_until)
-        healthy = healthy and spec is not None and spec.is_healthy(entry.get("value"))
+        is_well = spec is not None and spec.is_healthy(entry.get("value"))
+        healthy = healthy and (is_well or entry.get("provenance") == UNMEASURABLE)
     yield from _gaps(names, metadata, rehearsal=rehearsal)
     if (claim := parts.get("overall_healthy")) is not healthy:
         yield f"overall_healthy is {claim}; the SLIs make it {healthy}"
 
 
-def _entry_findings(spec: SliSpec, entry: Mapping[str, Any], *, real: bool) -> Iterator[str]:
+def _entry_findings(
+    spec: SliSpec, entry: Mapping[str, Any], *, real: bool, excused: Collection[str]
+) -> Iterator[str]:
     for key in SliReading(spec.name, None, "", "", "", "").to_json():
         if key not in entry:
             yield f"{spec.name}: {key} is missing"
@@ -289,6 +320,13 @@ def _entry_findings(spec: SliSpec, entry: Mapping[str, Any], *, real: bool) -> I
         yield f"{spec.name}: target {target} {unit}; CONTRACT §3 has {spec.expected}"
     if (claim := entry.get("healthy")) is not spec.is_healthy(value):
         yield f"{spec.name}: healthy is {claim} with the value {value!r}"
+    if entry.get("provenance") == UNMEASURABLE:
+        if spec.name not in excused:
+            yield (
+                f"{spec.name}: said not to be measurable ({entry.get('detail')}), and the template "
+                "does not say so"
+            )
+        return
     if not spec.is_healthy(value):
         shown = "no value" if value is None else repr(value)
         yield f"{spec.name}: {shown}, expected {spec.expected}: {entry.get('detail')}"

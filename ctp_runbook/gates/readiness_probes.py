@@ -7,14 +7,16 @@ import math
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.gates.gate import REHEARSAL
 from ctp_runbook.gates.readiness import (
     SLIS,
+    UNMEASURABLE,
     Readiness,
     SliReading,
     SliSpec,
@@ -23,12 +25,16 @@ from ctp_runbook.gates.readiness import (
     measured,
 )
 from ctp_runbook.host import caller
+from ctp_runbook.host.files import read_small, write_atomic
 from ctp_runbook.model import lag_fault
+from ctp_runbook.plan.shell_words import is_idle
+from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
+from ctp_runbook.probes.strict_json import decode_json
 from ctp_runbook.record.samples import series_key, split_series
 from ctp_runbook.watch.histogram import (
     SeriesKey,
@@ -40,7 +46,19 @@ from ctp_runbook.watch.histogram import (
     worst_quantile,
 )
 
-__all__ = ["ReadinessSources", "measure"]
+__all__ = [
+    "COMMANDS_VARIABLE",
+    "ReadinessSources",
+    "add_commands",
+    "by_command",
+    "commands_of_run",
+    "measure",
+]
+
+# What a readiness step is handed of the template's READINESS_<SLI>_CMD: JSON, by SLI.
+COMMANDS_VARIABLE = "CTP_READINESS_COMMANDS"
+_BY_COMMAND = "SLI command"
+_MOST_BYTES = 1 << 20
 
 _RECOVERY = "quant_hft_ctp_disconnect_recovery_success_rate"
 _QUERY_P99 = "quant_hft_ctp_query_latency_p99_ms"
@@ -172,7 +190,52 @@ def _measured(sources: ReadinessSources) -> Iterator[SliReading]:
         yield _reading("quant_hft_core_process_alive", "alive command", alive)
     yield from _pipeline(sources)
     for name, command in sources.commands.items():
-        yield _reading(name, "SLI command", partial(_printed, SLIS[name], command, sources.running))
+        yield by_command(name, command, **sources.running)
+
+
+def by_command(name: str, command: str, **running: Unpack[Running]) -> SliReading:
+    """Return what READINESS_<SLI>_CMD says of an SLI.
+
+    A command that only prints measures nothing: what it prints was declared by whoever wrote it.
+    Instead of a command there may be the reason why this engine has no such SLI.
+    """
+    if command.startswith(NOT_MEASURABLE):
+        reason = command.removeprefix(NOT_MEASURABLE).strip()
+        reading = measured(name, None, detail=reason, source=_BY_COMMAND)
+        return replace(reading, provenance=UNMEASURABLE)
+    reading = _reading(name, _BY_COMMAND, partial(_printed, SLIS[name], command, running))
+    if not is_idle(command):
+        return reading
+    detail = f"{reading.detail}: a command that only prints measures nothing"
+    return replace(reading, provenance="declared", detail=detail)
+
+
+def commands_of_run(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the template's commands of SLIs, as the orchestrator hands them to a readiness step."""
+    try:
+        given = json.loads(environ.get(COMMANDS_VARIABLE, "{}"))
+    except ValueError:
+        return {}
+    # Somebody may have set it by hand: what names no SLI is nobody's.
+    return {name: text for name, text in given.items() if name in SLIS and isinstance(text, str)}
+
+
+def add_commands(path: Path, commands: Mapping[str, str], **running: Unpack[Running]) -> None:
+    """Add to a readiness file what the template's commands say, where whatever wrote it did not ask
+    them. A file that is none stays as it is: its judge says so. Raises OSError."""
+    try:
+        report, _ = decode_json(read_small(path, most=_MOST_BYTES), subject=path.name)
+        entries = {str(entry["name"]): entry for entry in report["slis"]}
+    except (OSError, ProbeError, KeyError, TypeError):
+        return
+    asked = [name for name, each in entries.items() if each.get("source") == _BY_COMMAND]
+    if not (missing := [name for name in commands if name not in asked]):
+        return
+    entries |= {name: by_command(name, commands[name], **running).to_json() for name in missing}
+    report["slis"] = list(entries.values())
+    counted = [each for each in entries.values() if each.get("provenance") != UNMEASURABLE]
+    report["overall_healthy"] = bool(counted) and all(each.get("healthy") for each in counted)
+    write_atomic(path, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
 
 
 # --- the engine's metrics page ----------------------------------------------------

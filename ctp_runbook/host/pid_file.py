@@ -25,6 +25,7 @@ from ctp_runbook.host.process import (
     identity_of,
     is_hidden,
     is_kernel_thread,
+    namesakes,
     process_of,
     users_of,
 )
@@ -84,6 +85,8 @@ class PidFile:
     def doubt(self) -> str:
         """Why it cannot be told whom the file names, or nothing."""
         now = identity_of(self.pid)
+        if (now is None or self.is_bare or now != self.running) and (elsewhere := self._elsewhere):
+            return elsewhere
         if now is None:
             return self._doubt_of_nobody
         if self.is_bare or now.start_ticks == self.start_ticks:
@@ -98,6 +101,20 @@ class PidFile:
                 f"pid {self.pid} has run since the file was written, and began at tick "
                 f"{now.start_ticks}, not {self.start_ticks}"
             )
+        return ""
+
+    @property
+    def _elsewhere(self) -> str:
+        """That the number is one of another pid namespace, or nothing: what is written in a container
+        names there who has another number here, or nobody and perhaps a stranger."""
+        for other in namesakes(self.pid):
+            if self.start_ticks in (0, other.start_ticks) and (
+                _began(other.start_ticks) <= self.written + _SLACK_SECONDS
+            ):
+                return (
+                    f"{self.pid} is pid {other.pid} of this host in a pid namespace of its own, a "
+                    "container's; expected the number it has here"
+                )
         return ""
 
     @property

@@ -22,6 +22,20 @@ from ctp_runbook.redact import MASK
 __all__ = ["Pin", "below", "lookalikes", "pin_process", "survivors"]
 
 _DELETED = " (deleted)"
+# What a start goes through, and what a script calls beside it: `timeout 8h engine | tee log` in a
+# shell is an engine. Nobody else who runs `sleep 5` is a second one of it.
+_STARTERS = frozenset(
+    {"ash", "bash", "busybox", "chrt", "dash", "env", "flock", "ionice", "ksh", "nice", "nohup"}
+    | {"numactl", "runuser", "script", "setpriv", "setsid", "sh", "stdbuf", "su", "sudo"}
+    | {"taskset", "timeout", "zsh"}
+)
+_HELPERS = frozenset(
+    {"awk", "cat", "cut", "date", "gawk", "grep", "head", "inotifywait", "journalctl", "logger"}
+    | {"mawk", "mkfifo", "nc", "pgrep", "ps", "rotatelogs", "sed", "sleep", "tail", "tee", "ts"}
+    | {"wc", "xargs"}
+)
+# An executable, and the digest of a command line.
+_Line = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +44,8 @@ class Pin:
 
     ``executable`` and ``command_sha256`` (of its arguments, file names made absolute) find it when
     it is started again. ``tree`` are the processes below it. ``bystanders`` ran with the same
-    command line beside it, and are not it.
+    command line beside it, and are not it. ``kin`` are the executables and command lines of what a
+    shell below it, or itself, had started: of a supervised engine that is the engine.
     """
 
     identity: Identity
@@ -38,6 +53,16 @@ class Pin:
     command_sha256: str = ""
     tree: tuple[Identity, ...] = ()
     bystanders: tuple[Identity, ...] = ()
+    kin: tuple[_Line, ...] = ()
+
+    @property
+    def lines(self) -> tuple[_Line, ...]:
+        """Every command line that it is known by."""
+        return ((self.executable, self.command_sha256), *self.kin)
+
+    def has_line(self, executable: str, sha256: str) -> bool:
+        """True where it is known by this executable and command line."""
+        return any(sha256 == own and _is_named(executable, name) for name, own in self.lines)
 
     def is_like(self, other: Pin) -> bool:
         """True when both have one executable and one command line."""
@@ -51,15 +76,26 @@ def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
     """Pin a running process. ``before`` is what the same member was pinned as: who stood beside
     that one stands beside this one, and whoever came since does not; what ran below this very
     process still counts where it has lost its parent."""
-    kept = survivors(before) if before is not None and before.identity == identity else ()
-    tree = tuple(dict.fromkeys((*kept, *below(identity))))
-    bare = Pin(identity, _executable(identity.pid), _command_sha256(identity.pid), tree)
-    if before is not None and before.is_like(bare):
-        beside = before.bystanders
-    else:
-        own = {identity, *tree}
-        beside = tuple(process for process in _alike(bare) if process not in own)
-    return Pin(bare.identity, bare.executable, bare.command_sha256, tree, beside)
+    same = before if before is not None and before.identity == identity else None
+    tree = tuple(dict.fromkeys((*(survivors(same) if same else ()), *below(identity))))
+    kin = tuple(dict.fromkeys((*(same.kin if same else ()), *_kin(identity, tree))))
+    bare = Pin(identity, _executable(identity.pid), _command_sha256(identity.pid), tree, (), kin)
+    known = before if before is not None and before.is_like(bare) else None
+    own = {identity, *tree}
+    fresh = [line for line in bare.lines if known is None or not known.has_line(*line)]
+    beside = (*(known.bystanders if known else ()), *(p for p in _alike(fresh) if p not in own))
+    return Pin(identity, bare.executable, bare.command_sha256, tree, beside, kin)
+
+
+def _kin(identity: Identity, tree: tuple[Identity, ...]) -> Iterator[_Line]:
+    """What was started by a shell, the pinned process or one below it, and is the thing itself."""
+    family = {each.pid: Path(_executable(each.pid)).name for each in (identity, *tree)}
+    up = parents()
+    for pid, program in family.items():
+        is_started = family.get(up.get(pid, 0), "") in _STARTERS
+        line = (_executable(pid), _command_sha256(pid))
+        if is_started and program not in _STARTERS | _HELPERS and all(line):
+            yield line
 
 
 def survivors(pin: Pin) -> tuple[Identity, ...]:
@@ -81,9 +117,11 @@ def lookalikes(
         return ()
     marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
     known = {pin.identity, *pin.bystanders, *others}
+    if pin.kin:  # its shell may have started another of them by now, which is its own
+        known |= {*pin.tree, *below(pin.identity)}
     alike = [
         process
-        for process in _alike(pin)
+        for process in _alike(pin.lines)
         if process not in known and not marks & _variables(process.pid)
     ]
     if alike:  # rarely: looking below each of the others means reading all of /proc
@@ -92,16 +130,15 @@ def lookalikes(
     return tuple(alike)
 
 
-def _alike(pin: Pin) -> Iterator[Identity]:
-    """Everybody who runs the pinned executable with the pinned command line, itself included."""
-    for name in os.listdir("/proc"):
+def _alike(lines: Collection[_Line]) -> Iterator[Identity]:
+    """Everybody who runs one of these executables with its command line."""
+    for name in os.listdir("/proc") if lines else ():
         # The executable first: one cheap look that rules out nearly all.
-        if not name.isdigit() or not _is_named(_executable(int(name)), pin.executable):
+        if not name.isdigit() or not (program := _executable(int(name))):
             continue
-        if _command_sha256(int(name)) != pin.command_sha256:
-            continue
-        if process := identity_of(int(name)):
-            yield process
+        wanted = {sha256 for executable, sha256 in lines if _is_named(program, executable)}
+        if wanted and _command_sha256(int(name)) in wanted and (found := identity_of(int(name))):
+            yield found
 
 
 def below(identity: Identity) -> tuple[Identity, ...]:

@@ -32,6 +32,7 @@ __all__ = [
     "is_running",
     "kill_process",
     "led_by",
+    "namesakes",
     "own_identity",
     "parents",
     "process_of",
@@ -124,6 +125,16 @@ def _is_somebodys(pid: int) -> bool:
     except PermissionError:  # somebody else's, and all the same somebody
         return True
     return True
+
+
+def namesakes(pid: int) -> tuple[Identity, ...]:
+    """Who has this number in a pid namespace of its own (a container), and another one here."""
+    found = []
+    for other, _ in _live():
+        here, *inner = _status(other, "NSpid") or [""]
+        if inner and str(pid) in inner and here != str(pid):
+            found.append(identity_of(other))
+    return tuple(filter(None, found))
 
 
 def is_kernel_thread(pid: int) -> bool:

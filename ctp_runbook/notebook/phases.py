@@ -460,7 +460,10 @@ def _result(
     run: RunDir, history: History, blocks: Sequence[Block], *, due: Sequence[str]
 ) -> PhaseResult:
     """A room that is good when every step that is ``due`` was done."""
-    missing = [name for name in due if history.step(name).status not in _DONE]
+    left_out = history.plan.left_out
+    missing = [
+        name for name in due if name not in left_out and history.step(name).status not in _DONE
+    ]
     refused = history.outcome is Outcome.REFUSED and due == _SWITCH_STEPS
     if not missing and not refused:
         return _shown(run, history, blocks)

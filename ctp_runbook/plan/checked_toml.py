@@ -24,7 +24,7 @@ _DAY = 86_400.0
 class Field(Struct, frozen=True):
     """The type and range of one key; ``required`` keys have no default."""
 
-    kind: str  # number, integer, boolean, text, texts, spans, strings
+    kind: str  # number, integer, boolean, text, texts, spans, strings, scalar
     low: float = 0.0
     high: float = _DAY
     low_allowed: bool = True
@@ -47,12 +47,14 @@ class Field(Struct, frozen=True):
         return _ACCEPTS[self.kind](self, value)
 
 
+_ANY_NUMBER = Field("number", low=-1e300, high=1e300)
 _KIND_WORDS = {
     "boolean": "true or false",
     "text": "a text that is not blank",
     "texts": "a list of texts",
     "spans": "a list of spans such as 09:00-10:15",
     "strings": "a table of texts",
+    "scalar": "a text, a finite number, true or false",
 }
 
 
@@ -75,6 +77,7 @@ _ACCEPTS: dict[str, Callable[[Field, object], bool]] = {
     "text": _is_text,
     "texts": lambda spec, value: isinstance(value, list) and all(map(_is_str, value)),
     "spans": lambda spec, value: isinstance(value, list) and all(map(_is_span, value)),
+    "scalar": lambda spec, value: isinstance(value, bool | str) or _is_number(_ANY_NUMBER, value),
     "strings": lambda spec, value: isinstance(value, dict) and all(map(_is_str, value.values())),
 }
 

@@ -191,6 +191,9 @@ def _phase(title: str, steps: Iterable[Mapping[str, Any]], words: str) -> Iterat
     for number, step in enumerate(steps, start=1):
         yield f"### {title.split('.')[0]}.{number} {step['name']}"
         yield ""
+        if step["skipped"]:
+            yield from (f"Skipped: {step['skipped']}.", "")
+            continue
         yield f"- [ ] Run ({_code(step['key'])}, at most {step['timeout_seconds']:g} s):"
         yield from ("", *_fenced(step["command"]), "")
         yield f"- [ ] Proved: {step['effect']}."

@@ -134,6 +134,7 @@ class Limits(Struct, frozen=True):
     restarts_max: int
     alert_timeout_seconds: float = 5.0
     trading_state_max_age_seconds: float = 60.0
+    sli_timeout_seconds: float = 5.0
     redact: tuple[str, ...] = ()
     sessions: TradingSessions = TradingSessions()
 
@@ -194,6 +195,7 @@ _LIMIT_FIELDS: Mapping[str, Field] = {
     "restarts_max": Field("integer", high=100),
     "alert_timeout_seconds": Field("number", high=60, low_allowed=False, required=False),
     "trading_state_max_age_seconds": _OPTIONAL_POSITIVE,
+    "sli_timeout_seconds": Field("number", high=300, low_allowed=False, required=False),
     "redact": Field("texts", required=False),
 }
 _LIMIT_TABLES = ("step_timeout_seconds", "sessions")

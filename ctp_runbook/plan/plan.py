@@ -6,6 +6,7 @@ The clock is never read here. A plan is the same whenever it is made; only a rea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,9 +22,21 @@ from ctp_runbook.host.files import read_small
 from ctp_runbook.model import Generation, Member, Phase, Role, Step
 from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
 from ctp_runbook.plan.preflight import inspect_plan
+from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session_problems
 from ctp_runbook.plan.shell_words import executables, resolve
-from ctp_runbook.plan.step_table import STEP_TABLE
-from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, read_keys
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    STEP_TABLE,
+    StepSpec,
+    presence_key,
+    step_spec,
+)
+from ctp_runbook.plan.template_keys import (
+    NOT_MEASURABLE,
+    READINESS_KEYS,
+    TemplateValues,
+    read_keys,
+)
 from ctp_runbook.plan.template_rules import cross_problems, monitor_keys, trigger_of
 from ctp_runbook.plan.template_text import Entry, read_template
 from ctp_runbook.plan.triggers import Trigger
@@ -74,6 +87,8 @@ class Plan(Struct, frozen=True):
     alert_command: str
     alert_webhook_url: str
     readiness_commands: Mapping[str, str]
+    sessions: Mapping[str, SessionPlan]
+    session_files: Mapping[str, Path]
     cutover_evidence_output: str
     rollback_evidence_output: str
     cutover_template: Path
@@ -109,8 +124,17 @@ class Plan(Struct, frozen=True):
         return {step.name: step for step in self.steps}[name]
 
     def member(self, generation: Generation, role: Role) -> Member:
-        """Return that one of the four members."""
+        """Return that member; KeyError for one that the plan says is not there."""
         return self.members[f"{generation}_{role}"]
+
+    def members_of(self, generation: Generation) -> tuple[Member, ...]:
+        """Return the members of a generation, its engine first."""
+        return tuple(each for each in self.members.values() if each.generation is generation)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """The steps of members that are not there."""
+        return frozenset(step.name for step in self.steps if step.skipped)
 
     @property
     def watched(self) -> tuple[MetricRule, ...]:
@@ -125,6 +149,7 @@ class _Inputs(Struct, frozen=True):
     watch: WatchRules
     limits: Limits
     redactor: Redactor
+    sessions: Mapping[str, SessionPlan]
 
 
 def load_plan(
@@ -135,14 +160,18 @@ def load_plan(
     watch: Path,
     environ: Mapping[str, str],
     base: Path,
+    session_files: Mapping[str, Path] | None = None,
 ) -> Plan:
     """Read, check and type everything; ``base`` is the directory commands will run in.
+
+    ``session_files``, by generation, stand for the files that G_SESSION_SOURCES names.
 
     Raises:
         ConfigError: when limits.toml or watch.toml has a problem (template problems included).
         TemplateError: with every problem of both templates.
     """
-    inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base)
+    kept = session_files or {}
+    inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base, kept)
     values = inputs.values
     steps = _steps(values, inputs.limits)
     members = _members(values)
@@ -152,6 +181,7 @@ def load_plan(
         members=members,
         limits=inputs.limits,
         watch=inputs.watch,
+        sessions=inputs.sessions,
         base=base,
         environ=environ,
         redactor=inputs.redactor,
@@ -166,6 +196,12 @@ def load_plan(
         switch=tuple(step for step in steps if step.phase is Phase.SWITCH),
         rollback=tuple(step for step in steps if step.phase is Phase.ROLLBACK),
         members=members,
+        sessions=inputs.sessions,
+        session_files={
+            generation: kept.get(generation, base / session.file)
+            for generation, session in inputs.sessions.items()
+            if session.file
+        },
         monitor_keys=monitor_keys(values),
         handover_compares=values.words("HANDOVER_COMPARES"),
         trigger=trigger_of(values, inputs.watch),
@@ -224,6 +260,7 @@ def _read_inputs(
     watch: Path,
     environ: Mapping[str, str],
     base: Path,
+    kept: Mapping[str, Path],
 ) -> _Inputs:
     """Read all four files and raise every problem of all of them, secrets masked."""
     cutover = read_template(cutover_template, flag="--cutover-template")
@@ -232,7 +269,9 @@ def _read_inputs(
     config: list[Problem] = []
     rules = _loaded(load_watch, watch, config)
     policies = _loaded(load_limits, limits, config)
-    problems = (*config, *values.problems, *cross_problems(values, rules))
+    sessions = _loaded(lambda path: read_sessions(values, base=path, kept=kept), base, config)
+    across = (*cross_problems(values, rules), *session_problems(values))
+    problems = (*config, *values.problems, *across)
     redact = policies.redact if policies else ()
     redactor = _redactor(
         (*cutover.entries, *rollback.entries),
@@ -246,11 +285,11 @@ def _read_inputs(
         _masked(problem, redactor)
         for problem in sorted(problems, key=_reading_order([cutover.file, rollback.file]))
     ]
-    if rules is None or policies is None:
+    if rules is None or policies is None or sessions is None:
         raise ConfigError(masked)
     if masked:
         raise TemplateError(masked)
-    return _Inputs(values, rules, policies, redactor)
+    return _Inputs(values, rules, policies, redactor, sessions)
 
 
 def _loaded(load: Callable[[Path], _T], path: Path, problems: list[Problem]) -> _T | None:
@@ -329,26 +368,50 @@ def _env_files(base: Path) -> tuple[Path, ...]:
 
 
 def _steps(values: TemplateValues, limits: Limits) -> tuple[Step, ...]:
-    return tuple(
-        Step(
-            name=spec.name,
-            phase=spec.phase,
-            kind=spec.kind,
-            key=spec.command_key,
-            command=values.text(spec.command_key),
-            timeout_seconds=values.number(
-                spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
-            ),
-            effect=spec.effect,
-            undo=spec.undo,
-            acts_on=spec.acts_on,
-        )
-        for spec in STEP_TABLE
+    return tuple(_step(spec, values, limits) for spec in STEP_TABLE)
+
+
+def _step(spec: StepSpec, values: TemplateValues, limits: Limits) -> Step:
+    step = Step(
+        name=spec.name,
+        phase=spec.phase,
+        kind=spec.kind,
+        key=values.spelling(spec.command_key),
+        command=values.text(spec.command_key),
+        timeout_seconds=values.number(
+            spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
+        ),
+        effect=spec.effect,
+        undo=tuple(name for name in spec.undo if not _lacks_member(values, step_spec(name))),
+        acts_on=spec.acts_on,
+    )
+    if spec.acts_on is None or not _lacks_member(values, spec):
+        return step
+    return _left_out(step, *spec.acts_on)
+
+
+def _lacks_member(values: TemplateValues, spec: StepSpec) -> bool:
+    return spec.acts_on is not None and values.lacks(*spec.acts_on)
+
+
+def _left_out(step: Step, generation: Generation, role: Role) -> Step:
+    """The step of a member that is not there: the line that says so stands where its command would,
+    so that whatever tells of commands tells of it."""
+    key = presence_key(generation, role)
+    line, part = f"{key}={NO_MEMBER}", role.replace("_", " ")
+    reason = f"{line}: there is no {generation} {part}, its work is done in the {generation} engine"
+    return step._replace(
+        key=key, command=line, timeout_seconds=0.0, effect=reason, undo=(), skipped=reason
     )
 
 
 def _members(values: TemplateValues) -> dict[str, Member]:
-    members = (_member(values, generation, role) for generation in Generation for role in Role)
+    members = (
+        _member(values, generation, role)
+        for generation in Generation
+        for role in Role
+        if not values.lacks(generation, role)
+    )
     return {member.name: member for member in members}
 
 
@@ -379,20 +442,44 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
         "watch": plan.watch_file,
         "ctp_config": base / plan.ctp_config_path,
     }
+    for generation, session in plan.sessions.items():
+        if session.file:
+            parts[f"{generation}_session_sources"] = base / session.file
     named = {each for command in _all_commands(plan) for each in executables(command)}
     for executable in named:
         name = f"executable {executable.folder} {executable.word} {executable.is_script}"
         parts[name] = resolve(executable, base=base, environ=environ)
+    for path in _ca_files(plan):
+        parts[f"ca_file {path}"] = base / path
     for name in sorted(parts):
         digest = _with_file(digest, f"{len(name)}:{name}", parts[name])
     return digest.hexdigest()
 
 
+def _ca_files(plan: Plan) -> Iterator[str]:
+    """Whom the plan's TLS trusts: another authority there is another server to be believed."""
+    addresses = [member.metrics_url for member in plan.members.values()]
+    addresses += [plan.alert_webhook_url, *plan.watch.sources.values()]
+    addresses += [rule.url for rule in plan.watch.metrics.values()]
+    for address in addresses:
+        if "#ca_file=" in address:
+            # Late: for plans that have one.
+            from ctp_runbook.host.addresses import ca_file_of
+
+            with contextlib.suppress(ValueError):
+                yield ca_file_of(address)
+    if path := plan.watch.sources.get("ca_file", ""):
+        yield path
+
+
 def _all_commands(plan: Plan) -> Iterator[str]:
-    yield from (step.command for step in plan.steps)
+    yield from (step.command for step in plan.steps if not step.skipped)
     yield from (member.alive_command for member in plan.members.values())
     yield from (plan.trading_state_command, plan.cancel_working_orders_command, plan.alert_command)
-    yield from plan.readiness_commands.values()
+    yield from (session.command for session in plan.sessions.values())
+    for command in plan.readiness_commands.values():
+        if not command.startswith(NOT_MEASURABLE):
+            yield command
 
 
 def _with_file(digest: HASH, title: str, path: Path | None) -> HASH:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,8 +17,25 @@ from msgspec import Struct
 from ctp_runbook.host.files import nearest_there
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
-from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
-from ctp_runbook.plan.template_keys import HANDOVER_FACTS, KEYS, READINESS_KEYS, TemplateValues
+from ctp_runbook.plan.session_sources import FACT_WORDS, SessionPlan
+from ctp_runbook.plan.shell_words import (
+    Executable,
+    executables,
+    is_idle,
+    is_missing,
+    needed,
+    resolve,
+    swallows_failure,
+    untold,
+)
+from ctp_runbook.plan.step_table import presence_key, sender_of
+from ctp_runbook.plan.template_keys import (
+    HANDOVER_FACTS,
+    KEYS,
+    NOT_MEASURABLE,
+    READINESS_KEYS,
+    TemplateValues,
+)
 from ctp_runbook.plan.template_rules import monitor_keys
 from ctp_runbook.plan.template_text import placeholders, quoted
 from ctp_runbook.redact import Redactor, literal_secrets
@@ -28,6 +45,8 @@ __all__ = ["Preflight", "evidence_gap", "inspect_plan"]
 _PROC_PID_FILE = (
     r"""\bproc\s+(?:start|stop)\b.*?--pid-file[= ]\s*((?:'[^']*'|"[^"]*"|\\.|[^\s'"\\])+)"""
 )
+# As `proc stop` has them where they are not given (host/proc.py).
+_PROC_GRACES = {"--grace-seconds": 10.0, "--kill-grace-seconds": 5.0}
 _PID_FILE_KEYS = tuple(
     f"{generation}_{role}_PID_FILE".upper() for generation in Generation for role in Role
 )
@@ -57,15 +76,18 @@ def inspect_plan(
     members: Mapping[str, Member],
     limits: Limits,
     watch: WatchRules,
+    sessions: Mapping[str, SessionPlan],
     base: Path,
     environ: Mapping[str, str],
     redactor: Redactor,
 ) -> Preflight:
     """Look at everything a template says, from outside; reads files, runs nothing."""
-    steps = tuple(steps)
+    steps = tuple(step for step in steps if not step.skipped)
     refusals = [
         *_placeholders(values),
-        *_unidentified(members, measured_by_command=_has_readiness_commands(values)),
+        *_unidentified(members),
+        *_sessions_unproved(values, members, sessions, watch),
+        *_not_measured(values),
         *_config_missing(values, base),
         *_ca_files_unreadable(values, watch),
         *_evidence_unwritable(values, base),
@@ -76,37 +98,32 @@ def inspect_plan(
     remarks = [
         *_literal_secrets(values, redactor),
         *_swallowed(steps),
+        *_stops(steps, members),
+        *_executables_not_yet(values, base, environ),
+        *_only_bash_knows(values),
         *_short_watch(values, limits),
         *_no_orders_watched(values, watch),
         *_orders(values),
+        *_traded_by_engine(values, members),
         *_holidays(values),
+        *_accounted_for(values),
     ]
     return Preflight(tuple(dict.fromkeys(refusals)), tuple(dict.fromkeys(remarks)))
 
 
 def _at(values: TemplateValues, key: str) -> str:
     entry = values.entries[key]
-    return f"{entry.file}:{entry.line}: {key}"
-
-
-def _commands(values: TemplateValues) -> Iterator[tuple[str, str]]:
-    for key, entry in values.entries.items():
-        if KEYS[key].kind == "command" and entry.value:
-            yield key, entry.value
+    return f"{entry.file}:{entry.line}: {entry.key}"
 
 
 def _placeholders(values: TemplateValues) -> Iterator[str]:
-    for key, command in _commands(values):
+    for key, command in values.commands():
         left = placeholders(command)
         if left:
             yield f"{_at(values, key)} still has {', '.join(left)}; replace what is in <…>"
 
 
-def _has_readiness_commands(values: TemplateValues) -> bool:
-    return any(values.entries[key].value for key in READINESS_KEYS if key in values.entries)
-
-
-def _unidentified(members: Mapping[str, Member], *, measured_by_command: bool) -> Iterator[str]:
+def _unidentified(members: Mapping[str, Member]) -> Iterator[str]:
     """What a real run needs to know of each member, and was not told."""
     for member in members.values():
         stem = member.name.upper()
@@ -120,12 +137,81 @@ def _unidentified(members: Mapping[str, Member], *, measured_by_command: bool) -
                 f"neither {stem}_PID_FILE nor {stem}_UNIT is given: {member.name} has no"
                 " identity; add one of them"
             )
-        optional = member.generation is Generation.OLD and measured_by_command
-        if member.role is Role.CORE_ENGINE and not member.metrics_url and not optional:
+
+
+def _sessions_unproved(
+    values: TemplateValues,
+    members: Mapping[str, Member],
+    sessions: Mapping[str, SessionPlan],
+    watch: WatchRules,
+) -> Iterator[str]:
+    """What could not be known of an engine's session: the new one's after the switch, and the old
+    one's after a rollback, when nobody would trade for want of a proof."""
+    has_commands = any(values.text(key) for key in READINESS_KEYS)
+    for generation in Generation:
+        engine = members[f"{generation}_{Role.CORE_ENGINE}"]
+        session, side = sessions[generation], generation.upper()
+        url, is_old = f"{engine.name.upper()}_METRICS_URL", generation is Generation.OLD
+        if session.lacking:
+            facts = ", ".join(f"{FACT_WORDS[fact]} ([{fact}])" for fact in session.lacking)
             yield (
-                f"{stem}_METRICS_URL is not given: the session of {member.name} could not be"
+                f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
+                f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
+                f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
+            )
+        if session.is_declared:
+            if not (is_old or engine.metrics_url) and (names := _on_page(values, watch)):
+                yield (
+                    f"{url} is not given: {', '.join(names)} of MONITOR_KEYS are read from the new "
+                    "engine's page; add it, or give those metrics another source in watch.toml"
+                )
+        elif not engine.metrics_url and not values.text("TRADING_STATE_CMD"):
+            when = " after a rollback" if is_old else ""
+            yield (
+                f"{url} is not given, nor TRADING_STATE_CMD, {side}_SESSION_CMD or "
+                f"{side}_SESSION_SOURCES: the session of {engine.name} could not be verified{when}; "
+                "add what tells it, e.g. http://127.0.0.1:18080/metrics"
+            )
+        elif not engine.metrics_url and not (is_old and has_commands):
+            yield (
+                f"{url} is not given: the session of {engine.name} could not be"
                 " verified; add it, e.g. http://127.0.0.1:18080/metrics"
             )
+
+
+def _on_page(values: TemplateValues, watch: WatchRules) -> list[str]:
+    """The watched metrics that are read from the new engine's own page."""
+    rules = (watch.metrics[key.strip()] for key in values.text("MONITOR_KEYS").split(","))
+    return [rule.name for rule in rules if rule.source == "engine" and not rule.url]
+
+
+def _not_measured(values: TemplateValues) -> Iterator[str]:
+    """A value that was written into the template is declared, however it is printed."""
+    for key, command in values.commands():
+        if key.endswith("_SESSION_CMD") and is_idle(command):
+            yield (
+                f"{_at(values, key)} only prints: {quoted(command)} says the same of an engine that "
+                "is dead; give the command that asks it"
+            )
+        if key in READINESS_KEYS and is_idle(command):
+            yield (
+                f"{_at(values, key)} only prints: {quoted(command)} is declared, not measured, and "
+                "the precheck gate refuses what is declared; give the command that measures it, or "
+                f"{NOT_MEASURABLE} REASON where this engine cannot have it"
+            )
+
+
+def _accounted_for(values: TemplateValues) -> Iterator[str]:
+    """What a real run goes on without, by the reasons of whoever filled the template in."""
+    for fact, reason in values.reasons("SESSION_NOT_PROVED").items():
+        yield (
+            f"{_at(values, 'SESSION_NOT_PROVED')}: NOT PROVED where no source tells it: "
+            f"{FACT_WORDS[fact]} ({reason})"
+        )
+    for key in READINESS_KEYS:
+        if (said := values.text(key)).startswith(NOT_MEASURABLE):
+            reason = said.removeprefix(NOT_MEASURABLE).strip()
+            yield f"{_at(values, key)}: NOT MEASURED, for it is said not to be measurable: {reason}"
 
 
 def _config_missing(values: TemplateValues, base: Path) -> Iterator[str]:
@@ -240,19 +326,62 @@ def _executables_missing(
     values: TemplateValues, base: Path, environ: Mapping[str, str]
 ) -> Iterator[str]:
     """One sentence for each executable that is not there, with every key that names it."""
-    named: dict[Executable, list[str]] = {}
-    for key, command in _commands(values):
-        for executable in executables(command):
-            named.setdefault(executable, []).append(key)
-    for executable, keys in named.items():
-        if resolve(executable, base=base, environ=environ) is None:
-            on_path = "/" not in executable.word and not executable.is_script
-            what = "not on PATH" if on_path else "no file that can be run here"
-            others = f" and {len(keys) - 1} more" if keys[1:] else ""
+    for executable, keys in _keys_of(values, needed).items():
+        if is_missing(executable, base=base, environ=environ):
             yield (
-                f"{_at(values, keys[0])}{others}: {quoted(executable.word)} is {what};"
+                f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)};"
                 " install it or correct the command"
             )
+
+
+def _executables_not_yet(
+    values: TemplateValues, base: Path, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """One for each that is not there and need not be yet: what it takes may come before it."""
+    surely = _keys_of(values, needed)
+    for executable, keys in _keys_of(values, executables).items():
+        if executable not in surely and resolve(executable, base=base, environ=environ) is None:
+            yield (
+                f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)} as seen"
+                " from here; what runs before it, or another user's PATH, may bring it: see that"
+                " it is there then"
+            )
+
+
+def _only_bash_knows(values: TemplateValues) -> Iterator[str]:
+    for key, command in values.commands():
+        if (gaps := untold(command)) and not placeholders(command):
+            yield (
+                f"{_at(values, key)}: only bash can tell {_listed(gaps)}: whether what it runs is"
+                " there was not looked at, and the plan's digest does not hold it; see for"
+                " yourself, or write the command out"
+            )
+
+
+def _listed(gaps: tuple[str, ...]) -> str:
+    return ", ".join(
+        gap if gap.startswith(("what", "where")) else f"what {gap} does" for gap in gaps
+    )
+
+
+def _keys_of(
+    values: TemplateValues, find: Callable[[str], tuple[Executable, ...]]
+) -> dict[Executable, list[str]]:
+    """Which keys name each of the executables that are found in their commands."""
+    named: dict[Executable, list[str]] = {}
+    for key, command in values.commands():
+        for executable in find(command):
+            named.setdefault(executable, []).append(key)
+    return named
+
+
+def _which(values: TemplateValues, keys: list[str]) -> str:
+    return _at(values, keys[0]) + (f" and {len(keys) - 1} more" if keys[1:] else "")
+
+
+def _gap(executable: Executable) -> str:
+    on_path = "/" not in executable.word and not executable.is_script
+    return "not on PATH" if on_path else "no file that can be run here"
 
 
 def _proves_nothing(steps: Iterable[Step]) -> Iterator[str]:
@@ -267,6 +396,36 @@ def _proves_nothing(steps: Iterable[Step]) -> Iterator[str]:
                 f"{step.key} only prints or succeeds, it does nothing: {quoted(step.command)};"
                 " write the command that does the step"
             )
+
+
+def _stops(steps: Iterable[Step], members: Mapping[str, Member]) -> Iterator[str]:
+    """Stop commands that take their witness away, and those that are cut before they are done."""
+    for step in steps:
+        if step.kind is not StepKind.STOP or step.acts_on is None:
+            continue
+        member = members["_".join(step.acts_on)]
+        limit = f"{step.key.removesuffix('_CMD')}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
+        if member.pid_file and re.search(
+            rf"\b(?:rm|unlink)\b[^;&|]*{re.escape(member.pid_file)}", step.command
+        ):
+            yield (
+                f"{step.key} removes the pid file {quoted(member.pid_file)} itself: what tells then"
+                " whether the process went is who was pinned before; it is waited for until"
+                f" {limit} is over, so give it as long as {member.name} may need"
+            )
+        if not re.search(r"\bproc\s+stop\b", step.command):
+            continue
+        waits = {name: _option(step.command, name, usual) for name, usual in _PROC_GRACES.items()}
+        if (seconds := sum(waits.values())) > step.timeout_seconds:
+            yield (
+                f"{step.key} waits up to {seconds:g} s ({', '.join(waits)}), and {limit} ends it"
+                " before it has sent KILL or proved anything; raise the timeout or lower the graces"
+            )
+
+
+def _option(command: str, name: str, usual: float) -> float:
+    match = re.search(rf"{name}[= ]\s*(\d+(?:\.\d+)?)", command)
+    return float(match[1]) if match else usual
 
 
 def _shared_between_generations(
@@ -287,7 +446,9 @@ def _shared_between_generations(
                 " different processes; give each its own"
             )
     for role in Role:
-        old, new = members[f"{Generation.OLD}_{role}"], members[f"{Generation.NEW}_{role}"]
+        pair = [members.get(f"{generation}_{role}") for generation in Generation]
+        if (old := pair[0]) is None or (new := pair[1]) is None:
+            continue  # one of the two is not there: nobody can be taken for it
         for what, first_value, second_value in (
             ("ALIVE_CMD", old.alive_command, new.alive_command),
             ("UNIT", old.unit, new.unit),
@@ -301,7 +462,7 @@ def _shared_between_generations(
 
 def _literal_secrets(values: TemplateValues, redactor: Redactor) -> Iterator[str]:
     """One sentence for each command with a secret in it, which no masking of ours keeps from others."""
-    for key, command in _commands(values):
+    for key, command in values.commands():
         if words := list(dict.fromkeys(literal_secrets(command, redactor))):
             # In brackets: a name with a colon after it would be masked as one with a value.
             behind = ", ".join(redactor(each) or "nothing" for each in words)
@@ -355,6 +516,22 @@ def _orders(values: TemplateValues) -> Iterator[str]:
             "TRADING_STATE_CMD is not given: working orders and positions are not compared"
             " across the switch; add it where the engine can report them"
         )
+
+
+def _traded_by_engine(values: TemplateValues, members: Mapping[str, Member]) -> Iterator[str]:
+    """What a comparison across the switch means where the engines themselves send orders."""
+    if not values.text("TRADING_STATE_CMD"):
+        return
+    for generation, meanwhile in (
+        (Generation.OLD, "until it is stopped: what it trades after its state was kept"),
+        (Generation.NEW, "as soon as it may: what it trades before it is compared"),
+    ):
+        if sender_of(generation, members) == f"{generation}_{Role.CORE_ENGINE}":
+            yield (
+                f"{_at(values, presence_key(generation, Role.STRATEGY_RUNNER))}: the {generation} "
+                f"engine sends orders itself, {meanwhile} is a difference, and rolls back; have its "
+                "strategies rest meanwhile, or leave positions and funds out of HANDOVER_COMPARES"
+            )
 
 
 def _holidays(values: TemplateValues) -> Iterator[str]:

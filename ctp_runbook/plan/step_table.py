@@ -6,14 +6,23 @@ The rollback's budget is split over its steps by a column of theirs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 
 from ctp_runbook.model import Generation, Phase, Role, StepKind
 
 __all__ = [
+    "NO_MEMBER",
+    "ROLES_BESIDE",
     "STEP_TABLE",
     "StepSpec",
     "budget_shares",
+    "member_steps",
+    "members_left",
+    "order_steps",
+    "presence_key",
+    "sender_of",
     "start_steps",
     "step_due",
     "step_spec",
@@ -164,6 +173,12 @@ STEP_TABLE: tuple[StepSpec, ...] = (
         budget_share=0.1,
     ),
 )
+# What a generation may do without: all but the engine itself.
+ROLES_BESIDE = tuple(role for role in Role if role is not Role.CORE_ENGINE)
+# What a presence key says where there is no such part: its work is done in the engine's process.
+NO_MEMBER = "none"
+# Who sends a generation's orders: the first of these that it has.
+_SENDERS = (Role.STRATEGY_RUNNER, Role.CORE_ENGINE)
 _BY_NAME = {spec.name: spec for spec in STEP_TABLE}
 _SHARES = {spec.name: spec.budget_share for spec in STEP_TABLE if spec.budget_share}
 
@@ -185,20 +200,75 @@ def start_steps(generation: Generation, role: Role) -> tuple[str, ...]:
     return tuple(spec.name for spec in starts if spec.acts_on == acts_on)
 
 
-def budget_shares(budget_seconds: float) -> dict[str, float]:
+def member_steps(generation: Generation, role: Role) -> tuple[StepSpec, ...]:
+    """Return the steps that stop or start this member."""
+    return tuple(spec for spec in STEP_TABLE if spec.acts_on == (generation, role))
+
+
+def presence_key(generation: Generation, role: Role) -> str:
+    """Return the template key that says whether there is such a part: OLD_STRATEGY_RUNNER."""
+    return f"{generation}_{role}".upper()
+
+
+def members_left(left_out: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the members of a plan that leaves the steps ``left_out`` out."""
+    return tuple(
+        f"{generation}_{role}"
+        for generation in Generation
+        for role in Role
+        if not any(spec.name in left_out for spec in member_steps(generation, role))
+    )
+
+
+def sender_of(generation: Generation, members: Collection[str]) -> str:
+    """Return the name of the member that sends a generation's orders: its strategy runner, or its
+    engine where the strategies run in that."""
+    names = (f"{generation}_{role}" for role in _SENDERS)
+    return next(name for name in names if name in members)
+
+
+def order_steps(members: Collection[str]) -> dict[str, StepKind]:
+    """Return the steps by which orders stop and come again: trading goes by who sends them."""
+    senders = {sender_of(generation, members) for generation in Generation}
+    return {
+        spec.name: spec.kind
+        for spec in STEP_TABLE
+        if spec.acts_on and "_".join(spec.acts_on) in senders
+    }
+
+
+def _shares(left_out: Collection[str]) -> dict[str, float]:
+    """Return each step's part of the budget; that of steps left out goes to all others alike."""
+    shares = {name: share for name, share in _SHARES.items() if name not in left_out}
+    if len(shares) == len(_SHARES):
+        return shares
+    whole = sum(shares.values())
+    return {name: share / whole for name, share in shares.items()}
+
+
+def budget_shares(budget_seconds: float, *, left_out: Collection[str] = ()) -> dict[str, float]:
     """Return the seconds of the budget that belong to each step, milliseconds at the finest."""
-    return {name: round(share * budget_seconds, 3) for name, share in _SHARES.items()}
+    shares = _shares(left_out).items()
+    return {name: round(share * budget_seconds, 3) for name, share in shares}
 
 
-def step_due(name: str, *, now: float, started: float, budget_seconds: float) -> float:
+def step_due(
+    name: str,
+    *,
+    now: float,
+    started: float,
+    budget_seconds: float,
+    left_out: Collection[str] = (),
+) -> float:
     """Return when step ``name`` must end, on the clock of ``now`` and ``started``.
 
     All that is left, less what the later steps are owed; where that is less than the step's part
     of what is left (something before it overran), that part.
     """
-    names = list(_SHARES)
-    later = sum(_SHARES[step] for step in names[names.index(name) + 1 :])
-    own = _SHARES[name]
+    shares = _shares(left_out)
+    names = list(shares)
+    later = sum(shares[step] for step in names[names.index(name) + 1 :])
+    own = shares[name]
     deadline = started + budget_seconds
     part = now + max(0.0, deadline - now) * own / (own + later)
     return min(deadline, max(deadline - later * budget_seconds, part))

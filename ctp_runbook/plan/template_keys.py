@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import lru_cache
 
 from msgspec import Struct
 
 from ctp_runbook.errors import Problem
-from ctp_runbook.model import Phase
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.model import Generation, Phase, Role
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    ROLES_BESIDE,
+    STEP_TABLE,
+    member_steps,
+    presence_key,
+)
 from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, quoted
 
 __all__ = [
     "HANDOVER_FACTS",
     "KEYS",
+    "NOT_MEASURABLE",
     "READINESS_KEYS",
+    "SESSION_FACTS",
     "SLI_NAMES",
+    "SYNONYMS",
     "TemplateKey",
     "TemplateValues",
     "nearest_name",
@@ -47,6 +56,10 @@ SLI_NAMES = (
 
 # What of a trading state can be compared between the two engines (HANDOVER_COMPARES).
 HANDOVER_FACTS = ("positions", "working_orders", "funds", "order_ref")
+# What is to be known of an engine's session before it counts as trading (SESSION_NOT_PROVED).
+SESSION_FACTS = ("logged_in", "settlement_confirmed", "recovered", "may_trade")
+# Instead of the command of READINESS_<SLI>_CMD, with a reason behind it.
+NOT_MEASURABLE = "not_measurable:"
 
 _NUMBER = r"(?a)[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 # The pattern of a kind, and what is expected in words.
@@ -55,7 +68,12 @@ _FORMS = {
         r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
         "letters, digits, '.', '_' and '-', 64 at most",
     ),
-    "unit": (r"[A-Za-z0-9:_.\\@-]{1,255}", "the name of a systemd unit"),
+    "unit": (
+        r"(?:--user (?:--machine=[A-Za-z0-9_][A-Za-z0-9_.-]*@(?:\.host)? )?)?"
+        r"[A-Za-z0-9:_.\\@-]{1,255}",
+        "the name of a systemd unit; one of a user manager as `--user NAME`, of another user's as "
+        "`--user --machine=USER@ NAME`",
+    ),
     "webhook": (r"https?://[^\s/]+\S*", "http://… or https://… without spaces"),
 }
 _URL = (
@@ -70,7 +88,8 @@ class TemplateKey(Struct, frozen=True):
     """One known key. ``home`` is the template it belongs in; ``either`` for our own keys."""
 
     name: str
-    kind: str  # command, number, choice, words, name, path, unit, url, webhook, window, text
+    # command, number, choice, words, reasons, name, path, unit, url, webhook, window, text
+    kind: str
     home: str = "either"  # cutover, rollback, either
     required: bool = False
     low: float = 0.0
@@ -119,13 +138,26 @@ def _step_keys() -> Iterator[TemplateKey]:
 
 
 def _member_keys() -> Iterator[TemplateKey]:
-    for generation in ("OLD", "NEW"):
-        for role in ("CORE_ENGINE", "STRATEGY_RUNNER"):
-            stem = f"{generation}_{role}"
+    for generation in Generation:
+        for role in Role:
+            stem = f"{generation}_{role}".upper()
             yield TemplateKey(f"{stem}_ALIVE_CMD", "command")
             yield TemplateKey(f"{stem}_PID_FILE", "path")
             yield TemplateKey(f"{stem}_UNIT", "unit")
-        yield TemplateKey(f"{generation}_CORE_ENGINE_METRICS_URL", "url")
+        for role in ROLES_BESIDE:
+            yield TemplateKey(presence_key(generation, role), "choice", choices=(NO_MEMBER,))
+        side = generation.upper()
+        yield TemplateKey(f"{side}_CORE_ENGINE_METRICS_URL", "url")
+        yield TemplateKey(f"{side}_SESSION_CMD", "command")
+        yield TemplateKey(f"{side}_SESSION_SOURCES", "path")
+
+
+def _keys_of_member(generation: Generation, role: Role) -> frozenset[str]:
+    """Every key that speaks of this part, but for the one that says whether it is there."""
+    stem = f"{generation}_{role}_".upper()
+    steps = member_steps(generation, role)
+    own = {key for step in steps for key in (step.command_key, step.timeout_key)}
+    return frozenset(own | {key for key in KEYS if key.startswith(stem)})
 
 
 def _readiness_names() -> Iterator[tuple[str, str]]:
@@ -166,6 +198,7 @@ _OPTIONAL = (
     TemplateKey(
         "HANDOVER_COMPARES", "words", choices=HANDOVER_FACTS, default=", ".join(HANDOVER_FACTS)
     ),
+    TemplateKey("SESSION_NOT_PROVED", "reasons", choices=SESSION_FACTS),
     TemplateKey("ROLLBACK_CANCEL_SECONDS", "number", default="10"),
     TemplateKey(
         "RESTORE_REDIS_BRIDGE_COMPAT",
@@ -182,6 +215,13 @@ KEYS: Mapping[str, TemplateKey] = {
 }
 
 
+# Another spelling of a key, for an engine that has no Redis bridge to be put back.
+SYNONYMS: Mapping[str, str] = {
+    f"RESTORE_STRATEGY_ENGINE_COMPAT_{end}": f"RESTORE_REDIS_BRIDGE_COMPAT_{end}"
+    for end in ("CMD", "TIMEOUT_SECONDS")
+}
+
+
 class TemplateValues(Struct, frozen=True):
     """The values of both templates that passed their own check, and all that did not."""
 
@@ -193,6 +233,15 @@ class TemplateValues(Struct, frozen=True):
         entry = self.entries.get(key)
         return entry.value if entry is not None and entry.value else KEYS[key].default
 
+    def spelling(self, key: str) -> str:
+        """Return the key as the template writes it, which may be a synonym."""
+        entry = self.entries.get(key)
+        return entry.key if entry is not None else key
+
+    def lacks(self, generation: Generation, role: Role) -> bool:
+        """Return whether this part is said not to be there: OLD_STRATEGY_RUNNER=none."""
+        return role in ROLES_BESIDE and self.text(presence_key(generation, role)) == NO_MEMBER
+
     def number(self, key: str, *, default: float | None = None) -> float:
         """Return the value as a number; ``default`` is what limits.toml says for a key left out."""
         text = self.text(key)
@@ -202,44 +251,122 @@ class TemplateValues(Struct, frozen=True):
         """Return the words of a comma list, or of the key's default."""
         return _words(self.text(key))
 
+    def reasons(self, key: str) -> dict[str, str]:
+        """Return the words of ``word: reason; word: reason``, each with its reason."""
+        return dict(_reasons(self.text(key)))
+
+    def commands(self) -> Iterator[tuple[str, str]]:
+        """Yield each key that holds a command, with it; no command is what says why there is none."""
+        for key, entry in self.entries.items():
+            is_command = KEYS[key].kind == "command" and entry.value
+            if is_command and not (
+                key in READINESS_KEYS and entry.value.startswith(NOT_MEASURABLE)
+            ):
+                yield key, entry.value
+
     def window(self) -> datetime:
         """Return ``CUTOVER_WINDOW_LOCAL``, aware."""
         return datetime.fromisoformat(self.text("CUTOVER_WINDOW_LOCAL"))
 
 
+# Words that operators, steps and keys use for one thing.
+_SAME_WORDS = {"PREVIOUS": "OLD", "COMMAND": "CMD", "S": "SECONDS", "SEC": "SECONDS"}
+# Of the words of both names together, those they must share where their order is another.
+_LEAST_SHARED = 0.6
+
+
 @lru_cache(maxsize=1024)
 def nearest_name(name: str, known: tuple[str, ...]) -> str:
-    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake."""
+    """Return the known name most like ``name``, or blank; difflib is only paid for by a mistake.
+
+    A name of the same words in another order is the nearest: a step is ``start_new_core_engine``, its
+    keys begin with ``NEW_CORE_ENGINE_START``, and letter by letter that of the stop is nearer.
+    """
     import difflib
 
     if len(name) > 80:
         return ""
+    if alike := _of_same_words(name, known):
+        spelt = " ".join(_sorted_words(name))
+        ratio = difflib.SequenceMatcher(None, b=spelt)
+
+        def likeness(other: str) -> float:
+            ratio.set_seq1(" ".join(_sorted_words(other)))
+            return ratio.ratio()
+
+        return max(alike, key=likeness)
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
     return match[0] if match else ""
+
+
+def _of_same_words(name: str, known: tuple[str, ...]) -> list[str]:
+    """The known names that share most words with ``name``; none where that are too few."""
+    words = {*_sorted_words(name)}
+    shared = {
+        other: len(words & theirs) / len(words | theirs)
+        for other in known
+        if (theirs := {*_sorted_words(other)})
+    }
+    most = max(shared.values(), default=0.0)
+    return [other for other, share in shared.items() if share == most >= _LEAST_SHARED]
+
+
+def _sorted_words(name: str) -> list[str]:
+    """The words of a name, each as it is written in most of them."""
+    return sorted(_SAME_WORDS.get(word, word) for word in re.findall(r"[^\W_]+", name.upper()))
 
 
 def read_keys(cutover: TemplateText, rollback: TemplateText) -> TemplateValues:
     """Check every entry of both templates: known, in its place, once, of its type."""
     problems: list[Problem] = [*cutover.problems, *rollback.problems]
     first: dict[str, Entry] = {}
+    unwanted = _unwanted_keys((*cutover.entries, *rollback.entries))
     for home, template in (("cutover", cutover), ("rollback", rollback)):
         for entry in template.entries:
-            problem = _place_problem(entry, home, first.get(entry.key))
+            key = SYNONYMS.get(entry.key, entry.key)
+            problem = _place_problem(entry, home, first.get(key))
             if problem is None:
-                first[entry.key] = entry
-                problem = _value_problem(entry, KEYS[entry.key])
+                first[key] = entry
+                if key in unwanted:
+                    problem = _unwanted_problem(entry, unwanted[key])
+                else:
+                    problem = _value_problem(entry, KEYS[key])
             if problem is not None:
                 problems.append(problem)
-    refused = {(problem.file, problem.key) for problem in problems}
-    problems += _missing(cutover, rollback, first, refused)
-    wrong = {problem.key for problem in problems}
+    refused = {(problem.file, SYNONYMS.get(problem.key, problem.key)) for problem in problems}
+    problems += _missing(cutover, rollback, {**first, **unwanted}, refused)
+    wrong = {SYNONYMS.get(problem.key, problem.key) for problem in problems}
     good = {key: entry for key, entry in first.items() if key not in wrong}
     return TemplateValues(entries=good, problems=tuple(problems))
 
 
+def _unwanted_keys(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The keys of parts that are said not to be there, each with the line that says so."""
+    said = {entry.key: entry for entry in entries if entry.value == NO_MEMBER}
+    return {
+        key: said[presence]
+        for generation in Generation
+        for role in ROLES_BESIDE
+        if (presence := presence_key(generation, role)) in said
+        for key in _keys_of_member(generation, role)
+    }
+
+
+def _unwanted_problem(entry: Entry, none: Entry) -> Problem | None:
+    """A key of a part that is not there; a blank one says nothing of it."""
+    if not entry.value:
+        return None
+    line = f"{none.key}={none.value}"
+    return entry.problem(
+        found=f"a value, and {line} ({none.file}:{none.line})",
+        expected=f"no such line, for {line} says that there is no such process",
+        remedy=f"delete this line, or {line} if there is one",
+    )
+
+
 def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | None:
     """A key that is unknown, in the wrong template, or given before."""
-    known = KEYS.get(entry.key)
+    known = KEYS.get(SYNONYMS.get(entry.key, entry.key))
     if known is None:
         return _unknown(entry)
     if known.home not in (home, "either"):
@@ -250,8 +377,9 @@ def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | 
         )
     if earlier is None:
         return None
+    other = f"as {earlier.key} " if earlier.key != entry.key else ""
     return entry.problem(
-        found=f"the key a second time, first at {earlier.file}:{earlier.line}",
+        found=f"the key a second time, first {other}at {earlier.file}:{earlier.line}",
         expected="each key once over both templates",
         remedy="delete one of the two lines",
     )
@@ -260,7 +388,8 @@ def _place_problem(entry: Entry, home: str, earlier: Entry | None) -> Problem | 
 def _unknown(entry: Entry) -> Problem:
     bare = entry.key.removeprefix("export ").strip()
     shown = quoted(entry.key)[1:-1]
-    near = bare if bare in KEYS else nearest_name(bare.upper(), tuple(KEYS))
+    known = (*KEYS, *SYNONYMS)
+    near = bare if bare in known else nearest_name(bare.upper(), known)
     return Problem(
         file=entry.file,
         line=entry.line,
@@ -304,7 +433,7 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
             return None
         return entry.problem(found="a blank value", expected="a value", remedy="fill it in")
     if key.kind == "command":
-        return None
+        return _unexplained(entry)
     left = placeholders(entry.value)
     if left:
         return entry.problem(
@@ -323,12 +452,31 @@ def _value_problem(entry: Entry, key: TemplateKey) -> Problem | None:
     )
 
 
+def _unexplained(entry: Entry) -> Problem | None:
+    """An SLI that is said not to be measurable, without the reason."""
+    if entry.key not in READINESS_KEYS or entry.value != NOT_MEASURABLE:
+        return None
+    return entry.problem(
+        found=f"{NOT_MEASURABLE!r} alone",
+        expected=f"the reason behind it: {NOT_MEASURABLE} REASON",
+        remedy="say why this engine cannot have it, or give the command that measures it",
+    )
+
+
+def _reasons(value: str) -> Iterator[tuple[str, str]]:
+    """Yield word and reason of each part; a part that lacks one has it blank."""
+    for part in filter(None, map(str.strip, value.split(";"))):
+        word, _, reason = part.partition(":")
+        yield word.strip(), reason.strip()
+
+
 def _words(value: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in value.split(","))
 
 
 def _nearest_choice(value: str, key: TemplateKey) -> str:
     words = _words(value) if key.kind == "words" else (value,)
+    words = tuple(word for word, _ in _reasons(value)) if key.kind == "reasons" else words
     wrong = next((word for word in words if word not in key.choices), "")
     return nearest_name(wrong.lower(), key.choices) if wrong and key.choices else ""
 
@@ -347,6 +495,12 @@ def _expected(value: str, key: TemplateKey) -> str | None:
             listed = _words(value)
             is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)
             return None if is_good else f"each at most once of {', '.join(key.choices)}"
+        case "reasons":
+            given = tuple(_reasons(value))
+            names = [name for name, reason in given if reason and name in key.choices]
+            is_good = bool(names) and len(set(names)) == len(given)
+            words = f"FACT: REASON; FACT: REASON, each at most once of {', '.join(key.choices)}"
+            return None if is_good else words
         case "window":
             return _window_expected(value)
         case "url":

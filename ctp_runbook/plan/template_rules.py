@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Iterator
 
 from ctp_runbook.errors import Problem, TriggerError
+from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.template_keys import READINESS_KEYS, TemplateValues, nearest_name
 from ctp_runbook.plan.template_text import Entry, quoted
@@ -16,11 +17,8 @@ from ctp_runbook.plan.triggers import Trigger, parse_trigger
 
 __all__ = ["cross_problems", "monitor_keys", "trigger_of"]
 
-_PID_FILE_KEYS = (
-    "OLD_CORE_ENGINE_PID_FILE",
-    "OLD_STRATEGY_RUNNER_PID_FILE",
-    "NEW_CORE_ENGINE_PID_FILE",
-    "NEW_STRATEGY_RUNNER_PID_FILE",
+_PID_FILE_KEYS = tuple(
+    f"{generation}_{role}_PID_FILE".upper() for generation in Generation for role in Role
 )
 
 
@@ -82,7 +80,7 @@ def _same_environment(values: TemplateValues) -> Iterator[Problem]:
 
 def _same_start(values: TemplateValues) -> Iterator[Problem]:
     """A rollback that would start again what the cutover started undoes nothing."""
-    for role in ("CORE_ENGINE", "STRATEGY_RUNNER"):
+    for role in map(str.upper, Role):
         pair = _both(values, f"NEW_{role}_START_CMD", f"PREVIOUS_{role}_START_CMD")
         if pair and pair[0].value.split() == pair[1].value.split():
             new, previous = pair

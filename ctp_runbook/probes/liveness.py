@@ -16,7 +16,7 @@ from typing import TypeVar, Unpack
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.pid_file import PidFileUnreadable, read_pid_file
-from ctp_runbook.host.process import identity_of, is_running
+from ctp_runbook.host.process import identity_of, is_hidden, is_running
 from ctp_runbook.model import Identity, Member
 from ctp_runbook.probes.command import Running, run_probe
 from ctp_runbook.probes.metrics import is_port_open
@@ -224,6 +224,9 @@ def observe_member(
         interrupt=running.get("interrupt", _never),
     )
     is_open, held = _port_answer(member, seconds=1.0)
+    # Pinned by somebody who could see it; who cannot must not call it gone.
+    unseen = known is not None and not is_running(known) and is_hidden(known.pid)
+    veiled = f"{known} (/proc hides who has its pid from this user)" if unseen else ""
     # Whoever runs counts, even where the file names another than the journal.
     identities = [who for who in (named.identity, known) if who is not None]
     return Liveness(
@@ -234,7 +237,7 @@ def observe_member(
         port_open=is_open,
         leftovers=leftovers,
         by_pid=named.by_pid,
-        unasked=tuple(filter(None, (silent, named.unasked, held))),
+        unasked=tuple(filter(None, (silent, named.unasked, held, veiled))),
         survivors=survivors,
         lookalikes=lookalikes,
     )

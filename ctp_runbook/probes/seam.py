@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 from ctp_runbook.model import Identity, Member
 
 if TYPE_CHECKING:
+    from ctp_runbook.host.pin import Pin
+    from ctp_runbook.plan.session_sources import SessionPlan
     from ctp_runbook.probes.liveness import Liveness
-    from ctp_runbook.probes.session import SessionState
+    from ctp_runbook.probes.session import SessionFacts, SessionState
     from ctp_runbook.probes.trading_state import TradingState
 
-__all__ = ["Pages", "Sessions", "Webhooks", "Witnesses"]
+__all__ = ["Pages", "Sessions", "Supervisors", "Webhooks", "Witnesses"]
 
 
 class Witnesses(Protocol):
@@ -47,6 +49,21 @@ class Witnesses(Protocol):
         """Return the live processes that steps of a run started."""
 
 
+class Supervisors(Protocol):
+    """What can be seen beforehand of who starts a member again."""
+
+    def signs_of_revival(
+        self,
+        member: Member,
+        pin: Pin,
+        *,
+        stop_command: str,
+        seconds: float,
+        interrupt: Callable[[], str] = ...,
+    ) -> tuple[str, ...]:
+        """Return a sentence for each sign that it will not end, or not stay ended."""
+
+
 class Sessions(Protocol):
     """What an engine says of itself; each method raises ProbeError for no whole answer."""
 
@@ -61,6 +78,20 @@ class Sessions(Protocol):
         interrupt: Callable[[], str] = ...,
     ) -> SessionState:
         """Return whether its session is usable."""
+
+    def read_facts(
+        self,
+        member: Member,
+        *,
+        asked: SessionPlan,
+        known: Identity | None,
+        wall: float,
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        interrupt: Callable[[], str] = ...,
+    ) -> SessionFacts:
+        """Return what its declared sources tell of its session; none raises."""
 
     def read_trading_state(
         self,

@@ -91,13 +91,14 @@ class TradingState:
 
     ``funds`` holds what the engine gives of COMPARED_FUNDS. ``notes`` are the fields that are
     written down and never compared. None is what HANDOVER_COMPARES leaves out and this engine
-    does not say, or not in a way that can be understood.
+    does not say, or not in a way that can be understood; and all of the session where none of it is
+    said, for another source may be asked for that.
     """
 
-    td_session: str | bool
-    md_session: str | bool
-    settlement_confirmed: bool
-    stream_drained: bool
+    td_session: str | bool | None
+    md_session: str | bool | None
+    settlement_confirmed: bool | None
+    stream_drained: bool | None
     trading_day: str
     max_order_ref: int | None
     next_order_ref: int | None
@@ -121,6 +122,8 @@ class TradingState:
         # First: an error object lacks every field, and its own words say why.
         _refuse_error_of_ctp(fields, subject=subject)
         left_out = {name for fact in _FIELDS_OF.keys() - {*compares} for name in _FIELDS_OF[fact]}
+        if fields.keys().isdisjoint(_SESSION_FORMS):
+            left_out |= _SESSION_FORMS.keys()
         wanted = {name: form for name, form in _FORMS.items() if name not in left_out}
         if problems := _first(_problems(fields, wanted)):
             raise MisshapenState(f"{subject}: no whole trading state: {'; '.join(problems)}")

@@ -4,13 +4,16 @@
 that alone a mistyped name would prove an engine gone. So a unit is down only where systemd knows
 its file, says that it has ended and has nothing more to do with it, and where nothing is left in
 its control group (org.freedesktop.systemd1(5), systemctl(1)).
+
+A unit of the caller's own manager is written as systemctl takes it, ``--user NAME``, and of another
+user's ``--user --machine=USER@ NAME``.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.probes.command import run_probe_apart
 
-__all__ = ["UnitAnswer", "judge_unit", "read_unit"]
+__all__ = ["UnitAnswer", "judge_unit", "read_facts", "read_unit"]
 
 # The first three every systemd prints of a service; others are empty or unknown to some.
 _NEEDED = ("LoadState", "ActiveState", "MainPID")
@@ -40,8 +43,8 @@ _AT_REST = ("", "dead", "failed", "dead-resources-pinned")
 _LOOK = "look at `systemctl status {unit}`"
 # What is to be done about a LoadState other than `loaded`.
 _NOT_LOADED = {
-    "not-found": "is its name right? A user's unit is not asked for here, and a transient one is "
-    "forgotten when it ends: name {key}_PID_FILE for these",
+    "not-found": "is its name right? A user's unit is named as `--user NAME`, and a transient one is "
+    "forgotten when it ends: name {key}_PID_FILE for that",
     "masked": "nothing can start it: `systemctl unmask {unit}`",
     "bad-setting": "mend its file, then `systemctl daemon-reload`",
     "error": "mend its file, then `systemctl daemon-reload`",
@@ -77,11 +80,27 @@ def judge_unit(shown: bytes, *, unit: str, key: str) -> UnitAnswer:
     return UnitAnswer(main, f"{why}; systemctl says {said}; {remedy}")
 
 
-def _shown(unit: str, *, seconds: float, interrupt: Callable[[], str]) -> bytes:
+def read_facts(
+    unit: str, facts: Sequence[str], *, seconds: float, interrupt: Callable[[], str]
+) -> dict[str, str]:
+    """Ask systemd for properties of ``unit``; what it does not know is missing. Raises ProbeError."""
+    seconds = min(seconds, _MOST_SECONDS)
+    shown = _shown(unit, facts=facts, seconds=seconds, interrupt=interrupt)
+    lines = (line.partition("=") for line in shown.decode(errors="replace").splitlines() if line)
+    return {name: value.strip() for name, _, value in lines if value.strip()}
+
+
+def _shown(
+    unit: str, *, facts: Sequence[str] = _FACTS, seconds: float, interrupt: Callable[[], str]
+) -> bytes:
     """What ``systemctl show`` prints. Raises ProbeError where it does not end well and in time."""
-    asked = f"--no-pager --property={','.join(_FACTS)} -- {shlex.quote(unit)}"
-    command = f"exec systemctl show {asked}"  # bash is not to wait for it
-    env = {**os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
+    *manager, name = unit.split(" ")
+    asked = f"--no-pager --property={','.join(facts)} -- {shlex.quote(name)}"
+    # exec: bash is not to wait for it
+    command = f"exec systemctl {shlex.join(['show', *manager])} {asked}"
+    # Nobody who was started by a service or by cron has the way to the user's manager.
+    rooms = {"XDG_RUNTIME_DIR": f"/run/user/{os.geteuid()}"} if manager else {}
+    env = {**rooms, **os.environ, "LC_ALL": "C", "SYSTEMD_COLORS": "0"}
     code, output, said = run_probe_apart(
         command, cwd=Path("/"), env=env, seconds=seconds, interrupt=interrupt
     )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.model import Outcome
+from ctp_runbook.model import Outcome, Phase
+from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
 from ctp_runbook.record.history import History
@@ -61,7 +62,8 @@ def _is_wanted(run: RunDir, environment: str) -> bool:
 
 def _cutover_seconds(history: History) -> float | None:
     """From the first stop to the watch; None for a switch that did not get there in one boot."""
-    first, watch = history.step("stop_old_strategy_runner"), history.watch_started
-    if watch is None or not first.started_mono_ns or history.restarts:
+    started = (history.step(name).started_mono_ns for name in steps_of(Phase.SWITCH))
+    first, watch = next(filter(None, started), 0), history.watch_started
+    if watch is None or not first or history.restarts:
         return None
-    return (watch.mono_ns - first.started_mono_ns) / 1e9
+    return (watch.mono_ns - first) / 1e9

@@ -15,16 +15,16 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import keep_private, read
 from ctp_runbook.host.lock import exclusive
-from ctp_runbook.model import Outcome, Phase, Role, State, StepKind, StepStatus
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
+from ctp_runbook.plan.step_table import order_steps
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.journal import Record, digest_of, read_journal, reserved_files
@@ -78,12 +78,9 @@ CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
 _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
 # What may be there besides where notebooks were to come, also half written by who was killed then.
-_LATER = re.compile(
-    r"""
-    (notebooks/\.[^/]+\.ipynb | \.report\.html | \.manifest\.json)\.\d+\.\d+
-    | notebooks/[^/]+\.ipynb | report\.html | logs/(guardian|orchestrator)\.log
-    """,
-    re.VERBOSE,
+_LATER = (
+    r"(notebooks/\.[^/]+\.ipynb|\.report\.html|\.manifest\.json)\.\d+\.\d+"
+    r"|notebooks/[^/]+\.ipynb|report\.html|logs/(guardian|orchestrator)\.log"
 )
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
@@ -92,12 +89,6 @@ NOT_TRIGGERED = "NOT_TRIGGERED"
 # step of the clock is told from there on (host/clocks.py).
 _PARTED_SECONDS = 0.5
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
-# Trading goes by the runners: it rests from the stop of one to the proved start of another.
-_RUNNER_STEPS = {
-    spec.name: spec.kind
-    for spec in STEP_TABLE
-    if spec.acts_on and spec.acts_on[1] is Role.STRATEGY_RUNNER
-}
 
 
 class ListedFile(Facts, frozen=True, kw_only=True):
@@ -205,20 +196,20 @@ def rollback_seconds(history: History) -> float:
 
 
 def trading_downtime_seconds(history: History) -> float:
-    """Seconds in which no strategy runner stood on a verified session.
+    """Seconds in which nobody who sends orders stood on a verified session.
 
     From the start of ``stop_old_strategy_runner`` (in a rollback, ``stop_new_…``) until the next
-    runner is proved started; until the end of the run when none was.
+    runner is proved started; until the end of the run when none was. Of a generation without a
+    runner its engine's steps count.
     """
     total, down_since = 0.0, _Moment()
+    kinds = order_steps(history.members)
     for record in history.records:
         match record.payload:
-            case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
+            case StepStarted(step=step) if kinds.get(step) is StepKind.STOP:
                 down_since = down_since if down_since.utc else _moment(record)
             # ok means that the start's effect was proved (run/steps.py).
-            case StepEnded(step=step, status=StepStatus.OK) if (
-                _RUNNER_STEPS.get(step) is StepKind.START
-            ):
+            case StepEnded(step=step, status=StepStatus.OK) if kinds.get(step) is StepKind.START:
                 total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
             case Closed():
                 total, down_since = total + _span(history, down_since, _moment(record)), _Moment()
@@ -226,18 +217,18 @@ def trading_downtime_seconds(history: History) -> float:
 
 
 def no_runner_since(history: History) -> str:
-    """Return when the last runner began to be stopped, where no other was proved started since; blank
-    where one was, or none was ever stopped."""
-    since = ""
+    """Return when the last sender of orders began to be stopped, where no other was proved started
+    since; blank where one was, or none was ever stopped."""
+    since, kinds = "", order_steps(history.members)
     for record in history.records:
         match record.payload:
-            case StepStarted(step=step) if _RUNNER_STEPS.get(step) is StepKind.STOP:
+            case StepStarted(step=step) if kinds.get(step) is StepKind.STOP:
                 since = since or record.wall_utc
             # Skipped in a rollback: it runs, and is kept.
             case (
                 StepEnded(step=step, status=StepStatus.OK)
                 | StepNotDone(step=step, status=StepStatus.SKIPPED)
-            ) if _RUNNER_STEPS.get(step) is StepKind.START:
+            ) if kinds.get(step) is StepKind.START:
                 since = ""
     return since
 
@@ -399,7 +390,7 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
     return [
         name
         for name in kept_files(run)
-        if name not in manifest.files and (manifest.sealed or not _LATER.fullmatch(name))
+        if name not in manifest.files and (manifest.sealed or not re.fullmatch(_LATER, name))
     ]
 
 
@@ -515,7 +506,7 @@ def _observed(trigger: Record[Triggered] | None) -> str:
     return f"metric={cause.metric} value={value} limit={cause.limit} sample_utc={cause.sample_utc}"
 
 
-class _Moment(NamedTuple):
+class _Moment(Struct, frozen=True):
     """An instant as the journal has it, by both clocks; blank where it never came."""
 
     utc: str = ""

@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Outcome, State, StepStatus
+from ctp_runbook.plan.step_table import members_left
 from ctp_runbook.record import kinds
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import Payload
@@ -117,6 +118,11 @@ class History(Struct, frozen=True):
         return self.created.plan
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that the run's plan has."""
+        return self.header.plan.members if self.header else members_left(())
+
+    @property
     def identities(self) -> Mapping[str, Identity]:
         """Each member's process, as it was pinned last."""
         return {member: pin.identity for member, pin in self.pins.items()}
@@ -172,6 +178,7 @@ def pinned(member: str, unit: str, pin: Pin) -> kinds.MemberPinned:
         command_sha256=pin.command_sha256,
         tree=tuple((child.pid, child.start_ticks) for child in pin.tree),
         bystanders=tuple((other.pid, other.start_ticks) for other in pin.bystanders),
+        kin=pin.kin,
     )
 
 
@@ -186,6 +193,7 @@ def pin_of(record: Record[kinds.MemberPinned]) -> Pin:
         command_sha256=kept.command_sha256,
         tree=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.tree),
         bystanders=tuple(Identity(pid, ticks, boot) for pid, ticks in kept.bystanders),
+        kin=kept.kin,
     )
 
 

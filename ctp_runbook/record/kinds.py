@@ -15,12 +15,14 @@ from msgspec import Meta, Struct
 
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.plan.step_table import members_left
 from ctp_runbook.plan.timing import Measured
 from ctp_runbook.record.formats import FORMAT
 
 __all__ = [
     "FAILED_BY_CAUSE",
     "KINDS",
+    "NOT_PROVED",
     "ActEnded",
     "ActStarted",
     "AlertEnded",
@@ -79,8 +81,11 @@ __all__ = [
     "WatchFacts",
     "WatchGap",
     "WatchStarted",
+    "override_name",
 ]
 
+# The override that no flag gives: what of a session no source tells, by the template's reasons.
+NOT_PROVED = "session_not_proved"
 # What a machine counts in 64 bits: of a larger number no seconds can be made.
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Duration = Annotated[float, Meta(ge=0)]
@@ -174,13 +179,14 @@ class PlanFiles(Facts, frozen=True, kw_only=True):
 
 
 class PlannedStep(Facts, frozen=True, kw_only=True):
-    """A step as it was planned, without secrets."""
+    """A step as it was planned, without secrets. ``skipped`` is why the plan leaves it out."""
 
     name: OwnName
     phase: Phase
     kind: StepKind
     command: Name
     timeout_seconds: Duration
+    skipped: str = ""
 
 
 class WatchFacts(Facts, frozen=True, kw_only=True):
@@ -215,6 +221,16 @@ class PlanFacts(Facts, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     steps: tuple[PlannedStep, ...]
     watch: WatchFacts
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The steps of members that are not there, each with the reason."""
+        return {step.name: step.skipped for step in self.steps if step.skipped}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The names of the members that are there, the old generation's first."""
+        return members_left(self.left_out)
 
     def __post_init__(self) -> None:
         """Refuse a metric that is watched and has no rule."""
@@ -295,6 +311,7 @@ class MemberPinned(Payload, frozen=True, kw_only=True):
     command_sha256: Digest
     tree: tuple[Process, ...]
     bystanders: tuple[Process, ...]
+    kin: tuple[tuple[str, Digest], ...] = ()
 
 
 class ProbeAnswered(Payload, frozen=True, kw_only=True):
@@ -621,6 +638,11 @@ class Closed(Payload, frozen=True, kw_only=True):
     sentence: str
     failed_step: OwnText
     running: OwnTexts
+
+
+def override_name(name: str) -> str:
+    """Return how an override of the header is spoken of: by its flag, or by its template key."""
+    return "SESSION_NOT_PROVED" if name == NOT_PROVED else f"--{name.replace('_', '-')}"
 
 
 KINDS: Mapping[str, type[Payload]] = {kind.kind: kind for kind in Payload.__subclasses__()}

@@ -21,14 +21,21 @@ from ctp_runbook.record.rundir import RunDir, private_dir, private_path, write_a
 
 __all__ = ["clear_private", "keep_private", "load_private_plan", "named_files", "plan_of_files"]
 
+# How the copy of a file of G_SESSION_SOURCES is called, after its generation.
+_SESSION = "_session_sources"
+
 
 def keep_private(run: RunDir, plan: Plan) -> dict[str, str]:
-    """Keep the four files as they were when the plan was made, readable by this user alone.
+    """Keep the files as they were when the plan was made, readable by this user alone.
 
     Returns the SHA-256 of each, for the journal's header (``kept_files``). Raises RunRefused where
     there is no room for them.
     """
     files = {name: getattr(plan, name).read_bytes() for name in PLAN_FILES}
+    files |= {
+        f"{generation}{_SESSION}": path.read_bytes()
+        for generation, path in plan.session_files.items()
+    }
     try:
         room = private_dir(run)
         for name, data in files.items():
@@ -51,8 +58,10 @@ def load_private_plan(run: RunDir, header: RunCreated | None = None) -> tuple[Pl
     cwd = Path(header.cwd)
     room = private_path(run)
     kept = _is_as_kept(room, header.kept_files)
-    files = {name: room / name for name in PLAN_FILES} if kept else named_files(header)
-    plan = plan_of_files(files, base=cwd)
+    if kept:
+        plan = plan_of_files({name: room / name for name in header.kept_files}, base=cwd)
+    else:
+        plan = plan_of_files(named_files(header), base=cwd)
     if not kept and plan.sha256 != header.plan_sha256:
         raise RunRefused(
             f"run {run.run_id}: the plan's files changed and its private copy is gone, or is not "
@@ -70,6 +79,8 @@ def named_files(header: RunCreated) -> dict[str, Path]:
 def plan_of_files(files: Mapping[str, Path], *, base: Path) -> Plan:
     """The plan that such files make now, in this environment; ``base`` is where its commands run.
 
+    Session sources that are not among them are read where the template says.
+
     Raises ConfigError or TemplateError when they make none.
     """
     return load_plan(
@@ -79,13 +90,19 @@ def plan_of_files(files: Mapping[str, Path], *, base: Path) -> Plan:
         watch=files["watch_file"],
         environ=caller.environ(),
         base=base,
+        session_files={
+            name.removesuffix(_SESSION): path
+            for name, path in files.items()
+            if name.endswith(_SESSION)
+        },
     )
 
 
 def _is_as_kept(room: Path, digests: Mapping[str, str]) -> bool:
-    """True when all four files are there, byte for byte as the journal's header says."""
+    """True when all files are there, byte for byte as the journal's header says."""
     try:
-        found = {name: digest_of((room / name).read_bytes()) for name in PLAN_FILES}
+        names = {*PLAN_FILES, *digests}
+        found = {name: digest_of((room / name).read_bytes()) for name in names}
     except OSError:
         return False
     return found == digests

@@ -12,22 +12,30 @@ import json
 from collections.abc import Callable, Mapping
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.proc import start, stop
 from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.rehearsal.as_found import write_supervisor
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.seams import PARTITIONS, write_topic
-from ctp_runbook.rehearsal.twin import Twin
+from ctp_runbook.rehearsal.twin import SUPERVISORS, Twin
 
 __all__ = [
     "FAULTS",
     "apply",
+    "close_only",
+    "deadlock",
     "engine_dies",
+    "fault_names",
     "gate_fails",
     "open_bucket",
     "order_latency",
     "query_flood",
     "reconnect_storm",
     "reset",
+    "segfault",
+    "stale_intents",
+    "supervisor",
     "warmup_fails",
 ]
 
@@ -89,12 +97,42 @@ def warmup_fails(twin: Twin, after_seconds: float) -> None:
     front_control(twin.front_dir, reject_instrument_query=True, reject_generation="new")
 
 
-_ALL = (
+def deadlock(twin: Twin, after_seconds: float) -> None:
+    """As found: the new engine stands still: alive, connected, its heartbeat fresh, no order moves,
+    TERM does nothing."""
+    _misbehave(twin, deadlock_after_seconds=after_seconds)
+
+
+def close_only(twin: Twin, after_seconds: float) -> None:
+    """As found: the new engine recovers, and may only close for as long as it runs."""
+    _misbehave(twin, stays_close_only=True)
+
+
+def supervisor(twin: Twin, after_seconds: float) -> None:
+    """As found: a forgotten shell loop starts the old engine again in the middle of the watch."""
+    argv = write_supervisor(twin, after_seconds)
+    start(twin.pid_file(SUPERVISORS[0]), argv, log=twin.log(SUPERVISORS[0])).raise_if_failed()
+
+
+def stale_intents(twin: Twin, after_seconds: float) -> None:
+    """As found: the new engine dies, and the old one, started again without its log, places its last
+    batch once more."""
+    _misbehave(twin, segfault_after_seconds=after_seconds)
+    _misbehave(twin, generation="old", forgets_batches=True)
+
+
+def segfault(twin: Twin, after_seconds: float) -> None:
+    """As found: the new engine dies of SIGSEGV in the watch."""
+    _misbehave(twin, segfault_after_seconds=after_seconds)
+
+
+_OF_TWIN = (
     *(order_latency, engine_dies, reconnect_storm, query_flood),
     *(open_bucket, gate_fails, warmup_fails),
 )
+_AS_FOUND = (deadlock, close_only, supervisor, stale_intents, segfault)
 FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
-    fault.__name__.replace("_", "-"): fault for fault in _ALL
+    fault.__name__.replace("_", "-"): fault for fault in (*_OF_TWIN, *_AS_FOUND)
 }
 
 
@@ -102,12 +140,23 @@ def apply(twin: Twin, name: str, *, after_seconds: float = _AFTER_SECONDS) -> No
     """Apply or arm the fault ``name``; raises RunRefused for a name that is none."""
     if name not in FAULTS:
         raise RunRefused(f"fault {name!r} is not known; expected one of {', '.join(FAULTS)}")
+    if (FAULTS[name] in _AS_FOUND) != twin.is_as_found:
+        whose = "engines as found" if twin.is_as_found else "the twin's own engines"
+        known = ", ".join(fault_names(as_found=twin.is_as_found))
+        raise RunRefused(f"fault {name!r} is none of {whose}; expected one of {known}")
     FAULTS[name](twin, after_seconds)
+
+
+def fault_names(*, as_found: bool) -> tuple[str, ...]:
+    """The faults of engines as found, or those of the twin's own."""
+    return tuple(name for name, fault in FAULTS.items() if (fault in _AS_FOUND) == as_found)
 
 
 def reset(twin: Twin) -> None:
     """Take every fault back that is applied or armed; what has happened has happened."""
-    twin.behaviour_file("new").unlink(missing_ok=True)
+    for generation in ("old", "new"):
+        twin.behaviour_file(generation).unlink(missing_ok=True)
+    stop(twin.pid_file(SUPERVISORS[0]), grace_seconds=1.0)
     if twin.has_plane:
         Store(twin.plane).run(f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
     else:
@@ -115,6 +164,6 @@ def reset(twin: Twin) -> None:
     front_control(twin.front_dir, reset=True)
 
 
-def _misbehave(twin: Twin, **behaviour: float) -> None:
-    """Written for the new engine to read when it starts."""
-    write_atomic(twin.behaviour_file("new"), json.dumps(behaviour).encode())
+def _misbehave(twin: Twin, *, generation: str = "new", **behaviour: float) -> None:
+    """Written for an engine to read when it starts."""
+    write_atomic(twin.behaviour_file(generation), json.dumps(behaviour).encode())

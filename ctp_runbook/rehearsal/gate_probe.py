@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
+from ctp_runbook.rehearsal.as_found import AS_FOUND_PROBES
 from ctp_runbook.rehearsal.engine.bridge import COMPAT, bridge_client, set_compat
 from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.rehearsal.front.protocol import USER, Login, Op, Push, decode, encode, read_ports
@@ -146,12 +147,14 @@ def _answering(twin: Twin) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one probe, print what it saw; 1 when it is not as it should be."""
     parser = argparse.ArgumentParser(prog="gate_probe")
-    parser.add_argument("what", choices=sorted(PROBES))
+    parser.add_argument("what", choices=sorted({**PROBES, **AS_FOUND_PROBES}))
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--generation", default=os.environ.get("CTP_GENERATION", ""))
     options = parser.parse_args(argv)
+    twin = Twin(options.dir.resolve())
+    probes = {**PROBES, **(AS_FOUND_PROBES if twin.is_as_found else {})}
     try:
-        print(PROBES[options.what](Twin(options.dir.resolve()), options.generation))
+        print(probes[options.what](twin, options.generation))
     except (RunbookError, OSError) as error:
         print(f"{options.what}: {error}", file=sys.stderr)
         return 1

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook.errors import RunbookError
+from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.host import caller
 from ctp_runbook.host.interruption import Interrupted
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
+from ctp_runbook.rehearsal.as_found import Delays
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.interruption import Interruption
 from ctp_runbook.rehearsal.twin import Twin
@@ -46,15 +47,27 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What is to be rehearsed. ``watch_seconds`` is the length of the watch window."""
+    """What is to be rehearsed. ``watch_seconds`` is the length of the watch window; ``engine`` is twin,
+    for the twin's own, or as-found."""
 
     fault: str = ""
     force_rollback: bool = False
     watch_seconds: float = 30.0
+    engine: str = "twin"
     outputs: Path = Path("outputs")
     notebooks: bool = True
     keep: bool = False
     plane: bool = True
+    close_only_seconds: float = 30.0
+    stop_seconds: float = 40.0
+
+    @property
+    def delays(self) -> Delays | None:
+        """How slow the engines as found are; None for the twin's own. Raises RunRefused."""
+        if self.engine not in ("twin", "as-found"):
+            raise RunRefused(f"engine {self.engine!r} is not known; expected twin or as-found")
+        is_as_found = self.engine == "as-found"
+        return Delays(self.close_only_seconds, self.stop_seconds) if is_as_found else None
 
 
 def fault_names() -> dict[str, str]:
@@ -104,7 +117,8 @@ def _rehearse(
     rehearsal: Rehearsal, twin: Twin, interruption: Interruption, *, say: Callable[[str], None]
 ) -> int:
     began = time.monotonic()
-    stack.up(twin.dir, watch_minutes=rehearsal.watch_seconds / 60, plane=rehearsal.plane)
+    minutes = rehearsal.watch_seconds / 60
+    stack.up(twin.dir, watch_minutes=minutes, plane=rehearsal.plane, delays=rehearsal.delays)
     run: RunDir | None = None
     try:
         say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")
@@ -116,7 +130,7 @@ def _rehearse(
             lambda: _ask_to_end(run, over=interruption.over), lambda: _where_it_stands(run)
         )
         code = _cut_over(rehearsal, twin, run, say=say)
-        return _conclude(twin, run, code, say=say)
+        return _conclude(twin, run, code, fault=rehearsal.fault, say=say)
     finally:
         _leave(twin, run, keep=rehearsal.keep, say=say)
 
@@ -223,7 +237,7 @@ def _orchestrate(twin: Twin, options: RunOptions) -> int:
     return history.outcome.exit_code
 
 
-def _conclude(twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None]) -> int:
+def _conclude(twin: Twin, run: RunDir, code: int, *, fault: str, say: Callable[[str], None]) -> int:
     history = launch.follow(run, until=lambda _: False)  # a viewer may have failed before
     assert history.closed is not None
     outcome = history.closed.payload.outcome
@@ -233,7 +247,10 @@ def _conclude(twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None])
     together = overlaps(twin.front_log)
     seen = "at no instant two generations able to trade"
     if together:
-        seen = f"TWO GENERATIONS TRADING AT ONCE: {together}"
+        seen = f"TWO GENERATIONS TRADING AT ONCE: {'; '.join(map(str, together))}"
+    if together and fault == "supervisor" and all(each.until_ns for each in together):
+        # It is what that fault does: the run can only see it, and end it.
+        seen, together = f"{seen}: by the supervisor, until the run had ended it", []
     say(f"  the front saw {seen}")
     able = ", ".join(sorted(trading_generations(twin.front_log))) or "nobody"
     say(f"  now able to trade: {able}")

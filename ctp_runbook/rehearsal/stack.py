@@ -22,7 +22,7 @@ from ctp_runbook.host.proc import ALIVE, GONE, ProcReport, alive, start, stop
 from ctp_runbook.host.process import end_process, end_processes, identity_of
 from ctp_runbook.model import Identity
 from ctp_runbook.record.rundir import write_atomic
-from ctp_runbook.rehearsal import registry
+from ctp_runbook.rehearsal import as_found, registry
 from ctp_runbook.rehearsal.engine.bridge import bridge_client
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.front.log import Overlap, overlaps, trading_generations
@@ -32,7 +32,7 @@ from ctp_runbook.rehearsal.plane.postgres import remove_cluster
 from ctp_runbook.rehearsal.plane.valkey import valkey_argv
 from ctp_runbook.rehearsal.process import ProcessFolder
 from ctp_runbook.rehearsal.seams import write_seams
-from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, Twin
+from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, SUPERVISORS, Twin
 from ctp_runbook.rehearsal.twin_files import (
     render_templates,
     write_env_file,
@@ -54,6 +54,7 @@ class TwinStatus:
     trading: frozenset[str]
     overlaps: tuple[Overlap, ...]
     plane: control.PlaneStatus | None = None
+    new_has_no_runner: bool = False
 
     @property
     def is_up(self) -> bool:
@@ -62,6 +63,8 @@ class TwinStatus:
             return False
         runs = {name for name, report in self.alive.items() if report.exit_code == ALIVE}
         whole = [{f"{each}_core_engine", f"{each}_strategy_runner"} for each in ("old", "new")]
+        if self.new_has_no_runner:
+            whole.append({"new_core_engine"})
         return set(self.alive) - set(MEMBERS) <= runs and any(
             generation <= runs for generation in whole
         )
@@ -102,11 +105,13 @@ def up(
     front_options: Sequence[str] = (),
     watch_minutes: float = 0.5,
     plane: bool = False,
+    delays: as_found.Delays | None = None,
 ) -> Twin:
     """Bring up a twin in ``directory``, old generation trading, templates rendered.
 
-    With ``plane`` it has the data plane, whose Valkey is then the bridge's. ``front_options`` go
-    to the front (``--second-login kick``, …). Raises RunRefused when something of a twin runs there
+    With ``plane`` it has the data plane, whose Valkey is then the bridge's; with ``delays`` its
+    engines are those that are found, and take so long. ``front_options`` go to the front
+    (``--second-login kick``, …). Raises RunRefused when something of a twin runs there
     already, RunbookError when a part does not come up; whatever had been started is ended again
     then.
     """
@@ -114,10 +119,10 @@ def up(
     _refuse_if_running(twin)
     registry.enter(twin)
     try:
-        _prepare(twin)
+        _prepare(twin, is_as_found=delays is not None)
         if plane:
             control.begin(twin.plane.dir)
-        _bring_up(twin, front_options, watch_minutes)
+        _bring_up(twin, front_options, watch_minutes, delays)
     except BaseException:
         down(directory)
         raise
@@ -132,7 +137,7 @@ def _refuse_if_running(twin: Twin) -> None:
         raise RunRefused(f"{twin.dir} holds a twin that runs: {running}; take it down first")
 
 
-def _prepare(twin: Twin) -> None:
+def _prepare(twin: Twin, *, is_as_found: bool) -> None:
     """The folders, without what a twin of before would mislead by; the front's log goes on."""
     for name in ("valkey", "faults"):
         (twin.dir / name).mkdir(parents=True, exist_ok=True)
@@ -143,10 +148,19 @@ def _prepare(twin: Twin) -> None:
     if twin.plane.dir.is_dir():  # its parts agree with each other only as long as they run
         remove_cluster(twin.plane)
         shutil.rmtree(twin.plane.dir)
+    if (data := twin.data("old").parent).is_dir():
+        shutil.rmtree(data)
+    if is_as_found:
+        data.mkdir()
     write_wrappers(twin)
 
 
-def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) -> None:
+def _bring_up(
+    twin: Twin,
+    front_options: Sequence[str],
+    watch_minutes: float,
+    delays: as_found.Delays | None,
+) -> None:
     module = "ctp_runbook.rehearsal.front.server"
     _start(twin, "front", module, "--dir", str(twin.front_dir), *front_options)
     if twin.has_plane:
@@ -154,7 +168,10 @@ def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) ->
     else:
         _start_valkey(twin)
     _wait(twin, "front", lambda: bool(front_control(twin.front_dir)))
-    write_releases(twin)
+    if delays:
+        as_found.write_releases(twin, delays)
+    else:
+        write_releases(twin)
     write_seams(twin)
     start_member(twin, "old_core_engine")
     _wait(twin, "old_core_engine", lambda: _is_ready(twin, "old"))
@@ -162,11 +179,20 @@ def _bring_up(twin: Twin, front_options: Sequence[str], watch_minutes: float) ->
     if twin.has_plane:
         control.wait_serving(twin.plane)
         write_env_file(twin)
-    render_templates(twin, watch_minutes=watch_minutes)
-    _wait(twin, "old_strategy_runner", lambda: twin.state("old")["orders_answered"] > 0)
+    render_templates(twin, watch_minutes=watch_minutes, delays=delays)
+    _wait(twin, "old_strategy_runner", lambda: _is_trading(twin))
+
+
+def _is_trading(twin: Twin) -> bool:
+    """Whether an order of the old generation got through."""
+    if twin.is_as_found:
+        return bool(as_found.read_state(twin, "old")["orders"])
+    return bool(twin.state("old")["orders_answered"] > 0)
 
 
 def _is_ready(twin: Twin, generation: str) -> bool:
+    if twin.is_as_found:
+        return bool(as_found.read_session(twin, generation))
     state = twin.state(generation)
     return bool(state["td_session"] == "ready" and state["md_session"] == "logged_in")
 
@@ -174,8 +200,12 @@ def _is_ready(twin: Twin, generation: str) -> bool:
 def start_member(twin: Twin, name: str) -> None:
     """Start ``new_core_engine`` and the like, as ``proc start`` does, with its release's files.
 
-    Raises RunbookError when it dies at once; does not wait until it is ready.
+    Raises RunbookError when it dies at once; does not wait until it is ready. One as found is
+    started as its operator would, who does not wait for anything.
     """
+    if twin.is_as_found:
+        as_found.start_member(twin, name)
+        return
     generation, role = name.split("_", 1)
     words = ["--config", str(twin.release(generation) / f"{role}.json")]
     module = f"{generation}_runner"
@@ -261,7 +291,9 @@ def down(directory: Path, *, grace_seconds: float = 3.0) -> TwinDown:
 
 def _end(twin: Twin, grace_seconds: float) -> dict[str, ProcReport]:
     reports: dict[str, ProcReport] = {}
-    for wave in (MEMBERS[:2], MEMBERS[2:], twin.parts):
+    # Who starts an engine again is ended before it.
+    supervisors = tuple(name for name in SUPERVISORS if twin.pid_file(name).exists())
+    for wave in filter(None, (supervisors, MEMBERS[:2], MEMBERS[2:], twin.parts)):
         if wave == twin.parts:
             reports.update(_end_strays(twin, grace_seconds))
         with ThreadPoolExecutor(len(wave)) as pool:
@@ -360,4 +392,5 @@ def status(directory: Path) -> TwinStatus:
     reports = {name: alive(twin.pid_file(name)) for name in (*twin.parts, *MEMBERS)}
     trading = trading_generations(twin.front_log)
     plane = control.status(twin.plane.dir) if twin.has_plane else None
-    return TwinStatus(reports, trading, tuple(overlaps(twin.front_log)), plane)
+    together = tuple(overlaps(twin.front_log))
+    return TwinStatus(reports, trading, together, plane, new_has_no_runner=twin.is_as_found)

@@ -17,10 +17,11 @@ from ctp_runbook.rehearsal.front.protocol import read_ports
 from ctp_runbook.rehearsal.plane.layout import Plane
 from ctp_runbook.rehearsal.process import ProcessFolder
 
-__all__ = ["MEMBERS", "PARTS", "Twin"]
+__all__ = ["MEMBERS", "PARTS", "SUPERVISORS", "Twin"]
 
 MEMBERS = ("old_strategy_runner", "new_strategy_runner", "old_core_engine", "new_core_engine")
 PARTS = ("front", "valkey")
+SUPERVISORS = ("old_supervisor",)  # of which only a fault has any
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,15 @@ class Twin(ProcessFolder):
     def has_plane(self) -> bool:
         """Whether it was brought up with a data plane."""
         return self.plane.credentials_file.is_file()
+
+    @property
+    def is_as_found(self) -> bool:
+        """Whether its engines are those that are found (DOMAIN.md), and not the twin's own."""
+        return (self.dir / "as_found").is_dir()
+
+    def data(self, generation: str) -> Path:
+        """Where an engine as found writes what it tells."""
+        return self.dir / "as_found" / generation
 
     @property
     def parts(self) -> tuple[str, ...]:

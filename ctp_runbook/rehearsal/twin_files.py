@@ -12,13 +12,21 @@ from pathlib import Path
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.rehearsal import as_found
 from ctp_runbook.rehearsal.engine.bridge import valkey_port
 from ctp_runbook.rehearsal.front.protocol import read_ports
 from ctp_runbook.rehearsal.plane.layout import DATABASE, Plane
 from ctp_runbook.rehearsal.plane.tables import checkout_folder, infra_folder
 from ctp_runbook.rehearsal.twin import Twin
 
-__all__ = ["render", "render_templates", "write_env_file", "write_releases", "write_wrappers"]
+__all__ = [
+    "overlaid",
+    "render",
+    "render_templates",
+    "write_env_file",
+    "write_releases",
+    "write_wrappers",
+]
 
 _SOURCES = {
     "ctp_cutover.template.env": "ctp_cutover.env",
@@ -26,6 +34,9 @@ _SOURCES = {
     "watch.toml": "watch.toml",
     "limits.toml": "limits.toml",
 }
+# What is said otherwise of engines as found: keys replace those of the template, files the file.
+_AS_FOUND = Path("as-found")
+_SESSION = "session_new.toml"
 _PLACEHOLDER = re.compile(r"<([a-z_]+)>")
 _WRAPPER = """#!/bin/sh
 PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}
@@ -101,7 +112,9 @@ def _render_line(line: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(value, line)
 
 
-def render_templates(twin: Twin, *, watch_minutes: float) -> None:
+def render_templates(
+    twin: Twin, *, watch_minutes: float, delays: as_found.Delays | None = None
+) -> None:
     """Write the twin's templates for a window that opened a minute ago."""
     opens = datetime.now().astimezone().replace(microsecond=0) - timedelta(minutes=1)
     ports = read_ports(twin.front_dir)
@@ -116,16 +129,36 @@ def render_templates(twin: Twin, *, watch_minutes: float) -> None:
         "md_port": str(ports["md"]),
         "valkey_port": str(valkey_port(twin.valkey_dir)),
         "window_local": opens.isoformat(),
+        **(as_found.template_values(delays) if delays else {}),
         "watch_minutes": f"{watch_minutes:g}",
         **(_plane_values(twin.plane, twin.env_file) if twin.has_plane else {}),
     }
     target = twin.cutover_template.parent
+    folder = checkout_folder("configs/rehearsal")
     for source, name in _SOURCES.items():
-        folder = checkout_folder("configs/rehearsal")
-        light = folder / "light" / source
+        light, found = folder / "light" / source, folder / _AS_FOUND / source
         file = light if light.is_file() and not twin.has_plane else folder / source
-        text = render(file.read_text(encoding="utf-8"), values)
-        write_atomic(target / name, text.encode())
+        text = file.read_text(encoding="utf-8")
+        if twin.is_as_found and found.is_file():
+            said = found.read_text(encoding="utf-8")
+            text = overlaid(text, said) if source.endswith(".env") else said
+        write_atomic(target / name, render(text, values).encode())
+    if twin.is_as_found:
+        text = (folder / _AS_FOUND / _SESSION).read_text(encoding="utf-8")
+        write_atomic(target / _SESSION, render(text, values).encode())
+
+
+def overlaid(text: str, overlay: str) -> str:
+    """A template with the keys of another in the place of its own; a blank one takes its key away."""
+    said = {_key_of(line): line for line in overlay.splitlines() if _key_of(line)}
+    kept = [line for line in text.splitlines() if _key_of(line) not in said]
+    more = [line for line in overlay.splitlines() if not line.endswith("=")]
+    return "\n".join([*kept, "", *more, ""])
+
+
+def _key_of(line: str) -> str:
+    """The key a line sets; blank for a comment."""
+    return "" if line.startswith("#") else line.partition("=")[0].strip()
 
 
 def _plane_values(plane: Plane, env_file: Path) -> dict[str, str]:

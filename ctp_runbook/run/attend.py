@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
 from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStatus
-from ctp_runbook.plan.step_table import STEP_TABLE, start_steps
+from ctp_runbook.plan.step_table import STEP_TABLE, sender_of, start_steps
 from ctp_runbook.record.evidence import missing_copies
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
@@ -352,17 +352,19 @@ def _what_runs(history: History, world: World) -> str:
     """What its processes tell, and whether anything trades; as far as they tell it."""
     if not is_touched(history):
         return "It had not begun to stop the old stack"
+    members = history.members
     known = {
         f"{generation}_{role}": _word_of(history, generation, role, world)
         for generation in Generation
         for role in Role
+        if f"{generation}_{role}" in members
     }
     seen = ", ".join(f"{name} {word}" for name, word in known.items())
-    runners = {known[f"{generation}_{Role.STRATEGY_RUNNER}"] for generation in Generation}
+    senders = {known[sender_of(generation, members)] for generation in Generation}
     trades = "whether anything trades is not known"
-    if runners <= {_GONE, _NEVER}:
+    if senders <= {_GONE, _NEVER}:
         trades = "NOTHING TRADES"
-    elif any(word.startswith(_RUNS) for word in runners):
+    elif any(word.startswith(_RUNS) for word in senders):
         trades = "orders may be sent, and nobody watches"
     return f"By the processes it pinned: {seen}; {trades}"
 

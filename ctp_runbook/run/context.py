@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from ctp_runbook.record.kinds import Finding, Payload, StepNotDone
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["READING_SECONDS", "Asking", "Graces", "RunContext"]
+__all__ = ["READINESS_STEPS", "READING_SECONDS", "Asking", "Graces", "RunContext"]
 
 _P = TypeVar("_P", bound=Payload)
 
@@ -25,6 +26,8 @@ _P = TypeVar("_P", bound=Payload)
 _LEAST_ASK_SECONDS = 0.5
 # What reading the samples of a night takes on a busy machine, or a large executable from a slow disk.
 READING_SECONDS = 30.0
+# Steps that ask READINESS_<SLI>_CMD, before the switch and after the rollback.
+READINESS_STEPS = ("precheck", "post_rollback_validate")
 
 
 class Asking(TypedDict):
@@ -77,13 +80,13 @@ class RunContext(Struct, frozen=True):
         self.record(Finding(severity="warning", sentence=sentence))
 
     def record_not_done(self, step: Step, *, reason: str, status: StepStatus) -> None:
-        """Append that ``step`` is not done, and why."""
+        """Append that ``step`` is not done, and why; of one that the plan leaves out, that alone."""
         self.record(
             StepNotDone(
                 step=step.name,
                 phase=step.phase,
-                status=status,
-                reason=reason,
+                status=StepStatus.SKIPPED if step.skipped else status,
+                reason=step.skipped or reason,
                 command=step.command,
             )
         )
@@ -127,6 +130,10 @@ class RunContext(Struct, frozen=True):
             "CTP_RUN_ID": run.run_id,
             "CTP_RUN_DIR": str(run.path),
             "CTP_EVIDENCE_DIR": str(run.evidence),
+            # `ctp-runbook readiness` reads no limits.toml: this is how it is told.
+            "CTP_SLI_TIMEOUT_SECONDS": f"{self.plan.limits.sli_timeout_seconds:g}",
         }
+        if step in READINESS_STEPS and (commands := self.plan.readiness_commands):
+            added["CTP_READINESS_COMMANDS"] = json.dumps(dict(commands))
         # What a probe starts has no CTP_STEP: it would be taken for something a step left behind.
         return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}

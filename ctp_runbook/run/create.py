@@ -15,6 +15,7 @@ from ctp_runbook.plan.timing import Measured, refusals_by_flag
 from ctp_runbook.record.durations import measured_durations
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.kinds import (
+    NOT_PROVED,
     Payload,
     PlanFacts,
     PlanFiles,
@@ -26,7 +27,15 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.redact import Redactor
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["RunOptions", "Undone", "header_of", "operator_name", "overrides_of", "write_plan"]
+__all__ = [
+    "RunOptions",
+    "Undone",
+    "header_of",
+    "not_proved_of",
+    "operator_name",
+    "overrides_of",
+    "write_plan",
+]
 
 
 class RunOptions(Struct, frozen=True):
@@ -115,6 +124,22 @@ def overrides_of(
     return overrides
 
 
+def not_proved_of(plan: Plan) -> dict[str, tuple[str, str]]:
+    """What of the sessions is named as not proved, for red letters wherever the run is shown; of a dry
+    run and of a rollback of its own, too."""
+    # A fact that a table of the file tells is asked for, whatever reason there was once.
+    reasons = {
+        fact: reason
+        for session in plan.sessions.values()
+        for fact, reason in session.not_proved.items()
+        if session.is_declared and (session.command or fact in session.untold)
+    }
+    if not reasons:
+        return {}
+    words = "; ".join(f"{fact}: {reason}" for fact, reason in reasons.items())
+    return {NOT_PROVED: (words, "NOT PROVED by any source")}
+
+
 def write_plan(
     run: RunDir, plan: Plan, measured: Measured, *, undone: Undone | None, world: World
 ) -> dict[str, str]:
@@ -126,6 +151,7 @@ def write_plan(
         "limits.toml": plan.limits_file,
         "watch.toml": plan.watch_file,
     }
+    paths |= {f"{name}_session_sources.toml": path for name, path in plan.session_files.items()}
     texts = {
         name: plan.redactor(world.files.read(path).decode("utf-8", errors="replace"))
         for name, path in paths.items()
@@ -211,6 +237,7 @@ def _plan_facts(plan: Plan) -> PlanFacts:
                 kind=step.kind,
                 command=step.command,
                 timeout_seconds=step.timeout_seconds,
+                skipped=step.skipped,
             )
             for step in plan.steps
         ),

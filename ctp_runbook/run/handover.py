@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     # The probes are not needed, and so not paid for, in a dry run.
-    from ctp_runbook.probes.trading_state import TradingState
+    from ctp_runbook.probes.trading_state import TradingState, WorkingOrder
 
 __all__ = [
     "cancel_working_orders",
     "compare_states",
     "handover_gap",
     "settle_before_stop",
+    "unasked_orders",
     "unreadable_state",
 ]
 
@@ -42,6 +43,9 @@ _SHOWN_GAPS = 20
 # Of the time for cancelling, what TERM may take where the command hangs; KILL as much again.
 _GRACE_SHARE = 0.15
 _LEAST_GRACE_SECONDS = 0.2
+# A look that serves nobody's trading: so long it may keep the runner waiting.
+_UNASKED_SECONDS = 3.0
+_SHOWN_ORDERS = 5
 
 
 def unreadable_state(context: RunContext) -> str:
@@ -257,26 +261,79 @@ def _read_until_none_works(context: RunContext, engine: Member, *, deadline: flo
         clock.sleep(context.plan.limits.effect_poll_seconds)
 
 
-def _read(context: RunContext, engine: Member) -> TradingState:
+def _read(context: RunContext, engine: Member, *, deadline: float | None = None) -> TradingState:
     """The engine's state, of which orders and positions can be counted. Raises ProbeError."""
-    from ctp_runbook.probes.trading_state import stale_words
+    from ctp_runbook.probes.trading_state import MisshapenState, stale_words
 
     state = context.world.sessions.read_trading_state(
         context.plan.trading_state_command,
         member=engine,
         compares=context.plan.handover_compares,
-        **context.asking(),
+        **context.asking(deadline=deadline),
     )
     most = context.plan.limits.trading_state_max_age_seconds
     if stale := stale_words(state.as_of, now=context.world.clock.wall(), most=most):
         raise ProbeError(f"TRADING_STATE_CMD for {engine.name}: {stale}")
-    if not state.stream_drained:
+    if state.stream_drained is None and not context.plan.sessions[engine.generation].is_declared:
+        stem = engine.generation.upper()
+        raise MisshapenState(
+            f"TRADING_STATE_CMD for {engine.name}: no whole trading state: it says nothing of the "
+            f"session, and neither {stem}_SESSION_CMD nor {stem}_SESSION_SOURCES names what does; "
+            "have it say td_session, md_session, settlement_confirmed and stream_drained, or add one"
+        )
+    if state.stream_drained is False:
         # In the middle of the replay the lists are short, and look like those of a calm day.
         raise ProbeError(
             f"TRADING_STATE_CMD for {engine.name}: stream_drained is false: what works and what "
             "is held is not all known yet; wait until its private stream is drained"
         )
     return state
+
+
+def unasked_orders(context: RunContext, engine: Member) -> str:
+    """What works at the exchange when the old engine is up again and no strategy of it runs yet, in
+    a sentence; nothing where nothing does.
+
+    An engine that is started without its log places intents of before again, and what the new one
+    left works on with nobody to cancel it. It is told and not acted on: whoever cancels what is not
+    theirs does more harm.
+    """
+    if not context.plan.trading_state_command:
+        return ""
+    until = context.world.clock.mono() + _UNASKED_SECONDS
+    orders: tuple[WorkingOrder, ...] = ()
+    try:
+        state = _read(context, engine, deadline=until)
+    except ProbeError as error:
+        said = f"what works at {engine.name} is not known: {error}"
+    else:
+        orders = state.working_orders or ()
+        said = f"no order works at {engine.name}"
+    if orders:
+        named = [_words_of(order) for order in orders[:_SHOWN_ORDERS]]
+        named += ["…"] if len(orders) > len(named) else []
+        said = (
+            f"{len(orders)} orders that nobody asked for work at {engine.name}, from before its "
+            f"runner was started: {', '.join(named)}; look at each, and cancel what is not wanted"
+        )
+    context.record(
+        ProbeAnswered(
+            subject=engine.name,
+            question="orders nobody asked for",
+            ok=said.startswith("no order"),
+            observed=said,
+            expected="no order works before its runner is started",
+        )
+    )
+    return said if orders else ""
+
+
+def _words_of(order: WorkingOrder) -> str:
+    """An order as a person knows it: what and how much, and by which name the engine knows it."""
+    names = ("instrument", "direction", "offset", "volume", "price")
+    return " ".join(
+        [order.order_ref, *(str(order.details[name]) for name in names if name in order.details)]
+    )
 
 
 def _kept(context: RunContext) -> TradingState:

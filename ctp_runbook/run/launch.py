@@ -21,12 +21,12 @@ from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import Measured, undo_refusals
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, header_text
-from ctp_runbook.record.kinds import Finding
+from ctp_runbook.record.kinds import Finding, override_name
 from ctp_runbook.record.private_plan import clear_private, keep_private
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend, create, starting
 from ctp_runbook.run.attend import unstarted_sentence
-from ctp_runbook.run.create import Undone, header_of, overrides_of, write_plan
+from ctp_runbook.run.create import Undone, header_of, not_proved_of, overrides_of, write_plan
 from ctp_runbook.run.world import HERE, World
 
 __all__ = [
@@ -234,6 +234,7 @@ def _write(
 ) -> None:
     measured = options.measured(plan.environment)
     overrides = {} if undone else overrides_of(plan, options, measured, world=world)
+    overrides |= not_proved_of(plan)
     header = structs.replace(
         header_of(
             run,
@@ -255,9 +256,7 @@ def _write(
     for payload in undone.records if undone else ():
         journal.append(payload)
     for name, (reason, refused) in overrides.items():
-        override = (
-            f"OVERRIDE --{name.replace('_', '-')} by {header.created_by}: {reason} ({refused})"
-        )
+        override = f"OVERRIDE {override_name(name)} by {header.created_by}: {reason} ({refused})"
         journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
     for refusal in _would_refuse(plan, options, measured):
         sentence = plan.redactor(f"--execute would refuse: {refusal}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.clocks import STEP_SECONDS, ClockWatch
-from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus
+from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus, Verdict
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
@@ -35,6 +36,7 @@ from ctp_runbook.record.kinds import (
     StepStarted,
     Triggered,
     WatchDisturbed,
+    WatchEnded,
 )
 from ctp_runbook.record.private_plan import load_private_plan, named_files
 from ctp_runbook.record.rundir import RunDir
@@ -42,7 +44,7 @@ from ctp_runbook.run.alerts import AlertDesk
 from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
 from ctp_runbook.run.old_engine import OldEngineSampling
-from ctp_runbook.run.proofs import observe
+from ctp_runbook.run.proofs import observe, permission_of
 from ctp_runbook.run.requests import STOPS, Asked, Inbox, answer_to
 from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.starting import first_record, redactor_of
@@ -51,13 +53,15 @@ from ctp_runbook.run.switch import (
     ready_gaps,
     run_gates,
     run_switch,
+    session_gaps,
     state_gaps,
+    warn_of_revival,
 )
 from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Orchestrator", "main"]
+__all__ = ["Orchestrator", "main", "orders_moved"]
 
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
@@ -271,6 +275,7 @@ class Orchestrator:
             if stop := self._stop_asked():
                 return RunEnd(Outcome.ABORTED_BEFORE_SWITCH, stop)
             return RunEnd(Outcome.REFUSED, f"nothing was begun: {'; '.join(gaps)}")
+        warn_of_revival(self.context)
         baseline = OldEngineSampling(self.context)
         baseline.start()
         try:
@@ -348,6 +353,7 @@ class Orchestrator:
         # The state is asked for at any age: a moment later there is no way back without downtime.
         reasons += self._evidence_gaps()
         reasons += ready_gaps(self.context) if is_old else state_gaps(self.context)
+        reasons += session_gaps(self.context, verified=True)
         return self.interrupt() or "; ".join(reasons)
 
     @property
@@ -444,8 +450,7 @@ class Orchestrator:
             why = f"the host was rebooted during the watch: {reason}"
             return self._trouble_now("resume", why)
         with self._deaf():
-            for role in Role:
-                member = self.context.plan.member(Generation.NEW, role)
+            for member in self.context.plan.members_of(Generation.NEW):
                 seen = observe(self.context, member, question="alive")
                 if not seen.is_alive:
                     return self._trouble_now("member_died", seen.sentence)
@@ -469,7 +474,9 @@ class Orchestrator:
             if step.name not in self.context.history.steps:
                 reason, status = "the run ended before it", StepStatus.NOT_RUN
                 self.context.record_not_done(step, reason=reason, status=status)
-        sentence = _beginning(end.outcome, running) + end.sentence + _ending(end.outcome, running)
+        known = self._known_instead() if end.outcome is Outcome.COMPLETED else ""
+        beginning = _beginning(end.outcome, running, known)
+        sentence = beginning + end.sentence + _ending(end.outcome, running)
         self._alerts.leave(self.context)
         if end.outcome is not Outcome.COMPLETED:
             self.context.alert("ended", f"{end.outcome.value}: {sentence}")
@@ -483,6 +490,20 @@ class Orchestrator:
             )
         )
         return end.outcome
+
+    def _known_instead(self) -> str:
+        """What is known of the new generation where nothing proves that its orders move or may move."""
+        context = self.context
+        words = "alive, and nothing that was watched shows that its orders move"
+        if context.plan.sessions[Generation.NEW].is_declared:
+            engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
+            permission = permission_of(context, engine)
+            if permission.mode == "Ready" and not permission.gap:
+                return ""
+            if permission.mode or permission.gap:
+                return permission.words
+        ended = context.history.watch_ended
+        return "" if ended and orders_moved(context.plan.watched, ended.payload) else words
 
     def _what_runs(self) -> dict[str, str]:
         """Each member: alive, gone or undecided; after a rollback soon after its budget's end."""
@@ -512,10 +533,18 @@ def _raised(error: Exception) -> str:
     return f"an error that nobody foresaw, {type(error).__name__}{said}"
 
 
-def _beginning(outcome: Outcome, running: Mapping[str, str]) -> str:
-    """That the new generation trades, where the last look saw all of it alive; else nothing."""
-    is_seen = all(running[f"{Generation.NEW}_{role}"] == "alive" for role in Role)
-    return "the new generation trades; " if outcome is Outcome.COMPLETED and is_seen else ""
+def _beginning(outcome: Outcome, running: Mapping[str, str], known: str = "") -> str:
+    """That the new generation trades, where the last look saw all of it alive, or what is ``known`` of
+    it instead; else nothing."""
+    if outcome is not Outcome.COMPLETED or not _is_alive(running, Generation.NEW):
+        return ""
+    return f"the new generation is {known}; " if known else "the new generation trades; "
+
+
+def _is_alive(running: Mapping[str, str], generation: Generation) -> bool:
+    """True where every part that the generation has was seen alive."""
+    parts = [word for name, word in running.items() if name.startswith(f"{generation}_")]
+    return bool(parts) and set(parts) == {"alive"}
 
 
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
@@ -528,9 +557,27 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     if outcome is not Outcome.ABORTED_BEFORE_SWITCH:
         return ""
     # Not by what this run did, but by what is seen: the engine may have died by itself meanwhile.
-    if all(running[f"{Generation.OLD}_{role}"] == "alive" for role in Role):
+    if _is_alive(running, Generation.OLD):
         return "; the old stack still trades, untouched"
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
+
+
+def orders_moved(rules: Iterable[MetricRule], ended: WatchEnded) -> bool:
+    """True where a metric of orders passed that does not pass without any: how long they took, or
+    that there were as many as there must be."""
+    return any(
+        "order" in f"{rule.name} {rule.query}"
+        and ended.metrics[rule.name].verdict == Verdict.PASSED.name
+        and _wants_events(rule)
+        for rule in rules
+        if rule.name in ended.metrics
+    )
+
+
+def _wants_events(rule: MetricRule) -> bool:
+    if rule.kind == "latency_quantile":
+        return rule.zero_events != "pass" and rule.min_events > 0
+    return rule.direction == "min" and rule.limit > 0
 
 
 def _put_back(journal: Journal) -> None:

@@ -6,8 +6,9 @@ end a member by its identity.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
@@ -20,21 +21,32 @@ from ctp_runbook.run.context import RunContext
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.
     from ctp_runbook.probes.liveness import Liveness
+    from ctp_runbook.probes.session import SessionFacts
 
 __all__ = [
+    "Ended",
+    "Permission",
     "end_member",
+    "end_seconds",
     "gone_gap",
     "is_ending",
+    "new_source_gap",
     "observe",
+    "old_session_gap",
+    "permission_of",
     "pin_anew",
     "pin_member",
     "proof_for",
+    "runs_again",
     "second_of",
     "session_gap",
     "shows_life",
     "start_gap",
 ]
 
+# What is expected of a session: as TRADING_STATE_CMD and our page tell it, and as sources do.
+_STATED = "TD and MD logged in, settlement confirmed, private stream drained"
+_DECLARED = "TD and MD logged in, settlement confirmed, recovered, and not Blocked"
 # Of the time left, TERM and KILL get half each, and never less than lets a healthy process go.
 _LEAST_GRACE_SECONDS = 0.2
 
@@ -100,12 +112,37 @@ def _run_ids(context: RunContext) -> list[str]:
 def second_of(context: RunContext, member: Member) -> tuple[int, ...]:
     """Pids of whoever runs as a living member does and is neither it nor below it: a supervisor
     that starts what lies where the old engine lay starts a second new one."""
+    return _pids(_seconds_of(context, member))
+
+
+def _seconds_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member)
     if pin is None or not alike:
         return ()
     own = context.world.pins.below(pin.identity)
-    return _pids(identity for identity in alike if identity not in own)
+    return tuple(identity for identity in alike if identity not in own)
+
+
+def end_seconds(context: RunContext, member: Member) -> bool:
+    """End whoever runs as a living member does beside it; True where there was somebody."""
+    if not (seconds := _seconds_of(context, member)):
+        return False
+    pids = _pids(seconds)
+    context.warn(f"{member.name} runs twice: {pids}, which no step of ours started, are ended")
+    context.world.processes.end_processes(seconds, **context.graces(), meanwhile=context.interrupt)
+    return True
+
+
+def runs_again(context: RunContext, member: Member) -> tuple[Identity, ...]:
+    """Who runs as a member ran, where all that was known to be it is gone: somebody starts it
+    again, and neither its pid file nor any step of ours knows of it."""
+    world, pin = context.world, context.history.pins.get(member.name)
+    if pin is None or world.processes.is_running(pin.identity):
+        return ()
+    if world.pins.survivors(pin) or _started_processes(context, member):
+        return ()
+    return _lookalikes(context, member) or ()
 
 
 def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
@@ -219,10 +256,14 @@ def pin_member(
 
 def pin_anew(context: RunContext, member: Member) -> None:
     """Look again at a pinned process that is about to be stopped: what it has started since then
-    would outlive it unseen."""
+    would outlive it unseen, and where somebody started it again it is another one by now."""
     pin = context.history.pins.get(member.name)
-    if pin is not None and context.world.processes.is_running(pin.identity):
+    if pin is None:
+        return
+    if context.world.processes.is_running(pin.identity):
         pin_member(context, member, pin.identity)
+    elif (seen := observe(context, member, question="alive")).is_alive:
+        pin_member(context, member, seen.process)
 
 
 def session_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
@@ -236,7 +277,56 @@ def _session_gap(
     """The gap, and whether the engine told of its session at all."""
     if member.role is not Role.CORE_ENGINE:
         return "", True
-    is_told = True
+    asked = context.plan.sessions[member.generation]
+    seen = _by_sources if asked.is_declared else _by_state_or_page
+    observed, ok, is_told = seen(context, member, deadline)
+    context.record(
+        ProbeAnswered(
+            subject=member.name,
+            question="session",
+            ok=ok,
+            observed=observed,
+            expected=_DECLARED if asked.is_declared else _STATED,
+        )
+    )
+    return "" if ok else observed, is_told
+
+
+def old_session_gap(context: RunContext, *, verified: bool) -> str:
+    """Why the old engine's session could not be proved again after a rollback, or nothing.
+
+    Its source answers while it trades, or it will not answer then. ``verified``: right before the
+    first stop the session itself must be usable too; until then its front may not be open yet.
+    """
+    engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
+    gap, is_told = _session_gap(context, engine, deadline=None)
+    return gap if gap and (verified or not is_told) else ""
+
+
+def new_source_gap(context: RunContext) -> str:
+    """Why the new engine's session command cannot tell anything, or nothing. Asked while it is gone:
+    that its session is not usable is right, and a command that says yes is told as a warning."""
+    engine = context.plan.member(Generation.NEW, Role.CORE_ENGINE)
+    if not context.plan.sessions[Generation.NEW].command:
+        return ""
+    session = _facts_of(context, engine, None)
+    never_run = [each for each in session.facts if re.search(r": exit 12[67],", each.problem)]
+    if never_run:
+        return never_run[0].problem
+    if session.is_verified and session.is_told:
+        context.warn(
+            f"{context.plan.sessions[Generation.NEW].key} says that {engine.name} may be given orders, "
+            f"and it does not run: {session.sentence}; if that is not another engine's answer, it proves "
+            "nothing"
+        )
+    return ""
+
+
+def _by_state_or_page(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """What TRADING_STATE_CMD or the engine's page says of its session, whether that is enough, and
+    whether there was an answer."""
     try:
         session = context.world.sessions.read_session(
             member,
@@ -244,21 +334,95 @@ def _session_gap(
             **context.asking(deadline=deadline),
         )
     except ProbeError as error:
-        observed, ok, is_told = str(error), False, False
-    else:
-        observed, ok = session.sentence, session.is_verified
-        if stale := _stale_words(context, session.as_of):
-            observed, ok = f"{observed}; {stale}", False
-    context.record(
-        ProbeAnswered(
-            subject=member.name,
-            question="session",
-            ok=ok,
-            observed=observed,
-            expected="TD and MD logged in, settlement confirmed, private stream drained",
+        return str(error), False, False
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, True
+
+
+def _by_sources(
+    context: RunContext, member: Member, deadline: float | None
+) -> tuple[str, bool, bool]:
+    """The same by the sources that the template declares."""
+    session = _facts_of(context, member, deadline)
+    if stale := _stale_words(context, session.as_of):
+        return f"{session.sentence}; {stale}", False, True
+    return session.sentence, session.is_verified, session.is_told
+
+
+class Permission(NamedTuple):
+    """What is known of whether an engine may send orders: ``mode`` is Ready, CloseOnly, Blocked, or
+    blank where nothing tells. ``gap`` is why it is not to be waited for any longer, or nothing;
+    ``words`` say it for people."""
+
+    mode: str
+    gap: str
+    words: str
+
+
+def permission_of(context: RunContext, member: Member) -> Permission:
+    """Ask an engine with declared sources whether it may trade now; write down what is new."""
+    asked = context.plan.sessions[member.generation]
+    session = _facts_of(context, member, None)
+    told = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    looks = [each for each in told if (each.subject, each.question) == (member.name, "session")]
+    # Each look of half an hour would be a journal of its own.
+    if (
+        not looks
+        or looks[-1].ok is not session.is_verified
+        or session.words not in looks[-1].observed
+    ):
+        context.record(
+            ProbeAnswered(
+                subject=member.name,
+                question="session",
+                ok=session.is_verified,
+                observed=session.sentence,
+                expected=_DECLARED,
+            )
         )
+    if not session.is_verified:
+        return Permission(session.mode, session.sentence, session.sentence)
+    if session.mode != "CloseOnly":
+        return Permission(session.mode, "", f"logged in, {session.words}")
+    left = asked.close_only_seconds - (
+        context.world.clock.wall() - _closes_since(context, member, session)
     )
-    return "" if ok else observed, is_told
+    if not asked.close_only_seconds:
+        return Permission(session.mode, "", "logged in, CloseOnly")
+    if left > 0:
+        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more")
+    late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
+    return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
+
+
+def _closes_since(context: RunContext, member: Member, session: SessionFacts) -> float:
+    """When it began to close only: as it says itself, or since it was seen first."""
+    for fact in session.facts:
+        if fact.name == "may_trade" and fact.since is not None:
+            return fact.since
+    since = context.world.clock.wall()
+    for record in reversed(context.journal.records):
+        look = record.payload
+        if isinstance(look, ProbeAnswered) and (look.subject, look.question) == (
+            member.name,
+            "session",
+        ):
+            if "may trade: CloseOnly" not in look.observed:
+                break
+            since = record.wall.timestamp()
+    return since
+
+
+def _facts_of(context: RunContext, member: Member, deadline: float | None) -> SessionFacts:
+    pin = context.history.pins.get(member.name)
+    return context.world.sessions.read_facts(
+        member,
+        asked=context.plan.sessions[member.generation],
+        known=pin.identity if pin else None,
+        wall=context.world.clock.wall(),
+        **context.asking(deadline=deadline),
+    )
 
 
 def _stale_words(context: RunContext, as_of: float | None) -> str:
@@ -269,9 +433,16 @@ def _stale_words(context: RunContext, as_of: float | None) -> str:
     return stale_words(as_of, now=context.world.clock.wall(), most=most)
 
 
+class Ended(NamedTuple):
+    """Who of a member was ended by signal, and what came of it in words."""
+
+    processes: tuple[Identity, ...]
+    words: str
+
+
 def end_member(
     context: RunContext, member: Member, *, deadline: float, patient: bool = False
-) -> None:
+) -> Ended:
     """TERM, then KILL, to all that is known to be the member, and to what its start left behind.
 
     That is what was pinned, what ran below it, what its pid file or unit names, and what has its
@@ -288,10 +459,18 @@ def end_member(
     graces = context.graces(most=most)
     if patient:
         graces["term_grace"] = most
+    began = world.clock.mono()
     stuck = world.processes.end_processes(running, **graces, meanwhile=context.interrupt)
+    # KILL is sent when the whole grace is over, and not before.
+    grace = graces["term_grace"]
+    is_killed = world.clock.mono() - began >= grace
+    how = f"gone after KILL (TERM did not end it in {grace:.3g} s)" if is_killed else "gone"
+    words = []
     for identity in running:
-        fate = "still running" if identity in stuck else "gone"
-        context.warn(f"{member.name}: ended {identity} by signal: {fate}")
+        fate = "still running" if identity in stuck else how
+        words.append(f"ended {identity} by signal: {fate}")
+        context.warn(f"{member.name}: {words[-1]}")
+    return Ended(running, "; ".join(words))
 
 
 def is_ending(context: RunContext, member: Member, process: Identity) -> bool:

@@ -116,6 +116,9 @@ def answer_to(request: str, history: History, *, start: int | None = None) -> An
     """
     if history.state is State.ROLLING_BACK:
         return _while_rolling_back(request, history)
+    if history.parent is not None and request not in STOPS:
+        # A run that undoes a COMPLETED one has no gates, no switch and no watch to speak of.
+        return _while_rolling_back(request, history)
     if request in STOPS:
         if history.parent is not None:
             return Answer(True, _ROLLBACK_BEGINS)

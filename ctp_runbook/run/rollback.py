@@ -17,18 +17,24 @@ from msgspec import structs
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.seam import Clock
 from ctp_runbook.model import Generation, Member, Outcome, Role, State, Step, StepKind, StepStatus
-from ctp_runbook.plan.step_table import budget_shares, step_due
+from ctp_runbook.plan.step_table import ROLES_BESIDE, budget_shares, step_due
 from ctp_runbook.record.journal import Record, utc_text
 from ctp_runbook.record.kinds import Cause, RollbackStarted, StateEntered, StepEnded, Triggered
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.handover import cancel_working_orders
+from ctp_runbook.run.handover import cancel_working_orders, unasked_orders
 from ctp_runbook.run.proofs import (
+    Ended,
     end_member,
+    end_seconds,
     gone_gap,
     is_ending,
     observe,
+    pin_member,
     proof_for,
+    runs_again,
     second_of,
+    session_gap,
+    shows_life,
     start_gap,
 )
 from ctp_runbook.run.steps import StepResult, run_step, skip_step
@@ -52,6 +58,9 @@ _CANCEL_SECONDS = 3.0
 # that has refused some forbids them all (CTP's error 75).
 _MOST_TRIES = 3
 _RESTORED = "the previous stack trades again"
+# How long somebody who starts a member again and again is waited for: they notice within a moment,
+# or rest once they see one of it running.
+_REVIVAL_SECONDS = 2.0
 
 
 def trouble_at(cause: Cause, sentence: str, *, wall: float, mono: float) -> Triggered:
@@ -95,13 +104,19 @@ class RunEnd:
         """Return this end as the last look at the members bears it out.
 
         A stack of which a part is gone by then does not trade, whatever was proved before; of one
-        that could not be told from dead nobody may say that it does.
+        that could not be told from dead nobody may say that it does. And beside a living part of
+        the new generation nothing is restored.
         """
         old = {name: word for name, word in running.items() if name.startswith(Generation.OLD)}
         lacks = [f"{name} {word}" for name, word in old.items() if word != "alive"]
-        if not lacks or not self.sentence.startswith(_RESTORED):
+        more = [name for name, word in running.items() if name not in old and word == "alive"]
+        if not (lacks or more) or not self.sentence.startswith(_RESTORED):
             return self
         was = f"the previous stack was restored{self.sentence.removeprefix(_RESTORED)}"
+        if more:
+            sentence = f"{was}; at the last look {', '.join(more)} alive beside it"
+            failed = self.failed_step or "post_rollback_validate"
+            return RunEnd(Outcome.ROLLBACK_FAILED, sentence, failed)
         sentence = f"{was}; at the last look {', '.join(lacks)}"
         if "gone" in old.values():
             failed = self.failed_step or "post_rollback_validate"
@@ -128,7 +143,9 @@ def _begin(context: RunContext, trigger: Record[Triggered]) -> float:
         context.record(
             RollbackStarted(
                 budget_seconds=context.plan.max_rollback_seconds,
-                shares=dict(budget_shares(context.plan.max_rollback_seconds)),
+                shares=dict(
+                    budget_shares(context.plan.max_rollback_seconds, left_out=context.plan.left_out)
+                ),
                 started_utc=first.sample_utc,
                 started_mono_ns=first.sample_mono_ns,
             )
@@ -150,6 +167,7 @@ class _Rollback:
         self._deadline = started + self._budget
         self._is_resumed_late = self._clock.mono() >= self._deadline
         self._results: dict[str, StepResult] = {}
+        self._unasked = ""
 
     def run(self) -> RunEnd:
         """The new generation out, then the old one in; never the other way round."""
@@ -182,10 +200,17 @@ class _Rollback:
         if self._is_resumed_late or self._deadline - now < self._least:
             # The budget is gone, and the operator is told; trading is restored all the same.
             return now + self._late_seconds(step)
-        due = step_due(step.name, now=now, started=self._started, budget_seconds=self._budget)
+        due = step_due(
+            step.name,
+            now=now,
+            started=self._started,
+            budget_seconds=self._budget,
+            left_out=self._plan.left_out,
+        )
         if step.kind not in _WHOLE_SHARE:
             return due
-        share = budget_shares(self._budget)[step.name] * _WHOLE_SHARE[step.kind]
+        shares = budget_shares(self._budget, left_out=self._plan.left_out)
+        share = shares[step.name] * _WHOLE_SHARE[step.kind]
         if due - now >= share:
             return due
         return self._deadline if self._deadline - now >= share else now + self._late_seconds(step)
@@ -219,39 +244,51 @@ class _Rollback:
     # --- the new generation goes --------------------------------------------------
 
     def _gap_in_removal(self) -> str:
-        """Stop both parts of the new generation; why they are not proved gone, or nothing.
+        """Stop every part of the new generation; why they are not proved gone, or nothing.
 
-        Both are ended first, and what is not proved gone by then is proved afterwards: nobody
+        All are ended first, and what is not proved gone by then is proved afterwards: nobody
         trades on while another's proof is waited for.
         """
         # The runner first: it feeds the engine, and would go on sending orders into its end.
-        gaps = {
-            role: self._gap_in_stop(self._plan.step(f"stop_new_{role.value}"), role)
-            for role in (Role.STRATEGY_RUNNER, Role.CORE_ENGINE)
-        }
-        for role, gap in gaps.items():
-            member = self._plan.member(Generation.NEW, role)
+        stops = [step for step in self._plan.rollback if step.kind is StepKind.STOP]
+        gaps = {step.acts_on: self._gap_in_stop(step) for step in stops if step.acts_on}
+        for acts_on, gap in gaps.items():
             # One that cannot be proved decides it; the other's proof could change nothing any more.
-            if gap and (gap := gone_gap(self._context, member, deadline=self._proof_deadline)):
+            if gap and (gap := self._gone_gap(acts_on)):
                 return gap
         return ""
 
-    def _gap_in_stop(self, step: Step, role: Role) -> str:
+    def _gone_gap(self, acts_on: tuple[Generation, Role]) -> str:
+        member = self._plan.member(*acts_on)
+        return gone_gap(self._context, member, deadline=self._proof_deadline)
+
+    def _gap_in_stop(self, step: Step) -> str:
+        if step.skipped or step.acts_on is None:
+            self._skip(step, step.skipped)
+            return ""
         context = self._context
-        member = self._plan.member(Generation.NEW, role)
-        begun = context.history.step(f"start_new_{role.value}").attempt or context.history.parent
+        member = self._plan.member(*step.acts_on)
+        begun = context.history.step(f"start_{member.name}").attempt or context.history.parent
         if not begun:
             seen = observe(context, member, question="gone", deadline=self._step_deadline(step))
             if seen.is_gone:
                 self._skip(step, f"it was never started: {seen.sentence}")
                 return ""
         deadline = self._step_deadline(step)
-        if role is Role.CORE_ENGINE:
+        if member.role is Role.CORE_ENGINE:
             self._cancel_new_orders(member, deadline=deadline)
+        ended: list[Ended] = []
+
+        def make_good() -> str:
+            ended.append(end_member(context, member, deadline=deadline))
+            return ended[-1].words
+
         # The command and its proof get half; ending it by signal and proving that, the other half.
-        if self._run_step(step, deadline=self._part_of(deadline, 1 / 2)).is_ok:
+        half = self._part_of(deadline, 1 / 2)
+        if self._run_step(step, deadline=half, make_good=make_good).is_ok:
             return ""
-        end_member(context, member, deadline=deadline)
+        if not ended:  # its command could not even be begun
+            make_good()
         return gone_gap(context, member, deadline=deadline)
 
     def _cancel_new_orders(self, member: Member, *, deadline: float) -> None:
@@ -288,15 +325,28 @@ class _Rollback:
             self._skip(start, f"it runs and is kept: {kept.sentence}")
         elif gap := self._gap_in_start(start, engine):
             return gap
-        start = plan.step("start_previous_strategy_runner")
-        runner = plan.member(Generation.OLD, Role.STRATEGY_RUNNER)
-        kept, gap = self._settled(runner, deadline=self._step_deadline(start))
+        else:
+            # Now or never: what works once the runner runs may be its own.
+            self._unasked = unasked_orders(self._context, engine)
+        for role in ROLES_BESIDE:
+            if gap := self._gap_beside(plan.step(f"start_previous_{role.value}")):
+                return gap
+        return ""
+
+    def _gap_beside(self, start: Step) -> str:
+        """Bring back a part of the old generation beside its engine, where there is one; why it does
+        not run, or nothing."""
+        if start.skipped or start.acts_on is None:
+            self._skip(start, start.skipped)
+            return ""
+        member = self._plan.member(*start.acts_on)
+        kept, gap = self._settled(member, deadline=self._step_deadline(start))
         if gap:
             return gap
         if kept:
             self._skip(start, f"it runs: {kept.sentence}")
             return ""
-        return self._gap_in_start(start, runner)
+        return self._gap_in_start(start, member)
 
     def _gap_in_start(self, step: Step, member: Member) -> str:
         """Start a member of the old generation; why it does not trade, or nothing.
@@ -305,6 +355,11 @@ class _Rollback:
         counts, and the outcome tells that its command did not do what was planned. What is proved
         gone after it is started again while there is time.
         """
+        if (
+            runs_again(self._context, member)
+            and (gap := self._gap_in_adoption(step, member)) is not None
+        ):
+            return gap
         result = self._run_step(step)
         while not result.is_ok:
             if result.status is StepStatus.NOT_RUN:  # only what was begun may be up
@@ -315,12 +370,44 @@ class _Rollback:
                     f"{member.name} is proved up, although its start command failed: {result.reason}"
                 )
                 return ""
-            if gap := self._gap_before_next_try(result, member):
+            gap = self._gap_before_next_try(result, member)
+            if runs_again(self._context, member):
+                adopted = self._gap_in_adoption(step, member)
+                if adopted is not None:
+                    return adopted
+            if gap:
                 return f"{result.sentence}; {gap}"
             # However little is left: what comes after the budget was nobody's to count on.
             until = min(self._step_deadline(step), self._deadline)
             result = self._run_step(step, deadline=until)
         return ""
+
+    def _gap_in_adoption(self, step: Step, member: Member) -> str | None:
+        """Leave a member to whoever starts it again and again, for beside theirs one of ours would
+        be a second one; why theirs does not trade, or nothing. None where nobody starts it any more.
+
+        What runs by now is ended first: it may have been started before the binaries were put back.
+        Whoever looks for its command line, and not for a child of theirs, rests when ours runs.
+        """
+        context, deadline = self._context, self._step_deadline(step)
+        end_member(context, member, deadline=self._part_of(deadline, 1 / 2))
+        until = min(self._clock.mono() + _REVIVAL_SECONDS, self._part_of(deadline, 1 / 2))
+        while not (again := runs_again(context, member)):
+            if self._clock.mono() >= until:
+                return None
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        pin_member(context, member, again[0])
+        kept = (
+            f"somebody else starts {member.name} again whenever it ends: {again[0]}, started by "
+            "them, is kept, and not started a second time"
+        )
+        context.warn(kept)
+        self._skip(step, kept)
+        while (
+            gap := session_gap(context, member, deadline=deadline)
+        ) and self._clock.mono() < deadline:
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        return gap
 
     def _gap_before_next_try(self, result: StepResult, member: Member) -> str:
         """Why a start that failed is not tried again, or nothing once it may be."""
@@ -375,9 +462,21 @@ class _Rollback:
             return seen, ""
         # One that is ending may have been told so already, and needs its time: killed, an engine
         # leaves the end of its log unwritten. One that was not reached goes at this TERM.
-        end_member(context, member, deadline=deadline, patient=process is not None)
-        gap = gone_gap(context, member, deadline=max(deadline, self._proof_deadline))
+        ended = end_member(context, member, deadline=deadline, patient=process is not None)
+        gap = self._gap_after_end(member, ended, deadline=max(deadline, self._proof_deadline))
         return None, f"not started again, for it is not proved gone: {gap}" if gap else ""
+
+    def _gap_after_end(self, member: Member, ended: Ended, *, deadline: float) -> str:
+        """Why a member of the old generation that was ended is not proved gone, or nothing. One that
+        somebody started again since is gone, and what is done about theirs its start decides."""
+        while gap := gone_gap(self._context, member):
+            again = runs_again(self._context, member)
+            if again and not set(again) & set(ended.processes):
+                return ""
+            if self._clock.mono() >= deadline:
+                return gap
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        return ""
 
     def _restore(self, step: Step, *, untouched: bool) -> None:
         is_compat = step.name == "restore_redis_bridge_compat"
@@ -391,6 +490,8 @@ class _Rollback:
     # --- how it ended -------------------------------------------------------------
 
     def _validated(self) -> RunEnd:
+        if gap := self._gap_in_order():
+            return self._failed(gap)
         result = self._validate()
         # Who died since they were restored trade no more: to be told of them is not enough.
         while not result.is_ok and (dead := self._dead()):
@@ -400,6 +501,36 @@ class _Rollback:
             result = self._validate()
         return self._end_of(result)
 
+    def _gap_in_order(self) -> str:
+        """See that of two generations one runs, and of each member one: what somebody else started
+        meanwhile is ended. Why that cannot be proved, or nothing."""
+        context = self._context
+        for member in (self._plan.member(Generation.NEW, role) for role in Role):
+            if not shows_life(context, member) or not (gap := gone_gap(context, member)):
+                continue
+            context.warn(f"the new generation lives again: {gap}")
+            end_member(context, member, deadline=self._part_of_budget(1 / 2))
+            if gap := gone_gap(context, member, deadline=self._proof_deadline):
+                return f"the new generation lives again beside the old one: {gap}"
+        for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER):
+            if gap := self._gap_of_second(self._plan.member(Generation.OLD, role)):
+                return gap
+        return ""
+
+    def _gap_of_second(self, member: Member) -> str:
+        """Leave one of a member that runs twice; why none of it trades, or nothing."""
+        context, step = self._context, self._plan.step(f"start_previous_{member.role.value}")
+        if not end_seconds(context, member):
+            return ""
+        until = self._clock.mono() + _REVIVAL_SECONDS
+        while not second_of(context, member):
+            if self._clock.mono() >= until:
+                return ""
+            self._clock.sleep(self._plan.limits.effect_poll_seconds)
+        # They look at nothing but a process of their own: so ours goes, or there are always two.
+        gap = self._gap_in_adoption(step, member)
+        return self._gap_in_start(step, member) if gap is None else gap
+
     def _validate(self) -> StepResult:
         step = self._plan.step("post_rollback_validate")
         judged = readiness_proof(self._context, "ctp_readiness_rollback.json")
@@ -407,10 +538,7 @@ class _Rollback:
 
     def _dead(self) -> list[Member]:
         """Members of the old generation that are proved gone, the engine first."""
-        members = [
-            self._plan.member(Generation.OLD, role)
-            for role in (Role.CORE_ENGINE, Role.STRATEGY_RUNNER)
-        ]
+        members = self._plan.members_of(Generation.OLD)
         return [each for each in members if observe(self._context, each, question="alive").is_gone]
 
     def _gap_in_revival(self, member: Member) -> str:
@@ -428,6 +556,9 @@ class _Rollback:
         """How the rollback ended, its validation being ``result``."""
         took = self._clock.mono() - self._started
         sentence = f"{_RESTORED} {took:.1f} s after the trigger (budget {self._budget:g} s)"
+        if self._unasked:
+            sentence += f"; {self._unasked}"
+            self._context.warn(self._unasked)
         for step in self._plan.rollback:
             if step.kind is StepKind.START and (tries := self._tries(step.name)) > 1:
                 sentence += f", {step.name} by try {tries}"
@@ -452,9 +583,8 @@ class _Rollback:
         return [result for result in self._results.values() if result.status in failed]
 
     def _trading_gap(self, deadline: float) -> str:
-        """Validation by the probes of before the switch: both parts alive, the session verified."""
-        for role in Role:
-            member = self._plan.member(Generation.OLD, role)
+        """Validation by the probes of before the switch: every part alive, the session verified."""
+        for member in self._plan.members_of(Generation.OLD):
             if gap := start_gap(self._context, member, deadline=deadline):
                 return gap
             if doubles := second_of(self._context, member):
@@ -476,6 +606,7 @@ class _Rollback:
         *,
         deadline: float | None = None,
         prove: Callable[[float], str] | None = None,
+        make_good: Callable[[], str] = lambda: "",
     ) -> StepResult:
         context = self._context
         until = self._step_deadline(step) if deadline is None else deadline
@@ -488,17 +619,27 @@ class _Rollback:
             result = skip_step(context, step, reason=reason, status=StepStatus.NOT_RUN)
         else:
             prove = prove or proof_for(context, step)
-            result = self._begun(step, deadline=until, prove=prove)
+            result = self._begun(step, deadline=until, prove=prove, make_good=make_good)
         self._results[step.name] = result
         return result
 
     def _begun(
-        self, step: Step, *, deadline: float, prove: Callable[[float], str] | None
+        self,
+        step: Step,
+        *,
+        deadline: float,
+        prove: Callable[[float], str] | None,
+        make_good: Callable[[], str],
     ) -> StepResult:
         context = self._context
         try:
             return run_step(
-                context, step, deadline=deadline, prove=prove, budget_ends=self._deadline
+                context,
+                step,
+                deadline=deadline,
+                prove=prove,
+                make_good=make_good,
+                budget_ends=self._deadline,
             )
         except OSError as error:
             # What this process does not get (descriptors, say) the next one may. After so many that

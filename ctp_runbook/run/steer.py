@@ -128,6 +128,7 @@ def _reply(
     if answer is not None and answer.payload.obeyed:
         return answer.payload.sentence, 0
     is_untouched = history.state.is_before_switch and history.closed is None
+    is_untouched = is_untouched and history.parent is None  # what that undoes, touched
     code = _UNTOUCHED if is_untouched else _UNKNOWN
     if answer is not None:
         return f"not obeyed: {answer.payload.sentence}", code

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity, Phase, Step, StepKind, StepStatus
 from ctp_runbook.record.journal import digest_of
-from ctp_runbook.record.kinds import StepEnded, StepStarted
+from ctp_runbook.record.kinds import ProbeAnswered, StepEnded, StepStarted
 from ctp_runbook.run.context import RunContext
 
 if TYPE_CHECKING:
@@ -59,13 +60,15 @@ def run_step(
     *,
     deadline: float,
     prove: Callable[[float], str] | None = None,
+    make_good: Callable[[], str] = lambda: "",
     budget_ends: float | None = None,
 ) -> StepResult:
     """Run a step; it ends by ``deadline`` (monotonic seconds) or its own timeout.
 
     ``prove`` is called with that deadline after the command exited 0 and returns why the
     effect is not proved, or nothing. A stop of the switch that ended otherwise asks it once, for
-    its words alone. Where it is the rollback's budget that gives the deadline, ``budget_ends`` says
+    its words alone. ``make_good`` is called where the step is not ok, before that is written down,
+    and returns what came of it in words. Where it is the rollback's budget that gives the deadline, ``budget_ends`` says
     when that is over.
     """
     clock = context.world.clock
@@ -84,6 +87,7 @@ def run_step(
             began=began,
             deadline=deadline,
             prove=prove,
+            make_good=make_good,
             budget_ends=budget_ends,
         )
 
@@ -96,6 +100,7 @@ def _run(
     began: float,
     deadline: float,
     prove: Callable[[float], str] | None,
+    make_good: Callable[[], str],
     budget_ends: float | None,
 ) -> StepResult:
     clock = context.world.clock
@@ -128,7 +133,7 @@ def _run(
         reason += _last_words(context, raw)
         if prove is not None and (step.kind, step.phase) == (StepKind.STOP, Phase.SWITCH):
             # Who still runs is what an operator must know now; it excuses no failed command. (A
-            # rollback ends the member by signal next, says so itself, and has no time for this.)
+            # rollback makes it good by signals, says so itself, and has no time for this.)
             reason += f"; {prove(clock.mono()) or 'yet it is proved gone'}"
     elif prove is not None:
         # Exit 0 is the command's opinion. A stop that exits 0 over a living engine would let the
@@ -136,7 +141,9 @@ def _run(
         if why := prove(deadline):
             status, reason = StepStatus.FAILED, f"exit 0, but its effect is not proved: {why}"
         else:
-            reason = f"exit 0; proved: {step.effect}"
+            reason = f"exit 0; proved: {_proved(context, step)}{_killed(context, step, raw)}"
+    if status is not StepStatus.OK and (words := make_good()):
+        reason += f"; {words}"
     result = StepResult(step, status, end.exit_code, (clock.mono() - began) * 1000, reason)
     _record_end(context, result, raw=raw, left=left)
     return result
@@ -147,6 +154,8 @@ def skip_step(
 ) -> StepResult:
     """Write down that a step is not done, and why."""
     context.record_not_done(step, reason=reason, status=status)
+    if step.skipped:
+        return StepResult(step, StepStatus.SKIPPED, None, 0.0, step.skipped)
     return StepResult(step, status, None, 0.0, reason)
 
 
@@ -209,8 +218,24 @@ def _judge_command(end: CommandEnd, *, left: tuple[int, ...], limit: str) -> tup
     return StepStatus.OK, "exit 0"
 
 
+def _proved(context: RunContext, step: Step) -> str:
+    """What is proved of a step's effect; of a stop, by the witnesses that were asked and no other."""
+    if step.kind is StepKind.STOP:
+        for record in reversed(context.journal.records):
+            if isinstance(seen := record.payload, ProbeAnswered):
+                return seen.observed if seen.ok and seen.question == "gone" else step.effect
+    return step.effect
+
+
+def _killed(context: RunContext, step: Step, raw: Path) -> str:
+    """What a stop command said where it speaks of KILL: such an end leaves half of a log unwritten,
+    and whoever reads the step's line is to see that it was none of the orderly ones."""
+    said = _last_words(context, raw) if step.kind is StepKind.STOP else ""
+    return said if re.search(r"\b(?:SIG)?KILL(?:ed)?\b|\bkill -9\b", said) else ""
+
+
 def _last_words(context: RunContext, raw: Path) -> str:
-    """The end of a failed step's output, where the reason usually stands."""
+    """The end of a step's output, where the reason of a failure usually stands."""
     files = context.world.files
     size = files.size_of(raw)
     tail = files.read(raw, start=max(0, size - _TAIL))

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
+from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import handover_gap, settle_before_stop, unreadable_state
 from ctp_runbook.run.proofs import (
     gone_gap,
+    new_source_gap,
     observe,
+    old_session_gap,
     pin_anew,
     pin_member,
     proof_for,
@@ -24,7 +27,9 @@ __all__ = [
     "ready_gaps",
     "run_gates",
     "run_switch",
+    "session_gaps",
     "state_gaps",
+    "warn_of_revival",
 ]
 
 
@@ -50,9 +55,17 @@ def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
 
     def prove(deadline: float) -> str:
         from ctp_runbook.gates.readiness import judge_readiness_file
+        from ctp_runbook.gates.readiness_probes import add_commands
 
-        path, rehearsal = context.run.evidence / name, context.plan.is_rehearsal
-        return "; ".join(judge_readiness_file(path, real=True, since=began, rehearsal=rehearsal))
+        path, plan = context.run.evidence / name, context.plan
+        if commands := plan.readiness_commands:
+            # Whatever wrote the file, and it need not be ours: what the template names is asked.
+            add_commands(path, commands, **context.asking(deadline=deadline))
+        excused = [sli for sli, text in commands.items() if text.startswith(NOT_MEASURABLE)]
+        found = judge_readiness_file(
+            path, real=True, since=began, rehearsal=plan.is_rehearsal, excused=excused
+        )
+        return "; ".join(found)
 
     return prove
 
@@ -64,16 +77,47 @@ def ready_gaps(context: RunContext) -> list[str]:
     and its stop commands are believed in nothing. What cannot be pinned is not stopped.
     """
     gaps = []
-    for role in Role:
-        member = context.plan.member(Generation.OLD, role)
+    for member in context.plan.members_of(Generation.OLD):
         seen = observe(context, member, question="alive")
         if seen.is_alive:
             pin_member(context, member, seen.process)
         else:
             gaps.append(f"expected alive: {seen.sentence}")
-    gaps += state_gaps(context)
-    gone = generation_gone_gap(context, Generation.NEW)
-    return [*gaps, f"expected gone: {gone}"] if gone else gaps
+    gaps += [*state_gaps(context), *session_gaps(context)]
+    if gone := generation_gone_gap(context, Generation.NEW):
+        return [*gaps, f"expected gone: {gone}"]
+    if why := new_source_gap(context):
+        gaps.append(f"expected a command that tells the session of the new engine: {why}")
+    return gaps
+
+
+def session_gaps(context: RunContext, *, verified: bool = False) -> list[str]:
+    """What speaks against the first stop where nobody could say after a rollback that the old engine
+    may be given orders: it would run, and count as not trading."""
+    if why := old_session_gap(context, verified=verified):
+        return [f"expected a session of the old engine that can be proved again: {why}"]
+    return []
+
+
+def warn_of_revival(context: RunContext) -> None:
+    """Tell, while nothing is touched, who of the old generation may not end or not stay ended."""
+    # Told and not refused: a supervisor that the stop command ends first is none of these, and from
+    # outside that cannot be seen.
+    for step in context.plan.switch:
+        if step.kind is not StepKind.STOP or step.acts_on is None:
+            continue
+        member = context.plan.member(*step.acts_on)
+        if (pin := context.history.pins.get(member.name)) is None:
+            continue
+        signs = context.world.supervisors.signs_of_revival(
+            member,
+            pin,
+            stop_command=step.command,
+            seconds=context.plan.limits.alive_timeout_seconds,
+            interrupt=context.interrupt,
+        )
+        for sentence in signs:
+            context.warn(sentence)
 
 
 def state_gaps(context: RunContext) -> list[str]:
@@ -88,15 +132,31 @@ def probe_gaps(context: RunContext) -> list[str]:
     from ctp_runbook.errors import ProbeError
 
     gaps = ready_gaps(context)
+    warn_of_revival(context)
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
-    if why := session_gap(context, engine):
+    why = session_gap(context, engine)
+    if why and not any(why in gap for gap in gaps):
         gaps.append(f"expected a verified session of {engine.name}: {why}")
+    gaps += _readiness_gaps(context)
     if engine.metrics_url:
         try:
             seconds = context.plan.limits.alive_timeout_seconds
             context.world.pages.fetch(engine.metrics_url, seconds=seconds)
         except ProbeError as error:
             gaps.append(f"expected the old engine's metrics page: {error}")
+    return gaps
+
+
+def _readiness_gaps(context: RunContext) -> list[str]:
+    """READINESS commands that measure nothing here and now: the precheck would find out as late as
+    that, and the validation of a rollback later still."""
+    from ctp_runbook.gates.readiness_probes import by_command
+
+    gaps = []
+    for sli, command in context.plan.readiness_commands.items():
+        reading = by_command(sli, command, **context.asking())
+        if reading.value is None and not reading.is_excused:
+            gaps.append(f"expected a value of {sli} by its READINESS command: {reading.detail}")
     return gaps
 
 
@@ -108,8 +168,7 @@ def generation_gone_gap(
     Looks once at each part, or where there is a ``deadline`` until then: what was gone a moment
     ago may only have been asked badly.
     """
-    for role in Role:
-        member = context.plan.member(generation, role)
+    for member in context.plan.members_of(generation):
         if gap := gone_gap(context, member, deadline=deadline):
             return gap
     return ""
@@ -118,6 +177,9 @@ def generation_gone_gap(
 def run_switch(context: RunContext) -> StepResult | None:
     """Old generation out, new generation in; the first step that failed, or None."""
     for step in context.plan.switch:
+        if step.skipped:
+            skip_step(context, step, reason=step.skipped)
+            continue
         deadline = _due(context, step)
         if gap := _gap_before(context, step, deadline=deadline):
             return skip_step(context, step, reason=gap, status=StepStatus.FAILED)

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from ctp_runbook.host.clocks import ClockWatch, Disturbance
 from ctp_runbook.host.seam import Kept
-from ctp_runbook.model import Generation, Role, State, Verdict
+from ctp_runbook.model import Generation, Member, Role, State, Verdict
 from ctp_runbook.plan.config import WatchRules
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
@@ -35,7 +35,7 @@ from ctp_runbook.record.kinds import (
 )
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples, without_secrets
 from ctp_runbook.run.context import READING_SECONDS, RunContext
-from ctp_runbook.run.proofs import observe, pin_member, second_of, shows_life
+from ctp_runbook.run.proofs import observe, permission_of, pin_member, second_of, shows_life
 from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
@@ -51,6 +51,7 @@ _LOOK_SECONDS = 0.4
 # Without a new sample all that changes is how old the last one is.
 _IDLE_SECONDS = 0.4
 _GLANCE_SECONDS = 2.0
+_SESSION_SECONDS = 5.0
 
 
 class Watch:
@@ -88,6 +89,9 @@ class Watch:
         self._good_since: float | None = None
         self._last_verdicts: tuple[str, ...] = ()
         self._next_glance = 0.0
+        self._next_session_look = 0.0
+        self._session_gap, self._session_bad_since = "", 0.0
+        self._session_accepted = ""
         self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
             t.state is State.WATCHING and t.mono_ns / 1e9 >= self._ends for t in history.transitions
@@ -144,10 +148,9 @@ class Watch:
             if self._is_over:
                 # Only a proof ends a watch well: a window that is over and proves nothing is held
                 # for a person, and not taken for a pass.
-                judged = self._at_end()
-                if judged.overall is Verdict.PASSED:
+                if not (gap := self._gap_at_end()):
                     return None
-                self._hold(f"the window ended without proof: {judged.sentence}")
+                self._hold(f"the window ended without proof: {gap}")
 
     @property
     def _is_over(self) -> bool:
@@ -196,6 +199,7 @@ class Watch:
             or self._trouble_of_new_members()
             or self._trouble_of_old_members()
             or self._trouble_of_drill()
+            or self._hold_without_permission()
         )
 
     def _keep(self, sample: Sample) -> Firing | None:
@@ -232,8 +236,7 @@ class Watch:
 
     def _trouble_of_new_members(self) -> Triggered | None:
         identities = self._context.history.identities
-        for role in Role:
-            member = self._plan.member(Generation.NEW, role)
+        for member in self._plan.members_of(Generation.NEW):
             identity = identities.get(member.name)
             if identity is not None and self._context.world.processes.is_running(identity):
                 continue
@@ -252,8 +255,7 @@ class Watch:
         if now < self._next_glance:
             return None
         self._next_glance = now + _GLANCE_SECONDS
-        for role in Role:
-            member = self._plan.member(Generation.OLD, role)
+        for member in self._plan.members_of(Generation.OLD):
             if not shows_life(self._context, member):
                 continue
             seen = observe(self._context, member, question="gone")
@@ -266,8 +268,7 @@ class Watch:
 
     def _trouble_of_doubles(self) -> Triggered | None:
         """The same somebody started what lies there now: a second one of the new generation."""
-        for role in Role:
-            member = self._plan.member(Generation.NEW, role)
+        for member in self._plan.members_of(Generation.NEW):
             if doubles := second_of(self._context, member):
                 why = f"{member.name} runs twice: its command line runs as {doubles} as well"
                 return self._trouble_now("judge", why)
@@ -282,6 +283,47 @@ class Watch:
 
     def _trouble_now(self, cause: Cause, sentence: str) -> Triggered:
         return trouble_now(cause, sentence, clock=self._clock)
+
+    # --- whether it may trade ----------------------------------------------------
+
+    def _hold_without_permission(self) -> Triggered | None:
+        """Hold for a new engine whose session is lost, or that closes only for longer than it should:
+        no metric says that, for what is not sent is neither late nor refused."""
+        now = self._clock.mono()
+        if not self._is_declared or now < self._next_session_look:
+            return None
+        permission = permission_of(self._context, self._new_engine)
+        self._next_session_look = self._clock.mono() + _SESSION_SECONDS
+        if not permission.gap or permission.mode == self._session_accepted:
+            self._session_gap = ""
+            return None
+        if not self._session_gap:
+            self._session_bad_since = now
+        self._session_gap = permission.gap
+        # One look that found a file half written is no loss of a session.
+        patience = self._plan.watch.tolerance_inconclusive_seconds
+        if self._holding_since is None and now - self._session_bad_since >= patience:
+            self._hold(permission.gap)
+        return None
+
+    def _gap_at_end(self) -> str:
+        """Why the end of the window proves no trading, or nothing; a person may have accepted that."""
+        judged = self._at_end()
+        if judged.overall is not Verdict.PASSED:
+            return judged.sentence
+        if not self._is_declared or self._accepted_at_end:
+            return ""
+        permission = permission_of(self._context, self._new_engine)
+        may = permission.mode in ("", "Ready", self._session_accepted)
+        return permission.gap or ("" if may else f"the new engine is {permission.words}")
+
+    @property
+    def _new_engine(self) -> Member:
+        return self._plan.member(Generation.NEW, Role.CORE_ENGINE)
+
+    @property
+    def _is_declared(self) -> bool:
+        return self._plan.sessions[Generation.NEW].is_declared
 
     # --- holding -----------------------------------------------------------------
 
@@ -307,7 +349,7 @@ class Watch:
 
     def _while_holding(self, judged: WindowJudgement, now: float) -> Triggered | None:
         assert self._holding_since is not None
-        good = not judged.blind and not judged.breaching
+        good = not judged.blind and not judged.breaching and not self._session_gap
         self._good_since = (self._good_since or now) if good else None
         # What a person holds, a person ends; or nobody does, and it expires.
         by_rule = self._context.history.held is None
@@ -336,6 +378,9 @@ class Watch:
         return "waits until somebody decides"
 
     def _go_on(self, reason: str) -> None:
+        if self._session_gap:  # a person went on in spite of it
+            told = permission_of(self._context, self._new_engine)
+            self._session_accepted, self._session_gap = told.mode or "not told", ""
         self._holding_since = self._blind_since = None
         self._judge.accept()
         self._accepted_at_end |= self._clock.mono() >= self._ends
@@ -345,10 +390,13 @@ class Watch:
 
     def _begin(self) -> float:
         plan = self._plan
-        for role in Role:
-            member = plan.member(Generation.NEW, role)
+        for member in plan.members_of(Generation.NEW):
             pin_member(self._context, member, self._context.history.identities.get(member.name))
-        self._context.record(StateEntered(to=State.WATCHING, reason="the switch is verified"))
+        words = ""
+        if self._is_declared:
+            words = f"; the new engine is {permission_of(self._context, self._new_engine).words}"
+        reason = f"the switch is verified{words}"
+        self._context.record(StateEntered(to=State.WATCHING, reason=reason))
         started = WatchStarted(minutes=self._minutes, metrics=tuple(plan.monitor_keys))
         return self._context.record(started).mono
 

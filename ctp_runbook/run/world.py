@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from ctp_runbook.probes import liveness as _liveness
     from ctp_runbook.probes import metrics as _metrics
     from ctp_runbook.probes import session as _session
-    from ctp_runbook.probes.seam import Pages, Sessions, Webhooks, Witnesses
+    from ctp_runbook.probes import supervision as _supervision
+    from ctp_runbook.probes.seam import Pages, Sessions, Supervisors, Webhooks, Witnesses
 else:
     # A dry run holds, starts and asks nothing, and is not to pay for what would.
     _caller = LateModule("ctp_runbook.host.caller")
@@ -57,6 +58,7 @@ else:
     _liveness = LateModule("ctp_runbook.probes.liveness")
     _metrics = LateModule("ctp_runbook.probes.metrics")
     _session = LateModule("ctp_runbook.probes.session")
+    _supervision = LateModule("ctp_runbook.probes.supervision")
 
 __all__ = ["HERE", "World"]
 
@@ -79,6 +81,7 @@ class World(Struct, frozen=True):
     outcry: Outcry = _outcry
     mailbox: Callable[[Path], Mailbox] = FolderMailbox
     witnesses: Witnesses = _liveness
+    supervisors: Supervisors = _supervision
     sessions: Sessions = _session
     pages: Pages = _metrics
     webhooks: Webhooks = _exchange

@@ -21,7 +21,7 @@ from ctp_runbook.record.evidence import (
     trading_downtime_seconds,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import Cause, Closed, Finding, Shift
+from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, Shift, override_name
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
@@ -107,6 +107,8 @@ _SAID_ABOVE: Mapping[Outcome, tuple[str, str]] = {
     Outcome.ABORTED_BEFORE_SWITCH: ("still trades", "; the old stack still trades, untouched"),
     Outcome.ROLLBACK_FAILED: ("must act", " An operator must act now."),
 }
+# How the closing sentence begins where nothing proves that orders move or may move.
+_ALIVE = "the new generation is "
 _NOT_TOUCHED = "this run did not touch the old stack"
 
 
@@ -132,6 +134,8 @@ def _as_seen(history: History, outcome: Outcome) -> tuple[str, str]:
         verdict = ended.payload.verdict if ended else "not made"
         if verdict != Verdict.PASSED.name or not _is_alive(seen, Generation.NEW):
             return "warn", f"COMPLETED, with the watch {verdict}: see who runs"
+        if history.closed and history.closed.payload.sentence.startswith(_ALIVE):
+            return "warn", "The watch window PASSED; that the new stack trades is not proved"
     if outcome is Outcome.ABORTED_BEFORE_SWITCH and not _is_alive(seen, Generation.OLD):
         return kind, "Ended before the switch: this run did not touch the old stack"
     if title.startswith("Rolled back") and not _is_alive(seen, Generation.OLD):
@@ -159,9 +163,14 @@ def mode_banner(history: History) -> Banner:
 def override_banners(history: History) -> list[Banner]:
     """Say every override with its reason, in red; nothing where nothing was overridden."""
     return [
-        Banner("bad", f"OVERRIDE --{name.replace('_', '-')}", reason)
+        Banner("bad", _overridden(name), reason)
         for name, reason in history.created.overrides.items()
     ]
+
+
+def _overridden(name: str) -> str:
+    shown = override_name(name)
+    return f"NOT PROVED of the session ({shown})" if name == NOT_PROVED else f"OVERRIDE {shown}"
 
 
 def outcome_banner(history: History) -> Banner:
@@ -290,7 +299,10 @@ def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
         (
             sli.get("name", ""),
             *(f"{_value(sli.get(name))}{_unit(str(sli.get('unit', '')))}" for name in _MEASURED),
-            mark(bool(sli.get("healthy"))),
+            # Nobody measured it, and nobody can: neither well nor ill.
+            "– not measurable"
+            if sli.get("provenance") == "not_measurable"
+            else mark(bool(sli.get("healthy"))),
             *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
         )
         for sli in report.get("slis", ())
@@ -404,12 +416,18 @@ def _unit(unit: str) -> str:
 
 
 def member_table(history: History) -> Table:
-    """Show the four members: identity as recorded, and what was seen of them at the end."""
-    running = history.closed.payload.running if history.closed else {}
-    rows = [
-        (name, str(history.identities.get(name, "not recorded")), mark(running.get(name, "")))
-        for name in _MEMBERS
-    ]
+    """Show the members: identity as recorded, and what was seen of them at the end."""
+    running, members = (
+        history.closed.payload.running if history.closed else {},
+        history.members,
+    )
+    rows = []
+    for name in _MEMBERS:
+        # A row left out would look like somebody who was forgotten.
+        identity = str(history.identities.get(name, "not recorded"))
+        there = name in members
+        identity = identity if there else "none: its work is done in the engine"
+        rows.append((name, identity, mark(running.get(name, "")) if there else ""))
     return Table(("member", "identity", "at the end"), rows, "Who runs")
 
 
@@ -492,8 +510,9 @@ def timeline_table(history: History) -> Table:
 def downtime_figure(history: History) -> str:
     """Return the trading downtime in seconds, and since when there is one that is not over; ``none``
     while nothing was stopped."""
-    first_stop = history.step(steps_of(Phase.SWITCH)[0])
-    if history.is_dry_run or first_stop.status in _NOT_BEGUN:
+    left_out = history.plan.left_out
+    first_stop = next(step for step in steps_of(Phase.SWITCH) if step not in left_out)
+    if history.is_dry_run or history.step(first_stop).status in _NOT_BEGUN:
         return "none"
     if since := no_runner_since(history):
         return f"since {datetime.fromisoformat(since):%H:%M:%S}Z, not over by the last record"
@@ -527,7 +546,14 @@ def observed_tables(run: RunDir) -> list[Block]:
 def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]:
     """Show facts, warnings, steps, commands."""
     rows = [
-        (n, s.phase.value, s.name, f"{s.timeout_seconds:g} s", s.effect, ", ".join(s.undo))
+        (
+            n,
+            s.phase.value,
+            s.name,
+            "skipped" if s.skipped else f"{s.timeout_seconds:g} s",
+            s.effect,
+            ", ".join(s.undo),
+        )
         for n, s in enumerate(plan.steps, start=1)
     ]
     columns = ("#", "phase", "step", "at most", "done when", "undone by")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.model import Generation, Outcome, Phase, Role, StepStatus
-from ctp_runbook.plan.step_table import start_steps, step_spec, steps_of
+from ctp_runbook.model import Generation, Outcome, Phase, StepKind, StepStatus
+from ctp_runbook.plan.step_table import order_steps, sender_of, steps_of
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.kinds import StepEnded
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["pictures_of", "rollback_figure", "switch_figure"]
 
 _SHORTEST = 0.004  # of the axis: a step this short is still seen
-_FIRST_STOP = steps_of(Phase.SWITCH)[0]
-# What ends the downtime that the first stop begins: the new runner's start, or the stop's undoing.
-_TRADES_AGAIN = (
-    *start_steps(Generation.NEW, Role.STRATEGY_RUNNER),
-    *step_spec(_FIRST_STOP).undo,
-)
 
 
 def pictures_of(history: History, phase: Phase, *, both: bool = False) -> list[Picture]:
@@ -54,7 +48,7 @@ def switch_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
         axes.axvspan(0, down, facecolor=theme.shade, linewidth=0)
     _draw_bars(axes, steps, theme, zero=steps[0].started_mono_ns, shaded=down)
     axes.set_title(_downtime(history), loc="left", fontsize=10, color=theme.ink, pad=8)
-    axes.set_xlabel("s after the old runner's stop began", fontsize=8, color=theme.faint)
+    axes.set_xlabel(f"s after {_old_sender(history)}'s stop began", fontsize=8, color=theme.faint)
     return figure
 
 
@@ -134,20 +128,32 @@ def _draw_budget(axes: Axes, spent: float, budget: float, theme: Theme) -> None:
 
 
 def _downtime_span(history: History) -> float | None:
-    """Seconds from the first stop until a runner traded again; None while none does."""
-    begun = history.step(_FIRST_STOP).started_mono_ns
+    """Seconds from the first stop until somebody sent orders again; None while nobody does."""
+    kinds = order_steps(history.members)
+    stop = next(step for step in steps_of(Phase.SWITCH) if kinds.get(step) is StepKind.STOP)
+    begun = history.step(stop).started_mono_ns
     for record in history.of_kind(StepEnded):
-        if record.payload.step in _TRADES_AGAIN and record.payload.status is StepStatus.OK:
+        ended = record.payload
+        if kinds.get(ended.step) is StepKind.START and ended.status is StepStatus.OK:
             return (record.mono_ns - begun) / 1e9
     return None
+
+
+def _old_sender(history: History) -> str:
+    """Who sent the old generation's orders, in words."""
+    sender = sender_of(Generation.OLD, history.members)
+    return "the old runner" if sender.endswith("runner") else "the old engine"
 
 
 def _downtime(history: History) -> str:
     """How long nobody traded during the switch, and in the whole run where that is more."""
     span, total = _downtime_span(history), trading_downtime_seconds(history)
+    members = history.members
+    runs = any(name.endswith("runner") for name in members)
+    nobody = "no runner" if runs else "no engine"
     if span is None:
-        return "no runner on a verified session since the old runner's stop (shaded)"
-    words = f"no runner on a verified session for {span:.1f} s (shaded)"
+        return f"{nobody} on a verified session since {_old_sender(history)}'s stop (shaded)"
+    words = f"{nobody} on a verified session for {span:.1f} s (shaded)"
     return words if total <= span + 0.05 else f"{words}; {total:.1f} s with the rollback"
 
 

@@ -7,16 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ctp_runbook.model import Generation, Phase, Role, State
-from ctp_runbook.plan.step_table import start_steps
+from ctp_runbook.model import Generation, Phase, State
+from ctp_runbook.plan.step_table import sender_of
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.measure import Point
 
-__all__ = ["Clock", "Span", "clock_of", "runner_started", "spans_of"]
+__all__ = ["Clock", "Span", "clock_of", "new_sender", "runner_started", "spans_of"]
 
-_RUNNER_STARTS = start_steps(Generation.NEW, Role.STRATEGY_RUNNER)
 _BEFORE_SHARE = 0.4  # of the watched length, for what the old engine showed
 
 
@@ -84,9 +83,15 @@ def _old_stopped(history: History) -> float | None:
 
 
 def runner_started(history: History) -> float:
-    """Return when the new runner's start step ended; infinitely late when it never did."""
-    ended = history.of_kind(kinds.StepEnded)
-    return next((step.mono for step in ended if step.payload.step in _RUNNER_STARTS), math.inf)
+    """Return when the start step of the new runner ended, or of whoever sends the new generation's
+    orders; infinitely late when it never did."""
+    ended, start = history.of_kind(kinds.StepEnded), f"start_{new_sender(history)}"
+    return next((step.mono for step in ended if step.payload.step == start), math.inf)
+
+
+def new_sender(history: History) -> str:
+    """Return the name of the member that sends the new generation's orders."""
+    return sender_of(Generation.NEW, history.members)
 
 
 def spans_of(history: History, clock: Clock) -> Iterator[Span]:

@@ -18,7 +18,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.show.blocks import mark
 from ctp_runbook.show.figure_style import Theme, bare_axes, label
 from ctp_runbook.show.lines import over_marks, stretches, unbroken_lines
-from ctp_runbook.show.time_axis import Clock, runner_started, spans_of
+from ctp_runbook.show.time_axis import Clock, new_sender, runner_started, spans_of
 from ctp_runbook.watch.judge import MetricJudgement
 from ctp_runbook.watch.measure import STATUSES, more_than
 from ctp_runbook.watch.points import Points
@@ -137,7 +137,8 @@ class Panel:
             )
             self._write(axes, 0.0, 0.985, " after", ha="left", **bold)
             return
-        text = "new runner started" if self._sees_start else "watch begins"
+        sender = "runner" if new_sender(self.history).endswith("runner") else "engine"
+        text = f"new {sender} started" if self._sees_start else "watch begins"
         look = {"fontsize": 7.5, "color": self.theme.faint, "va": "top"}
         across = axes.get_xaxis_transform()
         label(axes, text, (self._start, 1), shift=(3, -2), xycoords=across, **look)

@@ -16,6 +16,7 @@ from ctp_runbook.gates.readiness import judge_readiness_file
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.gate_table import GATES, Gate, gates_in
+from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
     kept_files,
@@ -28,7 +29,7 @@ from ctp_runbook.record.evidence import (
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import header_text
-from ctp_runbook.record.kinds import Count, Finding, StepEnded
+from ctp_runbook.record.kinds import Count, Finding, StepEnded, override_name
 from ctp_runbook.record.rundir import RunDir
 
 __all__ = [
@@ -82,7 +83,7 @@ def _override_findings(history: History) -> Iterator[str]:
     created, known = history.created, history.created.measured
     told = [record.payload.sentence for record in history.of_kind(Finding)]
     for name, reason in created.overrides.items():
-        start = f"OVERRIDE --{name.replace('_', '-')} by "
+        start = f"OVERRIDE {override_name(name)} by "
         if not any(sentence.startswith(start) and reason in sentence for sentence in told):
             yield f"run.json overrides {name}, and no finding of the journal says so"
     # A rollback of another run is not asked how long it will take: it is needed.
@@ -169,7 +170,25 @@ def readiness_findings(run: RunDir, history: History) -> Iterator[str]:
             since=_epoch(step.started_utc),
             until=_epoch(step.ended_utc),
             rehearsal=history.created.rehearsal,
+            excused=_excused(run),
         )
+
+
+def _excused(run: RunDir) -> list[str]:
+    """The SLIs that the reviewed plan says this engine cannot have; none where it cannot be read,
+    which is told elsewhere."""
+    path = run.plan / "ctp_one_shot_cutover_checklist.json"
+    try:
+        commands = msgspec.json.decode(path.read_bytes(), type=_Readiness).readiness_commands
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [sli for sli, text in commands.items() if text.startswith(NOT_MEASURABLE)]
+
+
+class _Readiness(Struct):
+    """What is asked of a checklist, whatever else stands there."""
+
+    readiness_commands: dict[str, str] = {}
 
 
 def passed_readiness(history: History) -> tuple[str, ...]:

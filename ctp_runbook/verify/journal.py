@@ -8,7 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from ctp_runbook.model import Generation, Outcome, Phase, Role, State, StepKind, StepStatus
-from ctp_runbook.plan.step_table import STEP_TABLE
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    ROLES_BESIDE,
+    STEP_TABLE,
+    member_steps,
+    members_left,
+    presence_key,
+)
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
@@ -72,7 +79,28 @@ def plan_findings(history: History) -> Iterator[str]:
             yield f"run.json plan.steps: {step} stands where {due} is due"
     if len(planned) != len(wanted):
         yield f"run.json plan.steps: {len(planned)} steps; the runbook has {len(wanted)}"
+    yield from _left_out_findings(history)
     yield from _command_findings(history)
+
+
+def _left_out_findings(history: History) -> Iterator[str]:
+    """What a plan leaves out are all steps of a part that a generation may do without, by its line."""
+    planned = {step.name: step for step in history.plan.steps}
+    for generation in Generation:
+        for role in Role:
+            steps = [planned.get(spec.name) for spec in member_steps(generation, role)]
+            line = f"{presence_key(generation, role)}={NO_MEMBER}"
+            said = {(step.command == line, bool(step.skipped)) for step in steps if step}
+            if role in ROLES_BESIDE and said == {(True, True)}:
+                continue
+            if any(is_out for _, is_out in said):
+                yield (
+                    f"run.json plan.steps: steps of {generation}_{role} are left out, and not by "
+                    f"{line}, all of them"
+                )
+    of_members = {spec.name for spec in STEP_TABLE if spec.acts_on}
+    for name in history.plan.left_out.keys() - of_members:
+        yield f"run.json plan.steps: {name} is left out, and is no step of a part"
 
 
 def _command_findings(history: History) -> Iterator[str]:
@@ -146,7 +174,12 @@ def sequence_findings(history: History) -> Iterator[str]:
     if names.count("closed") > 1:
         yield f"the journal was closed {names.count('closed')} times"
     created = history.created
-    walk = _Walk(dry_run=created.dry_run, has_parent=bool(created.parent_run))
+    walk = _Walk(
+        dry_run=created.dry_run,
+        has_parent=bool(created.parent_run),
+        left_out=created.plan.left_out,
+        members=created.plan.members,
+    )
     for record in history.records:
         check = _WALK.get(type(record.payload))
         for finding in check(walk, record, record.payload) if check else ():
@@ -162,6 +195,8 @@ class _Walk:
 
     dry_run: bool
     has_parent: bool
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[str, ...] = members_left(())
     state: State = State.PLANNED
     open_step: Record[kinds.StepStarted] | None = None
     resumed: bool = False
@@ -206,6 +241,8 @@ class _Walk:
         name = step.step
         if self.dry_run:
             yield f"a dry run started {name}"
+        if name in self.left_out:
+            yield f"{name} was started; by the plan, {self.left_out[name]}"
         if self.open_step is not None:
             yield f"{name} started while {self.open_step.payload.step} had no end"
         if step.attempt != self.started.get(name, 0) + 1:
@@ -243,6 +280,11 @@ class _Walk:
             yield f"{step.step} was simulated in a run that is no dry run"
         if step.step not in _PHASES:
             yield f"{step.step} is no step of the runbook"
+        reason, is_skipped = self.left_out.get(step.step), step.status is StepStatus.SKIPPED
+        if reason and (not is_skipped or step.reason != reason):
+            yield f"{step.step} is {step.status}: {step.reason!r}; by the plan, {reason}"
+        if is_skipped and not reason and step.phase is not Phase.ROLLBACK:
+            yield f"{step.step} is skipped, and the plan does not leave it out"
         if self.open_step is not None and self.open_step.payload.step == step.step:
             self.open_step = None
 
@@ -303,6 +345,8 @@ class _Walk:
     def _alone(self, name: str) -> Iterator[str]:
         """The other generation is proved gone before this step starts anything."""
         for member in _GONE_BEFORE.get(name, ()):
+            if member not in self.members:
+                continue
             # A new member that this run never started, and no parent did, is nobody to prove gone.
             is_due = f"start_{member}" in self.started or member.startswith("old_")
             if (is_due or self.has_parent) and not self.gone.get(member, False):

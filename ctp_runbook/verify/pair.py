@@ -13,7 +13,13 @@ from datetime import datetime
 from pathlib import Path
 
 from ctp_runbook.model import Outcome, Phase, StepKind
-from ctp_runbook.plan.step_table import STEP_TABLE, steps_of
+from ctp_runbook.plan.step_table import (
+    NO_MEMBER,
+    ROLES_BESIDE,
+    STEP_TABLE,
+    presence_key,
+    steps_of,
+)
 from ctp_runbook.record.kinds import FAILED_BY_CAUSE
 from ctp_runbook.record.result_env import ResultEnv, form_findings, number_of, parse_env
 from ctp_runbook.verify.report import VerificationReport, checked
@@ -32,6 +38,11 @@ _STEPS = {
     "ROLLBACK": steps_of(Phase.ROLLBACK),
 }
 _CAUSES = {*FAILED_BY_CAUSE.values()}
+_LEFT_OUT = {
+    spec.name: (f"{presence_key(*spec.acts_on)}={NO_MEMBER}",)
+    for spec in STEP_TABLE
+    if spec.acts_on and spec.acts_on[1] in ROLES_BESIDE
+}
 _STOPS = {spec.name for spec in STEP_TABLE if spec.kind is StepKind.STOP}
 
 
@@ -239,7 +250,10 @@ def _bad_steps(env: ResultEnv) -> list[str]:
     for number in env.numbers:
         name, status = env.step(number, "NAME"), env.step(number, "STATUS")
         allowed = {"ok"}
-        if env.prefix == "ROLLBACK":
+        # The line that says that there is no such part stands where the command of its step would.
+        if env.step(number, "COMMAND") in _LEFT_OUT.get(name, ()):
+            allowed = {"skipped"}
+        elif env.prefix == "ROLLBACK":
             allowed |= {"skipped"} if name != "post_rollback_validate" else set()
             allowed |= {"failed", "timed_out"} if name in _STOPS else set()
         if status not in allowed:

@@ -63,6 +63,41 @@ def test_readiness_passes_on_where_to_measure(
     assert sources.declared == {}
 
 
+@pytest.mark.parametrize(
+    ("words", "variable", "seconds"),
+    [((), None, 5.0), ((), "30", 30.0), (("--sli-timeout-seconds", "60"), "30", 60.0)],
+)
+def test_an_sli_has_the_time_that_is_set(
+    words: tuple[str, ...],
+    variable: str | None,
+    seconds: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the flag, else by the run, which has it from limits.toml."""
+    asked: list[Any] = []
+
+    def measure(sources: Any) -> Any:
+        asked.append(sources.seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(readiness_probes, "measure", measure)
+    if variable:
+        monkeypatch.setenv("CTP_SLI_TIMEOUT_SECONDS", variable)
+    assert typed("readiness", *words) == 130
+    assert asked == [seconds]
+
+
+@pytest.mark.parametrize("variable", ["0", "-1", "301", "nan", "soon"])
+def test_the_time_of_an_sli_is_bounded(
+    variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From wherever it comes; nothing is measured then."""
+    assert typed("readiness", "--sli-timeout-seconds", variable) == 2
+    monkeypatch.setenv("CTP_SLI_TIMEOUT_SECONDS", variable)
+    assert typed("readiness") == 2
+    assert "CTP_SLI_TIMEOUT_SECONDS" in capsys.readouterr().err
+
+
 def test_the_validation_of_a_rollback_writes_a_file_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,6 +260,15 @@ def test_what_failed_while_up_ran_is_shown_with_its_logs(docker: FakeDocker) -> 
     assert "its last lines: FATAL: could not map memory" in result.sentence
 
 
+def test_a_look_that_is_cut_short_does_not_hide_what_was_seen(docker: FakeDocker) -> None:
+    """Docker hangs in the last call before the deadline: the service that is not healthy is told."""
+    docker.service("redis", health="starting")
+    docker.set(hangs_after=4)
+    late = _gate(docker, seconds=10.0)
+    assert "service redis is running, starting, expected running, healthy" in late.sentence
+    assert "a later look was cut short by the deadline" in late.sentence
+
+
 def test_what_ended_for_good_is_not_waited_for(docker: FakeDocker) -> None:
     """An exited container, or one without a check, mends itself by no waiting."""
     docker.service("kafka", status="exited", health="")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,7 @@ def postgres(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return facts
 
 
-def gate(server: FakeConnect, folder: Path, **flags: Any) -> GateResult:
+def gate(server: Callable[[Asked], tuple[int, str]], folder: Path, **flags: Any) -> GateResult:
     """How the gate goes with this Connect and one connector wanted."""
     (folder / "debezium").mkdir(exist_ok=True)
     (folder / "debezium" / "one.json").write_text(json.dumps({"name": "one", "config": CONFIG}))
@@ -225,6 +226,20 @@ def test_one_that_does_not_come_up_is_waited_for(tmp_path: Path) -> None:
     assert sum(asked.endswith("/status") for asked in server.asked) > 2
     looked = gate(server, tmp_path, execute=False, probe=True)
     assert "every task RUNNING within 120 s (--deadline-seconds)" in looked.sentence
+
+
+@pytest.mark.twin
+def test_a_look_that_is_cut_short_does_not_hide_what_was_seen(tmp_path: Path) -> None:
+    """Connect hangs in the last call before the deadline: that a call had no time is no reason."""
+    server = FakeConnect({"one": CONFIG}, statuses=[status("RUNNING", "UNASSIGNED")])
+
+    def hanging(asked: Asked) -> tuple[int, str]:
+        if "GET /connectors/one/status" in server.asked:
+            time.sleep(4.0)
+        return server(asked)
+
+    late = gate(hanging, tmp_path, deadline_seconds=2.0)
+    assert "connector RUNNING, task 0 UNASSIGNED (a later look was cut short" in late.sentence
 
 
 @pytest.mark.twin

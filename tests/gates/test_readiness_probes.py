@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,21 @@ import pytest
 
 from ctp_runbook.errors import InputError, ProbeError
 from ctp_runbook.gates import readiness_probes
-from ctp_runbook.gates.readiness import DECLARED_FLAGS, SliReading
-from ctp_runbook.gates.readiness_probes import ReadinessSources, measure
+from ctp_runbook.gates.readiness import (
+    DECLARED_FLAGS,
+    Readiness,
+    SliReading,
+    judge_readiness,
+    measured,
+)
+from ctp_runbook.gates.readiness_probes import (
+    COMMANDS_VARIABLE,
+    ReadinessSources,
+    add_commands,
+    by_command,
+    commands_of_run,
+    measure,
+)
 from ctp_runbook.probes import kafka
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.postgres import PostgresDoor
@@ -98,7 +113,8 @@ def test_an_sli_command_prints_the_value(name: str, command: str, value: object)
     found = measure(ReadinessSources("x", commands={name: command}))
     (one,) = [one for one in found.readings if one.name == name]
     assert one.value == value
-    assert one.provenance == "measured"
+    # Each of these only prints, whatever it prints: somebody typed it.
+    assert one.provenance == "declared"
 
 
 def test_a_command_of_an_unknown_sli_is_refused() -> None:
@@ -571,3 +587,75 @@ def test_only_what_is_named_is_asked(answering: Callable[..., ReadinessSources])
     ):
         readings = measure(sources).readings
         assert {one.name for one in readings if one.source} == names
+
+
+# --- what a template's own commands say -------------------------------------------
+
+
+def told(command: str, folder: Path) -> SliReading:
+    """What READINESS_FLOW_CONTROL_HITS_CMD says."""
+    return by_command(HITS, command, cwd=folder, env=dict(os.environ), seconds=5)
+
+
+def test_a_command_that_only_prints_declares(tmp_path: Path) -> None:
+    """``=echo 0`` is a number somebody typed; one that reads something is measured."""
+    (tmp_path / "hits").write_text("3\n")
+    declared, read = told("echo 0", tmp_path), told("cat hits", tmp_path)
+    assert (declared.value, declared.provenance) == (0.0, "declared")
+    assert "only prints measures nothing" in declared.sentence
+    assert (read.value, read.provenance) == (3.0, "measured")
+    report = json.loads(Readiness((declared,), "x").to_bytes())
+    found = list(judge_readiness(report, real=True, since=0))
+    assert any("declared (SLI command); a real run wants it measured" in each for each in found)
+
+
+def test_what_an_engine_cannot_have_is_said_with_its_reason(tmp_path: Path) -> None:
+    """It is no value and no failure; but only where the reviewed template says so."""
+    cannot, read = told("not_measurable: it has no counter", tmp_path), told("expr 1 + 2", tmp_path)
+    assert (cannot.value, cannot.provenance) == (None, "not_measurable")
+    assert cannot.sentence == (
+        f"{HITS} NOT MEASURED: this engine cannot have it (it has no counter)"
+    )
+    assert not Readiness((cannot,), "x").is_healthy
+    others = (read, replace(cannot, name=REJECTS))
+    assert Readiness(others, "x").is_healthy
+    report = json.loads(Readiness(others, "x").to_bytes())
+    assert not [
+        each
+        for each in judge_readiness(report, real=True, since=0, excused=[REJECTS])
+        if REJECTS in each or "overall" in each
+    ]
+    assert [
+        each
+        for each in judge_readiness(report, real=True, since=0)
+        if f"{REJECTS}: said not to be measurable" in each
+    ]
+
+
+def test_a_step_of_a_run_is_handed_the_commands(tmp_path: Path) -> None:
+    """What is no JSON, or names no SLI, is nobody's."""
+    assert commands_of_run({}) == {}
+    assert commands_of_run({COMMANDS_VARIABLE: "{"}) == {}
+    given = {HITS: "cat hits", "x": "y", REJECTS: 1}
+    assert commands_of_run({COMMANDS_VARIABLE: json.dumps(given)}) == {HITS: "cat hits"}
+
+
+def test_a_file_of_somebody_elses_gets_what_the_template_asks(tmp_path: Path) -> None:
+    """Each command is run that the writer of the file did not run; its health is counted again."""
+    path = tmp_path / "readiness.json"
+    path.write_bytes(
+        Readiness((measured(REJECTS, 1.0, detail="", source="probe"),), "x").to_bytes()
+    )
+    running = {"cwd": tmp_path, "env": dict(os.environ), "seconds": 5.0}
+    for word, is_healthy in (("expr 2 + 3", True), ("expr 90 + 9", False), ("exit 127", False)):
+        before = path.read_bytes()
+        add_commands(path, {HITS: word}, **running)  # type: ignore[arg-type]
+        report = json.loads(path.read_bytes())
+        assert report["overall_healthy"] is is_healthy
+        assert {each["name"] for each in report["slis"]} == {HITS, REJECTS}
+        add_commands(path, {HITS: "touch asked"}, **running)  # type: ignore[arg-type]
+        assert not (tmp_path / "asked").exists()
+        path.write_bytes(before)
+    path.write_text("[")
+    add_commands(path, {HITS: "echo 1"}, **running)  # type: ignore[arg-type]
+    assert path.read_text() == "["

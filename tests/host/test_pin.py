@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.host.pin import Pin, lookalikes, pin_process, survivors
+from ctp_runbook.host.pin import Pin, below, lookalikes, pin_process, survivors
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 from tests.props.plan_fixtures import wait_for
@@ -126,3 +129,65 @@ def test_a_pin_that_was_masked_still_finds_its_like(start: Start, tmp_path: Path
     assert alike(masked) == {again.pid}
     assert alike(replace(masked, executable="/another/***/sleeper")) == set()
     assert pin_process(pin.identity, before=masked).bystanders == ()
+
+
+Shell = Callable[[str], Identity]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """Start a shell that runs a script; it ends with all that it has started."""
+    with ExitStack() as ends:
+
+        def end(child: subprocess.Popen[bytes]) -> None:
+            found = identity_of(child.pid)
+            for each in (*(below(found) if found else ()), found):
+                if each:
+                    os.kill(each.pid, signal.SIGKILL)
+            child.wait()
+
+        def begin(script: str) -> Identity:
+            words = ["bash", "-c", f"{script}\nwait; :"]
+            child = subprocess.Popen(words, cwd=tmp_path, start_new_session=True)
+            ends.callback(end, child)
+            found = identity_of(child.pid)
+            assert found is not None
+            return found
+
+        yield begin
+
+
+def engine_of(folder: Path) -> tuple[str, ...]:
+    """A program with a command line of its own."""
+    return (sys.executable, "-c", "import time; time.sleep(600)", str(folder))
+
+
+def test_what_a_supervising_shell_had_started_is_sought_too(
+    start: Start, shell: Shell, tmp_path: Path
+) -> None:
+    """Its pid file, or its unit, names the shell; the engine is the one that must not come again."""
+    engine = engine_of(tmp_path)
+    main = shell(f"timeout 600 {shlex.join(engine)} &\nsleep 600 &")
+    wait_for(lambda: len(pin_process(main).kin) == 1)
+    pin = pin_process(main)
+    assert alike(pin) == set()
+    start("sleep", "600")  # what its script calls beside it is everybody's
+    again = start(*engine)
+    wait_for(lambda: alike(pin) == {again.pid})
+    assert alike(pin_process(main, before=pin)) == {again.pid}
+
+
+def test_what_stood_beside_a_shells_child_is_not_it(
+    start: Start, shell: Shell, tmp_path: Path
+) -> None:
+    """It ran with that command line before the shell was pinned; and the shell may start its own
+    again, which is its own."""
+    engine = shlex.join(engine_of(tmp_path))
+    beside = start(*engine_of(tmp_path))
+    main = shell(f"{engine} &\nwhile [ ! -e again ]; do sleep 0.05; done; {engine} &")
+    wait_for(lambda: len(pin_process(main).kin) == 1)
+    pin = pin_process(main)
+    assert [each.pid for each in pin.bystanders] == [beside.pid]
+    (tmp_path / "again").touch()
+    wait_for(lambda: len(below(main)) >= 2)
+    assert alike(pin) == set()

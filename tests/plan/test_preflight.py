@@ -110,6 +110,23 @@ STOPPING = {
         "http://alert.example/x#ca_file=/no/own.pem",
         "ALERT_WEBHOOK_URL: ca_file /no/own.pem stands in an address that is not https://",
     ),
+    "behind env": ("PRECHECK_CMD", "env -C / A=1 /no/tool x", "'/no/tool' is no file"),
+    "behind a login shell": ("PRECHECK_CMD", "bash -lc '/no/tool x'", "'/no/tool' is no file"),
+    "behind many": (
+        "NEW_CORE_ENGINE_START_CMD",
+        "cd / && nohup timeout 9 sh -c 'exec ./no-tool' >log 2>&1 & echo $! >pid",
+        "'./no-tool' is no file",
+    ),
+    "echo below a shell": (
+        "NEW_CORE_ENGINE_STOP_CMD",
+        "bash -lc 'echo skip'",
+        "only prints or succeeds",
+    ),
+    "hidden below a shell": (
+        "OLD_CORE_ENGINE_STOP_CMD",
+        "bash -c 'cat x || true'",
+        "hides its own failure",
+    ),
     "echo gate": ("BOOTSTRAP_INFRA_CMD", "echo done", "only prints or succeeds"),
     "same unit": ("OLD_STRATEGY_RUNNER_UNIT", "new-strategy-runner.service", "are the same"),
 }  # fmt: skip
@@ -193,6 +210,18 @@ REMARKS = {
     "idle restore": ("RESTORE_PREVIOUS_BINARIES_CMD", "true", "checks or restores nothing"),
     "short watch": ("POST_SWITCH_MONITOR_MINUTES", "5", "--short-watch REASON"),
     "no trading state": ("TRADING_STATE_CMD", "", "TRADING_STATE_CMD is not given"),
+    "not there yet": (
+        "PRECHECK_CMD",
+        "cp x y && ./no-tool",
+        "'./no-tool' is no file that can be run",
+    ),
+    "on a login's PATH": ("PRECHECK_CMD", "bash -lc no-tool", "'no-tool' is not on PATH as seen"),
+    "known to bash": (
+        "PRECHECK_CMD",
+        "bash -lc '$ENGINE_HOME/tool'",
+        "only bash can tell what $ENGINE_HOME/tool stands for: whether",
+    ),
+    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "tell what `if` does: whether"),
     "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
 }
 
@@ -204,6 +233,49 @@ def test_finding_is_only_told(key: str, value: str, said: str, tmp_path: Path) -
     assert plan.execute_refusals == ()
     (warning,) = plan.warnings
     assert said in warning
+
+
+@pytest.mark.parametrize(
+    ("stop", "seconds", "said"),
+    [
+        (
+            "kill $(cat /run/old.pid); rm -f /run/old.pid",
+            "60",
+            "OLD_CORE_ENGINE_STOP_CMD removes the pid file '/run/old.pid' itself: what tells then whether "
+            "the process went is who was pinned before; it is waited for until "
+            "OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS 60 s is over, so give it as long as old_core_engine "
+            "may need",
+        ),
+        ("kill $(cat /run/old.pid); rm -f /tmp/x; cat /run/old.pid", "60", ""),
+        (
+            "env proc stop --pid-file /run/old.pid --grace-seconds 65",
+            "60",
+            "OLD_CORE_ENGINE_STOP_CMD waits up to 70 s (--grace-seconds, --kill-grace-seconds), and "
+            "OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS 60 s ends it before it has sent KILL or proved "
+            "anything; raise the timeout or lower the graces",
+        ),
+        ("env proc stop --pid-file /run/old.pid --grace-seconds=55", "60", ""),
+        (
+            "env proc stop --pid-file /run/old.pid",
+            "14",
+            "OLD_CORE_ENGINE_STOP_CMD waits up to 15 s",
+        ),
+    ],
+)
+def test_a_stop_that_cannot_do_its_work_is_told(
+    stop: str, seconds: str, said: str, tmp_path: Path
+) -> None:
+    """At plan time: one that takes its witness away, and one that is ended before it sends KILL."""
+    plan = planned(
+        tmp_path,
+        ("OLD_CORE_ENGINE_PID_FILE", "/run/old.pid"),
+        ("OLD_CORE_ENGINE_STOP_CMD", stop),
+        ("OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS", seconds),
+    )
+    told = [each for each in plan.warnings if each.startswith("OLD_CORE_ENGINE_STOP_CMD")]
+    assert len(told) == bool(said)
+    assert not said or told[0].startswith(said)
+    assert not set(told) & set(plan.execute_refusals)
 
 
 def test_old_engine_without_metrics_may_be_measured_by_commands(tmp_path: Path) -> None:

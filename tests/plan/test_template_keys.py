@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from ctp_runbook.plan.step_table import STEP_TABLE, StepSpec
 from ctp_runbook.plan.template_keys import KEYS, READINESS_KEYS, SLI_NAMES, nearest_name, read_keys
 from ctp_runbook.plan.template_text import parse_template
 
@@ -129,6 +130,37 @@ def test_nearest_name_is_one_of_the_known() -> None:
     assert nearest_name("MONITOR_KEY", tuple(KEYS)) == "MONITOR_KEYS"
     assert nearest_name("ZZZ", tuple(KEYS)) == ""
     assert nearest_name("MONITOR_KEYS" * 9, tuple(KEYS)) == ""
+
+
+STEP_SPELLINGS = {
+    "START_NEW_CORE_ENGINE_TIMEOUT_SECONDS": "NEW_CORE_ENGINE_START_TIMEOUT_SECONDS",
+    "START_NEW_CORE_ENGNE_TIMEOUT_SECONDS": "NEW_CORE_ENGINE_START_TIMEOUT_SECONDS",
+    "START_NEW_CORE_ENGINE": "NEW_CORE_ENGINE_START_CMD",
+    "STOP_NEW_RUNNER_CMD": "NEW_STRATEGY_RUNNER_STOP_CMD",
+    "OLD_CORE_ENGINE_START_CMD": "PREVIOUS_CORE_ENGINE_START_CMD",
+    "PREVIOUS_CORE_ENGINE_STOP_CMD": "OLD_CORE_ENGINE_STOP_CMD",
+    "CUTOVER_START_NEW_CORE_ENGINE_CMD": "NEW_CORE_ENGINE_START_CMD",
+    "ROLLBACK_START_PREVIOUS_CORE_ENGINE_CMD": "PREVIOUS_CORE_ENGINE_START_CMD",
+    "VALIDATE_POST_ROLLBACK_COMMAND": "POST_ROLLBACK_VALIDATE_CMD",
+    "TIMEOUT_PRECHECK_S": "PRECHECK_TIMEOUT_SECONDS",
+    "ROLLBACK_MAX_SECONDS": "MAX_ROLLBACK_SECONDS",
+}
+
+
+@pytest.mark.parametrize("name", STEP_SPELLINGS)
+def test_the_nearest_key_has_the_words_of_the_step(name: str) -> None:
+    """Somebody writes a step's verb first, as the step has it, or puts a template's name before it:
+    the hint is never the key of another step that is spelt more alike."""
+    assert nearest_name(name, tuple(KEYS)) == STEP_SPELLINGS[name]
+
+
+@pytest.mark.parametrize("step", STEP_TABLE, ids=lambda step: step.name)
+def test_each_step_leads_to_its_own_keys(step: StepSpec) -> None:
+    """``<STEP>_CMD`` and ``<STEP>_TIMEOUT_SECONDS``, and a step's key in limits.toml by its words."""
+    step_names = tuple(each.name for each in STEP_TABLE)
+    assert nearest_name(f"{step.name.upper()}_CMD", tuple(KEYS)) == step.command_key
+    assert nearest_name(f"{step.name.upper()}_TIMEOUT_SECONDS", tuple(KEYS)) == step.timeout_key
+    assert nearest_name(step.command_key.removesuffix("_CMD").lower(), step_names) == step.name
 
 
 def test_no_known_key_names_a_secret() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,8 +14,16 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.model import Generation, Member, Role
-from ctp_runbook.probes.session import SessionState, read_session, read_trading_state
+from ctp_runbook.host.process import identity_of
+from ctp_runbook.model import Generation, Identity, Member, Role
+from ctp_runbook.plan.session_sources import FactSource, SessionPlan
+from ctp_runbook.probes.session import (
+    SessionFacts,
+    SessionState,
+    read_facts,
+    read_session,
+    read_trading_state,
+)
 from tests.props.plan_fixtures import CLOSED_PORT_URL
 from tests.props.small_stack import WHOLE_STATE
 
@@ -244,3 +253,226 @@ def test_an_engine_that_does_not_answer_is_not_measured() -> None:
     """Neither verified nor not."""
     with pytest.raises(ProbeError, match="Connection refused"):
         read_session(ENGINE, command="", cwd=Path(), env={}, seconds=1)
+
+
+# --- by declared sources ----------------------------------------------------------
+
+NOW = 1_764_000_000.0
+NOT_PROVED = {"recovered": "silent"}
+
+
+def by_file(fact: str = "logged_in", **values: object) -> FactSource:
+    """A field of ``engine.json``, whose heartbeat is in nanoseconds."""
+    given = {"field": "ready", "equals": True, "heartbeat_field": "beat", **values}
+    return FactSource(fact=fact, source="file", path="engine.json", **given)  # type: ignore[arg-type]
+
+
+def facts(
+    folder: Path,
+    *sources: FactSource,
+    command: str = "",
+    not_proved: Mapping[str, str] = NOT_PROVED,
+    known: Identity | None = None,
+    wall: float = NOW,
+) -> SessionFacts:
+    """What these sources tell at NOW."""
+    asked = SessionPlan(
+        command=command, key="NEW_SESSION_CMD", sources=sources, not_proved=not_proved
+    )
+    running = {"cwd": folder, "env": ENVIRON, "seconds": 5.0}
+    return read_facts(ENGINE, asked=asked, known=known, wall=wall, **running)  # type: ignore[arg-type]
+
+
+def written(folder: Path, **changes: object) -> None:
+    """The file of an engine that is well, with some changes; ``...`` leaves a field out."""
+    state = {"beat": int((NOW - 1) * 1e9), "ready": True, "mode": "Ready", "deep": {"a": 1}}
+    state |= changes
+    text = json.dumps({key: value for key, value in state.items() if value is not ...})
+    (folder / "engine.json").write_text(text)
+
+
+def test_a_field_with_a_fresh_heartbeat_tells_a_fact(tmp_path: Path) -> None:
+    """And nothing else does: it is the value that says yes, of its own type."""
+    written(tmp_path)
+    (fact, *others) = facts(tmp_path, by_file()).facts
+    assert (fact.value, fact.source) == (True, "engine.json: ready true")
+    assert all(other.value is None for other in others)
+    for value in (False, 1, "true", None):
+        written(tmp_path, ready=value)
+        assert facts(tmp_path, by_file()).facts[0].value is False
+    written(tmp_path)
+    assert facts(tmp_path, by_file(field="deep.a", equals=1.0)).facts[0].value
+
+
+UNTOLD = {
+    "a dead engine's": (
+        {"beat": int((NOW - 9) * 1e9)},
+        "its beat is 9.0 s old, more than fresh_se",
+    ),
+    "from the future": ({"beat": int((NOW + 9) * 1e9)}, "its beat is 9.0 s from now"),
+    "another unit": ({"beat": NOW}, "s old, more than"),
+    "no number": ({"beat": "now"}, 'its beat is "now", expected a time in ns'),
+    "a bool": ({"beat": True}, "its beat is true, expected"),
+    "no heartbeat": ({"beat": ...}, 'no field beat; it has the keys "ready"'),
+    "no field": ({"ready": ...}, 'no field ready; it has the keys "beat"'),
+    "no JSON number": ({"deep": float("nan")}, "not JSON: found NaN"),
+}
+
+
+@pytest.mark.parametrize(("changes", "said"), UNTOLD.values(), ids=UNTOLD)
+def test_a_file_that_is_not_of_now_tells_nothing(
+    changes: dict[str, object], said: str, tmp_path: Path
+) -> None:
+    """Nor does one that is not whole; why stands in the sentence, and no reason makes up for it."""
+    written(tmp_path, **changes)
+    seen = facts(tmp_path, by_file(), not_proved={"logged_in": "x", **NOT_PROVED, "may_trade": "x"})
+    assert seen.facts[0].value is None
+    assert said in seen.sentence
+    assert not seen.is_verified
+
+
+def test_what_is_no_file_is_told_and_not_waited_at(tmp_path: Path) -> None:
+    """Nothing, a pipe, a folder, a megabyte, half a file."""
+    path = tmp_path / "engine.json"
+    assert "it cannot be read: No such file" in facts(tmp_path, by_file()).sentence
+    os.mkfifo(path)
+    assert "it cannot be read" in facts(tmp_path, by_file()).sentence
+    path.unlink()
+    path.mkdir()
+    assert "it cannot be read" in facts(tmp_path, by_file()).sentence
+    path.rmdir()
+    path.write_bytes(b" " * (2 << 20))
+    assert "more than 1048576 bytes" in facts(tmp_path, by_file()).sentence or (
+        "it cannot be read" in facts(tmp_path, by_file()).sentence
+    )
+    path.write_text('{"ready": tr')
+    assert "not JSON" in facts(tmp_path, by_file()).sentence
+
+
+def test_what_an_engine_before_this_one_wrote_tells_nothing(tmp_path: Path) -> None:
+    """A new engine that is quick comes up beside the fresh file of the old one."""
+    now = time.time()
+    me = identity_of(os.getpid())
+    assert me is not None
+    written(tmp_path, beat=int(now * 1e9))
+    assert facts(tmp_path, by_file(), known=me, wall=now).facts[0].value
+    late = me._replace(start_ticks=int((time.clock_gettime(time.CLOCK_BOOTTIME) + 1) * 100))
+    seen = facts(tmp_path, by_file(), known=late, wall=now)
+    assert seen.facts[0].value is None
+    assert "is of before this engine was started" in seen.sentence
+
+
+def test_a_file_without_a_heartbeat_is_as_old_as_its_last_writing(tmp_path: Path) -> None:
+    """So that a file a dead engine left behind never tells."""
+    written(tmp_path)
+    os.utime(tmp_path / "engine.json", (NOW, NOW))
+    plain = by_file(heartbeat_field="")
+    assert facts(tmp_path, plain).facts[0].value
+    assert "its last writing is 6.0 s old" in facts(tmp_path, plain, wall=NOW + 6).sentence
+
+
+MODES = {"Ready": True, "CloseOnly": True, "Blocked": False}
+
+
+@pytest.mark.parametrize(("mode", "is_up"), MODES.items())
+@pytest.mark.parametrize("equals", [None, "Ready"])
+def test_an_engine_that_closes_only_is_up_and_does_not_trade(
+    mode: str, is_up: bool, equals: str | None, tmp_path: Path
+) -> None:
+    """Blocked is not up; the mode is said as it is."""
+    written(tmp_path, mode=mode)
+    trades = by_file("may_trade", field="mode", equals=equals)
+    command = """echo '{"logged_in": true, "settlement_confirmed": true}'"""
+    seen = facts(tmp_path, trades, command=command)
+    assert (seen.mode, seen.is_verified) == (mode, is_up)
+    assert f"may trade: {mode}" in seen.sentence
+    assert (seen.facts[-1].value is True) is (mode == "Ready")
+
+
+def test_a_mode_that_nobody_knows_is_blocked_or_not_told(tmp_path: Path) -> None:
+    """With the word that says yes, any other says no; without it, it must be one of three."""
+    written(tmp_path, mode="warming")
+    assert facts(tmp_path, by_file("may_trade", field="mode", equals="Go")).mode == "Blocked"
+    seen = facts(tmp_path, by_file("may_trade", field="mode", equals=None))
+    assert (seen.mode, seen.facts[-1].value) == ("", None)
+
+
+SAID = {"td_logged_in": True, "md_logged_in": True, "settlement_confirmed": True}
+SAID |= {"recovered": True, "trading_mode": "Ready"}  # type: ignore[dict-item]
+
+
+def by_session_command(folder: Path, **changes: object) -> SessionFacts:
+    """What a command says that tells all, with some changes; ``...`` leaves a key out."""
+    said = {key: value for key, value in {**SAID, **changes}.items() if value is not ...}
+    (folder / "said.json").write_text(json.dumps(said))
+    return facts(folder, command="cat said.json", not_proved={})
+
+
+def test_a_command_may_tell_all(tmp_path: Path) -> None:
+    """Each part alone is enough to say no; missing, it is not told."""
+    assert by_session_command(tmp_path).is_verified
+    for key in SAID:
+        for value in (..., None, False, 1, "yes"):
+            assert not by_session_command(tmp_path, **{key: value}).is_verified
+    both = {"td_logged_in": ..., "md_logged_in": ..., "logged_in": True}
+    assert by_session_command(tmp_path, **both).is_verified
+
+
+def test_a_command_says_as_of_when(tmp_path: Path) -> None:
+    """Whoever asks has the clock to compare it with."""
+    seen = by_session_command(tmp_path, as_of="2026-03-02T01:02:03Z")
+    assert (seen.as_of, seen.is_verified) == (1772413323.0, True)
+    assert not by_session_command(tmp_path, as_of="just now").is_verified
+
+
+def test_a_command_that_fails_tells_nothing(tmp_path: Path) -> None:
+    """In words, by its own key."""
+    seen = facts(tmp_path, command="exit 3")
+    assert not seen.is_told
+    assert "NEW_SESSION_CMD for new_core_engine: exit 3" in seen.sentence
+
+
+def test_what_is_named_is_not_proved(tmp_path: Path) -> None:
+    """It is said so, with the reason; told as no all the same, it is no."""
+    reasons = {"recovered": "silent", "may_trade": "no such state"}
+    written(tmp_path)
+    command = """echo '{"logged_in": true, "settlement_confirmed": true%s}'"""
+    seen = facts(tmp_path, command=command % "", not_proved=reasons)
+    assert seen.is_verified
+    assert "recovered: not told, NOT PROVED (silent)" in seen.sentence
+    assert not facts(tmp_path, command=command % "", not_proved={}).is_verified
+    denied = command % ', "recovered": false'
+    assert not facts(tmp_path, command=denied, not_proved=reasons).is_verified
+
+
+def test_a_log_tells_by_the_events_of_this_engine(tmp_path: Path) -> None:
+    """Confirmed once it is told, in the mode that was told last, until it is taken back."""
+    log = FactSource(fact="may_trade", source="log", path="a.log", field="mode", event="permission")
+    confirmed = FactSource(
+        fact="settlement_confirmed", source="log", path="a.log", event="yes", lost_event="lost"
+    )
+    drained = FactSource(
+        fact="recovered", source="log", path="a.log", event="report", field="all", equals=True
+    )
+    path = tmp_path / "a.log"
+
+    def said(*lines: str) -> dict[str, str]:
+        stamped = [
+            f"ts_ns={1764000000 + n}000000000 event={line}\n" for n, line in enumerate(lines)
+        ]
+        path.write_text("".join(stamped))
+        return {f.name: f.answer for f in facts(tmp_path, confirmed, drained, log).facts}
+
+    assert said()["settlement_confirmed"] == "no"
+    assert said()["may_trade"] == "Blocked"
+    told = said("yes", 'report all="true"', 'permission mode="CloseOnly"')
+    assert list(told.values()) == ["not told", "yes", "yes", "CloseOnly"]
+    told = said("yes", 'report all="false"', "permission mode=CloseOnly", "permission mode=Ready")
+    assert list(told.values()) == ["not told", "yes", "no", "Ready"]
+    assert said("yes", "lost", "permission x=1") | {"recovered": "no"} == {
+        "logged_in": "not told",
+        "settlement_confirmed": "no",
+        "recovered": "no",
+        "may_trade": "not told",
+    }
+    assert "permission has no field mode" in facts(tmp_path, log).sentence

@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["FakeDocker"]
 
 _SCRIPT = """#!{python} -SE
-import json, sys
+import json, sys, time
 from pathlib import Path
 
 state_file = Path({state!r})
@@ -24,6 +24,12 @@ state = json.loads(state_file.read_text())
 words = sys.argv[1:]
 with Path({calls!r}).open("a") as sink:
     sink.write(" ".join(words) + "\\n")
+
+
+if state["hangs_after"] and words[:1] == ["ps"]:
+    asked = Path({calls!r}).read_text().splitlines()
+    if sum(line.startswith("ps") for line in asked) > state["hangs_after"]:
+        time.sleep(30)
 
 
 def services():
@@ -91,6 +97,7 @@ class FakeDocker:
             "refuses": "",
             "up_fails": "",
             "in_use": 0,
+            "hangs_after": 0,
             "hides": [],
         }
         self.calls.touch()
@@ -110,7 +117,8 @@ class FakeDocker:
 
     def set(self, **given: Any) -> None:
         """``refuses``, ``up_fails``: what config and up fail with; ``in_use``: how often up meets
-        a container that another compose has just made; ``hides``: services not in the file."""
+        a container that another compose has just made; ``hides``: services not in the file;
+        ``hangs_after``: how many `docker ps` are answered, where not all are."""
         self._state.update(given)
         self._write()
 

@@ -19,8 +19,9 @@ from ctp_runbook.host.held_command import CommandEnd
 from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import GroupEnd, boot_id
 from ctp_runbook.model import Identity, Member
+from ctp_runbook.plan.session_sources import SessionPlan
 from ctp_runbook.probes.liveness import Liveness
-from ctp_runbook.probes.session import SessionState
+from ctp_runbook.probes.session import Fact, SessionFacts, SessionState
 from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.run.world import HERE, World
 
@@ -80,6 +81,7 @@ class SimulatedHost:
     graces: list[tuple[float, float]] = field(default_factory=list)
     alike: tuple[Identity, ...] = ()
     deaf: set[str] = field(default_factory=set)
+    signs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     stubborn: set[Identity] = field(default_factory=set)
 
     @property
@@ -92,6 +94,7 @@ class SimulatedHost:
             processes=self,
             pins=self,
             witnesses=self,
+            supervisors=self,
             sessions=self,
         )
 
@@ -212,6 +215,18 @@ class SimulatedHost:
         self.after_look()
         return seen
 
+    def signs_of_revival(
+        self,
+        member: Member,
+        pin: Pin,
+        *,
+        stop_command: str,
+        seconds: float,
+        interrupt: Callable[[], str] = lambda: "",
+    ) -> tuple[str, ...]:
+        """What was said to be seen."""
+        return self.signs.get(member.name, ())
+
     def shows_by_name_or_port(self, member: Member, *, known: Identity | None, cwd: Path) -> bool:
         """True where it is not said to be gone."""
         return self.lives.get(member.name, "gone") != "gone"
@@ -239,6 +254,25 @@ class SimulatedHost:
             raise ProbeError(self.session)
         good = self.session
         return SessionState(good, good, good, good, source="said to be")
+
+    def read_facts(
+        self,
+        member: Member,
+        *,
+        asked: SessionPlan,
+        known: Identity | None,
+        wall: float,
+        cwd: Path,
+        env: Mapping[str, str],
+        seconds: float,
+        interrupt: Callable[[], str] = lambda: "",
+    ) -> SessionFacts:
+        """All or nothing; a text is why nothing is told."""
+        why = self.session if isinstance(self.session, str) else ""
+        value = None if why else bool(self.session)
+        mode = "Ready" if value else "" if why else "Blocked"
+        names = ("logged_in", "settlement_confirmed", "recovered", "may_trade")
+        return SessionFacts(tuple(Fact(name, value, "", mode, why) for name in names))
 
     def read_trading_state(
         self,

@@ -23,12 +23,14 @@ from ctp_runbook.model import Identity
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.launch import RunOptions, begin, create_run, read_history
+from ctp_runbook.run.launch import RunOptions, begin, create_run, read_history, read_whole
 from tests.props.plan_fixtures import end_run, make_plan, processes_with, wait_for
 
-__all__ = ["WHOLE_STATE", "SmallStack", "small_stack"]
+__all__ = ["GATES", "WHOLE_STATE", "SmallStack", "small_stack"]
 
 MEMBERS = ("old_core_engine", "old_strategy_runner", "new_core_engine", "new_strategy_runner")
+# Those that a plan of this stack does nothing for, unless it is told to.
+GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 # What TRADING_STATE_CMD prints of either engine: nothing works, nothing is held.
 WHOLE_STATE: Mapping[str, object] = {
     "td_session": "ready",
@@ -149,6 +151,18 @@ class SmallStack:
         """A real run of the plan, started with its go."""
         return begin(plan, self.options(**(options or {})), reason="test")
 
+    def half_switch(self, **values: str) -> RunDir:
+        """A real run once both parts of the old stack are stopped; the new engine's start hangs."""
+        plan = self.plan(
+            **{f"{gate}_CMD": "ls" for gate in GATES},
+            PRECHECK_CMD=self.readiness_command("precheck"),
+            NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
+            **values,
+        )
+        run = self.begin(plan)
+        wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
+        return run
+
     def closed(self, run: RunDir, *, seconds: float = 20) -> History:
         """The history once the run is over and nobody attends it any more."""
         wait_for(run.manifest.exists, seconds=seconds)
@@ -156,7 +170,7 @@ class SmallStack:
 
 
 @contextlib.contextmanager
-def small_stack(folder: Path) -> Iterator[SmallStack]:
+def small_stack(folder: Path, *, runners: bool = True) -> Iterator[SmallStack]:
     """A stack with its old generation up; all that it and its runs started is ended."""
     stack = SmallStack(folder, mark=f"{os.getpid()}-{folder.name}")
     variable = f"SMALL_STACK={stack.mark}"
@@ -164,7 +178,7 @@ def small_stack(folder: Path) -> Iterator[SmallStack]:
         patch.chdir(folder)
         patch.setenv("SMALL_STACK", stack.mark)
         try:
-            stack.bring_up("old_core_engine", "old_strategy_runner")
+            stack.bring_up("old_core_engine", *(["old_strategy_runner"] if runners else []))
             yield stack
         finally:
             while left := [pid for pid in processes_with(variable) if pid != os.getpid()]:

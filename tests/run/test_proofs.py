@@ -19,11 +19,14 @@ from ctp_runbook.record.kinds import Finding, MemberPinned, Payload, ProbeAnswer
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
+    end_seconds,
     gone_gap,
     is_ending,
     observe,
+    pin_anew,
     pin_member,
     proof_for,
+    runs_again,
     second_of,
     session_gap,
     shows_life,
@@ -272,8 +275,22 @@ def test_a_stubborn_member_and_its_leftovers_are_killed(
     run_step(context, start, deadline=soon(10))
     wait_for((tmp_path / "up").exists)
     (left,) = group_leaders(context)
-    end_member(context, context.plan.member(*OLD_RUNNER), deadline=time.monotonic() + 5)
+    ended = end_member(context, context.plan.member(*OLD_RUNNER), deadline=time.monotonic() + 5)
     assert identity_of(left) is None
+    assert ended.words.endswith("by signal: gone after KILL (TERM did not end it in 0.3 s)")
+
+
+def test_who_was_started_again_is_pinned_before_its_stop(
+    simulated: RunContext, host: SimulatedHost
+) -> None:
+    """READY saw another process than the one that is there when its stop begins."""
+    member = simulated.plan.member(*OLD_RUNNER)
+    pin_member(simulated, member, Identity(78, 1, "boot"))
+    pin_anew(simulated, member)
+    assert simulated.history.identities[member.name].pid == 78  # it is gone: nobody to pin
+    host.lives = {member.name: "alive"}
+    pin_anew(simulated, member)
+    assert simulated.history.identities[member.name] == IDENTITIES[member.name]
 
 
 def test_a_reused_pid_is_not_ended(context: RunContext, runner: subprocess.Popen[bytes]) -> None:
@@ -469,6 +486,12 @@ def test_a_second_one_is_neither_it_nor_a_stranger(
     host.alike = (Identity(77, 1, "boot"),)
     assert second_of(simulated, member) == (77,)
     assert shows_life(simulated, member)
+    assert runs_again(simulated, member) == host.alike  # for the pinned one is gone
+    host.lives = {member.name: "alive"}
+    assert runs_again(simulated, member) == ()
+    assert end_seconds(simulated, member)
+    host.alike = ()
+    assert not end_seconds(simulated, member)
 
 
 def test_the_graces_of_an_end_are_half_of_what_is_left(

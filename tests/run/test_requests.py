@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.kinds import RequestTaken
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.requests import REQUESTS, Inbox, send_request
+from ctp_runbook.run.requests import REQUESTS, STOPS, Inbox, answer_to, send_request
+from tests.props.example_records import like
 
 GOOD = {"request": "hold", "by": "ops", "reason": "", "requested_utc": "2026-01-01T00:00:00+00:00"}
 
@@ -24,6 +27,23 @@ def run(tmp_path: Path) -> RunDir:
     made = RunDir(tmp_path / "r1")
     made.make()
     return made
+
+
+def test_what_is_asked_of_a_run_that_undoes_another_is_answered_as_what_it_is(
+    run: RunDir,
+) -> None:
+    """It has no gates to go on with and no old stack that was not touched, from its first record on."""
+    journal = Journal(run.journal)
+    journal.append(like("parent"))
+    undoing = History.of(journal.records)
+    journal.close()
+    for request in REQUESTS:
+        answer = answer_to(request, undoing)
+        assert answer.obeyed is (request in STOPS)
+        assert not re.search("gates|switch|untouched|not touched|old stack", answer.sentence), (
+            request
+        )
+        assert "the rollback" in answer.sentence
 
 
 def names(requests: list[RequestTaken]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ from ctp_runbook.model import Identity, Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.kinds import Finding, ProbeAnswered, StepStarted
 from ctp_runbook.run.context import RunContext
-from ctp_runbook.run.proofs import proof_for
+from ctp_runbook.run.proofs import pin_member, proof_for
 from ctp_runbook.run.rollback import RunEnd, roll_back, trouble_at, trouble_now
 from ctp_runbook.run.steps import run_step
 from ctp_runbook.run.switch import ready_gaps
@@ -135,9 +136,102 @@ def test_a_stop_that_fails_is_replaced_by_signals(stack: SmallStack, command: st
         NEW_CORE_ENGINE_STOP_CMD=f"rm {stack.folder}/new_core_engine.up; {command}",
         NEW_CORE_ENGINE_STOP_TIMEOUT_SECONDS="1",
     )
-    end, _ = rolled_back(stack, plan)
+    end, context = rolled_back(stack, plan)
     assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
     assert living(stack) == list(OLD)
+    reason = context.history.step("stop_new_core_engine").reason
+    assert re.search(r"; ended pid \d+ \(started at tick \d+\) by signal: gone$", reason), reason
+
+
+def started_again(stack: SmallStack, member: str) -> str:
+    """A command of somebody else's that runs a member's command line once more."""
+    mark = f'PATH="$PATH" SMALL_STACK={stack.mark}'
+    again = f"exec -a {stack.folder}/{member} sleep 3600"
+    return f"env -i {mark} setsid bash -c '{again}' >/dev/null 2>&1 &"
+
+
+def alike(stack: SmallStack, member: str) -> list[int]:
+    """Who runs a member's command line."""
+    line = f"{stack.folder}/{member}\0003600\000".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == line:
+                found.append(int(path.parent.name))
+    return found
+
+
+def pinned_and_rolled_back(stack: SmallStack, plan: Plan) -> tuple[RunEnd, RunContext]:
+    """The end of a rollback in which all four members are pinned."""
+    with open_context(stack.folder, plan=plan) as context:
+        assert ready_gaps(context) == []
+        switch(stack, context)
+        for name in NEW:
+            member = plan.members[name]
+            pin_member(context, member, stack.identity(name))
+        end = roll_back(context, trouble_now("operator", "asked", clock=HERE.clock))
+        (stack.folder / "alike").write_text(
+            " ".join(name for name in (*OLD, *NEW) for _ in alike(stack, name))
+        )
+        return end, context
+
+
+def lines(stack: SmallStack) -> list[str]:
+    """Members by their command lines, one for each process that ran in the end."""
+    return (stack.folder / "alike").read_text().split()
+
+
+@pytest.mark.parametrize("member", ["new_core_engine", "new_strategy_runner"])
+def test_a_new_member_that_somebody_starts_again_does_not_trade_beside_the_old_ones(
+    stack: SmallStack, member: str
+) -> None:
+    """Behind the start of the old generation: it is ended, proved gone, and named."""
+    start = stack.start_command("old_strategy_runner")
+    plan = stack.plan(
+        PREVIOUS_STRATEGY_RUNNER_START_CMD=f"{start}; {started_again(stack, member)}",
+        MAX_ROLLBACK_SECONDS="20",
+    )
+    end, context = pinned_and_rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert lines(stack) == list(OLD)
+    assert f"the new generation lives again: {member} undecided" in warnings(context)
+
+
+def test_an_old_member_that_somebody_starts_beside_ours_is_ended(stack: SmallStack) -> None:
+    """Once, and ours stays: two of one runner would trade on one account."""
+    start = stack.start_command("old_strategy_runner")
+    plan = stack.plan(
+        PREVIOUS_STRATEGY_RUNNER_START_CMD=f"{started_again(stack, 'old_strategy_runner')} {start}",
+        MAX_ROLLBACK_SECONDS="20",
+    )
+    end, context = pinned_and_rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert lines(stack) == list(OLD)
+    assert "old_strategy_runner runs twice: (" in warnings(context)
+
+
+@pytest.mark.parametrize("role", ["core_engine", "strategy_runner"])
+def test_an_old_member_that_somebody_always_starts_is_left_to_them(
+    stack: SmallStack, role: str
+) -> None:
+    """Theirs is kept and ours is not started: one of it runs, and the end says whose."""
+    member = f"old_{role}"
+    loop = f"exec -a {stack.folder}/{member} sleep 3600"
+    restore = (
+        f'env -i PATH="$PATH" SMALL_STACK={stack.mark} setsid bash -c '
+        f"'while sleep 0.1; do (trap - TERM; {loop}); done' >/dev/null 2>&1 & sleep 0.5"
+    )
+    plan = stack.plan(RESTORE_PREVIOUS_BINARIES_CMD=restore, MAX_ROLLBACK_SECONDS="20")
+    end, context = pinned_and_rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_UNVALIDATED, end.sentence
+    assert lines(stack) == list(OLD)
+    assert f"somebody else starts {member} again whenever it ends" in warnings(context)
+    assert context.history.step(f"start_previous_{role}").status is StepStatus.SKIPPED
+
+
+def warnings(context: RunContext) -> str:
+    """Every finding, a line each."""
+    return "\n".join(each.payload.sentence for each in context.history.of_kind(Finding))
 
 
 def test_a_restore_that_fails_does_not_stop_the_start(stack: SmallStack) -> None:
@@ -380,6 +474,9 @@ def test_the_last_look_has_the_last_word(outcome: Outcome) -> None:
     end = RunEnd(outcome, BACK)
     assert end.as_seen(ALIVE) == end
     assert end.as_seen({**ALIVE, "new_core_engine": "undecided"}) == end
+    both = end.as_seen({**ALIVE, "new_core_engine": "alive"})
+    assert both.outcome is Outcome.ROLLBACK_FAILED
+    assert both.sentence.endswith("; at the last look new_core_engine alive beside it")
     unknown = end.as_seen({**ALIVE, "old_strategy_runner": "undecided"})
     assert unknown.outcome is outcome
     assert unknown.sentence == (

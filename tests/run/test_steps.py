@@ -22,6 +22,7 @@ from ctp_runbook.model import Generation, Role, Step, StepStatus
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.kinds import (
     Payload,
+    ProbeAnswered,
     StepEnded,
     StepStarted,
 )
@@ -225,6 +226,11 @@ def test_a_probe_carries_no_step_name(context: RunContext) -> None:
     assert context.environment_of("precheck")["CTP_STEP"] == "precheck"
 
 
+def test_a_command_is_told_what_an_sli_may_take(context: RunContext) -> None:
+    """`readiness` has it from limits.toml only so."""
+    assert context.environment_of("precheck")["CTP_SLI_TIMEOUT_SECONDS"] == "5"
+
+
 # --- secrets ----------------------------------------------------------------------
 
 
@@ -311,6 +317,50 @@ def test_exit_0_without_its_effect_is_a_failure(context: RunContext) -> None:
     )
     assert (result.status, result.exit_code) == (StepStatus.FAILED, 0)
     assert result.reason == "exit 0, but its effect is not proved: port still open"
+
+
+@pytest.mark.parametrize(
+    ("said", "ends"),
+    [
+        ("stopped pid 7: gone after TERM, 0.10 s", "proved gone"),
+        ("gone after KILL (TERM did not end it in 10 s)", "it said: gone after KILL (TERM did not"),
+    ],
+)
+def test_a_stop_that_needed_kill_says_so(context: RunContext, said: str, ends: str) -> None:
+    """In its own line, in its command's words: whoever was killed has not written all it knew."""
+    stop = context.plan.step("stop_old_core_engine")._replace(command=f"echo '{said}'")
+    result = run_step(context, stop, deadline=soon(10), prove=lambda until: "")
+    assert result.is_ok
+    assert ("it said" in result.reason) == ("it said" in ends), result.reason
+    assert ends in result.reason
+
+
+def test_what_proves_a_stop_are_the_witnesses_that_were_asked(context: RunContext) -> None:
+    """No port is said to be closed that nobody looked at."""
+    stop = context.plan.step("stop_old_strategy_runner")._replace(command="true")
+    member = context.plan.member(*(stop.acts_on or ()))
+    seen = f"{member.name} gone: alive command says gone, no process is known as it"
+
+    def prove(until: float) -> str:
+        context.record(
+            ProbeAnswered(
+                subject=member.name, question="gone", ok=True, observed=seen, expected="gone"
+            )
+        )
+        return ""
+
+    assert run_step(context, stop, deadline=soon(10), prove=prove).reason == (
+        f"exit 0; proved: {seen}"
+    )
+
+
+def test_what_was_done_about_a_failure_stands_in_its_line(context: RunContext) -> None:
+    """And of a step that is ok nothing is made good."""
+    for command, wanted in (("exit 1", "exit 1, expected 0; ended pid 7"), ("true", "exit 0")):
+        result = run_step(
+            context, step(context, command), deadline=soon(10), make_good=lambda: "ended pid 7"
+        )
+        assert result.reason == wanted
 
 
 def test_a_proof_is_asked_for_with_the_steps_deadline(context: RunContext) -> None:

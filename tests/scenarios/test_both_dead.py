@@ -7,8 +7,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -21,17 +19,9 @@ from ctp_runbook.run.steer import steer
 from ctp_runbook.verify.run import verify_run
 from tests.props.command_line import typed
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import GATES, SmallStack
 
 pytestmark = pytest.mark.twin
-GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def kill_both(run: RunDir) -> None:
@@ -48,14 +38,7 @@ def kill_both(run: RunDir) -> None:
 
 def half_switched(stack: SmallStack) -> RunDir:
     """A run that is killed with both parts of the old stack stopped, and nothing new started."""
-    commands = {f"{gate}_CMD": "ls" for gate in GATES}
-    plan = stack.plan(
-        **commands,
-        PRECHECK_CMD=stack.readiness_command("precheck"),
-        NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
-    )
-    run = stack.begin(plan)
-    wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
+    run = stack.half_switch()
     kill_both(run)
     return run
 

@@ -4,9 +4,6 @@ with a traceback after its last act, its manifest never came, and its viewer lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from ctp_runbook.errors import PlanRefused
@@ -15,17 +12,9 @@ from ctp_runbook.run.launch import read_whole, unwritten_sentence
 from ctp_runbook.run.steer import steer
 from ctp_runbook.verify.run import verify_run
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import GATES, SmallStack
 
 pytestmark = pytest.mark.twin
-GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def values(stack: SmallStack) -> dict[str, str]:

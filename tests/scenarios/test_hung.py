@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,22 +29,14 @@ from ctp_runbook.run.steer import steer
 from tests.props.command_line import typed
 from tests.props.cutover_tools import Cutover, Ending, cutover_of, fresh_twin
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
-GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 # A sixth of it is the least patience there is, 5 s.
 BUDGET = {"MAX_ROLLBACK_SECONDS": "30"}
 HUNG = re.compile(
     r"the orchestrator hung, with no sign of life for (\d+) s; it was ended and another started"
 )
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def both(run: RunDir) -> tuple[Identity, Identity]:
@@ -77,15 +69,7 @@ def hanging_in(run: RunDir, step: str) -> RunDir:
 
 def half_switched(stack: SmallStack) -> RunDir:
     """A run with both parts of the old stack stopped, and the new engine's start hanging."""
-    commands = {f"{gate}_CMD": "ls" for gate in GATES}
-    plan = stack.plan(
-        **commands,
-        **BUDGET,
-        PRECHECK_CMD=stack.readiness_command("precheck"),
-        NEW_CORE_ENGINE_START_CMD="tail -f /dev/null",
-    )
-    run = stack.begin(plan)
-    return hanging_in(run, "start_new_core_engine")
+    return hanging_in(stack.half_switch(**BUDGET), "start_new_core_engine")
 
 
 def gating(stack: SmallStack) -> RunDir:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,12 @@ from ctp_runbook.verify.run import verify_run
 from tests.props.page_server import page_command, put
 from tests.props.plan_fixtures import CLOSED_PORT_URL, wait_for
 from tests.props.run_mutants import rewrite_journal
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
 PAGES = Path(__file__).parents[1] / "watch" / "histograms"
 SHIPPED_TRIGGER = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 ROLLED_BACK = 4
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @dataclass(frozen=True)

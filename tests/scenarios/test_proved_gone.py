@@ -20,6 +20,7 @@ import pytest
 from ctp_runbook.host.proc import stop as stop_daemon
 from ctp_runbook.host.process import identity_of, is_running
 from ctp_runbook.model import Identity, StepStatus
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.cutover_tools import cutover_of, edited, fresh_twin
@@ -127,18 +128,80 @@ def test_an_old_engine_that_somebody_starts_again_ends_the_watch(
     assert (ending.trading, ending.verified) == (frozenset({"old"}), True), ending.findings
 
 
-def test_an_old_runner_that_needs_long_is_waited_for(twin: Twin, tmp_path: Path) -> None:
+# $1 says when it begins. One looks for a command line, as cron jobs do; the other waits for its
+# own child, as shells do, and looks at nobody else's.
+_SUPERVISORS = {
+    "looks for it": 'while sleep 0.5; do pgrep -f "^$*" >/dev/null || { setsid "$@" & } done',
+    "waits for its child": 'while sleep 0.5; do "$@"; done',
+}
+
+
+@contextlib.contextmanager
+def supervised(twin: Twin, name: str, how: str, begin: Path) -> Iterator[bytes]:
+    """A shell that starts a member of the old generation again for as long as the shell lives."""
+    line = Path(f"/proc/{pid_of(twin, name)}/cmdline").read_bytes()
+    script = f'until [ -e "$1" ]; do sleep 0.1; done; shift; {_SUPERVISORS[how]}'
+    words = ["bash", "-c", script, "supervisor", str(begin), *os.fsdecode(line).split("\0")[:-1]]
+    with subprocess.Popen(words, env=like_the_twin(twin), cwd="/") as shell:
+        try:
+            yield line
+        finally:
+            shell.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "seconds"),
+    [
+        ("old_core_engine", "looks for it", 2),
+        ("old_strategy_runner", "waits for its child", 2),
+        pytest.param("old_core_engine", "waits for its child", 18, marks=pytest.mark.slow),
+        pytest.param("old_strategy_runner", "looks for it", 18, marks=pytest.mark.slow),
+    ],
+)
+def test_a_supervisor_of_the_old_generation_ends_the_watch(
+    twin: Twin, tmp_path: Path, name: str, how: str, seconds: float
+) -> None:
+    """It starts its member again whenever that ends: the new generation goes, and in the end one
+    generation trades, with one process of that member, the supervisor's or ours."""
+    begin = tmp_path / "begin"
+    edited(twin.cutover_template, POST_SWITCH_MONITOR_MINUTES=str((seconds + 10) / 60))
+    with (
+        supervised(twin, name, how, begin) as line,
+        cutover_of(twin, tmp_path / "outputs") as cutover,
+    ):
+        assert cutover.wait_for(lambda history: history.watch_started is not None), cutover.story()
+        time.sleep(seconds)
+        begin.touch()
+        ending = cutover.end()
+        told = cutover.history.trigger
+        alike = [each for each in strays(twin) if command_of(each) == line]
+        assert len(alike) == 1, cutover.story()
+    assert told is not None, ending
+    assert "its command line runs again" in told.payload.sentence, told.payload
+    assert ending.exit_code in (4, 5), cutover.story()
+    assert ending.trading == {"old"}
+
+
+@pytest.mark.parametrize("seconds", [5, pytest.param(30, marks=pytest.mark.slow)])
+def test_an_old_runner_that_needs_long_is_waited_for(
+    twin: Twin, tmp_path: Path, seconds: int
+) -> None:
     """It is pinned as the engine is: nothing new starts before it is gone, however its file is."""
     runner = restarted(twin, "old_strategy_runner", ignore_term=True)
+    edited(twin.cutover_template, OLD_STRATEGY_RUNNER_STOP_TIMEOUT_SECONDS=str(seconds * 2))
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         assert cutover.wait_for(lambda h: h.step("stop_old_strategy_runner").attempt > 0)
-        time.sleep(5)  # of the 10 s that the step has
+        time.sleep(seconds)
         assert is_running(runner)
         assert cutover.history.step("stop_old_core_engine").attempt == 0, cutover.story()
         os.kill(runner.pid, signal.SIGKILL)
         ending = cutover.end()
+        told = [each.payload.sentence for each in cutover.history.of_kind(Finding)]
     assert (ending.exit_code, ending.overlaps) == (0, 0), cutover.story()
     assert ending.trading == {"new"}
+    # And that it would need long was said while nothing was touched, as was where its file goes.
+    assert any(f"old_strategy_runner: pid {runner.pid} ignores TERM" in each for each in told)
+    assert any("OLD_STRATEGY_RUNNER_STOP_CMD removes the pid file" in each for each in told)
 
 
 def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
@@ -150,7 +213,7 @@ def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         ending = cutover.end()
         assert not is_running(runner)
-        assert len([one for one in strays(twin) if ".old_runner" in command_of(one)]) == 1
+        assert len([one for one in strays(twin) if b".old_runner" in command_of(one)]) == 1
     assert ending.exit_code in (4, 5), cutover.story()
     assert (ending.trading, ending.overlaps) == (frozenset({"old"}), 0)
 
@@ -172,6 +235,6 @@ def like_the_twin(twin: Twin) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(root)}
 
 
-def command_of(identity: Identity) -> str:
+def command_of(identity: Identity) -> bytes:
     """Its arguments."""
-    return Path(f"/proc/{identity.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return Path(f"/proc/{identity.pid}/cmdline").read_bytes()

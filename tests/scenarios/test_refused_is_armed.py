@@ -29,7 +29,7 @@ from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run.launch import is_attended, read_history, read_whole, take_lock
 from ctp_runbook.run.steer import steer
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.run.test_undo_completed import completed
 from tests.scenarios.test_both_dead import kill_both
 
@@ -45,13 +45,6 @@ for line in sys.stdin:
     except SystemExit as end:
         print(f"EXIT {end.code}", flush=True)
 """
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @dataclass

@@ -31,11 +31,10 @@ from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run.launch import follow, read_history, start
 from ctp_runbook.run.requests import send_request
 from tests.props.plan_fixtures import processes_with, wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import GATES, SmallStack, small_stack
 
 pytestmark = pytest.mark.twin
 
-GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 OLD = {"old_core_engine", "old_strategy_runner"}
 NEW = {"new_core_engine", "new_strategy_runner"}
 ABORTED = Outcome.ABORTED_BEFORE_SWITCH
@@ -368,13 +367,6 @@ def gaps(state: str, fault: str, end: Ended) -> list[str]:
         if (words := TOLD.get(fault, "")) not in text and not unsaid:
             wrong.append(f"{place} do not say {words!r}: {text}")
     return wrong
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 # Those that ended with nothing trading, and a few more.

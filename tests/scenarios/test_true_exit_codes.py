@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,18 +18,10 @@ from ctp_runbook.run.launch import begin, is_attended, read_whole
 from ctp_runbook.run.steer import steer
 from tests.props.command_line import typed
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import GATES, SmallStack
 from tests.scenarios.test_both_dead import half_switched, kill_both
 
 pytestmark = pytest.mark.twin
-GATES = ("INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def conducting(stack: SmallStack, shell: str, *, start: str) -> subprocess.Popen[str]:

@@ -1,0 +1,91 @@
+"""The templates of configs/ops/examples/: for engines as they are found, ready but for what only an
+operator knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.plan.plan import Plan, load_plan
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = Path("configs/ops/examples")
+CUTOVER = EXAMPLES / "old_to_pure_cpp_cutover.template.env"
+ROLLBACK = EXAMPLES / "old_to_pure_cpp_rollback.template.env"
+# What must be installed where such a plan runs.
+PROGRAMS = ("bash", "ctp-runbook", "ln", "redis-cli", "pg_isready")
+# What a plan says wherever a template gives reasons for going on without: that is their purpose.
+ACCOUNTED_FOR = r"SESSION_NOT_PROVED: NOT PROVED|_CMD: NOT MEASURED|HANDOVER_COMPARES: "
+# The new engine trades by itself: what it trades before it is compared is a difference.
+TRADES_ITSELF = r"NEW_STRATEGY_RUNNER: the new engine sends orders itself"
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with its CTP configuration, and the programs on PATH."""
+    for part in ("infra", EXAMPLES):
+        link = tmp_path / part
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(ROOT / part)
+    config = tmp_path / "configs/prod/ctp.yaml"
+    config.parent.mkdir()
+    config.write_text("ctp: {}\n")
+    for name in PROGRAMS:
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.touch(mode=0o755)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def planned(base: Path, cutover: Path = CUTOVER, rollback: Path = ROLLBACK) -> Plan:
+    """The plan of a pair, with the limits and rules that are shipped."""
+    return load_plan(
+        cutover,
+        rollback,
+        limits=ROOT / "configs/limits.toml",
+        watch=ROOT / "configs/watch.toml",
+        environ={"PATH": str(base / "bin")},
+        base=base,
+    )
+
+
+def test_a_plan_of_them_warns_of_placeholders_alone(base: Path) -> None:
+    """Beside what the templates give reasons for, which a plan repeats."""
+    plan = planned(base)
+    left = [each for each in plan.warnings if " still has <" not in each]
+    assert [each for each in left if not re.search(f"{ACCOUNTED_FOR}|{TRADES_ITSELF}", each)] == []
+    # Filled in, nothing of them is refused.
+    assert [each for each in plan.execute_refusals if " still has <" not in each] == []
+
+
+def test_they_are_of_engines_as_found(base: Path) -> None:
+    """Bare pid files, no runner in the new one, all four facts told of its session."""
+    plan = planned(base)
+    assert {*plan.members} == {"old_core_engine", "old_strategy_runner", "new_core_engine"}
+    new, old = plan.sessions["new"], plan.sessions["old"]
+    assert (new.untold, new.lacking, new.close_only_seconds) == ((), (), 30.0)
+    assert {*old.not_proved} == {"recovered", "may_trade"}
+    assert plan.handover_compares == ("positions", "working_orders")
+    assert plan.step("restore_redis_bridge_compat").key == "RESTORE_STRATEGY_ENGINE_COMPAT_CMD"
+    assert plan.left_out == {
+        *("start_new_strategy_runner", "stop_new_strategy_runner"),
+    }
+
+
+@pytest.mark.parametrize("template", [CUTOVER, ROLLBACK])
+def test_each_key_has_its_reason(template: Path) -> None:
+    """A comment above it, or above the group that it stands in."""
+    without, is_explained = [], False
+    for line in (ROOT / template).read_text().splitlines():
+        if not line:
+            is_explained = False
+        elif line.startswith("#"):
+            is_explained = True
+        elif not is_explained:
+            without.append(line.partition("=")[0])
+    assert without == ["CUTOVER_ENV_NAME"] * (template is CUTOVER) + ["ROLLBACK_ENV_NAME"] * (
+        template is ROLLBACK
+    )
