@@ -197,15 +197,17 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     """Return the run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
-    none, or none of that name.
+    none, or none of that name, and RunLost when it is under way and its folder stays away.
     """
     from ctp_runbook.errors import RunRefused
-    from ctp_runbook.record.charge import run_in_charge
+    from ctp_runbook.record.charge import await_its_folder, run_in_charge
     from ctp_runbook.record.rundir import RunDir, newest_run
 
     if run_dir is None:
         return (newest_run if newest else run_in_charge)(outputs.absolute())
-    for place in (run_dir, outputs / run_dir):
+    places = (run_dir, outputs / run_dir)
+    await_its_folder(places)
+    for place in places:
         if place.is_dir():
             return RunDir(place.absolute())
     raise RunRefused(
@@ -256,10 +258,11 @@ def follow_to_end(run: RunDir, *, quiet: bool) -> int:
         return history.outcome.exit_code if history.outcome is not None else _LEFT
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
+    dry = "DRY RUN " if history.is_dry_run else ""
     if quiet:  # else it was the last line
-        say(f"{history.outcome.value}: {history.closed.payload.sentence}")
+        say(f"{dry}{history.outcome.value}: {history.closed.payload.sentence}")
     if unwritten := launch.unwritten_sentence(run, history):
-        say(unwritten, err=True, fg="red")
+        say(f"{dry}{unwritten}", err=True, fg="red")
     else:
-        say(f"evidence: {run.evidence}")
+        say(f"{dry}evidence: {run.evidence}")
     return history.outcome.exit_code

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-from ctp_runbook.errors import ProbeError
+from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.gates.sql_files import (
@@ -40,6 +40,13 @@ from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 
 __all__ = ["clickhouse_tasks"]
 
+_PLACES = (
+    "clickhouse/*.sql",
+    "clickhouse/init/*.sql",
+    "init/clickhouse/*.sql",
+    "init/*clickhouse*.sql",
+    "init/*.sql",
+)
 _CALL_SECONDS = 20.0
 _MIB = 1 << 20
 # On a full disk ClickHouse makes views without a query and says nothing: seen in 26.9.
@@ -59,9 +66,12 @@ def clickhouse_tasks(context: GateContext) -> tuple[Task, ...]:
     """Reach the server, apply the files, compare file by file; none without an address."""
     if (door := context.clickhouse) is None:
         return ()
-    files = load_sql(context.infra("clickhouse"))
+    found = context.infra_files(*_PLACES)
+    files = load_sql(found.folder, found.files)
+    if not any(file.statements or file.more for file in files):
+        raise RunRefused(f"{found.sentence}: no statement in any of them; write the schema there")
     gate = _SchemaGate(context, door, files)
-    apply = f"run {len(files)} files of infra/clickhouse at {door.shown}"
+    apply = f"run {found.sentence} at {door.shown}"
     return (
         Task("reach_clickhouse", f"SELECT version() at {door.shown}", gate.reach, is_vital=True),
         Task("apply_schema", apply, gate.apply, acts=True),

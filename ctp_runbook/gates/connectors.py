@@ -22,6 +22,10 @@ from ctp_runbook.probes.strict_json import shown
 
 __all__ = ["connector_tasks"]
 
+_PLACES = tuple(
+    f"{place}/*.json"
+    for place in ("debezium", "debezium/connectors", "debezium/init", "connectors", "init/debezium")
+)
 _CALL_SECONDS = 10.0
 # A PUT is answered after the worker has validated the configuration against the database.
 _PUT_SECONDS = 40.0
@@ -45,8 +49,9 @@ def connector_tasks(context: GateContext) -> tuple[Task, ...]:
     base = context.connect_url
     if not base:
         return ()
+    found = context.infra_files(*_PLACES)
     wanted = load_connectors(
-        context.infra("debezium"), values=context.values, over=context.options.connector_set
+        found.folder, values=context.values, over=context.options.connector_set
     )
     rest = _Rest(context, base)
     reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)

@@ -21,8 +21,9 @@ from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.redact import Redactor
 
-__all__ = ["Deadline", "GateContext", "open_door"]
+__all__ = ["Deadline", "GateContext", "InfraFiles", "open_door"]
 
+_MOST_NAMED = 5
 _ENV_FILE = Path("infra/env/prodlike.env")
 # The env file's name for the password of each role of infra/timescale.
 _PASSWORDS = {
@@ -76,6 +77,29 @@ class Deadline:
         time.sleep(seconds)
         # A busy host may let it sleep for longer: who would look now would tell of the deadline alone.
         return self.left > 0
+
+
+@dataclass(frozen=True)
+class InfraFiles:
+    """Files of an infra folder, in name order; ``left``: folders that have such files too."""
+
+    files: tuple[Path, ...]
+    folder: Path
+    left: tuple[Path, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """``2 files of infra/timescale/init``, and what was not taken."""
+        beside = f", none of {', '.join(map(str, self.left))}" if self.left else ""
+        return f"{len(self.files)} files of {self.folder}{beside}"
+
+
+def _instead(roots: list[Path], globs: tuple[str, ...]) -> str:
+    """What else lies in the folders that were looked through: an init.sh, say."""
+    folders = dict.fromkeys((root / glob).parent for root in roots for glob in globs)
+    there = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    files = [str(path) for path in there if path.is_file()][:_MOST_NAMED]
+    return f" (there are {', '.join(files)})" if files else ""
 
 
 @dataclass(frozen=True)
@@ -170,6 +194,32 @@ class GateContext:
             tried = str(path) if path else f"{usual}, {CHECKOUT / usual}"
             raise RunRefused(f"no {tried}; run in a checkout, or name its infra folder by --infra")
         return path
+
+    def infra_files(
+        self, *globs: str, says: Callable[[Path], bool] = lambda path: True
+    ) -> InfraFiles:
+        """Return the files of the first of these patterns below ``infra/`` that has any.
+
+        ``says`` tells of a file whether it says what is looked for.
+
+        An operator's own ``infra/`` here is looked through before the checkout's. Raises RunRefused
+        for no file at all, with what was looked for where, and what lies there instead.
+        """
+        own, usual = self.options.infra, Path("infra")
+        looked = [own] if own else [usual, CHECKOUT / usual]
+        for root in looked:
+            each = (tuple(filter(says, sorted(root.glob(glob)))) for glob in globs)
+            found = [files for files in each if files]
+            if found:
+                folders = dict.fromkeys(files[0].parent for files in found)
+                first, *others = folders
+                return InfraFiles(found[0], first, tuple(others))
+        places = ", ".join(f"{root}/{glob}" for root in looked for glob in globs)
+        raise RunRefused(
+            f"nothing of what the gate is to make is there: looked for {places}"
+            f"{_instead(looked, globs)}; put it in one of these places, or name the folder that has "
+            "such a place by --infra"
+        )
 
     def redacted(self, result: GateResult) -> GateResult:
         """Return the result as it may be written down."""

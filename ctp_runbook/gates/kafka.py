@@ -6,19 +6,21 @@ command brings it in line: what the old engine reads is not altered under its fe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from ctp_runbook.errors import ConfigError, Problem
+from ctp_runbook.errors import ConfigError, Problem, RunRefused
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
+from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.probes.kafka import Brokers, NewTopicSpec, TopicLook
 
-__all__ = ["kafka_tasks", "load_topics"]
+__all__ = ["kafka_tasks", "load_topics", "topics_of_env"]
 
 _CALL_SECONDS = 10.0
 _SETTLE_SECONDS = 0.2
@@ -35,6 +37,17 @@ _CONFIGS = {
     "retention.ms": "retention_ms",
     "min.insync.replicas": "min_insync_replicas",
     "cleanup.policy": "cleanup_policy",
+}
+_PLACES = ("kafka/topics.toml", "topics.toml", "kafka/*.env", "env/*.env", "*.env")
+# Variables that list topics, and how those end that say something of one.
+_LISTS = frozenset({"KAFKA_TOPICS", "KAFKA_CREATE_TOPICS", "KAFKA_TOPIC_LIST", "TOPICS"})
+_ENDINGS = {
+    "PARTITIONS": "partitions",
+    "REPLICATION": "replication",
+    "REPLICATION_FACTOR": "replication",
+    "MIN_INSYNC_REPLICAS": "min_insync_replicas",
+    "RETENTION_MS": "retention_ms",
+    "CLEANUP_POLICY": "cleanup_policy",
 }
 _GATE = "ctp-runbook infra kafka-topics"
 
@@ -75,6 +88,100 @@ def _problems(text: TomlText, name: str, fields: object) -> Iterator[Problem]:
         yield text.problem(where, str(fields["min_insync_replicas"]), expected)
 
 
+def _wanted(context: GateContext) -> tuple[Path, tuple[NewTopicSpec, ...]]:
+    """The file that says what topics there are to be, and those. Raises RunRefused for no such."""
+    own = context.options.env_file
+    try:
+        file = context.infra_files(*_PLACES, says=_says_topics).files[0]
+    except RunRefused:
+        if own is None or not _says_topics(own):
+            raise
+        file = own
+    return file, load_topics(file) if file.suffix == ".toml" else topics_of_env(file)
+
+
+def _says_topics(path: Path) -> bool:
+    if path.suffix == ".toml":
+        return True
+    try:
+        names = read_variables(path, environ={})
+    except (OSError, ValueError):
+        return False
+    return any(key in _LISTS or _one_topic(key) for key in names)
+
+
+def _one_topic(key: str) -> str:
+    """What a variable names its topic by, blank for one that names none."""
+    match = re.fullmatch(r"(?:KAFKA_)?TOPIC_(\w+)", key)
+    return match[1] if match and not match[1].endswith(tuple(_ENDINGS)) else ""
+
+
+def topics_of_env(path: Path) -> tuple[NewTopicSpec, ...]:
+    """Read the topics of an env file: ``KAFKA_TOPICS=NAME:PARTITIONS[:REPLICATION[:POLICY]],…``, or
+    ``TOPIC_X=NAME`` with ``TOPIC_X_PARTITIONS`` and its like.
+
+    ``KAFKA_TOPIC_PARTITIONS`` and its like hold for those that do not say it themselves. What is
+    not said of a topic's configuration is not compared; one broker replicates nothing, so
+    replication is 1 where nothing is said. Raises ConfigError with every problem.
+    """
+    values = read_variables(path, environ={})
+    usual = _said(values, "KAFKA_", "KAFKA_TOPIC_", "KAFKA_DEFAULT_", "KAFKA_NUM_", "TOPIC_")
+    topics, problems = dict[str, dict[str, str]](), list[Problem]()
+    for key, value in values.items():
+        if key in _LISTS:
+            for item in re.split(r"[,;\s]+", value.strip(",; \t\n")):
+                name, *said = item.split(":")
+                order = ("partitions", "replication", "cleanup_policy")
+                topics[name] = {**usual, **dict(zip(order, said, strict=False))}
+        elif _one_topic(key):
+            topics[value] = {**usual, **_said(values, f"{key}_")}
+    for name, fields in topics.items():
+        problems += _env_problems(path, name, fields)
+    if problems:
+        raise ConfigError(problems)
+    return tuple(_env_spec(name, fields) for name, fields in topics.items())
+
+
+def _said(values: Mapping[str, str], *starts: str) -> dict[str, str]:
+    return {
+        own: value
+        for start in starts
+        for ending, own in _ENDINGS.items()
+        if (value := values.get(start + ending, ""))
+    }
+
+
+def _env_problems(path: Path, name: str, fields: Mapping[str, str]) -> Iterator[Problem]:
+    remedy = 'write NAME:PARTITIONS:REPLICATION, or kafka/topics.toml with a table [topics."NAME"]'
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", name):
+        yield Problem(str(path), 0, "", repr(name), "the name of a topic", remedy)
+        return
+    for own, rule in _FIELDS.items():
+        value = fields.get(own, "")
+        if not value and own != "partitions":
+            continue
+        if rule.choices:
+            is_good, expected = value in rule.choices, " or ".join(rule.choices)
+        else:
+            is_good = bool(re.fullmatch(r"-?\d{1,15}", value)) and (
+                rule.low <= int(value) <= rule.high
+            )
+            expected = f"a whole number, {rule.low:g} to {rule.high:g}"
+        if not is_good:
+            found = repr(value) if value else "not said"
+            yield Problem(str(path), 0, f"{name} {own}", found, expected, remedy)
+            return
+    in_sync, most = int(fields.get("min_insync_replicas", 1)), int(fields.get("replication", 1))
+    if in_sync > most:
+        expected = f"at most replication, {most}: nothing could be written else"
+        yield Problem(str(path), 0, f"{name} min_insync_replicas", f"{in_sync}", expected, remedy)
+
+
+def _env_spec(name: str, fields: Mapping[str, str]) -> NewTopicSpec:
+    configs = {key: fields[own] for key, own in _CONFIGS.items() if own in fields}
+    return NewTopicSpec(name, int(fields["partitions"]), int(fields.get("replication", 1)), configs)
+
+
 # --- the gate ---------------------------------------------------------------------
 
 
@@ -83,8 +190,7 @@ def kafka_tasks(context: GateContext) -> tuple[Task, ...]:
     servers = context.bootstrap_servers
     if not servers:
         return ()
-    file = context.infra("kafka/topics.toml")
-    wanted = load_topics(file)
+    file, wanted = _wanted(context)
     gate = _KafkaGate(context, servers, file, wanted)
     create = f"create what is missing of {len(wanted)} topics of {file}"
     return (
@@ -163,7 +269,7 @@ class _KafkaGate:
             yield f"{differs}; run {self._tool('reassign-partitions', fix)}"
         if look.leaderless:
             yield f"partitions {_list(look.leaderless)} have no leader; is a broker down?"
-        if look.lagging or look.in_sync < int(topic.configs["min.insync.replicas"]):
+        if look.lagging or look.in_sync < int(topic.configs.get("min.insync.replicas", 1)):
             yield (
                 f"in-sync replicas of partitions {_list(look.lagging)}: {look.in_sync}, expected "
                 f"{topic.replication}; wait for the broker that is behind, or see its log"

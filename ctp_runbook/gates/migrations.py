@@ -1,4 +1,4 @@
-"""The additive migrations of ``infra/timescale``, and what PostgreSQL shows of their work.
+"""The additive migrations of ``infra/timescale``, or where others keep theirs, and what PostgreSQL shows of their work.
 
 The files run in number order, as their owner wrote them: any number of times, adding only. A
 statement that would have to wait for a lock somebody holds gives up after seconds: behind a DDL
@@ -21,6 +21,15 @@ from ctp_runbook.gates.gate import Observation, Task
 
 __all__ = ["apply_migrations", "timescale_tasks", "trading_days"]
 
+_PLACES = (
+    *(
+        f"{place}/*.sql"
+        for name in ("timescale", "timescaledb", "postgres")
+        for place in (name, f"{name}/init", f"init/{name}")
+    ),
+    "init/*timescale*.sql",
+    "init/*postgres*.sql",
+)
 _CALL_SECONDS = 30.0
 _LOCK = "5s"
 _MEND = "mend the file, then run the gate again"
@@ -68,8 +77,9 @@ SELECT parent.relnamespace::regnamespace || '.' || parent.relname,
 
 def timescale_tasks(context: GateContext) -> tuple[Task, ...]:
     """Migrate, then look at what is there."""
-    gate = _Timescale(context, tuple(sorted(context.infra("timescale").glob("*.sql"))))
-    migrate = f"run {len(gate.files)} files of infra/timescale"
+    found = context.infra_files(*_PLACES)
+    gate = _Timescale(context, found.files)
+    migrate = f"run {found.sentence}"
     return (
         Task("migrate_timescale", migrate, gate.migrate, acts=True),
         Task("observe_timescale", "version, settings, extension, partitions", gate.observe),

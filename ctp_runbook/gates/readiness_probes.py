@@ -39,10 +39,9 @@ from ctp_runbook.record.samples import series_key, split_series
 from ctp_runbook.watch.histogram import (
     SeriesKey,
     bucket_keys,
-    counts_fault,
+    first_fault,
     group_buckets,
-    label_sets,
-    merged,
+    summed,
     worst_quantile,
 )
 
@@ -280,8 +279,8 @@ def _has_queried(page: _Page, before: _Page, least: int) -> bool:
 
 
 def _events(counts: Mapping[SeriesKey, float]) -> float:
-    together = merged(label_sets(counts).values())
-    return together[max(together)] if together else 0.0
+    buckets = summed(counts)
+    return buckets[max(buckets)] if buckets else 0.0
 
 
 def _recent_queries(page: _Page, before: _Page) -> dict[SeriesKey, float]:
@@ -294,9 +293,8 @@ def _recent_queries(page: _Page, before: _Page) -> dict[SeriesKey, float]:
     if then and bounds != {bound for _, bound in then}:
         raise ProbeError(f"{_QUERIES} has no value: it has other buckets than a moment ago")
     recent = {key: count - then.get(key, 0.0) for key, count in now.items()}
-    for counts in label_sets(recent).values():
-        if fault := counts_fault(counts):
-            raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
+    if fault := first_fault(recent):
+        raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
     return recent if _events(recent) > 0 else {}
 
 
@@ -335,7 +333,7 @@ def _buckets(page: _Page) -> dict[SeriesKey, float]:
     fault = group_buckets(places).fault
     counts = {} if fault else {key: series[place][1] for key, place in bucket_keys(places)}
     fault = fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
-    if fault := fault or next(filter(None, map(counts_fault, label_sets(counts).values())), ""):
+    if fault := fault or first_fault(counts):
         raise ProbeError(f"{_QUERIES} has no value: {fault}")
     return counts
 

@@ -8,7 +8,7 @@ server to say: gates/clickhouse.py lets it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -111,10 +111,10 @@ class SqlFile:
     more: tuple[Statement, ...] = ()
 
 
-def load_sql(folder: Path) -> tuple[SqlFile, ...]:
-    """Read the files of a folder in name order. Raises ConfigError with every problem."""
+def load_sql(folder: Path, paths: Iterable[Path] | None = None) -> tuple[SqlFile, ...]:
+    """Read the files of a folder, or these of it, in name order. Raises ConfigError with every problem."""
     files, problems = list[SqlFile](), list[Problem]()
-    for path in sorted(folder.glob("*.sql")):
+    for path in sorted(folder.glob("*.sql") if paths is None else paths):
         try:
             texts = list(_parts(path.read_text(encoding="utf-8"), ";"))
         except (OSError, ValueError) as error:

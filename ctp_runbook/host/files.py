@@ -23,6 +23,7 @@ __all__ = [
     "keep_private",
     "names_in",
     "nearest_there",
+    "no_file",
     "open_plain",
     "path_of",
     "read",
@@ -40,11 +41,11 @@ _ADDING = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 # Whatever the umask: this user alone.
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
 _NO_FILES = {
-    stat.S_ISDIR: "a directory",
-    stat.S_ISFIFO: "a FIFO",
-    stat.S_ISSOCK: "a socket",
-    stat.S_ISCHR: "a device",
-    stat.S_ISBLK: "a device",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a named pipe (FIFO)",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFREG: "",
 }
 
 
@@ -137,7 +138,12 @@ def _kind_of(path: Path) -> str:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return ""
-    return next((kind for is_kind, kind in _NO_FILES.items() if is_kind(mode)), "")
+    return no_file(mode)
+
+
+def no_file(mode: int) -> str:
+    """What stands there by this mode and is no file, in words; blank for a file."""
+    return _NO_FILES.get(stat.S_IFMT(mode), "a device")
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int | None = None, durable: bool = True) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "exclusive",
     "folders_of",
     "give_back",
+    "held_directories",
     "holder_of",
     "keep_from_children",
     "lock_of",
@@ -28,6 +29,7 @@ _GRACE_SECONDS = 0.5
 _POLL_SECONDS = 0.01
 # Everybody may leave something by the name of a lock: nobody waits at a pipe.
 _LOOKING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_FILE = "ctp-runbook.{}.lock"
 _MOST_FOLDERS, _MOST_BYTES = 8, 40_000
 
 
@@ -93,8 +95,18 @@ def holder_of(environment: str) -> str:
 
     The name in a lock that nobody holds is that of a run that is over, and counts for nothing.
     """
+    return _held_by(_lock_path(environment))
+
+
+def held_directories() -> list[str]:
+    """The directories of the runs that hold an environment of this host now, whichever it is."""
+    locks = _lock_path("any").parent.glob(_FILE.format("*"))
+    return [held for lock in locks if (held := _held_by(lock))]
+
+
+def _held_by(lock: Path) -> str:
     try:
-        fd = os.open(_lock_path(environment), _LOOKING)
+        fd = os.open(lock, _LOOKING)
     except OSError:
         return ""
     try:
@@ -183,7 +195,7 @@ def _lock_path(environment: str) -> Path:
     room = Path("/run/lock")
     all_may = room.is_dir() and room.stat().st_mode & stat.S_IWOTH
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", environment)
-    return (room if all_may else Path("/tmp")) / f"ctp-runbook.{name}.lock"
+    return (room if all_may else Path("/tmp")) / _FILE.format(name)
 
 
 def _open_lock(path: Path) -> int:

@@ -153,6 +153,7 @@ def infra_gates(run_dir: str | Path = "") -> PhaseResult:
     blocks = [
         *run_blocks.topology_blocks(run),
         run_blocks.step_table(history, run_blocks.GATE_STEPS, title="Infra gates"),
+        run_blocks.unobserved_note(run, history),
         *run_blocks.observed_tables(run),
     ]
     return _result(run, history, blocks, due=run_blocks.GATE_STEPS)

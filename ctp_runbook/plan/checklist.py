@@ -14,7 +14,7 @@ import msgspec
 
 from ctp_runbook.model import Role, Step
 from ctp_runbook.plan.config import MetricRule
-from ctp_runbook.plan.gate_table import GATES
+from ctp_runbook.plan.gate_table import GATES, unobserved_gates
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.session_sources import FACT_WORDS, source_words
 from ctp_runbook.plan.step_table import step_spec
@@ -89,11 +89,21 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
             **msgspec.structs.asdict(measured),
         },
         **_session_facts(plan),
-        "evidence_files": list(EVIDENCE_FILES),
+        **_evidence_facts(plan),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
     }
     redacted: dict[str, Any] = plan.redactor.data(facts)
     return redacted
+
+
+def _evidence_facts(plan: Plan) -> dict[str, Any]:
+    """The files that are due; apart from them, which gates leave none, where there are such."""
+    unobserved = unobserved_gates({step.name: step.command for step in plan.gates})
+    left_out = {gate.file for gate in unobserved}
+    facts: dict[str, Any] = {
+        "evidence_files": [name for name in EVIDENCE_FILES if name not in left_out]
+    }
+    return {**facts, "not_observed": list(unobserved.values())} if unobserved else facts
 
 
 def _session_facts(plan: Plan) -> dict[str, Any]:
@@ -303,6 +313,9 @@ def _rollback_words(facts: Mapping[str, Any]) -> str:
 def _evidence(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## 6. Evidence", "", "In `outputs/<run_id>/evidence/`:", "")
     yield from (f"- [ ] {_code(name)}" for name in facts["evidence_files"])
+    if unobserved := facts.get("not_observed"):
+        yield from ("", "Nothing is due from these gates; look at their effect yourself:", "")
+        yield from (f"- [ ] {_escaped(words)}" for words in unobserved)
     yield from ("", "Copies, written by a real run only:", "")
     yield from (f"- [ ] {_code(name)}" for name in facts["evidence_copies"])
     yield from ("", "- [ ] `ctp-runbook verify --run outputs/<run_id>` ends with exit code 0.")

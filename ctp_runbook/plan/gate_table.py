@@ -7,6 +7,7 @@ own as an entry point of the group ``ctp_runbook.gates``.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,16 @@ if TYPE_CHECKING:
 else:
     _plugins = LateModule("ctp_runbook.plan.plugins")  # for names that none of our rows has
 
-__all__ = ["GATES", "GATE_GROUP", "PARTS", "Gate", "find_gate", "gates_in", "usable_gates"]
+__all__ = [
+    "GATES",
+    "GATE_GROUP",
+    "PARTS",
+    "Gate",
+    "find_gate",
+    "gates_in",
+    "unobserved_gates",
+    "usable_gates",
+]
 
 GATE_GROUP = "ctp_runbook.gates"
 # Key and title of each part of the host, in the order of the picture.
@@ -37,6 +47,12 @@ PARTS: Mapping[str, str] = MappingProxyType(
         "clickhouse": "ClickHouse",
     }
 )
+_SCRIPTS = {
+    "bootstrap": "infra/scripts/bootstrap_prodlike.sh",
+    "kafka-topics": "infra/scripts/init_kafka_topics.sh",
+    "clickhouse-schema": "infra/scripts/init_clickhouse_schema.sh",
+    "debezium-connectors": "infra/scripts/init_debezium_connectors.sh",
+}
 _ENDING = "_result.env"
 # The results of the run itself end alike, and are no gate's.
 _OF_THE_RUN = ("ctp_cutover_result.env", "ctp_rollback_result.env")
@@ -137,6 +153,33 @@ GATES: Mapping[str, Gate] = MappingProxyType(
 def find_gate(name: str) -> Gate | None:
     """Return the row of this name, None for nobody's. Raises PlanRefused for a plug-in that is broken."""
     return GATES.get(name) or _plugins.find_row(GATE_GROUP, name, kind=Gate)
+
+
+def unobserved_gates(
+    commands: Mapping[str, str], *, evidence: Path | None = None
+) -> dict[Gate, str]:
+    """Return the gates whose step has a command that is none of ours, each with what to say of it.
+
+    ``commands`` are those of the steps, by name. Such a command writes no evidence, so none is due,
+    and its exit code is all there is; where ``evidence`` has a file all the same, somebody looked.
+    """
+    return {
+        gate: (
+            f"{gate.step} is not observed by this tool: its command is not `ctp-runbook infra "
+            f"{gate.name}`, which would write {gate.file}; that it ended well is all that is known"
+        )
+        for gate in GATES.values()
+        if gate.is_due
+        and gate.step in commands
+        and not _is_ours(gate, commands[gate.step])
+        and not (evidence and (evidence / gate.file).exists())
+    }
+
+
+def _is_ours(gate: Gate, command: str) -> bool:
+    """True where a command names the gate, or the script of infra/scripts that only calls it."""
+    named = rf"\bctp[-_]runbook\b.*\binfra\b.*(?<![\w-]){gate.name}(?![\w-])"
+    return _SCRIPTS[gate.name] in command or re.search(named, command, re.S) is not None
 
 
 def gates_in(evidence: Path) -> Iterator[Gate]:

@@ -6,6 +6,7 @@ The clock is never read here. A plan is the same whenever it is made; only a rea
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -460,9 +461,27 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
     for executable in named:
         name = f"executable {executable.folder} {executable.word} {executable.is_script}"
         parts[name] = resolve(executable, base=base, environ=environ)
+    for path in _ca_files(plan):
+        parts[f"ca_file {path}"] = base / path
     for name in sorted(parts):
         digest = _with_file(digest, f"{len(name)}:{name}", parts[name])
     return digest.hexdigest()
+
+
+def _ca_files(plan: Plan) -> Iterator[str]:
+    """Whom the plan's TLS trusts: another authority there is another server to be believed."""
+    addresses = [member.metrics_url for member in plan.members.values()]
+    addresses += [plan.alert_webhook_url, *plan.watch.sources.values()]
+    addresses += [rule.url for rule in plan.watch.metrics.values()]
+    for address in addresses:
+        if "#ca_file=" in address:
+            # Late: for plans that have one.
+            from ctp_runbook.host.addresses import ca_file_of
+
+            with contextlib.suppress(ValueError):
+                yield ca_file_of(address)
+    if path := plan.watch.sources.get("ca_file", ""):
+        yield path
 
 
 def _all_commands(plan: Plan) -> Iterator[str]:

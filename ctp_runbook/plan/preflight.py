@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
@@ -18,7 +18,16 @@ from ctp_runbook.host.files import nearest_there
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.session_sources import FACT_WORDS, SessionPlan
-from ctp_runbook.plan.shell_words import Executable, executables, is_idle, resolve, swallows_failure
+from ctp_runbook.plan.shell_words import (
+    Executable,
+    executables,
+    is_idle,
+    is_missing,
+    needed,
+    resolve,
+    swallows_failure,
+    untold,
+)
 from ctp_runbook.plan.step_table import presence_key, sender_of
 from ctp_runbook.plan.template_keys import (
     HANDOVER_FACTS,
@@ -90,6 +99,8 @@ def inspect_plan(
         *_literal_secrets(values, redactor),
         *_swallowed(steps),
         *_stops(steps, members),
+        *_executables_not_yet(values, base, environ),
+        *_only_bash_knows(values),
         *_short_watch(values, limits),
         *_no_orders_watched(values, watch),
         *_orders(values),
@@ -321,19 +332,62 @@ def _executables_missing(
     values: TemplateValues, base: Path, environ: Mapping[str, str]
 ) -> Iterator[str]:
     """One sentence for each executable that is not there, with every key that names it."""
-    named: dict[Executable, list[str]] = {}
-    for key, command in values.commands():
-        for executable in executables(command):
-            named.setdefault(executable, []).append(key)
-    for executable, keys in named.items():
-        if resolve(executable, base=base, environ=environ) is None:
-            on_path = "/" not in executable.word and not executable.is_script
-            what = "not on PATH" if on_path else "no file that can be run here"
-            others = f" and {len(keys) - 1} more" if keys[1:] else ""
+    for executable, keys in _keys_of(values, needed).items():
+        if is_missing(executable, base=base, environ=environ):
             yield (
-                f"{_at(values, keys[0])}{others}: {quoted(executable.word)} is {what};"
+                f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)};"
                 " install it or correct the command"
             )
+
+
+def _executables_not_yet(
+    values: TemplateValues, base: Path, environ: Mapping[str, str]
+) -> Iterator[str]:
+    """One for each that is not there and need not be yet: what it takes may come before it."""
+    surely = _keys_of(values, needed)
+    for executable, keys in _keys_of(values, executables).items():
+        if executable not in surely and resolve(executable, base=base, environ=environ) is None:
+            yield (
+                f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)} as seen"
+                " from here; what runs before it, or another user's PATH, may bring it: see that"
+                " it is there then"
+            )
+
+
+def _only_bash_knows(values: TemplateValues) -> Iterator[str]:
+    for key, command in values.commands():
+        if (gaps := untold(command)) and not placeholders(command):
+            yield (
+                f"{_at(values, key)}: only bash can tell {_listed(gaps)}: whether what it runs is"
+                " there was not looked at, and the plan's digest does not hold it; see for"
+                " yourself, or write the command out"
+            )
+
+
+def _listed(gaps: tuple[str, ...]) -> str:
+    return ", ".join(
+        gap if gap.startswith(("what", "where")) else f"what {gap} does" for gap in gaps
+    )
+
+
+def _keys_of(
+    values: TemplateValues, find: Callable[[str], tuple[Executable, ...]]
+) -> dict[Executable, list[str]]:
+    """Which keys name each of the executables that are found in their commands."""
+    named: dict[Executable, list[str]] = {}
+    for key, command in values.commands():
+        for executable in find(command):
+            named.setdefault(executable, []).append(key)
+    return named
+
+
+def _which(values: TemplateValues, keys: list[str]) -> str:
+    return _at(values, keys[0]) + (f" and {len(keys) - 1} more" if keys[1:] else "")
+
+
+def _gap(executable: Executable) -> str:
+    on_path = "/" not in executable.word and not executable.is_script
+    return "not on PATH" if on_path else "no file that can be run here"
 
 
 def _proves_nothing(steps: Iterable[Step]) -> Iterator[str]:

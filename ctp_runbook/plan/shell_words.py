@@ -1,77 +1,231 @@
-"""Which files a bash command line would execute, as far as that can be told without running it.
+"""What a bash command line would execute, as far as that can be told without running it.
 
-The answer feeds refusals and the plan's digest, so it errs on the side of saying nothing:
-expansions, loops, conditions and what stands after ``||`` are left to bash.
+Commands are read through what runs them: ``bash -lc '…'``, ``env -C DIR``, ``nohup``, ``timeout``,
+``sudo`` and their like, however they are nested. The answer feeds refusals and the plan's digest.
+A program is needed where bash would surely come to it and nothing before it can have made it, put
+it on the PATH or ended the command; what is short of that is told as what it is, and so is what
+only bash can tell.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from ctp_runbook.plan.template_text import placeholders
+from ctp_runbook.plan.shell_syntax import Group, List, Pipeline, Simple, Unreadable, Word, parse
 
-__all__ = ["Executable", "executables", "is_idle", "never_ran", "resolve", "swallows_failure"]
+__all__ = [
+    "Executable",
+    "executables",
+    "is_idle",
+    "is_missing",
+    "needed",
+    "never_ran",
+    "resolve",
+    "swallows_failure",
+    "untold",
+]
 
-_ASSIGNMENT = r"[A-Za-z_]\w*\+?="
-_EXPANDS = frozenset("$`*?[]{}~<>()\0")
-# Where a command is nothing but these, bash splits it at blanks; what a $ stands for is not asked
-# here.
-_PLAIN = r"[A-Za-z0-9_@%+=:,./$ -]*"
-# The same with texts in quotes, that have no backslash.
-_WORD = r"""(?:[A-Za-z0-9_@%+=:,./$-]++|"[^"\\]*+"|'[^'\\]*+')+"""
-_WORDS = rf"(?: *+{_WORD})*+ *+"
-_IN_QUOTES = r"""\"([^"]*)\"|'([^']*)'"""
-_SEPARATORS = frozenset({";", "&", "&&", "|", "|&", "||", "(", ")"})
-_COMPLEX = frozenset(
-    ("for", "while", "until", "if", "case", "select", "function", "[[", "((", "<<")
-)
 # fmt: off
 _BUILTINS = frozenset((
-    ".", ":", "[", "alias", "bg", "break", "builtin", "cd", "command", "continue", "declare",
-    "echo", "eval", "exit", "export", "false", "fg", "getopts", "hash", "jobs", "kill", "let",
-    "local", "popd", "printf", "pushd", "pwd", "read", "readonly", "return", "set", "shift",
-    "source", "test", "then", "time", "times", "trap", "true", "type", "typeset", "ulimit",
-    "umask", "unset", "wait", "{", "}", "!",
+    ".", ":", "[", "alias", "bg", "break", "builtin", "caller", "cd", "command", "compgen",
+    "complete", "continue", "declare", "dirs", "disown", "echo", "enable", "eval", "exec", "exit",
+    "export", "false", "fg", "getopts", "hash", "help", "history", "jobs", "kill", "let", "local",
+    "logout", "mapfile", "popd", "printf", "pushd", "pwd", "read", "readarray", "readonly",
+    "return", "set", "shift", "shopt", "source", "suspend", "test", "times", "trap", "true",
+    "type", "typeset", "ulimit", "umask", "unalias", "unset", "wait",
+))
+# What can have no effect: it prints, succeeds, waits, or changes the shell alone.
+_IDLE = frozenset((
+    "echo", "true", ":", "printf", "sleep", "exit", "false", "pwd", "cd", "pushd", "popd",
+    "export", "declare", "typeset", "local", "readonly", "unset", "set", "shopt", "umask",
+    "ulimit", "wait", "times",
+))
+# What makes ready, never fails in silence, and makes no program: what stands behind is reached.
+_SETUP = frozenset((
+    ":", "true", "cd", "pushd", "popd", "echo", "printf", "export", "declare", "typeset", "local",
+    "readonly", "unset", "set", "shopt", "umask", "ulimit", "trap", "mkdir", "rm", "sleep",
+))
+# Programs after which the same files can be run as before.
+_INERT = _SETUP | frozenset((
+    "cat", "date", "false", "grep", "hostname", "id", "kill", "ls", "pgrep", "pkill", "test", "[",
+    "which", "killall", "fuser", "sync",
 ))
 # fmt: on
-_IDLE = frozenset({"echo", "true", ":", "printf", "sleep", "exit"})
-# Programs that run the command after them: their own options and values are skipped.
-_WRAPPERS = frozenset({"env", "exec", "ionice", "nice", "nohup", "setsid", "stdbuf", "sudo"})
-_INTERPRETERS = frozenset({"bash", "dash", "ksh", "node", "perl", "ruby", "sh", "zsh"})
+_CHANGES_PATH = frozenset({"alias", "unalias", "hash", "enable", "unset"})
+_DECLARES = frozenset({"export", "declare", "typeset", "local", "readonly", "read"})
+_SHELLS = frozenset({"bash", "dash", "ksh", "rbash", "sh", "zsh"})
+_INTERPRETERS = frozenset({"node", "perl", "ruby"})
 # What bash ends with where it runs nothing, and `proc` where it refuses its words or its pid file.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _REFUSED, _NOT_TOLD = 2, 3
 _SWALLOWS = r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)"
+# Where bash looks when nobody has set PATH.
+_USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Variables that bash sets, whatever the environment has.
+_SET_BY_BASH = re.compile(
+    r"_|\d+|BASH\w*|DIRSTACK|E?UID|GROUPS|HOST\w*|IFS|LINENO|MACHTYPE|OLDPWD|OPT\w+|OSTYPE|PIPESTATUS|"
+    r"PPID|PS\d|PWD|RANDOM|SECONDS|SHELL\w*|SHLVL|SRANDOM|EPOCH\w+|FUNCNAME|COMP\w+|PATH|TERM"
+)
+_MOST_DEPTH = 12
+# Read for what stands deeper in shells than anybody writes.
+_TOO_DEEP = "case"
 
 
 class Executable(Struct, frozen=True):
     """A word that bash would look up and run, or a script an interpreter is given.
 
     ``folder`` is where a ``cd`` before it leads, relative to where the command starts.
+    ``is_foreign``: somebody else runs it, who may see what this user does not.
     """
 
     word: str
     folder: str = ""
     is_script: bool = False
+    is_foreign: bool = False
+
+
+class _Wrapper(NamedTuple):
+    """A program that runs the command after it: what stands between the two.
+
+    ``flags`` and ``values`` are the names of options without and with a value, ``folder`` those of
+    them that say where to run it, ``alone`` those with which it runs nothing. ``skips`` words
+    follow the options; ``assigns``: then come ``NAME=value``. ``own_path``: it looks the program
+    up on another PATH than ours, ``is_foreign``: as somebody else.
+    """
+
+    flags: str = ""
+    values: str = ""
+    folder: str = ""
+    alone: str = ""
+    skips: int = 0
+    assigns: bool = False
+    own_path: bool = False
+    is_foreign: bool = False
+
+
+_ARCHITECTURES = frozenset(
+    ("linux32", "linux64", "i386", "i486", "i586", "i686", "x86_64", "aarch64", "athlon", "uname26")
+)
+_SETARCH = _Wrapper(
+    "R F I L S T X Z B 3 v addr-no-randomize fdpic-funcptrs short-inode addr-compat-layout "
+    "whole-seconds sticky-timeouts read-implies-exec mmap-page-zero 32bit 3gb 4gb uname-2.6 "
+    "verbose"
+)
+_WRAPPERS = {
+    "chrt": _Wrapper(
+        "a b d f i o r R v all-tasks batch deadline fifo idle other rr reset-on-fork verbose",
+        "T P D sched-runtime sched-period sched-deadline",
+        alone="m p max pid",
+        skips=1,
+    ),
+    "env": _Wrapper(
+        "i 0 v ignore-environment null debug block-signal default-signal ignore-signal "
+        "list-signal-handling",
+        "u C a unset chdir argv0",
+        "C chdir",
+        assigns=True,
+    ),
+    "flock": _Wrapper(
+        "e x s n o F shared exclusive nonblock no-fork close verbose",
+        "w E wait timeout conflict-exit-code",
+        alone="u unlock",
+        skips=1,
+    ),
+    "ionice": _Wrapper("t ignore", "c n class classdata", alone="p P u pid pgid uid"),
+    "nice": _Wrapper("", "n adjustment"),
+    "nohup": _Wrapper(),
+    "numactl": _Wrapper(
+        "a l all localalloc balancing touch",
+        "i m N C p P w interleave membind cpunodebind physcpubind preferred preferred-many",
+        alone="s H show hardware",
+    ),
+    "runuser": _Wrapper("m p P T", "u g G w user group", own_path=True, is_foreign=True),
+    "setpriv": _Wrapper(
+        "clear-groups keep-groups init-groups no-new-privs nnp reset-env",
+        "reuid regid ruid euid rgid egid groups inh-caps ambient-caps bounding-set pdeathsig "
+        "securebits selinux-label apparmor-profile",
+        alone="d dump list-caps",
+        is_foreign=True,
+    ),
+    "setsid": _Wrapper("c f w ctty fork wait"),
+    "stdbuf": _Wrapper("", "i o e input output error"),
+    "sudo": _Wrapper(
+        "A b B E H n P S N askpass background bell preserve-env set-home non-interactive "
+        "preserve-groups stdin no-update",
+        "u g h p C D r t T U user group host prompt close-from chdir role type command-timeout "
+        "other-user",
+        "D chdir",
+        alone="e i K k l R s V v edit login remove-timestamp reset-timestamp list chroot shell "
+        "version validate",
+        assigns=True,
+        own_path=True,
+        is_foreign=True,
+    ),
+    "systemd-run": _Wrapper(
+        "t P q G r d pty pipe quiet collect remain-after-exit same-dir scope user system wait "
+        "no-block no-ask-password slice-inherit send-sighup ignore-failure",
+        "u p E M unit property description slice uid gid nice working-directory setenv "
+        "service-type on-active on-boot on-startup on-unit-active on-unit-inactive on-calendar "
+        "timer-property path-property socket-property expand-environment background job-mode",
+        "working-directory",
+        alone="H M S host machine shell",
+        own_path=True,
+        is_foreign=True,
+    ),
+    "taskset": _Wrapper("a c all-tasks cpu-list", alone="p pid", skips=1),
+    "timeout": _Wrapper(
+        "f v p foreground preserve-status verbose", "k s kill-after signal", skips=1
+    ),
+    "setarch": _SETARCH,
+    "linux32": _SETARCH,
+    "linux64": _SETARCH,
+    "i386": _SETARCH,
+    "x86_64": _SETARCH,
+}
+_ARCHITECTURES_OF = {name for name, row in _WRAPPERS.items() if row is _SETARCH}
+_LEAVE = frozenset({"setsid", "sudo", "systemd-run"})
+_EXEC = _Wrapper("c l", "a")
+_COMMAND = _Wrapper("p", alone="v V")
+
+
+# --- what is asked of a command ---------------------------------------------------
+
+
+def executables(command: str) -> tuple[Executable, ...]:
+    """Return the executables of ``command`` that can be told for sure; never raises."""
+    return _read(command).named
+
+
+def needed(command: str) -> tuple[Executable, ...]:
+    """Return those of its executables without which ``command`` cannot do what it says."""
+    return _read(command).needed
+
+
+def untold(command: str) -> tuple[str, ...]:
+    """Say of what in ``command`` only bash can tell what it runs; empty where all is told."""
+    return _read(command).untold
 
 
 def swallows_failure(command: str) -> bool:
     """Return True for ``… || true`` and its like: the exit code of such a command proves nothing."""
-    return ("||" in command or ";" in command) and re.search(_SWALLOWS, command) is not None
+    return ("||" in command or ";" in command) and any(
+        re.search(_SWALLOWS, text) for text in (command, *_read(command).texts)
+    )
 
 
 def is_idle(command: str) -> bool:
     """Return True where the command only prints, sleeps or succeeds: it cannot have done its step."""
-    segments = _segments(command)
-    words = [words[0] for _, words in segments or ()]
-    return bool(words) and all(_name(word) in _IDLE for word in words)
+    reading = _read(command)
+    return reading.is_anything and not reading.has_effect
 
 
 def never_ran(command: str, exit_code: int, *, base: Path, environ: Mapping[str, str]) -> bool:
@@ -81,153 +235,585 @@ def never_ran(command: str, exit_code: int, *, base: Path, environ: Mapping[str,
     that refused (2, 3). Of several commands the first may have acted before the last one failed,
     and a script ends with 127 where its last line is mistyped.
     """
-    segments = _segments(command)
-    if segments is None or len(segments) != 1 or not {"`", "("}.isdisjoint(command):
+    reading = _read(command)
+    if reading.substitutes or len(reading.acts) != 1:
         return False
-    words = segments[0][1]
+    words = reading.acts[0]
     if exit_code in (_REFUSED, _NOT_TOLD):
         is_ours = "ctp_runbook" in words or "ctp-runbook" in map(_name, words)
         return is_ours and ("proc", "stop") in pairwise(words)
     if exit_code not in (_NOT_EXECUTABLE, _NOT_FOUND):
         return False
-    plain = " ".join(_filled(word, environ) for word in words)
-    named = executables(plain)
-    return any(resolve(each, base=base, environ=environ) is None for each in named)
+    filled = _read(_filled(command, environ))
+    if filled.substitutes or len(filled.acts) != 1:
+        return False
+    return any(is_missing(each, base=base, environ=environ) for each in filled.needed)
 
 
-def _filled(word: str, environ: Mapping[str, str]) -> str:
-    """The word with its plain variables as bash sees them, if it is nothing but them and text."""
-    filled = re.sub(r"\$\{?(\w+)\}?", lambda match: environ.get(match.group(1), ""), word)
-    return filled if re.fullmatch(_PLAIN, filled) and " " not in filled else "$"
+def _filled(command: str, environ: Mapping[str, str]) -> str:
+    """The command with its plain variables as bash sees them; one that is set in it is left."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        is_set = re.search(rf"(?<![$\w{{]){name}(?:\[[^]]*\])?(?:\+?=|\b)", command)
+        filled = environ.get(name, "")
+        is_plain = re.fullmatch(r"[A-Za-z0-9_@%+:,./-]*", filled)
+        return match[0] if is_set or _SET_BY_BASH.fullmatch(name) or not is_plain else filled
+
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, command)
 
 
-@lru_cache(maxsize=256)
-def executables(command: str) -> tuple[Executable, ...]:
-    """Return the executables of ``command`` that can be told for sure; never raises."""
-    segments = _segments(command)
-    if segments is None:
-        return ()
-    named: list[Executable] = []
+# --- the reading ------------------------------------------------------------------
+
+
+class _Reading(NamedTuple):
+    """``acts`` are the words of the commands that may have an effect; ``texts``, what shells were
+    given to run by ``-c``."""
+
+    named: tuple[Executable, ...]
+    needed: tuple[Executable, ...]
+    untold: tuple[str, ...]
+    acts: tuple[tuple[str, ...], ...]
+    texts: tuple[str, ...]
+    has_effect: bool
+    is_anything: bool
+    substitutes: bool
+
+
+class _Shell(Struct):
+    """What is known of a shell where its reading has come to.
+
+    ``folder`` is where it is if all went well so far, None where nobody can tell; ``is_there``: it
+    surely is. ``goes_on``: nothing before may have ended it; ``has_ended``: something surely has. ``made`` are
+    the names of files that were written; ``knows_files``: none but these were.
+    """
+
     folder: str | None = ""
-    for joint, words in segments:
-        if joint == "||" or folder is None:
-            continue
-        if words[0] in ("cd", "pushd"):
-            # A subshell keeps its folder to itself; where one begins or ends, only bash knows.
-            folder = None if "(" in command else _changed(folder, words)
-            continue
-        named += _of_simple_command(words, folder)
-    return tuple(dict.fromkeys(named))
+    is_there: bool = True
+    knows_path: bool = True
+    knows_files: bool = True
+    made: frozenset[str] = frozenset()
+    goes_on: bool = True
+    has_ended: bool = False
+    is_foreign: bool = False
+
+    def child(self) -> _Shell:
+        """A process of its own, that begins with what this one has."""
+        return replace(self, goes_on=True, has_ended=False)
+
+    def absorb(self, child: _Shell) -> None:
+        """Files are what a child leaves behind."""
+        self.knows_files &= child.knows_files
+        self.made |= child.made
+
+    def move(self, word: Word | None) -> None:
+        """Change the folder; None where only bash knows where that leads."""
+        if word is None or word.is_live or word.text in ("", "-"):
+            self.folder = None
+        elif word.text.startswith("/"):
+            self.folder = word.text
+        elif self.folder is not None:
+            # Through a link, bash and the system disagree about what is above.
+            is_upward = ".." in word.text.split("/")
+            self.folder = None if self.folder and is_upward else _joined(self.folder, word.text)
 
 
-def _changed(folder: str, words: list[str]) -> str | None:
-    """Where ``cd`` leads; None where only bash knows."""
-    if len(words) != 2 or words[1] == "-" or _expands(words[1]):
-        return None
-    return _joined(folder, words[1])
+class _At(NamedTuple):
+    """Where a command stands. ``sure``: it is reached; ``here``: reached where its list is begun.
+
+    ``decides``: where it fails the whole fails. ``is_told``: its programs are named.
+    """
+
+    sure: bool = True
+    here: bool = True
+    decides: bool = True
+    is_told: bool = True
+    in_bash: bool = True
+
+    def inside(self, *, decides: bool = True) -> _At:
+        """What a list begins with that stands there."""
+        return self._replace(here=True, decides=self.decides and decides, in_bash=True)
+
+
+_Given = list[tuple[str, Word | None]]
 
 
 @lru_cache(maxsize=256)
-def _segments(command: str) -> tuple[tuple[str, list[str]], ...] | None:
-    """The simple commands with the separator before each; None where it is too complex."""
-    # A placeholder would read as two redirections; as an expansion it is left alone.
-    for placeholder in placeholders(command):
-        command = command.replace(placeholder, "$")
-    try:
-        tokens = _tokens(command)
-    except ValueError:  # unbalanced quotes: bash will say so, and the step will fail
-        return None
-    segments: list[tuple[str, list[str]]] = []
-    joint, words = "", list[str]()
-    for token in [*_without_comment(tokens), ";"]:
-        if token in _COMPLEX or token.startswith("<<"):
-            return None
-        if token not in _SEPARATORS and not set(token) <= set(";()"):
-            words.append(token)
-            continue
-        words = _without_assignments(words)
-        if words:
-            segments.append((joint, words))
-        joint, words = token, []
-    return tuple(segments)
+def _read(command: str) -> _Reading:
+    reader = _Reader()
+    reader.text(command, _Shell(), _At())
+    return _Reading(
+        tuple(reader.named),
+        tuple(reader.needed),
+        tuple(dict.fromkeys(reader.untold)),
+        tuple(reader.acts),
+        tuple(reader.texts[1:]),
+        reader.has_effect,
+        reader.is_anything,
+        reader.substitutes,
+    )
 
 
-def _tokens(command: str) -> list[str]:
-    if re.fullmatch(_PLAIN, command):
-        return command.split()
-    if re.fullmatch(_WORDS, command):
-        words = re.findall(_WORD, command)
-        return [re.sub(_IN_QUOTES, r"\1\2", word) for word in words]
-    import shlex  # it reads character by character
+class _Reader:
+    """Walks the tree of a command in the order bash would, and notes what it comes by."""
 
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    lexer.commenters = ""
-    return list(lexer)
+    def __init__(self) -> None:
+        self.named: dict[Executable, None] = {}
+        self.needed: dict[Executable, None] = {}
+        self.untold: list[str] = []
+        self.acts: list[tuple[str, ...]] = []
+        self.texts: list[str] = []
+        self.has_effect = self.is_anything = self.substitutes = False
+        self.depth = 0
 
-
-def _expands(word: str) -> bool:
-    return not _EXPANDS.isdisjoint(word)
-
-
-def _without_comment(tokens: list[str]) -> Iterator[str]:
-    for token in tokens:
-        if token.startswith("#"):
-            return
-        yield token
-
-
-def _without_assignments(words: list[str]) -> list[str]:
-    """The words from the command's own name on: no ``VAR=x``, no redirections, no ``!``."""
-    at = 0
-    while at < len(words):
-        if re.match(_ASSIGNMENT, words[at]) or words[at] in (
-            "!",
-            "{",
-            "then",
-            "do",
-            "else",
-            "time",
-        ):
-            at += 1
-        elif words[at] in (">", ">>", "<", ">&", "<&", "&>"):
-            at += 2
-        elif words[at].isdigit() and words[at + 1 : at + 2] and words[at + 1][0] in "<>":
-            at += 3
+    def text(self, command: str, shell: _Shell, at: _At) -> None:
+        """Read what a shell is given to run."""
+        self.texts.append(command)
+        self.depth += 1
+        try:
+            tree = parse(command if self.depth <= _MOST_DEPTH else _TOO_DEEP)
+        except Unreadable as gap:
+            self.gives_up(str(gap), shell)
         else:
+            self.list(tree, shell, at)
+        self.depth -= 1
+
+    def gives_up(self, what: str, shell: _Shell, words: tuple[Word, ...] = ()) -> None:
+        """Only bash knows what is run here, and what it does."""
+        self.untold.append(what)
+        self.acted(words, shell)
+        shell.knows_path = shell.goes_on = False
+
+    def acted(self, words: tuple[Word, ...], shell: _Shell) -> None:
+        """Note a command that may have an effect, and may have made files."""
+        self.has_effect = self.is_anything = True
+        self.acts.append(tuple(word.text for word in words))
+        if not words or _name(words[0].text) not in _INERT:
+            shell.knows_files = False
+
+    def list(self, tree: List, shell: _Shell, at: _At) -> None:
+        for number, (chain, end) in enumerate(tree.chains, start=1):
+            own = shell.child() if end == "&" else shell
+            is_last = number == len(tree.chains) and end != "&"
+            self.chain(
+                chain,
+                own,
+                at._replace(sure=at.sure and shell.goes_on, decides=at.decides and is_last),
+            )
+            if own is not shell:
+                shell.absorb(own)
+            if shell.has_ended:
+                return
+
+    def chain(self, chain: tuple[Pipeline, ...], shell: _Shell, at: _At) -> None:
+        has_or = any(pipeline.joint == "||" for pipeline in chain)
+        decides = at.decides and not has_or
+        reached, is_ready, moved = True, True, False
+        for pipeline in chain:
+            is_other = pipeline.joint == "||"
+            reached &= not is_other
+            here = reached and is_ready
+            is_ready &= _is_setup(pipeline)
+            own = shell.child() if is_other else shell
+            before = own.folder
+            where = at._replace(
+                sure=at.sure and reached and (here or decides),
+                here=here,
+                decides=decides,
+                is_told=at.is_told and not is_other,
+            )
+            self.pipeline(pipeline, own, where)
+            moved |= own.folder != before and not (here and at.here)
+            if is_other:
+                shell.absorb(own)
+                shell.goes_on &= own.goes_on
+            if shell.has_ended:
+                return
+        # Where it may have stayed behind.
+        shell.is_there &= not moved
+
+    def pipeline(self, pipeline: Pipeline, shell: _Shell, at: _At) -> None:
+        is_alone = len(pipeline.commands) == 1
+        for number, command in enumerate(pipeline.commands, start=1):
+            own = shell if is_alone else shell.child()
+            is_last = number == len(pipeline.commands) and not pipeline.is_negated
+            where = at._replace(decides=at.decides and is_last)
+            if isinstance(command, Simple):
+                self.simple(command, own, where)
+            else:
+                self.group(command, own, where)
+            if not is_alone:
+                shell.absorb(own)
+
+    def group(self, group: Group, shell: _Shell, at: _At) -> None:
+        own = shell.child() if group.is_subshell else shell
+        self.inside(own, at, lambda: self.list(group.body, own, at.inside()))
+        self.written(group.writes, own)
+        if own is not shell:
+            shell.absorb(own)
+
+    @staticmethod
+    def inside(shell: _Shell, at: _At, read: Callable[[], None]) -> None:
+        """Read what the shell itself runs there: unless it surely comes there, it may go on."""
+        had_ended = shell.has_ended
+        read()
+        if not at.here:
+            shell.goes_on &= not shell.has_ended
+            shell.has_ended = had_ended
+
+    def simple(self, command: Simple, shell: _Shell, at: _At) -> None:
+        self.is_anything = True
+        self.substituted(command.runs, shell, at)
+        sets_path = any(map(_sets_path, command.assignments))
+        if command.words:
+            knew_path = shell.knows_path
+            shell.knows_path &= not sets_path
+            self.command(command.words, shell, at)
+            # Set for this command alone.
+            shell.knows_path |= knew_path and sets_path
+        else:
+            shell.knows_path &= not sets_path
+        self.written(command.writes, shell)
+
+    def substituted(self, runs: tuple[str, ...], shell: _Shell, at: _At) -> None:
+        """Read what is run for its output: it may be there or not, the command goes on."""
+        for text in runs:
+            self.substitutes = self.has_effect = True
+            own = shell.child()
+            if text == "`":
+                own.knows_files = False
+            else:
+                self._quietly(text, own, at._replace(sure=False, in_bash=True))
+            shell.absorb(own)
+
+    def _quietly(self, text: str, shell: _Shell, at: _At) -> None:
+        """Read a text whose gaps are not worth a word."""
+        told = len(self.untold)
+        self.text(text, shell, at.inside(decides=False))
+        del self.untold[told:]
+
+    def written(self, writes: tuple[Word, ...], shell: _Shell) -> None:
+        for word in writes:
+            self.has_effect = True
+            shell.knows_files &= not word.is_live
+            shell.made |= {_name(word.text)}
+
+    # --- one command --------------------------------------------------------------
+
+    def command(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Read a command by its words, through what only runs it."""
+        word = words[0]
+        if word.is_live or self.depth > _MOST_DEPTH:
+            self.gives_up(f"what {word.raw} stands for", shell, words)
+            return
+        if at.in_bash and word.text in _BUILTINS:
+            self.builtin(words, shell, at)
+            return
+        if not word.text or word.text.startswith("-"):
+            self.acted(words, shell)
+            return
+        self.name(word.text, shell, at)
+        name, outside = _name(word.text), at._replace(in_bash=False)
+        if row := _WRAPPERS.get(name):
+            self.wrapped(row, words, shell, outside)
+        elif name in _SHELLS:
+            self.shell(words, shell, outside)
+        elif name in _IDLE and name in _PROGRAMS:
+            pass
+        else:
+            before = replace(shell)
+            self.acted(words, shell)
+            self.interpreted(name, words, before, at)
+            texts = [each.text for each in words]
+            if "proc" in texts and "--" in texts[:-1]:
+                # ctp-runbook proc start --pid-file F -- CMD: what it starts is the step's matter.
+                rest = words[texts.index("--") + 1 :]
+                self.command(rest, before.child(), outside._replace(decides=False))
+
+    def name(self, word: str, shell: _Shell, at: _At, *, is_script: bool = False) -> None:
+        """Note a program or script, and whether it is needed."""
+        if not at.is_told:
+            return
+        is_absolute, is_bare = word.startswith("/"), "/" not in word
+        if shell.folder is None and not is_absolute and (is_script or not is_bare):
+            self.untold.append(f"where {word} is")
+            return
+        folder = "" if is_absolute else shell.folder or ""
+        executable = Executable(word, folder, is_script, shell.is_foreign)
+        self.named[executable] = None
+        is_fixed = shell.knows_files and _name(word) not in shell.made
+        is_found = is_absolute or (not shell.is_foreign and (shell.knows_path or not is_bare))
+        is_there = is_absolute or shell.is_there or (is_bare and not is_script)
+        if at.sure and is_fixed and is_found and is_there:
+            self.needed[executable] = None
+
+    def wrapped(self, row: _Wrapper, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Read the command behind a wrapper's own words."""
+        name = _name(words[0].text)
+        cut = _behind(row, words[1:])
+        if cut is None:
+            self.gives_up(f"what {name} runs with these options", shell, words)
+            return
+        (given, rest), is_sure = cut, True
+        if name in _ARCHITECTURES_OF and rest and rest[0].text in _ARCHITECTURES:
+            # setarch x86_64 -R PROGRAM: the architecture may be left out, and options follow it.
+            given, rest = _behind(row, rest[1:]) or ([], ())
+        options = {option for option, _ in given}
+        if options & set(row.alone.split()) or not (rest or row.assigns):
+            self.acted(words, shell)
+            return
+        own = self._inside(row, name, given, shell)
+        while row.assigns and rest and ("=" in rest[0].text or rest[0].raw == "-"):
+            own.knows_path &= not (_sets_path(rest[0]) or rest[0].raw == "-")
+            is_sure &= not rest[0].splits
+            rest = rest[1:]
+        # Those that need not wait for it say nothing of how it ends.
+        where = at._replace(sure=at.sure and is_sure, decides=at.decides and name not in _LEAVE)
+        if name == "flock" and rest[0].text in ("-c", "--command") and rest[1:]:
+            self.string(rest[1], "flock -c", own, where)
+        elif rest:
+            self.depth += 1
+            self.command(rest, own, where)
+            self.depth -= 1
+        shell.absorb(own)
+
+    def _inside(self, row: _Wrapper, name: str, given: _Given, shell: _Shell) -> _Shell:
+        """What a wrapper makes of what is known of its shell."""
+        own, options = shell.child(), {option for option, _ in given}
+        if name == "systemd-run" and not options & {"scope", "d", "same-dir"}:
+            own.folder = None  # its manager's
+        for option, value in given:
+            if option in row.folder.split():
+                own.move(value)
+        own.knows_path &= not (row.own_path or options & {"i", "ignore-environment"})
+        own.is_foreign |= row.is_foreign
+        return own
+
+    def string(self, word: Word, what: str, shell: _Shell, at: _At) -> None:
+        """Read the text a shell is given by ``-c``."""
+        if word.is_live:
+            self.gives_up(f"what {what} is given", shell)
+            return
+        self.text(word.text, shell, at.inside())
+
+    def shell(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Read what ``bash`` and its like are given: a text, a script, or their input."""
+        name, own = _name(words[0].text), shell.child()
+        cut = _shell_options(words[1:])
+        if cut is None:
+            self.gives_up(f"what {name} runs with these options", shell, words)
+            return
+        flags, rest = cut
+        own.knows_path &= not {"l", "i"} & flags
+        if "n" in flags:
+            self.acted(words, own)
+        elif "c" in flags and rest:
+            self.string(rest[0], f"{name} -c", own, at)
+        elif "s" in flags or not rest or rest[0].splits:
+            self.gives_up(f"what {name} is given to run", own, words)
+        else:
+            self.script(rest[0], own, at)
+            self.acted(words, own)
+        shell.absorb(own)
+
+    def script(self, word: Word, shell: _Shell, at: _At) -> None:
+        if word.is_live:
+            self.untold.append(f"what {word.raw} stands for")
+        elif word.text:
+            self.name(word.text, shell, at, is_script=True)
+
+    def interpreted(self, name: str, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Note the script another interpreter is given, where it stands right behind it."""
+        rest = words[1:]
+        if _is_python(name):
+            rest = _behind_python(rest)
+        elif name not in _INTERPRETERS:
+            return
+        if rest and not rest[0].text.startswith("-"):
+            self.script(rest[0], shell, at)
+
+    def builtin(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        name, rest = words[0].text, words[1:]
+        if name in ("cd", "pushd"):
+            rest = rest[1:] if rest and rest[0].text == "--" else rest
+            shell.move(rest[0] if len(rest) == 1 else None)
+        elif name in ("exec", "command", "builtin"):
+            self.by_builtin(name, words, shell, at)
+        elif name == "eval":
+            self.evaluated(words, shell, at)
+        elif name in (".", "source"):
+            if rest:
+                self.script(rest[0], shell, at)
+            self.acted(words, shell)
+            shell.knows_files = shell.knows_path = shell.goes_on = False
+        elif name in ("exit", "return", "logout"):
+            is_failure = bool(rest) and re.fullmatch(r"0*[1-9]\d*", rest[0].text) is not None
+            shell.has_ended |= name == "exit" and at.here
+            shell.goes_on &= at.here or is_failure
+        elif name in _CHANGES_PATH or (name in _DECLARES and any(map(_may_set_path, rest))):
+            shell.knows_path = False
+        if name not in _IDLE and name not in ("exec", "command", "builtin", "eval", ".", "source"):
+            self.acted(words, shell)
+
+    def by_builtin(self, name: str, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """``exec``, which ends the shell, and ``command``, which is one more word."""
+        cut = _behind(_EXEC if name == "exec" else _COMMAND, words[1:])
+        if cut is None or any(key in ("v", "V") for key, _ in cut[0]):
+            self.acted(words, shell)
+        elif rest := cut[1]:
+            knew_path = shell.knows_path
+            shell.knows_path &= not cut[0]
+            self.depth += 1
+            self.command(rest, shell, at._replace(in_bash=name != "exec"))
+            self.depth -= 1
+            shell.knows_path = knew_path and shell.knows_path | bool(cut[0])
+            if name == "exec":
+                shell.has_ended |= at.here
+                shell.goes_on &= at.here
+
+    def evaluated(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        if any(word.is_live for word in words):
+            self.gives_up("what eval is given", shell, words)
+        else:
+            text = " ".join(word.text for word in words[1:])
+            self.inside(shell, at, lambda: self.text(text, shell, at.inside()))
+
+
+# What both bash and a program of its own can be, of what can have no effect.
+_PROGRAMS = frozenset({"echo", "true", "printf", "sleep", "false", "pwd"})
+
+
+def _is_setup(pipeline: Pipeline) -> bool:
+    """True where it fails loudly, if ever: what stands behind ``&&`` is reached."""
+    command = pipeline.commands[0]
+    return (
+        len(pipeline.commands) == 1
+        and not pipeline.is_negated
+        and isinstance(command, Simple)
+        and not command.is_redirected
+        and (not command.words or command.words[0].text in _SETUP)
+    )
+
+
+def _sets_path(word: Word) -> bool:
+    return re.match(r"(?:PATH|BASH_ENV|ENV)\+?=", word.text) is not None
+
+
+def _may_set_path(word: Word) -> bool:
+    return word.is_live or "PATH" in word.text
+
+
+# --- the words of wrappers --------------------------------------------------------
+
+
+def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word, ...]] | None:
+    """The options and the words behind them; None where only the program can tell them apart."""
+    flags, values = {*row.flags.split(), *row.alone.split()}, set(row.values.split())
+    given, at = _Given(), 0
+    while at < len(words) and (word := words[at]).text.startswith("-") and word.text != "-":
+        at += 1
+        if word.text == "--":
             break
+        found = _long(word, flags, values) if word.text[1] == "-" else _short(word, flags, values)
+        if found is None or word.splits:
+            return None
+        for name, value in found:
+            if name in values and value is None:
+                if at == len(words):
+                    return None
+                value = words[at]
+                at += 1
+            if value is not None and value.splits:
+                return None
+            given.append((name, value))
+    if any(word.splits for word in words[at : at + row.skips]):
+        return None  # it may be none, or several
+    return given, words[at + row.skips :]
+
+
+def _long(word: Word, flags: set[str], values: set[str]) -> _Given | None:
+    name, joint, value = word.text[2:].partition("=")
+    fits = [each for each in sorted(flags | values) if len(each) > 1 and each.startswith(name)]
+    if name not in fits:
+        if len(fits) != 1:
+            return None
+        name = fits[0]
+    return [(name, word._replace(text=value) if joint and name in values else None)]
+
+
+def _short(word: Word, flags: set[str], values: set[str]) -> _Given | None:
+    letters, found = word.text[1:], _Given()
+    if letters.isdigit() and "adjustment" in values:
+        return [("n", word)]  # nice -10
+    for at, letter in enumerate(letters):
+        if letter in values:
+            rest = letters[at + 1 :]
+            return [*found, (letter, word._replace(text=rest) if rest else None)]
+        if letter not in flags:
+            return None
+        found.append((letter, None))
+    return found
+
+
+def _shell_options(words: tuple[Word, ...]) -> tuple[set[str], tuple[Word, ...]] | None:
+    """The letters a shell is given, and the words behind; None where only the shell can tell."""
+    flags, at = set[str](), 0
+    while at < len(words) and (word := words[at]).text[:1] in ("-", "+") and len(word.text) > 1:
+        at += 1
+        if word.is_live:
+            return None
+        if word.text == "--":
+            break
+        if word.text.startswith("--"):
+            flags |= {"l"} if word.text == "--login" else set()
+            at += word.text in ("--rcfile", "--init-file")
+            continue
+        letters = word.text[1:]
+        flags |= set(letters) if word.text[0] == "-" else set()
+        at += letters.count("o") + letters.count("O")
+    if words[at : at + 1] and words[at].text == "-":
+        at += 1
+    return flags, words[at:]
+
+
+def _is_python(name: str) -> bool:
+    version = name.removeprefix("python")
+    return version != name and not version.strip("0123456789.")
+
+
+def _behind_python(words: tuple[Word, ...]) -> tuple[Word, ...]:
+    """The words from the script on; none where a module or a text is run."""
+    at = 0
+    while at < len(words) and (text := words[at].text).startswith("-"):
+        if words[at].is_live or {"m", "c"} & set(text[1:]) or text.startswith("--"):
+            return ()
+        at += 2 if text in ("-W", "-X") else 1
     return words[at:]
 
 
-def _of_simple_command(words: list[str], folder: str) -> Iterator[Executable]:
-    """The command's own word, what a wrapper runs, and the script an interpreter is given."""
-    word = words[0]
-    if _expands(word) or word.startswith("-"):
-        return
-    name = _name(word)
-    if name in _WRAPPERS:
-        if name != "exec":
-            yield Executable(word, folder)
-        inner = _without_assignments(words[1:])
-        if inner and not inner[0].startswith("-"):
-            yield from _of_simple_command(inner, folder)
-        return
-    if word in _BUILTINS:
-        return
-    yield Executable(word, folder)
-    if "proc" in words and "--" in words[:-1]:
-        # ctp-runbook proc start --pid-file F -- CMD: what it starts is what the step is about.
-        yield from _of_simple_command(words[words.index("--") + 1 :], folder)
-        return
-    if _is_interpreter(name) and len(words) > 1:
-        script = words[1]
-        if not script.startswith(("-", ">", "<")) and not _expands(script):
-            yield Executable(script, folder, is_script=True)
+# --- files ------------------------------------------------------------------------
 
 
-def _is_interpreter(name: str) -> bool:
-    version = name.removeprefix("python")
-    return name in _INTERPRETERS or (version != name and not version.strip("0123456789."))
+def is_missing(executable: Executable, *, base: Path, environ: Mapping[str, str]) -> bool:
+    """Return True where it is certain that whoever runs the command finds no such program."""
+    if resolve(executable, base=base, environ=environ) is not None:
+        return False
+    if "/" not in executable.word and _is_shadowed(executable.word, environ):
+        return False
+    if not executable.is_foreign:
+        return True
+    try:
+        Path(_joined(_joined(str(base), executable.folder), executable.word)).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):  # hidden from this user alone
+        return False
+    return False
+
+
+def _is_shadowed(word: str, environ: Mapping[str, str]) -> bool:
+    """True where a function of the environment, or a file bash reads first, may stand for it."""
+    return bool(environ.get("BASH_ENV")) or f"BASH_FUNC_{word}%%" in environ
 
 
 def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -> Path | None:
@@ -235,18 +821,23 @@ def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -
 
     A script need not be executable: its interpreter only reads it.
     """
+    return next(_found(executable, base, environ), None)
+
+
+def _found(executable: Executable, base: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     # Strings, not Paths: this looks at some hundred places before a dry run may begin.
     folder = _joined(str(base), executable.folder)
     places = [folder]
-    if "/" not in executable.word and not executable.is_script:
-        path = environ.get("PATH", os.defpath)
-        places = [_joined(folder, place) for place in path.split(os.pathsep)]
+    if "/" not in executable.word:
+        path = environ.get("PATH", _USUAL_PATH)
+        on_path = [_joined(folder, place) for place in path.split(os.pathsep)]
+        # bash looks for a script here, then there.
+        places = [folder, *on_path] if executable.is_script else on_path
     wanted = os.R_OK if executable.is_script else os.X_OK
     for place in places:
         candidate = _joined(place, executable.word)
         if _is_runnable(candidate, wanted):
-            return Path(candidate)
-    return None
+            yield Path(candidate)
 
 
 def _joined(folder: str, name: str) -> str:

@@ -25,6 +25,7 @@ _SHOWN = 300
 # The columns of a whole database are some hundred KiB.
 _LONGEST_ANSWER = 4 << 20
 _EXCEPTION = "DB::Exception"
+_CODE_HEADER = "x-clickhouse-exception-code"
 _WRAPPERS = ("Nullable(", "LowCardinality(")
 _WHOLE = frozenset(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64))
 _TEXTS = ("String", "FixedString", "Enum", "Date", "UUID")
@@ -131,6 +132,7 @@ class ClickHouseDoor:
             "max_execution_time": str(max(1, int(seconds))),
         }
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
+        told: dict[str, str] = {}
         try:
             parts = urlsplit(self.url)
             status, raw = exchange(
@@ -141,14 +143,21 @@ class ClickHouseDoor:
                 headers=headers,
                 default_port=_PORTS.get(parts.scheme, 0),
                 most_bytes=_LONGEST_ANSWER,
+                told=told,
             )
         except (ProbeError, ValueError) as error:
             raise ProbeError(
                 f"ClickHouse at {self.shown}: {error}; is the service up "
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
             ) from error
-        if status != 200:
-            raise ProbeError(self._refusal(status, raw.decode("utf-8", "replace")))
+        # Also behind HTTP 200, and where what stands before it took the body away.
+        code = f"Code: {told[_CODE_HEADER]}" if told.get(_CODE_HEADER, "0").strip() != "0" else ""
+        if status != 200 or code:
+            text = raw.decode("utf-8", "replace")
+            begun = text.rfind(code) if code else 0
+            raise ProbeError(
+                self._refusal(status, text[begun:] if begun >= 0 else f"{code}. {text}")
+            )
         return raw
 
     def _refusal(self, status: int, text: str) -> str:

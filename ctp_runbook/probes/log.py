@@ -40,7 +40,7 @@ _LONGEST_MATCHED = 4096
 _MARK_BYTES = 64
 # Whoever writes goes on writing to a renamed log until it is told; so long, and two looks, it is read.
 _LINGER_SECONDS = 10.0
-_MOST_OPEN = 8
+_MOST_OPEN = 64
 _MOST_NOTES = 8
 # A log that bears no name for so long was taken away.
 _GONE_SECONDS = 2.0
@@ -257,10 +257,12 @@ class Follower:
     def _let_go(self) -> Iterator[bytes]:
         """Close renamed files that nothing comes from any more; their last line is finished by nobody."""
         now = self._clock()
-        for file in self._files[:-1]:
+        # Where it is rotated many times a second there must be room for what the next look finds.
+        crowd = len(self._files) - _MOST_OPEN // 2
+        for place, file in enumerate(self._files[:-1]):
             if file.grew:
                 file.grew, file.quiet_since = False, now
-            elif now - file.quiet_since > _LINGER_SECONDS or len(self._files) > _MOST_OPEN:
+            if place < crowd or now - file.quiet_since > _LINGER_SECONDS:
                 yield from [file.torn] if file.torn else []
                 file.torn = b""
                 self._let_gone.append(file.place())

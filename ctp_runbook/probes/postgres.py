@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ctp_runbook.errors import ProbeError
 
@@ -14,7 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresDoor", "SlotLook", "look_at_slot", "published_tables"]
 
+_T = TypeVar("_T")
 _MIB = 1 << 20
+# A server that is well ends a statement itself at its time, and this is what it needs to say so.
+_GRACE_SECONDS = 0.5
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,8 @@ class PostgresDoor:
 
     @contextlib.contextmanager
     def open(self, *, seconds: float) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        """Yield a connection in autocommit whose every statement has ``seconds``.
-
-        Raises ProbeError.
+        """Yield a connection in autocommit whose every statement has ``seconds``, and little more
+        where the server hangs, which then ends no statement itself. Raises ProbeError.
         """
         import psycopg
 
@@ -61,6 +65,7 @@ class PostgresDoor:
                 password=self.password or None,
                 client_encoding="utf8",  # the files of infra are, whatever the database is in
             ) as connection:
+                connection.wait = _bounded(connection.wait, seconds)  # type: ignore[method-assign]
                 yield connection
         except psycopg.Error as error:
             raise ProbeError(f"PostgreSQL at {self.shown}: {self._reason(error)}") from error
@@ -74,6 +79,27 @@ class PostgresDoor:
             f"PGPASSWORD, else from {self.password_name} of the environment or the env file: "
             "correct it there"
         )
+
+
+def _bounded(wait: Callable[..., _T], seconds: float) -> Callable[..., _T]:
+    """Return psycopg's way of waiting for a server, which without this waits for ever."""
+    import psycopg
+
+    most = seconds + _GRACE_SECONDS
+
+    def bounded(generator: Any, interval: float = _LOOK_SECONDS, timeout: float = most) -> _T:
+        began = time.monotonic()
+        try:
+            return wait(generator, interval=interval, timeout=timeout)
+        except psycopg.OperationalError as error:
+            if time.monotonic() - began < timeout:
+                raise
+            raise psycopg.OperationalError(
+                f"no answer within {timeout:g} s although it let us in; see whether its host is "
+                "overloaded or its disk hangs, and its log"
+            ) from error
+
+    return bounded
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,23 @@ planned, may well be newer than the one that trades, and ``hold`` or ``rollback`
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import RunLost, RunRefused
 from ctp_runbook.host.files import open_plain
-from ctp_runbook.host.lock import holder_of
+from ctp_runbook.host.lock import held_directories, holder_of
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
-__all__ = ["run_in_charge", "unfinished_runs"]
+__all__ = ["await_its_folder", "run_in_charge", "unfinished_runs"]
+
+# Whoever conducts a run looks at its folder every two seconds at the least (run/vanished.py).
+_PUT_BACK_SECONDS, _POLL_SECONDS = 8.0, 0.05
 
 _BEGUN = "orchestrator_started"
 # What ended so never touched the stack that trades: there is nothing of it to roll back.
@@ -42,8 +46,9 @@ def run_in_charge(outputs: Path) -> RunDir:
     """The run under ``outputs`` that holds its environment, else the one that began last.
 
     Where none ever began, it is the newest. Raises RunRefused when there is none, or when several
-    hold environments of theirs.
+    hold environments of theirs, and RunLost as ``await_its_folder``.
     """
+    await_its_folder(_held_in(outputs))
     runs = list(runs_under(outputs))
     holding = _holding(runs)
     if len(holding) > 1:
@@ -53,6 +58,36 @@ def run_in_charge(outputs: Path) -> RunDir:
         return holding[0]
     began = {run: instant for run in runs if (instant := _began(run))}
     return max(began, key=lambda run: began[run]) if began else newest_run(outputs)
+
+
+def await_its_folder(paths: Iterable[str | Path]) -> None:
+    """Wait until a run that is under way in one of ``paths`` has a journal again.
+
+    Somebody removed it: until it is put back only the lock knows of the run, and the last one that
+    left a folder is another. Returns at once where no lock that is held names one of them. Raises
+    RunLost when nothing was put back.
+    """
+    wanted = {os.path.realpath(path) for path in paths}
+    deadline = time.monotonic() + _PUT_BACK_SECONDS
+    while lacking := _lacking(wanted):
+        if time.monotonic() >= deadline:
+            raise RunLost(
+                f"run {lacking.run_id} is under way, and {lacking.journal} was removed and is not put "
+                f"back after {_PUT_BACK_SECONDS:g} s: what became of it stands in syslog and in what "
+                "ALERT_CMD sends; look at the engines now, then ask again"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _lacking(wanted: set[str]) -> RunDir | None:
+    """One of these that holds its environment and has no journal."""
+    runs = (RunDir(Path(held)) for held in held_directories() if os.path.realpath(held) in wanted)
+    return next((run for run in runs if not os.path.lexists(run.journal)), None)
+
+
+def _held_in(outputs: Path) -> list[str]:
+    room = outputs.resolve()
+    return [held for held in held_directories() if Path(held).resolve().parent == room]
 
 
 def unfinished_runs(folders: Iterable[Path], *, environment: str, host: str) -> list[RunDir]:

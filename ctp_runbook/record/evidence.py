@@ -15,15 +15,16 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import keep_private, read
 from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
+from ctp_runbook.plan.gate_table import Gate, unobserved_gates
 from ctp_runbook.plan.step_table import order_steps
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
@@ -56,6 +57,7 @@ __all__ = [
     "cutover_env",
     "failed_step",
     "finalise",
+    "is_left_unsealed",
     "kept_files",
     "kept_open",
     "list_again",
@@ -67,8 +69,10 @@ __all__ = [
     "result_files",
     "rollback_env",
     "rollback_seconds",
+    "seal_left",
     "trading_downtime_seconds",
     "unlisted_files",
+    "unobserved_steps",
     "write_evidence",
     "write_manifest",
     "write_missing_copies",
@@ -78,12 +82,9 @@ CUTOVER_RESULT = "ctp_cutover_result.env"
 ROLLBACK_RESULT = "ctp_rollback_result.env"
 _SIDES = {CUTOVER_RESULT: "cutover", ROLLBACK_RESULT: "rollback"}
 # What may be there besides where notebooks were to come, also half written by who was killed then.
-_LATER = re.compile(
-    r"""
-    (notebooks/\.[^/]+\.ipynb | \.report\.html | \.manifest\.json)\.\d+\.\d+
-    | notebooks/[^/]+\.ipynb | report\.html | logs/(guardian|orchestrator)\.log
-    """,
-    re.VERBOSE,
+_LATER = (
+    r"(notebooks/\.[^/]+\.ipynb|\.report\.html|\.manifest\.json)\.\d+\.\d+"
+    r"|notebooks/[^/]+\.ipynb|report\.html|logs/(guardian|orchestrator)\.log"
 )
 CHECKLISTS = ("ctp_one_shot_cutover_checklist.md", "ctp_one_shot_cutover_checklist.json")
 NOT_TRIGGERED = "NOT_TRIGGERED"
@@ -190,6 +191,22 @@ def failed_step(history: History) -> str:
     if history.outcome is Outcome.ABORTED_BEFORE_SWITCH:
         return "aborted"
     return "preflight" if history.outcome is Outcome.REFUSED else "unfinished"
+
+
+def unobserved_steps(run: RunDir, history: History) -> dict[Gate, str]:
+    """The infra gates that passed by a command that is none of ours, with what to say of each.
+
+    The twin's commands are: there every gate leaves its evidence.
+    """
+    if history.created.rehearsal:
+        return {}
+    commands = {step.name: step.command for step in history.plan.steps}
+    found = unobserved_gates(commands, evidence=run.evidence)
+    return {
+        gate: words
+        for gate, words in found.items()
+        if history.step(gate.step).status is StepStatus.OK
+    }
 
 
 def rollback_seconds(history: History) -> float:
@@ -377,6 +394,38 @@ def kept_open(run: RunDir, *, tell: Callable[[str], None]) -> Iterator[None]:
             tell(f"run {run.run_id} cannot be sealed, its manifest.json is of before: {error}")
 
 
+class _Seal(Struct, frozen=True):
+    """No more of a manifest than whether it is sealed."""
+
+    sealed: bool = True
+
+
+def is_left_unsealed(run: RunDir) -> bool:
+    """Return True where whoever was to seal the run, behind its notebooks, did not live to."""
+    try:
+        seal = msgspec.json.decode(read(run.manifest), type=_Seal)
+    except (OSError, ValueError, RecursionError):
+        return False  # there is none, or verification tells of it
+    return not seal.sealed and not _is_kept_open(run)
+
+
+def seal_left(run: RunDir) -> tuple[str, ...]:
+    """Seal a run that was left unsealed: what is listed stays as it was listed, and what may be there
+    besides is listed as it is. Return what else is there, and seal nothing then. Raises OSError."""
+    data = read(run.manifest)
+    try:
+        manifest = read_manifest(data)
+    except (ValueError, RecursionError, JournalError) as error:
+        return (f"manifest.json is no manifest: {error}",)
+    if data != manifest_bytes(manifest.run_id, manifest.files, sealed=False):
+        return ("manifest.json was edited, and is not sealed",)
+    if strange := unlisted_files(run, manifest):
+        return (f"it is not sealed, for there is what no run writes: {', '.join(strange)}",)
+    files = {name: list_file(path) for name, path in kept_files(run).items()} | manifest.files
+    write_atomic(run.manifest, manifest_bytes(manifest.run_id, files, sealed=True))
+    return ()
+
+
 def _is_kept_open(run: RunDir) -> bool:
     try:
         with exclusive(run.run_json, seconds=0):
@@ -393,7 +442,7 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
     return [
         name
         for name in kept_files(run)
-        if name not in manifest.files and (manifest.sealed or not _LATER.fullmatch(name))
+        if name not in manifest.files and (manifest.sealed or not re.fullmatch(_LATER, name))
     ]
 
 
@@ -509,7 +558,7 @@ def _observed(trigger: Record[Triggered] | None) -> str:
     return f"metric={cause.metric} value={value} limit={cause.limit} sample_utc={cause.sample_utc}"
 
 
-class _Moment(NamedTuple):
+class _Moment(Struct, frozen=True):
     """An instant as the journal has it, by both clocks; blank where it never came."""
 
     utc: str = ""

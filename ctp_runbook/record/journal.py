@@ -24,7 +24,6 @@ from msgspec import Raw, Struct
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import KeptFile, keep_open, open_plain, path_of, write_atomic
-from ctp_runbook.host.outcry import cry_out
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.kinds import KINDS, Count, Instant, Name, Payload, RunCreated
@@ -323,6 +322,8 @@ def _as_read(payload: _K) -> _K:
     try:
         return msgspec.json.decode(data, type=type(payload))
     except ValueError as error:
+        from ctp_runbook.host.outcry import cry_out
+
         # What happened is written all the same. Said now, while the process lives that can act.
         cry_out(f"a record of kind {payload.kind} cannot be read back: {error}")
         return payload
@@ -399,6 +400,8 @@ class Journal:
             if not self.tolerant:
                 self._records.pop()
                 raise
+            from ctp_runbook.host.outcry import cry_out  # who acts has it loaded (run/world)
+
             cry_out(f"{error}; going on without it: {line.decode()}")
             self.gap = str(error)
         else:
@@ -440,6 +443,8 @@ class Journal:
         """Let the reserve go: its space and its files, for what is to be written now."""
         with contextlib.suppress(OSError):
             self._ballast.unlink()
+        if not os.path.lexists(self._ballasts):
+            return  # a dry run sets none aside
         for number in range(_RESERVED_FILES):
             with contextlib.suppress(OSError):
                 (self._ballasts / str(number)).unlink()

@@ -166,11 +166,10 @@ def strange_entries(run: RunDir) -> Iterator[str]:
         for name in sorted((*folders, *names)):
             path = Path(folder, name)
             seen = path.lstat()
-            kind, most = stat.S_IFMT(seen.st_mode), _most_bytes(name)
-            if kind not in (stat.S_IFDIR, stat.S_IFREG):
-                what = _KINDS.get(kind, "a device")
-                yield f"{path}: {what}; a run's directory holds regular files and directories only"
-            elif kind == stat.S_IFREG and seen.st_size > most:
+            kind, most = files.no_file(seen.st_mode), _most_bytes(name)
+            if kind and not stat.S_ISDIR(seen.st_mode):
+                yield f"{path}: {kind}; a run's directory holds regular files and directories only"
+            elif not kind and seen.st_size > most:
                 yield f"{path}: {seen.st_size} bytes; no run writes more than {most} into such a file"
     # Nobody can tell what lies there.
     yield from (f"{error.filename}: cannot be read: {error.strerror}" for error in unread)
@@ -179,13 +178,6 @@ def strange_entries(run: RunDir) -> Iterator[str]:
 def _most_bytes(name: str) -> int:
     """Journals and samples grow with the watch; a day of both is some 1 GiB."""
     return (4096 if name.endswith(".jsonl") else 256) * 1024 * 1024
-
-
-_KINDS = {
-    stat.S_IFLNK: "a symbolic link",
-    stat.S_IFIFO: "a named pipe (FIFO)",
-    stat.S_IFSOCK: "a socket",
-}
 
 
 class HeaderGlance(Struct, frozen=True):

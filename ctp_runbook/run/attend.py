@@ -12,7 +12,7 @@ from msgspec import Struct
 from ctp_runbook.errors import JournalError, RunLost, RunRefused
 from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, sender_of, start_steps
-from ctp_runbook.record.evidence import missing_copies
+from ctp_runbook.record.evidence import is_left_unsealed, missing_copies
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.kinds import (
@@ -408,6 +408,8 @@ def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) ->
         if _is_conducted(run, history, world):
             return ""  # it is being written
         lacks = [f"its evidence is not written; see {run.logs}"]
+    elif is_left_unsealed(run):
+        lacks.append("it is not sealed, for whoever executed its notebooks was ended before")
     if not lacks:
         return ""
     return (

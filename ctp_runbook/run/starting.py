@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import EnvironmentHeld, JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Identity, Outcome, Phase, State, StepStatus
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.charge import unfinished_runs
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
@@ -68,8 +67,7 @@ def start(run: RunDir, *, plan: Plan | None = None, resume: str = "", world: Wor
     history = read_history(run)
     if history.is_dry_run:
         with first_record(run, history, world=world):
-            if read_history(run).closed is None:
-                _simulate(run, plan, probe=history.created.probe, world=world)
+            _simulate(run, plan, probe=history.created.probe, world=world)
         return
     with first_record(run, history, world=world):
         # Again, under the lock: until now somebody may have started or discarded it.
@@ -132,6 +130,8 @@ def refuse_beside_unfinished(
     One that is conducted holds the environment, and is told of by its lock; so is where else runs of
     it may lie. To be asked with the environment's lock held, or before it is taken.
     """
+    from ctp_runbook.record.charge import unfinished_runs
+
     host, cwd = world.caller.host_name(), world.caller.folder()
     every = {cwd / folder for folder in (*folders, *world.locks.folders_of(environment))}
     own = but and cwd / but.path
@@ -258,9 +258,12 @@ def was_being_started(run: RunDir, *, world: World = HERE) -> bool:
 def _simulate(run: RunDir, plan: Plan | None, *, probe: bool, world: World) -> None:
     from ctp_runbook.run.context import RunContext
 
+    journal = Journal(run.journal, durable=False)
+    if History.of(journal.records).closed is not None:
+        journal.close()
+        return
     if plan is None:
         plan, _ = load_private_plan(run)
-    journal = Journal(run.journal, durable=False)
     context = RunContext(
         run=run,
         plan=plan,

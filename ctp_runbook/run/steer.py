@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.evidence import finalise, write_missing_copies
+from ctp_runbook.record.evidence import (
+    finalise,
+    is_left_unsealed,
+    seal_left,
+    write_missing_copies,
+)
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import RequestAnswered
@@ -165,10 +170,13 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     ended = " and ".join(end_silent(run, history, world=world))
     if ended and not unwritten_sentence(run, history, world=world):
         return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
-    # Its folder is whole: copies elsewhere alone, for a manifest that was sealed stays as it is.
-    write = write_missing_copies if world.files.exists(run.manifest) else finalise
     try:
-        gaps = write(run)
+        if world.files.exists(run.manifest):
+            # Its folder is whole: copies elsewhere alone, for what was listed stays as it is.
+            gaps = write_missing_copies(run)
+            gaps += seal_left(run) if is_left_unsealed(run) else ()
+        else:
+            gaps = finalise(run)
     except OSError as error:
         raise RunRefused(
             f"run {run.run_id} is over, and its evidence cannot be written: {error}"

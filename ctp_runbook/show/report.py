@@ -157,6 +157,7 @@ def _switch(history: History) -> Iterator[Block]:
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
     yield from run_blocks.topology_blocks(run, both=True)
     yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.GATE))
+    yield run_blocks.unobserved_note(run, history)
     yield from run_blocks.observed_tables(run)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
         if (path := run.evidence / name).is_file():

@@ -19,6 +19,7 @@ from ctp_runbook.record.evidence import (
     no_runner_since,
     rollback_seconds,
     trading_downtime_seconds,
+    unobserved_steps,
 )
 from ctp_runbook.record.history import History
 from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, Shift, override_name
@@ -59,6 +60,7 @@ __all__ = [
     "steps_in",
     "timeline_table",
     "topology_blocks",
+    "unobserved_note",
     "verdict_table",
     "watch_banner",
     "watch_blocks",
@@ -527,6 +529,13 @@ def topology_blocks(run: RunDir, *, both: bool = False) -> Iterator[Block]:
     yield topology_picture(seen, both=both)
     if rows := drift_rows(run):
         yield Table(("gate", "step", "why"), rows, "Not as wanted")
+
+
+def unobserved_note(run: RunDir, history: History) -> Notes:
+    """Say which gates passed by a command that left no evidence; nothing where none did."""
+    return Notes(
+        "warn", tuple(unobserved_steps(run, history).values()), "Not observed by this tool"
+    )
 
 
 def observed_tables(run: RunDir) -> list[Block]:

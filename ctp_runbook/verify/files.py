@@ -19,12 +19,14 @@ from ctp_runbook.plan.gate_table import GATES, Gate, gates_in
 from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.record.evidence import (
     CHECKLISTS,
+    is_left_unsealed,
     kept_files,
     list_file,
     manifest_bytes,
     read_manifest,
     result_files,
     unlisted_files,
+    unobserved_steps,
 )
 from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
@@ -38,6 +40,7 @@ __all__ = [
     "header_findings",
     "log_findings",
     "manifest_findings",
+    "manifest_words",
     "notebook_findings",
     "passed_gates",
     "passed_readiness",
@@ -151,7 +154,8 @@ def gate_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def passed_gates(run: RunDir, history: History) -> tuple[Gate, ...]:
     """The infra gates whose step is ok: those due, and whichever else left evidence."""
-    due = [gate for gate in GATES.values() if gate.is_due]
+    strange = unobserved_steps(run, history)
+    due = [gate for gate in GATES.values() if gate.is_due and gate not in strange]
     others = [gate for gate in gates_in(run.evidence) if not gate.is_due]
     return tuple(
         gate
@@ -275,6 +279,17 @@ def _stamp_findings(stamp: _Stamp, run: RunDir, history: History) -> Iterator[st
             f"stamped with journal digest {stamp.journal_sha256[:12]}…; at record {records} it was "
             f"{due[:12]}…"
         )
+
+
+def manifest_words(run: RunDir) -> str:
+    """Say what a manifest without findings proves."""
+    said = "every file as listed in manifest.json"
+    if not is_left_unsealed(run):
+        return said
+    return (
+        f"{said}, which is not sealed: whoever executed the notebooks was ended before; "
+        f"`ctp-runbook resume --run {run.path}` seals it"
+    )
 
 
 def manifest_findings(run: RunDir) -> Iterator[str]:

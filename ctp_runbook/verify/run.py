@@ -10,7 +10,7 @@ from msgspec import structs
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Generation, Outcome, Phase, Role, StepKind, StepStatus
 from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares
-from ctp_runbook.record.evidence import rollback_seconds
+from ctp_runbook.record.evidence import rollback_seconds, unobserved_steps
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import JournalFile, read_journal
 from ctp_runbook.record.kinds import RollbackStarted, RunCreated, StepEnded
@@ -158,6 +158,7 @@ def _checks_of_watch(run: RunDir, history: History) -> tuple[_Due, ...]:
 def _checks_of_files(run: RunDir, history: History, limit: float) -> tuple[_Due, ...]:
     both = run, history
     has_output = any(history.of_kind(StepEnded))
+    unobserved = tuple(unobserved_steps(*both).values())
     # The last: notebook 07 leaves it out.
     return (
         _Due(
@@ -179,9 +180,11 @@ def _checks_of_files(run: RunDir, history: History, limit: float) -> tuple[_Due,
         ),
         _Due(
             "gates",
-            "the infra gates that passed left their evidence",
+            "; ".join(("the infra gates that passed left their evidence", *unobserved)),
             files.gate_findings(*both),
-            "" if files.passed_gates(*both) else "no infra gate passed in this run",
+            ""
+            if files.passed_gates(*both)
+            else "; ".join(unobserved) or "no infra gate passed in this run",
         ),
         _Due(
             "readiness",
@@ -195,7 +198,7 @@ def _checks_of_files(run: RunDir, history: History, limit: float) -> tuple[_Due,
             files.notebook_findings(*both),
             "" if any(run.notebooks.glob("*.ipynb")) else "no notebook was executed for this run",
         ),
-        _Due("manifest", "every file as listed in manifest.json", files.manifest_findings(run)),
+        _Due("manifest", files.manifest_words(run), files.manifest_findings(run)),
     )
 
 

@@ -46,6 +46,8 @@ def _row_findings(row: Source) -> Iterator[str]:
         yield f"url {row.url!r}; expected no, may or must"
     if unsaid := sorted(set(row.needs) - set(row.settings)):
         yield f"it needs {', '.join(unsaid)}, which is none of its settings"
+    if taken := sorted(set(row.reads) & set(MetricRule.__struct_fields__)):
+        yield f"it reads {', '.join(taken)}, which every rule has"
     yield from _strangers(row)
     yield from _performer_findings(row)
 

@@ -22,9 +22,11 @@ __all__ = [
     "bucket_keys",
     "bucket_quantile",
     "counts_fault",
+    "first_fault",
     "group_buckets",
     "label_sets",
     "merged",
+    "summed",
     "worst_quantile",
 ]
 
@@ -133,6 +135,16 @@ def merged(sets: Iterable[Mapping[float, float]]) -> dict[float, float]:
         for bound, count in buckets.items():
             total[bound] = total.get(bound, 0.0) + count
     return total
+
+
+def summed(counts: Mapping[SeriesKey, float]) -> dict[float, float]:
+    """Return the bucket counts of all series together."""
+    return merged(label_sets(counts).values())
+
+
+def first_fault(counts: Mapping[SeriesKey, float]) -> str:
+    """Return why the counts of a label set are none of a histogram's; "" where those of each are."""
+    return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
 
 
 def counts_fault(buckets: Mapping[float, float]) -> str:

@@ -24,10 +24,11 @@ from ctp_runbook.watch.histogram import (
     Buckets,
     SeriesKey,
     bucket_keys,
-    counts_fault,
+    first_fault,
     group_buckets,
     label_sets,
     merged,
+    summed,
     worst_quantile,
 )
 
@@ -110,7 +111,9 @@ def events_key(rule: MetricRule) -> str:
 
 def asked_of(rule: MetricRule) -> str:
     """Return the rule's query on one line, and who is asked."""
-    whom = f"{rule.source} {rule.url}" if rule.url else rule.source
+    named = (rule.read.get(key) for key in ("path", "journal_unit", "journal_user_unit"))
+    where = rule.url or next(filter(None, named), "")
+    whom = f"{rule.source} {where}" if where else rule.source
     return f"{' '.join(rule.query.split())} ({whom})"
 
 
@@ -452,9 +455,7 @@ class MetricSeries:
         self.moved = mono if events else self.moved
 
     def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
-        if not self.is_histogram:
-            return ""
-        return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
+        return first_fault(counts) if self.is_histogram else ""
 
     def _quantile(self, delta: Mapping[SeriesKey, float], events: float) -> _Look:
         rule = self.rule
@@ -528,8 +529,7 @@ class MetricSeries:
 
 
 def _delta(since: Reading, until: Reading) -> dict[float, float]:
-    counts = {key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()}
-    return merged(label_sets(counts).values())
+    return summed({key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()})
 
 
 def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:

@@ -26,7 +26,7 @@ from ctp_runbook.watch.sampler import Reading, Target
 
 if TYPE_CHECKING:
     # A recording is not needed, and so not paid for, in most watches.
-    from ctp_runbook.probes.recording import Recording
+    from ctp_runbook.record.recording import Recording
 
 __all__ = ["watch_targets"]
 
@@ -77,7 +77,7 @@ def _recording(rules: list[MetricRule], around: Surroundings) -> Iterator[Target
     @cache
     def recording() -> Recording:
         _must_have_all(SOURCES["replay"], rules[0], around)
-        from ctp_runbook.probes.recording import Recording
+        from ctp_runbook.record.recording import Recording
 
         return Recording(around.cwd / around.settings["replay_file"])
 

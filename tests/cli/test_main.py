@@ -32,10 +32,10 @@ def test_a_dry_run_tells_where_it_is_and_how_it_ended(
     assert found[: len(refusals)] == [f"DRY RUN ✗ {refusal}" for refusal in refusals]
     assert all(line.startswith("DRY RUN ! ") for line in found[len(refusals) :])
     assert end == (
-        "DRY_RUN_OK: dry run: nothing was done; --execute would refuse this plan, for "
+        "DRY RUN DRY_RUN_OK: dry run: nothing was done; --execute would refuse this plan, for "
         f"{len(refusals)} reasons"
     )
-    assert evidence == f"evidence: {run.evidence}"
+    assert evidence == f"DRY RUN evidence: {run.evidence}"
 
 
 def test_a_drill_is_a_forced_rollback(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from ctp_runbook.cli.options import follow_to_end
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.evidence import finalise, write_manifest
+from ctp_runbook.record.evidence import finalise, kept_open, read_manifest, write_manifest
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend, steer
 from ctp_runbook.run.launch import RunOptions, create_run
@@ -87,6 +87,55 @@ def test_resume_writes_a_copy_that_is_missing_and_seals_nothing_anew(
     assert typed("resume", "--run", run.path) == 0
     assert (blocked / "cutover.env").is_file()
     assert run.manifest.read_bytes() == sealed
+
+
+@pytest.mark.usefixtures("unattended")
+def test_resume_seals_what_a_killed_viewer_left_unsealed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status and verify say that it is not sealed; what was listed stays as it was listed."""
+    run = completed_run(tmp_path)
+    finalise(run)
+    write_manifest(run, sealed=False)
+    listed = read_manifest(run.manifest.read_bytes()).files
+    (run.notebooks / "05_watch.ipynb").write_text("{}")
+    with kept_open(run, tell=pytest.fail):
+        unsealed = run.manifest.read_bytes()
+        typed("status", "--run", run.path)
+        assert "sealed" not in capsys.readouterr().out
+        run.manifest.unlink()  # as if it were killed: nothing is sealed behind it
+    run.manifest.write_bytes(unsealed)
+    typed("status", "--run", run.path)
+    assert "it is not sealed, for whoever executed its notebooks was" in capsys.readouterr().out
+    typed("verify", "--run", run.path)
+    said = capsys.readouterr().out
+    assert "✓ manifest: every file as listed in manifest.json, which is not sealed" in said
+    (run.plan / "note.md").write_text("by somebody else\n")
+    assert typed("resume", "--run", run.path) == 2
+    assert "what no run writes: plan/note.md" in capsys.readouterr().err
+    assert run.manifest.read_bytes() == unsealed
+    (run.plan / "note.md").unlink()
+    assert typed("resume", "--run", run.path) == 0
+    manifest = read_manifest(run.manifest.read_bytes())
+    assert manifest.sealed
+    assert manifest.files.keys() - listed.keys() == {"notebooks/05_watch.ipynb"}
+    assert typed("resume", "--run", run.path) == 2  # it is over, and whole
+
+
+@pytest.mark.usefixtures("unattended")
+def test_an_edited_manifest_is_not_sealed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A seal upon it would hide that."""
+    run = completed_run(tmp_path)
+    finalise(run)
+    write_manifest(run, sealed=False)
+    edited = run.manifest.read_bytes().replace(b'"size": ', b'"size": 1', 1)
+    for data, said in ((edited, "was edited"), (b'{"sealed": false}', "is no manifest")):
+        run.manifest.write_bytes(data)
+        assert typed("resume", "--run", run.path) == 2
+        assert said in capsys.readouterr().err
+        assert run.manifest.read_bytes() == data
 
 
 @pytest.mark.usefixtures("unattended")

@@ -175,6 +175,49 @@ def test_what_lies_here_is_nearer_than_the_checkout(
     assert context.infra("clickhouse") == CHECKOUT / "infra/clickhouse"
 
 
+def _lay(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("SELECT 1")
+
+
+def test_somebody_elses_infra_folder_is_looked_through(tmp_path: Path) -> None:
+    """The first place that has files is taken and named, and so is one that has some too."""
+    context = _context(tmp_path, infra=tmp_path)
+    _lay(tmp_path, "timescale/init/02.sql", "timescale/init/01.sql", "timescale/init/README")
+    globs = ("timescale/*.sql", "timescale/init/*.sql", "init/*.sql")
+    found = context.infra_files(*globs)
+    assert [path.name for path in found.files] == ["01.sql", "02.sql"]
+    assert found.sentence == f"2 files of {tmp_path}/timescale/init"
+    _lay(tmp_path, "timescale/00.sql")
+    taken = f"1 files of {tmp_path}/timescale, none of {tmp_path}/timescale/init"
+    assert context.infra_files(*globs).sentence == taken
+
+
+def test_nothing_to_run_is_refused_by_where_it_was_looked_for(tmp_path: Path) -> None:
+    """No file is never "0 files run": what was looked for, where, and what lies there instead."""
+    _lay(tmp_path, "timescale/init/init.sh")
+    with pytest.raises(RunRefused) as refused:
+        _context(tmp_path, infra=tmp_path).infra_files("timescale/*.sql", "timescale/init/*.sql")
+    assert str(refused.value) == (
+        "nothing of what the gate is to make is there: looked for "
+        f"{tmp_path}/timescale/*.sql, {tmp_path}/timescale/init/*.sql (there are "
+        f"{tmp_path}/timescale/init/init.sh); put it in one of these places, or name the folder "
+        "that has such a place by --infra"
+    )
+
+
+def test_files_of_an_operators_own_folder_come_before_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder infra/ here with another layout is not passed over for the checkout's."""
+    monkeypatch.chdir(tmp_path)
+    globs = ("clickhouse/*.sql", "init/*.sql")
+    assert _context(tmp_path).infra_files(*globs).folder == CHECKOUT / "infra/clickhouse"
+    _lay(tmp_path, "infra/init/1.sql")
+    assert _context(tmp_path).infra_files(*globs).folder == Path("infra/init")
+
+
 def test_a_result_is_redacted(tmp_path: Path) -> None:
     """Secrets of the env file are masked in facts, reasons and questions alike."""
     context = _context(tmp_path, "REDIS_PASSWORD=geheim-geheim\n")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import PartitionMetadata  # type: ignore[attr-defined]
 
-from ctp_runbook.errors import ConfigError
+from ctp_runbook.errors import ConfigError, RunRefused
 from ctp_runbook.gates import kafka
+from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions, GateResult
 from ctp_runbook.gates.kafka import load_topics
 from ctp_runbook.gates.run import run_gate
@@ -72,6 +73,80 @@ def test_a_bad_file_is_refused(text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         load_topics(path)
     assert said in str(refused.value)
+
+
+ENV: dict[str, tuple[str, list[tuple[str, int, int, dict[str, str]]]]] = {
+    "a list": (
+        "KAFKA_TOPICS='a.b:6:1, c'\nKAFKA_TOPIC_PARTITIONS=3\n",
+        [("a.b", 6, 1, {}), ("c", 3, 1, {})],
+    ),
+    "a list as images take it": (
+        "KAFKA_CREATE_TOPICS=a:6:2:compact",
+        [("a", 6, 2, {"cleanup.policy": "compact"})],
+    ),
+    "one by one": (
+        "TOPIC_TICKS=a.b\nTOPIC_TICKS_PARTITIONS=6\nTOPIC_TICKS_RETENTION_MS=1000\n"
+        "KAFKA_TOPIC_ORDERS=c\nKAFKA_NUM_PARTITIONS=1\nKAFKA_PORT=9092\n",
+        [("a.b", 6, 1, {"retention.ms": "1000"}), ("c", 1, 1, {})],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "topics"), ENV.values(), ids=ENV)
+def test_topics_may_stand_in_an_env_file(
+    text: str, topics: list[tuple[str, int, int, dict[str, str]]], tmp_path: Path
+) -> None:
+    """What is said is wanted; what is not said of a topic's configuration is not compared."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/other.env").write_text("A=1\n")
+    file = tmp_path / "env/prod.env"
+    file.write_text(text)
+    wanted = [NewTopicSpec(*topic) for topic in topics]
+    assert list(kafka.topics_of_env(file)) == wanted
+    found, read = kafka._wanted(_context(infra=tmp_path))
+    assert (found, list(read)) == (file, wanted)
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    assert kafka._wanted(_context(infra=other, env_file=file))[0] == file
+
+
+def _context(**options: Any) -> GateContext:
+    return GateContext.of(GateOptions(**options), environ={}, tell=print)
+
+
+BAD_ENV = {
+    "no partitions": (
+        "KAFKA_TOPICS=a.b",
+        "a.b partitions: found not said; expected a whole number",
+    ),
+    "many partitions": ("KAFKA_TOPICS=a:9999", "'9999'; expected a whole number, 1 to 1000"),
+    "a word": ("TOPIC_A=a\nTOPIC_A_PARTITIONS=six", "a partitions: found 'six'"),
+    "no policy": ("KAFKA_TOPICS=a:1:1:forget", "found 'forget'; expected delete or compact"),
+    "no name": ("KAFKA_TOPICS='a:1 b!:1'", "found 'b!'; expected the name of a topic"),
+    "an empty list": ("KAFKA_TOPICS=", "expected the name of a topic"),
+    "more in sync than there are": (
+        "TOPIC_A=a\nTOPIC_A_PARTITIONS=1\nTOPIC_A_MIN_INSYNC_REPLICAS=2",
+        "at most replication, 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD_ENV.values(), ids=BAD_ENV)
+def test_topics_that_are_not_said_whole_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    """No number of partitions is invented: by name, and with what to write."""
+    file = tmp_path / "t.env"
+    file.write_text(text + "\n")
+    with pytest.raises(ConfigError) as refused:
+        kafka.topics_of_env(file)
+    assert said in str(refused.value)
+
+
+def test_no_topics_anywhere_are_refused_by_place(tmp_path: Path) -> None:
+    """Also beside env files that say nothing of topics."""
+    (tmp_path / "a.env").write_text("KAFKA_PORT=1\n")
+    options = GateOptions(infra=tmp_path, bootstrap_servers="h:1")
+    with pytest.raises(RunRefused, match=r"looked for .*kafka/topics\.toml, .*env/\*\.env.*a\.env"):
+        run_gate("kafka-topics", options, environ={})
 
 
 # --- the gate ---------------------------------------------------------------------

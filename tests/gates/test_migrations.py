@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from ctp_runbook.errors import ProbeError
+from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates import migrations
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions, GateStep, perform
@@ -133,6 +133,18 @@ def test_a_file_that_fails_is_named(error: Exception, said: str, files: tuple[Pa
         apply_migrations(connection, files, secrets={})
     assert f"001.sql: {said}" in str(caught.value)
     assert connection.asked[-1][0] == "-- 001.sql"
+
+
+def test_nothing_to_migrate_is_no_success(tmp_path: Path) -> None:
+    """Files in another layout are found and named; none at all are refused, not run 0 times."""
+    options = GateOptions(postgres_dsn="host=h dbname=d", infra=tmp_path)
+    context = GateContext.of(options, environ={}, tell=print)
+    with pytest.raises(RunRefused, match="timescale/init/"):
+        timescale_tasks(context)
+    (tmp_path / "timescale/init").mkdir(parents=True)
+    (tmp_path / "timescale/init/01.sql").write_text("SELECT 1")
+    migrate, _ = timescale_tasks(context)
+    assert migrate.question == f"run 1 files of {tmp_path}/timescale/init"
 
 
 # --- what is seen afterwards ------------------------------------------------------

@@ -66,6 +66,17 @@ def test_markdown_has_every_evidence_file_and_warning(plan: Plan) -> None:
     assert f"refuses until these {len(plan.execute_refusals)} are mended" in text
 
 
+def test_a_gate_by_another_command_is_said_to_be_unobserved(plan: Plan) -> None:
+    """It leaves no evidence, so none is on the list; what is on it instead says so."""
+    other = with_command(plan, "/opt/infra/up.sh")
+    text, facts = checklist(other).markdown, json.loads(checklist(other).json)
+    assert "- [ ] `single_host_bootstrap_result.env`" not in text
+    assert "- [ ] bootstrap\\_infra is not observed by this tool: its command is not" in text
+    assert len(facts["not_observed"]) == 1
+    assert "single_host_bootstrap_result.env" not in facts["evidence_files"]
+    assert "not_observed" not in json.loads(checklist(plan).json)
+
+
 def test_json_has_every_step_and_the_digest(plan: Plan) -> None:
     """A machine finds the same steps, in the same order, and the digest a run is bound to."""
     facts = json.loads(checklist(plan).json)

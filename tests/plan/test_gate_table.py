@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ctp_runbook.plan.gate_table import GATES, PARTS, find_gate, gates_in
+import pytest
+
+from ctp_runbook.plan.gate_table import GATES, PARTS, find_gate, gates_in, unobserved_gates
 from ctp_runbook.plan.step_table import STEP_TABLE
 
 # CONTRACT §3 and §4, RUNBOOK §7: never renamed.
@@ -46,3 +48,28 @@ def test_evidence_says_which_gates_were_run(tmp_path: Path) -> None:
     found = list(gates_in(tmp_path))
     assert [gate.name for gate in found] == ["bootstrap", "kafka-topics", "stranger"]
     assert (found[-1].prefix, found[-1].step) == ("STRANGER_GATE", "")
+
+
+OURS = {
+    "ctp-runbook infra bootstrap --execute": True,
+    "bash -lc 'cd /x && ctp-runbook infra bootstrap --execute'": True,
+    "python -m ctp_runbook infra bootstrap": True,
+    "bash infra/scripts/bootstrap_prodlike.sh --execute": True,
+    "ctp-runbook infra kafka-topics --execute": False,
+    "ctp-runbook infra bootstrap-mine": False,
+    "./bootstrap.sh": False,
+    "docker compose up -d": False,
+}
+
+
+@pytest.mark.parametrize(("command", "is_ours"), OURS.items(), ids=OURS)
+def test_a_gate_is_known_by_its_command(command: str, is_ours: bool) -> None:
+    """Only a command of ours leaves evidence; of another is said that nobody looked."""
+    unobserved = unobserved_gates({"bootstrap_infra": command})
+    assert [gate.name for gate in unobserved] == ([] if is_ours else ["bootstrap"])
+
+
+def test_evidence_that_is_there_was_written_by_somebody(tmp_path: Path) -> None:
+    """A script of one's own may call ours: then the file is held to what it says, as ever."""
+    (tmp_path / "single_host_bootstrap_result.env").write_text("")
+    assert unobserved_gates({"bootstrap_infra": "./up.sh"}, evidence=tmp_path) == {}

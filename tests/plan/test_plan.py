@@ -165,6 +165,9 @@ DIGESTED: dict[str, Callable[[Path], None]] = {
     "watch": lambda folder: _append(folder / "watch.toml", "\n"),
     "CTP config": lambda folder: _append(folder / "ctp.yaml", "\n"),
     "CTP config gone": lambda folder: (folder / "ctp.yaml").unlink(),
+    "authority": lambda folder: _append(folder / "own.pem", "\n"),
+    "authority gone": lambda folder: (folder / "own.pem").unlink(),
+    "authority of one address": lambda folder: _append(folder / "clickhouse.pem", "\n"),
     "executable": lambda folder: _append(folder / "engine.sh", "\n"),
     "executable gone": lambda folder: (folder / "engine.sh").unlink(),
 }
@@ -175,10 +178,23 @@ def _append(path: Path, text: str) -> None:
         file.write(text)
 
 
+def _trust(folder: Path, every: str, clickhouse: str) -> None:
+    """Have the watch trust these authorities: in every address, and in one that names its own."""
+    for name in (every, clickhouse):
+        (folder / name).write_text("a certificate\n")
+    rewrite(
+        folder / "watch.toml",
+        'clickhouse_url = "http://127.0.0.1:8123"',
+        f'clickhouse_url = "https://127.0.0.1:8443/#ca_file={folder / clickhouse}"\n'
+        f'ca_file = "{folder / every}"',
+    )
+
+
 @pytest.mark.parametrize("change", DIGESTED.values(), ids=DIGESTED)
 def test_digest_covers(change: Callable[[Path], None], folder: Path) -> None:
     """A change in anything the plan stands on changes the digest, and shows when recomputed."""
     rewrite(folder / "cutover.env", "cat new_core_engine.conf", "./engine.sh --new")
+    _trust(folder, "own.pem", "clickhouse.pem")
     plan = planned(folder)
     change(folder)
     assert plan_digest(plan, base=folder, environ=ENVIRON) != plan.sha256

@@ -110,6 +110,23 @@ STOPPING = {
         "http://alert.example/x#ca_file=/no/own.pem",
         "ALERT_WEBHOOK_URL: ca_file /no/own.pem stands in an address that is not https://",
     ),
+    "behind env": ("PRECHECK_CMD", "env -C / A=1 /no/tool x", "'/no/tool' is no file"),
+    "behind a login shell": ("PRECHECK_CMD", "bash -lc '/no/tool x'", "'/no/tool' is no file"),
+    "behind many": (
+        "NEW_CORE_ENGINE_START_CMD",
+        "cd / && nohup timeout 9 sh -c 'exec ./no-tool' >log 2>&1 & echo $! >pid",
+        "'./no-tool' is no file",
+    ),
+    "echo below a shell": (
+        "NEW_CORE_ENGINE_STOP_CMD",
+        "bash -lc 'echo skip'",
+        "only prints or succeeds",
+    ),
+    "hidden below a shell": (
+        "OLD_CORE_ENGINE_STOP_CMD",
+        "bash -c 'cat x || true'",
+        "hides its own failure",
+    ),
     "echo gate": ("BOOTSTRAP_INFRA_CMD", "echo done", "only prints or succeeds"),
     "same unit": ("OLD_STRATEGY_RUNNER_UNIT", "new-strategy-runner.service", "are the same"),
 }  # fmt: skip
@@ -193,6 +210,18 @@ REMARKS = {
     "idle restore": ("RESTORE_PREVIOUS_BINARIES_CMD", "true", "checks or restores nothing"),
     "short watch": ("POST_SWITCH_MONITOR_MINUTES", "5", "--short-watch REASON"),
     "no trading state": ("TRADING_STATE_CMD", "", "TRADING_STATE_CMD is not given"),
+    "not there yet": (
+        "PRECHECK_CMD",
+        "cp x y && ./no-tool",
+        "'./no-tool' is no file that can be run",
+    ),
+    "on a login's PATH": ("PRECHECK_CMD", "bash -lc no-tool", "'no-tool' is not on PATH as seen"),
+    "known to bash": (
+        "PRECHECK_CMD",
+        "bash -lc '$ENGINE_HOME/tool'",
+        "only bash can tell what $ENGINE_HOME/tool stands for: whether",
+    ),
+    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "tell what `if` does: whether"),
     "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
 }
 

@@ -75,6 +75,28 @@ NO_ROWS = {
 }
 
 
+IN_A_HEADER = {
+    "rows of before": (rows([1]), "Code: 395. {"),
+    "nothing": ("", "Code: 395. "),
+    "the exception itself": (
+        "1\nCode: 395. DB::Exception: thrown",
+        "Code: 395. DB::Exception: thrown",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "said"), IN_A_HEADER.values(), ids=IN_A_HEADER)
+def test_an_exception_told_in_a_header_alone_is_one(body: str, said: str) -> None:
+    """Behind HTTP 200, whatever a proxy made of the body: nothing of that is believed."""
+    answer = 200, body, {"X-ClickHouse-Exception-Code": "395"}
+    with scripted_http(lambda asked: answer) as url:
+        door = ClickHouseDoor(url, "me", "geheim")
+        for ask in (door.rows, door.run):
+            with pytest.raises(ProbeError) as caught:
+                ask("SELECT 1", seconds=5)
+            assert f"HTTP 200: {said}".rstrip() in str(caught.value)
+
+
 @pytest.mark.parametrize(("answer", "status", "said"), NO_ROWS.values(), ids=NO_ROWS)
 def test_what_is_no_answer_is_told_with_what_to_do(answer: str, status: int, said: str) -> None:
     """By its address, without the login; a long text is cut."""

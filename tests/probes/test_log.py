@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -298,7 +301,7 @@ _STEPS = st.one_of(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=int(os.environ.get("CTP_RUNBOOK_CASES", "100")))
 @given(st.lists(_STEPS, max_size=30), st.booleans())
 def test_no_line_is_lost_or_read_twice(steps: list[int | str], begins_torn: bool) -> None:
     """Whatever rotates it between two looks, and whoever goes on from where another stood."""
@@ -343,3 +346,32 @@ def test_no_line_is_lost_or_read_twice(steps: list[int | str], begins_torn: bool
         assert read == written[:-1]
         assert follower.notes() == ()
         follower.close()
+
+
+def test_a_writer_that_rotates_many_times_a_second(log: Log) -> None:
+    """Looks fall anywhere between its steps: every line is read once, and in order."""
+    follower = log.follower()
+    follower.begin()
+    chance = random.Random(5)
+    written: list[bytes] = []
+
+    def write() -> None:
+        for _ in range(80):
+            for _ in range(chance.randint(1, 40)):
+                written.append(b"line number %d" % len(written))
+                log.write(written[-1] + b"\n")
+            if chance.random() < 0.5:
+                log.rename()
+            time.sleep(0.01)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    read: list[bytes] = []
+    while writer.is_alive():
+        read += follower.read()
+        time.sleep(0.05)
+    writer.join()
+    read += follower.read()
+    assert read == written
+    assert follower.notes() == ()
+    follower.close()

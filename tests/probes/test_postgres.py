@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -86,6 +88,38 @@ def test_a_refused_login_names_the_password_s_variable(server: SmallPostgres) ->
             caught.value
         )
         assert "falsch-falsch" not in str(caught.value)
+
+
+@pytest.mark.twin
+def test_a_server_that_stalls_behind_its_login_is_not_waited_for() -> None:
+    """One that hangs ends no statement itself; it let us in, and that is said."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stalled = threading.Thread(target=_let_in_and_stall, args=(listener,), daemon=True)
+        stalled.start()
+        port = listener.getsockname()[1]
+        door = PostgresDoor(
+            f"host=127.0.0.1 port={port} dbname=d user=u sslmode=disable gssencmode=disable", ""
+        )
+        began = time.monotonic()
+        with (
+            pytest.raises(ProbeError, match=r"no answer within 0\.8 s although it let us in"),
+            door.open(seconds=0.3) as connection,
+        ):
+            connection.execute("SELECT 1")
+        assert time.monotonic() - began < 20
+        stalled.join(20)
+
+
+def _let_in_and_stall(listener: socket.socket) -> None:
+    peer, _ = listener.accept()
+    with peer:
+        peer.recv(4096)  # the startup message
+        name = b"client_encoding\0UTF8\0"
+        parts = [(b"R", bytes(4)), (b"S", name), (b"Z", b"I")]
+        for kind, body in parts:
+            peer.sendall(kind + (len(body) + 4).to_bytes(4, "big") + body)
+        while peer.recv(4096):
+            pass  # it is taken and not answered
 
 
 @pytest.mark.twin

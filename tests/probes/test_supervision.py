@@ -26,7 +26,7 @@ def shell(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as ends:
 
         def begin(script: str) -> int:
-            words = ["bash", "-c", f"{script}\ntouch {tmp_path}/ready; wait; :"]
+            words = ["bash", "-c", f"{script}\n: > {tmp_path}/ready; wait; :"]
             child = ends.enter_context(subprocess.Popen(words, start_new_session=True))
             ends.callback(child.wait)
             ends.callback(os.killpg, child.pid, 9)

@@ -19,6 +19,7 @@ from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import boot_id, own_identity
 from ctp_runbook.model import Generation, Identity, Outcome, Phase, Role
 from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares, step_spec
+from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
@@ -848,20 +849,23 @@ def _others(made: Simulated) -> Iterator[Simulated]:
 
 
 def _unwritten(made: Simulated, outputs: Path) -> Iterator[Simulated]:
-    """The same run while its evidence is written, where nobody lived to write it, and damaged."""
+    """The same run while its evidence is written, where nobody lived to write it or to seal it, and
+    damaged."""
     folder = outputs / f"unwritten {made.name}".replace(" ", "_") / made.run.run_id
     shutil.copytree(made.run.path, folder)
     run, truth = RunDir(folder), made.truth
     run.samples.write_text("no sample\n")
     yield made._replace(name=f"{made.name}; its samples are damaged", run=run)
     shutil.copy(made.run.samples, run.samples)
+    lost = truth._replace(asks="resume", unwritten=True)
+    write_manifest(run, sealed=False)
+    yield made._replace(name=f"{made.name}; left unsealed", run=run, truth=lost)
     run.manifest.unlink()
     yield made._replace(
         name=f"{made.name}; its evidence is being written",
         run=run,
         truth=truth._replace(conducted=True),
     )
-    lost = truth._replace(asks="resume", unwritten=True)
     yield made._replace(name=f"{made.name}; its evidence not written", run=run, truth=lost)
 
 

@@ -27,15 +27,19 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def scripted_http(answer: Callable[[Asked], tuple[int, str]]) -> Iterator[str]:
-    """The address of a server that answers every request as ``answer`` says: status and body."""
+def scripted_http(
+    answer: Callable[[Asked], tuple[int, str] | tuple[int, str, dict[str, str]]],
+) -> Iterator[str]:
+    """The address of a server that answers every request as ``answer`` says: status, body, and any headers."""
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             """Pass the request on, whatever its method is."""
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, text = answer((self.command, self.path, dict(self.headers), body))
+            status, text, *more = answer((self.command, self.path, dict(self.headers), body))
             self.send_response(status)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())

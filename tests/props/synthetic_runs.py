@@ -725,6 +725,9 @@ def _watch_toml() -> str:
 
 
 def _command(spec: StepSpec) -> str:
+    for gate in GATES.values():
+        if gate.step == spec.name:
+            return f"ctp-runbook infra {gate.name} --execute"
     return f"/opt/quant-hft/bin/{spec.name} --config ctp.yaml"
 
 

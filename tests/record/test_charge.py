@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ctp_runbook.errors import RunRefused
-from ctp_runbook.host.lock import holder_of, take_environment_lock
+from ctp_runbook.cli.options import find_run
+from ctp_runbook.errors import RunLost, RunRefused
+from ctp_runbook.host.lock import give_back, holder_of, take_environment_lock
+from ctp_runbook.record import charge
 from ctp_runbook.record.charge import run_in_charge, unfinished_runs
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.kinds import Payload
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, glance_at
 from tests.props.example_records import header_like, like
 
 BEGUN = like("orchestrator_started")
@@ -152,3 +157,47 @@ def test_unfinished_are_those_that_began_and_never_ended(tmp_path: Path) -> None
         [tmp_path, tmp_path], environment=header["environment"], host=header["host"]
     )
     assert found == [again, begun, torn]
+
+
+# --- its folder was removed, and its lock alone knows of it ------------------------
+
+
+@pytest.fixture
+def removed(tmp_path: Path) -> Iterator[RunDir]:
+    """A run that is under way, and somebody removed its folder."""
+    run = beside(tmp_path, "under-way", BEGUN)
+    lock = take_environment_lock(glance_at(run).environment, run_id=run.run_id, path=run.path)
+    shutil.rmtree(run.path)
+    yield run
+    give_back(lock)
+
+
+def test_a_removed_folder_is_waited_for(removed: RunDir) -> None:
+    """Whoever conducts it puts it back; an older run is not taken for it meanwhile."""
+    older = beside(removed.path.parent, "older", BEGUN, COMPLETED)
+    putting_back = threading.Timer(0.3, beside, (removed.path.parent, "under-way", BEGUN))
+    putting_back.start()
+    assert run_in_charge(older.path.parent) == removed
+    putting_back.join()
+
+
+def test_a_folder_that_stays_away_is_a_lost_run(
+    removed: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 7, for it may have acted; by name, by id and where none is named."""
+    monkeypatch.setattr(charge, "_PUT_BACK_SECONDS", 0.2)
+    outputs = removed.path.parent
+    for run_dir in (removed.path, Path(removed.run_id), None):
+        with pytest.raises(RunLost, match=r"is under way, .* look at the engines now") as lost:
+            find_run(run_dir, outputs)
+        assert lost.value.exit_code == 7
+
+
+def test_a_lock_that_nobody_holds_is_not_waited_for(tmp_path: Path) -> None:
+    """Nor one that names another folder."""
+    run = beside(tmp_path, "over", BEGUN, COMPLETED)
+    other = tmp_path / "removed"
+    give_back(take_environment_lock(f"charge-{os.getpid()}-over", run_id="removed", path=other))
+    assert run_in_charge(tmp_path) == run
+    with pytest.raises(RunRefused, match="neither a directory nor the id of a run"):
+        find_run(other, tmp_path)

@@ -36,6 +36,7 @@ from ctp_runbook.record.result_env import env_lines, parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.run import verify_run
+from tests.props import synthetic_runs
 from tests.props.synthetic_runs import (
     aborted_run,
     completed_run,
@@ -341,9 +342,7 @@ def test_every_step_has_the_command_of_the_plan(tmp_path: Path) -> None:
     """A step that never ran still shows what it would have run."""
     values = _values(cutover_env(_history(aborted_run(tmp_path))))
     commands = [values[f"STEP_{n}_COMMAND"] for n in range(1, 11)]
-    assert commands == [
-        f"/opt/quant-hft/bin/{spec.name} --config ctp.yaml" for spec in STEP_TABLE[:10]
-    ]
+    assert commands == [synthetic_runs._command(spec) for spec in STEP_TABLE[:10]]
 
 
 def test_a_name_that_is_no_utf_8_is_listed_escaped(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def supervised(twin: Twin, name: str, how: str, begin: Path) -> Iterator[bytes]:
     ("name", "how", "seconds"),
     [
         ("old_core_engine", "looks for it", 2),
-        ("old_strategy_runner", "waits for its child", 2),
+        pytest.param("old_strategy_runner", "waits for its child", 2, marks=pytest.mark.slow),
         pytest.param("old_core_engine", "waits for its child", 18, marks=pytest.mark.slow),
         pytest.param("old_strategy_runner", "looks for it", 18, marks=pytest.mark.slow),
     ],

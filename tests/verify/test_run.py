@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import re
@@ -17,10 +18,12 @@ import pytest
 
 from ctp_runbook.errors import EvidenceInvalid
 from ctp_runbook.model import Outcome
+from ctp_runbook.plan.gate_table import GATES
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.kinds import KINDS
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.pair import verify_pair
 from ctp_runbook.verify.report import VerificationReport
 from ctp_runbook.verify.run import verify_run
@@ -585,6 +588,30 @@ def test_mandatory_evidence_must_be_there(gone: str, tmp_path: Path) -> None:
     (run.evidence / gone).unlink()
     write_manifest(run, sealed=True)
     assert gone in "\n".join(verify_run(run).findings)
+
+
+def test_gates_by_other_commands_are_not_observed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that is not ours writes no evidence: none is missing then, and verify says so."""
+    monkeypatch.setattr(synthetic_runs, "_command", lambda spec: f"/opt/infra/{spec.name}.sh")
+    run = make_run("completed", tmp_path)
+    (run.evidence / "kafka_topic_init_result.env").unlink()
+    write_manifest(run, sealed=True)
+    report = verify_run(run)
+    assert report.findings == ()
+    (check,) = (check for check in report.checks if check.name == "gates")
+    said = "init_kafka_topic is not observed by this tool: its command is not `ctp-runbook infra"
+    assert check.ok
+    assert check.sentence.startswith(f"the infra gates that passed left their evidence; {said}")
+    for gate in GATES.values():
+        (run.evidence / gate.file).unlink(missing_ok=True)
+    write_manifest(run, sealed=True)
+    report = verify_run(run)
+    (check,) = (check for check in report.checks if check.name == "gates")
+    assert (report.findings, check.sentence.count("is not observed by this tool")) == ((), 4)
+    page = html.unescape(write_report(run).read_text())
+    assert said in page
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -95,6 +95,7 @@ WRONG = {
     "no kind": (replace(GOOD, kinds=()), "no kinds"),
     "url": (replace(GOOD, url="yes"), "url 'yes'"),
     "need": (replace(GOOD, needs=("example_url",)), "which is none of its settings"),
+    "key of every rule": (replace(GOOD, reads=("query",)), "it reads query, which every rule has"),
     "setting": (replace(GOOD, settings=("address",)), "expected example_address"),
     "page": (replace(GOOD, is_page=True), "is_page"),
     "ours": (replace(GOOD, name="kafka"), "is a source of ctp_runbook's own"),

@@ -133,3 +133,9 @@ def test_its_page_is_read_before_the_first_order(tmp_path: Path) -> None:
             (target,) = watch_targets(context.plan, cwd=context.cwd, environ=environ)
             sample = read_once(target, clocks=Clocks())
     assert sample.series == {"quant_hft_ctp_connected": 1.0}
+
+
+def test_a_sentence_names_the_file_it_is_from(tmp_path: Path) -> None:
+    """As it names the page of another metric."""
+    window, _ = judged(close_only, tmp_path)
+    assert "query mode (file runtime/readiness.json)" in window.sentence

@@ -1,4 +1,4 @@
-"""Facts about probes/recording.py: a window played again says what was said then, and no more."""
+"""Facts about record/recording.py: a window played again says what was said then, and no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.recording import Recording
+from ctp_runbook.record.recording import Recording
 from ctp_runbook.record.samples import Sample
 
 
