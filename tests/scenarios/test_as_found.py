@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.twin, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 WHOLE = "none"
 IN_CI = ("deadlock", "supervisor", "close-only", "stale-intents", WHOLE)
-AT_ONCE = 3
+AT_ONCE = 5
 SHORT = ("--no-plane", "--no-notebooks", "--close-only-seconds", "1", "--stop-seconds", "1")
 
 
