@@ -329,7 +329,7 @@ class _Rollback:
             self._skip(start, f"it runs and is kept: {kept.sentence}")
         elif gap := self._gap_in_start(start, engine):
             return gap
-        else:
+        if not untouched:
             # Now or never: what works once the runner runs may be its own.
             self._unasked = unasked_orders(self._context, engine)
         for role in ROLES_BESIDE:

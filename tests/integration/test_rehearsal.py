@@ -187,3 +187,19 @@ def test_every_single_edit_is_refused(
         ],
     )
     assert left == []
+
+
+def test_engines_as_found_are_cut_over_on_the_whole_plane(tmp_path: Path) -> None:
+    """In seven notebooks, with the gates of production; what was not proved is in the report."""
+    outputs, short = tmp_path / "o", ("--close-only-seconds", "2", "--stop-seconds", "2")
+    words = ("--engine", "as-found", "--watch-seconds", "15", *short, "--outputs", str(outputs))
+    try:
+        said = command("rehearse", *words)
+    finally:
+        for twin in (outputs / "twins").glob("*"):
+            down(twin)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "at no instant two generations able to trade" in said.stdout
+    run = newest_run(outputs)
+    assert read_history(run).outcome is Outcome.COMPLETED
+    assert "NOT PROVED" in run.report.read_text()

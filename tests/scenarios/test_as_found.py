@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.twin, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 WHOLE = "none"
 IN_CI = ("deadlock", "supervisor", "close-only", "stale-intents", WHOLE)
-AT_ONCE = 3
+AT_ONCE = 5
 SHORT = ("--no-plane", "--no-notebooks", "--close-only-seconds", "1", "--stop-seconds", "1")
 
 
@@ -94,6 +94,8 @@ def test_it_completes_and_lists_what_was_not_proved(
     whole = all_of_them[WHOLE]
     whole.check(code=0, outcome="COMPLETED", trades="new")
     assert overlaps(whole.twin.front_log) == []
+    argv = [sys.executable, "-m", "ctp_runbook", "report", "--run", str(whole.run.path)]
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=240)
     report = whole.run.report.read_text()
     assert "NOT PROVED" in report
     assert "the old engine tells nowhere" in report
@@ -111,7 +113,7 @@ def test_a_deadlocked_engine_is_rolled_back(all_of_them: Mapping[str, Rehearsed]
     dead = all_of_them["deadlock"]
     dead.check(code=4, outcome="ROLLED_BACK_IN_BUDGET", trades="old")
     assert overlaps(dead.twin.front_log) == []
-    assert "order_latency_p99_ms" in dead.said
+    assert "no event for" in dead.said  # still_seconds
     assert "after KILL" in dead.said + dead.findings
 
 
@@ -119,8 +121,9 @@ def test_one_that_only_closes_is_held_and_told(all_of_them: Mapping[str, Rehears
     """It is up, and nobody says that it trades; nobody decides, so the hold expires."""
     held = all_of_them["close-only"]
     held.check(code=4, outcome="ROLLED_BACK_IN_BUDGET", trades="old")
+    assert "trading_mode FAILED: 1 > " in held.said
     assert held.history.entered(State.HOLDING) is not None
-    assert "CloseOnly" in held.said
+    assert "the new engine is logged in, CloseOnly for" in held.said
 
 
 def test_a_supervisor_does_not_leave_two(all_of_them: Mapping[str, Rehearsed]) -> None:
@@ -135,7 +138,7 @@ def test_stale_intents_are_named(all_of_them: Mapping[str, Rehearsed]) -> None:
     """The new engine dies of SIGSEGV; the old one places its last batch again, which is told."""
     stale = all_of_them["stale-intents"]
     stale.check(code=4, outcome="ROLLED_BACK_IN_BUDGET", trades="old")
-    assert "new_core_engine gone" in stale.said or "new_core_engine" in stale.said
+    assert "new_core_engine gone" in stale.said
     assert "orders that nobody asked for work at old_core_engine" in stale.said
     ended = stale.history.closed
     assert ended is not None
