@@ -86,8 +86,8 @@ def _lacking(wanted: set[str]) -> RunDir | None:
 
 
 def _held_in(outputs: Path) -> list[str]:
-    room = outputs.resolve()
-    return [held for held in held_directories() if Path(held).resolve().parent == room]
+    room = Path(os.path.realpath(outputs))
+    return [held for held in held_directories() if Path(os.path.realpath(held)).parent == room]
 
 
 def unfinished_runs(folders: Iterable[Path], *, environment: str, host: str) -> list[RunDir]:

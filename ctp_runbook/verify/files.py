@@ -345,13 +345,16 @@ def _same(run: RunDir, path: Path, due: bytes, source: str) -> Iterator[str]:
 
 
 def _digested(run: RunDir, path: Path, sha256: str, where: str) -> Iterator[str]:
-    if not path.resolve().is_relative_to(run.path.resolve()):
-        yield f"{where}: {path} lies outside of the run's directory"
-        return
     try:
+        if not path.resolve().is_relative_to(run.path.resolve()):
+            yield f"{where}: {path} lies outside of the run's directory"
+            return
         digest = list_file(path).sha256
-    except OSError as error:
-        yield f"{where}: {path.name} cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:
+        # A name with a NUL in it is no file's.
+        why = getattr(error, "strerror", "") or str(error)
+        name = path.name if path.name.isprintable() else repr(path.name)
+        yield f"{where}: {name} cannot be read: {why}"
         return
     if digest != sha256:
         yield f"{where}: {path.name} has sha256 {digest[:12]}…; the journal says {sha256[:12]}…"

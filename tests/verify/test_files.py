@@ -207,6 +207,11 @@ HEADERS: dict[str, tuple[str, Edit, str]] = {
         changed("step_ended", output="../../../../etc/passwd"),
         "step bootstrap_infra: ",
     ),
+    "a step with an output that no file can be called": (
+        "completed",
+        changed("step_ended", output="\x00"),
+        r"step bootstrap_infra: '\x00' cannot be read: ",
+    ),
     "a readiness report of another hour": (
         "completed",
         lambda raws: [
