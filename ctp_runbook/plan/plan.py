@@ -26,6 +26,7 @@ from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session
 from ctp_runbook.plan.shell_words import executables, resolve
 from ctp_runbook.plan.step_table import (
     NO_MEMBER,
+    SESSION_PROVED,
     STEP_TABLE,
     StepSpec,
     presence_key,
@@ -174,7 +175,7 @@ def load_plan(
     kept = session_files or {}
     inputs = _read_inputs(cutover_template, rollback_template, limits, watch, environ, base, kept)
     values = inputs.values
-    steps = _steps(values, inputs.limits)
+    steps = _steps(values, inputs.limits, inputs.sessions)
     members = _members(values)
     preflight = inspect_plan(
         values,
@@ -368,11 +369,15 @@ def _env_files(base: Path) -> tuple[Path, ...]:
         return ()
 
 
-def _steps(values: TemplateValues, limits: Limits) -> tuple[Step, ...]:
-    return tuple(_step(spec, values, limits) for spec in STEP_TABLE)
+def _steps(
+    values: TemplateValues, limits: Limits, sessions: Mapping[str, SessionPlan]
+) -> tuple[Step, ...]:
+    return tuple(_step(spec, values, limits, sessions) for spec in STEP_TABLE)
 
 
-def _step(spec: StepSpec, values: TemplateValues, limits: Limits) -> Step:
+def _step(
+    spec: StepSpec, values: TemplateValues, limits: Limits, sessions: Mapping[str, SessionPlan]
+) -> Step:
     step = Step(
         name=spec.name,
         phase=spec.phase,
@@ -382,13 +387,23 @@ def _step(spec: StepSpec, values: TemplateValues, limits: Limits) -> Step:
         timeout_seconds=values.number(
             spec.timeout_key, default=limits.step_timeout_seconds[spec.name]
         ),
-        effect=f"{spec.effect}{_compared(spec, values)}",
+        effect=f"{_proved(spec, sessions)}{_compared(spec, values)}",
         undo=tuple(name for name in spec.undo if not _lacks_member(values, step_spec(name))),
         acts_on=spec.acts_on,
     )
     if spec.acts_on is None or not _lacks_member(values, spec):
         return step
     return _left_out(step, *spec.acts_on)
+
+
+def _proved(spec: StepSpec, sessions: Mapping[str, SessionPlan]) -> str:
+    """What is proved of the step; of a session with sources of its own, no more than they tell."""
+    if spec.kind is not StepKind.START or spec.acts_on is None:
+        return spec.effect
+    session = sessions[spec.acts_on[0]]
+    return (
+        spec.effect.replace(SESSION_PROVED, session.proved) if session.is_declared else spec.effect
+    )
 
 
 def _compared(spec: StepSpec, values: TemplateValues) -> str:

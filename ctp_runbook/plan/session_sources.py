@@ -108,6 +108,14 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
         return tuple(fact for fact in self.untold if fact not in self.not_proved)
 
     @property
+    def proved(self) -> str:
+        """What is proved of a session before its engine counts as up, and what is not, in words."""
+        known = [FACT_WORDS[fact] for fact in SESSION_FACTS if fact not in self.not_proved]
+        gaps = ", ".join(FACT_WORDS[fact] for fact in SESSION_FACTS if fact in self.not_proved)
+        words = ", ".join(known).replace(FACT_WORDS["may_trade"], "not Blocked")
+        return f"{words} (NOT PROVED: {gaps})" if gaps else words
+
+    @property
     def close_only_seconds(self) -> float:
         """How long this engine is known to close only; 0 where nobody says."""
         return max((source.close_only_seconds for source in self.sources), default=0.0)

@@ -182,6 +182,9 @@ _WRAPPERS = {
         is_foreign=True,
     ),
     "taskset": _Wrapper("a c all-tasks cpu-list", alone="p pid", skips=1),
+    "time": _Wrapper(
+        "a append p portability q quiet v verbose", "f format o output", alone="V version help"
+    ),
     "timeout": _Wrapper(
         "f v p foreground preserve-status verbose", "k s kill-after signal", skips=1
     ),

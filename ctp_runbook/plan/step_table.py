@@ -15,6 +15,7 @@ from ctp_runbook.model import Generation, Phase, Role, StepKind
 __all__ = [
     "NO_MEMBER",
     "ROLES_BESIDE",
+    "SESSION_PROVED",
     "STEP_TABLE",
     "StepSpec",
     "budget_shares",
@@ -64,13 +65,14 @@ class StepSpec(Struct, frozen=True):
         return (f"{member}_{verb}" if self.acts_on else self.name).upper()
 
 
+# Of an engine's session, where TRADING_STATE_CMD or its page tells of it.
+SESSION_PROVED = "TD and MD logged in, settlement confirmed, private stream drained"
 _GONE = "proved gone: alive command says gone, the recorded process is gone"
 _EFFECTS = {
     ("stop", Role.STRATEGY_RUNNER): f"{{}} {_GONE}",
     ("stop", Role.CORE_ENGINE): f"{{}} {_GONE}, metrics port closed",
     ("start", Role.STRATEGY_RUNNER): "{} alive with its identity recorded",
-    ("start", Role.CORE_ENGINE): "{} alive, TD and MD logged in, settlement confirmed, private "
-    "stream drained",
+    ("start", Role.CORE_ENGINE): f"{{}} alive, {SESSION_PROVED}",
 }
 _RUN_ENDS = (
     "The run ends (exit 3). The old stack still trades and was not touched; mend the cause"

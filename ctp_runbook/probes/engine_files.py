@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 import time
 from array import array
 from collections import deque
@@ -15,19 +14,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
+from ctp_runbook._late import LateModule
 from ctp_runbook.errors import JournalError, ProbeError
 from ctp_runbook.host.files import read, read_small, size_of
 from ctp_runbook.plan.sources import Counted
-from ctp_runbook.probes.command import run_probe_apart
-from ctp_runbook.probes.log import FORMATS, Fields, Follower, Place, line_parser
-from ctp_runbook.probes.strict_json import decode_object, shown
-from ctp_runbook.record.samples import sample_of, series_key, split_series
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
     from ctp_runbook.plan.sources import Measure, Surroundings
+    from ctp_runbook.probes.log import Fields, Place
 
 __all__ = ["Journal", "file_problems", "file_value", "log_problems", "log_value", "read_field"]
+
+# A plan has its rules checked here, and follows nothing.
+_command = LateModule("ctp_runbook.probes.command")
+_log = LateModule("ctp_runbook.probes.log")
+_samples = LateModule("ctp_runbook.record.samples")
+_strict_json = LateModule("ctp_runbook.probes.strict_json")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
 _TIME_UNITS = (*_UNITS, "iso")
@@ -79,7 +82,7 @@ def read_field(
         changed = path.stat().st_mtime
     except OSError as error:
         raise ProbeError(f"{path}: cannot be read: {error.strerror or error}") from error
-    fields = decode_object(data, subject=str(path)).fields
+    fields = _strict_json.decode_object(data, subject=str(path)).fields
     what = "its last change"
     if heartbeat_field:
         what = heartbeat_field
@@ -136,12 +139,12 @@ def log_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         found = " and ".join(named) or "no such key"
         yield "path", found, "one of path (a file), journal_unit and journal_user_unit"
     form = rule.get("format", "logfmt")
-    if form not in FORMATS:
-        yield "format", f"'{form}'", f"one of {', '.join(FORMATS)}"
+    if form not in _log.FORMATS:
+        yield "format", f"'{form}'", f"one of {', '.join(_log.FORMATS)}"
     else:
         for key in ("query", "until"):
             try:
-                line_parser(form, pattern=str(rule.get(key, "(?P<x>)")))
+                _log.line_parser(form, pattern=str(rule.get(key, "(?P<x>)")))
             except ValueError as error:
                 yield key, f"'{rule[key]}', and {error}", "an expression with named groups"
     yield from _wrong_words(rule)
@@ -176,8 +179,8 @@ class _LogValue:
         self._lines = _lines_of(rule, around)
         form, until = self._read.get("format", "logfmt"), self._read.get("until")
         self._event_field = "" if form == "pattern" else self._read.get("event_field", "event")
-        self._begins = line_parser(form, pattern=rule.query)
-        self._ends = line_parser(form, pattern=until) if until is not None else None
+        self._begins = _log.line_parser(form, pattern=rule.query)
+        self._ends = _log.line_parser(form, pattern=until) if until is not None else None
         self._until = until
         self._needles = () if form == "pattern" else _needles(rule.query, until)
         self._heard: deque[_Heard] = deque()
@@ -316,7 +319,8 @@ def _needles(*events: str | None) -> tuple[bytes, ...]:
 def _lines_of(rule: MetricRule, around: Surroundings) -> _Lines:
     if "path" in rule.read:
         places = _noted_places(rule.name, around)
-        return Follower(around.cwd / rule.read["path"], places=places)
+        follower: _Lines = _log.Follower(around.cwd / rule.read["path"], places=places)
+        return follower
     user = "journal_user_unit" in rule.read
     unit = rule.read["journal_user_unit" if user else "journal_unit"]
     return Journal(unit, user=user, around=around)
@@ -326,10 +330,10 @@ def _lines_of(rule: MetricRule, around: Surroundings) -> _Lines:
 
 
 def _places_of(lines: _Lines, name: str) -> dict[str, float]:
-    if not isinstance(lines, Follower):
+    if not isinstance(lines, _log.Follower):
         return {}
     return {
-        series_key(
+        _samples.series_key(
             f"{name}_place",
             {"device": str(place.device), "inode": str(place.inode), "mark": place.mark},
         ): float(place.offset)
@@ -350,12 +354,12 @@ def _noted_places(name: str, around: Surroundings) -> list[Place]:
         if f'"target":"{name}"'.encode() not in line:
             continue
         try:
-            series = sample_of(line, path=path, number=0).series
+            series = _samples.sample_of(line, path=path, number=0).series
         except (JournalError, ValueError):
             continue
-        keys = [(split_series(key), value) for key, value in series.items()]
+        keys = [(_samples.split_series(key), value) for key, value in series.items()]
         places = [
-            Place(int(labels["device"]), int(labels["inode"]), int(value), labels["mark"])
+            _log.Place(int(labels["device"]), int(labels["inode"]), int(value), labels["mark"])
             for (family, labels), value in keys
             if family == f"{name}_place"
         ]
@@ -413,9 +417,11 @@ class Journal:
 
     def _messages(self, since: str, *, seconds: float) -> Iterator[_Message]:
         # What is more than one look's is left in the journal: the next goes on behind the cursor.
+        import shlex  # no plan needs it
+
         asked = f"set -o pipefail; {shlex.join([*self._command, since])} | head -c {_JOURNAL_BYTES}"
         around = self._around
-        code, output, said = run_probe_apart(
+        code, output, said = _command.run_probe_apart(
             asked, cwd=around.cwd, env=around.environ, seconds=seconds
         )
         self.is_behind = len(output) >= _JOURNAL_BYTES
@@ -477,7 +483,7 @@ def _number(value: object, words: Mapping[str, float], *, subject: str) -> float
         number = math.nan
     if not math.isfinite(number):
         known = f", nor one of {', '.join(words)}" if words else ""
-        raise ProbeError(f"{subject} is {shown(value)}, no number{known}")
+        raise ProbeError(f"{subject} is {_strict_json.shown(value)}, no number{known}")
     return number
 
 
@@ -488,7 +494,11 @@ def _seconds(value: object, unit: str, *, subject: str) -> float:
     try:
         instant = datetime.fromisoformat(str(value))
     except ValueError as error:
-        raise ProbeError(f"{subject} is {shown(value)}, no time of ISO 8601") from error
+        raise ProbeError(
+            f"{subject} is {_strict_json.shown(value)}, no time of ISO 8601"
+        ) from error
     if instant.tzinfo is None:
-        raise ProbeError(f"{subject} is {shown(value)}, a time without its offset from UTC")
+        raise ProbeError(
+            f"{subject} is {_strict_json.shown(value)}, a time without its offset from UTC"
+        )
     return instant.timestamp()

@@ -316,12 +316,12 @@ class _Rollback:
         plan = self._plan
         start = plan.step("start_previous_core_engine")
         engine = plan.member(Generation.OLD, Role.CORE_ENGINE)
+        known = self._context.history.identities.get(engine.name)
         kept, gap = self._settled(engine, deadline=self._step_deadline(start))
         if gap:
             return gap
         # The very process of before the switch: nothing of it was replaced, and binaries put back
         # under a running engine would be a change nobody planned.
-        known = self._context.history.identities.get(engine.name)
         untouched = kept is not None and kept.identity == known
         for name in ("restore_previous_binaries", "restore_redis_bridge_compat"):
             self._restore(plan.step(name), untouched=untouched)
@@ -465,6 +465,8 @@ class _Rollback:
             return None, ""
         process = seen.process if seen.is_alive else None
         if process and not is_ending(context, member, process):
+            # Theirs, where somebody else started it again: from now on it is the member.
+            pin_member(context, member, process)
             return seen, ""
         # One that is ending may have been told so already, and needs its time: killed, an engine
         # leaves the end of its log unwritten. One that was not reached goes at this TERM.

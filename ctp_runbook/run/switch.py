@@ -104,7 +104,7 @@ def warn_of_revival(context: RunContext) -> None:
     # Told and not refused: a supervisor that the stop command ends first is none of these, and from
     # outside that cannot be seen.
     for step in context.plan.switch:
-        if step.kind is not StepKind.STOP or step.acts_on is None:
+        if step.kind is not StepKind.STOP or step.acts_on is None or step.skipped:
             continue
         member = context.plan.member(*step.acts_on)
         if (pin := context.history.pins.get(member.name)) is None:
