@@ -117,8 +117,6 @@ def lookalikes(
         return ()
     marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
     known = {pin.identity, *pin.bystanders, *others}
-    if pin.kin:  # its shell may have started another of them by now, which is its own
-        known |= {*pin.tree, *below(pin.identity)}
     alike = [
         process
         for process in _alike(pin.lines)
@@ -126,6 +124,8 @@ def lookalikes(
     ]
     if alike:  # rarely: looking below each of the others means reading all of /proc
         theirs = {child for other in (*others, *pin.bystanders) for child in below(other)}
+        if pin.kin:  # its shell may have started another of them by now, which is its own
+            theirs |= {*pin.tree, *below(pin.identity)}
         alike = [process for process in alike if process not in theirs]
     return tuple(alike)
 

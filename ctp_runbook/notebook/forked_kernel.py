@@ -128,6 +128,12 @@ class ForkServer:
         """Return False once the server has ended."""
         return self._process.poll() is None
 
+    def has_ended(self, *, seconds: float) -> bool:
+        """Return whether the server ends within ``seconds``."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=seconds)
+        return not self.is_alive
+
     def fork(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> ForkedKernel:
         """Have a kernel forked; returns when it exists. Raises ForkServerLost."""
         order = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd}).encode()
@@ -142,7 +148,7 @@ class ForkServer:
                 raise ForkServerLost(f"the fork server does not take orders: {error}") from error
         return ForkedKernel(ours)
 
-    def close(self) -> None:
+    def close(self, *, keeps_scratch: bool = False) -> None:
         """End the server and every kernel it forked, and wait until they are gone."""
         self._control.close()
         try:
@@ -151,7 +157,8 @@ class ForkServer:
             # Its kernels go with it (PR_SET_PDEATHSIG).
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        if not keeps_scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 _shared: ForkServer | None = None
@@ -163,7 +170,8 @@ def fork_server() -> ForkServer:
     global _shared
     with _shared_lock:
         if _shared is not None and not _shared.is_alive:
-            _shared.close()
+            # A kernel that is starting has its connection file there; at exit it goes.
+            _shared.close(keeps_scratch=True)
             _shared = None
         if _shared is None:
             try:

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
-from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
+from ctp_runbook.notebook.forked_kernel import ForkedKernel, ForkServerLost, fork_server
 
 __all__ = [
     "PROVISIONER_NAME",
@@ -40,6 +40,8 @@ __all__ = [
 PROVISIONER_NAME = "ctp-runbook-fork"
 _END_SECONDS = 5.0
 _CLOSE_SECONDS = 10.0
+# A killed process takes no orders some time before it counts as ended.
+_DYING_SECONDS = 5.0
 _T = TypeVar("_T")
 
 
@@ -54,7 +56,7 @@ class ForkProvisioner(LocalProvisioner):
         cwd = str(kwargs.get("cwd") or Path.cwd())
         env = {**(kwargs.get("env") or os.environ), "JPY_PARENT_PID": str(os.getpid())}
         try:
-            kernel = await asyncio.to_thread(lambda: fork_server().fork(argv, env=env, cwd=cwd))
+            kernel = await asyncio.to_thread(_forked, argv, env=env, cwd=cwd)
         except ForkServerLost as error:
             self.log.warning("ordinary kernel start, slower: %s", error)
             return await super().launch_kernel(cmd, **kwargs)
@@ -62,6 +64,17 @@ class ForkProvisioner(LocalProvisioner):
         self.pid = self.pgid = kernel.pid
         self.cwd = cwd
         return self.connection_info
+
+
+def _forked(argv: list[str], *, env: dict[str, str], cwd: str) -> ForkedKernel:
+    """A kernel of the fork server, and of another one where that has just been killed."""
+    server = fork_server()
+    try:
+        return server.fork(argv, env=env, cwd=cwd)
+    except ForkServerLost:
+        if not server.has_ended(seconds=_DYING_SECONDS):
+            raise
+        return fork_server().fork(argv, env=env, cwd=cwd)
 
 
 def _ipykernel_arguments(cmd: Sequence[str]) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -210,3 +211,15 @@ def test_the_loop_finishes_what_it_was_given_before_it_closes() -> None:
     loop.submit(slow())
     loop.close()
     assert done == ["ended"]
+
+
+def test_a_fork_server_that_takes_no_orders_any_more_is_replaced() -> None:
+    """One that was killed this very moment still counts as alive: the kernel comes from another."""
+    first = fork_server()
+    first._control.shutdown(socket.SHUT_RDWR)
+
+    async def look(kernel: ReadyKernel) -> str:
+        return await said(kernel, "__import__('os').getppid()")
+
+    assert run(look) == str(fork_server().pid)
+    assert fork_server() is not first
