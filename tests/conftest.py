@@ -153,7 +153,8 @@ def record_table(capsys: pytest.CaptureFixture[str]) -> Callable[[str, list[str]
     def keep(name: str, rows: list[str]) -> None:
         text = "\n".join(rows) + "\n"
         if folder := os.environ.get(KEPT_TABLES):
-            (Path(folder) / f"{name}.txt").write_text(text, encoding="utf-8")
+            # Below the checkout: the test may stand in another folder.
+            (Path(__file__).parents[1] / folder / f"{name}.txt").write_text(text, encoding="utf-8")
         with capsys.disabled():
             print(f"\n{name}\n{text}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hmac
+import os
 import re
 import threading
 import uuid
@@ -174,6 +175,10 @@ def _refusal(engine: ClickHouse, text: str) -> Reply:
 def main() -> None:
     """Serve a plane's ClickHouse until TERM."""
     plane = Plane.of_command_line()
+    # The engine's own scratch: killed, it leaves that behind, and so it goes with the plane.
+    scratch = plane.home("clickhouse-scratch")
+    scratch.mkdir(parents=True, exist_ok=True)
+    os.environ["TMPDIR"] = str(scratch)
     engine = ClickHouse(plane.home("clickhouse"))
     password = plane.credentials().clickhouse
 
