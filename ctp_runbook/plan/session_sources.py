@@ -110,10 +110,11 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
     @property
     def proved(self) -> str:
         """What is proved of a session before its engine counts as up, and what is not, in words."""
-        known = [FACT_WORDS[fact] for fact in SESSION_FACTS if fact not in self.not_proved]
-        gaps = ", ".join(FACT_WORDS[fact] for fact in SESSION_FACTS if fact in self.not_proved)
+        gaps = [fact for fact in self.untold if fact in self.not_proved]
+        known = [FACT_WORDS[fact] for fact in SESSION_FACTS if fact not in gaps]
         words = ", ".join(known).replace(FACT_WORDS["may_trade"], "not Blocked")
-        return f"{words} (NOT PROVED: {gaps})" if gaps else words
+        missing = ", ".join(FACT_WORDS[fact] for fact in gaps)
+        return f"{words} (NOT PROVED: {missing})" if gaps else words
 
     @property
     def close_only_seconds(self) -> float:

@@ -42,6 +42,28 @@ def test_a_whole_file_needs_nothing_else(tmp_path: Path) -> None:
     assert not [said for said in plan.execute_refusals if "SESSION" in said]
 
 
+def test_a_start_proves_what_is_told_and_no_more(tmp_path: Path) -> None:
+    """In the step's line as well; an engine that is asked as ever drains its stream."""
+    why = {"SESSION_NOT_PROVED": "recovered: it says so nowhere"}
+    starts = {"start_new_core_engine", "start_previous_core_engine"}
+    effects = {
+        said: {
+            step.name: step.effect.partition(" alive, ")[2].partition(", positions")[0]
+            for step in planned(tmp_path, text_of(**tables), **why).steps
+            if step.name in starts
+        }
+        for said, tables in {"all": {}, "not all": {"recovered": ""}}.items()
+    }
+    told = "TD and MD logged in, settlement confirmed"
+    assert effects["all"]["start_new_core_engine"] == f"{told}, recovered, not Blocked"
+    assert effects["not all"]["start_new_core_engine"] == (
+        f"{told}, not Blocked (NOT PROVED: recovered)"
+    )
+    assert {each["start_previous_core_engine"] for each in effects.values()} == {
+        f"{told}, private stream drained"
+    }
+
+
 WRONG = {
     "an unknown fact": (text_of(loged_in=FILE), "an unknown fact"),
     "an unknown key": (text_of(recovered='source = "session_state"\nx = 1'), "an unknown key"),
