@@ -258,8 +258,11 @@ def _conclude(twin: Twin, run: RunDir, code: int, *, fault: str, say: Callable[[
     able = ", ".join(sorted(trading_generations(twin.front_log))) or "nobody"
     say(f"  now able to trade: {able}")
     verified = _verify(run, outcome, say=say)
-    say(f"  look at: {run.report}")
-    say(f"           {run.notebooks}")
+    if run.report.is_file():
+        say(f"  look at: {run.report}")
+        say(f"           {run.notebooks}")
+    else:
+        say(f"  a report to look at: `ctp-runbook report --run {run.path}`")
     return 2 if together or not verified else code
 
 

@@ -94,6 +94,7 @@ def test_it_completes_and_lists_what_was_not_proved(
     whole = all_of_them[WHOLE]
     whole.check(code=0, outcome="COMPLETED", trades="new")
     assert overlaps(whole.twin.front_log) == []
+    assert f"`ctp-runbook report --run {whole.run.path}`" in whole.said
     argv = [sys.executable, "-m", "ctp_runbook", "report", "--run", str(whole.run.path)]
     subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=240)
     report = whole.run.report.read_text()

@@ -220,7 +220,7 @@ def test_impatience_is_answered_and_changes_nothing(
         time.sleep(0.05)
     command.wait_run(lambda history: history.state.value == "ROLLING_BACK")
     command.signal(INT, group=True)
-    command.wait(lambda: "look at: " in command.said)
+    command.wait(lambda: "to look at: " in command.said)
     command.signal(INT, group=True)
     assert command.ends() == 4, command.said
     assert (
