@@ -42,6 +42,7 @@ _MARK_BYTES = 64
 _LINGER_SECONDS = 10.0
 _MOST_OPEN = 64
 _MOST_NOTES = 8
+_MOST_TRIES = 10
 # A log that bears no name for so long was taken away.
 _GONE_SECONDS = 2.0
 _PACKED = (".gz", ".xz", ".zst", ".bz2", ".lz4")
@@ -283,22 +284,27 @@ class Follower:
 
     def _find_rotated(self) -> None:
         """Open what bears the name now, where that is another file, and what bore it in between."""
-        now = _identity(self.path)
         held = self._files[-1] if self._files else None
-        if held is not None and now in (None, held.identity):
+        if held is not None and _identity(self.path) in (None, held.identity):
             return
-        missed = self._missed(held, now)
-        newest = self._open()
-        if newest is None:
-            for file in missed:
+        for _ in range(_MOST_TRIES):
+            newest = self._open()
+            if newest is None:
+                return  # gone again: the next look sees what there is then
+            missed = self._missed(held, newest.identity)
+            if _identity(self.path) in (None, newest.identity):
+                break
+            # Rotated meanwhile: among what bore the name before may be what came after it.
+            for file in (*missed, newest):
                 file.close()
-            return  # gone again: the next look sees what there is then
+        else:
+            return  # nothing of it is lost to the next look
         if held is not None and not os.fstat(held.fd).st_nlink:
             self._note("it was removed, with what else bore its name since the last look, if any")
         self._files += [*missed, newest]
-        self._beside.look()
+        self._beside.look(unless=lambda: _identity(self.path) != newest.identity)
 
-    def _missed(self, held: _Open | None, now: tuple[int, int] | None) -> list[_Open]:
+    def _missed(self, held: _Open | None, now: tuple[int, int]) -> list[_Open]:
         """Open what bore the name between ``held`` and who does now, the oldest first."""
         missed = list[_Open]()
         for file in self._strangers(self._beside.newcomers()):
@@ -346,6 +352,10 @@ class Follower:
                 copy = other
             else:
                 other.close()
+        if copy is not None and not file.is_marked and _identity(self.path) != file.identity:
+            # Renamed meanwhile: what stands beside it came after it, and is no copy of it.
+            copy.close()
+            return None
         return copy
 
     def _reach(self, file: _Open | None) -> None:
