@@ -38,6 +38,7 @@ _PIECE_BYTES = 1 << 20
 _LONGEST_MATCHED = 4096
 # So much of what was read last is looked at again: a file that was cut and has grown since is told by it.
 _MARK_BYTES = 64
+_ALIKE_BYTES = 4096
 # Whoever writes goes on writing to a renamed log until it is told; so long, and two looks, it is read.
 _LINGER_SECONDS = 10.0
 _MOST_OPEN = 64
@@ -516,9 +517,10 @@ class _Open:
         self.torn, self._skips = other.torn, other._skips
 
     def begins_like(self, other: _Open) -> bool:
-        """True where both have the same first bytes: one is a copy of the other."""
-        mine, its = (os.pread(fd, _MARK_BYTES, 0) for fd in (self.fd, other.fd))
-        return bool(mine) and mine == its
+        """True where one is a copy of the other's beginning: by more than a banner that both have."""
+        most = min(_ALIKE_BYTES, *(os.fstat(fd).st_size for fd in (self.fd, other.fd)))
+        mine, its = (os.pread(fd, most, 0) for fd in (self.fd, other.fd))
+        return most >= _MARK_BYTES and mine == its
 
     def was_cut(self) -> bool:
         """True where what was read is not there any more, whether it has grown since or not."""
