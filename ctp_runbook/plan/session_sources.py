@@ -108,9 +108,19 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
         return tuple(fact for fact in self.untold if fact not in self.not_proved)
 
     @property
+    def unproved(self) -> Mapping[str, str]:
+        """What nothing need prove, with the reason. A fact that a table of the file tells is asked for,
+        whatever reason there was once; nothing where no source is declared."""
+        return {
+            fact: reason
+            for fact, reason in self.not_proved.items()
+            if self.is_declared and (self.command or fact in self.untold)
+        }
+
+    @property
     def proved(self) -> str:
         """What is proved of a session before its engine counts as up, and what is not, in words."""
-        gaps = [fact for fact in self.untold if fact in self.not_proved]
+        gaps = [fact for fact in SESSION_FACTS if fact in self.unproved]
         known = [FACT_WORDS[fact] for fact in SESSION_FACTS if fact not in gaps]
         words = ", ".join(known).replace(FACT_WORDS["may_trade"], "not Blocked")
         missing = ", ".join(FACT_WORDS[fact] for fact in gaps)

@@ -10,7 +10,7 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +38,7 @@ __all__ = [
     "read_state",
     "start_member",
     "template_values",
+    "trades_alone",
     "write_releases",
     "write_supervisor",
 ]
@@ -247,14 +248,21 @@ def _session(twin: Twin, generation: str) -> str:
 def _trading(twin: Twin, generation: str) -> str:
     """Orders come into Redis while we look, and the front knows of this generation alone."""
     session = _session(twin, generation)
-    before, end = len(read_orders(twin.valkey_dir)), time.monotonic() + _TRADES_SECONDS
-    while (now := len(read_orders(twin.valkey_dir))) == before:
+    told = trades_alone(twin, generation, lambda: len(read_orders(twin.valkey_dir)), what="placed")
+    return f"{session}; {told}"
+
+
+def trades_alone(twin: Twin, generation: str, count: Callable[[], int], *, what: str) -> str:
+    """Say that orders were ``what`` (placed, answered) while we looked, by what ``count`` returns, and
+    that the front knows of this generation alone. Raises ProbeError."""
+    before, end = count(), time.monotonic() + _TRADES_SECONDS
+    while (now := count()) == before:
         if time.monotonic() > end:
-            raise ProbeError(f"{generation} engine: no order in {_TRADES_SECONDS} s")
+            raise ProbeError(f"{generation} engine: no order {what} in {_TRADES_SECONDS} s")
         time.sleep(0.05)
     if (able := trading_generations(twin.front_log)) != {generation}:
         raise ProbeError(f"able to trade by the front's log: {sorted(able)}; expected {generation}")
-    return f"{session}; {now - before} orders placed while watching; alone at the front"
+    return f"{now - before} orders {what} while watching; alone at the front"
 
 
 def _stale_intents(twin: Twin, generation: str) -> str:

@@ -14,22 +14,18 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunbookError
-from ctp_runbook.rehearsal.as_found import AS_FOUND_PROBES
+from ctp_runbook.rehearsal.as_found import AS_FOUND_PROBES, trades_alone
 from ctp_runbook.rehearsal.engine.bridge import COMPAT, bridge_client, set_compat
-from ctp_runbook.rehearsal.front.log import trading_generations
 from ctp_runbook.rehearsal.front.protocol import USER, Login, Op, Push, decode, encode, read_ports
 from ctp_runbook.rehearsal.seams import PARTITIONS, TOPIC, read_topics
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = ["PROBES", "main"]
-
-_TRADES_SECONDS = 5.0
 
 
 def _topic(twin: Twin, generation: str) -> str:
@@ -83,14 +79,11 @@ def _session(twin: Twin, generation: str) -> str:
 def _trading(twin: Twin, generation: str) -> str:
     """Orders are answered while we look, and the front knows of this generation alone."""
     session = _session(twin, generation)
-    before, end = _state_of(twin, generation)["orders_answered"], time.monotonic() + _TRADES_SECONDS
-    while (now := _state_of(twin, generation)["orders_answered"]) == before:
-        if time.monotonic() > end:
-            raise ProbeError(f"{generation} engine: no order answered in {_TRADES_SECONDS} s")
-        time.sleep(0.05)
-    if (able := trading_generations(twin.front_log)) != {generation}:
-        raise ProbeError(f"able to trade by the front's log: {sorted(able)}; expected {generation}")
-    return f"{session}; {now - before} orders answered while watching; alone at the front"
+
+    def count() -> int:
+        return int(_state_of(twin, generation)["orders_answered"])
+
+    return f"{session}; {trades_alone(twin, generation, count, what='answered')}"
 
 
 def _warmup(twin: Twin, generation: str) -> str:

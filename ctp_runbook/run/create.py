@@ -127,13 +127,9 @@ def overrides_of(
 def not_proved_of(plan: Plan) -> dict[str, tuple[str, str]]:
     """What of the sessions is named as not proved, for red letters wherever the run is shown; of a dry
     run and of a rollback of its own, too."""
-    # A fact that a table of the file tells is asked for, whatever reason there was once.
-    reasons = {
-        fact: reason
-        for session in plan.sessions.values()
-        for fact, reason in session.not_proved.items()
-        if session.is_declared and (session.command or fact in session.untold)
-    }
+    reasons: dict[str, str] = {}
+    for session in plan.sessions.values():
+        reasons |= session.unproved
     if not reasons:
         return {}
     words = "; ".join(f"{fact}: {reason}" for fact, reason in reasons.items())
