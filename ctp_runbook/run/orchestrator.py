@@ -61,7 +61,7 @@ from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Orchestrator", "main", "orders_moved"]
+__all__ = ["Orchestrator", "main"]
 
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
@@ -503,7 +503,7 @@ class Orchestrator:
             if permission.mode or permission.gap:
                 return permission.words
         ended = context.history.watch_ended
-        return "" if ended and orders_moved(context.plan.watched, ended.payload) else words
+        return "" if ended and _orders_moved(context.plan.watched, ended.payload) else words
 
     def _what_runs(self) -> dict[str, str]:
         """Each member: alive, gone or undecided; after a rollback soon after its budget's end."""
@@ -562,22 +562,10 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
 
 
-def orders_moved(rules: Iterable[MetricRule], ended: WatchEnded) -> bool:
-    """True where a metric of orders passed that does not pass without any: how long they took, or
-    that there were as many as there must be."""
-    return any(
-        "order" in f"{rule.name} {rule.query}"
-        and ended.metrics[rule.name].verdict == Verdict.PASSED.name
-        and _wants_events(rule)
-        for rule in rules
-        if rule.name in ended.metrics
-    )
-
-
-def _wants_events(rule: MetricRule) -> bool:
-    if rule.kind == "latency_quantile":
-        return rule.zero_events != "pass" and rule.min_events > 0
-    return rule.direction == "min" and rule.limit > 0
+def _orders_moved(rules: Iterable[MetricRule], ended: WatchEnded) -> bool:
+    """True where a metric passed that passes only while orders move."""
+    passed = {name for name, end in ended.metrics.items() if end.verdict == Verdict.PASSED.name}
+    return any(rule.shows_orders and rule.name in passed for rule in rules)
 
 
 def _put_back(journal: Journal) -> None:
