@@ -185,9 +185,15 @@ class Pins(Protocol):
         """Return what still runs of what was below it when it was pinned."""
 
     def lookalikes(
-        self, pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+        self,
+        pin: Pin,
+        *,
+        run_ids: Collection[str],
+        others: Collection[Identity],
+        starts: Collection[str] | None = None,
     ) -> tuple[Identity, ...]:
-        """Return who runs its command line and is not accounted for."""
+        """Return who runs its command line and is not accounted for, by one of ``others`` or by a
+        step of those runs, where that is one of ``starts``."""
 
 
 class Kept(Protocol):

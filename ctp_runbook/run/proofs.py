@@ -7,16 +7,17 @@ end a member by its identity.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.shell_words import never_ran
 from ctp_runbook.plan.step_table import start_steps
-from ctp_runbook.record.history import pinned
+from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.kinds import Finding, ProbeAnswered
 from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.world import World
 
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.
@@ -30,6 +31,7 @@ __all__ = [
     "end_seconds",
     "gone_gap",
     "is_ending",
+    "lookalikes_of",
     "new_source_gap",
     "observe",
     "old_session_gap",
@@ -60,7 +62,7 @@ def observe(
     """
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member)
-    below = context.world.pins.survivors(pin) if pin else ()
+    below = _survivors(context, member)
     seen = context.world.witnesses.observe_member(
         member,
         known=pin.identity if pin else None,
@@ -85,7 +87,7 @@ def shows_life(context: RunContext, member: Member) -> bool:
     """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
     world, pin = context.world, context.history.pins.get(member.name)
     return (
-        bool(pin and world.pins.survivors(pin))
+        bool(_survivors(context, member))
         or bool(_lookalikes(context, member))
         or world.witnesses.shows_by_name_or_port(
             member, known=pin.identity if pin else None, cwd=context.cwd
@@ -93,14 +95,47 @@ def shows_life(context: RunContext, member: Member) -> bool:
     )
 
 
+def _survivors(context: RunContext, member: Member) -> tuple[Identity, ...]:
+    """Who still runs of what was below a member, but for another member that it has started: that
+    one is stopped by its own step, and with what is below it is kept by its own pin."""
+    pins = dict(context.history.pins)
+    if (pin := pins.pop(member.name, None)) is None:
+        return ()
+    left = context.world.pins.survivors(pin)
+    theirs = {
+        each
+        for other in pins.values()
+        if other.identity in pin.tree
+        for each in (other.identity, *context.world.pins.survivors(other))
+    }
+    return tuple(each for each in left if each not in theirs)
+
+
 def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | None:
     """Who runs as the member ran and is not accounted for; None where it was never pinned."""
-    pins = dict(context.history.pins)
-    pin = pins.pop(member.name, None)
+    return lookalikes_of(
+        context.history, member.name, run_ids=_run_ids(context), world=context.world
+    )
+
+
+def lookalikes_of(
+    history: History, name: str, *, run_ids: Collection[str], world: World
+) -> tuple[Identity, ...] | None:
+    """The same by a history alone."""
+    pins = dict(history.pins)
+    pin = pins.pop(name, None)
     if pin is None:
         return None
     others = [other.identity for other in pins.values()]
-    return context.world.pins.lookalikes(pin, run_ids=_run_ids(context), others=others)
+    starts: list[str] = []
+    for generation in Generation:
+        for role in Role:
+            other = pins.get(f"{generation}_{role}")
+            # Who is started is not pinned yet, or looks the same (a binary replaced in place). Once
+            # it is known and looks otherwise, its start has no business with this member.
+            if other is None or pin.shares_line(other):
+                starts += start_steps(generation, role)
+    return world.pins.lookalikes(pin, run_ids=run_ids, others=others, starts=starts)
 
 
 def _run_ids(context: RunContext) -> list[str]:
@@ -143,7 +178,7 @@ def runs_again(context: RunContext, member: Member) -> tuple[Identity, ...]:
     world, pin = context.world, context.history.pins.get(member.name)
     if pin is None or world.processes.is_running(pin.identity):
         return ()
-    if world.pins.survivors(pin) or _started_processes(context, member):
+    if _survivors(context, member) or _started_processes(context, member):
         return ()
     return _lookalikes(context, member) or ()
 
@@ -526,7 +561,7 @@ def _signals(member: Member) -> str:
 
 def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     world, pin = context.world, context.history.pins.get(member.name)
-    pinned = (pin.identity, *pin.tree) if pin else ()
+    pinned = (pin.identity, *_survivors(context, member)) if pin else ()
     alike = _lookalikes(context, member) or ()
     started = map(world.processes.identity_of, _started_processes(context, member))
     recorded = world.witnesses.recorded_identity(member, cwd=context.cwd)
