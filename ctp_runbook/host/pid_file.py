@@ -31,7 +31,7 @@ from ctp_runbook.host.process import (
 )
 from ctp_runbook.model import Identity
 
-__all__ = ["PidFile", "PidFileUnreadable", "read_pid_file"]
+__all__ = ["PidFile", "PidFileBlank", "PidFileUnreadable", "read_pid_file"]
 
 # Pid 1 is init, which always runs and is nobody's member.
 _CONTENT = re.compile(rb"\s*(?!1(?:\s|\Z))([1-9]\d{0,9})(?:\s+([1-9]\d{0,17}))?\s*")
@@ -47,6 +47,10 @@ _LONGEST_BOOT_SECONDS = 20 * _YEAR_SECONDS
 
 class PidFileUnreadable(Exception):
     """A pid file that says nothing that can be relied on; the message says why."""
+
+
+class PidFileBlank(PidFileUnreadable):
+    """One that holds no number at all, or 0: it is being written, or a stop command emptied it."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,8 @@ def read_pid_file(path: Path) -> PidFile | None:
         raise PidFileUnreadable(str(error.strerror)) from error
     match = _CONTENT.fullmatch(content)
     if match is None or len(content) > _MOST_BYTES:
-        raise PidFileUnreadable(
+        kind = PidFileUnreadable if re.search(rb"[1-9]", content) else PidFileBlank
+        raise kind(
             f"it holds {content.decode('ascii', errors='replace').strip()[:60]!r}; expected PID "
             "(above 1, which is init) and START_TICKS, a whole number each, one a line"
         )

@@ -30,6 +30,7 @@ __all__ = [
     "is_hidden",
     "is_kernel_thread",
     "is_running",
+    "is_stopped",
     "kill_process",
     "led_by",
     "namesakes",
@@ -43,6 +44,7 @@ __all__ = [
 # Fields of /proc/PID/stat, counted from the third on (proc_pid_stat(5)).
 _STATE, _FLAGS, _THREADS = 0, 6, 17
 _GONE_STATES = "ZX"
+_STOPPED = "T"  # and not "t", which is a debugger's
 _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _PF_KTHREAD = 0x00200000  # of field 9 of /proc/PID/stat
 _POLL_SECONDS = 0.02
@@ -106,6 +108,12 @@ def is_running(identity: Identity) -> bool:
         return False
     now = identity_of(identity.pid)
     return now is not None and now.start_ticks == identity.start_ticks
+
+
+def is_stopped(pid: int) -> bool:
+    """True for a process that somebody sent SIGSTOP: it runs on when it gets CONT, and not before."""
+    fields = _stat_fields(pid)
+    return bool(fields) and fields[_STATE] == _STOPPED
 
 
 def is_hidden(pid: int) -> bool:

@@ -463,6 +463,13 @@ class _Rollback:
             seen = observe(context, member, question="alive", deadline=until)
         if seen.is_gone:
             return None, ""
+        if seen.is_gone_as_pinned:
+            # What is left to lose is this very member, twice; and with nobody there nobody trades.
+            context.warn(
+                f"{seen.sentence}: it is taken for gone all the same, for nothing of what was pinned "
+                f"runs; {member.name.upper()}_ALIVE_CMD must end with 1 where it is gone"
+            )
+            return None, ""
         process = seen.process if seen.is_alive else None
         if process and not is_ending(context, member, process):
             # Theirs, where somebody else started it again: from now on it is the member.
