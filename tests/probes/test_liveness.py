@@ -498,7 +498,11 @@ def test_a_pid_file_that_its_stop_emptied_names_nobody(
     ended = Identity(dead_pid(), 7, boot_id())
     assert look(member, tmp_path, known=ended).is_gone
     assert not look(member, tmp_path).is_gone
+    then = time.time() - 3
+    os.utime(member.pid_file, (then, then))  # nobody is writing it any more
+    assert look(member, tmp_path).is_gone
     Path(member.pid_file).write_text("12 x")
+    os.utime(member.pid_file, (then, then))
     assert not look(member, tmp_path, known=ended).is_gone
 
 
