@@ -21,6 +21,7 @@ __all__ = [
     "GroupEnd",
     "ancestors",
     "boot_id",
+    "children_of",
     "end_group",
     "end_process",
     "end_processes",
@@ -198,6 +199,14 @@ def group_members(pgid: int) -> tuple[int, ...]:
 def parents() -> dict[int, int]:
     """The parent of every live process, by pid."""
     return {pid: int(fields[1]) for pid, fields in _live()}
+
+
+def children_of(parent: Identity) -> tuple[Identity, ...]:
+    """The live children of a process; nobody where it is gone."""
+    if not is_running(parent):
+        return ()
+    pids = [pid for pid, its_parent in parents().items() if its_parent == parent.pid]
+    return tuple(filter(None, map(identity_of, pids)))
 
 
 def led_by(leader: int) -> tuple[int, ...]:

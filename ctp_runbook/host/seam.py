@@ -126,6 +126,9 @@ class Processes(Protocol):
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Return the live processes of a group."""
 
+    def children_of(self, parent: Identity) -> tuple[Identity, ...]:
+        """Return the live children of a process."""
+
     def wait_gone(self, identity: Identity, *, seconds: float) -> bool:
         """Wait until a process is gone; False when it was not within ``seconds``."""
 

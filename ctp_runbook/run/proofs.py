@@ -6,8 +6,9 @@ end a member by its identity.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
@@ -15,7 +16,14 @@ from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.shell_words import never_ran
 from ctp_runbook.plan.step_table import start_steps
 from ctp_runbook.record.history import History, pinned
-from ctp_runbook.record.kinds import Finding, ProbeAnswered
+from ctp_runbook.record.kinds import (
+    Finding,
+    GuardianFacts,
+    GuardianStarted,
+    OrchestratorStarted,
+    ProbeAnswered,
+    StepStarted,
+)
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.world import World
 
@@ -190,8 +198,43 @@ def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     begun = tuple(name for name in steps if context.history.step(name).attempt)
     own, *parents = _run_ids(context)
     pids = of_step(own, begun) if begun else ()
+    pids += tuple(each.pid for each in _orphans_of(context, begun) if each.pid not in pids)
     # A completed run's journal is not this one's: any start of it may have left something.
     return pids + tuple(pid for run_id in parents for pid in of_step(run_id, steps))
+
+
+def _orphans_of(context: RunContext, steps: tuple[str, ...]) -> Iterator[Identity]:
+    """What those steps left to the guardian, which adopts whoever has lost its parent: `su -`, sudo and
+    `env -i` take the environment away by which a step's processes are known, and a session of their
+    own tells nothing either. Whose they are is told by when they were born: from the start of the
+    step until the next one's."""
+    started = [each.payload for each in context.history.of_kind(StepStarted)]
+    guardian = _guardian_of(context.history)
+    if guardian is None or not any(each.step in steps for each in started):
+        return
+    world = context.world
+    own = world.processes.own_identity()
+    ends = [*(each.start_ticks for each in started[1:]), math.inf]
+    spans = [
+        (each.start_ticks, end)
+        for each, end in zip(started, ends, strict=True)
+        if each.step in steps
+    ]
+    for orphan in world.processes.children_of(guardian):
+        if orphan != own and any(since <= orphan.start_ticks < end for since, end in spans):
+            yield from (orphan, *world.pins.below(orphan))
+
+
+def _guardian_of(history: History) -> Identity | None:
+    """Who guards the run by its journal, running or not; None where nobody does."""
+    for record in reversed(history.records):
+        told = record.payload
+        by = told.guardian if isinstance(told, OrchestratorStarted) else told
+        if isinstance(by, GuardianStarted | GuardianFacts):
+            return Identity(by.pid, by.start_ticks, record.boot_id)
+        if by is None:
+            break
+    return None
 
 
 def gone_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:

@@ -130,6 +130,10 @@ class SimulatedHost:
         """True for the deaf."""
         return pid in {IDENTITIES[name].pid for name in self.deaf}
 
+    def children_of(self, parent: Identity) -> tuple[Identity, ...]:
+        """Nobody has any."""
+        return ()
+
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Nothing leads a group."""
         return ()
