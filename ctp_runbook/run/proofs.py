@@ -39,6 +39,7 @@ __all__ = [
     "end_seconds",
     "gone_gap",
     "is_ending",
+    "is_said_alive",
     "lookalikes_of",
     "new_source_gap",
     "observe",
@@ -101,6 +102,17 @@ def shows_life(context: RunContext, member: Member) -> bool:
             member, known=pin.identity if pin else None, cwd=context.cwd
         )
     )
+
+
+def is_said_alive(context: RunContext, member: Member, *, seconds: float) -> bool:
+    """Whether a member's alive command says that it lives, asked so long and written down nowhere."""
+    asked = context.asking()
+    asked["seconds"] = min(seconds, asked["seconds"])
+    pin = context.history.pins.get(member.name)
+    seen = context.world.witnesses.observe_member(
+        member, known=pin.identity if pin else None, **asked
+    )
+    return seen.command == 0
 
 
 def _survivors(context: RunContext, member: Member) -> tuple[Identity, ...]:

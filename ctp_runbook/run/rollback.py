@@ -514,11 +514,23 @@ class _Rollback:
                 if gap := self._gap_in_revival(member):
                     return self._failed(gap)
             result = self._validate()
+        # A validation takes its time, and a supervisor may have used it.
+        if gap := self._gap_of_new():
+            return self._failed(gap)
         return self._end_of(result)
 
     def _gap_in_order(self) -> str:
         """See that of two generations one runs, and of each member one: what somebody else started
         meanwhile is ended. Why that cannot be proved, or nothing."""
+        if gap := self._gap_of_new():
+            return gap
+        for member in self._plan.members_of(Generation.OLD):
+            if gap := self._gap_of_second(member):
+                return gap
+        return ""
+
+    def _gap_of_new(self) -> str:
+        """End what lives again of the new generation; why it is not proved gone, or nothing."""
         context = self._context
         for member in self._plan.members_of(Generation.NEW):
             if not shows_life(context, member) or not (gap := gone_gap(context, member)):
@@ -527,9 +539,6 @@ class _Rollback:
             end_member(context, member, deadline=self._part_of_budget(1 / 2))
             if gap := gone_gap(context, member, deadline=self._proof_deadline):
                 return f"the new generation lives again beside the old one: {gap}"
-        for member in self._plan.members_of(Generation.OLD):
-            if gap := self._gap_of_second(member):
-                return gap
         return ""
 
     def _gap_of_second(self, member: Member) -> str:

@@ -259,6 +259,15 @@ def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
     assert ("new_strategy_runner undecided" in said) is not says_so
 
 
+def test_who_runs_beside_the_new_generation_is_said() -> None:
+    """That the new one trades is half of it where the old one was not seen gone at the last look."""
+    running = {"old_core_engine": "alive", "new_core_engine": "alive"}
+    said = ending._ending(Outcome.COMPLETED, running)
+    assert said == "; what runs by the last look: old_core_engine alive, new_core_engine alive"
+    running["old_core_engine"] = "gone"
+    assert ending._ending(Outcome.COMPLETED, running) == ""
+
+
 def test_what_nothing_proves_is_not_said_of_the_new_generation() -> None:
     """What is known of it stands there instead."""
     running = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}

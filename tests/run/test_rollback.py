@@ -479,6 +479,21 @@ def test_with_the_budget_used_up_a_start_is_tried_once(stack: SmallStack) -> Non
     assert context.history.step("start_previous_core_engine").attempt == 1
 
 
+def test_a_new_member_that_comes_back_during_the_validation_goes(stack: SmallStack) -> None:
+    """The last proof that nobody is there was before it, and no second generation stays."""
+    base = stack.folder / "new_core_engine"
+    once = f"test -e {base}.once || {{ touch {base}.once; cd /; setsid env -u CTP_RUN_ID bash -c "
+    back = f"{once} 'exec -a {base} sleep 3600' > {base}.log 2>&1 & sleep 0.3; }}; "
+    plan = stack.plan(
+        POST_ROLLBACK_VALIDATE_CMD=f"{back}{stack.readiness_command('rollback')}",
+        MAX_ROLLBACK_SECONDS="20",
+    )
+    end, context = pinned_and_rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert lines(stack) == list(OLD)
+    assert "the new generation lives again" in warnings(context)
+
+
 def dying(stack: SmallStack, *members: str, times: int) -> str:
     """A validation that finds these dead so often, and is content then."""
     count = stack.folder / "validated"
