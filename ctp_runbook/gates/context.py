@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.gates.gate import GateOptions, GateResult, GateStep
-from ctp_runbook.host.checkout import CHECKOUT, find_here
+from ctp_runbook.host.checkout import CHECKOUT
 from ctp_runbook.plan.template_text import read_variables
 from ctp_runbook.probes.clickhouse import ClickHouseDoor
 from ctp_runbook.probes.postgres import PostgresDoor
@@ -185,15 +185,6 @@ class GateContext:
         if not dsn:
             raise ProbeError("no address of PostgreSQL; name it by --postgres-dsn or POSTGRES_DSN")
         return open_door(dsn, values=self.values)
-
-    def infra(self, part: str) -> Path:
-        """Return a file or folder of ``infra/`` here, else of the checkout."""
-        usual, own = Path("infra") / part, self.options.infra
-        path = own / part if own else find_here(usual)
-        if path is None or not path.exists():
-            tried = str(path) if path else f"{usual}, {CHECKOUT / usual}"
-            raise RunRefused(f"no {tried}; run in a checkout, or name its infra folder by --infra")
-        return path
 
     def infra_files(
         self, *globs: str, says: Callable[[Path], bool] = lambda path: True

@@ -31,7 +31,7 @@ from ctp_runbook.host.process import (
 )
 from ctp_runbook.model import Identity
 
-__all__ = ["PidFile", "PidFileUnreadable", "read_pid_file"]
+__all__ = ["PidFile", "PidFileBlank", "PidFileUnreadable", "read_pid_file"]
 
 # Pid 1 is init, which always runs and is nobody's member.
 _CONTENT = re.compile(rb"\s*(?!1(?:\s|\Z))([1-9]\d{0,9})(?:\s+([1-9]\d{0,17}))?\s*")
@@ -39,6 +39,7 @@ _MOST_BYTES = 4096
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # Start ticks are hundredths, and file times come from a coarser clock than the wall's.
 _SLACK_SECONDS = 2.0
+_BLANK_SECONDS = 2.0
 # A second line this near to when the file was written is `date +%s`, and no tick of any boot; no
 # boot lasts as long as the other, which `date +%s%3N` exceeds.
 _YEAR_SECONDS = 366 * 86400
@@ -47,6 +48,10 @@ _LONGEST_BOOT_SECONDS = 20 * _YEAR_SECONDS
 
 class PidFileUnreadable(Exception):
     """A pid file that says nothing that can be relied on; the message says why."""
+
+
+class PidFileBlank(PidFileUnreadable):
+    """One that holds no number at all, or 0: it is being written, or a stop command emptied it."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,8 @@ class PidFile:
 
 
 def read_pid_file(path: Path) -> PidFile | None:
-    """What the file holds; None where there is no file. Raises PidFileUnreadable."""
+    """What the file holds; None where there is no file, or one that was emptied and stays so (a stop
+    command may write ``: > F``): it names nobody either. Raises PidFileUnreadable."""
     try:
         content, status = _read(path)
     except FileNotFoundError:
@@ -173,7 +179,11 @@ def read_pid_file(path: Path) -> PidFile | None:
         raise PidFileUnreadable(str(error.strerror)) from error
     match = _CONTENT.fullmatch(content)
     if match is None or len(content) > _MOST_BYTES:
-        raise PidFileUnreadable(
+        is_blank = re.search(rb"[1-9]", content) is None
+        # A moment ago somebody may have begun to write it.
+        if is_blank and time.time() - status.st_mtime > _BLANK_SECONDS:
+            return None
+        raise (PidFileBlank if is_blank else PidFileUnreadable)(
             f"it holds {content.decode('ascii', errors='replace').strip()[:60]!r}; expected PID "
             "(above 1, which is init) and START_TICKS, a whole number each, one a line"
         )

@@ -12,10 +12,10 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ctp_runbook.host.process import identity_of, is_running, led_by, parents
+from ctp_runbook.host.process import boot_id, identity_of, is_running, led_by, parents
 from ctp_runbook.model import Identity
 from ctp_runbook.redact import MASK
 
@@ -62,14 +62,18 @@ class Pin:
 
     def has_line(self, executable: str, sha256: str) -> bool:
         """True where it is known by this executable and command line."""
-        return any(sha256 == own and _is_named(executable, name) for name, own in self.lines)
+        return any(
+            sha256 == own and (_is_named(executable, name) or _is_kin(executable, name))
+            for name, own in self.lines
+        )
 
     def is_like(self, other: Pin) -> bool:
         """True when both have one executable and one command line."""
-        return (
-            _is_named(other.executable, self.executable)
-            and self.command_sha256 == other.command_sha256
-        )
+        return replace(self, kin=()).has_line(other.executable, other.command_sha256)
+
+    def shares_line(self, other: Pin) -> bool:
+        """True where who looks like the one may as well be the other."""
+        return any(self.has_line(*line) for line in other.lines)
 
 
 def pin_process(identity: Identity, *, before: Pin | None = None) -> Pin:
@@ -99,28 +103,39 @@ def _kin(identity: Identity, tree: tuple[Identity, ...]) -> Iterator[_Line]:
 
 
 def survivors(pin: Pin) -> tuple[Identity, ...]:
-    """Of the processes that were below the pinned one, those that still run."""
-    return tuple(filter(is_running, pin.tree))
+    """Of the processes that were below the pinned one, those that still run, and whoever is in the
+    group or session that it led: those it may have started after it was pinned."""
+    known = pin.identity
+    # No new process is given a pid that is still some session's: with nobody else under this one,
+    # what the session of that number holds is of the pinned process.
+    is_its_own = known.boot_id in ("", boot_id()) and identity_of(known.pid) in (None, known)
+    led = filter(None, map(identity_of, led_by(known.pid) if is_its_own else ()))
+    return tuple(dict.fromkeys((*filter(is_running, pin.tree), *led)))
 
 
 def lookalikes(
-    pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+    pin: Pin,
+    *,
+    run_ids: Collection[str],
+    others: Collection[Identity],
+    starts: Collection[str] | None = None,
 ) -> tuple[Identity, ...]:
     """Processes with the executable and command line of the pinned one that are not accounted for.
 
     Accounted for is what carries one of ``run_ids`` as CTP_RUN_ID (our own steps started it), and,
     with all that is below them, what stood beside it when it was pinned and ``others`` (who is
     pinned as another member): a new engine may well be the old one's binary, replaced in place,
-    and every process looks like its parent for a moment.
+    and every process looks like its parent for a moment. Of our own steps ``starts`` are those that
+    may start who looks like it, by default any: a stop command that starts its engine again has
+    started nobody that was asked for.
     """
     if not pin.command_sha256:
         return ()
-    marks = {f"CTP_RUN_ID={run_id}".encode() for run_id in run_ids}
     known = {pin.identity, *pin.bystanders, *others}
     alike = [
         process
         for process in _alike(pin.lines)
-        if process not in known and not marks & _variables(process.pid)
+        if process not in known and not _is_ours(process.pid, run_ids, starts)
     ]
     if alike:  # rarely: looking below each of the others means reading all of /proc
         theirs = {child for other in (*others, *pin.bystanders) for child in below(other)}
@@ -131,14 +146,32 @@ def lookalikes(
 
 
 def _alike(lines: Collection[_Line]) -> Iterator[Identity]:
-    """Everybody who runs one of these executables with its command line."""
+    """Everybody who runs one of these executables with its command line, or a program of its name
+    that lies elsewhere with the same arguments, where those name a file."""
     for name in os.listdir("/proc") if lines else ():
         # The executable first: one cheap look that rules out nearly all.
         if not name.isdigit() or not (program := _executable(int(name))):
             continue
-        wanted = {sha256 for executable, sha256 in lines if _is_named(program, executable)}
-        if wanted and _command_sha256(int(name)) in wanted and (found := identity_of(int(name))):
+        pid = int(name)
+        exact = {sha256 for executable, sha256 in lines if _is_named(program, executable)}
+        by_name = {sha256 for executable, sha256 in lines if _is_kin(program, executable)}
+        if not exact and not by_name:
+            continue
+        words = _words(pid)
+        own = {_whole_sha256(words)} & exact | {_arguments_sha256(program, words)} & (
+            exact | by_name
+        )
+        if own - {""} and (found := identity_of(pid)):
             yield found
+
+
+def _is_ours(pid: int, run_ids: Collection[str], starts: Collection[str] | None) -> bool:
+    """True for what a run of ours started by a step that may have."""
+    variables = _variables(pid)
+    if not any(f"CTP_RUN_ID={run_id}".encode() in variables for run_id in run_ids):
+        return False
+    step = next((each for each in variables if each.startswith(b"CTP_STEP=")), b"")
+    return starts is None or not step or os.fsdecode(step[len(b"CTP_STEP=") :]) in starts
 
 
 def below(identity: Identity) -> tuple[Identity, ...]:
@@ -169,10 +202,28 @@ def _is_named(executable: str, pinned: str) -> bool:
     return re.fullmatch(".*".join(parts), executable, re.DOTALL) is not None
 
 
+def _is_kin(executable: str, pinned: str) -> bool:
+    """True where two programs bear one name, whatever their folders and versions: a release beside
+    the other, ``python3`` and ``python3.11``."""
+    name = _family(executable)
+    return bool(name) and name == _family(pinned)
+
+
+def _family(executable: str) -> str:
+    name = Path(executable).name
+    return re.sub(r"(?<=[A-Za-z])[-_.]?v?\d[\d.]*$", "", name)
+
+
 def _executable(pid: int) -> str:
-    """Where its program lies, also when another was put in its place; empty where it is hidden."""
+    """Where its program lies, also when another was put in its place; empty for a kernel's thread.
+
+    Of another user's process the kernel hides that from everybody but root: then it is what the
+    process calls itself.
+    """
     try:
         return str(Path(f"/proc/{pid}/exe").readlink()).removesuffix(_DELETED)
+    except PermissionError:
+        return next(iter(_words(pid)), "")
     except OSError:
         return ""
 
@@ -180,21 +231,39 @@ def _executable(pid: int) -> str:
 def _command_sha256(pid: int) -> str:
     """The digest of its arguments, which may hold what no journal should; empty without any.
 
-    A relative name of a file is made absolute, for somebody else may start the same from elsewhere.
+    Arguments that name a file tell it from all others by themselves, and its program's own name
+    counts as little as its folder: somebody else may start the same from elsewhere.
     """
+    words = _words(pid)
+    return _arguments_sha256(_executable(pid), words) or _whole_sha256(words)
+
+
+def _arguments_sha256(executable: str, words: list[str]) -> str:
+    """The digest of a program's name and what is behind it; empty where that names no file."""
+    name, arguments = _family(executable), words[1:]
+    if not name or not any(re.match(r"(?:-[^=]*=)?/.", word) for word in arguments):
+        return ""
+    return hashlib.sha256(os.fsencode("\0".join(["", name, *arguments]))).hexdigest()
+
+
+def _whole_sha256(words: list[str]) -> str:
+    return hashlib.sha256(os.fsencode("\0".join(words))).hexdigest() if any(words) else ""
+
+
+def _words(pid: int) -> list[str]:
+    """Its arguments; a relative name of a file is made absolute, for somebody else may start the
+    same from elsewhere."""
     try:
         words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).split("\0")
     except OSError:
-        return ""
-    if not any(words):
-        return ""
+        return []
     folder = Path(f"/proc/{pid}/cwd")
     with contextlib.suppress(OSError):
         here = folder.readlink()
         words = [
             os.path.normpath(here / word) if _is_file(folder, word) else word for word in words
         ]
-    return hashlib.sha256(os.fsencode("\0".join(words))).hexdigest()
+    return words
 
 
 def _is_file(folder: Path, word: str) -> bool:

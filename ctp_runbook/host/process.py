@@ -21,6 +21,7 @@ __all__ = [
     "GroupEnd",
     "ancestors",
     "boot_id",
+    "children_of",
     "end_group",
     "end_process",
     "end_processes",
@@ -30,6 +31,7 @@ __all__ = [
     "is_hidden",
     "is_kernel_thread",
     "is_running",
+    "is_stopped",
     "kill_process",
     "led_by",
     "namesakes",
@@ -43,6 +45,7 @@ __all__ = [
 # Fields of /proc/PID/stat, counted from the third on (proc_pid_stat(5)).
 _STATE, _FLAGS, _THREADS = 0, 6, 17
 _GONE_STATES = "ZX"
+_STOPPED = "T"  # and not "t", which is a debugger's
 _BLIND = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _PF_KTHREAD = 0x00200000  # of field 9 of /proc/PID/stat
 _POLL_SECONDS = 0.02
@@ -106,6 +109,12 @@ def is_running(identity: Identity) -> bool:
         return False
     now = identity_of(identity.pid)
     return now is not None and now.start_ticks == identity.start_ticks
+
+
+def is_stopped(pid: int) -> bool:
+    """True for a process that somebody sent SIGSTOP: it runs on when it gets CONT, and not before."""
+    fields = _stat_fields(pid)
+    return bool(fields) and fields[_STATE] == _STOPPED
 
 
 def is_hidden(pid: int) -> bool:
@@ -190,6 +199,14 @@ def group_members(pgid: int) -> tuple[int, ...]:
 def parents() -> dict[int, int]:
     """The parent of every live process, by pid."""
     return {pid: int(fields[1]) for pid, fields in _live()}
+
+
+def children_of(parent: Identity) -> tuple[Identity, ...]:
+    """The live children of a process; nobody where it is gone."""
+    if not is_running(parent):
+        return ()
+    pids = [pid for pid, its_parent in parents().items() if its_parent == parent.pid]
+    return tuple(filter(None, map(identity_of, pids)))
 
 
 def led_by(leader: int) -> tuple[int, ...]:

@@ -126,6 +126,9 @@ class Processes(Protocol):
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Return the live processes of a group."""
 
+    def children_of(self, parent: Identity) -> tuple[Identity, ...]:
+        """Return the live children of a process."""
+
     def wait_gone(self, identity: Identity, *, seconds: float) -> bool:
         """Wait until a process is gone; False when it was not within ``seconds``."""
 
@@ -188,9 +191,15 @@ class Pins(Protocol):
         """Return what still runs of what was below it when it was pinned."""
 
     def lookalikes(
-        self, pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+        self,
+        pin: Pin,
+        *,
+        run_ids: Collection[str],
+        others: Collection[Identity],
+        starts: Collection[str] | None = None,
     ) -> tuple[Identity, ...]:
-        """Return who runs its command line and is not accounted for."""
+        """Return who runs its command line and is not accounted for, by one of ``others`` or by a
+        step of those runs, where that is one of ``starts``."""
 
 
 class Kept(Protocol):

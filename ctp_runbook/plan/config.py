@@ -27,6 +27,10 @@ __all__ = ["Limits", "MetricRule", "WatchRules", "load_limits", "load_watch"]
 
 _UNITS_SHOWN = ("ms", "s")
 _PATIENCE_SECONDS = 2.0
+# A recorder, a border and a trader's session are no orders.
+_ORDERS = re.compile(
+    r"(?<![A-Za-z])(?:[Oo]rder|[Tt]rade|[Ff]ill|ORDER|TRADE|FILL)(?:s|d|ed)?(?![a-z])"
+)
 
 
 class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,12 +88,12 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def shows_orders(self) -> bool:
         """True where it passes only while orders move: it is made of order events, and none for some
-        time is no pass."""
-        said = f"{self.name} {self.query}"
-        if re.search(r"order|trade|fill", said, re.IGNORECASE) is None:
+        time is no pass. A number of them without ``still_seconds`` may be of long ago."""
+        if _ORDERS.search(f"{self.name} {self.query}") is None:
             return False
         has_least = self.kind == "counter" and self.direction == "min" and self.limit > 0
-        return has_least or self.still_seconds is not UNSET
+        goes_on = self.still_seconds is not UNSET and self.zero_events != "pass"
+        return has_least or goes_on
 
     def amount(self, shown: str) -> str:
         """Return a number of this metric as a person writes it: ``5 ms``, and of a state or a count

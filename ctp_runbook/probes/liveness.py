@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar, Unpack
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.host.pid_file import PidFileUnreadable, read_pid_file
-from ctp_runbook.host.process import identity_of, is_hidden, is_running
+from ctp_runbook.host.pid_file import PidFileBlank, PidFileUnreadable, read_pid_file
+from ctp_runbook.host.process import identity_of, is_hidden, is_running, is_stopped
 from ctp_runbook.model import Identity, Member
 from ctp_runbook.probes.command import Running, run_probe
 from ctp_runbook.probes.metrics import is_port_open
@@ -44,7 +44,7 @@ class Liveness:
     ``by_pid`` is who runs under the pid of a pid file without a start time, and was not pinned.
     ``survivors`` ran below the pinned process; ``lookalikes`` have its executable and command
     line, None where nothing was pinned to compare with. ``unasked`` names the witnesses that could
-    not be asked, with the reason.
+    not be asked, with the reason. ``stopped``: its process is there and does nothing (SIGSTOP).
     """
 
     member: str
@@ -57,6 +57,7 @@ class Liveness:
     unasked: tuple[str, ...] = ()
     survivors: tuple[int, ...] = ()
     lookalikes: tuple[int, ...] | None = None
+    stopped: bool = False
 
     @property
     def process(self) -> Identity | None:
@@ -66,13 +67,26 @@ class Liveness:
     @property
     def is_alive(self) -> bool:
         """Proved alive: the command says so, its process runs, and every witness was asked."""
-        return self.command == _ALIVE and self.process is not None and not self.unasked
+        runs = self.process is not None and not self.stopped
+        return self.command == _ALIVE and runs and not self.unasked
 
     @property
     def is_gone(self) -> bool:
         """Proved gone: the command says so, no process runs, no port answers, all were asked."""
-        runs = self.process or self.port_open or self.leftovers or self.survivors or self.lookalikes
-        return self.command == _GONE and not runs and not self.unasked
+        return self.command == _GONE and not self._runs and not self.unasked
+
+    @property
+    def is_gone_as_pinned(self) -> bool:
+        """Gone by every witness of ours, of a member that was pinned, where its alive command answered
+        neither 0 nor 1: ``kill -0 $(cat F)`` ends with 2 where there is no F."""
+        told = self.command in (_ALIVE, _GONE, None)
+        return not told and self.lookalikes is not None and not self._runs and not self.unasked
+
+    @property
+    def _runs(self) -> bool:
+        """Something of it does, by one witness or another."""
+        left = self.leftovers or self.survivors or self.lookalikes
+        return bool(self.process or self.port_open or left)
 
     @property
     def is_torn(self) -> bool:
@@ -97,10 +111,13 @@ class Liveness:
 
     @property
     def _process(self) -> str:
+        runs = (
+            "is stopped (SIGSTOP) and does nothing until it gets CONT" if self.stopped else "runs"
+        )
         if self.identity:
-            return f"{self.identity} runs"
+            return f"{self.identity} {runs}"
         if self.by_pid:
-            return f"pid {self.by_pid.pid} runs (its pid file has no start time)"
+            return f"pid {self.by_pid.pid} {runs} (its pid file has no start time)"
         return f"no process {'of its identity runs' if self.identity_known else 'is known as it'}"
 
     @property
@@ -180,6 +197,10 @@ def _named_by_file(member: Member, *, cwd: Path, known: Identity | None) -> _Nam
     try:
         file = read_pid_file(path)
     except PidFileUnreadable as error:
+        # Emptied by its stop command it names nobody, as one that is removed; who was pinned before
+        # is sought all the same.
+        if isinstance(error, PidFileBlank) and known is not None and not is_running(known):
+            return _Named()
         return _Named(unasked=f"pid file {path} ({error}): {remedy}")
     if file is None:
         return _Named()
@@ -229,10 +250,12 @@ def observe_member(
     veiled = f"{known} (/proc hides who has its pid from this user)" if unseen else ""
     # Whoever runs counts, even where the file names another than the journal.
     identities = [who for who in (named.identity, known) if who is not None]
+    identity = next(filter(is_running, identities), None)
+    process = identity or named.by_pid
     return Liveness(
         member=member.name,
         command=code,
-        identity=next(filter(is_running, identities), None),
+        identity=identity,
         identity_known=bool(identities),
         port_open=is_open,
         leftovers=leftovers,
@@ -240,6 +263,7 @@ def observe_member(
         unasked=tuple(filter(None, (silent, named.unasked, held, veiled))),
         survivors=survivors,
         lookalikes=lookalikes,
+        stopped=process is not None and is_stopped(process.pid),
     )
 
 

@@ -63,6 +63,12 @@ class Supervisors(Protocol):
     ) -> tuple[str, ...]:
         """Return a sentence for each sign that it will not end, or not stay ended."""
 
+    def gap_in_pin(self, member: Member, pin: Pin) -> str:
+        """Return why the pinned process is not the member itself, or nothing."""
+
+    def ends_this_tool(self, command: str) -> str:
+        """Return why a stop command would end this tool as well, or nothing."""
+
 
 class Sessions(Protocol):
     """What an engine says of itself; each method raises ProbeError for no whole answer."""

@@ -7,9 +7,11 @@ stop, so that its stop command can be mended while nothing is touched.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,12 +21,22 @@ from ctp_runbook.host.process import ancestors, ignores_term, parents
 from ctp_runbook.model import Member
 from ctp_runbook.probes.unit import read_facts
 
-__all__ = ["signs_of_revival", "unit_of"]
+__all__ = ["ends_this_tool", "gap_in_pin", "signs_of_revival", "unit_of"]
 
 _SHELLS = frozenset({"ash", "bash", "busybox", "dash", "fish", "ksh", "sh", "zsh"})
 # They adopt what has lost its parent, and start nothing by themselves.
 _REAPERS = frozenset({"catatonit", "containerd-shim", "docker-init", "dumb-init", "init", "tini"})
 _FACTS = ("Restart", "MainPID")
+# What they start elsewhere (in a container, on a host, in a server's session) outlives their end.
+_CLIENTS = frozenset(
+    {"crictl", "ctr", "docker", "kubectl", "lxc", "machinectl", "nerdctl", "podman", "ssh"}
+    | {"systemd-run", "tmux: client"}
+)
+# What stands at the end of a pipe: `engine | tee -a log & echo $! > F` writes down whose pid?
+_PIPE_ENDS = frozenset(
+    {"awk", "cat", "gawk", "grep", "logger", "mawk", "multilog", "rotatelogs", "sed", "systemd-cat"}
+    | {"tee", "ts"}
+)
 
 
 def signs_of_revival(
@@ -43,6 +55,74 @@ def signs_of_revival(
         *_parent(member, pin, stem),
         *_restart(member, pin, stem, stop_command, seconds=seconds, interrupt=interrupt),
     )
+
+
+def gap_in_pin(member: Member, pin: Pin) -> str:
+    """Why the pinned process is not the member itself, which would outlive it unseen, or nothing."""
+    pid, stem = pin.identity.pid, member.name.upper()
+    program = _program(pid)
+    named = f"{member.name}: what {stem}_PID_FILE or {stem}_UNIT names"
+    if program in _PIPE_ENDS and _is_fed_by_pipe(pid):
+        return (
+            f"{named}, pid {pid}, is `{program}`, the end of a pipe, and not who writes into it: expected "
+            f"the process itself; in a shell `$!` is the last of a pipe, so write "
+            f"`COMMAND > >({program} …) & echo $!`, or let it write its own pid"
+        )
+    family = [program]
+    if program in _SHELLS:
+        family = [_program(each.pid) for each in pin.tree]
+        family = [each for each in family if each not in _SHELLS | _PIPE_ENDS | {"sleep"}]
+    if family and all(each in _CLIENTS for each in family):
+        return (
+            f"{named}, pid {pid}, is `{family[0]}`, a client: what it started elsewhere outlives it; "
+            "expected the process itself, of a container as `docker inspect -f '{{.State.Pid}}' NAME` "
+            "tells it"
+        )
+    return ""
+
+
+def _is_fed_by_pipe(pid: int) -> bool:
+    try:
+        return str(Path(f"/proc/{pid}/fd/0").readlink()).startswith("pipe:")
+    except OSError:
+        return False
+
+
+def ends_this_tool(command: str) -> str:
+    """Why a command that ends whoever it finds by a name would end this tool too, or nothing."""
+    for by_line, is_whole, wanted in _sought(command):
+        for pid in sorted(ancestors()):
+            words = _words(pid)
+            # Who asked for the run may be ended; those who conduct it may not.
+            if not any(word.startswith("ctp_runbook.run.") for word in words):
+                continue
+            line = " ".join(words) if by_line else _program(pid)
+            look = re.fullmatch if is_whole else re.search
+            with contextlib.suppress(re.error):
+                if look(wanted, line):
+                    return f"{wanted!r} finds this tool's own pid {pid} ({line[:80]})"
+    return ""
+
+
+def _sought(command: str) -> Iterator[tuple[bool, bool, str]]:
+    """What pkill, pgrep and killall of a command look for: whether in the whole command line, whether
+    as a whole, and the pattern."""
+    for found in re.finditer(r"(?<![\w.-])(pkill|pgrep|killall)\s+([^;&|)\n]*)", command):
+        try:
+            words = shlex.split(found[2])
+        except ValueError:
+            continue
+        options: list[str] = []
+        while words and words[0].startswith("-"):
+            option = words.pop(0)
+            options.append(option)
+            if re.fullmatch(r"-[a-zA-Z]*[dgGPstuUFr]", option) and words:
+                words.pop(0)
+        short = "".join(each[1:] for each in options if re.fullmatch(r"-[a-z]+", each))
+        is_whole = found[1] == "killall" or "x" in short or "--exact" in options
+        by_line = found[1] != "killall" and ("f" in short or "--full" in options)
+        for word in words if found[1] == "killall" else words[:1]:
+            yield by_line, is_whole, word
 
 
 def _deafness(member: Member, pin: Pin, stem: str) -> Iterator[str]:

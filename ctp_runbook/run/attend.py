@@ -23,6 +23,7 @@ from ctp_runbook.record.kinds import (
     RequestAnswered,
 )
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.proofs import lookalikes_of
 from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:
@@ -374,7 +375,8 @@ def _word_of(history: History, generation: Generation, role: Role, world: World)
     pin = history.pins.get(name)
     if pin is not None and world.processes.is_running(pin.identity):
         return f"{_RUNS} (pid {pin.identity.pid})"
-    if pin is not None and (alike := _lookalikes(history, name, world)):
+    alike = lookalikes_of(history, name, run_ids=[history.run_id], world=world)
+    if alike:  # a supervisor may have brought it back
         return f"{_RUNS} again (pid {alike[0].pid})"
     # A start whose end nobody saw may have left its member running, pinned or not.
     starts = [history.step(step) for step in start_steps(generation, role)]
@@ -389,14 +391,6 @@ def _word_of(history: History, generation: Generation, role: Role, world: World)
     # It failed, and may have left somebody all the same, until that was proved gone.
     is_gone = history.step(f"stop_{name}").status is StepStatus.OK
     return _GONE if is_gone else "not known, its start failed"
-
-
-def _lookalikes(history: History, name: str, world: World) -> tuple[Identity, ...]:
-    """Who runs as the member ran: a supervisor may have brought it back."""
-    pins = dict(history.pins)
-    pin = pins.pop(name)
-    others = [other.identity for other in pins.values()]
-    return world.pins.lookalikes(pin, run_ids=[history.run_id], others=others)
 
 
 def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Member, Role
+from ctp_runbook.plan.step_table import sender_of
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.record.kinds import ActEnded, ActStarted, ProbeAnswered, TradingStateRead
 from ctp_runbook.run.context import RunContext
@@ -364,14 +365,19 @@ def unasked_orders(context: RunContext, engine: Member) -> str:
     except ProbeError as error:
         said = f"what works at {engine.name} is not known: {error}"
     else:
-        orders = state.working_orders or ()
+        # What worked before its stop was asked for, and was left at the exchange.
+        before = _refs_before_stop(context)
+        working = state.working_orders or ()
+        orders = tuple(order for order in working if order.order_ref not in before)
+        known = len(working) - len(orders)
         said = f"no order works at {engine.name}"
+        said += f" but {known} that worked before its stop" if known else ""
     if orders:
         named = [_words_of(order) for order in orders[:_SHOWN_ORDERS]]
         named += ["…"] if len(orders) > len(named) else []
         said = (
-            f"{len(orders)} orders that nobody asked for work at {engine.name}, from before its "
-            f"runner was started: {', '.join(named)}; look at each, and cancel what is not wanted"
+            f"{_whose(context, engine, len(orders))}: {', '.join(named)}; look at each, and cancel what is "
+            "not wanted"
         )
     context.record(
         ProbeAnswered(
@@ -383,6 +389,23 @@ def unasked_orders(context: RunContext, engine: Member) -> str:
         )
     )
     return said if orders else ""
+
+
+def _whose(context: RunContext, engine: Member, count: int) -> str:
+    """What is known of orders that work at an engine that was started again."""
+    if sender_of(engine.generation, context.plan.members) == engine.name:
+        return (
+            f"{count} orders work at {engine.name}, which sends orders itself, and did not before its "
+            "stop: whether somebody asked for them is not known"
+        )
+    return f"{count} orders that nobody asked for work at {engine.name}, from before its runner was started"
+
+
+def _refs_before_stop(context: RunContext) -> Collection[str]:
+    try:
+        return _kept(context).orders_by_ref
+    except ProbeError:
+        return ()
 
 
 def _words_of(order: WorkingOrder) -> str:

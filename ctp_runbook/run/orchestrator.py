@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.clocks import STEP_SECONDS, ClockWatch
-from ctp_runbook.model import Generation, Outcome, Role, State, StepStatus, Verdict
+from ctp_runbook.model import Generation, Member, Outcome, Role, State, StepStatus, Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import Plan, plan_digest, window_refusals
 from ctp_runbook.plan.preflight import evidence_gap
@@ -61,7 +61,7 @@ from ctp_runbook.run.vanished import FolderWatch
 from ctp_runbook.run.window import Watch, disturbed
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Orchestrator", "main", "orders_moved"]
+__all__ = ["Orchestrator", "main"]
 
 # All four members are looked at within this after a rollback's budget is used up.
 _LAST_LOOK_SECONDS = 0.6
@@ -503,7 +503,7 @@ class Orchestrator:
             if permission.mode or permission.gap:
                 return permission.words
         ended = context.history.watch_ended
-        return "" if ended and orders_moved(context.plan.watched, ended.payload) else words
+        return "" if ended and _orders_moved(context.plan.watched, ended.payload) else words
 
     def _what_runs(self) -> dict[str, str]:
         """Each member: alive, gone or undecided; after a rollback soon after its budget's end."""
@@ -515,7 +515,9 @@ class Orchestrator:
         running = {}
         for name, member in self.context.plan.members.items():
             seen = observe(self.context, member, question="alive", deadline=until)
-            running[name] = "alive" if seen.is_alive else "gone" if seen.is_gone else "undecided"
+            # After a rollback a process of the new generation is one too many, whatever its command says.
+            is_alive = seen.is_alive or (until is not None and seen.is_torn and _is_new(member))
+            running[name] = "alive" if is_alive else "gone" if seen.is_gone else "undecided"
         return running
 
 
@@ -541,6 +543,10 @@ def _beginning(outcome: Outcome, running: Mapping[str, str], known: str = "") ->
     return f"the new generation is {known}; " if known else "the new generation trades; "
 
 
+def _is_new(member: Member) -> bool:
+    return member.generation is Generation.NEW
+
+
 def _is_alive(running: Mapping[str, str], generation: Generation) -> bool:
     """True where every part that the generation has was seen alive."""
     parts = [word for name, word in running.items() if name.startswith(f"{generation}_")]
@@ -550,7 +556,8 @@ def _is_alive(running: Mapping[str, str], generation: Generation) -> bool:
 def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     """What the last look adds to the sentence of an end, or nothing."""
     runs = ", ".join(f"{name} {word}" for name, word in running.items())
-    if outcome is Outcome.COMPLETED and not _beginning(outcome, running):
+    old = [word for name, word in running.items() if name.startswith(f"{Generation.OLD}_")]
+    if outcome is Outcome.COMPLETED and (not _beginning(outcome, running) or {*old} - {"gone"}):
         return f"; what runs by the last look: {runs}"
     if outcome is Outcome.ROLLBACK_FAILED:
         return f". What runs now: {runs}. An operator must act now."
@@ -562,22 +569,10 @@ def _ending(outcome: Outcome, running: Mapping[str, str]) -> str:
     return f"; this run did not touch the old stack, but what runs now is: {runs}"
 
 
-def orders_moved(rules: Iterable[MetricRule], ended: WatchEnded) -> bool:
-    """True where a metric of orders passed that does not pass without any: how long they took, or
-    that there were as many as there must be."""
-    return any(
-        "order" in f"{rule.name} {rule.query}"
-        and ended.metrics[rule.name].verdict == Verdict.PASSED.name
-        and _wants_events(rule)
-        for rule in rules
-        if rule.name in ended.metrics
-    )
-
-
-def _wants_events(rule: MetricRule) -> bool:
-    if rule.kind == "latency_quantile":
-        return rule.zero_events != "pass" and rule.min_events > 0
-    return rule.direction == "min" and rule.limit > 0
+def _orders_moved(rules: Iterable[MetricRule], ended: WatchEnded) -> bool:
+    """True where a metric passed that passes only while orders move."""
+    passed = {name for name, end in ended.metrics.items() if end.verdict == Verdict.PASSED.name}
+    return any(rule.shows_orders and rule.name in passed for rule in rules)
 
 
 def _put_back(journal: Journal) -> None:

@@ -6,17 +6,26 @@ end a member by its identity.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.shell_words import never_ran
 from ctp_runbook.plan.step_table import start_steps
-from ctp_runbook.record.history import pinned
-from ctp_runbook.record.kinds import Finding, ProbeAnswered
+from ctp_runbook.record.history import History, pinned
+from ctp_runbook.record.kinds import (
+    Finding,
+    GuardianFacts,
+    GuardianStarted,
+    OrchestratorStarted,
+    ProbeAnswered,
+    StepStarted,
+)
 from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.world import World
 
 if TYPE_CHECKING:
     # The probes are not needed, and so not paid for, in a dry run.
@@ -30,6 +39,8 @@ __all__ = [
     "end_seconds",
     "gone_gap",
     "is_ending",
+    "is_said_alive",
+    "lookalikes_of",
     "new_source_gap",
     "observe",
     "old_session_gap",
@@ -60,7 +71,7 @@ def observe(
     """
     pin = context.history.pins.get(member.name)
     alike = _lookalikes(context, member)
-    below = context.world.pins.survivors(pin) if pin else ()
+    below = _survivors(context, member)
     seen = context.world.witnesses.observe_member(
         member,
         known=pin.identity if pin else None,
@@ -85,7 +96,7 @@ def shows_life(context: RunContext, member: Member) -> bool:
     """A glance at a member that was proved gone: a suspicion, to be followed by ``observe``."""
     world, pin = context.world, context.history.pins.get(member.name)
     return (
-        bool(pin and world.pins.survivors(pin))
+        bool(_survivors(context, member))
         or bool(_lookalikes(context, member))
         or world.witnesses.shows_by_name_or_port(
             member, known=pin.identity if pin else None, cwd=context.cwd
@@ -93,14 +104,58 @@ def shows_life(context: RunContext, member: Member) -> bool:
     )
 
 
+def is_said_alive(context: RunContext, member: Member, *, seconds: float) -> bool:
+    """Whether a member's alive command says that it lives, asked so long and written down nowhere."""
+    asked = context.asking()
+    asked["seconds"] = min(seconds, asked["seconds"])
+    pin = context.history.pins.get(member.name)
+    seen = context.world.witnesses.observe_member(
+        member, known=pin.identity if pin else None, **asked
+    )
+    return seen.command == 0
+
+
+def _survivors(context: RunContext, member: Member) -> tuple[Identity, ...]:
+    """Who still runs of what was below a member, but for another member that it has started: that
+    one is stopped by its own step, and with what is below it is kept by its own pin."""
+    pins = dict(context.history.pins)
+    if (pin := pins.pop(member.name, None)) is None:
+        return ()
+    left = context.world.pins.survivors(pin)
+    theirs = {
+        each
+        for other in pins.values()
+        if other.identity in pin.tree
+        for each in (other.identity, *context.world.pins.survivors(other))
+    }
+    return tuple(each for each in left if each not in theirs)
+
+
 def _lookalikes(context: RunContext, member: Member) -> tuple[Identity, ...] | None:
     """Who runs as the member ran and is not accounted for; None where it was never pinned."""
-    pins = dict(context.history.pins)
-    pin = pins.pop(member.name, None)
+    return lookalikes_of(
+        context.history, member.name, run_ids=_run_ids(context), world=context.world
+    )
+
+
+def lookalikes_of(
+    history: History, name: str, *, run_ids: Collection[str], world: World
+) -> tuple[Identity, ...] | None:
+    """The same by a history alone."""
+    pins = dict(history.pins)
+    pin = pins.pop(name, None)
     if pin is None:
         return None
     others = [other.identity for other in pins.values()]
-    return context.world.pins.lookalikes(pin, run_ids=_run_ids(context), others=others)
+    starts: list[str] = []
+    for generation in Generation:
+        for role in Role:
+            other = pins.get(f"{generation}_{role}")
+            # Who is started is not pinned yet, or looks the same (a binary replaced in place). Once
+            # it is known and looks otherwise, its start has no business with this member.
+            if other is None or pin.shares_line(other):
+                starts += start_steps(generation, role)
+    return world.pins.lookalikes(pin, run_ids=run_ids, others=others, starts=starts)
 
 
 def _run_ids(context: RunContext) -> list[str]:
@@ -143,7 +198,7 @@ def runs_again(context: RunContext, member: Member) -> tuple[Identity, ...]:
     world, pin = context.world, context.history.pins.get(member.name)
     if pin is None or world.processes.is_running(pin.identity):
         return ()
-    if world.pins.survivors(pin) or _started_processes(context, member):
+    if _survivors(context, member) or _started_processes(context, member):
         return ()
     return _lookalikes(context, member) or ()
 
@@ -155,8 +210,43 @@ def _started_processes(context: RunContext, member: Member) -> tuple[int, ...]:
     begun = tuple(name for name in steps if context.history.step(name).attempt)
     own, *parents = _run_ids(context)
     pids = of_step(own, begun) if begun else ()
+    pids += tuple(each.pid for each in _orphans_of(context, begun) if each.pid not in pids)
     # A completed run's journal is not this one's: any start of it may have left something.
     return pids + tuple(pid for run_id in parents for pid in of_step(run_id, steps))
+
+
+def _orphans_of(context: RunContext, steps: tuple[str, ...]) -> Iterator[Identity]:
+    """What those steps left to the guardian, which adopts whoever has lost its parent: `su -`, sudo and
+    `env -i` take the environment away by which a step's processes are known, and a session of their
+    own tells nothing either. Whose they are is told by when they were born: from the start of the
+    step until the next one's."""
+    started = [each.payload for each in context.history.of_kind(StepStarted)]
+    guardian = _guardian_of(context.history)
+    if guardian is None or not any(each.step in steps for each in started):
+        return
+    world = context.world
+    own = world.processes.own_identity()
+    ends = [*(each.start_ticks for each in started[1:]), math.inf]
+    spans = [
+        (each.start_ticks, end)
+        for each, end in zip(started, ends, strict=True)
+        if each.step in steps
+    ]
+    for orphan in world.processes.children_of(guardian):
+        if orphan != own and any(since <= orphan.start_ticks < end for since, end in spans):
+            yield from (orphan, *world.pins.below(orphan))
+
+
+def _guardian_of(history: History) -> Identity | None:
+    """Who guards the run by its journal, running or not; None where nobody does."""
+    for record in reversed(history.records):
+        told = record.payload
+        by = told.guardian if isinstance(told, OrchestratorStarted) else told
+        if isinstance(by, GuardianStarted | GuardianFacts):
+            return Identity(by.pid, by.start_ticks, record.boot_id)
+        if by is None:
+            break
+    return None
 
 
 def gone_gap(context: RunContext, member: Member, *, deadline: float | None = None) -> str:
@@ -526,7 +616,7 @@ def _signals(member: Member) -> str:
 
 def _processes_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     world, pin = context.world, context.history.pins.get(member.name)
-    pinned = (pin.identity, *pin.tree) if pin else ()
+    pinned = (pin.identity, *_survivors(context, member)) if pin else ()
     alike = _lookalikes(context, member) or ()
     started = map(world.processes.identity_of, _started_processes(context, member))
     recorded = world.witnesses.recorded_identity(member, cwd=context.cwd)

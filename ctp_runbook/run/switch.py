@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ctp_runbook.model import Generation, Role, Step, StepKind, StepStatus
+from ctp_runbook.model import Generation, Identity, Role, Step, StepKind, StepStatus
 from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.handover import handover_gap, settle_before_stop, unreadable_state
@@ -83,12 +83,41 @@ def ready_gaps(context: RunContext) -> list[str]:
             pin_member(context, member, seen.process)
         else:
             gaps.append(f"expected alive: {seen.sentence}")
+    gaps += [*_pin_gaps(context), *_stop_gaps(context)]
     gaps += [*state_gaps(context), *session_gaps(context)]
     if gone := generation_gone_gap(context, Generation.NEW):
         return [*gaps, f"expected gone: {gone}"]
     if why := new_source_gap(context):
         gaps.append(f"expected a command that tells the session of the new engine: {why}")
     return gaps
+
+
+def _pin_gaps(context: RunContext) -> list[str]:
+    """What was pinned and is not the member itself: it could be gone, and the member trade."""
+    gaps, owners = [], dict[Identity, str]()
+    for member in context.plan.members_of(Generation.OLD):
+        if (pin := context.history.pins.get(member.name)) is None:
+            continue
+        if why := context.world.supervisors.gap_in_pin(member, pin):
+            gaps.append(f"expected the member's own process: {why}")
+        first = owners.setdefault(pin.identity, member.name)
+        if first != member.name:
+            gaps.append(
+                f"expected two processes: {first} and {member.name} are both {pin.identity}, and the stop of "
+                "the one would stop the other; where strategies run in the engine, write "
+                "OLD_STRATEGY_RUNNER=none"
+            )
+    return gaps
+
+
+def _stop_gaps(context: RunContext) -> list[str]:
+    """Commands that would end who conducts the run, and leave nobody to start anything."""
+    steps = (*context.plan.switch, *context.plan.rollback)
+    return [
+        f"expected a command that ends its own member: {step.key}: {why}; name the process by its pid"
+        for step in steps
+        if not step.skipped and (why := context.world.supervisors.ends_this_tool(step.command))
+    ]
 
 
 def session_gaps(context: RunContext, *, verified: bool = False) -> list[str]:

@@ -35,7 +35,14 @@ from ctp_runbook.record.kinds import (
 )
 from ctp_runbook.record.samples import Sample, cut_torn_line, read_samples, without_secrets
 from ctp_runbook.run.context import READING_SECONDS, RunContext
-from ctp_runbook.run.proofs import observe, permission_of, pin_member, second_of, shows_life
+from ctp_runbook.run.proofs import (
+    is_said_alive,
+    observe,
+    permission_of,
+    pin_member,
+    second_of,
+    shows_life,
+)
 from ctp_runbook.run.rollback import trouble_now, trouble_of
 from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.comparison import with_comparison
@@ -51,6 +58,9 @@ _LOOK_SECONDS = 0.4
 # Without a new sample all that changes is how old the last one is.
 _IDLE_SECONDS = 0.4
 _GLANCE_SECONDS = 2.0
+# How often an alive command is run beside the glances, and how long it may keep samples waiting.
+_QUESTION_SECONDS = 30.0
+_COMMAND_SECONDS = 1.0
 _SESSION_SECONDS = 5.0
 
 
@@ -89,6 +99,7 @@ class Watch:
         self._good_since: float | None = None
         self._last_verdicts: tuple[str, ...] = ()
         self._next_glance = 0.0
+        self._next_question = self._clock.mono() + _QUESTION_SECONDS
         self._next_session_look = 0.0
         self._session_gap, self._session_bad_since = "", 0.0
         self._session_accepted: str | None = None
@@ -262,8 +273,13 @@ class Watch:
         if now < self._next_glance:
             return None
         self._next_glance = now + _GLANCE_SECONDS
+        if is_due := now >= self._next_question:
+            self._next_question = now + _QUESTION_SECONDS
         for member in self._plan.members_of(Generation.OLD):
-            if not shows_life(self._context, member):
+            # Started by another command line and with no pid file, only its own command finds it.
+            if not shows_life(self._context, member) and not (
+                is_due and is_said_alive(self._context, member, seconds=_COMMAND_SECONDS)
+            ):
                 continue
             seen = observe(self._context, member, question="gone")
             if not seen.is_gone:

@@ -207,7 +207,7 @@ def in_other_namespace(scene: Scene) -> tuple[Liveness, bool] | None:
     if outer.poll() is not None:
         return None
     (engine,) = running(line)
-    wait_for(lambda: bool(inner.read_text().strip()))
+    wait_for(lambda: inner.exists() and bool(inner.read_text().strip()))
     scene.says(int(inner.read_text()), ticks=engine.start_ticks)
     if scene.unit:  # its group is of its own namespace too, and nobody here is in it
         shown = scene.folder / "shown"

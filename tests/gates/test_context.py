@@ -153,28 +153,6 @@ def test_an_env_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         GateContext.of(GateOptions(env_file=tmp_path / "none"), environ={}, tell=print)
 
 
-def test_what_is_wanted_is_found_or_refused(tmp_path: Path) -> None:
-    """--infra names the folder; else it is here or in the checkout; a part that is not is refused."""
-    assert _context(tmp_path).infra("kafka/topics.toml").is_file()
-    with pytest.raises(RunRefused, match="name its infra folder by --infra"):
-        _context(tmp_path, infra=tmp_path).infra("kafka/topics.toml")
-    with pytest.raises(
-        RunRefused, match=f"no infra/none, {CHECKOUT}/infra/none; run in a checkout"
-    ):
-        _context(tmp_path).infra("none")
-
-
-def test_what_lies_here_is_nearer_than_the_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An operator's own infra folder is meant where the command is run in its parent."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "infra/kafka").mkdir(parents=True)
-    context = _context(tmp_path)
-    assert context.infra("kafka") == Path("infra/kafka")
-    assert context.infra("clickhouse") == CHECKOUT / "infra/clickhouse"
-
-
 def _lay(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,3 +192,83 @@ def test_what_stood_beside_a_shells_child_is_not_it(
     (tmp_path / "again").touch()
     wait_for(lambda: len(below(main)) >= 2)
     assert alike(pin) == set()
+
+
+def test_one_that_lies_elsewhere_is_found_by_its_arguments(start: Start, tmp_path: Path) -> None:
+    """A supervisor may start another release of it with the same configuration; what only names the
+    same file, and what names none, is somebody else."""
+    old, new = (copied(tmp_path / name, "engine-1.2", "sleep") for name in ("a", "b"))
+    config = tmp_path / "engine.conf"
+    config.write_text("")
+    words = ("-c", f"sleep {seconds(tmp_path)}; :", str(config))
+    pin = pin_process(start(shell_named(tmp_path / "a"), *words))
+    again = start(shell_named(tmp_path / "b", "engine-1.3"), *words)
+    start("bash", *words)
+    assert alike(pin) == {again.pid}
+    bare = pin_process(start(str(old), seconds(tmp_path)))
+    start(str(new), seconds(tmp_path))
+    assert alike(bare) == set()
+
+
+def copied(folder: Path, name: str, program: str) -> Path:
+    """A program under another name."""
+    folder.mkdir(exist_ok=True)
+    found = shutil.which(program)
+    assert found is not None
+    return Path(shutil.copy(found, folder / name))
+
+
+def shell_named(folder: Path, name: str = "engine-1.2") -> str:
+    """A shell that passes for an engine."""
+    return str(copied(folder, f"sh_{name}", "bash"))
+
+
+def test_who_is_another_users_is_known_by_what_it_calls_itself(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its executable is hidden then from everybody but root, and nobody is to pass for nowhere."""
+    words = (sys.executable, "-c", "import time; time.sleep(600)", str(tmp_path))
+    usual = Path.readlink
+
+    def hidden(path: Path) -> Path:
+        if path.name == "exe":
+            raise PermissionError
+        return usual(path)
+
+    monkeypatch.setattr(Path, "readlink", hidden)
+    pin = pin_process(start(*words))
+    again = start(*words)
+    assert alike(pin) == {again.pid}
+
+
+def test_what_a_stop_of_ours_starts_again_was_not_asked_for(start: Start, tmp_path: Path) -> None:
+    """Of our own steps only those that may start it are accounted for."""
+    words = ("sleep", seconds(tmp_path))
+    pin = pin_process(start(*words))
+    begun = ("start_new_core_engine", "stop_old_core_engine", "")
+    found = {step: start(*words, env={"CTP_RUN_ID": "r", "CTP_STEP": step}) for step in begun}
+    seen = lookalikes(pin, run_ids=("r",), others=(), starts=("start_new_core_engine", ""))
+    assert seen == (found["stop_old_core_engine"],)
+
+
+def test_what_it_started_after_it_was_pinned_is_in_its_session(
+    shell: Shell, tmp_path: Path
+) -> None:
+    """A stop may take a while, and a daemon of the last moment is nobody's child."""
+    main = shell(f"until [ -e go ]; do sleep 0.05; done; (sleep {seconds(tmp_path)} &)")
+    pin = pin_process(main)
+    (tmp_path / "go").touch()
+    wait_for(lambda: any(b"600." in command_line(each) for each in survivors(pin)))
+    (late,) = (each for each in survivors(pin) if b"600." in command_line(each))
+    os.kill(main.pid, signal.SIGKILL)
+    wait_for(lambda: identity_of(main.pid) is None)
+    assert late in survivors(pin)
+    os.kill(late.pid, signal.SIGKILL)
+
+
+def command_line(process: Identity) -> bytes:
+    """Its arguments; nothing once it is gone."""
+    try:
+        return Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

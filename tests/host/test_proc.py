@@ -222,3 +222,15 @@ def test_what_cannot_be_a_file_is_refused(name: str, capsys: pytest.CaptureFixtu
     assert main(["stop", *words]) in (2, COULD_NOT_TELL)
     assert main(["start", *words, "--", "sleep", "60"]) in (1, 2)
     assert "could not tell" in capsys.readouterr().err
+
+
+def test_a_pid_file_that_was_emptied_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Somebody else's stop command wrote `: > F`: what is started then is recorded in it."""
+    pid_file = tmp_path / "x.pid"
+    pid_file.write_text("")
+    assert alive(pid_file).exit_code == COULD_NOT_TELL  # it may be being written
+    then = time.time() - 3
+    os.utime(pid_file, (then, then))
+    assert alive(pid_file).exit_code == GONE
+    assert start(pid_file, ["sleep", "600"]).exit_code == 0
+    assert stop(pid_file).exit_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.host.process import boot_id, identity_of
+from ctp_runbook.host.process import boot_id, identity_of, is_stopped
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.probes.liveness import (
     Liveness,
@@ -482,6 +483,64 @@ def test_what_outlived_it_is_named(seen: Liveness, said: str) -> None:
     """By pid, so that an operator can look at it."""
     assert said in seen.sentence
     assert ("elsewhere" in seen.sentence) == ("elsewhere" in said)
+
+
+EMPTIED = {": > F": "", "echo > F": "\n", "echo 0 > F": "0\n", "echo stopped > F": "stopped\n"}
+
+
+@pytest.mark.parametrize("text", EMPTIED.values(), ids=EMPTIED)
+def test_a_pid_file_that_its_stop_emptied_names_nobody(
+    text: str, member: Member, tmp_path: Path
+) -> None:
+    """As one that is removed: who was pinned is sought all the same. Beside a living process it stays
+    a witness that could not be asked, and so it does where another number was left."""
+    Path(member.pid_file).write_text(text)
+    ended = Identity(dead_pid(), 7, boot_id())
+    assert look(member, tmp_path, known=ended).is_gone
+    assert not look(member, tmp_path).is_gone
+    then = time.time() - 3
+    os.utime(member.pid_file, (then, then))  # nobody is writing it any more
+    assert look(member, tmp_path).is_gone
+    Path(member.pid_file).write_text("12 x")
+    os.utime(member.pid_file, (then, then))
+    assert not look(member, tmp_path, known=ended).is_gone
+
+
+def test_one_that_is_stopped_is_not_alive(
+    member: Member, tmp_path: Path, process: Identity
+) -> None:
+    """SIGSTOP: `kill -0` finds it, and it sends no order."""
+    Path(member.pid_file).write_text(f"{process.pid}\n{process.start_ticks}\n")
+    living = member._replace(alive_command="exit 0")
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_for(lambda: is_stopped(process.pid))
+    seen = look(living, tmp_path)
+    assert (seen.is_alive, seen.is_gone) == (False, False)
+    assert f"{process} is stopped (SIGSTOP) and does nothing until it gets CONT" in seen.sentence
+    os.kill(process.pid, signal.SIGCONT)
+    wait_for(lambda: not is_stopped(process.pid))
+    assert look(living, tmp_path).is_alive
+
+
+PINNED = {
+    "could not tell": (Liveness("m", 2, None, True, None, lookalikes=()), True),
+    "was never pinned": (Liveness("m", 2, None, True, None), False),
+    "gave no answer": (Liveness("m", None, None, True, None, lookalikes=()), False),
+    "says alive": (Liveness("m", 0, None, True, None, lookalikes=()), False),
+    "its like runs": (Liveness("m", 2, None, True, None, lookalikes=(3,)), False),
+    "its port answers": (Liveness("m", 2, None, True, True, lookalikes=()), False),
+    "a witness is silent": (
+        Liveness("m", 2, None, True, None, lookalikes=(), unasked=("x",)),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("seen", "is_so"), PINNED.values(), ids=PINNED)
+def test_what_our_own_witnesses_say_alone(seen: Liveness, is_so: bool) -> None:
+    """No proof of gone, and enough to start the very same again."""
+    assert seen.is_gone_as_pinned is is_so
+    assert not seen.is_gone
 
 
 def test_what_others_saw_is_kept(member: Member, tmp_path: Path) -> None:

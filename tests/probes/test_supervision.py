@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,7 +14,13 @@ import pytest
 from ctp_runbook.host.pin import pin_process
 from ctp_runbook.host.process import identity_of, parents
 from ctp_runbook.model import Generation, Member, Role
-from ctp_runbook.probes.supervision import signs_of_revival, unit_of
+from ctp_runbook.probes import supervision
+from ctp_runbook.probes.supervision import (
+    ends_this_tool,
+    gap_in_pin,
+    signs_of_revival,
+    unit_of,
+)
 from tests.props.plan_fixtures import wait_for
 
 ENGINE = Member(Generation.OLD, Role.CORE_ENGINE)
@@ -150,3 +157,68 @@ def test_where_systemd_cannot_be_asked_that_is_told(
 def test_a_control_group_names_a_unit(groups: str, unit: str) -> None:
     """As systemctl takes it: a user's manager has units of its own."""
     assert unit_of(groups) == unit
+
+
+def pin_gap(pid: int) -> str:
+    """Why a process is not the member itself."""
+    found = identity_of(pid)
+    assert found is not None
+    return gap_in_pin(ENGINE, pin_process(found))
+
+
+def test_the_end_of_a_pipe_is_no_member(shell: Start) -> None:
+    """`engine | tee log & echo $!` writes down the pid of tee, which ends and leaves the engine."""
+    parent = shell("sleep 600 | tee /dev/null &")
+    wait_for(lambda: {comm(pid) for pid in children(parent)} == {"sleep", "tee"})
+    told = {comm(pid): pin_gap(pid) for pid in children(parent)}
+    assert "is `tee`, the end of a pipe, and not who writes into it" in told["tee"]
+    assert "OLD_CORE_ENGINE_PID_FILE" in told["tee"]
+    assert told["sleep"] == ""
+
+
+def test_a_client_is_no_member(shell: Start, tmp_path: Path) -> None:
+    """`docker exec` may be killed, and what it started in the container goes on."""
+    docker = tmp_path / "docker"
+    shutil.copy(shutil.which("sleep") or "", docker)
+    parent = shell(f"{docker} 600 &")
+    wait_for(lambda: [comm(pid) for pid in children(parent)] == ["docker"])
+    for pid in (parent, *children(parent)):
+        assert "is `docker`, a client: what it started elsewhere outlives it" in pin_gap(pid)
+    beside = shell(f"{docker} 600 & timeout 600 sleep 600 &")
+    wait_for(lambda: {comm(pid) for pid in children(beside)} == {"docker", "timeout"})
+    assert pin_gap(beside) == ""
+
+
+def comm(pid: int) -> str:
+    """A process's own name; blank once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+ENDS = {
+    "pkill -f ctp_runbook": True,
+    "pkill -TERM -u root -f 'orchestrat[o]r /runs/ctp'; rm -f F": True,
+    "kill $(pgrep --full ctp)": True,
+    "killall -9 python": True,
+    "pkill python": True,
+    "pkill -x pyth": False,
+    "pkill -f core_engine": False,
+    "killall core_engine": False,
+    "pkill -f 'a(": False,
+    "/opt/my-pkill ctp": False,
+    "kill $(cat F)": False,
+}
+
+
+@pytest.mark.parametrize(("command", "ends"), ENDS.items(), ids=ENDS)
+def test_a_pattern_that_finds_this_tool_is_told(
+    command: str, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guardian and orchestrator would go with the engine, and nobody would start anything."""
+    lines = {7: ["python", "-m", "ctp_runbook.run.orchestrator", "/runs/ctp"], 8: ["core_engine"]}
+    monkeypatch.setattr(supervision, "ancestors", lambda: frozenset(lines))
+    monkeypatch.setattr(supervision, "_words", lines.__getitem__)
+    monkeypatch.setattr(supervision, "_program", lambda pid: lines[pid][0])
+    assert bool(ends_this_tool(command)) is ends

@@ -130,6 +130,10 @@ class SimulatedHost:
         """True for the deaf."""
         return pid in {IDENTITIES[name].pid for name in self.deaf}
 
+    def children_of(self, parent: Identity) -> tuple[Identity, ...]:
+        """Nobody has any."""
+        return ()
+
     def group_members(self, pgid: int) -> tuple[int, ...]:
         """Nothing leads a group."""
         return ()
@@ -180,7 +184,12 @@ class SimulatedHost:
         return ()
 
     def lookalikes(
-        self, pin: Pin, *, run_ids: Collection[str], others: Collection[Identity]
+        self,
+        pin: Pin,
+        *,
+        run_ids: Collection[str],
+        others: Collection[Identity],
+        starts: Collection[str] | None = None,
     ) -> tuple[Identity, ...]:
         """Whoever was said to be."""
         return self.alike
@@ -214,6 +223,14 @@ class SimulatedHost:
         )
         self.after_look()
         return seen
+
+    def gap_in_pin(self, member: Member, pin: Pin) -> str:
+        """None."""
+        return ""
+
+    def ends_this_tool(self, command: str) -> str:
+        """No."""
+        return ""
 
     def signs_of_revival(
         self,

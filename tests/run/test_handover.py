@@ -258,6 +258,29 @@ def test_orders_nobody_asked_for_are_named(context: RunContext) -> None:
     assert "is not known" in probes[-1].observed
 
 
+def test_orders_of_before_the_stop_were_asked_for(tmp_path: Path) -> None:
+    """Handed over, they are at the exchange still; and of an engine that sends orders itself nobody
+    knows whether it was asked to."""
+    order = {"order_id": 7, "instrument": "au2512"}
+    made = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json")
+    alone = {k: m for k, m in made.members.items() if k != "old_strategy_runner"}
+    inside = structs.replace(made, members=alone)
+    cases = ((made, "2 orders that nobody asked for work"), (inside, "2 orders work at"))
+    for number, (plan, words) in enumerate(cases):
+        with open_context(tmp_path / str(number), plan=plan) as context:
+            engine = plan.member(Generation.OLD, Role.CORE_ENGINE)
+            says(context, {**WHOLE_STATE, "working_orders": [order]})
+            assert settle(context, "hand_over") == ""
+            assert unasked_orders(context, engine) == ""
+            last = [each.payload for each in context.history.of_kind(ProbeAnswered)][-1]
+            assert last.observed.endswith("but 1 that worked before its stop")
+            more = [{**order, "order_id": ref} for ref in (7, 8, 9)]
+            says(context, {**WHOLE_STATE, "working_orders": more})
+            told = unasked_orders(context, engine)
+            assert told.startswith(words), told
+            assert "8 au2512, 9 au2512" in told
+
+
 def test_a_state_of_an_hour_ago_is_none(context: RunContext) -> None:
     """A file that was kept says nothing of now, nor does one of the future."""
     for seconds, words in ((0, ""), (-3600, " s ago"), (3600, " s from now")):

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from msgspec import structs
+from msgspec import UNSET, structs
 
 import ctp_runbook.run.orchestrator as ending
 from ctp_runbook.gates.readiness import SLIS, Readiness, SliReading
@@ -259,6 +259,15 @@ def test_who_trades_is_said_where_it_was_seen(word: str, says_so: bool) -> None:
     assert ("new_strategy_runner undecided" in said) is not says_so
 
 
+def test_who_runs_beside_the_new_generation_is_said() -> None:
+    """That the new one trades is half of it where the old one was not seen gone at the last look."""
+    running = {"old_core_engine": "alive", "new_core_engine": "alive"}
+    said = ending._ending(Outcome.COMPLETED, running)
+    assert said == "; what runs by the last look: old_core_engine alive, new_core_engine alive"
+    running["old_core_engine"] = "gone"
+    assert ending._ending(Outcome.COMPLETED, running) == ""
+
+
 def test_what_nothing_proves_is_not_said_of_the_new_generation() -> None:
     """What is known of it stands there instead."""
     running = {**dict.fromkeys(OLD_TRADES, "gone"), "new_core_engine": "alive"}
@@ -270,18 +279,32 @@ def test_what_nothing_proves_is_not_said_of_the_new_generation() -> None:
 
 LATENCY = MetricRule(
     name="order_latency_p99_ms", label="", unit="ms", kind="latency_quantile", source="engine",
-    query="quant_hft_order_latency_seconds", limit=5.0, direction="max",
+    query="quant_hft_order_latency_seconds", limit=5.0, direction="max", still_seconds=60.0,
 )  # fmt: skip
 MOVED = {
     "orders were timed": (LATENCY, "PASSED", True),
     "too few of them": (LATENCY, "INCONCLUSIVE", False),
+    "they may be of long ago": (
+        structs.replace(LATENCY, still_seconds=UNSET),
+        "PASSED",
+        False,
+    ),
+    "a recorder is no order": (
+        structs.replace(LATENCY, name="recorder_ms", query="recorder_seconds"),
+        "PASSED",
+        False,
+    ),
     "none is enough": (structs.replace(LATENCY, zero_events="pass"), "PASSED", False),
     "queries were timed": (
         structs.replace(LATENCY, name="q", query="query_seconds"),
         "PASSED",
         False,
     ),
-    "rejects are counted": (structs.replace(LATENCY, kind="counter"), "PASSED", False),
+    "rejects are counted": (
+        structs.replace(LATENCY, kind="counter", still_seconds=UNSET),
+        "PASSED",
+        False,
+    ),
     "at least one": (
         structs.replace(LATENCY, kind="counter", direction="min", limit=1.0),
         "PASSED",
@@ -300,7 +323,7 @@ def test_orders_move_where_a_metric_that_needs_them_passed(
     )
     ended = like("watch_ended", metrics={rule.name: end})
     assert isinstance(ended, WatchEnded)
-    assert ending.orders_moved([rule], ended) is moved
+    assert ending._orders_moved([rule], ended) is moved
 
 
 def test_nothing_is_begun_beside_a_new_engine_that_runs(conducted: Conducted) -> None:

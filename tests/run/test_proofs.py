@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -13,11 +15,20 @@ from typing import TypeVar
 import pytest
 from msgspec import structs
 
-from ctp_runbook.host.process import identity_of, is_running
+from ctp_runbook.host import process
+from ctp_runbook.host.daemon import adopt_orphans
+from ctp_runbook.host.process import identity_of, is_running, own_identity
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
 from ctp_runbook.plan.session_sources import SessionPlan
 from ctp_runbook.probes.session import Fact, SessionFacts
-from ctp_runbook.record.kinds import Finding, MemberPinned, Payload, ProbeAnswered
+from ctp_runbook.record.kinds import (
+    Finding,
+    GuardianFacts,
+    MemberPinned,
+    OrchestratorStarted,
+    Payload,
+    ProbeAnswered,
+)
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.proofs import (
     end_member,
@@ -601,3 +612,66 @@ def test_what_we_sent_term_to_is_ending(simulated: RunContext, host: SimulatedHo
     told = [record.payload.sentence for record in simulated.history.of_kind(Finding)]
     assert told[0] == f"old_core_engine: TERM, then KILL, to {IDENTITIES[member.name]}"
     assert is_ending(simulated, member, IDENTITIES[member.name])
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """This process as the guardian is: whoever loses its parent comes to it."""
+    adopt_orphans()
+    yield
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+
+
+def test_what_a_start_left_without_its_environment_is_not_gone(
+    context: RunContext, tmp_path: Path, adopting: None
+) -> None:
+    """`su -`, sudo: no mark, no session, no pid file yet. The guardian has adopted it; what another
+    step left is not this one's, and it is ended with the member."""
+    own = own_identity()
+    guardian = GuardianFacts(pid=own.pid, start_ticks=own.start_ticks)
+    context.record(OrchestratorStarted(resumed=False, reason="", guardian=guardian))
+    member = context.plan.member(Generation.NEW, Role.STRATEGY_RUNNER)._replace(
+        alive_command="exit 1", pid_file=str(tmp_path / "none.pid")
+    )
+    context = structs.replace(
+        context,
+        plan=structs.replace(context.plan, members={**context.plan.members, member.name: member}),
+        world=structs.replace(context.world, processes=_Orchestrator()),
+    )
+    mark = f"600.{time.time_ns()}"
+    late = f"(setsid env -i /bin/sh -c 'sleep {mark}; :' >/dev/null 2>&1 &); sleep 0.1"
+    for name, command in (("start_new_core_engine", "true"), ("start_new_strategy_runner", late)):
+        step = context.plan.step(name)._replace(command=command)
+        time.sleep(0.03)  # births are told apart by hundredths
+        assert run_step(context, step, deadline=soon(10)).is_ok
+    wait_for(lambda: len(with_word(mark)) == 2)
+    assert "started processes still run" in gone_gap(context, member)
+    engine = context.plan.member(*NEW_ENGINE)._replace(metrics_url="")
+    assert not observe(context, engine, question="gone").leftovers
+    ended = end_member(context, member, deadline=soon(5)).processes
+    assert len(ended) == 2
+    assert gone_gap(context, member) == ""
+    for each in ended:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(each.pid, 0)
+
+
+def with_word(word: str) -> list[int]:
+    """Who runs a command line in which this is said."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if word.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+class _Orchestrator:
+    """The processes of this host, seen by somebody who is not the guardian."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(process, name)
+
+    def own_identity(self) -> Identity:
+        """Nobody that runs."""
+        return Identity(1, 1)

@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -269,6 +271,58 @@ def test_no_second_engine_is_started_beside_an_undecided_one(stack: SmallStack) 
     assert stack.starts.count("old_core_engine") == 1
 
 
+def test_who_is_known_to_be_gone_is_started_whatever_its_command_says(stack: SmallStack) -> None:
+    """`kill -0 $(cat F)` ends with 2 once F is gone: neither alive nor gone. What was pinned is gone,
+    and for want of an answer nobody would trade; the answer that is wanted is told."""
+    alive = f"test -e {stack.folder}/old_core_engine.up || exit 2"
+    plan = stack.plan(OLD_CORE_ENGINE_ALIVE_CMD=alive, MAX_ROLLBACK_SECONDS="20")
+    with open_context(stack.folder, plan=plan) as context:
+        assert ready_gaps(context) == []
+        switch(stack, context)
+        end = roll_back(context, trouble_now("operator", "asked", clock=HERE.clock))
+        note_living(stack)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert living(stack) == list(OLD)
+    assert "OLD_CORE_ENGINE_ALIVE_CMD must end with 1 where it is gone" in warnings(context)
+
+
+def test_a_member_that_started_another_ends_alone(stack: SmallStack) -> None:
+    """A runner that started the engine, or a shell that started both, has it below itself, and the
+    engine is kept by its own pin: it outlives the runner rightly, and is not ended for it."""
+    started = [word for name in reversed(OLD) for word in stopped(stack, name)]
+    assert started == []
+    runner, engine = (stack.folder / name for name in reversed(OLD))
+    script = (
+        f"setsid bash -c 'exec -a {engine} sleep 3600' & echo $! > {engine}.pid; "
+        f"cp {engine}.pid {engine}.up; echo $$ > {runner}.pid; cp {runner}.pid {runner}.up; "
+        f"exec -a {runner} sleep 3600"
+    )
+    env = {**os.environ, "SMALL_STACK": stack.mark}
+    with subprocess.Popen(["setsid", "bash", "-c", script], env=env) as both:
+        wait_for(Path(f"{runner}.up").exists)
+        plan = stack.plan(OLD_STRATEGY_RUNNER_STOP_CMD=stack.stop_command("old_strategy_runner"))
+        with open_context(stack.folder, plan=plan) as context:
+            assert ready_gaps(context) == []
+            step = plan.step("stop_old_strategy_runner")
+            prove = proof_for(context, step)
+            both_end = threading.Thread(target=both.wait)  # a zombie is gone, and yet to be reaped
+            both_end.start()
+            result = run_step(context, step, deadline=time.monotonic() + 10, prove=prove)
+            both_end.join()
+            assert result.is_ok, result.sentence
+            assert stack.is_up("old_core_engine")
+
+
+def stopped(stack: SmallStack, name: str) -> list[str]:
+    """End a member that the stack brought up; what of it is left."""
+    identity = stack.identity(name)
+    assert identity is not None
+    os.kill(identity.pid, signal.SIGKILL)
+    wait_for(lambda: not is_running(identity))
+    (stack.folder / f"{name}.up").unlink()
+    return [name] if stack.is_up(name) else []
+
+
 # --- an old engine that was asked to stop ---------------------------------------------
 
 
@@ -423,6 +477,21 @@ def test_with_the_budget_used_up_a_start_is_tried_once(stack: SmallStack) -> Non
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert "; tried 1 time, and the budget of 10 s is used up" in end.sentence
     assert context.history.step("start_previous_core_engine").attempt == 1
+
+
+def test_a_new_member_that_comes_back_during_the_validation_goes(stack: SmallStack) -> None:
+    """The last proof that nobody is there was before it, and no second generation stays."""
+    base = stack.folder / "new_core_engine"
+    once = f"test -e {base}.once || {{ touch {base}.once; cd /; setsid env -u CTP_RUN_ID bash -c "
+    back = f"{once} 'exec -a {base} sleep 3600' > {base}.log 2>&1 & sleep 0.3; }}; "
+    plan = stack.plan(
+        POST_ROLLBACK_VALIDATE_CMD=f"{back}{stack.readiness_command('rollback')}",
+        MAX_ROLLBACK_SECONDS="20",
+    )
+    end, context = pinned_and_rolled_back(stack, plan)
+    assert end.outcome is Outcome.ROLLED_BACK_IN_BUDGET, end.sentence
+    assert lines(stack) == list(OLD)
+    assert "the new generation lives again" in warnings(context)
 
 
 def dying(stack: SmallStack, *members: str, times: int) -> str:

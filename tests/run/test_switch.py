@@ -305,6 +305,40 @@ def test_a_new_session_command_that_is_not_there_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.twin
+def test_two_members_of_one_process_are_refused(stack: SmallStack) -> None:
+    """Whoever stopped the runner would stop the engine, in the first second of the switch."""
+    one = (stack.folder / "old_core_engine.pid").read_text()
+    (stack.folder / "old_strategy_runner.pid").write_text(one)
+    with open_context(stack.folder, plan=stack.plan()) as context:
+        (gap,) = ready_gaps(context)
+    assert "expected two processes: old_core_engine and old_strategy_runner are both pid" in gap
+    assert "OLD_STRATEGY_RUNNER=none" in gap
+
+
+@pytest.mark.twin
+def test_what_is_not_the_member_itself_is_not_pinned_for_it(stack: SmallStack) -> None:
+    """The end of a pipe: refused while nothing is touched, by the key that names it."""
+    file = stack.folder / "old_core_engine.pid"
+    file.unlink()
+    script = f"sleep 3600 | tee /dev/null & echo $! > {file}; wait"
+    with subprocess.Popen(["bash", "-c", script], start_new_session=True) as shell:
+        try:
+            wait_for(lambda: _program(file) == "tee")
+            with open_context(stack.folder, plan=stack.plan()) as context:
+                (gap,) = ready_gaps(context)
+        finally:
+            os.killpg(shell.pid, signal.SIGKILL)
+    assert (
+        "expected the member's own process: old_core_engine: what OLD_CORE_ENGINE_PID_FILE" in gap
+    )
+
+
+def _program(file: Path) -> str:
+    pid = file.read_text().strip() if file.exists() else ""
+    return Path(f"/proc/{pid}/comm").read_text().strip() if pid else ""
+
+
+@pytest.mark.twin
 def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallStack) -> None:
     """In READY and for --probe: the shell that supervises it, and who is deaf, by pid."""
     shell = supervised(stack)

@@ -239,3 +239,32 @@ def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
         assert cause(Watch(context, requests=once_held(context)).run()) == "operator"
         (why,) = held_for(context)
         assert "TD and MD logged in: no (NEW_SESSION_CMD)" in why
+
+
+def test_an_old_member_that_only_its_own_command_finds_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody started it with other arguments and no pid file: the command is asked now and then, not
+    at the end of half an hour alone; one that gives no answer in time is nothing to undo a switch for."""
+    monkeypatch.setattr(window, "_QUESTION_SECONDS", 0.5)
+    monkeypatch.setattr(window, "_GLANCE_SECONDS", 0.1)
+    for command, told in ((f"test -e {tmp_path}/again", True), ("sleep 60", False)):
+        folder = tmp_path / str(told)
+        folder.mkdir()
+        plan = make_plan(
+            folder,
+            POST_SWITCH_MONITOR_MINUTES="0.1",
+            MONITOR_KEYS="query_rate_violation",
+            ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
+            OLD_STRATEGY_RUNNER_ALIVE_CMD=command,
+        )
+        with open_context(folder, plan=plan) as context:
+            context.record(header_like(run_id=context.run.run_id, dry_run=False))
+            for member in ("new_core_engine", "new_strategy_runner"):
+                context.record(pinned(member, "", Pin(own_identity())))
+            (tmp_path / "again").touch()
+            trouble = Watch(context, requests=asking("rollback", after=3)).run()
+        assert trouble is not None
+        sentence = "the old generation lives again: old_strategy_runner undecided: alive command"
+        assert (cause(trouble) == "judge") is told, trouble.sentence
+        assert (sentence in trouble.sentence) is told

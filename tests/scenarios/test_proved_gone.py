@@ -216,6 +216,26 @@ def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
     assert (ending.trading, ending.overlaps) == (frozenset({"old"}), 0)
 
 
+def test_an_emptied_pid_file_and_an_alive_command_of_no_use(twin: Twin, tmp_path: Path) -> None:
+    """`: > F` in place of `rm`, and `kill -0 $(cat F)`, which ends with 2 where F is gone: the runner is
+    proved gone all the same; the engine is not, and what was pinned is enough to start it again."""
+    runner, engine = (twin.pid_file(name) for name in reversed(OLD))
+    edited(
+        twin.cutover_template,
+        OLD_STRATEGY_RUNNER_STOP_CMD=f'kill "$(head -n 1 {runner})"; : > {runner}',
+        OLD_STRATEGY_RUNNER_ALIVE_CMD=f'test -s {runner} && kill -0 "$(head -n 1 {runner})"',
+        OLD_CORE_ENGINE_ALIVE_CMD=f"kill -0 $(cat {engine})",
+        OLD_CORE_ENGINE_STOP_TIMEOUT_SECONDS="3",
+    )
+    with cutover_of(twin, tmp_path / "outputs") as cutover:
+        ending = cutover.end()
+        history = cutover.history
+    assert history.step("stop_old_strategy_runner").status is StepStatus.OK, cutover.story()
+    assert "could not tell (exit 2)" in history.step("stop_old_core_engine").reason
+    assert ending.exit_code == 4, cutover.story()
+    assert (ending.trading, ending.overlaps, ending.verified) == (frozenset({"old"}), 0, True)
+
+
 def test_what_cannot_be_pinned_is_not_stopped(twin: Twin, tmp_path: Path) -> None:
     """No pid file at all: refused before anything is touched, by the name of the member."""
     twin.pid_file("old_strategy_runner").unlink()
