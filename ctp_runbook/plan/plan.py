@@ -475,6 +475,7 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
     named = {each for command in _all_commands(plan) for each in executables(command)}
     for executable in named:
         name = f"executable {executable.folder} {executable.word} {executable.is_script}"
+        name += "".join(f" or {folder}" for folder in executable.otherwise)
         parts[name] = resolve(executable, base=base, environ=environ)
     for path in _ca_files(plan):
         parts[f"ca_file {path}"] = base / path

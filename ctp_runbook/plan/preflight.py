@@ -349,8 +349,8 @@ def _executables_not_yet(
         if executable not in surely and resolve(executable, base=base, environ=environ) is None:
             yield (
                 f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)} as seen"
-                " from here; what runs before it, or another user's PATH, may bring it: see that"
-                " it is there then"
+                " from here; what runs before it, or another user's PATH, may bring it, or make it"
+                " needless: see that it is there then"
             )
 
 
@@ -358,7 +358,7 @@ def _only_bash_knows(values: TemplateValues) -> Iterator[str]:
     for key, command in values.commands():
         if (gaps := untold(command)) and not placeholders(command):
             yield (
-                f"{_at(values, key)}: only bash can tell {_listed(gaps)}: whether what it runs is"
+                f"{_at(values, key)}: it cannot be told from here {_listed(gaps)}: whether what it runs is"
                 " there was not looked at, and the plan's digest does not hold it; see for"
                 " yourself, or write the command out"
             )

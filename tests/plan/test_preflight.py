@@ -219,9 +219,9 @@ REMARKS = {
     "known to bash": (
         "PRECHECK_CMD",
         "bash -lc '$ENGINE_HOME/tool'",
-        "only bash can tell what $ENGINE_HOME/tool stands for: whether",
+        "it cannot be told from here what $ENGINE_HOME/tool stands for: whether",
     ),
-    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "tell what `if` does: whether"),
+    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "from here what `if` does: whether"),
     "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
 }
 
