@@ -100,6 +100,8 @@ class Plan(Struct, frozen=True):
     warnings: tuple[str, ...]
     execute_refusals: tuple[str, ...]
     redactor: Redactor
+    # What a real run goes on without, by the reasons of whoever filled the templates in.
+    declared: tuple[str, ...] = ()
     sha256: str = ""
 
     def __repr__(self) -> str:
@@ -215,6 +217,7 @@ def load_plan(
         watch_file=watch,
         warnings=tuple(map(redactor, preflight.warnings)),
         execute_refusals=tuple(map(redactor, preflight.refusals)),
+        declared=tuple(map(redactor, preflight.declared)),
         redactor=redactor,
     )
     return msgspec.structs.replace(plan, sha256=plan_digest(plan, base=base, environ=environ))

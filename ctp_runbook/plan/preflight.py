@@ -1,7 +1,9 @@
 """What can be told about a plan without running anything: the static preflight.
 
 Every finding is a warning of the plan and of a dry run. Those that make a real run unsafe are
-also reasons why ``--execute`` refuses; it prints all of them at once.
+also reasons why ``--execute`` refuses; it prints all of them at once. What a template itself
+declares, such as a fact that its engine cannot tell, is no warning to whoever wrote it there: it is an
+exception, which is shown apart, in red, from the plan to the report.
 """
 
 from __future__ import annotations
@@ -58,10 +60,14 @@ _WORLD_CHANGING = frozenset({StepKind.GATE, StepKind.STOP, StepKind.START})
 
 
 class Preflight(Struct, frozen=True):
-    """The findings: ``refusals`` stop a real run, ``remarks`` are only shown."""
+    """The findings: ``refusals`` stop a real run, ``remarks`` are only shown.
+
+    ``declared`` is what a real run goes on without because a template says so.
+    """
 
     refusals: tuple[str, ...]
     remarks: tuple[str, ...]
+    declared: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -103,12 +109,15 @@ def inspect_plan(
         *_only_bash_knows(values),
         *_short_watch(values, limits),
         *_no_orders_watched(values, watch),
-        *_orders(values),
-        *_traded_by_engine(values, members),
+        *_no_state_asked(values),
         *_holidays(values),
-        *_accounted_for(values),
     ]
-    return Preflight(tuple(dict.fromkeys(refusals)), tuple(dict.fromkeys(remarks)))
+    declared = [
+        *_accounted_for(values),
+        *_not_compared(values),
+        *_traded_by_engine(values, members),
+    ]
+    return Preflight(*(tuple(dict.fromkeys(said)) for said in (refusals, remarks, declared)))
 
 
 def _at(values: TemplateValues, key: str) -> str:
@@ -508,7 +517,8 @@ def _no_orders_watched(values: TemplateValues, watch: WatchRules) -> Iterator[st
         )
 
 
-def _orders(values: TemplateValues) -> Iterator[str]:
+def _not_compared(values: TemplateValues) -> Iterator[str]:
+    """What HANDOVER_COMPARES leaves out; nothing where the key is left out itself."""
     compares = values.words("HANDOVER_COMPARES")
     left_out = [fact for fact in HANDOVER_FACTS if fact not in compares]
     if left_out and values.text("TRADING_STATE_CMD"):
@@ -517,6 +527,9 @@ def _orders(values: TemplateValues) -> Iterator[str]:
             "old engine and the new one: what is lost there is not noticed; have somebody compare"
             " it by hand"
         )
+
+
+def _no_state_asked(values: TemplateValues) -> Iterator[str]:
     if not values.text("TRADING_STATE_CMD"):
         yield (
             "TRADING_STATE_CMD is not given: working orders and positions are not compared"

@@ -221,7 +221,11 @@ REMARKS = {
         "bash -lc '$ENGINE_HOME/tool'",
         "it cannot be told from here what $ENGINE_HOME/tool stands for: whether",
     ),
-    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "from here what `if` does: whether"),
+    "a condition": (
+        "PRECHECK_CMD",
+        "if cat x; then cat y; fi",
+        "from here what `if` does: whether",
+    ),
     "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
 }
 
