@@ -36,6 +36,7 @@ from ctp_runbook.plan.template_keys import (
     KEYS,
     NOT_MEASURABLE,
     READINESS_KEYS,
+    SESSION_FACTS,
     TemplateValues,
 )
 from ctp_runbook.plan.template_rules import monitor_keys
@@ -167,6 +168,12 @@ def _sessions_unproved(
                 f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
                 f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
                 f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
+            )
+        if not session.sources and session.command and {*SESSION_FACTS} <= {*session.not_proved}:
+            yield (
+                f"{_at(values, 'SESSION_NOT_PROVED')} names all that there is to know of a session, and "
+                f"{side}_SESSION_CMD need tell nothing of {engine.name}: it could not be proved to be up; "
+                "leave out what the command tells"
             )
         if session.is_declared:
             pages = [each for each in session.sources if each.source in ("metric", "session_state")]

@@ -216,6 +216,15 @@ class _LogValue:
             ended = self._ends(line)
             if ended is not None and self._is_of(ended, self._until):
                 self._end(ended)
+        if fields is None and self._event_field:
+            self._miss(line)
+
+    def _miss(self, line: bytes) -> None:
+        """Note an event that stands in a line which is none of the form: two that were written into one,
+        or half of one. How many there are in it nobody can say."""
+        for event in filter(None, (self._rule.query, self._until)):
+            if _log.names_event(line, self._event_field, event):
+                self._unread = f"a line with {event} in it is not of the log's form"
 
     def _begin(self, fields: Fields, now: float) -> None:
         if (began := self._time(fields)) is None:

@@ -207,8 +207,8 @@ class SessionFacts:
     @property
     def is_verified(self) -> bool:
         """True when all that can be known of it is good enough to give it orders; one that closes
-        only for a while will trade."""
-        return all(map(self._is_enough, self.facts))
+        only for a while will trade. Of whom nothing is known at all nobody gives reasons for that."""
+        return self.is_told and all(map(self._is_enough, self.facts))
 
     @property
     def is_told(self) -> bool:
@@ -284,6 +284,8 @@ def _began(identity: Identity) -> float:
 _FILE_BYTES = 1 << 20
 # A file that is rewritten in place is torn for a moment.
 _TRIES, _TRY_SECONDS = 3, 0.05
+# What a log says of later than that is not of now.
+_FUTURE_SECONDS = 60.0
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -358,6 +360,9 @@ class _Look:
         said = source.event or "its pattern"
         if event is None:
             return _fact(source.fact, False, f"{source.path}: no {said} since this engine began")
+        if (ahead := event.wall - self._wall) > _FUTURE_SECONDS:
+            when = f"of {ahead:.0f} s from now: a wrong clock, or no time"
+            raise ProbeError(f"{source.path}: {said} is {when}")
         if source.lost_event and event.name == source.lost_event:
             return _fact(source.fact, False, f"{source.path}: {event.name} since then")
         if not source.field:

@@ -17,6 +17,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.plan.session_sources import FactSource, SessionPlan
+from ctp_runbook.plan.template_keys import SESSION_FACTS
 from ctp_runbook.probes.session import (
     SessionFacts,
     SessionState,
@@ -476,3 +477,20 @@ def test_a_log_tells_by_the_events_of_this_engine(tmp_path: Path) -> None:
         "may_trade": "not told",
     }
     assert "permission has no field mode" in facts(tmp_path, log).sentence
+
+
+@pytest.mark.parametrize("stamp", ["inf", "9000000000000000000", str(int(NOW) + 3600)])
+def test_what_a_log_says_of_later_is_not_of_now(stamp: str, tmp_path: Path) -> None:
+    """A wrong clock, or a number that is no time, makes no line a line of this engine's."""
+    (tmp_path / "a.log").write_text(f"ts={stamp} event=yes\n")
+    source = FactSource(fact="settlement_confirmed", source="log", path="a.log", event="yes")
+    seen = facts(tmp_path, source, wall=NOW)
+    assert seen.facts[1].value is None
+    assert "from now: a wrong clock, or no time" in seen.sentence
+
+
+def test_reasons_for_everything_prove_nothing(tmp_path: Path) -> None:
+    """Of an engine that told not one fact there is nothing to go on with."""
+    reasons = dict.fromkeys(SESSION_FACTS, "silent")
+    seen = facts(tmp_path, command="echo '{}'", not_proved=reasons)
+    assert (seen.is_told, seen.is_verified) == (False, False)
