@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import open_plain
-from ctp_runbook.plan.session_sources import LOG_TIMES
+from ctp_runbook.plan.session_file import LOG_TIMES
 from ctp_runbook.probes.log import Beside, Fields, names_event
 
 __all__ = ["Event", "last_event"]
