@@ -294,7 +294,20 @@ def _read_inputs(
         raise ConfigError(masked)
     if masked:
         raise TemplateError(masked)
+    rules = _at_session_files(rules, sessions[Generation.NEW])
     return _Inputs(values, rules, policies, redactor, sessions)
+
+
+def _at_session_files(rules: WatchRules, session: SessionPlan) -> WatchRules:
+    """The rules that read where the new engine tells a fact of its session, with the file it tells it in:
+    where that is stands in one place."""
+    told = {source.fact: source.path for source in session.sources if source.source == "file"}
+    moved = {
+        rule.name: msgspec.structs.replace(rule, reads={**rule.read, "path": path})
+        for rule in rules.metrics.values()
+        if (path := told.get(rule.read.get("path_of", "")))
+    }
+    return msgspec.structs.replace(rules, metrics={**rules.metrics, **moved}) if moved else rules
 
 
 def _loaded(load: Callable[[Path], _T], path: Path, problems: list[Problem]) -> _T | None:

@@ -18,6 +18,7 @@ from ctp_runbook._late import LateModule
 from ctp_runbook.errors import JournalError, ProbeError
 from ctp_runbook.host.files import read, read_small, size_of
 from ctp_runbook.plan.sources import Counted
+from ctp_runbook.plan.template_keys import LOGIN_CHANNELS, SESSION_FACTS
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -33,6 +34,7 @@ _samples = LateModule("ctp_runbook.record.samples")
 _strict_json = LateModule("ctp_runbook.probes.strict_json")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
+_FACTS = (*SESSION_FACTS, *LOGIN_CHANNELS)
 _TIME_UNITS = (*_UNITS, "iso")
 _LARGEST_FILE_BYTES = 1 << 20
 # An event that ten thousand others came after without its end has none, or has no key of its own.
@@ -110,6 +112,8 @@ def file_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield key, what was found and what is expected, of a rule for the source ``file``."""
     if "path" not in rule:
         yield "path", "no such key", "the JSON file that the engine rewrites"
+    if rule.get("path_of", _FACTS[0]) not in _FACTS:
+        yield "path_of", f"'{rule['path_of']}'", f"one of {', '.join(_FACTS)}"
     yield from _wrong_words(rule)
     if rule.get("heartbeat_unit", "s") not in _TIME_UNITS:
         yield "heartbeat_unit", f"'{rule['heartbeat_unit']}'", f"one of {', '.join(_TIME_UNITS)}"

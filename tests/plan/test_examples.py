@@ -81,6 +81,19 @@ def test_they_are_of_engines_as_found(base: Path) -> None:
     }
 
 
+def test_the_watch_reads_where_the_session_is_told(base: Path) -> None:
+    """Where the readiness file is stands in one place: the session's sources."""
+    assert planned(base).watch.metrics["breaker_state"].read["path"] == "runtime/readiness.json"
+    (base / EXAMPLES).unlink()
+    (base / EXAMPLES).mkdir()
+    for file in (ROOT / EXAMPLES).iterdir():
+        text = file.read_text().replace("runtime/readiness.json", "/var/lib/engine/ready.json")
+        (base / EXAMPLES / file.name).write_text(text)
+    metrics = planned(base).watch.metrics
+    assert metrics["breaker_state"].read["path"] == "/var/lib/engine/ready.json"
+    assert [*metrics] == [*planned(base).watch.metrics]
+
+
 @pytest.mark.parametrize("template", [CUTOVER, ROLLBACK])
 def test_each_key_has_its_reason(template: Path) -> None:
     """A comment above it, or above the group that it stands in."""
