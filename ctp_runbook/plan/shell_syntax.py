@@ -237,7 +237,8 @@ class _Scanner:
             self.at += 1  # a text to be translated, which none here is
         elif after == "(":
             if self.command.startswith("$((", self.at):
-                _refuse("arithmetic")
+                self._arithmetic()
+                return
             self._substitution(self.at + 1)
         elif after == "{":
             self._braces()
@@ -272,6 +273,15 @@ class _Scanner:
         )
         if inside is None:
             _refuse("an expansion with another in it")
+        self.is_live = True
+        self.text += "$"
+        self.at = inside.end()
+
+    def _arithmetic(self) -> None:
+        """``$((…))`` without a bracket or a substitution in it: a number."""
+        inside = re.compile(r"\$\(\([^()`'\"\\]*\)\)").match(self.command, self.at)
+        if inside is None or "$(" in inside[0][2:]:
+            _refuse("arithmetic")
         self.is_live = True
         self.text += "$"
         self.at = inside.end()

@@ -450,14 +450,20 @@ class _Reader:
             shell.knows_files = False
 
     def list(self, tree: List, shell: _Shell, at: _At) -> None:
+        # What fails in a strict shell ends it, which nobody minds where the list does not decide.
+        may_end = False
         for number, (chain, end) in enumerate(tree.chains, start=1):
             own = shell.child() if end == "&" else shell
             is_last = number == len(tree.chains) and end != "&"
             self.chain(
                 chain,
                 own,
-                at._replace(sure=at.sure and shell.goes_on, decides=at.decides and is_last),
+                at._replace(
+                    sure=at.sure and shell.goes_on and (at.decides or not may_end),
+                    decides=at.decides and is_last,
+                ),
             )
+            may_end |= shell.is_strict and not all(map(_is_setup, chain))
             if own is not shell:
                 shell.absorb(own)
             if shell.has_ended:
