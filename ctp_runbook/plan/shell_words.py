@@ -76,7 +76,10 @@ _INTERPRETERS = frozenset({"node", "perl", "ruby"})
 # What bash ends with where it runs nothing, and `proc` where it refuses its words or its pid file.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _REFUSED, _NOT_TOLD = 2, 3
-_SWALLOWS = r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)"
+_SWALLOWS = (
+    r"(?:\|\||;)\s*(?:true|:|exit\s+0|/(?:usr/)?bin/true)\s*(?:[;)}&|#]|$)"
+    r"|\|\|\s*(?:echo|printf)\b[^;&|(){}]*(?:[)}#]|$)"
+)
 # Where bash looks when nobody has set PATH.
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Variables that bash sets, whatever the environment has.
@@ -697,10 +700,8 @@ class _Reader:
         own.places = None if is_login else own.places
         if text is not None:
             self.string(text, f"{name} -c", own, at)
-        elif len(plain) - is_login > 1:
-            self.gives_up(f"what {name} runs", shell, words)
         else:
-            self.acted(words, shell)
+            self.gives_up(f"what {name} is given to run", shell, words)
         shell.absorb(own)
 
     def remote(self, name: str, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
@@ -712,19 +713,19 @@ class _Reader:
             return
         begin = 1 if name == "ssh" else texts.index(verb) + 1
         cut = _behind(_REMOTE[verb], words[begin:]) if verb in _REMOTE else None
-        if cut is not None and not cut[1] and name == "ssh":
-            self.acted(words, shell)  # somebody's terminal, or a tunnel
+        rest = tuple(word for word in cut[1] if word.raw != "--") if cut else ()
+        if cut and not rest and {"N", "O", "W", "V", "Q"} & dict(cut[0]).keys():
+            self.acted(words, shell)  # a tunnel, or a question
             return
         self.untold.append(f"what {name}{'' if verb == name else f' {verb}'} runs there")
         own, where = _Shell(places=None), at._replace(sure=False, is_told=False)
         told = len(self.untold)
-        if cut is None or not cut[1] or any(word.is_live for word in cut[1]):
+        if not rest or any(word.is_live for word in rest):
             self.acted(words, shell)
         elif name == "ssh":
-            self.text(" ".join(word.text for word in cut[1]), own, where.inside())
+            self.text(" ".join(word.text for word in rest), own, where.inside())
         else:
-            rest = cut[1][1:] if cut[1][0].text == "--" else cut[1]
-            self.command(rest or words, own, where)
+            self.command(rest, own, where)
         del self.untold[told:]
 
     def runs_others(self, name: str, words: tuple[Word, ...]) -> None:
@@ -785,7 +786,7 @@ class _Reader:
             rest = rest[1:] if rest and rest[0].text == "--" else rest
             shell.move(rest[0] if len(rest) == 1 and name != "popd" else None)
         elif name == "set":
-            shell.is_strict |= any(map(_is_strict, rest))
+            shell.is_strict = _is_strict(rest, was=shell.is_strict)
         elif name in ("exec", "command", "builtin"):
             self.by_builtin(name, words, shell, at)
         elif name == "eval":
@@ -872,8 +873,14 @@ def _only_prints(command: str) -> bool:
     return bool(words) and all(word in _IDLE for word in words)
 
 
-def _is_strict(word: Word) -> bool:
-    return re.fullmatch(r"-[a-zA-Z]*e[a-zA-Z]*|errexit", word.text) is not None
+def _is_strict(words: tuple[Word, ...], *, was: bool) -> bool:
+    """Whether a shell ends at what fails, after ``set`` with these words."""
+    for before, word in pairwise(("", *(each.text for each in words))):
+        if re.fullmatch(r"[-+][a-zA-Z]*e[a-zA-Z]*", word):
+            was = word[0] == "-"
+        elif word == "errexit" and before.endswith("o"):
+            was = before[0] == "-"
+    return was
 
 
 def _sets_path(word: Word) -> bool:
