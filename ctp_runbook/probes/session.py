@@ -9,6 +9,7 @@ only closes is up, and does not trade.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -16,8 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
-
-from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import read_small
@@ -371,10 +370,8 @@ class _Look:
         elif source.field not in event.fields:
             raise ProbeError(f"{source.path}: {said} has no field {source.field}")
         else:
-            value = event.fields[source.field]
-            fact = _judged(
-                _as_text(source) if isinstance(value, str) else source, value, source.path
-            )
+            value = _as_wanted(event.fields[source.field], source.equals)
+            fact = _judged(source, value, source.path)
         return replace(fact, since=event.wall)
 
     # --- the metrics page ---------------------------------------------------------
@@ -477,13 +474,16 @@ def _judged(source: FactSource, value: object, path: str) -> Fact:
     return Fact(source.fact, False, said, "Blocked")
 
 
-def _as_text(source: FactSource) -> FactSource:
-    """Return the source with what says yes as a line of a log has it: there all is text."""
-    wanted = source.equals
-    if wanted is None or isinstance(wanted, str):
-        return source
-    text = str(wanted).lower() if isinstance(wanted, bool) else f"{wanted:g}"
-    return structs.replace(source, equals=text)
+def _as_wanted(value: object, wanted: object) -> object:
+    """Return what a line of a log says as what says yes is written: there all is text."""
+    if not isinstance(value, str):
+        return value
+    if isinstance(wanted, bool):
+        return {"true": True, "false": False}.get(value, value)
+    if isinstance(wanted, float):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _is_same(value: object, wanted: object) -> bool:

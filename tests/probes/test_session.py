@@ -495,3 +495,19 @@ def test_reasons_for_everything_prove_nothing(tmp_path: Path) -> None:
     reasons = dict.fromkeys(SESSION_FACTS, "silent")
     seen = facts(tmp_path, command="echo '{}'", not_proved=reasons)
     assert (seen.is_told, seen.is_verified) == (False, False)
+
+
+@pytest.mark.parametrize(("said", "equals", "is_so"), [
+    ("1234567", 1234567.0, True), ("0", 0.0, True), ("0.0", 0.0, True), ("x", 0.0, False),
+    ("true", True, True), ("True", True, False), ("1", True, False), ("yes", "yes", True),
+])  # fmt: skip
+def test_a_log_has_texts_for_numbers(
+    said: str, equals: bool | float | str, is_so: bool, tmp_path: Path
+) -> None:
+    """Whatever digits they are written with."""
+    (tmp_path / "a.log").write_text(f"ts={int(NOW)} event=report left={said}\n")
+    source = FactSource(
+        fact="recovered", source="log", path="a.log", event="report", field="left", equals=equals
+    )
+    (seen,) = (each for each in facts(tmp_path, source).facts if each.name == "recovered")
+    assert seen.value is is_so
