@@ -249,9 +249,9 @@ def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **file
     if not (output_md or output_json):
         say(texts.markdown)
     for warning in plan.warnings:
-        # What a real run goes on without stands out among what is only worth knowing.
-        is_bad = "NOT PROVED" in warning or "NOT MEASURED" in warning
-        say(f"warning: {warning}", err=True, fg="red" if is_bad else "yellow")
+        say(f"warning: {warning}", err=True, fg="yellow")
+    for exception in plan.declared:
+        say(f"declared: {exception}", err=True, fg="red")
     say(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
     say(f"plan {plan.environment}: {len(plan.steps)} steps, sha256 {plan.sha256}")
 

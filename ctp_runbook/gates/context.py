@@ -199,7 +199,11 @@ class GateContext:
         own, usual = self.options.infra, Path("infra")
         looked = [own] if own else [usual, CHECKOUT / usual]
         for root in looked:
-            each = (tuple(filter(says, sorted(root.glob(glob)))) for glob in globs)
+            # A folder of such a name is no file; a link to nothing is told by whoever reads it.
+            each = (
+                tuple(path for path in sorted(root.glob(glob)) if not path.is_dir() and says(path))
+                for glob in globs
+            )
             found = [files for files in each if files]
             if found:
                 folders = dict.fromkeys(files[0].parent for files in found)

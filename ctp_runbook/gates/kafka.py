@@ -89,24 +89,50 @@ def _problems(text: TomlText, name: str, fields: object) -> Iterator[Problem]:
 
 
 def _wanted(context: GateContext) -> tuple[Path, tuple[NewTopicSpec, ...]]:
-    """The file that says what topics there are to be, and those. Raises RunRefused for no such."""
+    """The file, or the folder of files, that says what topics there are to be, and those. Raises
+    RunRefused for no such."""
     own = context.options.env_file
     try:
-        file = context.infra_files(*_PLACES, says=_says_topics).files[0]
+        files = context.infra_files(*_PLACES, says=_says_topics).files
     except RunRefused:
         if own is None or not _says_topics(own):
             raise
-        file = own
-    return file, load_topics(file) if file.suffix == ".toml" else topics_of_env(file)
+        files = (own,)
+    if files[0].suffix == ".toml":
+        return files[0], load_topics(files[0])
+    return (files[0].parent if files[1:] else files[0]), _of_all(files)
+
+
+def _of_all(files: tuple[Path, ...]) -> tuple[NewTopicSpec, ...]:
+    """The topics of several env files: one of them alone would leave those of the others unlooked at."""
+    first: dict[str, tuple[Path, NewTopicSpec]] = {}
+    problems = list[Problem]()
+    for file in files:
+        for topic in topics_of_env(file):
+            where, same = first.setdefault(topic.name, (file, topic))
+            if same != topic:
+                problems.append(_said_otherwise(file, topic.name, where))
+    if problems:
+        raise ConfigError(problems)
+    return tuple(topic for _, topic in first.values())
+
+
+def _said_otherwise(path: Path, name: str, first: Path) -> Problem:
+    found = f"the topic a second time, otherwise than in {first}"
+    return Problem(str(path), 0, name, found, "each topic once", "say it in one place")
 
 
 def _says_topics(path: Path) -> bool:
+    """True where a file names topics, also where it cannot be read: that is told when it is."""
     if path.suffix == ".toml":
         return True
     try:
-        names = read_variables(path, environ={})
-    except (OSError, ValueError):
+        names = [*read_variables(path, environ={})]
+    except OSError:
         return False
+    except ValueError:
+        text = path.read_bytes().decode("utf-8", "replace").removeprefix("\ufeff")
+        names = re.findall(r"^[ \t]*(?:export[ \t]+)?(\w+)[ \t]*=", text, re.MULTILINE)
     return any(key in _LISTS or _one_topic(key) for key in names)
 
 
@@ -124,7 +150,11 @@ def topics_of_env(path: Path) -> tuple[NewTopicSpec, ...]:
     not said of a topic's configuration is not compared; one broker replicates nothing, so
     replication is 1 where nothing is said. Raises ConfigError with every problem.
     """
-    values = read_variables(path, environ={})
+    try:
+        values = read_variables(path, environ={})
+    except (OSError, ValueError) as error:
+        mend = Problem(str(path), 0, "", str(error), "NAME=value lines", "mend the file")
+        raise ConfigError([mend]) from error
     usual = _said(values, "KAFKA_", "KAFKA_TOPIC_", "KAFKA_DEFAULT_", "KAFKA_NUM_", "TOPIC_")
     topics, problems = dict[str, dict[str, str]](), list[Problem]()
     for key, value in values.items():
@@ -132,9 +162,13 @@ def topics_of_env(path: Path) -> tuple[NewTopicSpec, ...]:
             for item in re.split(r"[,;\s]+", value.strip(",; \t\n")):
                 name, *said = item.split(":")
                 order = ("partitions", "replication", "cleanup_policy")
-                topics[name] = {**usual, **dict(zip(order, said, strict=False))}
+                fields = {**usual, **dict(zip(order, said, strict=False))}
+                if topics.setdefault(name, fields) != fields:
+                    problems.append(_said_otherwise(path, name, path))
         elif _one_topic(key):
-            topics[value] = {**usual, **_said(values, f"{key}_")}
+            fields = {**usual, **_said(values, f"{key}_")}
+            if topics.setdefault(value, fields) != fields:
+                problems.append(_said_otherwise(path, value, path))
     for name, fields in topics.items():
         problems += _env_problems(path, name, fields)
     if problems:

@@ -103,9 +103,10 @@ def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[
     connection.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK,))
     for setting, secret in secrets.items():
         connection.execute("SELECT set_config(%s, %s, false)", (setting, secret))
-    for path in files:
+    # All of them before the first is run: half of a schema is worse than none.
+    for path, text in [(path, _text_of(path)) for path in files]:
         try:
-            connection.execute(path.read_text(encoding="utf-8"))
+            connection.execute(text)
         except psycopg.errors.LockNotAvailable as error:
             raise ProbeError(
                 f"{path}: a lock was not had within {_LOCK} and was given up, so that nobody waits "
@@ -116,6 +117,15 @@ def apply_migrations(connection: Any, files: tuple[Path, ...], *, secrets: dict[
             remedy = "make room on PostgreSQL's disk" if is_full else _MEND
             raise ProbeError(f"{path}: {' '.join(str(error).split())}; {remedy}") from error
     return len(before ^ set(connection.execute(_OBJECTS).fetchall()))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ProbeError(
+            f"{path}: cannot be read: {error}; mend the file, or take it away"
+        ) from error
 
 
 @dataclass(frozen=True)

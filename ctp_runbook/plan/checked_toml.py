@@ -15,10 +15,42 @@ from ctp_runbook.plan.template_keys import nearest_name
 from ctp_runbook.plan.template_text import quoted
 from ctp_runbook.plan.trading_sessions import parse_span
 
-__all__ = ["Field", "TomlText", "read_toml"]
+__all__ = ["Field", "TomlText", "may_run_away", "read_toml"]
 
 _LARGEST_CONFIG_BYTES = 1 << 20
 _DAY = 86_400.0
+# A repeat that may be taken more often than that doubles the ways of one around it without end.
+_FEW = 20
+
+
+def may_run_away(pattern: str) -> str:
+    """Say why an expression may take for ever on a line that it does not match, or nothing.
+
+    That is a repeat within a repeat, as ``(a+)+``: the ways to share a text among the two double
+    with each character, and whoever matches holds the interpreter, and with it every other look.
+    """
+    import importlib  # for plans that have an expression
+
+    parser: Any = importlib.import_module("re._parser")
+    if _is_repeated(parser.parse(pattern), within=False):
+        return (
+            "has a repeat within a repeat, which may take for ever; write the inner one possessive "
+            "(a++ for a+), or bound it"
+        )
+    return ""
+
+
+def _is_repeated(part: Any, *, within: bool) -> bool:
+    """True where an open repeat stands in another; an atomic group is left with one way only."""
+    if isinstance(part, tuple) and len(part) == 2 and str(part[0]) in ("MAX_REPEAT", "MIN_REPEAT"):
+        (_, most, body) = part[1]
+        is_open = most > _FEW
+        return (within and is_open) or _is_repeated(body, within=within or is_open)
+    if isinstance(part, tuple) and len(part) == 2 and str(part[0]) == "ATOMIC_GROUP":
+        return _is_repeated(part[1], within=False)
+    if isinstance(part, tuple | list) or hasattr(part, "data"):
+        return any(_is_repeated(each, within=within) for each in part)
+    return False
 
 
 class Field(Struct, frozen=True):

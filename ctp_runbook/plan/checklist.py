@@ -88,6 +88,7 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
             **_picked(measured, "cutover", "rollback"),
             **msgspec.structs.asdict(measured),
         },
+        **({"declared": plan.declared} if plan.declared else {}),
         **_session_facts(plan),
         **_evidence_facts(plan),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
@@ -217,7 +218,7 @@ def _sessions(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _table(("engine", "fact", "told by"), rows)
     yield ""
     for fact, reason in facts["session_not_proved"].items():
-        red = f'<span style="color:#c00">**✗ NOT PROVED: {FACT_WORDS[fact]}**</span>'
+        red = _red(f"**✗ NOT PROVED: {FACT_WORDS[fact]}**")
         yield f"- [ ] {red}, where nothing above tells it: {_escaped(reason)}"
     yield ""
 
@@ -236,6 +237,11 @@ def _findings(facts: Mapping[str, Any]) -> Iterator[str]:
     if remarks:
         yield from ("To be aware of:", "")
         yield from (f"- [ ] {_escaped(text)}" for text in remarks)
+        yield ""
+    if declared := facts.get("declared"):
+        yield from ("## Declared exceptions", "")
+        yield from ("A real run goes on without these, because the templates say so:", "")
+        yield from (f"- [ ] {_red(f'✗ {_escaped(text)}')}" for text in declared)
         yield ""
 
 
@@ -335,6 +341,10 @@ def _code(text: str) -> str:
     ticks = "``" if "`" in text else "`"
     space = " " if "`" in text else ""
     return f"{ticks}{space}{text.replace('|', chr(92) + '|')}{space}{ticks}"
+
+
+def _red(text: str) -> str:
+    return f'<span style="color:#c00">{text}</span>'
 
 
 def _escaped(text: str) -> str:

@@ -100,6 +100,8 @@ class Plan(Struct, frozen=True):
     warnings: tuple[str, ...]
     execute_refusals: tuple[str, ...]
     redactor: Redactor
+    # What a real run goes on without, by the reasons of whoever filled the templates in.
+    declared: tuple[str, ...] = ()
     sha256: str = ""
 
     def __repr__(self) -> str:
@@ -215,6 +217,7 @@ def load_plan(
         watch_file=watch,
         warnings=tuple(map(redactor, preflight.warnings)),
         execute_refusals=tuple(map(redactor, preflight.refusals)),
+        declared=tuple(map(redactor, preflight.declared)),
         redactor=redactor,
     )
     return msgspec.structs.replace(plan, sha256=plan_digest(plan, base=base, environ=environ))
@@ -291,7 +294,20 @@ def _read_inputs(
         raise ConfigError(masked)
     if masked:
         raise TemplateError(masked)
+    rules = _at_session_files(rules, sessions[Generation.NEW])
     return _Inputs(values, rules, policies, redactor, sessions)
+
+
+def _at_session_files(rules: WatchRules, session: SessionPlan) -> WatchRules:
+    """The rules that read where the new engine tells a fact of its session, with the file it tells it in:
+    where that is stands in one place."""
+    told = {source.fact: source.path for source in session.sources if source.source == "file"}
+    moved = {
+        rule.name: msgspec.structs.replace(rule, reads={**rule.read, "path": path})
+        for rule in rules.metrics.values()
+        if (path := told.get(rule.read.get("path_of", "")))
+    }
+    return msgspec.structs.replace(rules, metrics={**rules.metrics, **moved}) if moved else rules
 
 
 def _loaded(load: Callable[[Path], _T], path: Path, problems: list[Problem]) -> _T | None:
@@ -475,6 +491,7 @@ def plan_digest(plan: Plan, *, base: Path, environ: Mapping[str, str]) -> str:
     named = {each for command in _all_commands(plan) for each in executables(command)}
     for executable in named:
         name = f"executable {executable.folder} {executable.word} {executable.is_script}"
+        name += "".join(f" or {folder}" for folder in executable.otherwise)
         parts[name] = resolve(executable, base=base, environ=environ)
     for path in _ca_files(plan):
         parts[f"ca_file {path}"] = base / path

@@ -1,7 +1,9 @@
 """What can be told about a plan without running anything: the static preflight.
 
 Every finding is a warning of the plan and of a dry run. Those that make a real run unsafe are
-also reasons why ``--execute`` refuses; it prints all of them at once.
+also reasons why ``--execute`` refuses; it prints all of them at once. What a template itself
+declares, such as a fact that its engine cannot tell, is no warning to whoever wrote it there: it is an
+exception, which is shown apart, in red, from the plan to the report.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from ctp_runbook.plan.template_keys import (
     KEYS,
     NOT_MEASURABLE,
     READINESS_KEYS,
+    SESSION_FACTS,
     TemplateValues,
 )
 from ctp_runbook.plan.template_rules import monitor_keys
@@ -58,10 +61,14 @@ _WORLD_CHANGING = frozenset({StepKind.GATE, StepKind.STOP, StepKind.START})
 
 
 class Preflight(Struct, frozen=True):
-    """The findings: ``refusals`` stop a real run, ``remarks`` are only shown."""
+    """The findings: ``refusals`` stop a real run, ``remarks`` are only shown.
+
+    ``declared`` is what a real run goes on without because a template says so.
+    """
 
     refusals: tuple[str, ...]
     remarks: tuple[str, ...]
+    declared: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -103,12 +110,15 @@ def inspect_plan(
         *_only_bash_knows(values),
         *_short_watch(values, limits),
         *_no_orders_watched(values, watch),
-        *_orders(values),
-        *_traded_by_engine(values, members),
+        *_no_state_asked(values),
         *_holidays(values),
-        *_accounted_for(values),
     ]
-    return Preflight(tuple(dict.fromkeys(refusals)), tuple(dict.fromkeys(remarks)))
+    declared = [
+        *_accounted_for(values),
+        *_not_compared(values),
+        *_traded_by_engine(values, members),
+    ]
+    return Preflight(*(tuple(dict.fromkeys(said)) for said in (refusals, remarks, declared)))
 
 
 def _at(values: TemplateValues, key: str) -> str:
@@ -158,6 +168,12 @@ def _sessions_unproved(
                 f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
                 f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
                 f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
+            )
+        if not session.sources and session.command and {*SESSION_FACTS} <= {*session.not_proved}:
+            yield (
+                f"{_at(values, 'SESSION_NOT_PROVED')} names all that there is to know of a session, and "
+                f"{side}_SESSION_CMD need tell nothing of {engine.name}: it could not be proved to be up; "
+                "leave out what the command tells"
             )
         if session.is_declared:
             pages = [each for each in session.sources if each.source in ("metric", "session_state")]
@@ -349,8 +365,8 @@ def _executables_not_yet(
         if executable not in surely and resolve(executable, base=base, environ=environ) is None:
             yield (
                 f"{_which(values, keys)}: {quoted(executable.word)} is {_gap(executable)} as seen"
-                " from here; what runs before it, or another user's PATH, may bring it: see that"
-                " it is there then"
+                " from here; what runs before it, or another user's PATH, may bring it, or make it"
+                " needless: see that it is there then"
             )
 
 
@@ -358,7 +374,7 @@ def _only_bash_knows(values: TemplateValues) -> Iterator[str]:
     for key, command in values.commands():
         if (gaps := untold(command)) and not placeholders(command):
             yield (
-                f"{_at(values, key)}: only bash can tell {_listed(gaps)}: whether what it runs is"
+                f"{_at(values, key)}: it cannot be told from here {_listed(gaps)}: whether what it runs is"
                 " there was not looked at, and the plan's digest does not hold it; see for"
                 " yourself, or write the command out"
             )
@@ -508,7 +524,8 @@ def _no_orders_watched(values: TemplateValues, watch: WatchRules) -> Iterator[st
         )
 
 
-def _orders(values: TemplateValues) -> Iterator[str]:
+def _not_compared(values: TemplateValues) -> Iterator[str]:
+    """What HANDOVER_COMPARES leaves out; nothing where the key is left out itself."""
     compares = values.words("HANDOVER_COMPARES")
     left_out = [fact for fact in HANDOVER_FACTS if fact not in compares]
     if left_out and values.text("TRADING_STATE_CMD"):
@@ -517,6 +534,9 @@ def _orders(values: TemplateValues) -> Iterator[str]:
             "old engine and the new one: what is lost there is not noticed; have somebody compare"
             " it by hand"
         )
+
+
+def _no_state_asked(values: TemplateValues) -> Iterator[str]:
     if not values.text("TRADING_STATE_CMD"):
         yield (
             "TRADING_STATE_CMD is not given: working orders and positions are not compared"

@@ -12,10 +12,13 @@ from msgspec import Struct
 
 from ctp_runbook.errors import ConfigError, Problem
 from ctp_runbook.host.files import read_small
-from ctp_runbook.plan.checked_toml import Field, TomlText
+from ctp_runbook.plan.checked_toml import Field, TomlText, may_run_away
 from ctp_runbook.plan.template_keys import LOGIN_CHANNELS, SESSION_FACTS
 
-__all__ = ["FactSource", "read_sources"]
+__all__ = ["LOG_TIMES", "FactSource", "read_sources"]
+
+# The fields that a line of a log may have its time in: a log outlives the engines that write it.
+LOG_TIMES = ("ts_ns", "ts_us", "ts_ms", "ts", "time", "timestamp", "@timestamp")
 
 _SERIES = r'(?a)[a-zA-Z_:][\w:]*(\{(\w+="[^"\\]*",?)*\})?'
 _TABLES = (*LOGIN_CHANNELS, *SESSION_FACTS)
@@ -164,6 +167,22 @@ def _value_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iter
         yield from _log_problems(text, name, table)
 
 
+def _pattern_problems(
+    text: TomlText, name: str, table: Mapping[str, Any], groups: Mapping[str, int]
+) -> Iterator[Problem]:
+    where = (name, "pattern")
+    if not groups:
+        yield text.problem(where, "no named group", "(?P<name>…) in it")
+    elif not groups.keys() & {*LOG_TIMES}:
+        expected = f"the time of a line, as one of {', '.join(LOG_TIMES[:-1])}"
+        yield text.problem(where, f"the groups {', '.join(groups)}", expected)
+    if (field := table.get("field")) and groups and field not in groups:
+        expected = f"a group of the pattern: {', '.join(groups)}"
+        yield text.problem((name, "field"), f"'{field}'", expected)
+    if run_away := may_run_away(table["pattern"]):
+        yield text.problem(where, f"an expression that {run_away}", "one whose time is bounded")
+
+
 def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterator[Problem]:
     is_pattern = table.get("format") == "pattern"
     if is_pattern:
@@ -172,8 +191,8 @@ def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterat
         except re.error as error:
             yield text.problem((name, "pattern"), f"{error}", "a regular expression")
         else:
-            if table.get("pattern") and not groups:
-                yield text.problem((name, "pattern"), "no named group", "(?P<name>…) in it")
+            if table.get("pattern"):
+                yield from _pattern_problems(text, name, table, groups)
     if is_pattern and not table.get("pattern"):
         yield text.problem((name,), "no key pattern", "the expression whose groups are the fields")
     if not is_pattern and not table.get("event"):

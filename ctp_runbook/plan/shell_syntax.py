@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 from ctp_runbook.plan.template_text import placeholders
 
-__all__ = ["Group", "List", "Pipeline", "Simple", "Unreadable", "Word", "parse"]
+__all__ = ["Group", "List", "Pipeline", "Simple", "Unreadable", "Word", "command_words", "parse"]
 
 _BLANK = re.compile(r"(?:[ \t]|\\\n)+")
 _OPERATOR = re.compile(
@@ -34,6 +34,8 @@ _KEYWORDS = frozenset((
     "select", "function", "[[", "coproc", "}",
 ))
 # fmt: on
+# Words behind which stands no command, or what takes one away.
+_NOT_LISTED = frozenset({"for", "select", "case", "function", "[[", "coproc"})
 # What two words alone may be put to: where output ends that nobody keeps.
 _NOWHERE = frozenset({"/dev/null", "/dev/stdout", "/dev/stderr", "-"})
 _MOST_DEPTH = 20
@@ -102,6 +104,32 @@ def parse(command: str) -> List:
     if "\0" in command:
         raise Unreadable("a NUL")
     return _Parser(_tokens(command)).everything()
+
+
+def command_words(command: str) -> list[str]:
+    """Return the first words of the commands of a text that ``parse`` does not read, such as one with
+    ``if`` in it; empty where that cannot be told, or where it writes a file or runs a substitution."""
+    try:
+        tokens = _tokens(command)
+    except Unreadable:
+        return []
+    first: list[str] = []
+    is_first, is_target = True, False
+    for token in tokens:
+        if isinstance(token, Word):
+            if token.runs or token.raw in _NOT_LISTED or (is_target and token.text not in _NOWHERE):
+                return []
+            if is_first and token.raw not in _KEYWORDS and token.raw not in ("!", "time", "{"):
+                first.append("" if token.is_live else token.text)
+                is_first = False
+            is_target = False
+        elif token in _WRITES:
+            is_target = True
+        elif token in ("(", "<<"):
+            return []
+        else:
+            is_first |= token not in _REDIRECTIONS
+    return first
 
 
 # --- words ------------------------------------------------------------------------
@@ -209,7 +237,8 @@ class _Scanner:
             self.at += 1  # a text to be translated, which none here is
         elif after == "(":
             if self.command.startswith("$((", self.at):
-                _refuse("arithmetic")
+                self._arithmetic()
+                return
             self._substitution(self.at + 1)
         elif after == "{":
             self._braces()
@@ -244,6 +273,15 @@ class _Scanner:
         )
         if inside is None:
             _refuse("an expansion with another in it")
+        self.is_live = True
+        self.text += "$"
+        self.at = inside.end()
+
+    def _arithmetic(self) -> None:
+        """``$((…))`` without a bracket or a substitution in it: a number."""
+        inside = re.compile(r"\$\(\([^()`'\"\\]*\)\)").match(self.command, self.at)
+        if inside is None or "$(" in inside[0][2:]:
+            _refuse("arithmetic")
         self.is_live = True
         self.text += "$"
         self.at = inside.end()

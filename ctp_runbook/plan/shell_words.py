@@ -4,7 +4,7 @@ Commands are read through what runs them: ``bash -lc '…'``, ``env -C DIR``, ``
 ``sudo`` and their like, however they are nested. The answer feeds refusals and the plan's digest.
 A program is needed where bash would surely come to it and nothing before it can have made it, put
 it on the PATH or ended the command; what is short of that is told as what it is, and so is what
-only bash can tell.
+cannot be told from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from typing import NamedTuple
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ctp_runbook.plan.shell_syntax import Group, List, Pipeline, Simple, Unreadable, Word, parse
+from ctp_runbook.plan.shell_syntax import (
+    Group,
+    List,
+    Pipeline,
+    Simple,
+    Unreadable,
+    Word,
+    command_words,
+    parse,
+)
 
 __all__ = [
     "Executable",
@@ -67,7 +76,10 @@ _INTERPRETERS = frozenset({"node", "perl", "ruby"})
 # What bash ends with where it runs nothing, and `proc` where it refuses its words or its pid file.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _REFUSED, _NOT_TOLD = 2, 3
-_SWALLOWS = r"(?:\|\||;)\s*(?:true|:|exit\s+0)\s*(?:[;)}&|#]|$)"
+_SWALLOWS = (
+    r"(?:\|\||;)\s*(?:true|:|exit\s+0|/(?:usr/)?bin/true)\s*(?:[;)}&|#]|$)"
+    r"|\|\|\s*(?:echo|printf)\b[^;&|(){}]*(?:[)}#]|$)"
+)
 # Where bash looks when nobody has set PATH.
 _USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Variables that bash sets, whatever the environment has.
@@ -76,6 +88,8 @@ _SET_BY_BASH = re.compile(
     r"PPID|PS\d|PWD|RANDOM|SECONDS|SHELL\w*|SHLVL|SRANDOM|EPOCH\w+|FUNCNAME|COMP\w+|PATH|TERM"
 )
 _MOST_DEPTH = 12
+# More folders that a shell may be in than anybody writes.
+_MOST_PLACES = 16
 # Read for what stands deeper in shells than anybody writes.
 _TOO_DEEP = "case"
 
@@ -83,7 +97,8 @@ _TOO_DEEP = "case"
 class Executable(Struct, frozen=True):
     """A word that bash would look up and run, or a script an interpreter is given.
 
-    ``folder`` is where a ``cd`` before it leads, relative to where the command starts.
+    ``folder`` is where a ``cd`` before it leads, relative to where the command starts; where there
+    is no such folder and nobody minds, the shell stays in the first of ``otherwise`` that is there.
     ``is_foreign``: somebody else runs it, who may see what this user does not.
     """
 
@@ -91,6 +106,7 @@ class Executable(Struct, frozen=True):
     folder: str = ""
     is_script: bool = False
     is_foreign: bool = False
+    otherwise: tuple[str, ...] = ()
 
 
 class _Wrapper(NamedTuple):
@@ -148,6 +164,8 @@ _WRAPPERS = {
         "i m N C p P w interleave membind cpunodebind physcpubind preferred preferred-many",
         alone="s H show hardware",
     ),
+    "doas": _Wrapper("n", "C u", alone="L s", own_path=True, is_foreign=True),
+    "gosu": _Wrapper(skips=1, is_foreign=True),
     "runuser": _Wrapper("m p P T", "u g G w user group", own_path=True, is_foreign=True),
     "setpriv": _Wrapper(
         "clear-groups keep-groups init-groups no-new-privs nnp reset-env",
@@ -159,13 +177,12 @@ _WRAPPERS = {
     "setsid": _Wrapper("c f w ctty fork wait"),
     "stdbuf": _Wrapper("", "i o e input output error"),
     "sudo": _Wrapper(
-        "A b B E H n P S N askpass background bell preserve-env set-home non-interactive "
-        "preserve-groups stdin no-update",
+        "A b B E H n P S N i s askpass background bell preserve-env set-home non-interactive "
+        "preserve-groups stdin no-update login shell",
         "u g h p C D r t T U user group host prompt close-from chdir role type command-timeout "
         "other-user",
         "D chdir",
-        alone="e i K k l R s V v edit login remove-timestamp reset-timestamp list chroot shell "
-        "version validate",
+        alone="e K k l V v edit remove-timestamp reset-timestamp list version validate",
         assigns=True,
         own_path=True,
         is_foreign=True,
@@ -173,11 +190,10 @@ _WRAPPERS = {
     "systemd-run": _Wrapper(
         "t P q G r d pty pipe quiet collect remain-after-exit same-dir scope user system wait "
         "no-block no-ask-password slice-inherit send-sighup ignore-failure",
-        "u p E M unit property description slice uid gid nice working-directory setenv "
+        "u p E unit property description slice uid gid nice working-directory setenv "
         "service-type on-active on-boot on-startup on-unit-active on-unit-inactive on-calendar "
         "timer-property path-property socket-property expand-environment background job-mode",
         "working-directory",
-        alone="H M S host machine shell",
         own_path=True,
         is_foreign=True,
     ),
@@ -196,6 +212,34 @@ _WRAPPERS = {
 }
 _ARCHITECTURES_OF = {name for name, row in _WRAPPERS.items() if row is _SETARCH}
 _LEAVE = frozenset({"setsid", "sudo", "systemd-run"})
+_SU = _Wrapper(
+    "m p P T l f login preserve-environment fast pty",
+    "c s g G w command session-command shell group supp-group whitelist-environment",
+)
+# What runs a command where this host's files say nothing of it: its words behind the name of the place.
+_REMOTE = {
+    "ssh": _Wrapper(
+        "4 6 A a C f G g K k M N n q s T t V v X x Y y",
+        "B b c D E e F I i J L l m O o P p Q R S W w",
+        skips=1,
+    ),
+    "exec": _Wrapper(
+        "d i t T interactive tty no-TTY detach privileged quiet q",
+        "e u w c n env env-file user workdir detach-keys index container namespace",
+        skips=1,
+    ),
+}
+_CONTAINERS = frozenset({"docker", "podman", "nerdctl", "docker-compose", "kubectl"})
+# What runs other programs by rules of its own; and the words with which it runs none.
+_RUNNERS = frozenset((
+    "bwrap", "busybox", "catchsegv", "cgexec", "chpst", "chroot", "daemonize", "dbus-run-session",
+    "fakeroot", "firejail", "gdb", "lxc", "machinectl", "nsenter", "parallel", "perf", "pkexec",
+    "prlimit", "rr", "run0", "screen", "script", "setuidgid", "start-stop-daemon", "strace",
+    "su-exec", "tmux", "unbuffer", "unshare", "valgrind", "watch", "xargs",
+))  # fmt: skip
+_RUNS_NONE = frozenset(
+    ("kill-session", "kill-server", "-X", "-ls", "--stop", "-K", "-p", "--pid", "terminate", "stop")
+)
 _EXEC = _Wrapper("c l", "a")
 _COMMAND = _Wrapper("p", alone="v V")
 
@@ -214,7 +258,7 @@ def needed(command: str) -> tuple[Executable, ...]:
 
 
 def untold(command: str) -> tuple[str, ...]:
-    """Say of what in ``command`` only bash can tell what it runs; empty where all is told."""
+    """Say of what in ``command`` it cannot be told from here what it runs; empty where all is told."""
     return _read(command).untold
 
 
@@ -227,8 +271,7 @@ def swallows_failure(command: str) -> bool:
 
 def is_idle(command: str) -> bool:
     """Return True where the command only prints, sleeps or succeeds: it cannot have done its step."""
-    reading = _read(command)
-    return reading.is_anything and not reading.has_effect
+    return bool(command.strip()) and not _read(command).has_effect
 
 
 def never_ran(command: str, exit_code: int, *, base: Path, environ: Mapping[str, str]) -> bool:
@@ -279,21 +322,23 @@ class _Reading(NamedTuple):
     acts: tuple[tuple[str, ...], ...]
     texts: tuple[str, ...]
     has_effect: bool
-    is_anything: bool
     substitutes: bool
 
 
 class _Shell(Struct):
     """What is known of a shell where its reading has come to.
 
-    ``folder`` is where it is if all went well so far, None where nobody can tell; ``is_there``: it
-    surely is. ``goes_on``: nothing before may have ended it; ``has_ended``: something surely has. ``made`` are
-    the names of files that were written; ``knows_files``: none but these were.
+    ``places``: it is in the first of them that is there, if all went well so far; None where nobody
+    can tell. ``is_there``: it surely is. ``goes_on``: nothing before may have ended it; ``has_ended``:
+    something surely has. ``is_strict``: what fails ends it. ``sets_path``: another PATH was set in it.
+    ``made`` are the names of files that were written; ``knows_files``: none but these were.
     """
 
-    folder: str | None = ""
+    places: tuple[str, ...] | None = ("",)
     is_there: bool = True
+    is_strict: bool = False
     knows_path: bool = True
+    sets_path: bool = False
     knows_files: bool = True
     made: frozenset[str] = frozenset()
     goes_on: bool = True
@@ -311,14 +356,25 @@ class _Shell(Struct):
 
     def move(self, word: Word | None) -> None:
         """Change the folder; None where only bash knows where that leads."""
-        if word is None or word.is_live or word.text in ("", "-"):
-            self.folder = None
+        if word is None or word.is_live or word.text[:1] in ("", "-", "+"):
+            self.places = None
         elif word.text.startswith("/"):
-            self.folder = word.text
-        elif self.folder is not None:
+            self.places = (word.text,) * len(self.places or ("",))
+        elif self.places is not None:
             # Through a link, bash and the system disagree about what is above.
             is_upward = ".." in word.text.split("/")
-            self.folder = None if self.folder and is_upward else _joined(self.folder, word.text)
+            is_lost = is_upward and any(self.places)
+            self.places = None if is_lost else tuple(_joined(p, word.text) for p in self.places)
+
+    def may_stay(self, trail: list[tuple[str, ...] | None]) -> None:
+        """Where a ``cd`` fails and nobody minds, the shell is where it was before."""
+        places = [
+            each
+            for steps in zip(*reversed(list(filter(None, trail))), strict=True)
+            for each in steps
+        ]
+        fits = None not in trail and len(places) <= _MOST_PLACES
+        self.places = tuple(dict.fromkeys(places)) if fits else None
 
 
 class _At(NamedTuple):
@@ -352,7 +408,6 @@ def _read(command: str) -> _Reading:
         tuple(reader.acts),
         tuple(reader.texts[1:]),
         reader.has_effect,
-        reader.is_anything,
         reader.substitutes,
     )
 
@@ -366,7 +421,7 @@ class _Reader:
         self.untold: list[str] = []
         self.acts: list[tuple[str, ...]] = []
         self.texts: list[str] = []
-        self.has_effect = self.is_anything = self.substitutes = False
+        self.has_effect = self.substitutes = False
         self.depth = 0
 
     def text(self, command: str, shell: _Shell, at: _At) -> None:
@@ -376,7 +431,10 @@ class _Reader:
         try:
             tree = parse(command if self.depth <= _MOST_DEPTH else _TOO_DEEP)
         except Unreadable as gap:
-            self.gives_up(str(gap), shell)
+            if self.depth <= _MOST_DEPTH and _only_prints(command):
+                self.untold.append(str(gap))
+            else:
+                self.gives_up(str(gap), shell)
         else:
             self.list(tree, shell, at)
         self.depth -= 1
@@ -389,20 +447,26 @@ class _Reader:
 
     def acted(self, words: tuple[Word, ...], shell: _Shell) -> None:
         """Note a command that may have an effect, and may have made files."""
-        self.has_effect = self.is_anything = True
+        self.has_effect = True
         self.acts.append(tuple(word.text for word in words))
         if not words or _name(words[0].text) not in _INERT:
             shell.knows_files = False
 
     def list(self, tree: List, shell: _Shell, at: _At) -> None:
+        # What fails in a strict shell ends it, which nobody minds where the list does not decide.
+        may_end = False
         for number, (chain, end) in enumerate(tree.chains, start=1):
             own = shell.child() if end == "&" else shell
             is_last = number == len(tree.chains) and end != "&"
             self.chain(
                 chain,
                 own,
-                at._replace(sure=at.sure and shell.goes_on, decides=at.decides and is_last),
+                at._replace(
+                    sure=at.sure and shell.goes_on and (at.decides or not may_end),
+                    decides=at.decides and is_last,
+                ),
             )
+            may_end |= shell.is_strict and not all(map(_is_setup, chain))
             if own is not shell:
                 shell.absorb(own)
             if shell.has_ended:
@@ -412,26 +476,35 @@ class _Reader:
         has_or = any(pipeline.joint == "||" for pipeline in chain)
         decides = at.decides and not has_or
         reached, is_ready, moved = True, True, False
-        for pipeline in chain:
+        # Where the shell was before, and behind each ``cd`` of the chain.
+        trail = [shell.places]
+        for number, pipeline in enumerate(chain):
             is_other = pipeline.joint == "||"
             reached &= not is_other
             here = reached and is_ready
             is_ready &= _is_setup(pipeline)
             own = shell.child() if is_other else shell
-            before = own.folder
+            if is_other and trail[1:]:
+                own.places = trail[0] if number == 1 else None
+            before = own.places
             where = at._replace(
-                sure=at.sure and reached and (here or decides),
-                here=here,
-                decides=decides,
-                is_told=at.is_told and not is_other,
+                sure=at.sure and reached and (here or decides), here=here, decides=decides
             )
             self.pipeline(pipeline, own, where)
-            moved |= own.folder != before and not (here and at.here)
+            moved |= own.places != before and not (here and at.here)
             if is_other:
                 shell.absorb(own)
                 shell.goes_on &= own.goes_on
+                if trail[1:] and not _ends(pipeline) and number + 1 < len(chain):
+                    trail, shell.places = [None], None
+            elif own.places != before:
+                same = before and own.places and len(before) == len(own.places)
+                trail = [*trail, own.places] if same else [own.places]
             if shell.has_ended:
                 return
+        is_minded = _ends(chain[-1]) if has_or else shell.is_strict and not chain[1:]
+        if trail[1:] and not is_minded:
+            shell.may_stay(trail)
         # Where it may have stayed behind.
         shell.is_there &= not moved
 
@@ -441,7 +514,9 @@ class _Reader:
             own = shell if is_alone else shell.child()
             is_last = number == len(pipeline.commands) and not pipeline.is_negated
             where = at._replace(decides=at.decides and is_last)
-            if isinstance(command, Simple):
+            if number > 1 and _hands_on(command):
+                self.name("cat", own, where)
+            elif isinstance(command, Simple):
                 self.simple(command, own, where)
             else:
                 self.group(command, own, where)
@@ -465,27 +540,28 @@ class _Reader:
             shell.has_ended = had_ended
 
     def simple(self, command: Simple, shell: _Shell, at: _At) -> None:
-        self.is_anything = True
         self.substituted(command.runs, shell, at)
         sets_path = any(map(_sets_path, command.assignments))
+        knew_path, had_path = shell.knows_path, shell.sets_path
+        shell.knows_path &= not sets_path
+        shell.sets_path |= sets_path
         if command.words:
-            knew_path = shell.knows_path
-            shell.knows_path &= not sets_path
             self.command(command.words, shell, at)
             # Set for this command alone.
             shell.knows_path |= knew_path and sets_path
-        else:
-            shell.knows_path &= not sets_path
+            shell.sets_path &= had_path or not sets_path
         self.written(command.writes, shell)
 
     def substituted(self, runs: tuple[str, ...], shell: _Shell, at: _At) -> None:
         """Read what is run for its output: it may be there or not, the command goes on."""
         for text in runs:
-            self.substitutes = self.has_effect = True
+            self.substitutes = True
             own = shell.child()
             if text == "`":
-                own.knows_files = False
+                own.knows_files, self.has_effect = False, True
             else:
+                # Bash itself reads a file: $(<FILE).
+                self.has_effect |= text.lstrip().startswith("<")
                 self._quietly(text, own, at._replace(sure=False, in_bash=True))
             shell.absorb(own)
 
@@ -517,13 +593,19 @@ class _Reader:
             return
         self.name(word.text, shell, at)
         name, outside = _name(word.text), at._replace(in_bash=False)
-        if row := _WRAPPERS.get(name):
+        is_su = name == "runuser" and not {"-u", "--user"} & {each.text for each in words}
+        if name == "su" or is_su:
+            self.su(words, shell, outside)
+        elif row := _WRAPPERS.get(name):
             self.wrapped(row, words, shell, outside)
         elif name in _SHELLS:
             self.shell(words, shell, outside)
         elif name in _IDLE and name in _PROGRAMS:
             pass
+        elif name == "ssh" or name in _CONTAINERS:
+            self.remote(name, words, shell, outside)
         else:
+            self.runs_others(name, words)
             before = replace(shell)
             self.acted(words, shell)
             self.interpreted(name, words, before, at)
@@ -538,15 +620,20 @@ class _Reader:
         if not at.is_told:
             return
         is_absolute, is_bare = word.startswith("/"), "/" not in word
-        if shell.folder is None and not is_absolute and (is_script or not is_bare):
+        is_looked_up = is_bare and not is_script
+        if shell.places is None and not is_absolute and not is_looked_up:
             self.untold.append(f"where {word} is")
             return
-        folder = "" if is_absolute else shell.folder or ""
-        executable = Executable(word, folder, is_script, shell.is_foreign)
+        if (shell.sets_path and is_looked_up) or not (
+            shell.is_there or is_absolute or is_looked_up
+        ):
+            self.untold.append(f"where {word} is")
+        places = ("",) if is_absolute else shell.places or ("",)
+        executable = Executable(word, places[0], is_script, shell.is_foreign, places[1:])
         self.named[executable] = None
         is_fixed = shell.knows_files and _name(word) not in shell.made
         is_found = is_absolute or (not shell.is_foreign and (shell.knows_path or not is_bare))
-        is_there = is_absolute or shell.is_there or (is_bare and not is_script)
+        is_there = is_absolute or shell.is_there or is_looked_up
         if at.sure and is_fixed and is_found and is_there:
             self.needed[executable] = None
 
@@ -568,6 +655,7 @@ class _Reader:
         own = self._inside(row, name, given, shell)
         while row.assigns and rest and ("=" in rest[0].text or rest[0].raw == "-"):
             own.knows_path &= not (_sets_path(rest[0]) or rest[0].raw == "-")
+            own.sets_path |= _sets_path(rest[0])
             is_sure &= not rest[0].splits
             rest = rest[1:]
         # Those that need not wait for it say nothing of how it ends.
@@ -584,13 +672,69 @@ class _Reader:
         """What a wrapper makes of what is known of its shell."""
         own, options = shell.child(), {option for option, _ in given}
         if name == "systemd-run" and not options & {"scope", "d", "same-dir"}:
-            own.folder = None  # its manager's
+            own.places = None  # its manager's
+        if name == "sudo" and options & {"i", "login"}:
+            own.places = None  # somebody's home
         for option, value in given:
             if option in row.folder.split():
                 own.move(value)
         own.knows_path &= not (row.own_path or options & {"i", "ignore-environment"})
         own.is_foreign |= row.is_foreign
         return own
+
+    def su(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Read what ``su`` hands to somebody's shell; its options stand anywhere."""
+        name, given, plain, rest = _name(words[0].text), _Given(), list[Word](), words[1:]
+        while rest:
+            if (cut := _behind(_SU, rest)) is None:
+                self.gives_up(f"what {name} runs with these options", shell, words)
+                return
+            given += cut[0]
+            plain += cut[1][:1]
+            rest = cut[1][1:]
+        options = dict(given)
+        texts = [options.get(key) for key in ("c", "command", "session-command")]
+        text = next(filter(None, texts), None)
+        is_login = bool({"l", "login"} & options.keys()) or any(each.raw == "-" for each in plain)
+        own = replace(shell.child(), knows_path=False, is_foreign=True)
+        own.places = None if is_login else own.places
+        if text is not None:
+            self.string(text, f"{name} -c", own, at)
+        else:
+            self.gives_up(f"what {name} is given to run", shell, words)
+        shell.absorb(own)
+
+    def remote(self, name: str, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
+        """Read a command that another host or a container runs, for whether it does anything."""
+        texts = [each.text for each in words]
+        verb = name if name == "ssh" else next((t for t in texts if t in ("exec", "run")), "")
+        if not verb:
+            self.acted(words, shell)
+            return
+        begin = 1 if name == "ssh" else texts.index(verb) + 1
+        cut = _behind(_REMOTE[verb], words[begin:]) if verb in _REMOTE else None
+        rest = tuple(word for word in cut[1] if word.raw != "--") if cut else ()
+        if cut and not rest and {"N", "O", "W", "V", "Q"} & dict(cut[0]).keys():
+            self.acted(words, shell)  # a tunnel, or a question
+            return
+        self.untold.append(f"what {name}{'' if verb == name else f' {verb}'} runs there")
+        own, where = _Shell(places=None), at._replace(sure=False, is_told=False)
+        told = len(self.untold)
+        if not rest or any(word.is_live for word in rest):
+            self.acted(words, shell)
+        elif name == "ssh":
+            self.text(" ".join(word.text for word in rest), own, where.inside())
+        else:
+            self.command(rest, own, where)
+        del self.untold[told:]
+
+    def runs_others(self, name: str, words: tuple[Word, ...]) -> None:
+        """Say of what runs other programs that it does, where nobody here reads which."""
+        texts = {each.text for each in words}
+        if name in _RUNNERS and not texts & _RUNS_NONE:
+            self.untold.append(f"what {name} runs")
+        elif name == "find" and texts & {"-exec", "-execdir", "-ok", "-okdir"}:
+            self.untold.append("what find runs")
 
     def string(self, word: Word, what: str, shell: _Shell, at: _At) -> None:
         """Read the text a shell is given by ``-c``."""
@@ -608,6 +752,7 @@ class _Reader:
             return
         flags, rest = cut
         own.knows_path &= not {"l", "i"} & flags
+        own.is_strict = "e" in flags
         if "n" in flags:
             self.acted(words, own)
         elif "c" in flags and rest:
@@ -637,9 +782,11 @@ class _Reader:
 
     def builtin(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
         name, rest = words[0].text, words[1:]
-        if name in ("cd", "pushd"):
+        if name in ("cd", "pushd", "popd"):
             rest = rest[1:] if rest and rest[0].text == "--" else rest
-            shell.move(rest[0] if len(rest) == 1 else None)
+            shell.move(rest[0] if len(rest) == 1 and name != "popd" else None)
+        elif name == "set":
+            shell.is_strict = _is_strict(rest, was=shell.is_strict)
         elif name in ("exec", "command", "builtin"):
             self.by_builtin(name, words, shell, at)
         elif name == "eval":
@@ -655,6 +802,7 @@ class _Reader:
             shell.goes_on &= at.here or is_failure
         elif name in _CHANGES_PATH or (name in _DECLARES and any(map(_may_set_path, rest))):
             shell.knows_path = False
+            shell.sets_path |= name in _DECLARES
         if name not in _IDLE and name not in ("exec", "command", "builtin", "eval", ".", "source"):
             self.acted(words, shell)
 
@@ -696,6 +844,43 @@ def _is_setup(pipeline: Pipeline) -> bool:
         and not command.is_redirected
         and (not command.words or command.words[0].text in _SETUP)
     )
+
+
+def _ends(pipeline: Pipeline) -> bool:
+    """True where it surely ends the shell: ``exit 1``, ``{ echo no; exit 1; }``."""
+    command = pipeline.commands[0]
+    if len(pipeline.commands) > 1:
+        return False
+    if isinstance(command, Simple):
+        return bool(command.words) and command.words[0].text == "exit"
+    last, end = command.body.chains[-1]
+    return not command.is_subshell and end != "&" and not last[1:] and _ends(last[0])
+
+
+def _hands_on(command: Simple | Group) -> bool:
+    """True for a ``cat`` that only hands on what it is piped."""
+    return (
+        isinstance(command, Simple)
+        and not (command.assignments or command.writes)
+        and [word.text for word in command.words] == ["cat"]
+    )
+
+
+def _only_prints(command: str) -> bool:
+    """True where a text that is not read, such as ``if true; then echo x; fi``, has no command that
+    could have an effect."""
+    words = command_words(command)
+    return bool(words) and all(word in _IDLE for word in words)
+
+
+def _is_strict(words: tuple[Word, ...], *, was: bool) -> bool:
+    """Whether a shell ends at what fails, after ``set`` with these words."""
+    for before, word in pairwise(("", *(each.text for each in words))):
+        if re.fullmatch(r"[-+][a-zA-Z]*e[a-zA-Z]*", word):
+            was = word[0] == "-"
+        elif word == "errexit" and before.endswith("o"):
+            was = before[0] == "-"
+    return was
 
 
 def _sets_path(word: Word) -> bool:
@@ -829,7 +1014,10 @@ def resolve(executable: Executable, *, base: Path, environ: Mapping[str, str]) -
 
 def _found(executable: Executable, base: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     # Strings, not Paths: this looks at some hundred places before a dry run may begin.
-    folder = _joined(str(base), executable.folder)
+    places = [_joined(str(base), each) for each in (executable.folder, *executable.otherwise)]
+    folder = places[0]
+    if executable.otherwise:
+        folder = next((place for place in places if _is_folder(place)), folder)
     places = [folder]
     if "/" not in executable.word:
         path = environ.get("PATH", _USUAL_PATH)
@@ -849,6 +1037,13 @@ def _joined(folder: str, name: str) -> str:
 
 def _name(word: str) -> str:
     return word.rpartition("/")[2]
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return os.access(path, os.X_OK) and Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _is_runnable(path: str, wanted: int) -> bool:

@@ -192,7 +192,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "file",
                 "ctp_runbook.probes.engine_files:file_value",
                 kinds=("state", "lag"),
-                reads=("path", "words", "heartbeat_field", "heartbeat_unit"),
+                reads=("path", "path_of", "words", "heartbeat_field", "heartbeat_unit"),
                 checker="ctp_runbook.probes.engine_files:file_problems",
             ),
             Source(

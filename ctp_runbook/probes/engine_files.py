@@ -18,6 +18,7 @@ from ctp_runbook._late import LateModule
 from ctp_runbook.errors import JournalError, ProbeError
 from ctp_runbook.host.files import read, read_small, size_of
 from ctp_runbook.plan.sources import Counted
+from ctp_runbook.plan.template_keys import LOGIN_CHANNELS, SESSION_FACTS
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -33,6 +34,7 @@ _samples = LateModule("ctp_runbook.record.samples")
 _strict_json = LateModule("ctp_runbook.probes.strict_json")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
+_FACTS = (*SESSION_FACTS, *LOGIN_CHANNELS)
 _TIME_UNITS = (*_UNITS, "iso")
 _LARGEST_FILE_BYTES = 1 << 20
 # An event that ten thousand others came after without its end has none, or has no key of its own.
@@ -110,6 +112,8 @@ def file_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Yield key, what was found and what is expected, of a rule for the source ``file``."""
     if "path" not in rule:
         yield "path", "no such key", "the JSON file that the engine rewrites"
+    if rule.get("path_of", _FACTS[0]) not in _FACTS:
+        yield "path_of", f"'{rule['path_of']}'", f"one of {', '.join(_FACTS)}"
     yield from _wrong_words(rule)
     if rule.get("heartbeat_unit", "s") not in _TIME_UNITS:
         yield "heartbeat_unit", f"'{rule['heartbeat_unit']}'", f"one of {', '.join(_TIME_UNITS)}"
@@ -216,6 +220,15 @@ class _LogValue:
             ended = self._ends(line)
             if ended is not None and self._is_of(ended, self._until):
                 self._end(ended)
+        if fields is None and self._event_field:
+            self._miss(line)
+
+    def _miss(self, line: bytes) -> None:
+        """Note an event that stands in a line which is none of the form: two that were written into one,
+        or half of one. How many there are in it nobody can say."""
+        for event in filter(None, (self._rule.query, self._until)):
+            if _log.names_event(line, self._event_field, event):
+                self._unread = f"a line with {event} in it is not of the log's form"
 
     def _begin(self, fields: Fields, now: float) -> None:
         if (began := self._time(fields)) is None:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import open_plain
-from ctp_runbook.probes.log import Fields
+from ctp_runbook.plan.session_file import LOG_TIMES
+from ctp_runbook.probes.log import Beside, Fields, names_event
 
 __all__ = ["Event", "last_event"]
 
@@ -25,8 +26,6 @@ _PIECE_BYTES = 4 << 20
 _LONGEST_LINE = 1 << 20
 _MOST_FILES = 4
 _NAMES = ("event", "msg", "message")
-_TIMES = ("ts_ns", "ts_us", "ts_ms", "ts", "time", "timestamp", "@timestamp")
-_PACKED = (".gz", ".xz", ".zst", ".bz2", ".lz4")
 # Seconds since the epoch in each unit, of this century: nobody mistakes one for another.
 _SCALES = ((1e18, 1e9), (1e15, 1e6), (1e12, 1e3), (1e9, 1.0))
 
@@ -49,10 +48,12 @@ def last_event(
     """Return the last event of one of ``names`` not before ``since``; None where there is none.
 
     Without names each line that ``parse`` understands is an event. Raises ProbeError for a log that
-    cannot be read, and for events that have no time: nobody could say whose they are.
+    cannot be read, for events that have no time: nobody could say whose they are; and
+    where there is none in what was read, and more was written since.
     """
     left = _MOST_BYTES
-    for number, file in enumerate(_files(path, since)):
+    files, unread = _files(path, since)
+    for number, file in enumerate(files):
         try:
             with open_plain(file) as source:
                 end = source.seek(0, os.SEEK_END)
@@ -64,29 +65,30 @@ def last_event(
             if number == 0:
                 raise ProbeError(f"{path}: it cannot be read: {error.strerror}") from error
             continue
-        left -= end
-        if left <= 0:
+        if end > left:
+            unread = f"what is before its last {_MOST_BYTES >> 20} MiB"
             break
+        left -= end
+    if unread:
+        raise ProbeError(f"{path}: no {' or '.join(names) or 'event'} in it; {unread} was not read")
     return None
 
 
-def _files(path: Path, since: float) -> Iterator[Path]:
-    """Yield the log, then what it was rotated into since then, the newest first."""
-    yield path
-    try:
-        beside = [each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.")]
-        plain = [each for each in beside if not each.name.endswith(_PACKED)]
-        dated = sorted(((each.stat().st_mtime, each) for each in plain), reverse=True)
-    except OSError:
-        return
-    yield from (each for wrote, each in dated[:_MOST_FILES] if wrote >= since)
+def _files(path: Path, since: float) -> tuple[list[Path], str]:
+    """Return the log, then what it was rotated into since then, the newest first; and what of that is
+    left out, in words."""
+    beside = Beside(path, with_packed=True)
+    written = [each for wrote, each in beside.dated() if each.name != path.name and wrote >= since]
+    plain = [each for each in written if not beside.is_packed(each)]
+    left_out = [each.name for each in written if each not in plain[:_MOST_FILES]]
+    return [path, *plain[:_MOST_FILES]], ", ".join(left_out[:3])
 
 
 def _backwards(fd: int, end: int, most: int, names: tuple[str, ...]) -> Iterator[bytes]:
     """Yield the finished lines that may be meant, the last first, of the last ``most`` bytes."""
     needles = [name.encode() for name in names]
     tail, at = b"", end
-    first = True
+    first, skips = True, False
     while at > end - most:
         size = min(_PIECE_BYTES, at - (end - most))
         at -= size
@@ -94,10 +96,15 @@ def _backwards(fd: int, end: int, most: int, names: tuple[str, ...]) -> Iterator
         if first:
             # What has no end yet is still being written.
             data, first = data[: data.rfind(b"\n") + 1], False
+        if skips:
+            # The beginning of a line that is too long to be one.
+            data, skips = data[: data.rfind(b"\n") + 1], b"\n" not in data
         # A line that begins before this piece is whole with the next one.
         cut = 0 if at == 0 else data.find(b"\n") + 1 or len(data)
-        tail = data[:cut][-_LONGEST_LINE:]
-        lines = data[cut:]
+        tail, lines = data[:cut], data[cut:]
+        if len(tail) > _LONGEST_LINE:
+            # What ends with a line's end is whole behind it; the rest is no line.
+            tail, skips = b"", True
         if needles and not any(needle in lines for needle in needles):
             continue
         for line in reversed(lines.split(b"\n")):
@@ -113,14 +120,17 @@ def _event_of(
     subject: Path,
 ) -> Event | None:
     if (fields := parse(line)) is None:
+        # Two lines written into one, or half of one: what it says of the event is not known.
+        if torn := [each for each in names if any(names_event(line, key, each) for key in _NAMES)]:
+            raise ProbeError(f"{subject}: a line with {torn[0]} in it is not of the log's form")
         return None
     name = next((str(fields[key]) for key in _NAMES if key in fields), "")
     if names and name not in names:
         return None
-    wall = next((_instant(fields[key]) for key in _TIMES if key in fields), math.nan)
+    wall = next((_instant(fields[key]) for key in LOG_TIMES if key in fields), math.nan)
     if math.isnan(wall):
         raise ProbeError(
-            f"{subject}: the event {name or 'that matched'} has no time in {', '.join(_TIMES)}: "
+            f"{subject}: the event {name or 'that matched'} has no time in {', '.join(LOG_TIMES)}: "
             "nobody can say whether this engine wrote it"
         )
     return Event(name, fields, wall)

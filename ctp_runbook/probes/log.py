@@ -19,15 +19,18 @@ from pathlib import Path
 from msgspec import Struct
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.plan.checked_toml import may_run_away
 from ctp_runbook.probes.strict_json import decode_json
 
 __all__ = [
     "FORMATS",
     "LONGEST_LINE_BYTES",
+    "Beside",
     "Fields",
     "Follower",
     "Place",
     "line_parser",
+    "names_event",
     "parse_logfmt",
 ]
 
@@ -78,7 +81,18 @@ def line_parser(form: str, *, pattern: str = "") -> Callable[[bytes], Fields | N
         raise ValueError(f"the pattern is no expression: {error}") from error
     if not expression.groupindex:
         raise ValueError("the pattern has no named group (?P<name>…)")
-    return lambda line: _matched(expression, _text(line))
+    if run_away := may_run_away(pattern):
+        raise ValueError(f"the pattern {run_away}")
+    return lambda line: _matched(expression, _text(line).removesuffix("\r"))
+
+
+def names_event(line: bytes, field: str, event: str) -> bool:
+    """True where ``line`` gives ``event`` as its ``field``, though it may be no line of its form: two
+    that were written into one, or one that was cut."""
+    form = rb'(?<![\w.-])"?%b"?\s*[=:]\s*"?%b(?![\w.-])'
+    return (
+        re.search(form % (re.escape(field.encode()), re.escape(event.encode())), line) is not None
+    )
 
 
 def parse_logfmt(line: str) -> dict[str, str] | None:
@@ -183,7 +197,7 @@ class Follower:
         self._longest, self._clock = longest_line, clock
         self._files: list[_Open] = []  # the oldest first; the last is what bears the name
         self._let_gone: deque[Place] = deque(maxlen=_MOST_OPEN)
-        self._beside = _Beside(path)
+        self._beside = Beside(path)
         self._missing_since: float | None = None
         self._notes: list[str] = []
         self._has_begun = False
@@ -396,12 +410,12 @@ class Follower:
             self._notes.append(f"log {self.path}: {note}")
 
 
-class _Beside:
+class Beside:
     """The plain files that are named like a log: ``engine.log.1``, ``engine.log-20261126``,
     ``engine.1.log`` beside ``engine.log``, and itself."""
 
-    def __init__(self, log: Path) -> None:
-        self._log = log
+    def __init__(self, log: Path, *, with_packed: bool = False) -> None:
+        self._log, self._with_packed = log, with_packed
         stem, suffix = re.escape(log.stem), re.escape(log.suffix)
         self._named = re.compile(rf"{stem}(?:[._-]?[0-9][0-9._T-]*)?{suffix}(?:[._-].*)?")
         self._known: frozenset[tuple[int, int]] = frozenset()
@@ -429,6 +443,15 @@ class _Beside:
         """Yield all, the youngest first."""
         yield from (path for _, _, path in self._all())
 
+    def dated(self) -> Iterator[tuple[float, Path]]:
+        """Yield all with when each was written last (seconds since the epoch), the youngest first."""
+        yield from ((at / 1e9, path) for _, at, path in self._all())
+
+    @staticmethod
+    def is_packed(path: Path) -> bool:
+        """True where only another program reads it."""
+        return path.name.endswith(_PACKED)
+
     def _folder_change(self) -> int:
         with contextlib.suppress(OSError):
             return self._log.parent.stat().st_mtime_ns
@@ -439,7 +462,9 @@ class _Beside:
         found = []
         with contextlib.suppress(OSError), os.scandir(self._log.parent) as entries:
             for entry in entries:
-                if not self._named.fullmatch(entry.name) or entry.name.endswith(_PACKED):
+                if not self._named.fullmatch(entry.name):
+                    continue
+                if entry.name.endswith(_PACKED) and not self._with_packed:
                     continue
                 with contextlib.suppress(OSError):
                     kept = entry.stat(follow_symlinks=False)

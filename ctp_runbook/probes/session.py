@@ -9,6 +9,7 @@ only closes is up, and does not trade.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -16,8 +17,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack
-
-from msgspec import structs
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import read_small
@@ -208,8 +207,8 @@ class SessionFacts:
     @property
     def is_verified(self) -> bool:
         """True when all that can be known of it is good enough to give it orders; one that closes
-        only for a while will trade."""
-        return all(map(self._is_enough, self.facts))
+        only for a while will trade. Of whom nothing is known at all nobody gives reasons for that."""
+        return self.is_told and all(map(self._is_enough, self.facts))
 
     @property
     def is_told(self) -> bool:
@@ -285,6 +284,8 @@ def _began(identity: Identity) -> float:
 _FILE_BYTES = 1 << 20
 # A file that is rewritten in place is torn for a moment.
 _TRIES, _TRY_SECONDS = 3, 0.05
+# What a log says of later than that is not of now.
+_FUTURE_SECONDS = 60.0
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
@@ -359,6 +360,9 @@ class _Look:
         said = source.event or "its pattern"
         if event is None:
             return _fact(source.fact, False, f"{source.path}: no {said} since this engine began")
+        if (ahead := event.wall - self._wall) > _FUTURE_SECONDS:
+            when = f"of {ahead:.0f} s from now: a wrong clock, or no time"
+            raise ProbeError(f"{source.path}: {said} is {when}")
         if source.lost_event and event.name == source.lost_event:
             return _fact(source.fact, False, f"{source.path}: {event.name} since then")
         if not source.field:
@@ -366,10 +370,8 @@ class _Look:
         elif source.field not in event.fields:
             raise ProbeError(f"{source.path}: {said} has no field {source.field}")
         else:
-            value = event.fields[source.field]
-            fact = _judged(
-                _as_text(source) if isinstance(value, str) else source, value, source.path
-            )
+            value = _as_wanted(event.fields[source.field], source.equals)
+            fact = _judged(source, value, source.path)
         return replace(fact, since=event.wall)
 
     # --- the metrics page ---------------------------------------------------------
@@ -472,13 +474,16 @@ def _judged(source: FactSource, value: object, path: str) -> Fact:
     return Fact(source.fact, False, said, "Blocked")
 
 
-def _as_text(source: FactSource) -> FactSource:
-    """Return the source with what says yes as a line of a log has it: there all is text."""
-    wanted = source.equals
-    if wanted is None or isinstance(wanted, str):
-        return source
-    text = str(wanted).lower() if isinstance(wanted, bool) else f"{wanted:g}"
-    return structs.replace(source, equals=text)
+def _as_wanted(value: object, wanted: object) -> object:
+    """Return what a line of a log says as what says yes is written: there all is text."""
+    if not isinstance(value, str):
+        return value
+    if isinstance(wanted, bool):
+        return {"true": True, "false": False}.get(value, value)
+    if isinstance(wanted, float):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _is_same(value: object, wanted: object) -> bool:

@@ -204,7 +204,10 @@ class WatchFacts(Facts, frozen=True, kw_only=True):
 
 
 class PlanFacts(Facts, frozen=True, kw_only=True):
-    """What evidence, verification and pictures need of the plan."""
+    """What evidence, verification and pictures need of the plan.
+
+    ``declared`` is what the templates say that a real run goes on without.
+    """
 
     environment: Name
     window_local: Name
@@ -221,6 +224,7 @@ class PlanFacts(Facts, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
     steps: tuple[PlannedStep, ...]
     watch: WatchFacts
+    declared: tuple[str, ...] = ()
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -227,6 +227,7 @@ def _plan_facts(plan: Plan) -> PlanFacts:
         cutover_evidence_output=plan.cutover_evidence_output,
         rollback_evidence_output=plan.rollback_evidence_output,
         warnings=tuple(plan.warnings),
+        declared=plan.declared,
         steps=tuple(
             PlannedStep(
                 name=step.name,

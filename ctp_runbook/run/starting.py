@@ -294,6 +294,8 @@ def _write_down(context: RunContext, *, gaps: Sequence[str]) -> None:
     for warning in plan.warnings:
         if warning not in plan.execute_refusals:  # those stand behind the header already
             context.warn(warning)
+    for exception in plan.declared:
+        context.warn(exception)
     # Nothing stands in the way is all that a dry run can say: no step of it proved an effect.
     outcome = Outcome.REFUSED if gaps else Outcome.DRY_RUN_OK
     sentence = "; ".join(gaps) if gaps else _dry_sentence(len(context.history.would_refuse))

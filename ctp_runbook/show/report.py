@@ -168,6 +168,7 @@ def _run(history: History) -> Iterator[Block]:
     yield run_blocks.facts_of_plan(history)
     yield run_blocks.timeline_table(history)
     yield run_blocks.commands_table(history)
+    yield Notes("bad", history.plan.declared, "Declared exceptions: the run went on without these")
     yield Notes("warn", history.plan.warnings, "Warnings of the plan")
 
 

@@ -570,6 +570,7 @@ def plan_blocks(history: History, plan: Plan, *, checklist: Path) -> list[Block]
         facts_of_plan(history),
         Notes("bad", history.would_refuse),
         Notes("warn", [w for w in plan.warnings if w not in plan.execute_refusals], "Warnings"),
+        Notes("bad", plan.declared, "Declared exceptions"),
         Table(columns, rows, "Steps", numbers=("#", "at most")),
         commands_table(history),
         Facts([("checklist", checklist)]),

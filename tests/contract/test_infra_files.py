@@ -280,6 +280,22 @@ def test_a_recorded_metric_is_taken_as_the_watch_takes_it(rule: MetricRule) -> N
         assert f">= {rule.min_events}" in expression
 
 
+def test_the_alerts_know_engines_as_found_too() -> None:
+    """Each family of configs/watch.toml, with its limit and how long an order may be waited for."""
+    rules = load_watch(ROOT / "configs/watch.toml").metrics
+    told = {each.get("alert", each.get("record")): each for each in _rules()}
+    said = " ".join(each["expr"] for each in _rules())
+    families = {f for rule in rules.values() if rule.source == "engine" for f in rule.families}
+    assert [family for family in families if family not in said] == []
+    for family in rules["query_rate_violation"].families:
+        assert told["callbacks_dropped_or_late"]["expr"].count(family) == 3
+    limit = rules["query_rate_violation"].limit
+    assert told["CallbacksDroppedOrLate"]["expr"] == f"callbacks_dropped_or_late > {limit:g}"
+    assert told["ConnectionLost"]["for"] == f"{rules['reconnect_p99_s'].limit:g}s"
+    still = rules["order_latency_p99_ms"].still_seconds
+    assert f"[{still:g}s]" in told["OrdersStandStill"]["expr"]
+
+
 def test_clickhouse_tells_prometheus_what_it_tells_the_watch() -> None:
     """The handler's query holds the query of configs/rich_engine.watch.toml word for word."""
     text = (INFRA / "clickhouse/config.d/quant_hft.xml").read_text(encoding="utf-8")

@@ -123,6 +123,9 @@ BAD_ENV = {
     "a word": ("TOPIC_A=a\nTOPIC_A_PARTITIONS=six", "a partitions: found 'six'"),
     "no policy": ("KAFKA_TOPICS=a:1:1:forget", "found 'forget'; expected delete or compact"),
     "no name": ("KAFKA_TOPICS='a:1 b!:1'", "found 'b!'; expected the name of a topic"),
+    "twice": ("KAFKA_TOPICS=a:6,a:3", "a: found the topic a second time, otherwise"),
+    "windows line ends": ("KAFKA_TOPICS=a:6\r\nA='b'\r", "NAME=value lines"),
+    "a bad line": ("KAFKA_TOPICS=a:6\nA='b", "NAME=value lines"),
     "an empty list": ("KAFKA_TOPICS=", "expected the name of a topic"),
     "more in sync than there are": (
         "TOPIC_A=a\nTOPIC_A_PARTITIONS=1\nTOPIC_A_MIN_INSYNC_REPLICAS=2",
@@ -139,6 +142,29 @@ def test_topics_that_are_not_said_whole_are_refused(text: str, said: str, tmp_pa
     with pytest.raises(ConfigError) as refused:
         kafka.topics_of_env(file)
     assert said in str(refused.value)
+
+
+def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """It names topics, so it is what was looked for: by its line, not as if there were none."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/a.env").write_bytes(b"export KAFKA_TOPICS=a:6\r\n")
+    with pytest.raises(ConfigError, match=r"a\.env: found "):
+        kafka._wanted(_context(infra=tmp_path))
+
+
+def test_all_env_files_that_name_topics_count(tmp_path: Path) -> None:
+    """One of them alone would leave the others' topics unlooked at; two ways of one are refused."""
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env/a.env").write_text("KAFKA_TOPICS=a:6,b:1\n")
+    (tmp_path / "env/b.env").write_text("TOPIC_B=b\nTOPIC_B_PARTITIONS=1\nTOPIC_C=c\n")
+    with pytest.raises(ConfigError, match="c partitions: found not said"):
+        kafka._wanted(_context(infra=tmp_path))
+    (tmp_path / "env/b.env").write_text("KAFKA_TOPICS=b:1,c:2\n")
+    found, topics = kafka._wanted(_context(infra=tmp_path))
+    assert (found, [topic.name for topic in topics]) == (tmp_path / "env", ["a", "b", "c"])
+    (tmp_path / "env/b.env").write_text("KAFKA_TOPICS=b:2\n")
+    with pytest.raises(ConfigError, match=r"otherwise than in .*a\.env"):
+        kafka._wanted(_context(infra=tmp_path))
 
 
 def test_no_topics_anywhere_are_refused_by_place(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -242,3 +242,25 @@ def test_in_a_rehearsal_a_slot_need_not_be_bound(monkeypatch: pytest.MonkeyPatch
     """The twin's disk is not the one that fills."""
     settings = ("17.2", "logical", "-1", False, None)
     assert not observed(monkeypatch, settings, profile="rehearsal").is_bad
+
+
+def test_a_file_that_cannot_be_read_runs_none(tmp_path: Path) -> None:
+    """A link to nothing, or no text: by its name, before the first file is run."""
+    (tmp_path / "1.sql").write_text("SELECT 1")
+    (tmp_path / "2.sql").symlink_to("nowhere")
+    (tmp_path / "3.sql").write_bytes(b"\xff\xfe")
+
+    class Connection:
+        ran: ClassVar[list[str]] = []
+
+        def execute(self, text: str, *_: object) -> Connection:
+            self.ran.append(text)
+            return self
+
+        def fetchall(self) -> list[str]:
+            return []
+
+    for name in ("2.sql", "3.sql"):
+        with pytest.raises(ProbeError, match=f"{name}: cannot be read"):
+            apply_migrations(Connection(), (tmp_path / "1.sql", tmp_path / name), secrets={})
+    assert "SELECT 1" not in Connection.ran

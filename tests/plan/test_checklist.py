@@ -134,6 +134,7 @@ def test_the_session_sources_stand_in_it_and_what_nobody_tells_in_red(tmp_path: 
     assert "| new_core_engine | settlement confirmed | NEW\\_SESSION\\_CMD |" in written.markdown
     red = '<span style="color:#c00">**✗ NOT PROVED: recovered**</span>'
     assert f"{red}, where nothing above tells it: it \\| says nothing" in written.markdown
+    assert "## Declared exceptions" in written.markdown
     assert json.loads(written.json)["session_not_proved"] == {"recovered": "it | says nothing"}
     assert "session_sources" not in json.loads(checklist(make_plan(tmp_path)).json)
 

@@ -219,9 +219,13 @@ REMARKS = {
     "known to bash": (
         "PRECHECK_CMD",
         "bash -lc '$ENGINE_HOME/tool'",
-        "only bash can tell what $ENGINE_HOME/tool stands for: whether",
+        "it cannot be told from here what $ENGINE_HOME/tool stands for: whether",
     ),
-    "a condition": ("PRECHECK_CMD", "if cat x; then cat y; fi", "tell what `if` does: whether"),
+    "a condition": (
+        "PRECHECK_CMD",
+        "if cat x; then cat y; fi",
+        "from here what `if` does: whether",
+    ),
     "session policy": ("SESSION_POLICY", "in_session", "holidays are not"),
 }
 
@@ -326,3 +330,13 @@ def test_secrets_of_the_configuration_are_known(tmp_path: Path) -> None:
     (tmp_path / "ctp.yaml").write_text("ctp:\n  password: hunter22\n")
     plan = planned(tmp_path)
     assert plan.redactor("login as ann with hunter22") == "login as ann with ***"
+
+
+def test_reasons_for_everything_are_no_session(tmp_path: Path) -> None:
+    """A new engine of which nothing need be told could not be proved to be up."""
+    reasons = "logged_in: a; settlement_confirmed: b; recovered: c; may_trade: d"
+    given = (("SESSION_NOT_PROVED", reasons), ("NEW_SESSION_CMD", "cat x"))
+    (said,) = planned(tmp_path, *given).execute_refusals
+    assert "SESSION_NOT_PROVED names all that there is to know of a session" in said
+    fewer = ("SESSION_NOT_PROVED", reasons.partition("; may_trade")[0])
+    assert planned(tmp_path, fewer, given[1]).execute_refusals == ()

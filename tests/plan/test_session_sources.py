@@ -133,7 +133,7 @@ def test_what_is_no_file_is_not_waited_at(make: object, tmp_path: Path) -> None:
 
 
 def test_what_no_source_tells_refuses_the_plan(tmp_path: Path) -> None:
-    """Until it is named with its reason; that is a warning then, and stays one."""
+    """Until it is named with its reason; that is a declared exception then, and stays one."""
     text = text_of(recovered="", may_trade="")
     plan = planned(tmp_path, text)
     (said,) = [each for each in plan.execute_refusals if "SESSION" in each]
@@ -141,7 +141,7 @@ def test_what_no_source_tells_refuses_the_plan(tmp_path: Path) -> None:
     reasons = "recovered: silent; may_trade: the release has no such state"
     plan = planned(tmp_path, text, SESSION_NOT_PROVED=reasons)
     assert not [each for each in plan.execute_refusals if "SESSION" in each]
-    assert [each for each in plan.warnings if "NOT PROVED" in each and "(silent)" in each]
+    assert [each for each in plan.declared if "NOT PROVED" in each and "(silent)" in each]
     assert dict(plan.sessions["new"].not_proved)["recovered"] == "silent"
 
 

@@ -395,3 +395,22 @@ def test_keys_of_a_source_stand_beside_the_others(tmp_path: Path) -> None:
     file.write_text(_HEAD + 'source="log"\nkind="counter"\nquery="a"\npath="x"\nfield="y"\n')
     rule = load_watch(file).metrics["m"]
     assert rule.read == {"path": "x", "field": "y"}
+
+
+def test_an_event_in_a_line_that_cannot_be_read_is_told(
+    tmp_path: Path, log: Said, clock: Clock
+) -> None:
+    """Two lines written into one by two threads: how many events there are in it nobody can say."""
+    look = measure(tmp_path, "order_rejected", kind="counter", window_seconds=60.0)
+    assert told(look) == (0.0, 0)
+    with (tmp_path / "engine.log").open("ab") as out:
+        out.write(b"ts_ns=1 event=order_rejected ts_ns=1 event=order_rejected\n")
+    with pytest.raises(
+        ProbeError, match="a line with order_rejected in it is not of the log's form"
+    ):
+        told(look)
+    clock.now += 61
+    log("order_submitted")
+    with (tmp_path / "engine.log").open("ab") as out:
+        out.write(b"redis client unhealthy: order_rejected was last; terminate called\n")
+    assert told(look) == (0.0, 0)

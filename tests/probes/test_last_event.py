@@ -98,3 +98,61 @@ def test_a_log_that_tells_nobody_is_told(tmp_path: Path) -> None:
     path.write_text("event=up x=1\n")
     with pytest.raises(ProbeError, match="the event up has no time"):
         told(path, "up")
+
+
+def test_a_line_that_names_it_and_cannot_be_read_is_no_silence(tmp_path: Path) -> None:
+    """Two lines written into one: what the older ones say may be taken back in it."""
+    path = tmp_path / "a.log"
+    name = "trading_permission_changed"
+    torn = f'ts_ns={START}220000000 event={name} mode="Blo{LINES[3].format(START)}\n'
+    path.write_text(TEXT + torn)
+    with pytest.raises(ProbeError, match="not of the log's form"):
+        told(path, name)
+    path.write_text(TEXT + f"saw a {name} twice: x x\n")
+    assert told(path, name) is not None
+
+
+def test_what_was_not_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed, or too much of it: there may be the event, so nobody says that there is none."""
+    path = tmp_path / "a.log"
+    path.write_text(TEXT)
+    (tmp_path / "a.log.1.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ProbeError, match=r"no nothing_such in it; a\.log\.1\.gz was not read"):
+        told(path, "nothing_such")
+    os.utime(tmp_path / "a.log.1.gz", (START - 9, START - 9))
+    assert told(path, "nothing_such") is None
+    monkeypatch.setattr(module, "_MOST_BYTES", 100)
+    with pytest.raises(ProbeError, match="what is before its last 0 MiB was not read"):
+        told(path, "nothing_such")
+
+
+@pytest.mark.parametrize("name", ["a.log.1", "a.log-20261126", "a.1.log", "a-20261126.log"])
+def test_whatever_it_is_rotated_into(name: str, tmp_path: Path) -> None:
+    """As the follower knows them."""
+    (tmp_path / name).write_text(TEXT)
+    path = tmp_path / "a.log"
+    path.write_text(f"ts={START + 5} event=other\n")
+    assert told(path, "ctp_settlement_confirmed") is not None
+
+
+def test_the_end_of_a_line_without_end_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is too long to be a line is left out, not read from its midst."""
+    monkeypatch.setattr(module, "_PIECE_BYTES", 64)
+    monkeypatch.setattr(module, "_LONGEST_LINE", 80)
+    path = tmp_path / "a.log"
+    text = f"ts={START} event=ready\n"
+    path.write_text(text + "x" * 500 + f" ts={START} event=bad\n")
+    assert told(path, "bad") is None
+    event = told(path, "ready")
+    assert event is not None
+    assert event.wall == START
+
+
+def test_lines_may_end_as_windows_ends_them(tmp_path: Path) -> None:
+    """An expression that ends in ``$`` too."""
+    path = tmp_path / "a.log"
+    path.write_bytes(b"2025-11-25 00:00:00 ready\r\n")
+    parse = line_parser("pattern", pattern=r"(?P<time>\S+ \S+) (?P<event>\w+)$")
+    assert last_event(path, parse=parse, names=("ready",), since=0) is not None

@@ -107,6 +107,7 @@ WRONG = {
     "form": ("xml", "", "expected one of logfmt, json, pattern"),
     "no expression": ("pattern", "(", "is no expression"),
     "no group": ("pattern", "event (a)", "no named group"),
+    "runs away": ("pattern", "(?P<x>(a+)+)$", "a repeat within a repeat"),
 }
 
 

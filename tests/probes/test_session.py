@@ -18,6 +18,7 @@ from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.plan.session_file import FactSource
 from ctp_runbook.plan.session_sources import SessionPlan
+from ctp_runbook.plan.template_keys import SESSION_FACTS
 from ctp_runbook.probes.session import (
     SessionFacts,
     SessionState,
@@ -477,3 +478,36 @@ def test_a_log_tells_by_the_events_of_this_engine(tmp_path: Path) -> None:
         "may_trade": "not told",
     }
     assert "permission has no field mode" in facts(tmp_path, log).sentence
+
+
+@pytest.mark.parametrize("stamp", ["inf", "9000000000000000000", str(int(NOW) + 3600)])
+def test_what_a_log_says_of_later_is_not_of_now(stamp: str, tmp_path: Path) -> None:
+    """A wrong clock, or a number that is no time, makes no line a line of this engine's."""
+    (tmp_path / "a.log").write_text(f"ts={stamp} event=yes\n")
+    source = FactSource(fact="settlement_confirmed", source="log", path="a.log", event="yes")
+    seen = facts(tmp_path, source, wall=NOW)
+    assert seen.facts[1].value is None
+    assert "from now: a wrong clock, or no time" in seen.sentence
+
+
+def test_reasons_for_everything_prove_nothing(tmp_path: Path) -> None:
+    """Of an engine that told not one fact there is nothing to go on with."""
+    reasons = dict.fromkeys(SESSION_FACTS, "silent")
+    seen = facts(tmp_path, command="echo '{}'", not_proved=reasons)
+    assert (seen.is_told, seen.is_verified) == (False, False)
+
+
+@pytest.mark.parametrize(("said", "equals", "is_so"), [
+    ("1234567", 1234567.0, True), ("0", 0.0, True), ("0.0", 0.0, True), ("x", 0.0, False),
+    ("true", True, True), ("True", True, False), ("1", True, False), ("yes", "yes", True),
+])  # fmt: skip
+def test_a_log_has_texts_for_numbers(
+    said: str, equals: bool | float | str, is_so: bool, tmp_path: Path
+) -> None:
+    """Whatever digits they are written with."""
+    (tmp_path / "a.log").write_text(f"ts={int(NOW)} event=report left={said}\n")
+    source = FactSource(
+        fact="recovered", source="log", path="a.log", event="report", field="left", equals=equals
+    )
+    (seen,) = (each for each in facts(tmp_path, source).facts if each.name == "recovered")
+    assert seen.value is is_so

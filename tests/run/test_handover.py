@@ -209,7 +209,7 @@ def test_an_engine_that_knows_no_references_says_so_in_the_plan(tmp_path: Path) 
         assert "next_order_ref: missing" in unreadable_state(context)
     compares = "positions, working_orders,funds"
     plan = make_plan(tmp_path, TRADING_STATE_CMD="cat state.json", HANDOVER_COMPARES=compares)
-    assert any("HANDOVER_COMPARES: order_ref not compared" in each for each in plan.warnings)
+    assert any("HANDOVER_COMPARES: order_ref not compared" in each for each in plan.declared)
     with open_context(tmp_path, plan=plan) as context:
         assert (unreadable_state(context), settle(context), handover_gap(context)) == ("", "", "")
         told = "not compared: order_ref (HANDOVER_COMPARES)"

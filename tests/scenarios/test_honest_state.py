@@ -141,7 +141,7 @@ def test_a_state_without_references_is_enough_where_they_are_left_out(tmp_path: 
     assert len(states) == 2
     assert not any("order_ref" in name for state in states for name in state)
     not_compared = "(not compared: order_ref)"
-    assert any("order_ref not compared" in each for each in history.plan.warnings)
+    assert any("order_ref not compared" in each for each in history.plan.declared)
     assert not_compared in history.step("start_new_core_engine").reason
     shown = step_table(history, steps_in(history, Phase.SWITCH))
     assert any(not_compared in str(row) for row in shown.rows)

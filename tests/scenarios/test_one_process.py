@@ -229,7 +229,7 @@ def test_a_cutover_from_one_process_to_another(light: Twin, tmp_path: Path) -> N
     assert "OLD_STRATEGY_RUNNER=none" in repr(shown)
     told = [each.payload.sentence for each in history.of_kind(Finding)]
     assert any("not compared: positions, funds (HANDOVER_COMPARES)" in each for each in told)
-    assert any("the old engine sends orders itself" in each for each in history.plan.warnings)
+    assert any("the old engine sends orders itself" in each for each in history.plan.declared)
     assert skipped(history).keys() == {"stop_old_strategy_runner", "start_new_strategy_runner"}
     stopped = history.step("stop_old_core_engine")
     started = history.step("start_new_core_engine")
