@@ -359,7 +359,10 @@ def watch_blocks(
     baseline = read_baseline(run, history, read_rules(history.plan.watch))
     yield watch_picture(history, judged, before=baseline.points, both=both)
     yield verdict_table(history, judged)
-    yield comparison_table(history, baseline)
+    if baseline.compared:
+        yield comparison_table(history, baseline)
+    else:  # a table without a row would look like something that was forgotten
+        yield Banner("info", "Old engine against new", baseline.sentence)
 
 
 def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
