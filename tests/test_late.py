@@ -56,12 +56,68 @@ print(*sys.modules)
     assert "ctp_runbook.run.context" in loaded
     assert loaded.isdisjoint(f"ctp_runbook.run.{name}" for name in acting)
     assert loaded.isdisjoint({"subprocess", "ctp_runbook.host.pin", "ctp_runbook.host.daemon"})
-    assert loaded.isdisjoint({"click", "rich", "typing_extensions"})
+    assert loaded.isdisjoint({"click", "rich", "typing_extensions", "numpy", "pandas"})
     # Needed by who waits, ends or splits something, or by names that none of our rows has.
     assert loaded.isdisjoint({"select", "shlex", "signal", "threading"})
     assert loaded.isdisjoint({"ctp_runbook.notebook", "ctp_runbook.plan.plugins"})
     # Wanted by libraries for what no start asks of them, and by who looks for other runs or a person.
     assert loaded.isdisjoint({"platform", "textwrap", "syslog", "ctp_runbook.record.charge"})
+
+
+def modules_after(code: str, *, cwd: Path | None = None) -> set[str]:
+    """Whatever is loaded once a process of its own has run ``code``."""
+    shown = subprocess.run(
+        [sys.executable],
+        input=f"import sys\n{code}\nprint(*sys.modules)",
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=cwd,
+    )
+    return set(shown.stdout.splitlines()[-1].split())
+
+
+# What the orchestrator, its guardian and the command line are made of.
+ACTING = ("cli", "gates", "host", "plan", "probes", "record", "run", "watch")
+
+
+def test_whoever_acts_never_loads_pandas() -> None:
+    """None of their modules does, nor a library that they use; what is imported late, a contract
+    of import-linter forbids."""
+    package = Path(ctp_runbook.__file__).parent
+    paths = [path for room in ACTING for path in (package / room).glob("*.py")]
+    names = [f"ctp_runbook.{path.parent.name}.{path.stem}" for path in sorted(paths)]
+    code = "from ctp_runbook.run.world import HERE\nHERE.load()\n"
+    loaded = modules_after(code + "\n".join(f"import {name}" for name in names))
+    assert {"ctp_runbook.run.guardian", "ctp_runbook.run.rollback"} <= loaded
+    assert "pandas" not in loaded
+
+
+ROOMS_OF_NOTEBOOKS = ("infra_gates", "readiness", "switch", "watch", "rollback", "verify")
+
+
+def test_the_notebooks_of_a_dry_run_load_no_pandas(tmp_path: Path) -> None:
+    """Seven notebooks are opened and shown without it; the first frame that is asked for loads it."""
+    code = f"""
+from ctp_runbook import phases
+files = [f"configs/ops/ctp_{{name}}.template.env" for name in ("cutover", "rollback_drill")]
+shown = [phases.plan(*files, run_dir={str(tmp_path / "run")!r})]
+shown += [getattr(phases, room)({str(tmp_path / "run")!r}) for room in {ROOMS_OF_NOTEBOOKS}]
+print(len([result._repr_mimebundle_() for result in shown]))
+"""
+    root = Path(ctp_runbook.__file__).parents[1]
+    loaded = modules_after(code, cwd=root)
+    assert "ctp_runbook.notebook.frames" in loaded
+    assert "pandas" not in loaded
+    assert "pandas" in modules_after(f"{code}print(len(shown[-1].steps))", cwd=root)
+
+
+def test_no_kernel_is_made_ready_with_pandas() -> None:
+    """The server that kernels are forked from works while a dry run waits for it."""
+    from ctp_runbook.notebook.fork_server import PRELOAD
+
+    loaded = modules_after("\n".join(f"import {name}" for name in PRELOAD))
+    assert "pandas" not in loaded
 
 
 def test_records_are_read_without_typing_extensions() -> None:

@@ -8,13 +8,13 @@ if TYPE_CHECKING:
     from ctp_runbook.notebook.checkout import find_config
     from ctp_runbook.notebook.engine import execute_notebook
     from ctp_runbook.notebook.lab import open_lab
-    from ctp_runbook.notebook.phases import PhaseResult
+    from ctp_runbook.notebook.results import PhaseResult
     from ctp_runbook.notebook.runner import run_all
 else:
     __getattr__ = late(
         __name__,
         {
-            "PhaseResult": "phases",
+            "PhaseResult": "results",
             "execute_notebook": "engine",
             "find_config": "checkout",
             "open_lab": "lab",

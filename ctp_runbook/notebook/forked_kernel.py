@@ -32,9 +32,8 @@ _START = (
 )
 _END_SECONDS = 5.0
 _MAX_FACT_BYTES = 4096
-# Threads that numpy (BLAS) and pandas (pyarrow's allocator) would start on import: a fork copies
-# what they hold, and not them.
-_NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+# Threads that numpy (BLAS) would start on import: a fork copies what they hold, and not them.
+_NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class ForkServerLost(OSError):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,13 @@ from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.notebook.checkout import find_plan
 from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
+from ctp_runbook.notebook.results import (
+    GateResult,
+    PhaseResult,
+    ReadinessResult,
+    VerifyResult,
+    WatchResult,
+)
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record.charge import run_in_charge
@@ -70,27 +76,6 @@ _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = steps_of(Phase.SWITCH)
 _READINESS = tuple(name for name in steps_of(Phase.GATE) if name not in run_blocks.GATE_STEPS)
-
-
-@dataclass(frozen=True)
-class PhaseResult:
-    """A room of the runbook as it went: shown as a page, an error only when asked for."""
-
-    page: Page
-    failure: RunbookError | None = None
-
-    def raise_if_failed(self) -> None:
-        """Raise what went wrong as one sentence; a notebook stops there."""
-        if self.failure is not None:
-            raise self.failure
-
-    def __repr__(self) -> str:
-        return self.page.text
-
-    def _repr_mimebundle_(
-        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
-    ) -> tuple[dict[str, str], dict[str, Any]]:
-        return self.page._repr_mimebundle_(include, exclude)
 
 
 # --- the rooms --------------------------------------------------------------------
@@ -139,10 +124,11 @@ def plan(
     if launch.read_history(run).is_dry_run:  # as recorded: a real run begins in 02
         launch.start(run, plan=planned)
     history = launch.read_history(run)
-    return _shown(run, history, plan_blocks(history, planned, checklist=run.plan / CHECKLISTS[0]))
+    page = _page(run, history, plan_blocks(history, planned, checklist=run.plan / CHECKLISTS[0]))
+    return PhaseResult(page, run=run, history=history)
 
 
-def infra_gates(run_dir: str | Path = "") -> PhaseResult:
+def infra_gates(run_dir: str | Path = "") -> GateResult:
     """02: start the gates unless they run already, and show what each infra gate observed."""
     run = _attached("02_infra_gate", run_dir)
     # 02 does this and no other notebook, so that none that was opened to look begins a cutover.
@@ -156,20 +142,23 @@ def infra_gates(run_dir: str | Path = "") -> PhaseResult:
         run_blocks.unobserved_note(run, history),
         *run_blocks.observed_tables(run),
     ]
-    return _result(run, history, blocks, due=run_blocks.GATE_STEPS)
+    shown = _steps_shown(run, history, blocks, due=run_blocks.GATE_STEPS)
+    return GateResult(*shown, run=run, history=history)
 
 
-def readiness(run_dir: str | Path = "") -> PhaseResult:
+def readiness(run_dir: str | Path = "") -> ReadinessResult:
     """03: wait for the readiness gate and show every SLI with its target."""
     run = _attached("03_readiness_gate", run_dir)
     history = _follow(run, until=lambda h: not _is_gating(h))
     blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
     path = run.evidence / "ctp_readiness_precheck.json"
+    report: Mapping[str, Any] = {}
     if path.is_file():
         report = run_blocks.read_readiness(path)
         blocks.insert(0, topology_picture(sli_topology(report)))
         blocks.append(run_blocks.readiness_table(report, title="Service levels"))
-    return _result(run, history, blocks, due=_READINESS)
+    shown = _steps_shown(run, history, blocks, due=_READINESS)
+    return ReadinessResult(*shown, run=run, history=history, report=report)
 
 
 def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
@@ -189,19 +178,22 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
         *pictures_of(history, Phase.SWITCH),
         Facts([("trading downtime", run_blocks.downtime_figure(history))]),
     ]
-    return _result(run, history, blocks, due=_SWITCH_STEPS)
+    shown = _steps_shown(run, history, blocks, due=_SWITCH_STEPS)
+    return PhaseResult(*shown, run=run, history=history)
 
 
-def watch(run_dir: str | Path = "") -> PhaseResult:
+def watch(run_dir: str | Path = "") -> WatchResult:
     """05: follow the watch window live, then show its plot and every metric's verdict."""
     run = _attached("05_watch", run_dir)
     history = _follow(run, until=_watch_is_over, plot=True)
     if history.is_dry_run:
         none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
-        return _shown(run, history, [none, run_blocks.rule_table(history)])
+        page = _page(run, history, [none, run_blocks.rule_table(history)])
+        return WatchResult(page, run=run, history=history)
     if history.watch_started is None:
         none = Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
-        return _shown(run, history, [none], _ended(history))
+        page = _page(run, history, [none])
+        return WatchResult(page, _ended(history), run=run, history=history)
     from ctp_runbook.watch.replay import rejudge
 
     judged, _ = rejudge(run, history)
@@ -209,7 +201,8 @@ def watch(run_dir: str | Path = "") -> PhaseResult:
         run_blocks.watch_banner(history, judged),
         *run_blocks.watch_blocks(run, history, judged),
     ]
-    return _shown(run, history, blocks, _watch_failure(history))
+    page, failure = _page(run, history, blocks), _watch_failure(history)
+    return WatchResult(page, failure, run=run, history=history, judged=judged)
 
 
 def rollback(run_dir: str | Path = "") -> PhaseResult:
@@ -221,7 +214,8 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
     )
     failure = _ended(history) if unrestored else None
-    return _shown(run, history, [*run_blocks.rollback_blocks(history)], failure)
+    page = _page(run, history, [*run_blocks.rollback_blocks(history)])
+    return PhaseResult(page, failure, run=run, history=history)
 
 
 def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
@@ -241,10 +235,12 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
     is_obeyed = steered.exit_code == 0
     banner = Banner("info" if is_obeyed else "bad", f"{request} asked", steered.sentence)
     failure = None if is_obeyed else RunEnded(steered.sentence, exit_code=steered.exit_code)
-    return _shown(steered.run, launch.read_history(steered.run), [banner], failure)
+    history = launch.read_history(steered.run)
+    page = _page(steered.run, history, [banner])
+    return PhaseResult(page, failure, run=steered.run, history=history)
 
 
-def verify(run_dir: str | Path = "") -> PhaseResult:
+def verify(run_dir: str | Path = "") -> VerifyResult:
     """07: recompute everything from the journal and the raw samples.
 
     The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
@@ -266,7 +262,9 @@ def verify(run_dir: str | Path = "") -> PhaseResult:
     checks = [(check.name, check.symbol, check.sentence) for check in report.checks]
     table = Table(("check", "", "what"), checks)
     blocks: list[Block] = [verdict, run_blocks.outcome_banner(history), table]
-    return _shown(run, history, blocks, EvidenceInvalid(report.findings) if is_bad else None)
+    page = _page(run, history, blocks)
+    failure = EvidenceInvalid(report.findings) if is_bad else None
+    return VerifyResult(page, failure, run=run, history=history, report=report)
 
 
 # --- what was passed --------------------------------------------------------------
@@ -451,23 +449,17 @@ def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
     return Page([*top, *blocks], run_dir=str(run.path))
 
 
-def _shown(
-    run: RunDir, history: History, blocks: Sequence[Block], failure: RunbookError | None = None
-) -> PhaseResult:
-    return PhaseResult(_page(run, history, blocks), failure)
-
-
-def _result(
+def _steps_shown(
     run: RunDir, history: History, blocks: Sequence[Block], *, due: Sequence[str]
-) -> PhaseResult:
-    """A room that is good when every step that is ``due`` was done."""
+) -> tuple[Page, RunbookError | None]:
+    """The page of a room that is good when every step that is ``due`` was done, and why it is not."""
     left_out = history.plan.left_out
     missing = [
         name for name in due if name not in left_out and history.step(name).status not in _DONE
     ]
     refused = history.outcome is Outcome.REFUSED and due == _SWITCH_STEPS
     if not missing and not refused:
-        return _shown(run, history, blocks)
+        return _page(run, history, blocks), None
     banner = Banner("bad", f"stopped at {missing[0]}" if missing else "refused")
     around = [banner, *blocks, run_blocks.outcome_banner(history)]
-    return _shown(run, history, around, _ended(history))
+    return _page(run, history, around), _ended(history)

@@ -14,12 +14,24 @@ from typing import Any, Protocol
 
 from ctp_runbook.plan.template_text import printable
 
-__all__ = ["Banner", "Block", "Facts", "Notes", "Page", "Picture", "Table", "mark", "symbol_of"]
+__all__ = [
+    "Banner",
+    "Block",
+    "Facts",
+    "Notes",
+    "Page",
+    "Picture",
+    "Table",
+    "escaped",
+    "mark",
+    "symbol_of",
+]
 
 _INK = "var(--jp-ui-font-color1, inherit)"
 _FAINT = "var(--jp-ui-font-color2, inherit)"
 _LINE = "var(--jp-border-color2, rgba(127,127,127,.4))"
 _TINT = "var(--jp-layout-color2, rgba(127,127,127,.1))"
+_CAPTION = "caption-side:top;text-align:left;font-weight:bold;padding:10px 0 2px"
 # Okabe–Ito: told apart by people with any colour vision, and dark enough beside either theme.
 _EDGES = {"good": "#009E73", "bad": "#D55E00", "warn": "#E69F00", "info": "#0072B2"}
 _SYMBOLS = {"good": "✓", "bad": "✗", "warn": "!", "info": "ℹ"}
@@ -64,6 +76,11 @@ def symbol_of(word: object) -> str:
     return _MARKS.get(str(word), "")
 
 
+def escaped(value: object) -> str:
+    """Return a value as a page shows it, whatever it is; nothing else may stand between its tags."""
+    return html.escape(printable(str(value)))
+
+
 class Block(Protocol):
     """A part of a page."""
 
@@ -89,11 +106,11 @@ class Banner:
     @property
     def html(self) -> str:
         """A box with a coloured edge."""
-        more = f"<div style='margin-top:2px'>{_escaped(self.sentence)}</div>"
+        more = f"<div style='margin-top:2px'>{escaped(self.sentence)}</div>"
         return (
             f"<div class='ctp-banner' style='border-left:6px solid {_EDGES[self.kind]};"
             f"background:{_TINT};color:{_INK};padding:8px 12px;margin:6px 0'>"
-            f"<strong>{_SYMBOLS[self.kind]} {_escaped(self.title)}</strong>"
+            f"<strong>{_SYMBOLS[self.kind]} {escaped(self.title)}</strong>"
             f"{more if self.sentence else ''}</div>"
         )
 
@@ -113,9 +130,9 @@ class Facts:
     def html(self) -> str:
         """A table of two columns."""
         rows = "".join(
-            f"<tr><th style='text-align:left;color:{_FAINT};font-weight:normal;padding:2px 14px 2px 0;"
-            f"vertical-align:top;white-space:nowrap'>{_escaped(name)}</th>"
-            f"<td style='text-align:left;padding:2px 0'>{_escaped(value)}</td></tr>"
+            f"<tr><th scope='row' style='text-align:left;color:{_FAINT};font-weight:normal;padding:2px 14px 2px 0;"
+            f"vertical-align:top;white-space:nowrap'>{escaped(name)}</th>"
+            f"<td style='text-align:left;padding:2px 0'>{escaped(value)}</td></tr>"
             for name, value in self.pairs
         )
         return f"<table class='ctp-facts' style='color:{_INK};border:none'>{rows}</table>"
@@ -139,22 +156,24 @@ class Table:
 
     @property
     def html(self) -> str:
-        """A table with rules; ``folded`` shows its title only until it is opened."""
-        body = "".join(f"<tr>{self._cells('td', row)}</tr>" for row in self.rows)
+        """A table with rules and its title above; ``folded`` shows that alone until it is opened."""
+        title, rows = escaped(self.title), "".join(map(self._row, self.rows))
+        head = self._row(self.columns, first="col", others="col")
+        has_caption = bool(title) and not self.folded
+        caption = f"<caption style='{_CAPTION}'>{title}</caption>" if has_caption else ""
         table = (
             f"<table class='ctp-table' style='color:{_INK};border-collapse:collapse;margin:4px 0'>"
-            f"<thead><tr>{self._cells('th', self.columns)}</tr></thead><tbody>{body}</tbody></table>"
+            f"{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
         )
-        if self.folded:
-            return f"<details><summary>{_escaped(self.title)}</summary>{table}</details>"
-        title = f"<div style='margin-top:10px'><strong>{_escaped(self.title)}</strong></div>"
-        return (title if self.title else "") + table
+        return f"<details><summary>{title}</summary>{table}</details>" if self.folded else table
 
-    def _cells(self, tag: str, row: Sequence[object]) -> str:
-        cells = zip(self.columns, row, strict=True)
-        return "".join(self._cell(tag, column, value) for column, value in cells)
+    def _row(self, row: Sequence[object], *, first: str = "row", others: str = "") -> str:
+        """A row of cells, of which the first says what the others are of; ``scope`` of each."""
+        scopes = (first, *[others] * (len(self.columns) - 1))
+        cells = zip(self.columns, row, scopes, strict=True)
+        return f"<tr>{''.join(self._cell(*cell) for cell in cells)}</tr>"
 
-    def _cell(self, tag: str, column: str, value: object) -> str:
+    def _cell(self, column: str, value: object, scope: str) -> str:
         align = "right" if column in self.numbers else "left"
         may_wrap = column in self.code or column in _PROSE
         wrap = "normal;overflow-wrap:anywhere" if may_wrap else "nowrap"
@@ -162,10 +181,13 @@ class Table:
             f"text-align:{align};padding:3px 14px 3px 0;border-bottom:1px solid {_LINE};"
             f"vertical-align:top;white-space:{wrap}"
         )
-        shown = _escaped(value)
-        if tag == "td" and column in self.code and shown:
+        shown = escaped(value)
+        if scope != "col" and column in self.code and shown:
             shown = f"<code style='white-space:pre-wrap;word-break:break-word'>{shown}</code>"
-        return f"<{tag} style='{style}'>{shown}</{tag}>"
+        if not scope:
+            return f"<td style='{style}'>{shown}</td>"
+        weight = "" if scope == "col" else ";font-weight:normal"
+        return f"<th scope='{scope}' style='{style}{weight}'>{shown}</th>"
 
     @property
     def text(self) -> str:
@@ -190,10 +212,10 @@ class Notes:
         if not self.sentences:
             return ""
         items = "".join(
-            f"<li style='list-style:none'>{_SYMBOLS[self.kind]} {_escaped(sentence)}</li>"
+            f"<li style='list-style:none'>{_SYMBOLS[self.kind]} {escaped(sentence)}</li>"
             for sentence in self.sentences
         )
-        title = f"<strong>{_escaped(self.title)}</strong>" if self.title else ""
+        title = f"<strong>{escaped(self.title)}</strong>" if self.title else ""
         return (
             f"<div class='ctp-notes' style='color:{_INK};margin:6px 0'>{title}"
             f"<ul style='margin:2px 0;padding-left:4px'>{items}</ul></div>"
@@ -217,7 +239,7 @@ class Picture:
     @property
     def html(self) -> str:
         """The picture in place; a page that follows the reader's theme takes ``dark`` there."""
-        look = f"alt='{_escaped(self.alt)}' style='max-width:100%' src='{_data(self.png)}'"
+        look = f"alt='{escaped(self.alt)}' style='max-width:100%' src='{_data(self.png)}'"
         if not self.dark:
             return f"{_DARK_JUPYTERLAB}<img class='ctp-light' {look}>"
         dark = f"media='screen and (prefers-color-scheme: dark)' srcset='{_data(self.dark)}'"
@@ -231,10 +253,6 @@ class Picture:
 
 def _data(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _escaped(value: object) -> str:
-    return html.escape(printable(str(value)))
 
 
 @dataclass(frozen=True)

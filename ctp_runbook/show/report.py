@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from html import escape
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
@@ -21,7 +20,7 @@ from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.show import run_blocks
-from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, escaped, mark
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
@@ -102,13 +101,13 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     return (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{escape(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
-        f"<body>{_html(top)}<h1>{escape(title)}</h1>"
+        f"<title>{escaped(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
+        f"<body>{_html(top)}<h1>{escaped(title)}</h1>"
         f"{run_blocks.below_headline(history).html}{_key_figures(history, judged)}"
         f"<nav>{navigation}</nav>{_html(run_blocks.findings(history))}{bodies}"
-        f"<footer>run {escape(history.run_id)} · journal record {len(history.records)}, sha256 "
+        f"<footer>run {escaped(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
-        f"{escape(run.run_id)}</code></footer></body></html>\n"
+        f"{escaped(run.run_id)}</code></footer></body></html>\n"
     )
 
 
@@ -130,7 +129,7 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     if history.rollback_started is not None:
         figures["rollback"] = run_blocks.budget_figure(history).removesuffix(" (kept)")
     cells = "".join(
-        f"<div><span>{escape(name)}</span><b>{escape(value)}</b></div>"
+        f"<div><span>{escaped(name)}</span><b>{escaped(value)}</b></div>"
         for name, value in figures.items()
     )
     return f"<div class='ctp-key'>{cells}</div>"
@@ -188,8 +187,8 @@ def _evidence(run: RunDir) -> str:
 def _links(run: RunDir) -> str:
     """Executed notebooks as links beside the page, with how each ended."""
     items = "".join(
-        f"<li><a href='{escape(path.relative_to(run.path).as_posix())}'>"
-        f"{escape(path.relative_to(run.path).as_posix())}</a> {escape(_notebook_status(path))}</li>"
+        f"<li><a href='{escaped(path.relative_to(run.path).as_posix())}'>"
+        f"{escaped(path.relative_to(run.path).as_posix())}</a> {escaped(_notebook_status(path))}</li>"
         for path in sorted(run.notebooks.glob("*.ipynb"))
     )
     return f"<strong>Notebooks</strong><ul>{items}</ul>" if items else ""

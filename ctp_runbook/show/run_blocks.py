@@ -46,6 +46,7 @@ __all__ = [
     "headline",
     "member_table",
     "mode_banner",
+    "observed_rows",
     "observed_tables",
     "outcome_banner",
     "outcome_sentence",
@@ -358,7 +359,10 @@ def watch_blocks(
     baseline = read_baseline(run, history, read_rules(history.plan.watch))
     yield watch_picture(history, judged, before=baseline.points, both=both)
     yield verdict_table(history, judged)
-    yield comparison_table(history, baseline)
+    if baseline.compared:
+        yield comparison_table(history, baseline)
+    else:  # a table without a row would look like something that was forgotten
+        yield Banner("info", "Old engine against new", baseline.sentence)
 
 
 def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
@@ -538,8 +542,8 @@ def unobserved_note(run: RunDir, history: History) -> Notes:
     )
 
 
-def observed_tables(run: RunDir) -> list[Block]:
-    """Return what the evidence of each infra gate says it saw, as a table if it saw anything."""
+def observed_rows(run: RunDir) -> list[tuple[str, str, str]]:
+    """Return what the evidence of each infra gate says: the gate, of what, and what was seen."""
     rows = []
     for gate in gates_in(run.evidence):
         values, problems = parse_env(run.evidence / gate.file)
@@ -548,6 +552,12 @@ def observed_tables(run: RunDir) -> list[Block]:
             if key.startswith(start):
                 rows.append((speaker_of(gate), key.removeprefix(start).lower(), value))
         rows += [(speaker_of(gate), "problem", problem) for problem in problems]
+    return rows
+
+
+def observed_tables(run: RunDir) -> list[Block]:
+    """Return what the infra gates saw, as a table if they saw anything."""
+    rows = observed_rows(run)
     title = f"All {len(rows)} observations"
     return [Table(("gate", "observed", "seen"), rows, title, folded=True)] if rows else []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -124,6 +124,19 @@ class Points:
         monos, values, _ = self.columns()
         over = self._column(self._log.over) != 0
         return monos[over], values[over]
+
+    def worded(self) -> Mapping[str, NDArray[Any]]:
+        """Return every field of a point as a column by its name, texts as texts and None as NaN."""
+        import numpy as np
+
+        columns: dict[str, NDArray[Any]] = {
+            name: self._column(getattr(self._log, name))
+            for name in ("wall", "mono", "value", "events", "status", "over", "reason", "labels")
+        }
+        texts = {"status": STATUSES, "reason": self._reasons, "labels": self._label_sets}
+        for name, known in texts.items():
+            columns[name] = np.array(known, dtype=object)[columns[name]]
+        return columns
 
     @property
     def extremes(self) -> tuple[float, float] | None:

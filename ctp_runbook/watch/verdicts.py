@@ -282,4 +282,6 @@ def _clock(wall: float) -> str:
 
 def shortened_query(query: str) -> str:
     """Return the begin of a long query and who was asked; whole it stands in ``query``."""
-    return query if len(query) <= 80 else f"{query[:50]}…{query[query.rindex(' (') :]}"
+    asked, of, whom = query.rpartition(" (")
+    is_long = len(query) > 80 and len(asked) > 50
+    return f"{asked[:50]}…{of}{whom}" if is_long else query

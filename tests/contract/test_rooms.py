@@ -66,6 +66,11 @@ BROKEN = {
         "def f():\n    from os import getpid",
         "watch.judge -> os",
     ),
+    "pandas where it acts, late": (
+        "run/rollback.py",
+        "def f():\n    from pandas import DataFrame",
+        "run.rollback -> pandas",
+    ),
     "cycle in a room": (
         "host/process.py",
         "from ctp_runbook.host import daemon",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES
+from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES, PRELOAD
 from ctp_runbook.notebook.forked_kernel import ForkServer, ForkServerLost, fork_server
 from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel, start_kernel
 from tests.props.notebook_tools import wait_until
@@ -193,7 +193,7 @@ def test_the_server_stays_single_threaded() -> None:
     """A fork copies no lock that another thread holds: there is no other thread."""
 
     async def look(kernel: ReadyKernel) -> str:
-        return await said(kernel, "'pandas' in __import__('sys').modules")
+        return await said(kernel, f"{PRELOAD[-1]!r} in __import__('sys').modules")
 
     wait_until(lambda: run(look) == "True", seconds=60)
     assert len(os.listdir(f"/proc/{fork_server().pid}/task")) == 1

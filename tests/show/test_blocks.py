@@ -133,6 +133,45 @@ def test_a_command_is_set_as_code_and_its_heading_is_not() -> None:
     assert "run --all</code>" in html
 
 
+def test_a_table_says_of_what_each_cell_is() -> None:
+    """A reader who cannot see it hears its title, and with each cell its column and its row."""
+    html = Table(("step", "took"), [("precheck", "1.2 s")], "Steps").html
+    assert re.findall(r"<caption.*?>(.*?)</caption>", html) == ["Steps"]
+    scopes = re.findall(r"<(?:th|td)(?: scope='(\w+)')? .*?>(.*?)</t[hd]>", html)
+    assert scopes == [("col", "step"), ("col", "took"), ("row", "precheck"), ("", "1.2 s")]
+    assert "<caption" not in Table(("step",), []).html
+    assert "<th scope='row'" in Facts([("run", "1")]).html
+
+
+HOSTILE_CELLS = {
+    "a tag": "<img src=x onerror=alert(1)>",
+    "an attribute's end": "' onmouseover='alert(1)",
+    "an escape sequence": "\x1b]0;owned\x07\x1b[2J",
+    "the end of a text": "a\x00b",
+    "no text": b"\xff\xfe".decode(errors="surrogateescape"),
+    "turned round": "\u202egnp.exe",
+    "long": "x" * 100_000,
+}
+
+
+@pytest.mark.parametrize("cell", HOSTILE_CELLS.values(), ids=HOSTILE_CELLS)
+def test_a_cell_holds_any_text(cell: str) -> None:
+    """It is shown and not obeyed, whole, by whatever block; the page can be written to a file."""
+    blocks: list[Block] = [
+        Table((cell, "why"), [(cell, cell)], cell, code=(cell,)),
+        Table((cell,), [(cell,)], cell, folded=True),
+        Facts([(cell, cell)]),
+        Notes("warn", [cell], cell),
+        Banner("bad", cell, cell),
+    ]
+    html = "".join(block.html for block in blocks)
+    assert html.encode()
+    assert "<img" not in html
+    assert "onmouseover='" not in html
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e\udc80-\udcff]", html)
+    assert html.count("x" * 100_000) == (13 if len(cell) == 100_000 else 0)
+
+
 def test_a_folded_table_shows_its_title_until_it_is_opened() -> None:
     """Long lists are there for those who want them; in print they are all there."""
     html = Table(("a",), [("1",)], "All of them", folded=True).html

@@ -83,6 +83,14 @@ def test_figures_are_there_for_light_and_dark(tmp_path: Path) -> None:
     assert page.count("screen and (prefers-color-scheme: dark)") == 4
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_table_is_empty_and_each_says_of_what_its_cells_are(kind: str, tmp_path: Path) -> None:
+    """A head above nothing looks like something forgotten; a cell belongs to a row and a column."""
+    page = write_report(make_run(kind, tmp_path)).read_text()
+    assert "<tbody></tbody>" not in page
+    assert page.count("<th ") == len(re.findall(r"<th scope='(?:col|row)' ", page)) > 0
+
+
 def test_evidence_is_listed_with_digests_anybody_can_compute(tmp_path: Path) -> None:
     """Each file of evidence, the journal and the samples with their sha256."""
     run = make_run("completed", tmp_path)

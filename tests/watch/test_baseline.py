@@ -14,10 +14,11 @@ from ctp_runbook.record.evidence import cutover_env
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.show.run_blocks import comparison_table
+from ctp_runbook.show.blocks import Table
+from ctp_runbook.show.run_blocks import comparison_table, watch_blocks
 from ctp_runbook.verify.run import verify_run
 from ctp_runbook.watch.baseline import read_baseline
-from ctp_runbook.watch.replay import read_rules
+from ctp_runbook.watch.replay import read_rules, rejudge
 from tests.props.run_mutants import rewrite_journal
 from tests.props.synthetic_runs import make_run, seal
 
@@ -62,7 +63,11 @@ def test_a_run_without_an_old_page_says_no_baseline_and_verifies(tmp_path: Path)
     _edit_journal(run, edit)
     seal(run)
     assert verify_run(run).findings == ()
-    assert f"CUTOVER_BASELINE={said}".encode() in cutover_env(told(run))
+    history = told(run)
+    assert f"CUTOVER_BASELINE={said}".encode() in cutover_env(history)
+    *blocks, last = watch_blocks(run, history, rejudge(run, history)[0])
+    assert said in last.text
+    assert all(block.rows for block in [*blocks, last] if isinstance(block, Table))
 
 
 def test_a_stopped_watch_is_not_compared(tmp_path: Path) -> None:

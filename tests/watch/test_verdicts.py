@@ -213,3 +213,6 @@ def test_a_long_query_is_shortened_and_says_who_was_asked() -> None:
     assert shortened_query("up (engine)") == "up (engine)"
     long = f"SELECT {'x' * 90} (clickhouse)"
     assert shortened_query(long) == f"{long[:50]}… (clickhouse)"
+    # A short query of a file far down says each word once.
+    far = f"mode (file /{'far/' * 25}readiness.json)"
+    assert shortened_query(far) == far
