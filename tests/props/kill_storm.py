@@ -563,6 +563,8 @@ _Look = Mapping[str, object]
 _MEMBER = re.compile(
     r"\b((?:old|new)_(?:core_engine|strategy_runner)) (runs|alive|gone|never started)"
 )
+# Somebody removed its folder: what became of the run only its lock can say, and that it is unknown.
+_GONE = re.compile(r"^error: run \S+ (?:is under way, and .* removed|was the last to hold .* is gone)")
 
 
 def false_status(said: str, code: int, before: _Look, after: _Look) -> Iterator[str]:
@@ -575,7 +577,7 @@ def false_status(said: str, code: int, before: _Look, after: _Look) -> Iterator[
         yield "conducted, by nobody"
     if ("not conducted" in first or lost) and all(map(is_conducted, looks)):
         yield "that nobody conducts it, and somebody does"
-    expected = 7 if lost else ended.exit_code if ended else 0
+    expected = 7 if lost or _GONE.search(first) else ended.exit_code if ended else 0
     if code != expected and "no answer" not in said:
         yield f"its sentences with exit {code}, expected {expected}"
     yield from false_members(lost, looks)
