@@ -326,3 +326,22 @@ def test_secrets_of_the_configuration_are_known(tmp_path: Path) -> None:
     (tmp_path / "ctp.yaml").write_text("ctp:\n  password: hunter22\n")
     plan = planned(tmp_path)
     assert plan.redactor("login as ann with hunter22") == "login as ann with ***"
+
+
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [
+        ("kill -0 $(cat /run/old.pid)", True),
+        ("kill -0 `cat /run/old.pid` 2>/dev/null", True),
+        ('kill -0 "$(cat /run/old.pid)"', False),
+        ("kill -0 $(cat /run/old.pid) || exit 1", False),
+        ("test -s /run/old.pid && kill -0 $(cat /run/old.pid)", False),
+    ],
+)
+def test_an_alive_command_that_never_says_gone_is_told(
+    command: str, is_told: bool, tmp_path: Path
+) -> None:
+    """Found out with everything stopped, it costs the switch."""
+    plan = planned(tmp_path, ("OLD_CORE_ENGINE_ALIVE_CMD", command))
+    told = [each for each in plan.warnings if "OLD_CORE_ENGINE_ALIVE_CMD ends with 2" in each]
+    assert bool(told) is is_told
