@@ -183,7 +183,7 @@ def test_a_client_is_no_member(shell: Start, tmp_path: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", docker)
     parent = shell(f"{docker} 600 &")
     wait_for(lambda: [comm(pid) for pid in children(parent)] == ["docker"])
-    wrapped = shell(f"timeout 600 {docker} 600 &")
+    wrapped = shell(f"timeout --foreground 600 {docker} 600 &")  # in this group, and ended with it
     wait_for(lambda: any(pin_gap(pid) for pid in children(wrapped)))
     for pid in (parent, *children(parent), wrapped):
         assert "is `docker`, a client: what it started elsewhere outlives it" in pin_gap(pid)
