@@ -106,6 +106,7 @@ def inspect_plan(
         *_literal_secrets(values, redactor),
         *_swallowed(steps),
         *_stops(steps, members),
+        *_answers(members),
         *_executables_not_yet(values, base, environ),
         *_only_bash_knows(values),
         *_short_watch(values, limits),
@@ -442,6 +443,18 @@ def _stops(steps: Iterable[Step], members: Mapping[str, Member]) -> Iterator[str
             yield (
                 f"{step.key} waits up to {seconds:g} s ({', '.join(waits)}), and {limit} ends it"
                 " before it has sent KILL or proved anything; raise the timeout or lower the graces"
+            )
+
+
+def _answers(members: Mapping[str, Member]) -> Iterator[str]:
+    """Alive commands that say neither 0 nor 1 of a member that is gone."""
+    for member in members.values():
+        # Without a file the words are none, and bash's own kill ends with its usage.
+        if re.match(r"\s*kill\s+-0\s+(?:\$\(|`)[^|]*$", member.alive_command):
+            yield (
+                f"{member.name.upper()}_ALIVE_CMD ends with 2, and not with 1, where its pid file is not"
+                f" there: {quoted(member.alive_command)} never says gone, and its stop is not proved;"
+                ' write the quotes of kill -0 "$(cat FILE)"'
             )
 
 

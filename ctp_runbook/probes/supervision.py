@@ -27,6 +27,8 @@ _SHELLS = frozenset({"ash", "bash", "busybox", "dash", "fish", "ksh", "sh", "zsh
 # They adopt what has lost its parent, and start nothing by themselves.
 _REAPERS = frozenset({"catatonit", "containerd-shim", "docker-init", "dumb-init", "init", "tini"})
 _FACTS = ("Restart", "MainPID")
+# Who stands before a command and is not it.
+_WRAPPERS = frozenset({"flock", "runuser", "script", "su", "sudo", "timeout"})
 # What they start elsewhere (in a container, on a host, in a server's session) outlives their end.
 _CLIENTS = frozenset(
     {"crictl", "ctr", "docker", "kubectl", "lxc", "machinectl", "nerdctl", "podman", "ssh"}
@@ -69,9 +71,10 @@ def gap_in_pin(member: Member, pin: Pin) -> str:
             f"`COMMAND > >({program} …) & echo $!`, or let it write its own pid"
         )
     family = [program]
-    if program in _SHELLS:
+    if program in _SHELLS | _WRAPPERS:
         family = [_program(each.pid) for each in pin.tree]
-        family = [each for each in family if each not in _SHELLS | _PIPE_ENDS | {"sleep"}]
+        beside = _SHELLS | _WRAPPERS | _PIPE_ENDS | {"sleep"}
+        family = [each for each in family if each not in beside]
     if family and all(each in _CLIENTS for each in family):
         return (
             f"{named}, pid {pid}, is `{family[0]}`, a client: what it started elsewhere outlives it; "

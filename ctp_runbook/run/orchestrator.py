@@ -293,6 +293,7 @@ class Orchestrator:
             self._enter(State.SWITCHING, "go")
             if failed := run_switch(self.context):
                 return self._trouble_now("step_failed", failed.sentence)
+            warn_of_revival(self.context, Generation.NEW)
         watch = Watch(self.context, requests=self._take_requests, clocks=self._clocks)
         # What the switch took is no pause of the watch, which looks for itself from here on.
         self._look_at_clocks()

@@ -128,12 +128,15 @@ def session_gaps(context: RunContext, *, verified: bool = False) -> list[str]:
     return []
 
 
-def warn_of_revival(context: RunContext) -> None:
-    """Tell, while nothing is touched, who of the old generation may not end or not stay ended."""
+def warn_of_revival(context: RunContext, generation: Generation = Generation.OLD) -> None:
+    """Tell who of a generation may not end or not stay ended when its stop commands have run: of the old
+    one while nothing is touched, of the new one before a rollback needs them."""
     # Told and not refused: a supervisor that the stop command ends first is none of these, and from
     # outside that cannot be seen.
-    for step in context.plan.switch:
+    for step in (*context.plan.switch, *context.plan.rollback):
         if step.kind is not StepKind.STOP or step.acts_on is None or step.skipped:
+            continue
+        if step.acts_on[0] is not generation:
             continue
         member = context.plan.member(*step.acts_on)
         if (pin := context.history.pins.get(member.name)) is None:

@@ -283,11 +283,19 @@ class Watch:
                 continue
             seen = observe(self._context, member, question="gone")
             if not seen.is_gone:
-                if self._context.interrupt():
+                if self._context.interrupt() or not self._runs_as_pinned(Generation.NEW):
+                    # It was not asked to the end, or somebody is just starting a new member again,
+                    # which looks like the old one where one binary replaced the other.
                     return None
                 why = f"the old generation lives again: {seen.sentence}"
                 return self._trouble_now("judge", why)
         return self._trouble_of_doubles()
+
+    def _runs_as_pinned(self, generation: Generation) -> bool:
+        pins = self._context.history.identities
+        members = self._plan.members_of(generation)
+        known = [pins[member.name] for member in members if member.name in pins]
+        return all(map(self._context.world.processes.is_running, known))
 
     def _trouble_of_doubles(self) -> Triggered | None:
         """The same somebody started what lies there now: a second one of the new generation."""

@@ -340,3 +340,22 @@ def test_reasons_for_everything_are_no_session(tmp_path: Path) -> None:
     assert "SESSION_NOT_PROVED names all that there is to know of a session" in said
     fewer = ("SESSION_NOT_PROVED", reasons.partition("; may_trade")[0])
     assert planned(tmp_path, fewer, given[1]).execute_refusals == ()
+
+
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [
+        ("kill -0 $(cat /run/old.pid)", True),
+        ("kill -0 `cat /run/old.pid` 2>/dev/null", True),
+        ('kill -0 "$(cat /run/old.pid)"', False),
+        ("kill -0 $(cat /run/old.pid) || exit 1", False),
+        ("test -s /run/old.pid && kill -0 $(cat /run/old.pid)", False),
+    ],
+)
+def test_an_alive_command_that_never_says_gone_is_told(
+    command: str, is_told: bool, tmp_path: Path
+) -> None:
+    """Found out with everything stopped, it costs the switch."""
+    plan = planned(tmp_path, ("OLD_CORE_ENGINE_ALIVE_CMD", command))
+    told = [each for each in plan.warnings if "OLD_CORE_ENGINE_ALIVE_CMD ends with 2" in each]
+    assert bool(told) is is_told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -182,10 +183,12 @@ def test_a_client_is_no_member(shell: Start, tmp_path: Path) -> None:
     shutil.copy(shutil.which("sleep") or "", docker)
     parent = shell(f"{docker} 600 &")
     wait_for(lambda: [comm(pid) for pid in children(parent)] == ["docker"])
-    for pid in (parent, *children(parent)):
+    wrapped = shell(f"timeout --foreground 600 {docker} 600 &")  # in this group, and ended with it
+    wait_for(lambda: any(pin_gap(pid) for pid in children(wrapped)))
+    for pid in (parent, *children(parent), wrapped):
         assert "is `docker`, a client: what it started elsewhere outlives it" in pin_gap(pid)
-    beside = shell(f"{docker} 600 & timeout 600 sleep 600 &")
-    wait_for(lambda: {comm(pid) for pid in children(beside)} == {"docker", "timeout"})
+    beside = shell(f"{docker} 600 & {sys.executable} -c 'import time; time.sleep(600)' &")
+    wait_for(lambda: len({comm(pid) for pid in children(beside)} - {"bash"}) == 2)
     assert pin_gap(beside) == ""
 
 

@@ -14,10 +14,12 @@ from msgspec import structs
 
 from ctp_runbook.gates.readiness import SLIS, Readiness, measured
 from ctp_runbook.gates.readiness_probes import ReadinessSources, commands_of_run, measure
+from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import identity_of, parents
-from ctp_runbook.model import StepStatus
+from ctp_runbook.model import Generation, Member, StepKind, StepStatus
 from ctp_runbook.record.kinds import Finding
 from ctp_runbook.run.context import RunContext
+from ctp_runbook.run.proofs import pin_member
 from ctp_runbook.run.switch import (
     probe_gaps,
     readiness_proof,
@@ -349,3 +351,28 @@ def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallSta
         os.killpg(shell.pid, signal.SIGKILL)
         shell.wait(timeout=5)
     assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)
+
+
+def test_a_new_member_that_would_not_end_is_told_before_a_rollback(
+    context: RunContext, host: SimulatedHost
+) -> None:
+    """By its own stop command, which the rollback will need, and of nobody else."""
+    asked: list[tuple[str, str]] = []
+
+    def signs(member: Member, pin: Pin, *, stop_command: str, **_: object) -> tuple[str, ...]:
+        asked.append((member.name, stop_command))
+        return ("it comes again",)
+
+    host.signs_of_revival = signs  # type: ignore[method-assign]
+    for name, member in context.plan.members.items():
+        pin_member(context, member, IDENTITIES[name])
+    warn_of_revival(context, Generation.NEW)
+    stops = {
+        step.acts_on: step.command
+        for step in context.plan.rollback
+        if step.acts_on and step.kind is StepKind.STOP
+    }
+    assert dict(asked) == {"_".join(acts_on): command for acts_on, command in stops.items()}
+    assert {each.payload.sentence for each in context.history.of_kind(Finding)} >= {
+        "it comes again"
+    }
