@@ -82,7 +82,7 @@ class Field(Struct, frozen=True):
 _ANY_NUMBER = Field("number", low=-1e300, high=1e300)
 _KIND_WORDS = {
     "boolean": "true or false",
-    "text": "a text that is not blank",
+    "text": "a text that is not blank and has no NUL",
     "texts": "a list of texts",
     "spans": "a list of spans such as 09:00-10:15",
     "strings": "a table of texts",
@@ -99,7 +99,9 @@ def _is_number(spec: Field, value: object) -> bool:
 
 
 def _is_text(spec: Field, value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value in (spec.choices or (value,))
+    is_one = isinstance(value, str) and bool(value.strip()) and value in (spec.choices or (value,))
+    # No path, name or query has a NUL: whoever opens one is told so by an error of another kind.
+    return is_one and "\0" not in str(value)
 
 
 _ACCEPTS: dict[str, Callable[[Field, object], bool]] = {

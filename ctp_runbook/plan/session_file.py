@@ -83,6 +83,7 @@ _FIELDS: Mapping[str, Mapping[str, Field]] = {
     "log": {
         "path": _MUST,
         "event": _TEXT,
+        "lost_event": _TEXT,
         "field": _TEXT,
         **_VALUE,
         "format": Field("text", choices=("logfmt", "json", "pattern"), required=False),
@@ -195,8 +196,13 @@ def _log_problems(text: TomlText, name: str, table: Mapping[str, Any]) -> Iterat
                 yield from _pattern_problems(text, name, table, groups)
     if is_pattern and not table.get("pattern"):
         yield text.problem((name,), "no key pattern", "the expression whose groups are the fields")
-    if not is_pattern and not table.get("event"):
+    if not table.get("event") and ("lost_event" in table or not is_pattern):
         yield text.problem((name,), "no key event", "the name of the event that tells it")
+    if name == "may_trade" and not {"field", "lost_event"} & table.keys():
+        expected = "the field with the mode, or the lost_event that takes the permission back"
+        yield text.problem((name,), "no key field", expected)
+    if name != "may_trade" and "field" in table and "equals" not in table:
+        yield text.problem((name,), "no key equals", "the value of the field that says yes")
     if "equals" in table and "field" not in table:
         yield text.problem(
             (name,), "equals without field", "the field of the event it is a value of"

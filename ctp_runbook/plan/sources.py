@@ -6,6 +6,7 @@ as an entry point of the group ``ctp_runbook.sources``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +38,7 @@ __all__ = [
 
 SOURCE_GROUP = "ctp_runbook.sources"
 KINDS = ("latency_quantile", "state", "counter", "lag", "outage")
+_FAMILY = r"(?a)[a-zA-Z_:][\w:]*"
 _OF_ONE_VALUE = ("latency_quantile", "state", "counter", "lag")
 
 
@@ -127,6 +129,11 @@ class Source(Struct, frozen=True):
             yield "url", f"a page's url for source '{self.name}'", f"no url but for source {takers}"
         if "url" not in rule and self.url == "must":
             yield "url", "no such key", f"the address that source '{self.name}' asks"
+        if self.is_page and isinstance(query := rule.get("query"), str):
+            # What no family can be called is on no page: with absent = "zero" it would pass for ever.
+            names = query.split() if rule.get("kind") == "counter" else [query]
+            if odd := [name for name in names if not re.fullmatch(_FAMILY, name)]:
+                yield "query", f"'{odd[0]}'", "the name of a family; labels go into the key labels"
         if "absent" in rule and not (self.is_page and rule.get("kind") in _COUNTED):
             yield "absent", f"'{rule['absent']}'", "no such key but for what a page counts"
         if "still_seconds" in rule and rule.get("kind") not in _COUNTED:

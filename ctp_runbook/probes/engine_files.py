@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from array import array
 from collections import deque
@@ -146,11 +147,7 @@ def log_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if form not in _log.FORMATS:
         yield "format", f"'{form}'", f"one of {', '.join(_log.FORMATS)}"
     else:
-        for key in ("query", "until"):
-            try:
-                _log.line_parser(form, pattern=str(rule.get(key, "(?P<x>)")))
-            except ValueError as error:
-                yield key, f"'{rule[key]}', and {error}", "an expression with named groups"
+        yield from _unread_lines(form, rule)
     yield from _wrong_words(rule)
     if rule.get("time_unit", "s") not in _TIME_UNITS:
         yield "time_unit", f"'{rule['time_unit']}'", f"one of {', '.join(_TIME_UNITS)}"
@@ -164,6 +161,28 @@ def log_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "until", "an end of an event", "no field beside it, and kind latency_quantile"
     if rule.get("kind") != "counter" and not {"until", "field"} & rule.keys():
         yield "field", "no such key", "the field with the value, but for a counter of events"
+
+
+def _unread_lines(form: str, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield what no line could be read by: an expression that is none, or lacks a field that is asked for."""
+    if "until" in rule and rule["until"] == rule.get("query"):
+        yield (
+            "until",
+            f"'{rule['until']}'",
+            "another event than query: it would begin anew, and never end",
+        )
+    if form != "pattern":
+        return
+    for key in (each for each in ("query", "until") if each in rule):
+        try:
+            _log.line_parser(form, pattern=str(rule[key]))
+        except ValueError as error:
+            yield key, f"'{rule[key]}', and {error}", "an expression with named groups"
+            continue
+        groups = re.compile(str(rule[key])).groupindex
+        for field in ("field", "time_field", "key"):
+            if field in rule and rule[field] not in groups:
+                yield field, f"'{rule[field]}'", f"a group of {key}: {', '.join(groups)}"
 
 
 class _Heard:
@@ -469,8 +488,11 @@ _message = msgspec.json.Decoder(_Message).decode
 
 def _words(text: str) -> dict[str, float]:
     """Return what words stand for: ``Ready=0 CloseOnly=1``. Raises ValueError for what is none."""
-    pairs = (pair.partition("=") for pair in text.split())
-    return {word: float(value) for word, _, value in pairs}
+    pairs = [pair.partition("=") for pair in text.split()]
+    words = {word: float(value) for word, _, value in pairs}
+    if len(words) < len(pairs) or not all(map(math.isfinite, words.values())):
+        raise ValueError("a word twice, or one that stands for no number")
+    return words
 
 
 def _wrong_words(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -480,7 +502,7 @@ def _wrong_words(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield (
             "words",
             f"'{rule['words']}'",
-            "words with a number each: Ready=0 CloseOnly=1 Blocked=2",
+            "words, each once, with a number each: Ready=0 CloseOnly=1 Blocked=2",
         )
 
 

@@ -16,7 +16,7 @@ EXAMPLES = Path("configs/ops/examples")
 CUTOVER = EXAMPLES / "old_to_pure_cpp_cutover.template.env"
 ROLLBACK = EXAMPLES / "old_to_pure_cpp_rollback.template.env"
 # What must be installed where such a plan runs.
-PROGRAMS = ("bash", "ctp-runbook", "ln", "redis-cli", "pg_isready")
+PROGRAMS = ("bash", "ctp-runbook", "ln")
 # What the templates themselves declare, each with its reason: exceptions, and no warnings.
 DECLARED = {
     r"SESSION_NOT_PROVED: NOT PROVED": 2,
@@ -28,14 +28,11 @@ DECLARED = {
 
 @pytest.fixture
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout with its CTP configuration, and the programs on PATH."""
-    for part in ("infra", EXAMPLES):
+    """A checkout as it comes, and the programs on PATH."""
+    for part in ("infra", EXAMPLES, "configs/prod"):
         link = tmp_path / part
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(ROOT / part)
-    config = tmp_path / "configs/prod/ctp.yaml"
-    config.parent.mkdir()
-    config.write_text("ctp: {}\n")
     for name in PROGRAMS:
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)

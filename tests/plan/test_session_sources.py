@@ -108,10 +108,45 @@ WRONG = {
         text_of(recovered='source = "log"\npath = "a"\nformat = "pattern"\npattern = "x"'),
         "no named group",
     ),
+    "an expression without a time": (
+        text_of(recovered='source = "log"\npath = "a"\nformat = "pattern"\npattern = "(?P<x>y)"'),
+        "the time of a line",
+    ),
+    "an expression that runs away": (
+        text_of(recovered='source = "log"\npath = "a"\nformat = "pattern"\npattern = "(?P<ts>(a+)+)"'),
+        "a repeat within a repeat",
+    ),
+    "a field that nothing is expected of": (
+        text_of(recovered='source = "log"\npath = "a"\nevent = "e"\nfield = "f"'),
+        "the value of the field that says yes",
+    ),
+    "a permission that nothing takes back": (
+        text_of(may_trade='source = "log"\npath = "a"\nevent = "e"'),
+        "the lost_event that takes the permission back",
+    ),
+    "taken back without an event": (
+        text_of(recovered='source = "log"\npath = "a"\nlost_event = "e"'),
+        "no key event",
+    ),
+    "a path with a NUL": (
+        text_of(recovered='source = "file"\npath = "a\\u0000b"\nfield = "x"\nequals = 1'),
+        "has no NUL",
+    ),
     "infinite patience": (text_of(may_trade=f'{FILE}field = "x"\nfresh_seconds = inf'), "finite"),
     "nothing": ("", "a table for each fact"),
     "no TOML": ("[", "a TOML file in UTF-8"),
 }  # fmt: skip
+
+
+def test_an_event_may_take_back_what_another_told(tmp_path: Path) -> None:
+    """An engine that lost its front is not logged in, whatever it said before."""
+    login = 'source = "log"\npath = "a.log"\nevent = "ready"\nlost_event = "gone"'
+    (source,) = [
+        each
+        for each in planned(tmp_path, text_of(logged_in=login)).sessions["new"].sources
+        if each.fact == "logged_in"
+    ]
+    assert (source.event, source.lost_event) == ("ready", "gone")
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=WRONG)

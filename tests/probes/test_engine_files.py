@@ -362,7 +362,35 @@ WRONG = {
     ),
     "words": (
         'source="file"\nkind="state"\nquery="a"\npath="x"\nwords="Ready"',
-        "words with a number each",
+        "with a number each",
+    ),
+    "a word twice": (
+        'source="file"\nkind="state"\nquery="a"\npath="x"\nwords="Ready=0 Ready=2"',
+        "each once",
+    ),
+    "a word for no number": (
+        'source="file"\nkind="state"\nquery="a"\npath="x"\nwords="Ready=nan"',
+        "with a number each",
+    ),
+    "a field that is no group": (
+        'source="log"\nkind="state"\nquery="(?P<x>a)"\npath="x"\nformat="pattern"\nfield="y"',
+        "a group of query: x",
+    ),
+    "an expression that runs away": (
+        'source="log"\nkind="counter"\nquery="(?P<x>(a+)+)"\npath="x"\nformat="pattern"',
+        "a repeat within a repeat",
+    ),
+    "an end that is a beginning": (
+        'source="log"\nkind="latency_quantile"\nquery="a"\npath="x"\nuntil="a"\ntime_field="t"',
+        "another event than query",
+    ),
+    "a family with labels": (
+        'source="engine"\nkind="counter"\nquery="a{x=1}"\nabsent="zero"',
+        "the name of a family",
+    ),
+    "a fact that is none": (
+        'source="file"\nkind="state"\nquery="a"\npath="x"\npath_of="ready"',
+        "one of logged_in",
     ),
     "unit of time": (
         'source="file"\nkind="state"\nquery="a"\npath="x"\nheartbeat_unit="min"',
