@@ -178,6 +178,23 @@ def test_every_setting_is_explained_where_it_is_set() -> None:
     assert [key for key in sorted(keys) if not re.search(rf"\b{key}\b", comments)] == []
 
 
+def test_settings_shown_are_read(tmp_path: Path) -> None:
+    """What a page shows of watch.toml can be put into it."""
+    shown = [
+        match
+        for page in PAGES
+        for match in re.findall(r"```toml\n(.*?)```", page.read_text(), re.S)
+    ]
+    assert shown
+    for number, text in enumerate(shown):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(f"{(ROOT / 'configs/watch.toml').read_text()}\n{text}")
+        assert (
+            config.load_watch(path).metrics.keys()
+            > config.load_watch(ROOT / "configs/watch.toml").metrics.keys()
+        )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     """Each is a file of this checkout, and a heading of it where it names one."""
