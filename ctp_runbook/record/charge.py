@@ -116,12 +116,16 @@ def _written(run: RunDir) -> float:
         return 0.0
 
 
-def unfinished_runs(folders: Iterable[Path], *, environment: str, host: str) -> list[RunDir]:
-    """Real runs of an environment of ``host`` that began and never ended, whoever conducts them."""
+def unfinished_runs(
+    folders: Iterable[Path], *, host: str, environment: str | None = None
+) -> list[RunDir]:
+    """Real runs of ``host`` that began and never ended, whoever conducts them; of one environment, or
+    of any."""
     found = []
     for run in {run for folder in folders for run in runs_under(folder)}:
         header = glance_at(run)
-        is_ours = not header.dry_run and (header.environment, header.host) == (environment, host)
+        is_ours = not header.dry_run and header.host == host
+        is_ours = is_ours and environment in (None, header.environment)
         # What has its manifest is over: no need to look through its journal.
         if is_ours and not run.manifest.exists() and _last_of(run, "closed", _BEGUN) == _BEGUN:
             found.append(run)

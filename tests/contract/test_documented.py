@@ -320,24 +320,3 @@ def test_what_is_documented_can_be_typed(block: Block, checkout: Path) -> None:
         capture_output=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_units_are_as_systemd_reads_them(tmp_path: Path) -> None:
-    """systemd-analyze finds nothing to say of the units; where it is not installed, they are read."""
-    units = sorted(UNITS.glob("*.service"))
-    assert units
-    folder = tmp_path / "units"
-    folder.mkdir()
-    for unit in units:
-        # Their programs are those of an installed host, and here of this environment.
-        text = unit.read_text().replace(
-            "/opt/ctp-runbook/.venv", str(Path(sys.executable).parents[1])
-        )
-        (folder / unit.name).write_text(text)
-        for words in our_commands("\n".join(re.findall(r"^Exec\w+=(.*)$", text, re.MULTILINE))):
-            assert problem_of(words) == "", words
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("no systemd-analyze here")
-    names = [str(folder / unit.name) for unit in units]
-    done = subprocess.run(["systemd-analyze", "verify", *names], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")

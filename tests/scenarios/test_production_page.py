@@ -1,24 +1,17 @@
-"""The page from an empty host to a real run, followed; and the unit that takes a run up, by its words."""
+"""The page from an empty host to a real run, followed on an empty root."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ctp_runbook.model import Outcome
-from ctp_runbook.run.launch import read_whole
 from tests.props.documents import ROOT, RUNBOOK, blocks
-from tests.props.small_stack import SmallStack
-from tests.scenarios.test_both_dead import half_switched
 
-UNIT = ROOT / "infra" / "systemd" / "ctp-runbook-resume.service"
 RELEASES = ("2026.02", "2026.11")
 PROGRAMS = ("core_engine", "ctp_instrument_query", "redis_bridge_compat")
 # In namespaces of its own: what is mounted goes with them.
@@ -29,25 +22,6 @@ exec chroot "$0" env -i HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin
   LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive PIP_CERT=/authorities.pem SSL_CERT_FILE=/authorities.pem bash -euo pipefail /page.sh
 """
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
-
-
-def unit_command(name: str) -> list[str]:
-    """A command of the unit, with the tool of this environment in place of the installed one."""
-    (line,) = re.findall(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
-    here = str(Path(sys.executable).parent / "ctp-runbook")
-    return shlex.split(line.replace("/opt/ctp-runbook/.venv/bin/ctp-runbook", here))
-
-
-def test_the_unit_takes_up_what_nobody_conducts(stack: SmallStack) -> None:
-    """Its condition holds for a run that is left half switched, its command brings trading back, and
-    after that the condition holds no more."""
-    run = half_switched(stack)
-    condition = unit_command("ExecCondition")
-    assert subprocess.run(condition, cwd=stack.folder).returncode == 0
-    assert subprocess.run(unit_command("ExecStart"), cwd=stack.folder).returncode == 0
-    assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
-    assert read_whole(run).conducted is not None
-    assert subprocess.run(condition, cwd=stack.folder).returncode == 1
 
 
 def release_and_mirror() -> tuple[str, str]:
