@@ -55,7 +55,8 @@ def take_environment_lock(environment: str, *, run_id: str, path: Path | None = 
             raise RunRefused(f"the lock {place} cannot be had: {error.strerror}") from error
         raise EnvironmentHeld(
             f"environment {environment} is held by {holder} ({place}); one run at a time: "
-            "follow it with `ctp-runbook status`, or wait until it is over",
+            "follow it with `ctp-runbook status`, or wait until it is over "
+            "(infra/runbook/two_people.md)",
             holder=holds,
         ) from error
     with contextlib.suppress(OSError):  # the name is for people; a full disk does not unlock

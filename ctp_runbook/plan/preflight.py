@@ -504,7 +504,7 @@ def _literal_secrets(values: TemplateValues, redactor: Redactor) -> Iterator[str
             yield (
                 f"{_at(values, key)}: a secret stands in the command itself (behind {behind}), and "
                 "every user of this host reads it in the process list while it runs; keep it in the "
-                "environment or in a file of mode 0600, and name that"
+                "environment or in a file of mode 0600, and name that (infra/runbook/secrets.md)"
             )
 
 

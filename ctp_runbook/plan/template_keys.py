@@ -399,7 +399,9 @@ def _unknown(entry: Entry) -> Problem:
         key=shown,
         found="an unknown key",
         expected="a key of the cutover or rollback template",
-        remedy=f"write it as {near}" if near else "delete the line",
+        remedy=f"write it as {near}"
+        if near
+        else "delete the line; infra/runbook/template_keys.md has every key",
         nearest=near,
     )
 

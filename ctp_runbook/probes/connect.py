@@ -98,7 +98,10 @@ def ask_connect(
             most_bytes=LONGEST_ANSWER_BYTES,
         )
     except (ProbeError, ValueError) as error:
-        raise ProbeError(f"{where}: {error}; is the service up?") from error
+        raise ProbeError(
+            f"{where}: {error}; is the service up, and is this its address here "
+            "(infra/runbook/ports.md)?"
+        ) from error
     # A PUT that needed nothing is answered 204, with nothing.
     if not raw.strip():
         return Answer(status, None, is_json=status < 300)

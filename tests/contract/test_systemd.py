@@ -26,9 +26,9 @@ def on_this_host(folder: Path) -> list[Path]:
     changed = []
     for name in (SERVICE, TIMER):
         text = (UNITS / name).read_text()
-        text = text.replace("/opt/ctp_runbook/.venv/bin/ctp-runbook", str(command))
-        text = text.replace("User=trading", f"User={getpass.getuser()}")
-        text = text.replace("WorkingDirectory=/opt/ctp_runbook", f"WorkingDirectory={folder}")
+        text = text.replace("/opt/ctp-runbook/.venv/bin/ctp-runbook", str(command))
+        text = text.replace("User=quant-hft", f"User={getpass.getuser()}")
+        text = text.replace("WorkingDirectory=/opt/ctp-runbook", f"WorkingDirectory={folder}")
         changed.append(folder / name)
         changed[-1].write_text(text)
     return changed
