@@ -7,7 +7,9 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import pytest
+import ville
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -158,6 +160,29 @@ def test_nobody_gets_richer_on_average_in_bursts_either() -> None:
             over = [burst * max(pair) for pair in itertools.pairwise(starts)]
             total += chance * math.exp(decide(test, range(12), [came] * 12, over).evidence[-1])
         assert total <= 1 - 0.5 * 900 / 911
+
+
+@given(over=st.lists(st.booleans(), min_size=1, max_size=300))
+def test_a_kept_library_gets_as_rich(over: list[bool]) -> None:
+    """The e-process of ville for one share, with all its prior at the share that is bet on, is the bet:
+    of independent orders, and of looks of one order that are no part of an incident."""
+    sure = 1e9
+    bets = [odds * 0.01 / (0.99 + odds * 0.01) for odds in (2, 6, 18, 60, 600)]
+    known = [
+        ville.BernoulliTest(0.01, prior=(bet * sure, (1 - bet) * sure)).fit(np.array(over, float))
+        for bet in bets
+    ]
+    shares = (0.1, 0.25, 0.25, 0.25, 0.15)
+    total = sum(
+        0.5 * share * np.exp(own.log_e_values_) for share, own in zip(shares, known, strict=True)
+    )
+    # In one moment nothing more is handed out, and no incident but one that has no length ends.
+    frozen = [0.0] * len(over)
+    events, slow = [1] * len(over), [*map(int, over)]
+    alone = decide(ALONE, frozen, events, slow).evidence
+    assert alone == pytest.approx(np.log(total).tolist(), abs=1e-4)
+    short = decide(ShareTest(0.01, span_seconds=1e-9), frozen, events, slow).evidence
+    assert short == pytest.approx(alone, abs=1e-9)
 
 
 @pytest.mark.parametrize("test", [P99, ALONE, ShareTest(0.001), ShareTest(0.01, 0.2, 0)], ids=str)
