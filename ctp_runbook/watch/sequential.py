@@ -23,7 +23,7 @@ sees no more than one incident in a span.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from msgspec import Struct, structs
@@ -268,35 +268,34 @@ def proved_quantile(events: int, over: int, confidence: float = 0.95) -> float |
 
 
 def _high(events: int, over: int, tail: float) -> float:
-    return 1.0 if over >= events else _root(lambda p: _most(events, over, p) - tail)
+    """Return the share at which so few would be over the limit but by a chance of ``tail``."""
+    if over >= events:
+        return 1.0
+    # At the share that was seen half of the chances lie on either side.
+    low, high = over / events, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_likelier = 0 < middle < 1 and _chance_of_most(events, over, middle) > tail
+        low, high = (middle, high) if is_likelier else (low, middle)
+    return high
 
 
 def _low(events: int, over: int, tail: float) -> float:
     return 1 - _high(events, events - over, tail) if over else 0.0
 
 
-def _root(falling: Callable[[float], float]) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return high
-
-
-def _most(events: int, over: int, share: float) -> float:
-    """Return the chance of ``over`` or fewer of so many events (binomial)."""
-    if not 0 < share < 1:
-        return float(share <= 0)
-    all_ways = math.lgamma(events + 1)
-    logs = [
-        all_ways
-        - math.lgamma(k + 1)
-        - math.lgamma(events - k + 1)
-        + k * math.log(share)
-        + (events - k) * math.log1p(-share)
-        for k in range(over + 1)
-    ]
-    return math.fsum(map(math.exp, logs))
+def _chance_of_most(events: int, over: int, share: float) -> float:
+    """Return the chance of ``over`` or fewer of so many events, where more are to be expected."""
+    ways = math.lgamma(events + 1) - math.lgamma(over + 1) - math.lgamma(events - over + 1)
+    term = math.exp(ways + over * math.log(share) + (events - over) * math.log1p(-share))
+    total, odds = term, share / (1 - share)
+    for count in range(over, 0, -1):
+        term *= count / ((events - count + 1) * odds)
+        total += term
+        # Fewer are less and less likely; of a million events most add nothing that counts.
+        if term <= total * 1e-17:
+            break
+    return total
 
 
 # --- what a ``for_seconds`` buys ----------------------------------------------------

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -271,6 +272,25 @@ def test_the_interval_is_that_of_the_tables() -> None:
     assert share_interval(16, 0) == pytest.approx((0.0, 0.2059), abs=1e-4)
     assert share_interval(16, 16) == pytest.approx((0.7941, 1.0), abs=1e-4)
     assert share_interval(0, 0) == (0.0, 1.0)
+
+
+@given(events=st.integers(1, 60), part=st.floats(0, 1))
+def test_the_bound_is_where_the_chance_is_as_said(events: int, part: float) -> None:
+    """Added up term by term in whole numbers: at the bound five of a hundred see no more."""
+    over = min(events - 1, int(part * events))
+    share = Fraction(upper_share(events, over))
+    chance = sum(
+        math.comb(events, count) * share**count * (1 - share) ** (events - count)
+        for count in range(over + 1)
+    )
+    assert float(chance) == pytest.approx(0.05, rel=1e-9)
+
+
+def test_a_bound_of_a_day_of_orders_takes_no_time() -> None:
+    """Of a million orders, few or most of them slow, it is close to what was seen."""
+    for over in (0, 10_000, 500_000, 999_999):
+        low, high = share_interval(1_000_000, over)
+        assert low <= over / 1_000_000 <= high <= low + 0.0021
 
 
 def test_what_is_proved_needs_orders() -> None:
