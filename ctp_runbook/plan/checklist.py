@@ -168,7 +168,9 @@ def _test_words(rule: MetricRule) -> str:
     """How a limit is judged that not one value decides."""
     words = ""
     if rule.is_sequential:
-        words = f", FAILED by a proof ({rule.false_alarms:.2%} of watches are false alarms)"
+        words = (
+            f", FAILED by a proof ({100 * rule.false_alarms:.3g}% of watches may be false alarms)"
+        )
         words += " and PASSED by one" if rule.needs == "proof" else ""
     if rule.cap is not UNSET:
         words += f", none over {rule.amount(f'{rule.cap:g}')}"

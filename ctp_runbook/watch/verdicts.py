@@ -34,6 +34,7 @@ from ctp_runbook.watch.share_tests import ShareTests, Tested
 __all__ = ["Firing", "Moment", "firing_of", "missing_buckets", "shortened_query", "verdict_of"]
 
 _MOST_EVIDENCE = 690.0  # its exponential is still a float
+_MOST_ODDS = 10_000
 
 
 class Firing(Struct, frozen=True):
@@ -197,17 +198,22 @@ def _counted(rule: MetricRule, tested: Tested) -> str:
     whose = f" of {tested.labels}" if tested.labels else ""
     return (
         f"{tested.over:.0f} of {tested.events:.0f} events{whose} over {_shown(rule, tested.bound)} "
-        f"({share:.2%})"
+        f"({_percent(share)})"
     )
 
 
 def _evidence(rule: MetricRule, tested: Tested) -> str:
     """The odds that more are over it than may be, and what they rest on."""
-    odds = f"{math.exp(min(tested.evidence, _MOST_EVIDENCE)):.2g}"
+    odds = math.exp(min(tested.evidence, _MOST_EVIDENCE))
+    shown = f"{odds:.0f}" if odds < _MOST_ODDS else f"more than {_MOST_ODDS}"
     return (
-        f"more than the {rule.allowed_share:.2%} that may be: evidence {odds} to 1 at a "
-        f"false_alarm_rate of {rule.false_alarms:.2%} of watches, where {_assumed(rule)}"
+        f"more than the {_percent(rule.allowed_share)} that may be: evidence {shown} to 1, at a "
+        f"false_alarm_rate of {_percent(rule.false_alarms)} of watches, where {_assumed(rule)}"
     )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _assumed(rule: MetricRule) -> str:
