@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from ctp_runbook.model import Role, Step
 from ctp_runbook.plan.config import MetricRule
@@ -160,8 +161,21 @@ def _rule_facts(rule: MetricRule) -> dict[str, Any]:
         **_picked(rule, "name", "label", "source", "for_seconds", "window_seconds"),
         **_picked(rule, "interval_seconds", "warm_up_seconds", "min_events", "zero_events"),
         "query": " ".join(rule.query.split()),
-        "limit": f"{_COMPARISON[rule.direction]} {rule.amount(f'{rule.limit:g}')}",
+        "limit": f"{_COMPARISON[rule.direction]} {rule.amount(f'{rule.limit:g}')}{_test_words(rule)}",
     }
+
+
+def _test_words(rule: MetricRule) -> str:
+    """How a limit is judged that not one value decides."""
+    words = ""
+    if rule.is_sequential:
+        words = (
+            f", FAILED by a proof ({100 * rule.false_alarms:.3g}% of watches may be false alarms)"
+        )
+        words += " and PASSED by one" if rule.needs == "proof" else ""
+    if rule.cap is not UNSET:
+        words += f", none over {rule.amount(f'{rule.cap:g}')}"
+    return words
 
 
 def _head(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,8 @@ _PATIENCE_SECONDS = 2.0
 _ORDERS = re.compile(
     r"(?<![A-Za-z])(?:[Oo]rder|[Tt]rade|[Ff]ill|ORDER|TRADE|FILL)(?:s|d|ed)?(?![a-z])"
 )
+_FALSE_ALARM_RATE = 0.01
+_BURST_SECONDS = 10.0
 
 
 class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +45,12 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     (path, format, …); ``absent`` says what a family is that is not on a page; without an event for
     longer than ``still_seconds`` nothing is proved. A shift from the old
     engine that is surely beyond ``baseline_max_shift`` (None: any is only reported) fails.
+
+    ``test`` says what makes a quantile of buckets beyond its limit: ``sequential``, a proof at
+    ``false_alarm_rate`` for the whole watch that too many events are over it, where those within
+    ``burst_seconds`` may have one cause; or ``plain``, the quantile of the window (so are records of
+    before the key). ``needs``: ``proof``, where only a proven quantile passes. One event over ``cap``,
+    in ``unit``, fails at once.
     """
 
     name: str
@@ -69,16 +78,42 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     absent: str | UnsetType = UNSET
     still_seconds: float | UnsetType = UNSET
     reads: dict[str, str] | UnsetType = UNSET
+    test: str | UnsetType = UNSET
+    false_alarm_rate: float | UnsetType = UNSET
+    burst_seconds: float | UnsetType = UNSET
+    needs: str | UnsetType = UNSET
+    cap: float | UnsetType = UNSET
 
     @staticmethod
     def own_words() -> frozenset[str]:
         """Return the fields that hold words of this project, which redaction leaves as they are."""
-        return frozenset(("name", "unit", "kind", "source", "direction", "zero_events", "absent"))
+        words = ("name", "unit", "kind", "source", "direction", "zero_events", "absent")
+        return frozenset((*words, "test", "needs"))
 
     @property
     def read(self) -> Mapping[str, str]:
         """Return the keys that only its source knows."""
         return {} if self.reads is UNSET else self.reads
+
+    @property
+    def is_sequential(self) -> bool:
+        """True where a proof makes it beyond its limit, and not the quantile of a window."""
+        return self.test == "sequential"
+
+    @property
+    def allowed_share(self) -> float:
+        """The share of events that may be over the limit: 0.01 of a p99."""
+        return float(1 - Decimal(repr(self.quantile)))
+
+    @property
+    def false_alarms(self) -> float:
+        """How often the whole watch of an engine within its limit may fail: a share of watches."""
+        return _FALSE_ALARM_RATE if self.false_alarm_rate is UNSET else self.false_alarm_rate
+
+    @property
+    def span_seconds(self) -> float:
+        """How far apart two events may be and still have one cause."""
+        return _BURST_SECONDS if self.burst_seconds is UNSET else self.burst_seconds
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -183,6 +218,11 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "baseline_max_shift": _OPTIONAL_SECONDS,
     "still_seconds": _OPTIONAL_POSITIVE,
     "absent": _text("no_data", "zero", required=False),
+    "test": _text("sequential", "plain", required=False),
+    "false_alarm_rate": Field("number", high=0.5, low_allowed=False, required=False),
+    "burst_seconds": _OPTIONAL_SECONDS,
+    "needs": _text("proof", required=False),
+    "cap": Field("number", high=1e12, low_allowed=False, required=False),
 }
 _LIMIT_FIELDS: Mapping[str, Field] = {
     "term_grace_seconds": _SECONDS,
@@ -211,13 +251,15 @@ _SESSION_FIELDS: Mapping[str, Field] = {
 _TIMEOUT_FIELDS: Mapping[str, Field] = {step.name: _POSITIVE for step in STEP_TABLE}
 
 
-def load_watch(path: Path) -> WatchRules:
+def load_watch(path: Path, *, only_written: bool = False) -> WatchRules:
     """Read watch.toml.
+
+    ``only_written`` names no test where the file names none: such were the plans of before the key.
 
     Raises:
         ConfigError: with every problem of the file.
     """
-    return _watch_rules(read_toml(path, flag="--watch"))
+    return _watch_rules(read_toml(path, flag="--watch"), only_written)
 
 
 def load_limits(path: Path) -> Limits:
@@ -232,7 +274,7 @@ def load_limits(path: Path) -> Limits:
 # The same text gives the same frozen rules: parsing TOML is most of what making a plan costs,
 # and a plan is made again before the first stop.
 @lru_cache(maxsize=8)
-def _watch_rules(source: TomlText) -> WatchRules:
+def _watch_rules(source: TomlText, only_written: bool) -> WatchRules:
     table = source.table()
     metrics, sources = table.pop("metrics", None), table.pop("sources", {})
     problems = list(source.check((), table, _WATCH_FIELDS, tables=("metrics", "sources")))
@@ -248,14 +290,18 @@ def _watch_rules(source: TomlText) -> WatchRules:
     problems += source.check_table("sources", sources, fields)
     if problems:
         raise ConfigError(problems)
-    rules = {name: _rule(name, rule, rows) for name, rule in metrics.items()}
+    rules = {name: _rule(name, rule, rows, only_written) for name, rule in metrics.items()}
     return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
 
 
-def _rule(name: str, table: Mapping[str, Any], rows: Mapping[str, Source]) -> MetricRule:
+def _rule(
+    name: str, table: Mapping[str, Any], rows: Mapping[str, Source], only_written: bool
+) -> MetricRule:
     own = rows[table["source"]].reads
     read = {key: value for key, value in table.items() if key in own}
     rest = {key: value for key, value in table.items() if key not in own}
+    if rows[table["source"]].has_buckets(table) and not only_written:
+        rest = {"test": "sequential", **rest}
     return MetricRule(name=name, reads=read or UNSET, **_numbers(rest))
 
 

@@ -59,6 +59,8 @@ Measure = Callable[[], float | Counted | None]
 
 _COUNTED = ("latency_quantile", "counter")  # of events, which a page may show at the first of them
 _OF_EVENTS = " and ".join(_COUNTED)
+_OF_BUCKETS = 'no such key but for a latency_quantile of a page, with direction = "max"'
+_OF_A_PROOF = ("false_alarm_rate", "burst_seconds", "needs")
 
 
 class Surroundings(Struct, frozen=True):
@@ -138,6 +140,7 @@ class Source(Struct, frozen=True):
             yield "absent", f"'{rule['absent']}'", "no such key but for what a page counts"
         if "still_seconds" in rule and rule.get("kind") not in _COUNTED:
             yield "still_seconds", f"{rule['still_seconds']}", f"no such key but for {_OF_EVENTS}"
+        yield from self._test_problems(rule)
         if self.checker:
             home, _, name = self.checker.partition(":")
             # One of ours is there: what is said of a plug-in's that is not is no dry run's to load.
@@ -146,6 +149,28 @@ class Source(Struct, frozen=True):
                 getattr(LateModule(home), name) if is_ours else _plugins.load_named(self.checker)
             )
             yield from check(rule)
+
+    def has_buckets(self, rule: Mapping[str, Any]) -> bool:
+        """Say whether buckets tell how many events of a rule are over its limit."""
+        is_quantile = rule.get("kind") == "latency_quantile"
+        return self.is_page and is_quantile and rule.get("direction") == "max"
+
+    def _test_problems(self, rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+        if not self.has_buckets(rule):
+            for key in ("test", *_OF_A_PROOF, "cap"):
+                if key in rule:
+                    yield key, f"{rule[key]!r}", _OF_BUCKETS
+            return
+        for key in _OF_A_PROOF:
+            if key in rule and rule.get("test") == "plain":
+                yield (
+                    key,
+                    f"{rule[key]!r}",
+                    'no such key beside test = "plain", which proves nothing',
+                )
+        limit, cap = rule.get("limit"), rule.get("cap")
+        if isinstance(cap, float | int) and isinstance(limit, float | int) and cap < limit:
+            yield "cap", f"{cap:g}", f"at least the limit {limit:g}"
 
     def measure(self, rule: object, around: Surroundings) -> Measure:
         """Make what looks at ``rule``. Raises ImportError and the like for a performer that is none."""

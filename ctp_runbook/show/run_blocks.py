@@ -323,7 +323,8 @@ def rule_table(history: History) -> Table:
     rows = [
         (
             name,
-            f"{_number(rule.limit, rule.unit)} for {rule.for_seconds:g} s",
+            f"{_number(rule.limit, rule.unit)} for {rule.for_seconds:g} s"
+            + (", proved" if rule.is_sequential else ""),
             f"{rule.window_seconds:g} s",
             rule.min_events,
             f"{rule.min_coverage:.0%}",

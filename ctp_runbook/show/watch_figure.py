@@ -159,8 +159,13 @@ def _in_short(judged: WindowJudgement, history: History) -> str:
         return words
     nearest = min(spare, key=lambda name: spare[name])
     rule = history.plan.watch.metrics[nearest]
-    # Above its limit and passed: not for as long as counts.
-    brief = f", for less than {rule.for_seconds:g} s" if spare[nearest] < 0 else ""
+    # Above its limit and passed: not for as long as counts, or by no more than chance may bring.
+    brief = (
+        ", which proves nothing"
+        if rule.is_sequential
+        else f", for less than {rule.for_seconds:g} s"
+    )
+    brief = brief if spare[nearest] < 0 else ""
     return (
         f"{words} · tightest: {rule.label}, worst at {1 - spare[nearest]:.0%} of its limit{brief}"
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
@@ -106,13 +106,14 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
         yield "plan/watch.toml is not there: nobody can tell what the watch was to be judged by"
         return
     try:
-        rules = load_watch(path)
+        # Runs of before the key were judged by the window's quantile where the file names no test.
+        rules, written = load_watch(path), load_watch(path, only_written=True)
     except ConfigError as error:
         yield f"plan/watch.toml: {error}"
         return
     judged_by = history.plan.watch
     for name, rule in judged_by.metrics.items():
-        if rule != rules.metrics.get(name):
+        if rule != (written if rule.test is UNSET else rules).metrics.get(name):
             yield f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"
     for key in ("tolerance_inconclusive_seconds", "tolerance_error_seconds", "recovery_seconds"):
         said, due = getattr(judged_by, key), getattr(rules, key)

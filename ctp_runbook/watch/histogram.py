@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 
 from msgspec import Struct, structs
 
+from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.samples import series_key
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "group_buckets",
     "label_sets",
     "merged",
+    "scaled_bound",
     "summed",
     "worst_quantile",
 ]
@@ -145,6 +148,11 @@ def summed(counts: Mapping[SeriesKey, float]) -> dict[float, float]:
 def first_fault(counts: Mapping[SeriesKey, float]) -> str:
     """Return why the counts of a label set are none of a histogram's; "" where those of each are."""
     return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
+
+
+def scaled_bound(rule: MetricRule, bound: float) -> float:
+    """Return a bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
+    return float(Decimal(repr(bound)) * Decimal(repr(rule.scale)))
 
 
 def counts_fault(buckets: Mapping[float, float]) -> str:

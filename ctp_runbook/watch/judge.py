@@ -20,6 +20,7 @@ from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import Point, asked_of, badness, concerns, pages_of
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
 from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.share_tests import Tested, is_tested, tests_of
 from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 
 if TYPE_CHECKING:
@@ -77,12 +78,13 @@ class WindowJudgement(Struct, frozen=True):
 
 class _Held(Struct):
     """A condition of the trigger, and the first and the last measurement that it holds by without
-    a break; None while it does not hold."""
+    a break; None while it does not hold. ``proof``: what it is true by, where a test makes it so."""
 
     condition: Condition
     rule: MetricRule
     first: Point | None = None
     last: Point | None = None
+    proof: Tested | None = None
 
     @property
     def metric(self) -> str:
@@ -90,13 +92,30 @@ class _Held(Struct):
         return self.condition.metric
 
     def is_true_of(self, point: Point) -> bool:
-        """True when the point counts and makes the condition true."""
-        if not point.judged or point.value is None:
+        """True when the point counts and makes the condition true; where a test makes it so, the point
+        only must not be within the bound."""
+        is_needed, is_proved = self.is_tested, self.proof is not None
+        if not point.judged or (is_needed and not is_proved):
             return False
+        if point.value is None:
+            return is_needed
         return self.condition.holds(point.value, is_over=point.is_over)
+
+    @property
+    def is_tested(self) -> bool:
+        """True where a test makes it true, and not a value."""
+        return is_tested(self.rule, self.condition)
+
+    def accept(self) -> None:
+        """Forget what was proved so far."""
+        if self.is_tested:
+            self.first = self.last = self.proof = None
 
     def note(self, point: Point) -> None:
         """Take a point of its metric in."""
+        for tested in point.tested:
+            if self.is_tested and tested.is_of(self.condition.value):
+                self.proof = tested if tested.stands else None
         if not self.is_true_of(point):
             self.first = self.last = None
             return
@@ -113,7 +132,7 @@ class _Held(Struct):
     def firing(self, sample: Sample) -> Firing:
         """Return what there is to say when the trigger fires by it, at ``sample``."""
         assert self.last is not None  # asked of what is due
-        return firing_of(self.condition, self.last, rule=self.rule, sample=sample)
+        return firing_of(self.condition, self.last, rule=self.rule, sample=sample, proof=self.proof)
 
     def _is_fresh(self, mono: float) -> bool:
         """True while the measurement that it held by is fresh; silence makes no ``for``."""
@@ -143,7 +162,13 @@ class WindowJudge:
         own = {key: rules.metrics[key] for key in keys}
         self._pages = pages_of(own.values())
         self._watched = {
-            key: Watched(rule, started=started_mono, ends=ends_mono, keeps_points=keeps_points)
+            key: Watched(
+                rule,
+                started=started_mono,
+                ends=ends_mono,
+                keeps_points=keeps_points,
+                tests=tests_of(rule, trigger),
+            )
             for key, rule in own.items()
         }
         # A clause on what nobody watches never becomes true.
@@ -177,8 +202,9 @@ class WindowJudge:
     def accept(self) -> None:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
         for watched in self._watched.values():
-            watched.failed_at = None
-            watched.series.sparse = {}
+            watched.accept()
+        for held in self._held:
+            held.accept()
 
     def at(self, mono: float, *, final: bool = False) -> WindowJudgement:
         """Return the verdicts as they stand at ``mono``; ``final`` asks for proof over the whole
@@ -206,9 +232,15 @@ class WindowJudge:
 
     def _may_fire(self, counts: Mapping[str, int]) -> bool:
         # Most chunks make no condition true, and then nobody needs to look at each line.
-        return any(held.last for held in self._held) or any(
+        return any(
+            held.last
+            or held.proof
+            or self._watched[held.metric].log.has_turned(counts[held.metric])
+            for held in self._held
+        ) or any(
             held.condition.holds(value, is_over=bool(over))
             for held in self._held
+            if not held.is_tested
             for value, over in self._watched[held.metric].log.values_since(counts[held.metric])
         )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from decimal import Decimal
 from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
@@ -28,9 +27,11 @@ from ctp_runbook.watch.histogram import (
     group_buckets,
     label_sets,
     merged,
+    scaled_bound,
     summed,
     worst_quantile,
 )
+from ctp_runbook.watch.share_tests import ShareTests, Tested
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +53,8 @@ __all__ = [
     "is_page",
     "more_than",
     "pages_of",
-    "scaled_bound",
     "status_of",
+    "tested_status",
 ]
 
 _MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up", "open_bucket")
@@ -67,7 +68,8 @@ class Point(Struct, frozen=True):
 
     Where ``is_over`` the truth is more than ``value``, the widest finite bound of the histogram;
     where the limit is higher still, nothing is known of it: open_bucket. ``labels`` are those of the
-    series that is worst, blank where it is all of them together.
+    series that is worst, blank where it is all of them together. ``tested`` has what began or ceased
+    to be proved by it.
     """
 
     wall: float
@@ -78,6 +80,7 @@ class Point(Struct, frozen=True):
     reason: str = ""
     is_over: bool = False
     labels: str = ""
+    tested: tuple[Tested, ...] = ()
 
     @property
     def measured(self) -> bool:
@@ -142,11 +145,6 @@ def more_than(text: str, *, is_over: bool) -> str:
     return f"more than {text}" if is_over else text
 
 
-def scaled_bound(rule: MetricRule, bound: float) -> float:
-    """Return a bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
-    return float(Decimal(repr(bound)) * Decimal(repr(rule.scale)))
-
-
 def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
     """Return what ``value`` says of the limit, past the warm-up.
 
@@ -158,6 +156,14 @@ def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
     if value < rule.limit:
         return "open_bucket"
     return "breach" if rule.direction == "max" else "good"
+
+
+def tested_status(status: str, *, is_proved: bool) -> str:
+    """Return what a look says of a limit that a proof is needed to be beyond of: a window of few events
+    may be beyond it by chance, and one that is within it ends what was proved before."""
+    if status == "breach" and not is_proved:
+        return "good"
+    return "breach" if is_proved and status in ("few_events", "zero_events") else status
 
 
 class Reading(Struct, frozen=True):
@@ -255,10 +261,13 @@ class MetricSeries:
     point has been made of yet; ``window`` has the readings of the last ``window_seconds``.
     ``sparse`` counts, by bucket, the events that left the window without a quantile made of them,
     for there were too few; ``settled`` is the reading up to which they are in one or the other.
+    ``tests`` are shown each look's increase, past the warm-up.
     """
 
-    def __init__(self, rule: MetricRule, *, started_mono: float) -> None:
-        self.rule = rule
+    def __init__(
+        self, rule: MetricRule, *, started_mono: float, tests: ShareTests | None = None
+    ) -> None:
+        self.rule, self.tests = rule, tests
         self.started = started_mono
         self.window: deque[Reading] = deque()
         self.events = 0.0
@@ -279,9 +288,11 @@ class MetricSeries:
 
     def add(self, sample: Sample) -> Point:
         """Take a sample in, and return the point it makes."""
+        if self.tests:
+            self.tests.turned = ()
         look = self._look(sample) if sample.ok else _Look(reason=sample.error)
         status = self._status(look) if sample.ok else "error"
-        if status in _MEASURED and sample.mono - self.started < self.rule.warm_up_seconds:
+        if status in _MEASURED and self.is_warming_up(sample.mono):
             status = "warm_up"
         return Point(
             wall=sample.wall,
@@ -292,7 +303,12 @@ class MetricSeries:
             reason=look.reason,
             is_over=look.is_over,
             labels=look.labels,
+            tested=self.tests.turned if self.tests else (),
         )
+
+    def is_warming_up(self, mono: float) -> bool:
+        """True where what is measured is not judged yet."""
+        return mono - self.started < self.rule.warm_up_seconds
 
     def buckets(self, layout: tuple[str, ...]) -> Buckets:
         """Return which series of a page with these keys are this metric's: by bucket bound for a
@@ -353,9 +369,12 @@ class MetricSeries:
     def _status(self, look: _Look) -> str:
         if look.reason:
             return "no_data"
-        if look.value is None:
-            return "few_events" if look.events else "zero_events"
-        return status_of(self.rule, look.value, is_over=look.is_over)
+        status = "few_events" if look.events else "zero_events"
+        if look.value is not None:
+            status = status_of(self.rule, look.value, is_over=look.is_over)
+        if self.tests and self.rule.is_sequential:
+            return tested_status(status, is_proved=self.tests.stands)
+        return status
 
     def _look(self, sample: Sample) -> _Look:
         layout = tuple(sample.series)
@@ -437,7 +456,7 @@ class MetricSeries:
         self.unjudged = 0.0
         if window:
             now = now.carrying(window[-1])
-            self._count(increase(window[-1].counts, now.counts), now.mono)
+            self._count(window[-1].counts, now)
         window.append(now)
         # The last reading that is as old as the window is long stays: deltas begin there.
         while len(window) > 1 and window[1].mono <= now.mono - rule.window_seconds:
@@ -450,9 +469,13 @@ class MetricSeries:
         self._settle(now, is_judged=look.value is not None)
         return look
 
-    def _count(self, events: float, mono: float) -> None:
+    def _count(self, before: Mapping[SeriesKey, float], now: Reading) -> float:
+        events = increase(before, now.counts)
         self.events += events
-        self.moved = mono if events else self.moved
+        self.moved = now.mono if events else self.moved
+        if self.tests and not self.is_warming_up(now.mono):
+            self.tests.note(now.mono, before, now.counts)
+        return events
 
     def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
         return first_fault(counts) if self.is_histogram else ""
@@ -505,9 +528,7 @@ class MetricSeries:
         going_on = {k: v for k, v in last.counts.items() if k in now.counts and k[0] not in anew}
         self.window = deque([Reading(now.mono, going_on), now])
         self.settled = self.window[0] if self.is_histogram else None
-        counted = increase(going_on, now.counts)
-        self._count(counted, now.mono)
-        self.unjudged = counted
+        self.unjudged = self._count(going_on, now)
         named = " and ".join(sorted(filter(None, anew)))
         why = next(iter(anew.values())) + (f" in {named}" if named else "")
         return _Look(reason=f"{why}: engine restarted")

@@ -9,14 +9,15 @@ after the other.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.sample_blocks import Block
-from ctp_runbook.watch.histogram import Grouping, SeriesKey
+from ctp_runbook.watch.histogram import Grouping, SeriesKey, scaled_bound
 from ctp_runbook.watch.measure import (
     STATUSES,
     MetricSeries,
@@ -24,8 +25,8 @@ from ctp_runbook.watch.measure import (
     badness,
     counts_events,
     events_key,
-    scaled_bound,
 )
+from ctp_runbook.watch.share_tests import ShareTests, Tested
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,7 +49,8 @@ CODES = {name: np.int8(code) for code, name in enumerate(STATUSES)}
 
 class MeasuredBlock(Struct, frozen=True):
     """Points as columns: a value or a number of events is NaN where there is none, ``status``
-    indexes STATUSES, ``over`` is 1 where the truth is more than the value."""
+    indexes STATUSES, ``over`` is 1 where the truth is more than the value. ``turned`` has, by place,
+    what began or ceased to be proved."""
 
     wall: _Floats
     mono: _Floats
@@ -56,6 +58,7 @@ class MeasuredBlock(Struct, frozen=True):
     events: _Floats
     status: NDArray[np.int8]
     over: NDArray[np.int8]
+    turned: Mapping[int, tuple[Tested, ...]] = {}
 
 
 # What overflows is not finite, and wants a look of its own: no warning is due.
@@ -134,6 +137,8 @@ def _counted(
         return None
     if series.is_histogram and (len({labels for labels, _ in keys}) > 1 or not _is_one(counts)):
         return None
+    if series.tests and not series.tests.is_single:
+        return None
     before = [[reading.counts.get(key, 0.0) for key in keys] for reading in window]
     every = np.vstack([*before, counts])
     mono = np.append([reading.mono for reading in window], block.mono)
@@ -153,6 +158,10 @@ def _counted(
     series.events, series.unjudged = float(np.cumsum(np.append(series.events, steps))[-1]), 0.0
     if len(moved := np.flatnonzero(steps)):
         series.moved = float(mono[last + 1 :][moved[-1]])
+    if series.tests:
+        measured = _tested(
+            series, series.tests, measured, [b for _, b in keys], np.diff(every[last:], axis=0)
+        )
     if series.is_histogram:
         _settle(series, _Rows(keys, mono, every), begins, measured)
     series.window = deque(
@@ -162,6 +171,34 @@ def _counted(
         )
     )
     return measured
+
+
+def _tested(
+    series: MetricSeries,
+    tests: ShareTests,
+    measured: MeasuredBlock,
+    bounds: list[float],
+    grown: _Floats,
+) -> MeasuredBlock:
+    """Return the points as the tests have them; a row of ``grown`` is a look after the first there was."""
+    first = len(measured.mono) - len(grown)
+    warm = (measured.mono - series.started < series.rule.warm_up_seconds)[first:]
+    proved, rows = np.full(len(measured.mono), tests.stands), np.flatnonzero(~warm) + first
+    turned = {
+        int(rows[place]): tested
+        for place, tested in tests.note_rows(
+            measured.mono[rows], bounds, grown[rows - first]
+        ).items()
+    }
+    status = measured.status
+    if series.rule.is_sequential:
+        for place, tested in turned.items():
+            if own := [each.stands for each in tested if each.is_of(series.rule.limit)]:
+                proved[place:] = own[0]
+        few = np.isin(status, [CODES["few_events"], CODES["zero_events"]])
+        status = np.where((status == CODES["breach"]) & ~proved, CODES["good"], status)
+        status = np.where(few & proved, CODES["breach"], status)
+    return structs.replace(measured, status=status, turned=turned)
 
 
 class _Rows(Struct, frozen=True):

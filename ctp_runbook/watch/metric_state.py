@@ -11,6 +11,7 @@ from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import MetricSeries, Point, badness
 from ctp_runbook.watch.points import PointLog
+from ctp_runbook.watch.share_tests import ShareTests, Tested
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,17 +30,25 @@ class Watched:
     """One metric under watch: its points, and what a verdict needs of them, kept up to date.
 
     ``unknown`` is the first point that says nothing of the limit, ``fresh`` the last that was
-    measured. A look at a window of a day must cost no more than one at its first minute.
+    measured; ``failed_by`` is what proves it failed, where no value does. A look at a window of a day must cost no more than one at its first minute.
     """
 
     def __init__(
-        self, rule: MetricRule, *, started: float, ends: float, keeps_points: bool = True
+        self,
+        rule: MetricRule,
+        *,
+        started: float,
+        ends: float,
+        keeps_points: bool = True,
+        tests: ShareTests | None = None,
     ) -> None:
-        self.rule = rule
-        self.series = MetricSeries(rule, started_mono=started)
+        self.rule, self.tests = rule, tests
+        self.series = MetricSeries(rule, started_mono=started, tests=tests)
         self.log = PointLog()
         self.breach_since: float | None = None
         self.failed_at: Point | None = None
+        self.failed_by: Tested | None = None
+        self._proved: Tested | None = None
         self.unknown: Point | None = None
         self.extreme: Point | None = None
         self.valued: Point | None = None
@@ -76,11 +85,24 @@ class Watched:
         points = self.log.points
         self._covered.extend(measured.mono[measured.status != blocks.CODES["warm_up"]])
         in_breach = self.breach_since is not None
-        for place in blocks.lasting_places(measured, self.rule, in_breach=in_breach):
+        lasting = blocks.lasting_places(measured, self.rule, in_breach=in_breach)
+        for place in sorted({*lasting, *measured.turned}):
             self._note(points[first + place])
+
+    def accept(self) -> None:
+        """Forget limits broken so far, and what was proved of them."""
+        self.failed_at = self.failed_by = self._proved = None
+        self.series.sparse = {}
+        if self.tests:
+            self.tests.restart()
 
     def _note(self, point: Point) -> None:
         self.last = point
+        for tested in point.tested:
+            if tested.is_cap and self.failed_at is None:
+                self.failed_at, self.failed_by = point, tested
+            elif tested.is_of(self.rule.limit):
+                self._proved = tested
         if point.measured:
             self.fresh = point
             self._note_breach(point)
@@ -96,8 +118,9 @@ class Watched:
             self.breach_since = None
             return
         self.breach_since = point.mono if self.breach_since is None else self.breach_since
-        if point.mono - self.breach_since >= self.rule.for_seconds - SLACK_SECONDS:
-            self.failed_at = self.failed_at or point
+        is_long = point.mono - self.breach_since >= self.rule.for_seconds - SLACK_SECONDS
+        if is_long and self.failed_at is None:
+            self.failed_at, self.failed_by = point, self._proved
 
     def _badness(self, point: Point) -> tuple[float, bool]:
         """Return how bad, for comparing; more than a value is beyond it, whichever side is bad."""

@@ -11,9 +11,8 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec import structs
-
 from ctp_runbook.watch.measure import STATUSES, Point
+from ctp_runbook.watch.share_tests import Tested
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,12 +35,15 @@ class PointLog:
         self.reason, self.labels = array("i"), array("i")
         self.reasons = {"": 0}  # each text once, by its place: a page broken all day has one
         self.label_sets = {"": 0}
+        self.tested: dict[int, tuple[Tested, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.mono)
 
     def append(self, point: Point) -> None:
         """Take one point in."""
+        if point.tested:
+            self.tested[len(self)] = point.tested
         self.wall.append(point.wall)
         self.mono.append(point.mono)
         self.value.append(math.nan if point.value is None else point.value)
@@ -53,14 +55,19 @@ class PointLog:
 
     def extend(self, measured: MeasuredBlock) -> None:
         """Take measured points in, whose columns go by the same names; none has a reason or labels."""
-        for name, column in structs.asdict(measured).items():
-            getattr(self, name).frombytes(column.tobytes())
+        self.tested |= {len(self) + at: tested for at, tested in measured.turned.items()}
+        for name in ("wall", "mono", "value", "events", "status", "over"):
+            getattr(self, name).frombytes(getattr(measured, name).tobytes())
         self.reason.extend(array("i", [0]) * len(measured.mono))
         self.labels.extend(array("i", [0]) * len(measured.mono))
 
     def values_since(self, first: int) -> Iterator[tuple[float, int]]:
         """Yield the values from a place on, NaN for none, each with 1 where the truth is more."""
         return zip(self.value[first:], self.over[first:], strict=True)
+
+    def has_turned(self, first: int) -> bool:
+        """True where something began or ceased to be proved from a place on."""
+        return any(place >= first for place in self.tested)
 
     @property
     def points(self) -> Points:
@@ -112,6 +119,7 @@ class Points:
             self._reasons[log.reason[at]],
             bool(log.over[at]),
             self._label_sets[log.labels[at]],
+            log.tested.get(at, ()),
         )
 
     def columns(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:

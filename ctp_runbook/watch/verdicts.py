@@ -17,7 +17,7 @@ from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.triggers import Condition, Trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.histogram import bucket_quantile, counts_fault
+from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, scaled_bound
 from ctp_runbook.watch.measure import (
     MetricSeries,
     Point,
@@ -25,12 +25,16 @@ from ctp_runbook.watch.measure import (
     concerns,
     more_than,
     pages_of,
-    scaled_bound,
     status_of,
 )
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
+from ctp_runbook.watch.sequential import ShareTest, assumption, proved_quantile, upper_share
+from ctp_runbook.watch.share_tests import ShareTests, Tested
 
 __all__ = ["Firing", "Moment", "firing_of", "missing_buckets", "shortened_query", "verdict_of"]
+
+_MOST_EVIDENCE = 690.0  # its exponential is still a float
+_MOST_ODDS = 10_000
 
 
 class Firing(Struct, frozen=True):
@@ -80,7 +84,8 @@ def missing_buckets(
             for condition in chain.from_iterable(trigger.any_of)
             if condition.metric == rule.name
         ]
-        for where, limit in ((_where(rule), rule.limit), *of_trigger):
+        caps = [] if rule.cap is UNSET else [(_where(rule, "cap"), rule.cap)]
+        for where, limit in ((_where(rule), rule.limit), *of_trigger, *caps):
             if bounds and limit not in bounds:
                 yield _missing_bucket(rule, bounds, where=where, limit=limit, page=sample.target)
 
@@ -103,11 +108,25 @@ def _missing_bucket(
     return f"{text}; give the histogram a bucket at {_shown(rule, limit)}"
 
 
-def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: Sample) -> Firing:
-    """Return the trigger true by ``condition``, last seen at ``point``, at this sample."""
-    value = _value(point)  # what has none makes no condition true
+def firing_of(
+    condition: Condition,
+    point: Point,
+    *,
+    rule: MetricRule,
+    sample: Sample,
+    proof: Tested | None = None,
+) -> Firing:
+    """Return the trigger true by ``condition``, last seen at ``point``, at this sample; by ``proof``
+    where a test makes it true."""
+    if proof is not None and point.value is None:
+        # Too few events in the window for a quantile; that it is more than the bound is proved.
+        value, is_over = condition.value, True
+    else:
+        value, is_over = _value(point), point.is_over  # what has neither makes no condition true
     seen = f"= {_shown(rule, value)}{_whose(point)} at {_clock(sample.wall)}"
-    if point.is_over:
+    if proof is not None:
+        seen = f"at {_clock(sample.wall)}: {_counted(rule, proof)}, {_evidence(rule, proof)}"
+    elif point.is_over:
         amount = _amount(rule, point)
         seen = f"is {amount} at {_clock(sample.wall)}, above its histogram's widest bucket"
     return Firing(
@@ -119,7 +138,7 @@ def firing_of(condition: Condition, point: Point, *, rule: MetricRule, sample: S
         sample_seq=sample.seq,
         wall=sample.wall,
         mono=sample.mono,
-        is_over=point.is_over,
+        is_over=is_over,
     )
 
 
@@ -129,7 +148,9 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
     where = _where(rule)
     # A limit that was broken for as long as the rule allows stays broken, whatever came since.
     if bad := watched.failed_at:
-        return Verdict.FAILED, _beyond(rule, bad, where=where), _is_unknown_now(watched)
+        proof = watched.failed_by
+        text = _disproved(rule, proof, at=bad) if proof else _beyond(rule, bad, where=where)
+        return Verdict.FAILED, text, _is_unknown_now(watched)
     if moment.firing and moment.firing.metric == rule.name:
         return Verdict.FAILED, moment.firing.sentence, False
     if moment.mono - moment.started <= rule.warm_up_seconds and not moment.final:
@@ -151,7 +172,7 @@ def verdict_of(watched: Watched, *, coverage: float, moment: Moment) -> tuple[Ve
         return Verdict.INCONCLUSIVE, "not measured yet", False
     if moment.is_early:
         return Verdict.INCONCLUSIVE, _early(watched, moment, where=where), False
-    return _proof(watched, where=where)
+    return _proof(watched, where=where, final=moment.final)
 
 
 def _stillness(watched: Watched, moment: Moment) -> str:
@@ -164,8 +185,80 @@ def _stillness(watched: Watched, moment: Moment) -> str:
     return f"{quiet}: whether anything moves is not known"
 
 
-def _where(rule: MetricRule) -> str:
-    return f"watch.{rule.name}.limit {_shown(rule, rule.limit)}"
+def _where(rule: MetricRule, key: str = "limit") -> str:
+    return f"watch.{rule.name}.{key} {_shown(rule, getattr(rule, key))}"
+
+
+# --- what tests say ---------------------------------------------------------------
+
+
+def _counted(rule: MetricRule, tested: Tested) -> str:
+    """How many events were over a bound, and which share that is."""
+    share = tested.over / tested.events if tested.events else 0.0
+    whose = f" of {tested.labels}" if tested.labels else ""
+    return (
+        f"{tested.over:.0f} of {tested.events:.0f} events{whose} over {_shown(rule, tested.bound)} "
+        f"({_percent(share)})"
+    )
+
+
+def _evidence(rule: MetricRule, tested: Tested) -> str:
+    """The odds that more are over it than may be, and what they rest on."""
+    odds = math.exp(min(tested.evidence, _MOST_EVIDENCE))
+    shown = f"{odds:.0f}" if odds < _MOST_ODDS else f"more than {_MOST_ODDS}"
+    return (
+        f"more than the {_percent(rule.allowed_share)} that may be: evidence {shown} to 1, at a "
+        f"false_alarm_rate of {_percent(rule.false_alarms)} of watches, where {_assumed(rule)}"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _assumed(rule: MetricRule) -> str:
+    return assumption(ShareTest(rule.allowed_share, rule.false_alarms, rule.span_seconds))
+
+
+def _disproved(rule: MetricRule, tested: Tested, *, at: Point) -> str:
+    counted, moment = _counted(rule, tested), _clock(at.wall)
+    if tested.is_cap:
+        return f"{counted} at {moment}, and none may be; {_where(rule, 'cap')}"
+    return f"{counted} at {moment}, {_evidence(rule, tested)}; {_where(rule)}"
+
+
+def _untold(rule: MetricRule, tests: ShareTests | None) -> str:
+    """Say of how many events nobody can tell on which side of a limit they are; blank for none."""
+    for key, tested in (("limit", tests.at_limit), ("cap", tests.at_cap)) if tests else ():
+        if tested and tested.unclear:
+            return (
+                f"{tested.unclear:.0f} of {tested.events:.0f} events may be on either side of "
+                f"{_where(rule, key)}, which has no bucket at it; give the histogram a bucket at "
+                f"{_shown(rule, tested.bound)}"
+            )
+    return ""
+
+
+def _proved(rule: MetricRule, tests: ShareTests, *, final: bool) -> tuple[bool, str]:
+    """Whether it is proved that no more events are over the limit than may be, and in words what is:
+    at the end, for such a proof is one of one look."""
+    counted = _counted(rule, tests.at_limit) if tests.at_limit else ""
+    counted += " since the watch was resumed" if tests.is_resumed else ""
+    if not final:
+        return False, f"{counted}, which disproves nothing so far"
+    many, over = tests.independent
+    what, limit = f"p{100 * rule.quantile:g}", _shown(rule, rule.limit)
+    assumed = f"where {_assumed(rule)}"
+    if many and upper_share(many, over) <= rule.allowed_share:
+        return True, f"{counted}: {what} <= {limit} proved at 95 %, {assumed}"
+    known = proved_quantile(many, over)
+    of_what = (
+        f"{many} events"
+        if rule.span_seconds == 0
+        else f"{many} spans of {rule.span_seconds:g} s with events"
+    )
+    only = f"only p{100 * known:g} <= {limit} is proved" if known else "no quantile is proved"
+    return False, f"{counted}: {what} is not disproved; with {of_what} {only} at 95 %, {assumed}"
 
 
 def _early(watched: Watched, moment: Moment, *, where: str) -> str:
@@ -193,7 +286,7 @@ def _unknown(rule: MetricRule, point: Point, *, where: str) -> str:
     )
 
 
-def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
+def _proof(watched: Watched, *, where: str, final: bool) -> tuple[Verdict, str, bool]:
     rule, events, extreme = watched.rule, watched.series.events, watched.extreme
     if watched.unknown is not None:
         text = _unknown(rule, watched.unknown, where=where)
@@ -207,11 +300,17 @@ def _proof(watched: Watched, *, where: str) -> tuple[Verdict, str, bool]:
             return Verdict.PASSED, f"fresh scrapes prove no event at all; {where}", False
         text = f"{events:.0f} events in the window; min_events is {rule.min_events}"
         return Verdict.INCONCLUSIVE, f"{text}: too few to judge", False
-    if text := _sparse(watched, where=where):
+    if text := _untold(rule, watched.tests) or _sparse(watched, where=where):
         return Verdict.INCONCLUSIVE, text, False
+    said = ""
+    if watched.tests and rule.is_sequential:
+        is_proved, said = _proved(rule, watched.tests, final=final)
+        if rule.needs == "proof" and final and not is_proved:
+            return Verdict.INCONCLUSIVE, f"{said}; watch.{rule.name}.needs is proof", False
     if extreme is None:
         return Verdict.INCONCLUSIVE, "no value was measured in the window", False
     text = f"worst {_amount(rule, extreme)} at {_clock(extreme.wall)}, {_margin(rule, extreme)}"
+    text = f"{said}; the window's {text}" if said else text
     text += f"; {where}"
     if extreme.status == "breach":
         text += f", which it was beyond for less than for_seconds {rule.for_seconds:g}"
@@ -226,6 +325,8 @@ def _sparse(watched: Watched, *, where: str) -> str:
     one beyond the limit, those that came thicker prove nothing for these.
     """
     rule, buckets = watched.rule, watched.series.unsettled()
+    if rule.is_sequential:
+        return ""  # its test counts them all, however thin they came
     events = buckets[max(buckets)] if buckets else 0.0
     if events < max(1, rule.min_events) or counts_fault(buckets):
         return ""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import UNSET
 
 from ctp_runbook.errors import ConfigError
 from ctp_runbook.plan.config import load_limits, load_watch
@@ -101,7 +102,55 @@ WRONG_WATCH = {
         "a page's url for source 'kafka'",
     ),
     "no table": ("[metrics.breaker_state]", "[x]", "found an unknown key"),
+    "a test of no buckets": (
+        'query = "market.ticks.v1"\n',
+        'query = "market.ticks.v1"\ntest = "sequential"\n',
+        "metrics.kafka_lag_ms.test: found 'sequential'; expected no such key but for a"
+        " latency_quantile of a page",
+    ),
+    "a cap of a gauge": (
+        'kind = "outage"\n',
+        'kind = "outage"\ncap = 60\n',
+        "found 60; expected no",
+    ),
+    "a test that is none": ('test = "sequential"', 'test = "fisher"', "one of sequential, plain"),
+    "a rate of a plain test": (
+        'test = "sequential"',
+        'test = "plain"\nfalse_alarm_rate = 0.05',
+        "found 0.05; expected no such key beside test",
+    ),
+    "a proof of a least": (
+        'direction = "max"',
+        'direction = "min"',
+        'latency_quantile of a page, with direction = "max"',
+    ),
+    "a rate that alarms always": (
+        'test = "sequential"',
+        'test = "sequential"\nfalse_alarm_rate = 1',
+        "a finite number > 0 and <= 0.5",
+    ),
+    "a cap below the limit": (
+        'test = "sequential"',
+        'test = "sequential"\ncap = 4',
+        "found 4; expected at least the limit 5",
+    ),
 }
+
+
+def test_a_quantile_of_buckets_is_proved_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    """By default; what was recorded before the key has none, and is read as the file has it."""
+    path = tmp_path / "watch.toml"
+    path.write_text(WATCH.replace('test = "sequential"\n', ""), encoding="utf-8")
+    assert load_watch(path).metrics["order_latency_p99_ms"].is_sequential
+    assert load_watch(path, only_written=True).metrics["order_latency_p99_ms"].test is UNSET
+    others = [rule for name, rule in load_watch(path).metrics.items() if name[0] != "o"]
+    assert {rule.test for rule in others} == {UNSET}
+    path.write_text(
+        WATCH.replace('test = "sequential"\n', "false_alarm_rate = 0.02\nburst_seconds = 3\n"),
+        encoding="utf-8",
+    )
+    rule = load_watch(path).metrics["order_latency_p99_ms"]
+    assert (rule.allowed_share, rule.false_alarms, rule.span_seconds) == (0.01, 0.02, 3.0)
 
 
 @pytest.mark.parametrize(("old", "new", "said"), WRONG_WATCH.values(), ids=WRONG_WATCH)

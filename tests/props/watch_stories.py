@@ -277,7 +277,7 @@ def above(limit: float) -> Story:
 def spike() -> Story:
     """Latency climbs until the trigger fires, and the rollback takes 31 s."""
     story = begin()
-    sample(story, until=900, latency_ms=lambda t: 2.4 if t < 400 else 2.4 + (t - 400) / 60)
+    sample(story, until=900, latency_ms=lambda t: 2.4 if t < 400 else 2.4 + (t - 400) / 20)
     _, firing = story.judged()
     assert firing is not None
     at = firing.mono - MONO

@@ -85,6 +85,11 @@ FILES: dict[str, tuple[str, Change, str]] = {
         swap(r"limit = 5\.0", "limit = 50.0"),
         "plan.watch.metrics.order_latency_p99_ms of run.json is not that of plan/watch.toml",
     ),
+    "a test that it was not judged by": (
+        "plan/watch.toml",
+        swap("quantile = 0.99", 'quantile = 0.99\ntest = "sequential"'),
+        "plan.watch.metrics.order_latency_p99_ms of run.json is not that of plan/watch.toml",
+    ),
     "another tolerance": (
         "plan/watch.toml",
         swap(r"recovery_seconds = [\d.]+", "recovery_seconds = 9.5"),

@@ -128,7 +128,7 @@ def _restarted(source: Source, at: float) -> Said:
 
 # Story; verdicts that may come of it; words of every sentence.
 ENDINGS: dict[str, tuple[Story, set[Verdict], str]] = {
-    "breach": (_breach, {FAILED}, "> watch."),
+    "breach": (_breach, {FAILED}, "watch."),
     "flat at limit": (lambda source, at: source.at_limit(at), {PASSED}, "watch."),
     "missing from start": (lambda source, at: {}, {INCONCLUSIVE}, "is not in the sample"),
     "stops midway": (_stops, {INCONCLUSIVE}, "no sample came"),

@@ -66,6 +66,27 @@ RULES = {
             limit=20,
             **{**COMMON, "direction": "min", "scale": 1000.0, "quantile": 0.7},
         ),
+        MetricRule(
+            name="proved",
+            kind="latency_quantile",
+            query="lat",
+            limit=5,
+            test="sequential",
+            burst_seconds=2.0,
+            false_alarm_rate=0.1,
+            cap=30,
+            **{**COMMON, "labels": {"scope": "a"}, "scale": 1000.0, "quantile": 0.9},
+        ),
+        MetricRule(
+            name="together",
+            kind="latency_quantile",
+            query="lat",
+            limit=5,
+            test="sequential",
+            burst_seconds=0.0,
+            false_alarm_rate=0.2,
+            **{**COMMON, "scale": 1000.0, "quantile": 0.9},
+        ),
         MetricRule(name="errors", kind="counter", query="err", limit=6, **COMMON),
         MetricRule(name="state", kind="state", query="st", limit=1.5, **COMMON),
         MetricRule(
@@ -83,6 +104,7 @@ TRIGGERS = (
     "spare < -1.5 for 4 s and latency >= 0",
     "state > 1e9",
     "unknown >= 20 for 2 s or at_least != 20 for 9 s",
+    "proved > 1 for 2 s and together > 5 or together >= 20 for 3 s",
 )
 # How often each kind of trouble strikes a page: none, now and then, all the time.
 TROUBLES = ("error", "reset", "nan", "layout", "gap", "back", "slow", "falls", "bounds")

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ctp_runbook.model import Verdict
-from ctp_runbook.plan.config import load_watch
+from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudgement
@@ -22,6 +23,11 @@ from tests.props.whole_window import judge_recorded, judge_window
 ROOT = Path(__file__).parents[2]
 RULES = load_watch(ROOT / "configs" / "rich_engine.watch.toml")
 KEYS = tuple(RULES.metrics)
+LATENCY = "order_latency_p99_ms"
+# As it was judged before a test was named: by the quantile of the window.
+PLAIN = replace(
+    RULES, metrics={**RULES.metrics, LATENCY: replace(RULES.metrics[LATENCY], test="plain")}
+)
 USUAL = "order_latency_p99_ms_gt_5ms_or_reconnect_p99_s_gt_10s"
 STARTED, MINUTES = 5000.0, 30
 URL = "http://127.0.0.1:18081/metrics"
@@ -70,11 +76,13 @@ def _take(
     taken.append(Sample(len(taken), wall, mono, source, target, True, "", 2.0, dict(series)))
 
 
-def judged(samples: list[Sample], room: Path) -> tuple[WindowJudgement, Firing | None]:
+def judged(
+    samples: list[Sample], room: Path, rules: WatchRules = RULES
+) -> tuple[WindowJudgement, Firing | None]:
     """The window by the shipped rules: from the samples, and the same from their file."""
     units = {name: rule.unit for name, rule in RULES.metrics.items()}
     given = {
-        "rules": RULES,
+        "rules": rules,
         "keys": KEYS,
         "trigger": parse_trigger(USUAL, units=units, file="t", line=1),
         "started_mono": STARTED,
@@ -120,11 +128,16 @@ def climbing(seed: int, begins: int) -> Orders:
 def test_the_usual_trigger_fires_on_the_first_sample_beyond_5_ms(
     seed: int, begins: int, tmp_path: Path
 ) -> None:
-    """A climbing latency fires on the very second that another way to reckon the p99 names."""
+    """By the plain rule a climbing latency fires on the very second that another way to reckon the
+    p99 names; by the shipped one later, once it is proved."""
     orders = climbing(seed, begins)
     samples, due = window(orders), first_beyond(orders)
     assert due is not None
-    _, firing = judged(samples, tmp_path)
+    _, proved = judged(samples, tmp_path)
+    assert proved is not None
+    assert due < proved.mono - STARTED < due + 240
+    assert proved.metric == LATENCY
+    _, firing = judged(samples, tmp_path, PLAIN)
     assert firing is not None
     assert (firing.metric, firing.mono) == ("order_latency_p99_ms", STARTED + due)
     assert samples[firing.sample_seq].mono == firing.mono
@@ -180,9 +193,14 @@ def test_a_healthy_window_without_orders_proves_nothing(tmp_path: Path) -> None:
 
 
 def test_slow_orders_too_few_to_judge_fire_nothing(tmp_path: Path) -> None:
-    """Nineteen orders of 50 ms within a minute are noise; the twentieth fires."""
+    """Nineteen orders of 50 ms within a minute are noise by the plain rule; the twentieth fires. The
+    shipped one counts over the whole watch, and knows a burst of seven seconds for one."""
     few = window(lambda second: [50.0] if second % 60 < 19 and 100 <= second < 160 else [])
-    assert judged(few, tmp_path)[1] is None
-    _, firing = judged(window(lambda second: [50.0] if 100 <= second < 120 else []), tmp_path)
+    assert judged(few, tmp_path, PLAIN)[1] is None
+    slow = window(lambda second: [50.0] if 100 <= second < 120 else [])
+    _, firing = judged(slow, tmp_path, PLAIN)
     assert firing is not None
     assert firing.mono == STARTED + 119
+    burst = window(lambda second: [50.0] * 3 if 100 <= second < 107 else [2.0])
+    assert judged(burst, tmp_path, PLAIN)[1] is not None
+    assert judged(burst, tmp_path)[1] is None
