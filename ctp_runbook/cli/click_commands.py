@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import click
 
 from ctp_runbook.cli.options import HOMES, Command, Option, load_command
 
-__all__ = ["cli", "click_command"]
+__all__ = ["LateGroup", "cli", "click_command"]
 
 
 # What click is told of an option by its METAVAR; any other word is a text's, and shown as it is.
@@ -76,7 +77,25 @@ def _pairs(values: tuple[str, ...]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-class _Group(click.Group):
+class LateGroup(click.Group):
+    """A group that knows its commands by name alone, and what a word that is none was meant as."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; it suggests only commands that are loaded already."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not near or near[0] in error.format_message():
+                raise
+            raise click.UsageError(
+                f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx
+            ) from error
+
+
+class _Group(LateGroup):
     """The commands of ``HOMES``, in their order."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -99,4 +118,8 @@ def cli() -> None:
     Exit codes: 0 done and verified; 2 refused, nothing was touched; 3 a gate failed, the old
     stack still trades; 4 rolled back in time; 5 rolled back, late or not validated; 6 rollback
     failed: act now; 7 this command no longer follows the run: look.
+
+    \b
+    To complete commands and flags, in ~/.bashrc (zsh and fish alike, by their names):
+      eval "$(_CTP_RUNBOOK_COMPLETE=bash_source ctp-runbook)"
     """

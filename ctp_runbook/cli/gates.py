@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ctp_runbook.cli.click_commands import click_command
+from ctp_runbook.cli.click_commands import LateGroup, click_command
 from ctp_runbook.cli.options import Command, Option, command, say
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _readiness_name() -> str:
     return f"ctp_readiness_{'rollback' if after else 'precheck'}.json"
 
 
-class _InfraGroup(click.Group):
+class _InfraGroup(LateGroup):
     """A command a gate, ours and those that a plug-in brings, and the canary."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

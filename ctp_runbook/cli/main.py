@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,13 +24,16 @@ from ctp_runbook.cli.options import (
     plain_values,
     run_at_hand,
     say,
+    say_end,
     take_in_hand,
+    viewer_of,
 )
 from ctp_runbook.host import streams
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.plan import Plan
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.run.launch import RunOptions
 
 __all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
 
@@ -69,6 +72,8 @@ _RUNNING = (
         writes="folder",
     ),
     BY,
+    Option("--yes", "With --execute: do not ask a person at a terminal to type the environment."),
+    Option("--json", "Say it as JSON lines: infra/schemas/told.json.", name="as_json"),
 )
 _COPIES = (
     Option("--cutover-output PATH", "Copy of ctp_cutover_result.env", writes="file"),
@@ -124,7 +129,7 @@ def _perform(words: list[str]) -> Any:
             return row.perform(**values)
     from ctp_runbook.cli.click_commands import cli
 
-    return cli.main(words, standalone_mode=False)
+    return cli.main(words, prog_name="ctp-runbook", standalone_mode=False)
 
 
 def _exit_code(error: Exception, words: list[str]) -> int:
@@ -273,19 +278,63 @@ def _conduct(values: dict[str, Any], name: str) -> int:
         from ctp_runbook.run import launch
 
         plan = _plan_of(**_files(values))
+    as_json, is_agreed = values.pop("as_json"), values.pop("yes")
     options = launch.RunOptions(**values)
+    if not is_agreed:
+        options = _confirmed(plan, options)
     run = launch.begin(
         plan,
         options,
         reason=f"{name} --execute",
-        tell=_tell_of,
+        tell=take_in_hand if as_json else _tell_of,
     )
-    return follow_to_end(run, quiet=not options.execute)
+    return follow_to_end(run, quiet=not options.execute, as_json=as_json)
 
 
 def _tell_of(run: RunDir) -> None:
     take_in_hand(run)
     say(f"run {run.run_id}: {run.path}")
+
+
+def _confirmed(plan: Plan, options: RunOptions) -> RunOptions:
+    """``options`` once a person at the terminal has typed the environment: bound to the plan they saw.
+
+    Where nobody sits at one, --execute is all that is asked for. Raises PlanRefused for what would
+    be refused anyhow, RunRefused for another word; nothing was touched then.
+    """
+    if options.execute is not True or not (_is_terminal(sys.stdin) and _is_terminal(sys.stderr)):
+        return options
+    import textwrap
+
+    from msgspec import structs
+
+    from ctp_runbook.errors import PlanRefused, RunRefused
+    from ctp_runbook.run import launch
+    from ctp_runbook.run.world import HERE
+
+    if reasons := launch.execute_refusals(plan, options, now=HERE.now):
+        raise PlanRefused(reasons)
+    for line in (
+        f"{plan.environment}: {len(plan.gates)} gates, a switch of {len(plan.switch)} steps, "
+        f"{plan.monitor_minutes:g} minutes of watch",
+        f"window {plan.window_text}",
+        f"rolls back by itself within {plan.max_rollback_seconds:g} s when {plan.trigger.text}",
+        f"plan sha256 {plan.sha256}",
+    ):
+        say(textwrap.fill(line, 79, subsequent_indent="  "), err=True)
+    # Not by input(): standard output may be a pipe, or JSON.
+    print(f"Type {plan.environment} to run it: ", end="", file=sys.stderr, flush=True)
+    typed = sys.stdin.readline().strip()
+    if typed != plan.environment:
+        raise RunRefused(
+            f"typed {typed!r}; expected {plan.environment!r}: nothing was touched. Type the command "
+            "again, or give --yes where nobody is to be asked"
+        )
+    return structs.replace(options, plan_sha256=plan.sha256)
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and not stream.closed and bool(stream.isatty())
 
 
 def _plan_of(
@@ -315,16 +364,33 @@ def _files(values: dict[str, Any]) -> dict[str, Any]:
 def run(notebooks: Path | None, **values: Any) -> int:
     """The seven notebooks, headless: executed notebooks are the evidence."""
     from ctp_runbook.notebook.runner import run_all
-    from ctp_runbook.run.launch import RunOptions
+    from ctp_runbook.run.launch import RunOptions, read_history
 
+    as_json, is_agreed = values.pop("as_json"), values.pop("yes")
     files, options = _files(values), RunOptions(**values)
-    return run_all(
-        **files,
-        options=options,
-        notebooks_dir=notebooks,
-        on_progress=say,
-        on_made=take_in_hand,
-    )
+    if not is_agreed and options.execute:
+        options = _confirmed(_plan_of(**files), options)
+    made: list[RunDir] = []
+    with contextlib.ExitStack() as viewed:
+        tell: list[Callable[[str], None]] = [(lambda line: None) if as_json else say]
+
+        def follow(run: RunDir) -> None:
+            take_in_hand(run)
+            made.append(run)
+            if as_json or options.execute:
+                viewer = viewer_of(run, dry_run=not options.execute, as_json=as_json)
+                tell[:] = [viewed.enter_context(viewer).say]
+
+        code = run_all(
+            **files,
+            options=options,
+            notebooks_dir=notebooks,
+            on_progress=lambda line: tell[-1](line),
+            on_made=follow,
+        )
+    if as_json and made:
+        say_end(made[-1], read_history(made[-1]), code)
+    return code
 
 
 @command(

@@ -11,12 +11,14 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.show.live import Viewer
 
 __all__ = [
     "BY",
@@ -32,7 +34,9 @@ __all__ = [
     "plain_values",
     "run_at_hand",
     "say",
+    "say_end",
     "take_in_hand",
+    "viewer_of",
 ]
 
 # The commands of each module, imported when one is asked for; the order is that of --help, which is
@@ -185,6 +189,8 @@ def say(text: str, *, err: bool = False, **style: Any) -> None:
         from ctp_runbook.plan.template_text import printable
 
         text = printable(text)
+    if os.environ.get("NO_COLOR"):
+        style = {}
     if style or stream is None or (stream.encoding or "").lower() != "utf-8":
         import click
 
@@ -238,32 +244,75 @@ def _say_findings(history: History) -> None:
         say(f"DRY RUN {'✗' if is_grave else '!'} {record.payload.sentence}")
 
 
-def follow_to_end(run: RunDir, *, quiet: bool) -> int:
-    """Follow a run to its end; Ctrl-C leaves it going."""
+def viewer_of(run: RunDir, *, dry_run: bool = False, as_json: bool = False) -> Viewer:
+    """What tells a run as it goes on: as JSON, moving where there is a terminal, or line by line."""
+    from ctp_runbook.show import live
+    from ctp_runbook.show.terminal import Narrator
+
+    if as_json:
+        return live.Viewer(run, live.JsonLines(run, dry_run=dry_run))
+    return live.Viewer(run, live.Screen() if live.is_screen() else Narrator())
+
+
+def follow_to_end(run: RunDir, *, quiet: bool, as_json: bool = False) -> int:
+    """Follow a run to its end; Ctrl-C leaves it going. ``quiet``, for a dry run: not line by line."""
     from ctp_runbook.run import launch
 
     take_in_hand(run)
+    is_followed = as_json or not quiet
+    viewer = viewer_of(run, dry_run=quiet, as_json=as_json) if is_followed else nullcontext()
     try:
-        if quiet:
+        with viewer:
             history = launch.follow(run, until=lambda _: False)
-            _say_findings(history)
-        else:
-            from ctp_runbook.show.terminal import Narrator
-
-            with Narrator().on_terminal() as narrator:
-                history = launch.follow(run, until=lambda _: False, on_change=narrator)
     except KeyboardInterrupt:
-        history = launch.read_history(run)
-        say(launch.left_sentence(run, history))
-        # It goes on, and nobody knows how it will end: that is no success.
-        return history.outcome.exit_code if history.outcome is not None else _LEFT
+        return _leave(run, as_json=as_json)
     assert history.closed is not None  # follow returned, so it is over
     assert history.outcome is not None
     dry = "DRY RUN " if history.is_dry_run else ""
-    if quiet:  # else it was the last line
-        say(f"{dry}{history.outcome.value}: {history.closed.payload.sentence}")
-    if unwritten := launch.unwritten_sentence(run, history):
-        say(f"{dry}{unwritten}", err=True, fg="red")
+    unwritten = launch.unwritten_sentence(run, history)
+    if as_json:
+        say_end(run, history, history.outcome.exit_code)
     else:
-        say(f"{dry}evidence: {run.evidence}")
+        _say_how_it_ended(run, history, is_written=not unwritten, quiet=quiet)
+    if unwritten:
+        say(f"{dry}{unwritten}", err=True, fg="red")
     return history.outcome.exit_code
+
+
+def _say_how_it_ended(run: RunDir, history: History, *, is_written: bool, quiet: bool) -> None:
+    dry = "DRY RUN " if history.is_dry_run else ""
+    if quiet:
+        assert history.closed is not None
+        assert history.outcome is not None
+        _say_findings(history)
+        say(f"{dry}{history.outcome.value}: {history.closed.payload.sentence}")
+    else:
+        from ctp_runbook.show.terminal import ending_lines
+
+        *told, report, outcome = ending_lines(history, run)
+        for line in (*told, report):
+            say(line)
+        say(outcome, bold=True)
+    if is_written:
+        say(f"{dry}evidence: {run.evidence}")
+
+
+def say_end(run: RunDir, history: History, code: int, *, sentence: str = "") -> None:
+    """Print the last line of ``--json``."""
+    from ctp_runbook.show.live import JsonLines
+
+    JsonLines(run, dry_run=history.is_dry_run).end(history, code, sentence=sentence)
+
+
+def _leave(run: RunDir, *, as_json: bool) -> int:
+    """Say how to come back to a run that goes on: nobody knows how it will end, and that is no success."""
+    from ctp_runbook.run import launch
+
+    history = launch.read_history(run)
+    code = history.outcome.exit_code if history.outcome is not None else _LEFT
+    left = launch.left_sentence(run, history)
+    if as_json:
+        say_end(run, history, code, sentence=left)
+    else:
+        say(left)
+    return code

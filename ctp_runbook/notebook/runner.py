@@ -86,6 +86,7 @@ def run_all(
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
     from ctp_runbook.show.run_blocks import outcome_sentence
+    from ctp_runbook.show.terminal import ending_facts
 
     if options.execute is not True:
         on_progress = _as_dry_run(on_progress)
@@ -111,7 +112,8 @@ def run_all(
             report = f"cannot be written: {error}"
     # The seal was last: it covers the notebooks and the report.
     history = launch.read_history(run)
-    for line in (*history.would_refuse, outcome_sentence(history), f"report: {report}"):
+    facts = ending_facts(history) if history.closed else ()
+    for line in (*history.would_refuse, *facts, outcome_sentence(history), f"report: {report}"):
         on_progress(line)
     return _exit_code(history, series.results)
 

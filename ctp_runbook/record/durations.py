@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.model import Outcome, Phase
+from ctp_runbook.model import Outcome, Phase, StepStatus
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.plan.timing import Measured, p95
 from ctp_runbook.record.evidence import rollback_seconds
@@ -15,8 +15,10 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir, glance_at, runs_under
 
-__all__ = ["measured_durations"]
+__all__ = ["measured_durations", "usual_step_seconds"]
 
+_LAST_RUNS = 20
+_TWIN = "rehearsal-"
 # One that failed has no duration.
 _ROLLED_BACK = (
     Outcome.ROLLED_BACK_IN_BUDGET,
@@ -39,6 +41,34 @@ def measured_durations(environment: str, outputs: Iterable[Path]) -> Measured:
     return Measured(
         _rounded(p95(cutovers)), len(cutovers), _rounded(p95(rollbacks)), len(rollbacks)
     )
+
+
+def usual_step_seconds(run: RunDir) -> dict[str, float]:
+    """The median that each step took, where it ended well, in the last real runs beside ``run``.
+
+    Those of its environment count; every twin is an environment of its own, so that a rehearsal is
+    held against all rehearsals.
+    """
+    own = glance_at(run).environment
+    alike = [
+        other
+        for other in runs_under(run.path.parent)
+        if other.path != run.path and _is_alike(other, own)
+    ]
+    took: dict[str, list[float]] = {}
+    # Their names begin with the time; a viewer that came to a thousandth run must not read them all.
+    for other in sorted(alike, key=lambda other: other.path)[-_LAST_RUNS:]:
+        with contextlib.suppress(OSError, RunbookError):
+            for step in History.of(read_journal(other.journal).records).steps.values():
+                if step.status is StepStatus.OK and step.attempt:
+                    took.setdefault(step.name, []).append(step.duration_ms / 1000)
+    return {name: sorted(seconds)[len(seconds) // 2] for name, seconds in took.items()}
+
+
+def _is_alike(run: RunDir, environment: str) -> bool:
+    glance = glance_at(run)
+    is_twin = environment.startswith(_TWIN) and glance.environment.startswith(_TWIN)
+    return not glance.dry_run and (is_twin or glance.environment == environment)
 
 
 def _rounded(seconds: float | None) -> float | None:

@@ -16,6 +16,7 @@ from ctp_runbook.record.evidence import Manifest
 from ctp_runbook.record.journal import Line
 from ctp_runbook.record.kinds import KINDS, RunCreated
 from ctp_runbook.record.samples import SampleLine
+from ctp_runbook.record.told import FORMS
 
 __all__ = ["main", "schemas"]
 
@@ -24,8 +25,9 @@ _DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 
 def schemas() -> Mapping[str, Mapping[str, Any]]:
     """Each schema under the name of its file: ``journal.KIND.json`` describes a line of
-    journal.jsonl, the others a whole file or a line of samples."""
-    documents = {"run": RunCreated, "sample": SampleLine, "manifest": Manifest}
+    journal.jsonl, ``told.json`` a line that `--json` prints, the others a whole file or a line of
+    samples."""
+    documents = {"run": RunCreated, "sample": SampleLine, "manifest": Manifest, "told": FORMS}
     return {
         **{f"journal.{kind}.json": _line_schema(kind) for kind in sorted(KINDS)},
         **{f"{name}.json": _DIALECT | msgspec.json.schema(of) for name, of in documents.items()},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host.proc import start, stop
@@ -23,6 +24,7 @@ from ctp_runbook.rehearsal.twin import SUPERVISORS, Twin
 __all__ = [
     "FAULTS",
     "apply",
+    "check",
     "close_only",
     "deadlock",
     "engine_dies",
@@ -136,13 +138,21 @@ FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
 
 def apply(twin: Twin, name: str, *, after_seconds: float = _AFTER_SECONDS) -> None:
     """Apply or arm the fault ``name``; raises RunRefused for a name that is none."""
-    if name not in FAULTS:
-        raise RunRefused(f"fault {name!r} is not known; expected one of {', '.join(FAULTS)}")
-    if (FAULTS[name] in _AS_FOUND) != twin.is_as_found:
-        whose = "engines as found" if twin.is_as_found else "the twin's own engines"
-        known = ", ".join(fault_names(as_found=twin.is_as_found))
-        raise RunRefused(f"fault {name!r} is none of {whose}; expected one of {known}")
+    check(name, as_found=twin.is_as_found)
     FAULTS[name](twin, after_seconds)
+
+
+def check(name: str, *, as_found: bool) -> None:
+    """Raise RunRefused for a name that is no fault, or none of these engines."""
+    known = fault_names(as_found=as_found)
+    near = "".join(f", did you mean {one}?" for one in get_close_matches(name, known, 1))
+    if name not in FAULTS:
+        raise RunRefused(
+            f"fault {name!r} is not known{near or ';'} expected one of {', '.join(FAULTS)}"
+        )
+    if name not in known:
+        whose = "engines as found" if as_found else "the twin's own engines"
+        raise RunRefused(f"fault {name!r} is none of {whose}; expected one of {', '.join(known)}")
 
 
 def fault_names(*, as_found: bool) -> tuple[str, ...]:

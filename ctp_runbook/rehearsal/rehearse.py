@@ -15,7 +15,6 @@ from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.host import caller
 from ctp_runbook.host.interruption import Interrupted
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import faults, stack
 from ctp_runbook.rehearsal.as_found import Delays
@@ -24,6 +23,8 @@ from ctp_runbook.rehearsal.interruption import Interruption
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions
+from ctp_runbook.show.live import Screen, Viewer, is_screen
+from ctp_runbook.show.terminal import Narrator, ending_facts
 from ctp_runbook.verify.run import verify_run
 
 __all__ = ["Rehearsal", "fault_names", "rehearse_cutover"]
@@ -120,6 +121,8 @@ def _rehearse(
 ) -> int:
     began = time.monotonic()
     delays = rehearsal.delays
+    if rehearsal.fault:
+        faults.check(rehearsal.fault, as_found=delays is not None)
     seconds = rehearsal.watch_seconds + (delays.close_only_seconds if delays else 0.0)
     stack.up(twin.dir, watch_minutes=seconds / 60, plane=rehearsal.plane, delays=delays)
     run: RunDir | None = None
@@ -204,21 +207,30 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
     options = RunOptions(
         execute=True, force_rollback=rehearsal.force_rollback, run_dir=run.path, by="rehearsal"
     )
-    if rehearsal.notebooks:
-        from ctp_runbook.notebook.runner import run_all
+    # At a terminal it shows what moves, and says what is said above that.
+    with Viewer(run, Screen() if is_screen() else _Heard()) as viewer:
+        if rehearsal.notebooks:
+            from ctp_runbook.notebook.runner import run_all
 
-        return run_all(
-            cutover_template=twin.cutover_template,
-            rollback_template=twin.rollback_template,
-            options=options,
-            on_progress=say,
-        )
-    return _orchestrate(twin, options)
+            return run_all(
+                cutover_template=twin.cutover_template,
+                rollback_template=twin.rollback_template,
+                options=options,
+                on_progress=viewer.say,
+            )
+        return _orchestrate(twin, options)
+
+
+class _Heard(Narrator):
+    """Lines for as long as there is somebody to hear them."""
+
+    def say(self, line: str, *, bold: bool = False) -> None:
+        with _to_anybody():
+            super().say(line, bold=bold)
 
 
 def _orchestrate(twin: Twin, options: RunOptions) -> int:
     from ctp_runbook.plan.plan import load_plan
-    from ctp_runbook.show.terminal import Narrator
 
     plan = load_plan(
         twin.cutover_template,
@@ -229,13 +241,7 @@ def _orchestrate(twin: Twin, options: RunOptions) -> int:
         base=Path.cwd(),
     )
     run = launch.begin(plan, options, reason="rehearse --no-notebooks")
-    narrator = Narrator()
-
-    def narrate(history: History) -> None:
-        with _to_anybody():
-            narrator(history)
-
-    history = launch.follow(run, until=lambda _: False, on_change=narrate)
+    history = launch.follow(run, until=lambda _: False)
     assert history.outcome is not None  # follow returned, so it is over
     return history.outcome.exit_code
 
@@ -247,6 +253,8 @@ def _conclude(twin: Twin, run: RunDir, code: int, *, fault: str, say: Callable[[
     say("")
     say(f"{outcome.value}: {_MEANING[outcome]}")
     say(f"  {history.closed.payload.sentence}")
+    for line in ending_facts(history) if not run.report.is_file() else ():
+        say(line)  # else they stand above, with where the report is
     together = overlaps(twin.front_log)
     seen = "at no instant two generations able to trade"
     if together:

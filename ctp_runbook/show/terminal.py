@@ -5,38 +5,71 @@ That is the time a hold leaves for a decision, and the budget of a rollback.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import time
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.model import Phase, State
 from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record import kinds
+from ctp_runbook.record.evidence import (
+    no_runner_since,
+    rollback_seconds,
+    trading_downtime_seconds,
+)
 from ctp_runbook.record.history import History, StepHistory, Transition
 from ctp_runbook.record.journal import Record
+from ctp_runbook.record.told import MetricNow
 from ctp_runbook.show.blocks import symbol_of
 
-__all__ = ["Countdown", "Narrator", "countdown", "recent_lines", "sentence_of"]
+if TYPE_CHECKING:
+    from ctp_runbook.plan.config import MetricRule
+    from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.watch.points import Points
+
+__all__ = [
+    "Countdown",
+    "Narrator",
+    "Told",
+    "WatchNow",
+    "amounts",
+    "colour_of",
+    "countdown",
+    "ending_facts",
+    "ending_lines",
+    "metric_line",
+    "minutes",
+    "recent_lines",
+    "sentence_of",
+    "sparkline",
+    "watch_now",
+]
 
 
 # A shorter text that comes twice is no cause told twice.
 _TELLING = 15
+# What a row of bars shows: the last minutes, in so many parts.
+_TREND_SECONDS, _TREND_PARTS = 300.0, 16
+_BARS = "▁▂▃▄▅▆▇█"
 _COLOURS = {"✓": "green", "✗": "red", "?": "yellow", "!": "yellow"}
 
 
-def sentence_of(record: Record) -> str:
+def sentence_of(record: Record, usual_seconds: Mapping[str, float] | None = None) -> str:
     """Return one line for the operator, starting with a mark; empty for what needs no line."""
     payload = record.payload
-    line = _of_steps(payload, record.mono_ns) or _of_watch(payload) or _of_people(payload)
+    line = (
+        _of_steps(payload, record.mono_ns, usual_seconds or {})
+        or _of_watch(payload)
+        or _of_people(payload)
+    )
     # It may quote what a step printed, or what somebody typed: it stays one line, and moves nothing.
     return printable(line.replace("\n", " "))
 
 
-def _of_steps(payload: kinds.Payload, mono_ns: int) -> str:
+def _of_steps(payload: kinds.Payload, mono_ns: int, usual_seconds: Mapping[str, float]) -> str:
     match payload:
         case kinds.StateEntered() as entered:
             return f"» {entered.to}: {entered.reason}"
@@ -44,7 +77,9 @@ def _of_steps(payload: kinds.Payload, mono_ns: int) -> str:
             most = step.timeout_seconds
             if step.phase is Phase.ROLLBACK:  # whose budget may leave it less
                 most = min(most, max(0, step.due_mono_ns - mono_ns) / 1e9)
-            return f"  … {step.step} (at most {most:.3g} s)"
+            usual = usual_seconds.get(step.step)
+            usually = "" if usual is None else f", usually {usual:.1f} s"
+            return f"  … {step.step} (at most {most:.3g} s{usually})"
         case kinds.StepEnded() as step:
             took = f"in {step.duration_ms / 1000:.1f} s"
             return f"  {symbol_of(step.status)} {step.step} {step.status} {took}: {step.reason}"
@@ -112,7 +147,7 @@ def recent_lines(history: History, *, most: int) -> list[str]:
         head, _, cause = line.text.partition(": ")
         is_known = any(cause in text or (len(text) > _TELLING and text in cause) for text in known)
         if len(cause) > _TELLING and is_known and line.record.kind != "closed":
-            line = _Told(line.record, head)
+            line = Told(line.record, head)
         elif cause:
             known += [cause, head.lstrip(" »✗!·") + f": {cause}"]
         lines.append(f"{line.record.wall:%H:%M:%S}Z {line.text}")
@@ -120,12 +155,16 @@ def recent_lines(history: History, *, most: int) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Told:
+class Told:
+    """What is told of a record, or of the first of several that are told together."""
+
     record: Record
     text: str
 
 
-def _told(records: Iterable[Record]) -> Iterator[_Told]:
+def _told(
+    records: Iterable[Record], usual_seconds: Mapping[str, float] | None = None
+) -> Iterator[Told]:
     """What is told of each record; steps that were left out for one reason are one line."""
     for left_out, group in groupby(records, key=_left_out):
         records = list(group)
@@ -133,9 +172,11 @@ def _told(records: Iterable[Record]) -> Iterator[_Told]:
             status, reason = left_out
             names = [r.payload.step for r in records if isinstance(r.payload, kinds.StepNotDone)]
             text = f"  {symbol_of(status)} {names[0]} to {names[-1]} ({len(names)} steps) {status}"
-            yield _Told(records[0], printable(f"{text}: {reason}"))
+            yield Told(records[0], printable(f"{text}: {reason}"))
             continue
-        yield from (_Told(record, line) for record in records if (line := sentence_of(record)))
+        yield from (
+            Told(record, line) for record in records if (line := sentence_of(record, usual_seconds))
+        )
 
 
 def _left_out(record: Record) -> tuple[str, str] | None:
@@ -152,46 +193,182 @@ def _has_ended(record: Record, history: History) -> bool:
 
 
 class Narrator:
-    """Prints what is new each time it is shown the history; on a terminal, a clock below it."""
+    """Prints what is new each time it is shown the history: a line a record, as for a log.
+
+    How a run ended is left to ``ending_lines``, which come last. ``usual_seconds``: how long each step
+    took in earlier runs, where they say.
+    """
+
+    look_seconds = 60.0
 
     def __init__(self) -> None:
+        self.usual_seconds: Mapping[str, float] = {}
         self._history = History(())
 
     def __call__(self, history: History) -> None:
         """Print the records that came since the last call."""
-        for told in _told(history.records[len(self._history.records) :]):
-            import click  # not for who asks for the countdown alone
-
-            is_bold = told.record.kind in ("state", "closed")
-            click.secho(told.text, fg=_COLOURS.get(told.text.strip()[:1]), bold=is_bold)
+        news = history.records[len(self._history.records) :]
         self._history = history
+        for told in _told(news, self.usual_seconds):
+            if told.record.kind != "closed":
+                self.print_line(told)
 
-    def __rich__(self) -> str:
-        """Return the line below, as it is now: rich asks for it whenever it draws the line anew."""
-        return _waiting_for(self._history) if self._history.records else "starting"
+    def print_line(self, told: Told) -> None:
+        """Print what is told of a record."""
+        self.say(told.text, bold=told.record.kind == "state")
 
-    @contextlib.contextmanager
-    def on_terminal(self) -> Iterator[Narrator]:
-        """Show a live status line meanwhile, where there is a terminal to show it on."""
-        with contextlib.ExitStack() as line:
-            if sys.stdout.isatty():
-                from rich.console import Console
+    def say(self, line: str, *, bold: bool = False) -> None:
+        """Print a sentence."""
+        import click  # not for who asks for the countdown alone
 
-                line.enter_context(Console().status(self))
-            yield self
+        line = printable(line)
+        is_plain = None if not os.environ.get("NO_COLOR") else False
+        click.secho(line, fg=colour_of(line), bold=bold, color=is_plain)
+
+    def watch(self, now: WatchNow, mono: float) -> None:
+        """Print the watch as it stands: what is left, and a line a metric."""
+        self.say(f"  · watch: {now.headline(mono)}")
+        for metric in now.metrics:
+            self.say(f"      {metric_line(metric)}")
+
+    def tick(self, mono: float) -> None:
+        """Nothing of a log moves by itself."""
+
+    def close(self) -> None:
+        """Nothing of a log is taken away."""
 
 
-def _waiting_for(history: History) -> str:
-    from rich.markup import escape
+def colour_of(line: str) -> str | None:
+    """The colour of the mark that a line begins with."""
+    return _COLOURS.get(line.strip()[:1])
 
-    words = history.state.value
-    if runs_out := countdown(history, mono=time.monotonic()):
-        colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
-        words = f"[{colour}]{escape(printable(runs_out.sentence))}[/]"
-    elif history.state is State.WATCHING and history.watch_started is not None:
-        ends = history.watch_started.mono + history.watch_started.payload.minutes * 60
-        words = f"watching, {max(0, ends - time.monotonic()):.0f} s left"
-    return f"{words}; Ctrl-C leaves the run going"
+
+@dataclass(frozen=True)
+class WatchNow:
+    """The watch as it was looked at: when its window ends (monotonic), its verdict so far, each metric."""
+
+    ends_mono: float
+    verdict: str
+    metrics: tuple[MetricNow, ...]
+
+    def headline(self, mono: float) -> str:
+        """``12:40 left, PASSED so far``; a window that is over waits for a decision."""
+        left = self.ends_mono - mono
+        return f"{f'{minutes(left)} left' if left > 0 else 'window over'}, {self.verdict} so far"
+
+
+def watch_now(run: RunDir, history: History, *, mono: float) -> WatchNow:
+    """Judge what was sampled until ``mono``, as the orchestrator does. Raises RunbookError."""
+    from ctp_runbook.watch.replay import rejudge
+
+    assert history.watch_started is not None  # asked of a run that watches
+    began = history.watch_started.mono
+    ends = began + history.watch_started.payload.minutes * 60
+    judged, _ = rejudge(run, history, so_far_mono=mono)
+    rules = history.plan.watch.metrics
+    metrics = (
+        MetricNow(
+            name=name,
+            verdict=metric.verdict.name,
+            value=metric.value,
+            is_over=metric.is_over,
+            limit=metric.limit,
+            unit=rules[name].unit,
+            direction=rules[name].direction,
+            breaching=metric.breaching,
+            trend=_trend(metric.points, rules[name], since=began, until=min(mono, ends)),
+        )
+        for name, metric in judged.metrics.items()
+    )
+    return WatchNow(ends, judged.overall.name, tuple(metrics))
+
+
+def _trend(
+    points: Points, rule: MetricRule, *, since: float, until: float
+) -> tuple[float | None, ...]:
+    """How near the metric came to its limit in each part of the last minutes; 1 is at it."""
+    import numpy as np
+
+    monos, values, _ = points.columns()
+    span = min(_TREND_SECONDS, max(until - since, float(_TREND_PARTS)))
+    parts = np.floor((monos - (until - span)) / span * _TREND_PARTS)
+    near = [
+        _nearness(rule, values[(parts == part) & ~np.isnan(values)]) for part in range(_TREND_PARTS)
+    ]
+    return tuple(near)
+
+
+def _nearness(rule: MetricRule, values: Any) -> float | None:
+    if not len(values):
+        return None
+    worst = float(values.max() if rule.direction == "max" else values.min())
+    part, whole = (worst, rule.limit) if rule.direction == "max" else (rule.limit, worst)
+    if whole <= 0:  # of a limit of 0 there is no part: it is kept, or it is not
+        return 2.0 if part > whole else 0.0
+    return round(max(0.0, part / whole), 3)
+
+
+def sparkline(trend: Sequence[float | None]) -> str:
+    """The trend as a row of bars, the full one at the limit or beyond it; ``·`` for no value."""
+    top = len(_BARS) - 1
+    return "".join(
+        "·" if near is None else _BARS[top if near > 1 else min(top - 1, int(near * top))]
+        for near in trend
+    )
+
+
+def amounts(metric: MetricNow) -> tuple[str, str]:
+    """Its value and its limit, as a person writes them: ``4.2 ms`` and ``≤ 5 ms``."""
+    unit = f" {metric.unit}" if metric.unit in ("ms", "s") else ""
+    over = "> " if metric.is_over else ""
+    value = "no data" if metric.value is None else f"{over}{metric.value + 0.0:.4g}{unit}"
+    return value, f"{'≤' if metric.direction == 'max' else '≥'} {metric.limit:g}{unit}"
+
+
+def metric_line(metric: MetricNow) -> str:
+    """``✓ order_latency_p99_ms 4.2 ms (≤ 5 ms) ▁▂▁``."""
+    value, limit = amounts(metric)
+    line = sparkline(metric.trend)
+    return f"{symbol_of(metric.verdict)} {metric.name} {value} ({limit}) {line}"
+
+
+def minutes(seconds: float) -> str:
+    """``12:40``."""
+    whole, rest = divmod(max(0, round(seconds)), 60)
+    return f"{whole}:{rest:02d}"
+
+
+def ending_lines(history: History, run: RunDir) -> list[str]:
+    """What a run came to, and where its report is; its outcome comes last."""
+    assert history.closed is not None  # asked of a run that is over
+    closed = history.closed.payload
+    report = str(run.report) if run.report.is_file() else f"`ctp-runbook report --run {run.path}`"
+    outcome = printable(f"» {closed.outcome.value}: {closed.sentence}")
+    return [*ending_facts(history), f"  report: {report}", outcome]
+
+
+def ending_facts(history: History) -> list[str]:
+    """What fired, the watch, and what was lost of trading, of a real run that is over."""
+    return [] if history.is_dry_run else [printable(line) for line in _what_it_came_to(history)]
+
+
+def _what_it_came_to(history: History) -> Iterator[str]:
+    fired = history.trigger.payload.sentence if history.trigger else ""
+    if fired:
+        yield f"  {fired}"
+    if history.watch_ended is not None:
+        ended = history.watch_ended.payload
+        why = "" if fired and fired in ended.sentence else f": {ended.sentence}"  # told once
+        yield f"  watch {ended.verdict} in {minutes(ended.watched_seconds)}{why}"
+    if history.rollback_started is not None:
+        budget = history.rollback_started.payload.budget_seconds
+        yield f"  rollback: {rollback_seconds(history):.1f} s of {budget:g} s"
+    if since := no_runner_since(history):
+        yield f"  trading downtime: since {datetime.fromisoformat(since):%H:%M:%S}Z, not over"
+    elif seconds := trading_downtime_seconds(history):
+        yield f"  trading downtime: {seconds:.1f} s"
+    else:
+        yield "  trading downtime: none"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from ctp_runbook.cli import main as command_line
@@ -15,8 +19,10 @@ from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host import proc as daemons
 from ctp_runbook.notebook import runner
 from ctp_runbook.record.rundir import newest_run
+from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions, read_history
 from tests.props.command_line import StandIn, typed
+from tests.props.plan_fixtures import make_plan
 from tests.props.synthetic_runs import completed_run, dry_run, seal
 
 
@@ -233,3 +239,122 @@ def test_what_was_raised_is_said_without_secrets(
     assert "not as ***" in said
     assert "hunter22" not in said
     assert "pw12" not in said
+
+
+class Terminal(io.StringIO):
+    """A person who has typed this."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Terminal]:
+    """What a person types; the returned stream has what they were shown."""
+    monkeypatch.setattr(launch, "execute_refusals", lambda *_, **__: ())
+
+    def types(text: str) -> Terminal:
+        shown = Terminal()
+        monkeypatch.setattr("sys.stdin", Terminal(text))
+        monkeypatch.setattr("sys.stderr", shown)
+        return shown
+
+    return types
+
+
+def test_a_person_types_the_environment_before_anything_is_done(
+    tmp_path: Path, person: Callable[[str], Terminal]
+) -> None:
+    """They see what they agree to, and the run is bound to it."""
+    plan = make_plan(tmp_path)
+    shown = person(f"{plan.environment}\n")
+    options = command_line._confirmed(plan, RunOptions(execute=True))
+    assert options == RunOptions(execute=True, plan_sha256=plan.sha256)
+    assert f"plan sha256 {plan.sha256}" in shown.getvalue()
+    assert "rolls back by itself within 180 s when order_latency_p99_ms" in shown.getvalue()
+    assert shown.getvalue().endswith(f"Type {plan.environment} to run it: ")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "yes\n"])
+def test_another_word_runs_nothing(
+    text: str, tmp_path: Path, person: Callable[[str], Terminal]
+) -> None:
+    """Nor does the end of what is typed."""
+    plan = make_plan(tmp_path)
+    person(text)
+    with pytest.raises(RunRefused, match=r"typed .* expected '.*': nothing was touched.*--yes"):
+        command_line._confirmed(plan, RunOptions(execute=True))
+
+
+def test_what_would_be_refused_is_not_asked_for(
+    tmp_path: Path, person: Callable[[str], Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reason at once, as ever, before a person types anything."""
+    plan = make_plan(tmp_path)
+    shown = person(f"{plan.environment}\n")
+    monkeypatch.setattr(launch, "execute_refusals", lambda *_, **__: ("one", "two"))
+    with pytest.raises(PlanRefused) as refused:
+        command_line._confirmed(plan, RunOptions(execute=True))
+    assert refused.value.reasons == ("one", "two")
+    assert "Type" not in shown.getvalue()
+
+
+def test_nobody_is_asked_for_a_dry_run_or_where_nobody_sits(
+    tmp_path: Path, person: Callable[[str], Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A script goes on as ever: --execute is all it says."""
+    plan = make_plan(tmp_path)
+    person("")
+    assert command_line._confirmed(plan, RunOptions()) == RunOptions()
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert command_line._confirmed(plan, RunOptions(execute=True)) == RunOptions(execute=True)
+
+
+def test_a_dry_run_is_told_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines of the committed schema and nothing else, each saying that it is a dry run."""
+    assert typed("orchestrate", "--json", "--outputs", tmp_path) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line in lines:
+        jsonschema.validate(line, json.loads(Path("infra/schemas/told.json").read_bytes()))
+    assert all(line["dry_run"] is True for line in lines)
+    assert [line["event"] for line in lines] == ["run", *["record"] * (len(lines) - 2), "end"]
+    assert (lines[-1]["outcome"], lines[-1]["exit_code"]) == ("DRY_RUN_OK", 0)
+    assert lines[0]["path"] == str(newest_run(tmp_path).path)
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("orchestrat",), "orchestrate"),
+        (("infra", "kafka-topic"), "kafka-topics"),
+        (("stack", "upp"), "up"),
+        (("orchestrate", "--exeucte"), "--execute"),
+    ],
+)
+def test_a_typing_error_is_told_what_was_meant(
+    words: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a command, of one below it, of a flag."""
+    assert typed(*words) == 2
+    assert f"Did you mean {meant!r}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("ctp-runbook orch", "orchestrate"), ("ctp-runbook run --js", "--json")],
+)
+def test_a_shell_completes_commands_and_flags(
+    words: str,
+    completed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As --help says how to ask for."""
+    assert typed("--help") == 0
+    assert '"$(_CTP_RUNBOOK_COMPLETE=bash_source ctp-runbook)"' in capsys.readouterr().out
+    monkeypatch.setenv("_CTP_RUNBOOK_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert typed() == 0
+    assert capsys.readouterr().out == f"plain,{completed}\n"

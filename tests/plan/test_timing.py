@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.timing import Measured, p95, undo_refusals
-from ctp_runbook.record.durations import measured_durations
+from ctp_runbook.record.durations import measured_durations, usual_step_seconds
 from ctp_runbook.record.kinds import Finding
-from ctp_runbook.run.launch import RunOptions, create_run, execute_refusals
+from ctp_runbook.run.launch import RunOptions, create_run, execute_refusals, read_history
 from tests.props.plan_fixtures import make_plan
 from tests.props.synthetic_runs import ENVIRONMENT, make_run
 
@@ -141,7 +141,6 @@ def test_an_edited_journal_measures_nothing(tmp_path: Path) -> None:
 def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_path: Path) -> None:
     """Header, findings of the journal, page and evidence say it, with who and why."""
     from ctp_runbook.record.evidence import cutover_env
-    from ctp_runbook.run.launch import read_history
     from ctp_runbook.show import run_blocks
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", by="ops")
@@ -159,7 +158,6 @@ def test_an_override_is_told_in_red_from_the_first_record_on(plan: Plan, tmp_pat
 
 def test_a_reason_against_nothing_is_no_override(plan: Plan, tmp_path: Path) -> None:
     """What would have been let through anyway is not shown in red."""
-    from ctp_runbook.run.launch import read_history
 
     options = RunOptions(execute=True, outputs=tmp_path / "outputs", accept_late="just in case")
     run = create_run(plan, structs.replace(options, accept_unmeasured="first"))
@@ -180,3 +178,26 @@ def test_the_digest_knows_no_durations(plan: Plan, tmp_path: Path) -> None:
     assert "UNMEASURED" in checklist(plan).markdown
     assert "60.0 s (p95 of 3 runs)" in checklist(plan, KNOWN).markdown
     assert json.loads(checklist(plan, KNOWN).json)["measured"]["rollback_seconds"] == 90.0
+
+
+def test_a_step_usually_takes_what_it_took_in_earlier_runs(tmp_path: Path) -> None:
+    """The middle of what the last real runs of the environment say, without the run that asks."""
+    own = make_run("completed", tmp_path)
+    assert usual_step_seconds(own) == {}
+    other = make_run("rolled_back", tmp_path)
+    make_run("dry", tmp_path)
+    make_run("drill", tmp_path, environment="another")
+    took = {
+        step.name: step.duration_ms / 1000
+        for step in read_history(other).steps.values()
+        if step.status == "ok"
+    }
+    assert "post_rollback_validate" in took
+    assert usual_step_seconds(own) == took
+
+
+def test_a_twin_is_held_against_all_twins(tmp_path: Path) -> None:
+    """Each is an environment of its own, and nobody rehearses on the same one twice."""
+    make_run("drill", tmp_path, environment="rehearsal-0001")
+    own = make_run("completed", tmp_path, environment="rehearsal-0002")
+    assert "stop_new_core_engine" in usual_step_seconds(own)

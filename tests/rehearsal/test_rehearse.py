@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.errors import NotebookError, RunLost
+from ctp_runbook.errors import NotebookError, RunLost, RunRefused
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.rehearsal import rehearse, stack
 from ctp_runbook.rehearsal.rehearse import Rehearsal, rehearse_cutover
@@ -166,3 +166,21 @@ def test_a_signal_before_the_run_takes_the_twin_down(
     assert rehearsed(tmp_path, said, keep=True) == 129
     assert acts == ["down"]
     assert said == ["SIGHUP: ended before a run was begun", "twin down: every process proved gone"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "engine", "said"),
+    [
+        ("order-latancy", "twin", r"'order-latancy' is not known, did you mean order-latency\?"),
+        ("no-such", "twin", r"'no-such' is not known; expected one of order-latency, "),
+        ("deadlock", "twin", "'deadlock' is none of the twin's own engines; expected one of"),
+        ("order-latency", "as-found", "'order-latency' is none of engines as found; expected"),
+    ],
+)
+def test_a_fault_that_is_none_is_refused_before_anything_is_up(
+    fault: str, engine: str, said: str, acts: list[str], tmp_path: Path
+) -> None:
+    """A typing error costs a sentence, and not the time a twin takes."""
+    with pytest.raises(RunRefused, match=said):
+        rehearsed(tmp_path, [], fault=fault, engine=engine)
+    assert acts == []

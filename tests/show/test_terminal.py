@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from ctp_runbook.model import StepStatus
 from ctp_runbook.notebook.progress import progress_sentence
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record
-from ctp_runbook.show.terminal import Narrator, countdown, recent_lines, sentence_of
+from ctp_runbook.record.journal import Journal, Record, read_journal
+from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.told import MetricNow
+from ctp_runbook.show.terminal import (
+    Narrator,
+    WatchNow,
+    countdown,
+    ending_lines,
+    metric_line,
+    recent_lines,
+    sentence_of,
+    sparkline,
+    watch_now,
+)
 from tests.props.example_records import EXAMPLES, like
 
 STEP = {"step": "precheck", "phase": "gate"}
@@ -161,7 +172,115 @@ def test_each_record_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         tell(History.of(journal.records))
         tell(History.of(journal.records))
     journal.close()
-    assert capsys.readouterr().out.splitlines() == [LINES["state"][1], LINES["closed"][1]]
+    # How it ended comes last, with what it came to.
+    assert capsys.readouterr().out.splitlines() == [LINES["state"][1]]
+
+
+def test_a_step_says_how_long_it_usually_takes(tmp_path: Path) -> None:
+    """Beside what it may take at most; nothing where no earlier run says."""
+    begun = record(tmp_path, "step_started", {**STEP, "timeout_seconds": 60.0})
+    line = "  … precheck (at most 60 s, usually 1.2 s)"
+    assert sentence_of(begun, {"precheck": 1.23, "warmup_query": 5.0}) == line
+    assert sentence_of(begun, {"warmup_query": 5.0}) == LINES["step_started"][1]
+
+
+@pytest.mark.parametrize("no_colour", ["", "1"])
+def test_colours_are_left_out_where_nobody_wants_them(
+    no_colour: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NO_COLOR counts at a terminal too."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", no_colour)
+    Narrator().say("✗ it failed")
+    out = capsys.readouterr().out
+    assert ("\x1b" in out) is (not no_colour)
+    assert "✗ it failed" in out
+
+
+def test_a_trend_shows_how_near_the_limit_is() -> None:
+    """The full bar is at the limit or beyond it alone; a point is a time without a value."""
+    assert sparkline((0.0, 0.5, 1.0, 1.01, 7.0, None)) == "▁▄▇██·"
+
+
+def metric(**values: Any) -> MetricNow:
+    """A metric that is well."""
+    usual = MetricNow(
+        name="order_latency_p99_ms",
+        verdict="PASSED",
+        value=4.25,
+        is_over=False,
+        limit=5.0,
+        unit="ms",
+        direction="max",
+        breaching=False,
+        trend=(0.1, 0.85),
+    )
+    return msgspec.structs.replace(usual, **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({}, "✓ order_latency_p99_ms 4.25 ms (≤ 5 ms) ▁▆"),
+        ({"is_over": True, "verdict": "FAILED"}, "✗ order_latency_p99_ms > 4.25 ms (≤ 5 ms) ▁▆"),
+        ({"value": None, "trend": (None,)}, "✓ order_latency_p99_ms no data (≤ 5 ms) ·"),
+        ({"unit": "ratio", "direction": "min"}, "✓ order_latency_p99_ms 4.25 (≥ 5) ▁▆"),
+    ],
+)
+def test_a_metric_is_one_line(values: dict[str, Any], line: str) -> None:
+    """Value and limit in its unit, and its trend."""
+    assert metric_line(metric(**values)) == line
+
+
+@pytest.mark.parametrize("name", ["triggered", "completed"])
+def test_the_watch_is_judged_as_it_was(name: str) -> None:
+    """At the end of a recorded watch its metrics have the values and verdicts of the record."""
+    run, history = recorded(name)
+    ended = history.watch_ended
+    assert ended is not None
+    now = watch_now(run, history, mono=ended.payload.judged_mono)
+    for seen in now.metrics:
+        assert seen.value == ended.payload.metrics[seen.name].value
+        assert len(seen.trend) == 16
+    assert now.headline(now.ends_mono - 61) == f"1:01 left, {now.verdict} so far"
+    assert now.headline(now.ends_mono + 1) == f"window over, {now.verdict} so far"
+
+
+def test_a_log_has_the_watch_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left, then a line a metric."""
+    Narrator().watch(WatchNow(100.0, "PASSED", (metric(),)), 40.0)
+    assert capsys.readouterr().out.splitlines() == [
+        "  · watch: 1:00 left, PASSED so far",
+        "      ✓ order_latency_p99_ms 4.25 ms (≤ 5 ms) ▁▆",
+    ]
+
+
+def test_a_run_ends_with_what_it_came_to() -> None:
+    """What fired once, the watch, the rollback against its budget, the downtime, the report; the
+    outcome last."""
+    run, history = recorded("triggered")
+    fired, watch, rollback, downtime, report, outcome = ending_lines(history, run)
+    assert history.trigger is not None
+    assert fired == f"  {history.trigger.payload.sentence}"
+    assert re.fullmatch(r"  watch FAILED in 0:\d\d", watch)
+    assert re.fullmatch(r"  rollback: [\d.]+ s of 60 s", rollback)
+    assert re.fullmatch(r"  trading downtime: [\d.]+ s", downtime)
+    assert report == f"  report: `ctp-runbook report --run {run.path}`"
+    assert outcome.startswith("» ROLLED_BACK_IN_BUDGET: ")
+
+
+def test_a_run_that_touched_nothing_says_so() -> None:
+    """No downtime, no watch."""
+    run, history = recorded("aborted")
+    downtime, _, outcome = ending_lines(history, run)
+    assert downtime == "  trading downtime: none"
+    assert outcome.startswith("» ABORTED_BEFORE_SWITCH: ")
+
+
+def recorded(name: str) -> tuple[RunDir, History]:
+    """A run of tests/golden/runs."""
+    run = RunDir(Path(__file__).parents[1] / "golden" / "runs" / name)
+    return run, History.of(read_journal(run.journal).records)
 
 
 def test_what_was_left_out_for_one_reason_is_one_line(
@@ -202,14 +321,6 @@ def test_whoever_comes_now_is_told_each_cause_once(tmp_path: Path) -> None:
         f"» ROLLING_BACK: rollback trigger: {cause}",
         "! second",
     ]
-
-
-def test_without_a_terminal_there_is_no_status_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log gets the lines and no control characters."""
-    tell = Narrator()
-    with tell.on_terminal() as shown:
-        assert shown is tell
-    assert capsys.readouterr().out == ""
 
 
 PLAN = {"hold_seconds": 300.0, "hold_expiry": "rollback"}
@@ -309,63 +420,3 @@ def test_nothing_runs_out_elsewhere(tmp_path: Path) -> None:
     closed = ("closed", {"outcome": "ROLLBACK_FAILED"})
     holding = ("state", {"to": "HOLDING", "reason": ""})
     assert countdown(history_of(tmp_path, holding, closed), mono=0.0) is None
-
-
-def line_below(narrator: Narrator) -> str:
-    """The line that rich draws, without its colours."""
-    console = Console(file=io.StringIO(), width=200)
-    with console.capture() as drawn:
-        console.print(narrator)
-    return drawn.get().strip()
-
-
-def test_the_terminal_shows_it_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each time the line is drawn its clock has moved, though the journal says nothing new."""
-    history, since = held(tmp_path)
-    narrator = Narrator()
-    narrator(history)
-    seen = []
-    for seconds in (48.0, 49.0):
-        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda s=seconds: since + s)
-        seen.append(line_below(narrator))
-    assert seen == [
-        f"HOLDING: rolls back in {left} unless resumed; no data; Ctrl-C leaves the run going"
-        for left in ("4:12", "4:11")
-    ]
-
-
-def test_the_line_says_how_much_of_the_watch_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seconds of the window, never below none."""
-    watching = ("state", {"to": "WATCHING", "reason": "verified"})
-    history = history_of(tmp_path, watching, ("watch_started", {"minutes": 1.0}))
-    narrator = Narrator()
-    narrator(history)
-    began = history.records[-1].mono
-    for gone, left in ((12.0, "48"), (90.0, "0")):
-        monkeypatch.setattr("ctp_runbook.show.terminal.time.monotonic", lambda g=gone: began + g)
-        assert line_below(narrator).startswith(f"watching, {left} s left; Ctrl-C")
-
-
-def test_before_the_first_record_the_line_says_that_it_starts() -> None:
-    """Nothing is known yet, and no state is claimed."""
-    assert line_below(Narrator()) == "starting"
-
-
-def test_a_reason_in_square_brackets_is_no_colour(tmp_path: Path) -> None:
-    """What an operator wrote is text on the terminal, whatever it holds."""
-    state = ("state", {"to": "HOLDING", "reason": "see [bold]ticket[/bold] [17]"})
-    narrator = Narrator()
-    narrator(history_of(tmp_path, state))
-    assert "see [bold]ticket[/bold] [17]" in line_below(narrator)
-
-
-def test_on_a_terminal_the_line_is_there_meanwhile(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And gone when the run is left."""
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    with Narrator().on_terminal() as narrator:
-        assert isinstance(narrator, Narrator)
-    assert "starting" in capsys.readouterr().out
