@@ -11,10 +11,13 @@ The bets are likelihood ratios, a few shares above the allowed one each with a p
 for what only goes wrong later: the parts add up to 1 in a watch of any length.
 
 Slow orders come in bursts, and a bet that takes them for independent loses its rate on the first of
-them. So incidents are counted: the first look with a slow order opens one, and what comes in the
-``span_seconds`` after it, slow or not, is not counted at all. Orders that are slow one by one are so
-counted rightly, and those of a burst as one of them, which is too few. The price is time: no more than
-one incident is seen in a span.
+them. So looks are counted, not orders. For each share that is bet on a look is bad where half as many
+of its orders are slow as that share would make, one at least. However slow orders cluster, no more
+than ``allowed share x orders / that number`` of the looks can be bad while the claim is true (Markov's
+inequality), and against that a bad look is held. It opens an incident: what comes in the
+``span_seconds`` after it is not counted at all, for that bet. So a burst counts once; all that is
+assumed is that bursts last no longer and come independently of one another. The price is time: a bet
+sees no more than one incident in a span.
 """
 
 from __future__ import annotations
@@ -39,12 +42,13 @@ __all__ = [
 ]
 
 # The shares that are bet on, by their odds as a multiple of those allowed; and with how much each.
-_ALTERNATIVES = ((2.0, 0.1), (6.0, 0.3), (18.0, 0.3), (54.0, 0.3))
+_ODDS = (2.0, 6.0, 18.0, 60.0, 600.0)
+_PARTS = (0.1, 0.25, 0.25, 0.25, 0.15)
 _FROM_START = 0.5
 # Of what is left half is bet on a change within so many seconds.
 _HALF_SECONDS = 900.0
-# However rare it should be, one slow order is no proof.
-_LEAST_INCIDENTS = 2
+# More is bet on no look: what is sure to win would be lost by one good look among bad ones.
+_SUREST = 0.9
 # Far beyond every threshold, and no overflow.
 _MOST = 1e300
 _MOST_LOG = 690.0
@@ -68,20 +72,22 @@ class ShareTest(Struct, frozen=True):
 
 
 class ShareState(Struct):
-    """All that the next look needs, however long the watch: ``wealth`` by alternative, the first and
-    the last look, and until when the last incident is open (seconds, monotonic).
+    """All that the next look needs, however long the watch: ``wealth`` by bet, until when the incident
+    is open that each does not look at, and the first and the last look (seconds, monotonic).
 
-    ``spans`` of ``span_seconds`` had orders in them, ``bad_spans`` slow ones, and ``span`` and
-    ``bad_span`` are the last of each; ``rejected_at`` is the look of the first rejection.
+    ``incidents`` are slow orders further apart than a span, whatever the bets make of them. ``spans``
+    of time had orders in them, ``bad_spans`` slow ones; ``span`` and ``bad_span`` are the last of each.
+    ``rejected_at`` is the look of the first rejection.
     """
 
     wealth: tuple[float, ...]
+    open_until: tuple[float, ...]
     began: float
     seconds: float
-    open_until: float = -math.inf
     events: int = 0
     over: int = 0
     incidents: int = 0
+    incident_until: float = -math.inf
     spans: int = 0
     bad_spans: int = 0
     span: int = -1
@@ -115,42 +121,65 @@ def decide(
 
     Looks one by one, each with the state after the last, give what all of them at once give.
     """
-    rejected_row, threshold = None, test.threshold
-    evidence: list[float] = []
     now = None if state is None else structs.replace(state)
+    evidence: list[float] = []
+    rejected_row, enough = None, test.threshold
     for row, (at, came, slow) in enumerate(zip(seconds, events, over, strict=True)):
         now = now or _new_state(float(at))
         _take(test, now, float(at), int(came), int(slow))
-        evidence.append(_log(sum(now.wealth)))
-        is_proof = evidence[-1] >= threshold and now.incidents >= _LEAST_INCIDENTS
-        if is_proof and now.rejected_at is None:
+        wealth = sum(now.wealth)
+        evidence.append(math.log(wealth) if wealth > 0 else -math.inf)
+        # However rare it should be, one slow order is no proof.
+        if evidence[-1] >= enough and now.incidents > 1 and now.rejected_at is None:
             now.rejected_at, rejected_row = now.seconds, row
     return Decided(now, tuple(evidence), rejected_row)
 
 
 def _new_state(at: float) -> ShareState:
-    return ShareState(tuple(_FROM_START * part for _, part in _ALTERNATIVES), at, at)
+    wealth = tuple(_FROM_START * part for part in _PARTS)
+    return ShareState(wealth, (-math.inf,) * len(_PARTS), began=at, seconds=at)
 
 
 def _take(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> None:
-    before, state.seconds = state.seconds, at
-    more = _handed_out(before - state.began, at - state.began)
-    wealth = [own + more * part for own, (_, part) in zip(state.wealth, _ALTERNATIVES, strict=True)]
-    # By its begin: the last look of an incident holds orders of a burst that ends within the span.
-    if came and before >= state.open_until - _SLACK_SECONDS:
-        state.incidents += slow if test.span_seconds == 0 else slow > 0
-        if slow and test.span_seconds:
-            state.open_until = at + test.span_seconds
-        gains = _gains(test.share, came, slow, test.span_seconds > 0)
+    # What came in the last second of an incident may still be of the burst that opened it: a look is
+    # out of it by its begin, not by its end.
+    begins, state.seconds = state.seconds, at
+    more = _handed_out(begins - state.began, at - state.began)
+    wealth = [own + more * part for own, part in zip(state.wealth, _PARTS, strict=True)]
+    if came:
+        state.events += came
+        state.over += slow
+        if test.span_seconds:
+            _count_spans(test, state, begins, came, slow)
+            gains = _gains_of_look(test, state, begins, came, slow)
+        else:
+            state.incidents += slow
+            gains = _order_gains(test.share, came, slow)
         wealth = [min(own * gain, _MOST) for own, gain in zip(wealth, gains, strict=True)]
     state.wealth = tuple(wealth)
-    _count(test, state, before, came, slow)
 
 
-def _count(test: ShareTest, state: ShareState, before: float, came: int, slow: int) -> None:
-    state.events += came
-    state.over += slow
-    span = int((before - state.began) // test.span_seconds) if test.span_seconds else -1
+def _gains_of_look(
+    test: ShareTest, state: ShareState, begins: float, came: int, slow: int
+) -> Iterable[float]:
+    leasts, if_good, if_bad = _look_gains(test.share, came)
+    closed = begins + _SLACK_SECONDS
+    if not slow and max(state.open_until) <= closed:
+        return if_good
+    gains, open_until = [], []
+    for until, least, good, bad in zip(state.open_until, leasts, if_good, if_bad, strict=True):
+        is_open, is_bad = until > closed, slow >= least
+        gains.append(1.0 if is_open else bad if is_bad else good)
+        open_until.append(until if is_open or not is_bad else state.seconds + test.span_seconds)
+    state.open_until = tuple(open_until)
+    return gains
+
+
+def _count_spans(test: ShareTest, state: ShareState, begins: float, came: int, slow: int) -> None:
+    if slow and state.incident_until <= begins + _SLACK_SECONDS:
+        state.incidents += 1
+        state.incident_until = state.seconds + test.span_seconds
+    span = int((begins - state.began) // test.span_seconds)
     if came and span != state.span:
         state.spans, state.span = state.spans + 1, span
     if slow and span != state.bad_span:
@@ -164,27 +193,43 @@ def _handed_out(since: float, until: float) -> float:
     return (1 - _FROM_START) * kept
 
 
+# What each bet makes of a look: from how many slow orders on it is bad, and what the bet multiplies by
+# where it is good, and where it is bad.
+_Gains = tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]
+
+
 @lru_cache(maxsize=4096)
-def _gains(share: float, came: int, slow: int, is_incident: bool) -> tuple[float, ...]:
-    """Return what each bet multiplies by: how much likelier the look is at its share of slow orders
-    than at the allowed one. As an incident a look is slow or not, whatever number it holds."""
+def _look_gains(share: float, came: int) -> _Gains:
+    gains = [_look_gain(share, _share_bet_on(share, odds), came) for odds in _ODDS]
+    leasts, if_good, if_bad = zip(*gains, strict=True)
+    return leasts, if_good, if_bad
+
+
+def _look_gain(share: float, bet: float, came: int) -> tuple[int, float, float]:
+    least = max(1, math.ceil(bet * came / 2))
+    allowed = share * came / least
+    # Any guess is fair; this is what it would be for orders that are slow one by one, or near it.
+    guess = -math.expm1(came / min(least, 2) * math.log1p(-bet))
+    guess = guess if least == 1 else min(guess, _SUREST)
+    if guess <= allowed:
+        return least, 1.0, 1.0
+    return least, (1 - guess) / (1 - allowed), guess / allowed
+
+
+@lru_cache(maxsize=4096)
+def _order_gains(share: float, came: int, slow: int) -> tuple[float, ...]:
+    """Return what each bet multiplies by where orders are independent of one another."""
     gains = []
-    for odds, _ in _ALTERNATIVES:
-        bet = odds * share / (1 - share + odds * share)
+    for odds in _ODDS:
+        bet = _share_bet_on(share, odds)
         fast = math.log1p(-bet) - math.log1p(-share)
-        if slow and is_incident:
-            gains.append(
-                math.expm1(came * math.log1p(-bet)) / math.expm1(came * math.log1p(-share))
-            )
-        else:
-            log = slow * (math.log(bet) - math.log(share)) + (came - slow) * fast
-            gains.append(math.exp(min(log, _MOST_LOG)))
+        log = slow * (math.log(bet) - math.log(share)) + (came - slow) * fast
+        gains.append(math.exp(min(log, _MOST_LOG)))
     return tuple(gains)
 
 
-def _log(wealth: float) -> float:
-    # Seven figures: no processor's last bit gets into a record.
-    return float(f"{math.log(wealth):.7g}") if wealth > 0 else -math.inf
+def _share_bet_on(share: float, odds: float) -> float:
+    return odds * share / (1 - share + odds * share)
 
 
 def assumption(test: ShareTest) -> str:
@@ -192,7 +237,7 @@ def assumption(test: ShareTest) -> str:
     if test.span_seconds == 0:
         return "each order is taken as independent of the others"
     span = f"{test.span_seconds:g} s"
-    return f"slow orders within {span} are one incident; bursts are taken to last {span} at most"
+    return f"a burst of slow orders counts once, and is taken to last {span} at most"
 
 
 # --- what is proved the other way ---------------------------------------------------
