@@ -14,10 +14,10 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import (
     EvidenceInvalid,
@@ -33,6 +33,7 @@ from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
+from ctp_runbook.record.calibration import CalibrationDir, newest_calibration, read_calibration
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
@@ -47,10 +48,15 @@ from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.show.topology import sli_topology
 from ctp_runbook.show.topology_figure import topology_picture
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = [
     "HOME_VARIABLE",
     "OUTPUTS_VARIABLE",
+    "CalibrationResult",
     "PhaseResult",
+    "calibration",
     "infra_gates",
     "plan",
     "readiness",
@@ -65,7 +71,10 @@ HOME_VARIABLE = "CTP_RUNBOOK_HOME"
 OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
 _REASONS = ("accept_unmeasured", "accept_late")
 # What the notebooks declare, all of them together.
-_PARAMETERS = ("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS)
+_PARAMETERS = (
+    *("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS),
+    "calibration_dir",
+)
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = steps_of(Phase.SWITCH)
@@ -93,7 +102,43 @@ class PhaseResult:
         return self.page._repr_mimebundle_(include, exclude)
 
 
+@dataclass(frozen=True)
+class CalibrationResult(PhaseResult):
+    """A calibration, and what it is made of as tables of pandas."""
+
+    limits: DataFrame = field(kw_only=True, repr=False)
+    windows: DataFrame = field(kw_only=True, repr=False)
+    hours: DataFrame = field(kw_only=True, repr=False)
+    points: DataFrame = field(kw_only=True, repr=False)
+
+
 # --- the rooms --------------------------------------------------------------------
+
+
+def calibration(calibration_dir: str | Path = "") -> CalibrationResult:
+    """00: show what the old engine itself would have done to the watch, and which limits it keeps.
+
+    Raises JournalError where there is no calibration, or what is there cannot be read.
+    """
+    blank = "the newest calibration under outputs/"
+    _refuse_wrong("00_calibrate", parameters.path("calibration_dir", calibration_dir, blank=blank))
+    _go_home()
+    named = CalibrationDir(Path(calibration_dir).absolute()) if calibration_dir else None
+    folder = named or newest_calibration(_outputs())
+    known = read_calibration(folder.json)
+    # pandas comes with it, and no other notebook need pay for that.
+    from ctp_runbook.show import calibration as shown
+    from ctp_runbook.show.calibration_figure import calibration_picture
+
+    points, windows = shown.points_frame(known, folder), shown.windows_frame(known)
+    head, *rest = shown.calibration_blocks(known, folder)
+    return CalibrationResult(
+        Page([head, calibration_picture(known, points, windows), *rest]),
+        limits=shown.limits_frame(known),
+        windows=windows,
+        hours=shown.hours_frame(points, windows),
+        points=points,
+    )
 
 
 def plan(

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ctp_runbook.record.calibration import Calibration
 from ctp_runbook.record.evidence import Manifest
 from ctp_runbook.record.journal import Line
 from ctp_runbook.record.kinds import KINDS, RunCreated
@@ -25,7 +26,12 @@ _DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 def schemas() -> Mapping[str, Mapping[str, Any]]:
     """Each schema under the name of its file: ``journal.KIND.json`` describes a line of
     journal.jsonl, the others a whole file or a line of samples."""
-    documents = {"run": RunCreated, "sample": SampleLine, "manifest": Manifest}
+    documents = {
+        "run": RunCreated,
+        "sample": SampleLine,
+        "manifest": Manifest,
+        "calibration": Calibration,
+    }
     return {
         **{f"journal.{kind}.json": _line_schema(kind) for kind in sorted(KINDS)},
         **{f"{name}.json": _DIALECT | msgspec.json.schema(of) for name, of in documents.items()},
