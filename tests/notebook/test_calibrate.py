@@ -24,36 +24,16 @@ from ctp_runbook.notebook.calibrate import (
 )
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.record.calibration import read_calibration
-from ctp_runbook.record.kinds import WatchFacts
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.run.world import HERE
 from ctp_runbook.watch.sampler import Target
+from tests.props.calibrated import example_subject
 from tests.props.plan_fixtures import make_plan
-from tests.props.recorded_engine import engine_samples, lag_rule, latency_rule, write, yardstick
+from tests.props.recorded_engine import engine_samples, write
 from tests.props.synthetic_runs import completed_run
 
 ROOT = Path(__file__).parents[2]
-
-
-def subject(**changes: Any) -> Subject:
-    """Latency and lag, with a window of two minutes."""
-    by = yardstick(latency_rule(), lag_rule())
-    watch = WatchFacts(
-        tolerance_inconclusive_seconds=120.0,
-        tolerance_error_seconds=60.0,
-        recovery_seconds=120.0,
-        metrics={rule.name: rule for rule in by.watched},
-    )
-    facts: dict[str, Any] = {
-        "environment": "example",
-        "watch": watch,
-        "keys": by.keys,
-        "trigger": by.trigger,
-        "minutes": 2.0,
-        **changes,
-    }
-    return Subject(**facts)
 
 
 @pytest.fixture
@@ -65,7 +45,7 @@ def samples(tmp_path: Path) -> Path:
 
 def test_the_folder_says_what_the_old_engine_would_have_done(tmp_path: Path, samples: Path) -> None:
     """Samples as they were, the record, and limits to take over."""
-    own = subject()
+    own = example_subject()
     recording = Recording(source="a test", samples=samples)
     made, folder = make(own, Asked.of(own), recording, outputs=tmp_path / "outputs")
     assert [*(tmp_path / "outputs").iterdir()] == [folder.path]
@@ -91,7 +71,7 @@ def test_the_folder_says_what_the_old_engine_would_have_done(tmp_path: Path, sam
 
 def test_the_suggested_limits_are_a_piece_of_watch_toml(tmp_path: Path, samples: Path) -> None:
     """Each limit in its place, and a comment above it that says why."""
-    own = subject()
+    own = example_subject()
     recording = Recording(source="a test", samples=samples)
     made, folder = make(own, Asked.of(own), recording, outputs=tmp_path)
     assert tomllib.loads(folder.watch.read_text()) == {
@@ -107,7 +87,7 @@ def test_the_suggested_limits_are_a_piece_of_watch_toml(tmp_path: Path, samples:
 
 def test_the_same_samples_give_the_same_answer(tmp_path: Path, samples: Path) -> None:
     """Apart from when it was asked."""
-    own, recording = subject(), Recording(source="a test", samples=samples)
+    own, recording = example_subject(), Recording(source="a test", samples=samples)
     first, _ = make(own, Asked.of(own), recording, outputs=tmp_path / "a")
     again, _ = make(own, Asked.of(own), recording, outputs=tmp_path / "b")
     assert structs.replace(again, made_utc=first.made_utc) == first
@@ -126,7 +106,7 @@ def test_what_cannot_be_asked_is_refused(
     tmp_path: Path, samples: Path, asked: dict[str, float], said: str
 ) -> None:
     """In a sentence, and nothing is left behind."""
-    own = subject()
+    own = example_subject()
     with pytest.raises(InputError, match=said):
         make(
             own,
@@ -154,7 +134,7 @@ def test_what_is_no_recording_leaves_nothing(
     path = tmp_path / "recorded.jsonl"
     if text is not None:
         path.write_bytes(text)
-    own = subject()
+    own = example_subject()
     with pytest.raises(error, match=said):
         make(own, Asked.of(own), Recording(samples=path), outputs=tmp_path / "outputs")
     assert not [*(tmp_path / "outputs").iterdir()]
@@ -265,7 +245,7 @@ def test_a_run_folder_is_no_calibration(tmp_path: Path) -> None:
     """Nor is a calibration a run: each is found by its own file."""
     from ctp_runbook.record.rundir import runs_under
 
-    own = subject()
+    own = example_subject()
     recorded = write(tmp_path / "recorded.jsonl", engine_samples(600, seed=1, lags_ms=True))
     make(own, Asked.of(own), Recording(samples=recorded), outputs=tmp_path / "outputs")
     assert [*runs_under(tmp_path / "outputs")] == list[RunDir]()
