@@ -3,7 +3,9 @@
 from ctp_runbook.notebook.phases import (
     HOME_VARIABLE,
     OUTPUTS_VARIABLE,
+    CalibrationResult,
     PhaseResult,
+    calibration,
     infra_gates,
     plan,
     readiness,
@@ -17,7 +19,9 @@ from ctp_runbook.notebook.phases import (
 __all__ = [
     "HOME_VARIABLE",
     "OUTPUTS_VARIABLE",
+    "CalibrationResult",
     "PhaseResult",
+    "calibration",
     "infra_gates",
     "plan",
     "readiness",

@@ -120,6 +120,47 @@ def test_no_kernel_is_made_ready_with_pandas() -> None:
     assert "pandas" not in loaded
 
 
+OFFLINE = ("numpy", "pandas", "matplotlib", "ctp_runbook.watch.calibrate")
+
+
+def test_a_calibration_is_read_without_what_it_was_made_with(tmp_path: Path) -> None:
+    """A dry run with one at hand reads a small file; who has none does not even import its reader."""
+    root = Path(ctp_runbook.__file__).parents[1]
+    code = f"""
+import sys
+from pathlib import Path
+from ctp_runbook.cli.main import main
+sys.argv[1:] = ["orchestrate", "--outputs", {str(tmp_path)!r}]
+for is_there in (False, True):
+    try:
+        main()
+    except SystemExit as end:
+        assert end.code == 0, end.code
+    print("seen", is_there, *sys.modules)
+    kept = Path({str(tmp_path)!r}, "calibration-20260202T020202-000002Z")
+    kept.mkdir(exist_ok=True)
+    (kept / "calibration.json").write_text("{{}}")
+"""
+    shown = subprocess.run(
+        [sys.executable], input=code, capture_output=True, text=True, check=True, cwd=root
+    )
+    seen = [set(line.split()) for line in shown.stdout.splitlines() if line.startswith("seen ")]
+    assert ["ctp_runbook.record.calibration" in modules for modules in seen] == [False, True]
+    assert all(modules.isdisjoint(OFFLINE) for modules in seen)
+
+
+def test_who_rolls_back_loads_nothing_of_a_notebooks_language() -> None:
+    """The orchestrator and the guardian with all that they load late: numpy comes where a watch has
+    ended well, to compare, and pandas never."""
+    code = (
+        "import sys; import ctp_runbook.run.orchestrator, ctp_runbook.run.guardian, "
+        "ctp_runbook.run.rollback, ctp_runbook.run.window; "
+        "from ctp_runbook.run.world import HERE; HERE.load(); print(*sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(shown.stdout.split()).isdisjoint(OFFLINE)
+
+
 def test_records_are_read_without_typing_extensions() -> None:
     """A start leaves it out, and every kind of record is decoded all the same; it can be had later."""
     code = """

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ctp_runbook.record.rundir import RunDir
     from ctp_runbook.run.launch import RunOptions
 
-__all__ = ["drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
+__all__ = ["calibrate", "drill", "main", "orchestrate", "plan", "proc", "run", "verify"]
 
 _REFUSED, _UNKNOWN, _INTERRUPTED = 2, 7, 130  # CONTRACT §5, and what a shell calls Ctrl-C
 # What ends by an error that nobody foresaw, by its command: a gate that may have acted has failed;
@@ -241,6 +241,7 @@ def _keep_traceback() -> str:
 def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **files: Any) -> None:
     """Check the templates and write the checklist (RUNBOOK §2)."""
     from ctp_runbook.plan.checklist import checklist
+    from ctp_runbook.record.calibration import calibration_warnings
     from ctp_runbook.record.durations import measured_durations
     from ctp_runbook.record.rundir import write_atomic
 
@@ -253,12 +254,62 @@ def plan(output_md: Path | None, output_json: Path | None, outputs: Path, **file
         write_atomic(output_json, texts.json.encode())
     if not (output_md or output_json):
         say(texts.markdown)
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *calibration_warnings(plan, [outputs])):
         say(f"warning: {warning}", err=True, fg="yellow")
     for exception in plan.declared:
         say(f"declared: {exception}", err=True, fg="red")
     say(f"earlier runs: cutover {measured.cutover}, rollback {measured.rollback}")
     say(f"plan {plan.environment}: {len(plan.steps)} steps, sha256 {plan.sha256}")
+
+
+@command(
+    *_TEMPLATES,
+    Option("--minutes FLOAT>0", "Record the engine that runs, for so long.", default=None),
+    Option(
+        "--run PATH",
+        "Or take a recorded run, by its own limits: a directory or id.",
+        name="run_dir",
+    ),
+    Option("--samples PATH", "Or take a file of samples that was recorded.", again=True),
+    NEW_OUTPUTS,
+    Option(
+        "--window-minutes FLOAT>0",
+        "How long a watch lasts  [default: POST_SWITCH_MONITOR_MINUTES]",
+        default=None,
+    ),
+    Option(
+        "--step-minutes FLOAT>0",
+        "From one window to the next  [default: a third of a window]",
+        default=None,
+    ),
+    Option("--false-alarm-rate FLOAT>0", "Share of windows that may alarm.", default=0.01),
+)
+def calibrate(
+    minutes: float | None, run_dir: Path | None, samples: Path | None, outputs: Path, **values: Any
+) -> None:
+    """Hold the old engine against the limits of the watch, and suggest limits."""
+    from ctp_runbook.notebook import calibrate as calibration
+
+    if sum(each is not None for each in (minutes, run_dir, samples)) != 1:
+        import click
+
+        raise click.UsageError(
+            "give one of --minutes (record the engine that runs), --run and --samples"
+        )
+    files = _files(values)
+    if run_dir is not None:
+        run = find_run(run_dir, outputs)
+        subject, recording = calibration.subject_of_run(run, watch=files["watch"])
+    else:
+        plan = _plan_of(**files)
+        subject = calibration.subject_of_plan(plan)
+        recording = calibration.Recording(source=str(samples), samples=samples)
+        if minutes:
+            recording = calibration.Recording(plan=plan, minutes=minutes)
+    asked = calibration.Asked.of(subject, **values)
+    found, folder = calibration.make(subject, asked, recording, outputs=outputs, tell=say)
+    say(calibration.told(found, folder))
+    say(f"executed notebook: {calibration.draw(folder)}")
 
 
 @command(*_TEMPLATES, *_RUNNING, *_COPIES)

@@ -42,7 +42,7 @@ __all__ = [
 # The commands of each module, imported when one is asked for; the order is that of --help, which is
 # the order of use.
 _COMMANDS = {
-    "main": ("plan", "orchestrate", "drill", "run", "verify", "proc"),
+    "main": ("plan", "calibrate", "orchestrate", "drill", "run", "verify", "proc"),
     "gates": ("readiness", "infra"),
     "runs": ("status", "hold", "resume", "abort", "rollback", "report", "rejudge"),
     "twin": ("rehearse", "stack", "lab"),

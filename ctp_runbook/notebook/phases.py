@@ -31,6 +31,7 @@ from ctp_runbook.notebook.checkout import find_plan
 from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.notebook.results import (
+    CalibrationResult,
     GateResult,
     PhaseResult,
     ReadinessResult,
@@ -39,6 +40,7 @@ from ctp_runbook.notebook.results import (
 )
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
+from ctp_runbook.record.calibration import CalibrationDir, newest_calibration, read_calibration
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
@@ -56,7 +58,9 @@ from ctp_runbook.show.topology_figure import topology_picture
 __all__ = [
     "HOME_VARIABLE",
     "OUTPUTS_VARIABLE",
+    "CalibrationResult",
     "PhaseResult",
+    "calibration",
     "infra_gates",
     "plan",
     "readiness",
@@ -71,7 +75,10 @@ HOME_VARIABLE = "CTP_RUNBOOK_HOME"
 OUTPUTS_VARIABLE = "CTP_RUNBOOK_OUTPUTS"
 _REASONS = ("accept_unmeasured", "accept_late")
 # What the notebooks declare, all of them together.
-_PARAMETERS = ("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS)
+_PARAMETERS = (
+    *("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS),
+    "calibration_dir",
+)
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
 _SWITCH_STEPS = steps_of(Phase.SWITCH)
@@ -79,6 +86,32 @@ _READINESS = tuple(name for name in steps_of(Phase.GATE) if name not in run_bloc
 
 
 # --- the rooms --------------------------------------------------------------------
+
+
+def calibration(calibration_dir: str | Path = "") -> CalibrationResult:
+    """00: show what the old engine itself would have done to the watch, and which limits it keeps.
+
+    Raises JournalError where there is no calibration, or what is there cannot be read.
+    """
+    blank = "the newest calibration under outputs/"
+    _refuse_wrong("00_calibrate", parameters.path("calibration_dir", calibration_dir, blank=blank))
+    _go_home()
+    named = CalibrationDir(Path(calibration_dir).absolute()) if calibration_dir else None
+    folder = named or newest_calibration(_outputs())
+    known = read_calibration(folder.json)
+    # pandas comes with it, and no other notebook need pay for that.
+    from ctp_runbook.show import calibration as shown
+    from ctp_runbook.show.calibration_figure import calibration_picture
+
+    points, windows = shown.points_frame(known, folder), shown.windows_frame(known)
+    head, *rest = shown.calibration_blocks(known, folder)
+    return CalibrationResult(
+        Page([head, calibration_picture(known, points, windows), *rest]),
+        limits=shown.limits_frame(known),
+        windows=windows,
+        hours=shown.hours_frame(points, windows),
+        points=points,
+    )
 
 
 def plan(

@@ -24,22 +24,54 @@ if TYPE_CHECKING:
     from ctp_runbook.verify.report import VerificationReport
     from ctp_runbook.watch.judge import WindowJudgement
 
-__all__ = ["GateResult", "PhaseResult", "ReadinessResult", "VerifyResult", "WatchResult"]
+__all__ = [
+    "CalibrationResult",
+    "GateResult",
+    "PhaseResult",
+    "ReadinessResult",
+    "Shown",
+    "VerifyResult",
+    "WatchResult",
+]
 
 
 @dataclass(frozen=True)
-class PhaseResult:
-    """A room of the runbook as it went: shown as a page, an error only when asked for."""
+class Shown:
+    """What a cell shows: a page, and an error only when asked for."""
 
     page: Page
     failure: RunbookError | None = None
-    run: RunDir = field(kw_only=True, repr=False)
-    history: History = field(kw_only=True, repr=False)
 
     def raise_if_failed(self) -> None:
         """Raise what went wrong as one sentence; a notebook stops there."""
         if self.failure is not None:
             raise self.failure
+
+    def __repr__(self) -> str:
+        return self.page.text
+
+    def _repr_mimebundle_(
+        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
+    ) -> tuple[dict[str, str], dict[str, Any]]:
+        return self.page._repr_mimebundle_(include, exclude)
+
+
+@dataclass(frozen=True, repr=False)
+class CalibrationResult(Shown):
+    """00: a calibration, and what it is made of."""
+
+    limits: pd.DataFrame = field(kw_only=True, repr=False)
+    windows: pd.DataFrame = field(kw_only=True, repr=False)
+    hours: pd.DataFrame = field(kw_only=True, repr=False)
+    points: pd.DataFrame = field(kw_only=True, repr=False)
+
+
+@dataclass(frozen=True, repr=False)
+class PhaseResult(Shown):
+    """A room of the runbook as it went."""
+
+    run: RunDir = field(kw_only=True, repr=False)
+    history: History = field(kw_only=True, repr=False)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -50,14 +82,6 @@ class PhaseResult:
     def journal(self) -> pd.DataFrame:
         """The run's records so far, as ``frames.journal`` has them."""
         return frames.journal(self.history)
-
-    def __repr__(self) -> str:
-        return self.page.text
-
-    def _repr_mimebundle_(
-        self, include: Iterable[str] | None = None, exclude: Iterable[str] | None = None
-    ) -> tuple[dict[str, str], dict[str, Any]]:
-        return self.page._repr_mimebundle_(include, exclude)
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ctp_runbook.record.calibration import Calibration
 from ctp_runbook.record.evidence import Manifest
 from ctp_runbook.record.journal import Line
 from ctp_runbook.record.kinds import KINDS, RunCreated
@@ -27,7 +28,13 @@ def schemas() -> Mapping[str, Mapping[str, Any]]:
     """Each schema under the name of its file: ``journal.KIND.json`` describes a line of
     journal.jsonl, ``told.json`` a line that `--json` prints, the others a whole file or a line of
     samples."""
-    documents = {"run": RunCreated, "sample": SampleLine, "manifest": Manifest, "told": FORMS}
+    documents = {
+        "run": RunCreated,
+        "sample": SampleLine,
+        "manifest": Manifest,
+        "calibration": Calibration,
+        "told": FORMS,
+    }
     return {
         **{f"journal.{kind}.json": _line_schema(kind) for kind in sorted(KINDS)},
         **{f"{name}.json": _DIALECT | msgspec.json.schema(of) for name, of in documents.items()},

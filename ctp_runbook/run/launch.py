@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -258,6 +258,8 @@ def _write(
     for name, (reason, refused) in overrides.items():
         override = f"OVERRIDE {override_name(name)} by {header.created_by}: {reason} ({refused})"
         journal.append(Finding(severity="critical", sentence=plan.redactor(override)))
+    for warning in () if undone else _known_of_old_engine(plan, options):
+        journal.append(Finding(severity="warning", sentence=plan.redactor(warning)))
     for refusal in _would_refuse(plan, options, measured):
         sentence = plan.redactor(f"--execute would refuse: {refusal}")
         journal.append(Finding(severity="critical", sentence=sentence))
@@ -276,6 +278,15 @@ def _would_refuse(plan: Plan, options: RunOptions, measured: Measured) -> tuple[
     # The clock never affects a dry run: it is asked as if the window had just opened.
     real = structs.replace(options, execute=True)
     return execute_refusals(plan, real, now=plan.window_local, measured=measured)
+
+
+def _known_of_old_engine(plan: Plan, options: RunOptions) -> Iterable[str]:
+    """What a calibration warns of; where there is none nothing is imported for it."""
+    if not any(options.outputs.glob("calibration-*/calibration.json")):
+        return ()
+    from ctp_runbook.record.calibration import calibration_warnings
+
+    return calibration_warnings(plan, [options.outputs])
 
 
 def _warn_of_host(journal: Journal, world: World) -> None:

@@ -108,9 +108,9 @@ def test_help_names_every_command_in_the_order_of_use(capsys: pytest.CaptureFixt
     assert typed("--help") == 0
     _, _, listed = capsys.readouterr().out.partition("Commands:\n")
     names = [line.split()[0] for line in listed.splitlines()]
-    assert names[:6] == ["plan", "orchestrate", "drill", "run", "verify", "proc"]
+    assert names[:6] == ["plan", "calibrate", "orchestrate", "drill", "run", "verify"]
     assert names[-1] == "lab"
-    assert len(names) == 18
+    assert len(names) == 19
 
 
 def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "notebooks"
 # CONTRACT §4 fixes what each can be told.
 PARAMETERS: Mapping[str, frozenset[str]] = {
+    "00_calibrate": frozenset({"calibration_dir"}),
     "01_plan": frozenset(
         {
             "cutover_template",
@@ -45,8 +46,8 @@ PARAMETER = re.compile(r"[a-z_]+: [\w |\[\]]+ = .+  # \S.*")
 Notebook = dict[str, Any]
 
 
-def test_the_seven_notebooks_are_there() -> None:
-    """Seven rooms of the runbook, one notebook each, and no other."""
+def test_the_notebooks_are_there() -> None:
+    """Seven rooms of the runbook, one notebook each, the calibration before them, and no other."""
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(PARAMETERS)
 
 

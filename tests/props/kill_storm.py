@@ -564,7 +564,9 @@ _MEMBER = re.compile(
     r"\b((?:old|new)_(?:core_engine|strategy_runner)) (runs|alive|gone|never started)"
 )
 # Somebody removed its folder: what became of the run only its lock can say, and that it is unknown.
-_GONE = re.compile(r"^error: run \S+ (?:is under way, and .* removed|was the last to hold .* is gone)")
+_GONE = re.compile(
+    r"^error: run \S+ (?:is under way, and .* removed|was the last to hold .* is gone)"
+)
 
 
 def false_status(said: str, code: int, before: _Look, after: _Look) -> Iterator[str]:

@@ -12,6 +12,7 @@ import pytest
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.record.schemas import main, schemas
+from tests.props.example_calibration import MADE, calibration
 from tests.props.example_records import EXAMPLES, header_like
 
 COMMITTED = Path(__file__).parents[2] / "infra" / "schemas"
@@ -57,3 +58,11 @@ def test_a_sample_is_described(value: object, is_written: bool) -> None:
     sample = Sample(0, 1.0, 1.0, "engine", "page", True, "", 2.5, {"up": 1.0})
     line = {**json.loads(sample.to_line()), "series": {"up": value}}
     assert refused("sample.json", line) is not is_written
+
+
+def test_a_calibration_is_described() -> None:
+    """As it is written; not one of another format, nor with a window that has no verdict."""
+    written = json.loads(calibration().json)
+    assert not refused("calibration.json", written)
+    assert refused("calibration.json", {**written, "format": 2})
+    assert refused("calibration.json", {**written, "windows": [{"started_utc": MADE}]})
