@@ -24,7 +24,14 @@ if TYPE_CHECKING:
     from ctp_runbook.verify.report import VerificationReport
     from ctp_runbook.watch.judge import WindowJudgement
 
-__all__ = ["GateResult", "PhaseResult", "ReadinessResult", "VerifyResult", "WatchResult"]
+__all__ = [
+    "GateResult",
+    "PhaseResult",
+    "ReadinessResult",
+    "RunResult",
+    "VerifyResult",
+    "WatchResult",
+]
 
 
 @dataclass(frozen=True)
@@ -33,23 +40,11 @@ class PhaseResult:
 
     page: Page
     failure: RunbookError | None = None
-    run: RunDir = field(kw_only=True, repr=False)
-    history: History = field(kw_only=True, repr=False)
 
     def raise_if_failed(self) -> None:
         """Raise what went wrong as one sentence; a notebook stops there."""
         if self.failure is not None:
             raise self.failure
-
-    @cached_property
-    def steps(self) -> pd.DataFrame:
-        """The plan's steps, as ``frames.steps`` has them."""
-        return frames.steps(self.history)
-
-    @cached_property
-    def journal(self) -> pd.DataFrame:
-        """The run's records so far, as ``frames.journal`` has them."""
-        return frames.journal(self.history)
 
     def __repr__(self) -> str:
         return self.page.text
@@ -61,7 +56,25 @@ class PhaseResult:
 
 
 @dataclass(frozen=True, repr=False)
-class GateResult(PhaseResult):
+class RunResult(PhaseResult):
+    """Any room of a run: with its steps and its journal."""
+
+    run: RunDir = field(kw_only=True, repr=False)
+    history: History = field(kw_only=True, repr=False)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The plan's steps, as ``frames.steps`` has them."""
+        return frames.steps(self.history)
+
+    @cached_property
+    def journal(self) -> pd.DataFrame:
+        """The run's records so far, as ``frames.journal`` has them."""
+        return frames.journal(self.history)
+
+
+@dataclass(frozen=True, repr=False)
+class GateResult(RunResult):
     """02: with what the infra gates observed."""
 
     @cached_property
@@ -71,7 +84,7 @@ class GateResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class ReadinessResult(PhaseResult):
+class ReadinessResult(RunResult):
     """03: with the service levels."""
 
     report: Mapping[str, Any] = field(kw_only=True, repr=False)
@@ -83,7 +96,7 @@ class ReadinessResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class WatchResult(PhaseResult):
+class WatchResult(RunResult):
     """05: with what was judged, and what it was judged by; ``judged`` is None without a watch."""
 
     judged: WindowJudgement | None = field(default=None, kw_only=True, repr=False)
@@ -105,7 +118,7 @@ class WatchResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class VerifyResult(PhaseResult):
+class VerifyResult(RunResult):
     """07: with every check that was made of the record."""
 
     report: VerificationReport = field(kw_only=True, repr=False)
