@@ -35,6 +35,7 @@ from ctp_runbook.notebook.results import (
     GateResult,
     PhaseResult,
     ReadinessResult,
+    RunResult,
     VerifyResult,
     WatchResult,
 )
@@ -121,7 +122,7 @@ def plan(
     execute: bool = False,
     run_dir: str | Path = "",
     reasons: Mapping[str, str] | None = None,
-) -> PhaseResult:
+) -> RunResult:
     """01: check both templates, make the run (or join the one in ``run_dir``), show its plan.
 
     ``reasons`` are those for ``accept_unmeasured`` and ``accept_late``, blank for none. A dry run
@@ -158,7 +159,7 @@ def plan(
         launch.start(run, plan=planned)
     history = launch.read_history(run)
     page = _page(run, history, plan_blocks(history, planned, checklist=run.plan / CHECKLISTS[0]))
-    return PhaseResult(page, run=run, history=history)
+    return RunResult(page, run=run, history=history)
 
 
 def infra_gates(run_dir: str | Path = "") -> GateResult:
@@ -194,7 +195,7 @@ def readiness(run_dir: str | Path = "") -> ReadinessResult:
     return ReadinessResult(*shown, run=run, history=history, report=report)
 
 
-def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
+def switch(run_dir: str | Path = "", *, go: bool = False) -> RunResult:
     """04: with ``go`` True, or the environment's name typed in, let the switch begin; show its steps.
 
     Raises RunRefused when nobody confirms; the run stays READY then.
@@ -212,7 +213,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> PhaseResult:
         Facts([("trading downtime", run_blocks.downtime_figure(history))]),
     ]
     shown = _steps_shown(run, history, blocks, due=_SWITCH_STEPS)
-    return PhaseResult(*shown, run=run, history=history)
+    return RunResult(*shown, run=run, history=history)
 
 
 def watch(run_dir: str | Path = "") -> WatchResult:
@@ -238,7 +239,7 @@ def watch(run_dir: str | Path = "") -> WatchResult:
     return WatchResult(page, failure, run=run, history=history, judged=judged)
 
 
-def rollback(run_dir: str | Path = "") -> PhaseResult:
+def rollback(run_dir: str | Path = "") -> RunResult:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     run = _attached("06_rollback", run_dir)
     history = _follow(run, until=_is_over)
@@ -248,10 +249,10 @@ def rollback(run_dir: str | Path = "") -> PhaseResult:
     )
     failure = _ended(history) if unrestored else None
     page = _page(run, history, [*run_blocks.rollback_blocks(history)])
-    return PhaseResult(page, failure, run=run, history=history)
+    return RunResult(page, failure, run=run, history=history)
 
 
-def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> PhaseResult:
+def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") -> RunResult:
     """Ask for ``hold``, ``resume``, ``abort`` or ``rollback`` in another notebook than the one that
     follows the run, which is busy. Raises RunRefused where nothing can come of it."""
     from ctp_runbook.run import steer as asking
@@ -270,7 +271,7 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
     failure = None if is_obeyed else RunEnded(steered.sentence, exit_code=steered.exit_code)
     history = launch.read_history(steered.run)
     page = _page(steered.run, history, [banner])
-    return PhaseResult(page, failure, run=steered.run, history=history)
+    return RunResult(page, failure, run=steered.run, history=history)
 
 
 def verify(run_dir: str | Path = "") -> VerifyResult:

@@ -29,15 +29,15 @@ __all__ = [
     "GateResult",
     "PhaseResult",
     "ReadinessResult",
-    "Shown",
+    "RunResult",
     "VerifyResult",
     "WatchResult",
 ]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a cell shows: a page, and an error only when asked for."""
+class PhaseResult:
+    """A room of the runbook as it went: shown as a page, an error only when asked for."""
 
     page: Page
     failure: RunbookError | None = None
@@ -57,7 +57,7 @@ class Shown:
 
 
 @dataclass(frozen=True, repr=False)
-class CalibrationResult(Shown):
+class CalibrationResult(PhaseResult):
     """00: a calibration, and what it is made of."""
 
     limits: pd.DataFrame = field(kw_only=True, repr=False)
@@ -67,8 +67,8 @@ class CalibrationResult(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class PhaseResult(Shown):
-    """A room of the runbook as it went."""
+class RunResult(PhaseResult):
+    """Any room of a run: with its steps and its journal."""
 
     run: RunDir = field(kw_only=True, repr=False)
     history: History = field(kw_only=True, repr=False)
@@ -85,7 +85,7 @@ class PhaseResult(Shown):
 
 
 @dataclass(frozen=True, repr=False)
-class GateResult(PhaseResult):
+class GateResult(RunResult):
     """02: with what the infra gates observed."""
 
     @cached_property
@@ -95,7 +95,7 @@ class GateResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class ReadinessResult(PhaseResult):
+class ReadinessResult(RunResult):
     """03: with the service levels."""
 
     report: Mapping[str, Any] = field(kw_only=True, repr=False)
@@ -107,7 +107,7 @@ class ReadinessResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class WatchResult(PhaseResult):
+class WatchResult(RunResult):
     """05: with what was judged, and what it was judged by; ``judged`` is None without a watch."""
 
     judged: WindowJudgement | None = field(default=None, kw_only=True, repr=False)
@@ -129,7 +129,7 @@ class WatchResult(PhaseResult):
 
 
 @dataclass(frozen=True, repr=False)
-class VerifyResult(PhaseResult):
+class VerifyResult(RunResult):
     """07: with every check that was made of the record."""
 
     report: VerificationReport = field(kw_only=True, repr=False)

@@ -15,13 +15,13 @@ import pytest
 
 from ctp_runbook import phases
 from ctp_runbook.notebook import frames
-from ctp_runbook.notebook.results import PhaseResult, WatchResult
+from ctp_runbook.notebook.results import RunResult, WatchResult
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import read_samples
 from tests.props.synthetic_runs import make_run
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
-ROOMS: dict[str, Callable[..., PhaseResult]] = {
+ROOMS: dict[str, Callable[..., RunResult]] = {
     "01_plan": phases.plan,
     "02_infra_gate": phases.infra_gates,
     "03_readiness_gate": phases.readiness,
@@ -46,7 +46,7 @@ def prose_of(room: str) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
-def shown(room: str, run: RunDir) -> PhaseResult:
+def shown(room: str, run: RunDir) -> RunResult:
     """What a notebook's cell holds of this run."""
     if room == "01_plan":  # a plan is made of templates; its result is that of any step's room
         return phases.switch(str(run.path))
