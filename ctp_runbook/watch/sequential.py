@@ -6,18 +6,20 @@ is right about the 1 % lets nobody become 100 times as rich but in one watch of 
 often is looked and whenever is stopped (Ville's inequality): at ``1 / false_alarm_rate`` the claim is
 rejected, and that rate is one of the whole watch.
 
-The bets are likelihood ratios, a few shares above the allowed one each with a part of the wealth.
-``_FROM_START`` of it is bet from the first look on; the rest is handed out over all later seconds,
-for what only goes wrong later: the parts add up to 1 in a watch of any length.
+Several bets are made side by side, for a little more than the allowed share and for much more.
+``_FROM_START`` of the wealth is bet from the first look on; the rest is handed out over all later
+time, for what only goes wrong later: the parts add up to 1 in a watch of any length.
 
 Slow orders come in bursts, and a bet that takes them for independent loses its rate on the first of
-them. So looks are counted, not orders. For each share that is bet on a look is bad where half as many
-of its orders are slow as that share would make, one at least. However slow orders cluster, no more
-than ``allowed share x orders / that number`` of the looks can be bad while the claim is true (Markov's
-inequality), and against that a bad look is held. It opens an incident: what comes in the
-``span_seconds`` after it is not counted at all, for that bet. So a burst counts once; all that is
-assumed is that bursts last no longer and come independently of one another. The price is time: a bet
-sees no more than one incident in a span.
+them. So spans of time are bet on, as long as a burst may last. Of a span the share ``x`` of its orders
+is slow, and however these depend on each other a bet of the part ``c`` multiplies by ``1 + c (x /
+allowed - 1)``, which is 1 on average. A burst may lie in two spans that follow each other. Bets on
+every second span know nothing of that; those on the even and those on the odd ones are each fair, and
+what is told is their geometric mean: the square root of each factor, over all spans. It is beyond a
+threshold only where one of the two is, so the threshold is twice as high. That is paid in time: what
+lasts no longer than a burst is not told from one. What is bought beside: a root of a factor gains only
+where more are slow than allowed, so no pattern in time, by chance or by the clock, rejects a claim
+that holds of what was seen.
 """
 
 from __future__ import annotations
@@ -41,14 +43,13 @@ __all__ = [
     "upper_share",
 ]
 
-# The shares that are bet on, by their odds as a multiple of those allowed; and with how much each.
-_ODDS = (2.0, 6.0, 18.0, 60.0, 600.0)
-_PARTS = (0.1, 0.25, 0.25, 0.25, 0.15)
+# The bets of independent orders are on shares, by their odds as a multiple of the allowed ones; those on
+# spans are of so much of the wealth. And how much goes to each.
+_ODDS = ((2.0, 0.1), (6.0, 0.25), (18.0, 0.25), (60.0, 0.25), (600.0, 0.15))
+_STAKES = ((0.15, 0.2), (0.5, 0.4), (0.9, 0.4))
 _FROM_START = 0.5
 # Of what is left half is bet on a change within so many seconds.
 _HALF_SECONDS = 900.0
-# More is bet on no look: what is sure to win would be lost by one good look among bad ones.
-_SUREST = 0.9
 # Far beyond every threshold, and no overflow.
 _MOST = 1e300
 _MOST_LOG = 690.0
@@ -58,7 +59,7 @@ _SLACK_SECONDS = 1e-6
 
 class ShareTest(Struct, frozen=True):
     """``share`` of the orders (0..1) may be over the limit: 0.01 of a p99. ``false_alarm_rate`` is of
-    the whole watch. Slow orders within ``span_seconds`` are one incident; 0 takes each order for
+    the whole watch. A burst of slow orders lasts ``span_seconds`` at most; 0 takes each order for
     independent of the others."""
 
     share: float
@@ -68,30 +69,27 @@ class ShareTest(Struct, frozen=True):
     @property
     def threshold(self) -> float:
         """The evidence (natural logarithm) at which the claim is rejected."""
-        return -math.log(self.false_alarm_rate)
+        return math.log(2 if self.span_seconds else 1) - math.log(self.false_alarm_rate)
 
 
 class ShareState(Struct):
-    """All that the next look needs, however long the watch: ``wealth`` by bet, until when the incident
-    is open that each does not look at, and the first and the last look (seconds, monotonic).
+    """All that the next look needs, however long the watch: ``wealth`` by bet, before the span that is
+    open; the first and the last look (seconds, monotonic); what came in all, and in the open ``span``.
 
-    ``incidents`` are slow orders further apart than a span, whatever the bets make of them. ``spans``
-    of time had orders in them, ``bad_spans`` slow ones; ``span`` and ``bad_span`` are the last of each.
-    ``rejected_at`` is the look of the first rejection.
+    ``spans`` had orders in them, and ``bad_spans`` of these slow ones. ``rejected_at`` is the look of
+    the first rejection.
     """
 
     wealth: tuple[float, ...]
-    open_until: tuple[float, ...]
     began: float
     seconds: float
     events: int = 0
     over: int = 0
-    incidents: int = 0
-    incident_until: float = -math.inf
     spans: int = 0
     bad_spans: int = 0
-    span: int = -1
-    bad_span: int = -1
+    span: int = 0
+    span_events: int = 0
+    span_over: int = 0
     rejected_at: float | None = None
 
 
@@ -125,65 +123,62 @@ def decide(
     evidence: list[float] = []
     rejected_row, enough = None, test.threshold
     for row, (at, came, slow) in enumerate(zip(seconds, events, over, strict=True)):
-        now = now or _new_state(float(at))
-        _take(test, now, float(at), int(came), int(slow))
-        wealth = sum(now.wealth)
+        now = now or _new_state(test, float(at))
+        take = _take_in_span if test.span_seconds else _take_alone
+        wealth = take(test, now, float(at), int(came), int(slow))
         evidence.append(math.log(wealth) if wealth > 0 else -math.inf)
-        # However rare it should be, one slow order is no proof.
-        if evidence[-1] >= enough and now.incidents > 1 and now.rejected_at is None:
+        # However rare it should be, one slow order is no proof, nor is one burst.
+        repeated = now.bad_spans if test.span_seconds else now.over
+        if evidence[-1] >= enough and repeated > 1 and now.rejected_at is None:
             now.rejected_at, rejected_row = now.seconds, row
     return Decided(now, tuple(evidence), rejected_row)
 
 
-def _new_state(at: float) -> ShareState:
-    wealth = tuple(_FROM_START * part for part in _PARTS)
-    return ShareState(wealth, (-math.inf,) * len(_PARTS), began=at, seconds=at)
+def _new_state(test: ShareTest, at: float) -> ShareState:
+    bets = _STAKES if test.span_seconds else _ODDS
+    return ShareState(tuple(_FROM_START * part for _, part in bets), began=at, seconds=at)
 
 
-def _take(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> None:
-    # What came in the last second of an incident may still be of the burst that opened it: a look is
-    # out of it by its begin, not by its end.
-    begins, state.seconds = state.seconds, at
-    more = _handed_out(begins - state.began, at - state.began)
-    wealth = [own + more * part for own, part in zip(state.wealth, _PARTS, strict=True)]
+def _take_alone(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> float:
+    """Take in a look at orders that are independent, and return the wealth after it."""
+    more = _handed_out(state.seconds - state.began, at - state.began)
+    wealth = [own + more * part for own, (_, part) in zip(state.wealth, _ODDS, strict=True)]
     if came:
-        state.events += came
-        state.over += slow
-        if test.span_seconds:
-            _count_spans(test, state, begins, came, slow)
-            gains = _gains_of_look(test, state, begins, came, slow)
-        else:
-            state.incidents += slow
-            gains = _order_gains(test.share, came, slow)
+        gains = _order_gains(test.share, came, slow)
         wealth = [min(own * gain, _MOST) for own, gain in zip(wealth, gains, strict=True)]
-    state.wealth = tuple(wealth)
+    state.wealth, state.seconds = tuple(wealth), at
+    state.events += came
+    state.over += slow
+    return sum(wealth)
 
 
-def _gains_of_look(
-    test: ShareTest, state: ShareState, begins: float, came: int, slow: int
-) -> Iterable[float]:
-    leasts, if_good, if_bad = _look_gains(test.share, came)
-    closed = begins + _SLACK_SECONDS
-    if not slow and max(state.open_until) <= closed:
-        return if_good
-    gains, open_until = [], []
-    for until, least, good, bad in zip(state.open_until, leasts, if_good, if_bad, strict=True):
-        is_open, is_bad = until > closed, slow >= least
-        gains.append(1.0 if is_open else bad if is_bad else good)
-        open_until.append(until if is_open or not is_bad else state.seconds + test.span_seconds)
-    state.open_until = tuple(open_until)
-    return gains
+def _take_in_span(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> float:
+    """Take in a look, and return what the wealth will be when its span is over, if no more slow orders
+    come in it, and others as many as in the watch so far."""
+    span = int((state.seconds - state.began + _SLACK_SECONDS) // test.span_seconds)
+    if span != state.span:
+        state.wealth = tuple(_after_span(test, state, state.span_events))
+        state.span, state.span_events, state.span_over = span, 0, 0
+    state.seconds = at
+    state.events += came
+    state.over += slow
+    state.spans += came > 0 and not state.span_events
+    state.bad_spans += slow > 0 and not state.span_over
+    state.span_events += came
+    state.span_over += slow
+    elapsed = at - state.began
+    left = max(0.0, (span + 1) * test.span_seconds - elapsed)
+    to_come = state.events / elapsed * left if elapsed > 0 else 0.0
+    return sum(_after_span(test, state, state.span_events + to_come))
 
 
-def _count_spans(test: ShareTest, state: ShareState, begins: float, came: int, slow: int) -> None:
-    if slow and state.incident_until <= begins + _SLACK_SECONDS:
-        state.incidents += 1
-        state.incident_until = state.seconds + test.span_seconds
-    span = int((begins - state.began) // test.span_seconds)
-    if came and span != state.span:
-        state.spans, state.span = state.spans + 1, span
-    if slow and span != state.bad_span:
-        state.bad_spans, state.bad_span = state.bad_spans + 1, span
+def _after_span(test: ShareTest, state: ShareState, events: float) -> Iterator[float]:
+    """Yield the wealth of each bet after the open span, with so many orders in it."""
+    begins = state.span * test.span_seconds
+    more = _handed_out(begins, begins + test.span_seconds)
+    excess = state.span_over / (events * test.share) - 1 if events else 0.0
+    for own, (stake, part) in zip(state.wealth, _STAKES, strict=True):
+        yield min((own + more * part) * math.sqrt(1 + stake * excess), _MOST)
 
 
 def _handed_out(since: float, until: float) -> float:
@@ -193,51 +188,24 @@ def _handed_out(since: float, until: float) -> float:
     return (1 - _FROM_START) * kept
 
 
-# What each bet makes of a look: from how many slow orders on it is bad, and what the bet multiplies by
-# where it is good, and where it is bad.
-_Gains = tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]
-
-
-@lru_cache(maxsize=4096)
-def _look_gains(share: float, came: int) -> _Gains:
-    gains = [_look_gain(share, _share_bet_on(share, odds), came) for odds in _ODDS]
-    leasts, if_good, if_bad = zip(*gains, strict=True)
-    return leasts, if_good, if_bad
-
-
-def _look_gain(share: float, bet: float, came: int) -> tuple[int, float, float]:
-    least = max(1, math.ceil(bet * came / 2))
-    allowed = share * came / least
-    # Any guess is fair; this is what it would be for orders that are slow one by one, or near it.
-    guess = -math.expm1(came / min(least, 2) * math.log1p(-bet))
-    guess = guess if least == 1 else min(guess, _SUREST)
-    if guess <= allowed:
-        return least, 1.0, 1.0
-    return least, (1 - guess) / (1 - allowed), guess / allowed
-
-
 @lru_cache(maxsize=4096)
 def _order_gains(share: float, came: int, slow: int) -> tuple[float, ...]:
-    """Return what each bet multiplies by where orders are independent of one another."""
+    """Return what each bet multiplies by: how much likelier the look is at its share than at the
+    allowed one."""
     gains = []
-    for odds in _ODDS:
-        bet = _share_bet_on(share, odds)
+    for odds, _ in _ODDS:
+        bet = odds * share / (1 - share + odds * share)
         fast = math.log1p(-bet) - math.log1p(-share)
         log = slow * (math.log(bet) - math.log(share)) + (came - slow) * fast
         gains.append(math.exp(min(log, _MOST_LOG)))
     return tuple(gains)
 
 
-def _share_bet_on(share: float, odds: float) -> float:
-    return odds * share / (1 - share + odds * share)
-
-
 def assumption(test: ShareTest) -> str:
     """Say in a clause for a verdict what the stated rate of false alarms rests on."""
     if test.span_seconds == 0:
         return "each order is taken as independent of the others"
-    span = f"{test.span_seconds:g} s"
-    return f"a burst of slow orders counts once, and is taken to last {span} at most"
+    return f"slow orders may come in bursts of {test.span_seconds:g} s at most"
 
 
 # --- what is proved the other way ---------------------------------------------------

@@ -96,39 +96,55 @@ def fire_plain(
 
 def fire_sequential(test: ShareTest, events: Counts, over: Counts) -> Counts:
     """Return the second at which the sequential test rejects in each window."""
-    seconds, windows = events.shape
-    parts = np.array(sequential._PARTS)[:, None]
-    wealth = np.repeat(sequential._FROM_START * parts, windows, axis=1)
-    open_until = np.full(wealth.shape, -1)
-    incident_until = np.full(windows, -1)
-    incidents = np.zeros(windows, int)
-    span = int(test.span_seconds)
-    gains = [sequential._look_gains(test.share, came) for came in range(events.max() + 1)]
-    least, good, bad = (np.array(column).T for column in zip(*gains, strict=True))
-    alone = np.minimum(_order_gains(test.share, int(events.max())), 1e150)
-    fired = np.full(windows, NEVER)
-    for second in range(seconds):
-        begins, came, slow = max(0, second - 1), events[second], over[second]
-        wealth += parts * sequential._handed_out(begins, second)
-        if span:
-            closed = open_until <= begins
-            is_bad = closed & (slow >= least[:, came])
-            wealth *= np.where(is_bad, bad[:, came], np.where(closed, good[:, came], 1))
-            open_until[is_bad] = second + span
-            is_new = (slow > 0) & (incident_until <= begins)
-            incidents += is_new
-            incident_until[is_new] = second + span
-        else:
-            wealth *= alone[:, came, slow]
-            incidents += slow
-        np.minimum(wealth, 1e150, out=wealth)
-        proof = (wealth.sum(axis=0) >= 1 / test.false_alarm_rate) & (incidents > 1)
-        fired[proof & (fired == NEVER)] = second
+    wealths = _wealth_in_spans if test.span_seconds else _wealth_alone
+    fired = np.full(events.shape[1], NEVER)
+    enough = math.exp(test.threshold)
+    for second, (wealth, repeated) in enumerate(wealths(test, events, over)):
+        fired[(wealth >= enough) & (repeated > 1) & (fired == NEVER)] = second
     return fired
 
 
+def _wealth_alone(test: ShareTest, events: Counts, over: Counts) -> Iterator[tuple[Values, Counts]]:
+    parts = np.array(sequential._ODDS)[:, 1:]
+    wealth = np.repeat(sequential._FROM_START * parts, events.shape[1], axis=1)
+    gains = np.minimum(_order_gains(test.share, int(events.max())), 1e150)
+    total = np.zeros(events.shape[1], np.int64)
+    for second, (came, slow) in enumerate(zip(events, over, strict=True)):
+        wealth += parts * sequential._handed_out(max(0, second - 1), second)
+        wealth = np.minimum(wealth * gains[:, came, slow], 1e150)
+        total += slow
+        yield wealth.sum(axis=0), total
+
+
+def _wealth_in_spans(
+    test: ShareTest, events: Counts, over: Counts
+) -> Iterator[tuple[Values, Counts]]:
+    stakes, parts = np.hsplit(np.array(sequential._STAKES), 2)
+    wealth = np.repeat(sequential._FROM_START * parts, events.shape[1], axis=1)
+    bad = np.zeros(events.shape[1], np.int64)
+    total, came, slow = bad.copy(), bad.copy(), bad.copy()
+    length = int(test.span_seconds)
+
+    def after(orders: Values) -> Values:
+        excess = np.where(orders > 0, slow / np.maximum(orders, 1e-9) / test.share - 1, 0)
+        more = sequential._handed_out(span * length, (span + 1) * length)
+        grown: Values = np.minimum((wealth + parts * more) * np.sqrt(1 + stakes * excess), 1e150)
+        return grown
+
+    span = 0
+    for second in range(len(events)):
+        if max(0, second - 1) // length != span:
+            wealth = after(came.astype(float))
+            span += 1
+            came, slow = np.zeros_like(came), np.zeros_like(slow)
+        bad = bad + ((over[second] > 0) & (slow == 0))
+        came, slow, total = came + events[second], slow + over[second], total + events[second]
+        rest = total / second * ((span + 1) * length - second) if second else 0.0
+        yield after(came + rest).sum(axis=0), bad
+
+
 def _order_gains(share: float, most: int) -> Values:
-    gains = np.ones((len(sequential._PARTS), most + 1, most + 1))
+    gains = np.ones((len(sequential._ODDS), most + 1, most + 1))
     for came in range(1, most + 1):
         for slow in range(came + 1):
             gains[:, came, slow] = sequential._order_gains(share, came, slow)

@@ -38,7 +38,7 @@ def test_an_engine_within_its_limit_is_left_alone(
 
 
 def test_whoever_takes_bursts_for_independent_orders_alarms() -> None:
-    """So often, where the share is a tenth of the allowed one, that incidents have to be counted."""
+    """So often, where the share is a tenth of the allowed one, that spans have to be judged."""
     events, over = Orders(10.0, 0.001, 0.5).windows(
         np.random.default_rng(2), seconds=1800, windows=300
     )
@@ -54,7 +54,7 @@ def test_an_engine_ten_times_better_than_its_limit_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "share", "seconds"), [(1.0, 0.3, 60), (10.0, 0.1, 100), (10.0, 1.0, 15)]
+    ("rate", "share", "seconds"), [(1.0, 0.3, 75), (10.0, 0.1, 80), (10.0, 1.0, 30)]
 )
 def test_a_change_is_found(rate: float, share: float, seconds: int) -> None:
     """In 95 of 100 half hours within the seconds of the table, and sooner where orders are independent."""
