@@ -19,7 +19,8 @@ what is told is their geometric mean: the square root of each factor, over all s
 threshold only where one of the two is, so the threshold is twice as high. That is paid in time: what
 lasts no longer than a burst is not told from one. What is bought beside: a root of a factor gains only
 where more are slow than allowed, so no pattern in time, by chance or by the clock, rejects a claim
-that holds of what was seen.
+that holds of what was seen. Spans count alike, however many orders are in them, as minutes did before:
+an engine that is slow whenever it is quiet is slow.
 """
 
 from __future__ import annotations
