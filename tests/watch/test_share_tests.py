@@ -174,7 +174,7 @@ def test_slow_beyond_the_limit_alone_fires_no_trigger_above_it() -> None:
 
 def test_a_condition_for_a_while_holds_as_long_as_it_is_proved() -> None:
     """The while begins with the proof, and ends where the window is within the bound again."""
-    story = STEADY[:60] + [orders(fast=2, late=3)] * 60
+    story = STEADY[:60] + [orders(fast=2, late=3)] * 120
     _, at_once = judged(story)
     _, later = judged(story, trigger="m > 10 for 20 s")
     assert at_once is not None
