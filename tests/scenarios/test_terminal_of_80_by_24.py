@@ -3,6 +3,7 @@ end."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ctp_runbook.model import Outcome
@@ -23,7 +25,6 @@ from ctp_runbook.run.launch import read_history
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
 ROOT = Path(__file__).parents[2]
 _SECONDS = 150.0
@@ -83,21 +84,12 @@ class Tmux:
         self._do("kill-server")
 
 
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
 def test_a_run_in_a_terminal_is_whole_lines_from_question_to_end(
     twin: Twin, tmp_path: Path
 ) -> None:
     """Gates, switch, watch, trigger, rollback and end were all on the screen, no line of it torn."""
-    files = {
-        "--cutover-template": twin.cutover_template,
-        "--rollback-template": twin.rollback_template,
-        "--limits": twin.limits_file,
-        "--watch": twin.watch_file,
-        "--outputs": tmp_path / "outputs",
-        "--accept-unmeasured": "a test",
-    }
-    words = [sys.executable, "-m", "ctp_runbook", "run", "--execute"]
-    words += [str(word) for pair in files.items() for word in pair]
-    terminal = Tmux(tmp_path, shlex.join(words))
+    terminal = Tmux(tmp_path, shlex.join(command(twin, tmp_path)))
     try:
         asked = list(terminal.screens(until="to run it:"))[-1]
         assert "rolls back by itself within 60 s" in " ".join(asked.split())
@@ -125,6 +117,39 @@ def test_a_run_in_a_terminal_is_whole_lines_from_question_to_end(
     assert "report.html" in told
     # Nothing of what moved is left on the screen.
     assert not HEADING.search(last)
+
+
+def test_a_real_run_as_json_is_as_described(twin: Twin, tmp_path: Path) -> None:
+    """Each line of standard output is valid by itself, from the run to its end."""
+    words = [*command(twin, tmp_path), "--json"]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS)
+    assert said.returncode == Outcome.ROLLED_BACK_IN_BUDGET.exit_code, said.stderr
+    schema = json.loads((ROOT / "infra" / "schemas" / "told.json").read_bytes())
+    validator = jsonschema.Draft202012Validator(schema)
+    lines = [json.loads(line) for line in said.stdout.splitlines()]
+    for line in lines:
+        validator.validate(line)
+    assert {line["event"] for line in lines} == {"run", "record", "note", "watch", "end"}
+    records = [line["seq"] for line in lines if line["event"] == "record"]
+    assert records == list(range(len(records)))
+    run, end = newest_run(tmp_path / "outputs"), lines[-1]
+    assert (end["outcome"], end["exit_code"]) == ("ROLLED_BACK_IN_BUDGET", said.returncode)
+    assert (end["report"], end["verdict"]) == (str(run.report), "FAILED")
+    assert end["downtime_seconds"] > 0
+
+
+def command(twin: Twin, folder: Path) -> list[str]:
+    """`ctp-runbook run --execute` on the twin."""
+    files = {
+        "--cutover-template": twin.cutover_template,
+        "--rollback-template": twin.rollback_template,
+        "--limits": twin.limits_file,
+        "--watch": twin.watch_file,
+        "--outputs": folder / "outputs",
+        "--accept-unmeasured": "a test",
+    }
+    words = [str(word) for pair in files.items() for word in pair]
+    return [sys.executable, "-m", "ctp_runbook", "run", "--execute", *words]
 
 
 def torn_lines(screen: str) -> Iterator[str]:

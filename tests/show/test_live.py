@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -256,3 +258,10 @@ def test_only_a_terminal_that_can_shows_what_moves(
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setenv("TERM", term)
     assert is_screen() is moves
+
+
+def test_rich_is_loaded_where_there_is_a_terminal_alone() -> None:
+    """Who follows a run without one does not pay for what draws."""
+    code = "import sys; import ctp_runbook.show.live; print('rich' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "False\n"
