@@ -264,7 +264,7 @@ def _write(
         sentence = plan.redactor(f"--execute would refuse: {refusal}")
         journal.append(Finding(severity="critical", sentence=sentence))
     if options.execute is True:
-        _warn_of_shared_group(journal, world)
+        _warn_of_host(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
     durable = options.execute is True
@@ -289,10 +289,10 @@ def _known_of_old_engine(plan: Plan, options: RunOptions) -> Iterable[str]:
     return calibration_warnings(plan, [options.outputs])
 
 
-def _warn_of_shared_group(journal: Journal, world: World) -> None:
-    from ctp_runbook.run.guardian import shares_control_group
+def _warn_of_host(journal: Journal, world: World) -> None:
+    from ctp_runbook.run.guardian import is_not_taken_up, shares_control_group
 
-    if warning := shares_control_group(world=world):
+    for warning in filter(None, (shares_control_group(world=world), is_not_taken_up(world=world))):
         journal.append(Finding(severity="warning", sentence=warning))
 
 
