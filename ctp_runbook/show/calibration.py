@@ -63,13 +63,13 @@ def _verdict(calibration: Calibration) -> Banner:
             "bad", "The old engine itself breaks these limits", f"{calibration.sentence}; {held}"
         )
     if holds.sliding_alarms:
-        return Banner("warn", "No rollback, but limits that the old engine breaks", held)
+        sentence = f"{calibration.sentence}; {held}"
+        return Banner("warn", "No rollback, but limits that the old engine breaks", sentence)
     if not any(metric.alarms.windows for metric in calibration.metrics):
         return Banner(
             "warn", "Nothing was measured", "no window has a value to hold against a limit"
         )
-    sentence = f"rolled back in {rollbacks.sentence} of {calibration.window_minutes:g} min"
-    return Banner("good", "The old engine keeps these limits", sentence)
+    return Banner("good", "The old engine keeps these limits", calibration.sentence)
 
 
 def _span(calibration: Calibration) -> str:

@@ -27,10 +27,10 @@ def _no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with the shipped templates, and eight hours at one order a second, of which one
-    in a thousand is slow."""
+    """A working folder with the shipped templates, and two hours at one order a second, of which one in
+    ten is slow: whatever test there is, p99 <= 5 ms is not so."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    made = engine_samples(7200, seed=1, orders_per_second=1.0, slow_per_second=0.001)
+    made = engine_samples(7200, seed=1, orders_per_second=0.9, slow_per_second=0.1)
     write(tmp_path / "recorded.jsonl", made)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -76,7 +76,7 @@ def test_what_cannot_be_done_is_one_error(
 def test_a_recording_is_held_against_the_shipped_limits(
     desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A slow order among twenty to ninety-nine is a p99 beyond 5 ms; and the plan is told of it."""
+    """What it comes to is printed, and told again with every plan of the same limits."""
     assert typed("plan") == 0
     before = capsys.readouterr().err
     assert "the old engine itself" not in before
@@ -86,15 +86,13 @@ def test_a_recording_is_held_against_the_shipped_limits(
     found = read_calibration(folder.json)
     assert found.sentence in told
     assert told.endswith(f"executed notebook: {folder.notebook}\n")
-    assert found.rollbacks.windows == 4
+    assert (found.rollbacks.alarms, found.rollbacks.windows) == (4, 4)
     assert typed("plan") == 0
-    warned = capsys.readouterr().err
-    is_warned = f"warning: {found.sentence}: " in warned
-    assert is_warned is bool(found.rollbacks.sliding_alarms)
+    assert f"warning: {found.sentence}: " in capsys.readouterr().err
     assert typed("orchestrate") == 0
     findings = read_journal(newest_run(desk / "outputs").journal).records
     said = [r.payload.sentence for r in findings if isinstance(r.payload, Finding)]
-    assert any(sentence.startswith(found.sentence) for sentence in said) is is_warned
+    assert any(sentence.startswith(found.sentence) for sentence in said)
 
 
 def test_a_recorded_run_is_taken_by_its_name(
