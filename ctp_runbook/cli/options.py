@@ -197,10 +197,10 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     """Return the run named by ``--run``, a directory or an id in ``--outputs``, else the one in charge.
 
     With ``newest``, for what only reads, it is the newest instead. Raises RunRefused when there is
-    none, or none of that name, and RunLost when it is under way and its folder stays away.
+    none, or none of that name, and RunLost when its folder is gone and it held its environment last.
     """
     from ctp_runbook.errors import RunRefused
-    from ctp_runbook.record.charge import await_its_folder, run_in_charge
+    from ctp_runbook.record.charge import await_its_folder, refuse_lost, run_in_charge
     from ctp_runbook.record.rundir import RunDir, newest_run
 
     if run_dir is None:
@@ -210,6 +210,7 @@ def find_run(run_dir: Path | None, outputs: Path, *, newest: bool = False) -> Ru
     for place in places:
         if place.is_dir():
             return RunDir(place.absolute())
+    refuse_lost(places)
     raise RunRefused(
         f"--run {run_dir}: neither a directory nor the id of a run in {outputs.absolute()}; name "
         "one that is, or another folder of runs by --outputs"

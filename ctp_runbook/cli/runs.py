@@ -20,6 +20,7 @@ from ctp_runbook.cli.options import (
 
 if TYPE_CHECKING:
     from ctp_runbook.record.history import History
+    from ctp_runbook.record.rundir import RunDir
 
 __all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
 
@@ -87,18 +88,56 @@ def _over_since(history: History) -> str:
 
 def _steer(name: str, text: str) -> Command:
     def ask(run_dir: Path | None, outputs: Path, reason: str, by: str) -> int:
-        from ctp_runbook.run.steer import steer
-
-        take_in_hand(run := find_run(run_dir, outputs))
-        steered = steer(run, name, by=by, reason=reason)
-        say(steered.sentence)
-        return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
+        return _ask(name, find_run(run_dir, outputs), reason=reason, by=by)
 
     return Command(ask, *_WHICH_RUN, *_WHY, help=text)
 
 
+def _ask(name: str, run: RunDir, *, reason: str, by: str) -> int:
+    from ctp_runbook.run.steer import steer
+
+    take_in_hand(run)
+    steered = steer(run, name, by=by, reason=reason)
+    say(steered.sentence)
+    return follow_to_end(steered.run, quiet=False) if steered.is_new else steered.exit_code
+
+
 hold = _steer("hold", "Hold the watch for a decision.")
-resume = _steer("resume", "Go on watching; or take up a run that nobody conducts.")
+
+
+@command(
+    *_WHICH_RUN,
+    *_WHY,
+    Option("--unattended", "Take up every run that nobody conducts; ask nothing of any other."),
+)
+def resume(run_dir: Path | None, outputs: Path, reason: str, by: str, unattended: bool) -> int:
+    """Go on watching; or take up a run that nobody conducts."""
+    if not unattended:
+        return _ask("resume", find_run(run_dir, outputs), reason=reason, by=by)
+    if run_dir is not None or reason:
+        import click
+
+        raise click.UsageError(
+            "--unattended takes neither --run nor --reason: it asks no single run"
+        )
+    return _take_up_all(outputs, by)
+
+
+def _take_up_all(outputs: Path, by: str) -> int:
+    """What a timer asks after a crash or a reboot: each to its end, and the worst of their codes."""
+    from ctp_runbook.run.steer import take_up_unattended
+
+    taken = list(take_up_unattended(outputs.absolute(), by=by))
+    if not taken:
+        say(f"no run under {outputs.absolute()} waits for somebody to conduct it")
+    codes = []
+    for run, refused in taken:
+        take_in_hand(run)
+        say(f"run {run.run_id}: {refused or 'nobody conducted it; taken up again'}")
+        codes.append(_LOST if refused else follow_to_end(run, quiet=False))
+    return max(codes, default=0)
+
+
 abort = _steer(
     "abort", "Before the switch: end the run, or discard a planned one. After it: roll back."
 )

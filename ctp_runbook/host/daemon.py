@@ -13,6 +13,7 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -22,7 +23,15 @@ from ctp_runbook.host.interruption import held
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Identity
 
-__all__ = ["Launch", "adopt_orphans", "launch_daemon", "reap", "scope_prefix", "spawn_detached"]
+__all__ = [
+    "Launch",
+    "adopt_orphans",
+    "launch_daemon",
+    "reap",
+    "scope_prefix",
+    "spawn_detached",
+    "take_up_lack",
+]
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
@@ -30,6 +39,9 @@ _EXEC_SECONDS = 5.0
 _SETTLE_SECONDS = 0.3  # a child that dies this early never started
 _SCOPE_SECONDS = 5.0  # how long systemd-run may take to become the command
 _SYSTEMD_MARK = Path("/run/systemd/system")
+# infra/systemd/: it asks for `ctp-runbook resume --unattended`.
+_TAKE_UP_TIMER = "ctp-runbook-resume.timer"
+_TIMER_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,21 @@ def scope_prefix() -> tuple[tuple[str, ...], str]:
     if bus.exists():
         return (*base, "--user", "--"), ""
     return (), "no user bus for systemd-run"
+
+
+def take_up_lack() -> str:
+    """Why nothing of this host takes up a run whose processes are all gone; blank where a timer does.
+
+    A scope of systemd keeps a run apart, and starts none of it again.
+    """
+    if not _SYSTEMD_MARK.is_dir():
+        return "systemd does not run here"
+    asked = ("systemctl", "is-active", "--quiet", _TAKE_UP_TIMER)
+    try:
+        done = subprocess.run(asked, stdin=subprocess.DEVNULL, timeout=_TIMER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "systemctl does not answer"
+    return "" if done.returncode == 0 else f"{_TAKE_UP_TIMER} (infra/systemd/) is not active"
 
 
 def spawn_detached(

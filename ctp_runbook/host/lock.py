@@ -19,6 +19,7 @@ __all__ = [
     "give_back",
     "held_directories",
     "holder_of",
+    "holders_so_far",
     "keep_from_children",
     "lock_of",
     "take_environment_lock",
@@ -102,6 +103,22 @@ def held_directories() -> list[str]:
     """The directories of the runs that hold an environment of this host now, whichever it is."""
     locks = _lock_path("any").parent.glob(_FILE.format("*"))
     return [held for lock in locks if (held := _held_by(lock))]
+
+
+def holders_so_far() -> list[tuple[str, str, float]]:
+    """Of each environment of this host the run that held it last, its directory, and when its lock
+    was last written to (seconds since the epoch); whether it still holds it or not."""
+    found = []
+    for lock in _lock_path("any").parent.glob(_FILE.format("*")):
+        try:
+            fd = os.open(lock, _LOOKING)
+        except OSError:
+            continue
+        try:
+            found.append((*_holder(fd), os.fstat(fd).st_mtime))
+        finally:
+            os.close(fd)
+    return [row for row in found if row[1]]
 
 
 def _held_by(lock: Path) -> str:

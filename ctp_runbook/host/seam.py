@@ -159,6 +159,9 @@ class Daemons(Protocol):
     def scope_prefix(self) -> tuple[tuple[str, ...], str]:
         """Return what puts a command into a control group of its own, or why nothing does."""
 
+    def take_up_lack(self) -> str:
+        """Return why nothing here takes up a run that nobody conducts; blank where something does."""
+
     def spawn_detached(
         self, arguments: list[str], *, log: Path, lock: int, others: Collection[int] = ()
     ) -> int:

@@ -28,6 +28,7 @@ from ctp_runbook.plan.template_text import Entry, TemplateText, placeholders, qu
 __all__ = [
     "HANDOVER_FACTS",
     "KEYS",
+    "LOGIN_CHANNELS",
     "NOT_MEASURABLE",
     "READINESS_KEYS",
     "SESSION_FACTS",
@@ -58,6 +59,8 @@ SLI_NAMES = (
 HANDOVER_FACTS = ("positions", "working_orders", "funds", "order_ref")
 # What is to be known of an engine's session before it counts as trading (SESSION_NOT_PROVED).
 SESSION_FACTS = ("logged_in", "settlement_confirmed", "recovered", "may_trade")
+# The two channels of a login, told apart (DOMAIN: two sessions, two fronts).
+LOGIN_CHANNELS = ("td_logged_in", "md_logged_in")
 # Instead of the command of READINESS_<SLI>_CMD, with a reason behind it.
 NOT_MEASURABLE = "not_measurable:"
 

@@ -22,7 +22,8 @@ from msgspec import structs
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.files import read_small
 from ctp_runbook.model import Identity, Member
-from ctp_runbook.plan.session_sources import FACT_WORDS, TRADING_MODES, FactSource, SessionPlan
+from ctp_runbook.plan.session_file import FactSource
+from ctp_runbook.plan.session_sources import FACT_WORDS, TRADING_MODES, SessionPlan
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.command import Running, run_probe_apart
 from ctp_runbook.probes.metrics import scrape

@@ -16,11 +16,11 @@ from msgspec import Struct
 
 from ctp_runbook.errors import RunLost, RunRefused
 from ctp_runbook.host.files import open_plain
-from ctp_runbook.host.lock import held_directories, holder_of
+from ctp_runbook.host.lock import held_directories, holder_of, holders_so_far
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
-__all__ = ["await_its_folder", "run_in_charge", "unfinished_runs"]
+__all__ = ["await_its_folder", "refuse_lost", "run_in_charge", "unfinished_runs"]
 
 # Whoever conducts a run looks at its folder every two seconds at the least (run/vanished.py).
 _PUT_BACK_SECONDS, _POLL_SECONDS = 8.0, 0.05
@@ -46,9 +46,10 @@ def run_in_charge(outputs: Path) -> RunDir:
     """The run under ``outputs`` that holds its environment, else the one that began last.
 
     Where none ever began, it is the newest. Raises RunRefused when there is none, or when several
-    hold environments of theirs, and RunLost as ``await_its_folder``.
+    hold environments of theirs, and RunLost as ``await_its_folder``, or when the one that held an
+    environment last has no folder any more: an older one must not be taken for it.
     """
-    await_its_folder(_held_in(outputs))
+    await_its_folder(_in(outputs, held_directories()))
     runs = list(runs_under(outputs))
     holding = _holding(runs)
     if len(holding) > 1:
@@ -57,7 +58,24 @@ def run_in_charge(outputs: Path) -> RunDir:
     if holding:
         return holding[0]
     began = {run: instant for run in runs if (instant := _began(run))}
-    return max(began, key=lambda run: began[run]) if began else newest_run(outputs)
+    last = max(began, key=lambda run: began[run]) if began else None
+    left = (directory for _, directory, _ in holders_so_far())
+    refuse_lost(_in(outputs, left), since=_written(last) if last else 0.0)
+    return last or newest_run(outputs)
+
+
+def refuse_lost(paths: Iterable[str | Path], *, since: float = 0.0) -> None:
+    """Raise RunLost where a run that held its environment last, later than ``since`` (seconds since
+    the epoch), stood in one of ``paths`` and is gone from there."""
+    wanted = {os.path.realpath(path) for path in paths}
+    for holder, directory, instant in holders_so_far():
+        is_meant = os.path.realpath(directory) in wanted and instant > since
+        if is_meant and not os.path.lexists(RunDir(Path(directory)).journal):
+            raise RunLost(
+                f"{holder} was the last to hold its environment, and its folder {directory} is gone: "
+                "what became of it stands in syslog and in what ALERT_CMD sent; look at the engines "
+                "now. Another run is named by --run"
+            )
 
 
 def await_its_folder(paths: Iterable[str | Path]) -> None:
@@ -85,17 +103,29 @@ def _lacking(wanted: set[str]) -> RunDir | None:
     return next((run for run in runs if not os.path.lexists(run.journal)), None)
 
 
-def _held_in(outputs: Path) -> list[str]:
+def _in(outputs: Path, directories: Iterable[str]) -> list[str]:
     room = Path(os.path.realpath(outputs))
-    return [held for held in held_directories() if Path(os.path.realpath(held)).parent == room]
+    return [path for path in directories if Path(os.path.realpath(path)).parent == room]
 
 
-def unfinished_runs(folders: Iterable[Path], *, environment: str, host: str) -> list[RunDir]:
-    """Real runs of an environment of ``host`` that began and never ended, whoever conducts them."""
+def _written(run: RunDir) -> float:
+    """When the journal of a run was last written to; 0 where that cannot be told."""
+    try:
+        return run.journal.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def unfinished_runs(
+    folders: Iterable[Path], *, host: str, environment: str | None = None
+) -> list[RunDir]:
+    """Real runs of ``host`` that began and never ended, whoever conducts them; of one environment, or
+    of any."""
     found = []
     for run in {run for folder in folders for run in runs_under(folder)}:
         header = glance_at(run)
-        is_ours = not header.dry_run and (header.environment, header.host) == (environment, host)
+        is_ours = not header.dry_run and header.host == host
+        is_ours = is_ours and environment in (None, header.environment)
         # What has its manifest is over: no need to look through its journal.
         if is_ours and not run.manifest.exists() and _last_of(run, "closed", _BEGUN) == _BEGUN:
             found.append(run)

@@ -212,6 +212,7 @@ def header_of(
 
 def _plan_facts(plan: Plan) -> PlanFacts:
     """What evidence, verification and pictures need of the plan."""
+    # In the journal, and not read from the templates again: those are edited for the next run.
     return PlanFacts(
         environment=plan.environment,
         window_local=plan.window_text,

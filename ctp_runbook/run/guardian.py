@@ -37,6 +37,7 @@ __all__ = [
     "Listener",
     "Pulse",
     "end_leftovers",
+    "is_not_taken_up",
     "main",
     "patience_with",
     "shares_control_group",
@@ -351,6 +352,19 @@ def shares_control_group(*, world: World = HERE) -> str:
         f"{lack}: the run stays in this process's control group, and stopping "
         "that group (as a service manager stops Jupyter) stops the run, undecided. Start it from "
         "a login shell or tmux, and take it up again with `ctp-runbook resume` if it is stopped"
+    )
+
+
+def is_not_taken_up(*, world: World = HERE) -> str:
+    """A warning when nothing takes the run up after a reboot, or when all of it was killed; else
+    nothing."""
+    lack = world.daemons.take_up_lack()
+    if not lack:
+        return ""
+    return (
+        f"{lack}: after a reboot of this host, or when orchestrator and guardian are killed at one "
+        "instant, nobody takes this run up by himself and a half-switched stack stays so; "
+        "`ctp-runbook resume` takes it up, and `ctp-runbook status` exits with 7 until then"
     )
 
 

@@ -262,7 +262,7 @@ def _write(
         sentence = plan.redactor(f"--execute would refuse: {refusal}")
         journal.append(Finding(severity="critical", sentence=sentence))
     if options.execute is True:
-        _warn_of_shared_group(journal, world)
+        _warn_of_host(journal, world)
     journal.close()
     world.files.rename(draft, run.journal)
     durable = options.execute is True
@@ -278,10 +278,10 @@ def _would_refuse(plan: Plan, options: RunOptions, measured: Measured) -> tuple[
     return execute_refusals(plan, real, now=plan.window_local, measured=measured)
 
 
-def _warn_of_shared_group(journal: Journal, world: World) -> None:
-    from ctp_runbook.run.guardian import shares_control_group
+def _warn_of_host(journal: Journal, world: World) -> None:
+    from ctp_runbook.run.guardian import is_not_taken_up, shares_control_group
 
-    if warning := shares_control_group(world=world):
+    for warning in filter(None, (shares_control_group(world=world), is_not_taken_up(world=world))):
         journal.append(Finding(severity="warning", sentence=warning))
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
+from ctp_runbook.record.charge import unfinished_runs
 from ctp_runbook.record.evidence import (
     finalise,
     is_left_unsealed,
@@ -33,7 +36,7 @@ from ctp_runbook.run.starting import close_unstarted, first_record, start, was_b
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Steered", "steer"]
+__all__ = ["Steered", "steer", "take_up_unattended"]
 
 _ANSWER_SECONDS = 3.0
 _POLL_SECONDS = 0.05
@@ -91,8 +94,7 @@ def steer(
 
 
 def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> Steered:
-    is_lost = not is_attended(run, world=world)
-    is_lost = is_lost or silence_of(run, read_whole(run, world=world), world=world).is_left
+    is_lost = _is_lost(run, world)
     if is_lost and read_whole(run, world=world).closed is not None:
         # It ended since it was read, and they with it.
         return steer(run, request, by=by, reason=reason, world=world)
@@ -114,6 +116,34 @@ def _ask(run: RunDir, request: str, *, by: str, reason: str, world: World) -> St
     answer = _answer(run, name, world)
     reply, exit_code = _reply(run, request, answer, is_taken_up=is_lost, world=world)
     return Steered(run, f"{request} asked of run {run.run_id}: {reply}", exit_code=exit_code)
+
+
+def _is_lost(run: RunDir, world: World) -> bool:
+    """True when nobody conducts a run, or all who do hang."""
+    if not is_attended(run, world=world):
+        return True
+    return silence_of(run, read_whole(run, world=world), world=world).is_left
+
+
+def take_up_unattended(
+    outputs: Path, *, by: str = "", world: World = HERE
+) -> Iterator[tuple[RunDir, RunRefused | None]]:
+    """Take up each run of this host under ``outputs`` that began, never ended and that nobody conducts.
+
+    Each with why it could not be. A run that is conducted is asked nothing: what a person holds stays
+    held.
+    """
+    by = by or world.caller.user_name()
+    for run in unfinished_runs([outputs], host=world.caller.host_name()):
+        if not _is_lost(run, world):
+            continue
+        # No request of a person: it goes on as after any death of whoever conducts it.
+        try:
+            start(run, resume=f"nobody conducted it; taken up by {by}", world=world)
+        except RunRefused as error:
+            yield run, error
+        else:
+            yield run, None
 
 
 def _reply(

@@ -16,7 +16,8 @@ import pytest
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
-from ctp_runbook.plan.session_sources import FactSource, SessionPlan
+from ctp_runbook.plan.session_file import FactSource
+from ctp_runbook.plan.session_sources import SessionPlan
 from ctp_runbook.probes.session import (
     SessionFacts,
     SessionState,

@@ -193,11 +193,25 @@ def test_a_folder_that_stays_away_is_a_lost_run(
         assert lost.value.exit_code == 7
 
 
-def test_a_lock_that_nobody_holds_is_not_waited_for(tmp_path: Path) -> None:
-    """Nor one that names another folder."""
+def test_a_folder_removed_after_the_end_is_a_lost_run(tmp_path: Path) -> None:
+    """Nobody holds its lock any more, so nothing is waited for; yet it acted, and an older run must
+    not be taken for it. One that began later is meant, whatever became of those before."""
+    beside(tmp_path, "older", BEGUN, COMPLETED)
+    gone = tmp_path / "removed"
+    give_back(take_environment_lock(f"charge-{os.getpid()}-over", run_id="removed", path=gone))
+    for run_dir in (gone, Path("removed"), None):
+        with pytest.raises(RunLost, match=r"run removed was the last .* is gone: .* look at the"):
+            find_run(run_dir, tmp_path)
+    later = beside(tmp_path, "later", BEGUN)
+    os.utime(later.journal, (2**33, 2**33))
+    assert find_run(None, tmp_path) == later
+
+
+def test_a_lock_that_names_another_folder_is_not_meant(tmp_path: Path) -> None:
+    """A word that no lock knows is a slip of the keyboard: nothing was touched."""
     run = beside(tmp_path, "over", BEGUN, COMPLETED)
-    other = tmp_path / "removed"
-    give_back(take_environment_lock(f"charge-{os.getpid()}-over", run_id="removed", path=other))
+    other = tmp_path / "elsewhere" / "removed"
+    give_back(take_environment_lock(f"charge-{os.getpid()}-other", run_id="removed", path=other))
     assert run_in_charge(tmp_path) == run
     with pytest.raises(RunRefused, match="neither a directory nor the id of a run"):
-        find_run(other, tmp_path)
+        find_run(Path("removde"), tmp_path)

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 from msgspec import structs
 
-from ctp_runbook.host.daemon import scope_prefix
+from ctp_runbook.host.daemon import scope_prefix, take_up_lack
 from ctp_runbook.host.heartbeat import Beat, Who
 from ctp_runbook.host.process import group_members, identity_of, is_running
 from ctp_runbook.model import Identity, Outcome, StepStatus
@@ -32,6 +32,7 @@ from ctp_runbook.run.guardian import (
     Listener,
     Pulse,
     end_leftovers,
+    is_not_taken_up,
     patience_with,
     shares_control_group,
 )
@@ -130,6 +131,14 @@ def test_a_run_has_its_own_control_group_or_says_that_it_has_not() -> None:
     assert warning.startswith(lack)
     assert bool(warning) == bool(lack)
     assert not warning or "ctp-runbook resume" in warning
+
+
+def test_a_run_says_that_nobody_will_take_it_up() -> None:
+    """Without the timer a reboot leaves it as it is; with it there is nothing to say."""
+    lack, warning = take_up_lack(), is_not_taken_up()
+    assert warning.startswith(lack)
+    assert bool(warning) == bool(lack)
+    assert not warning or "`ctp-runbook resume` takes it up" in warning
 
 
 # --- signs of life ------------------------------------------------------------------

@@ -16,7 +16,7 @@ from ctp_runbook.host.pin import Pin
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.plan.session_sources import FactSource
+from ctp_runbook.plan.session_file import FactSource
 from ctp_runbook.record.history import pinned
 from ctp_runbook.record.kinds import (
     RequestName,

@@ -93,6 +93,36 @@ def test_status_of_a_lost_watch_says_that_orders_may_be_sent(
     assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
 
 
+def test_a_timer_takes_it_up_and_asks_nothing_of_a_run_that_is_conducted(
+    stack: SmallStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What infra/systemd/ asks for every few seconds: trading comes back with nobody there, and what a
+    person holds stays held."""
+    run = half_switched(stack)
+    asked = ("resume", "--unattended", "--by", "systemd", "--outputs", run.path.parent)
+    assert typed(*asked) == 4
+    assert f"run {run.run_id}: nobody conducted it; taken up again" in capsys.readouterr().out
+    history = read_whole(run)
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    assert history.conducted is not None
+    assert "taken up by systemd" in history.conducted.payload.reason
+    assert typed(*asked) == 0
+    assert "no run under" in capsys.readouterr().out
+
+
+def test_a_timer_asks_nothing_of_a_run_that_is_held(stack: SmallStack) -> None:
+    """It is conducted: a resume would end the hold."""
+    commands = {f"{gate}_CMD": "ls" for gate in GATES}
+    run = stack.begin(stack.plan(**commands, PRECHECK_CMD=stack.readiness_command("precheck")))
+    wait_for(lambda: read_whole(run).state is State.WATCHING, seconds=20)
+    steer(run, "hold", by="ops")
+    wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
+    assert typed("resume", "--unattended", "--outputs", run.path.parent) == 0
+    assert read_whole(run).state is State.HOLDING
+    steer(run, "rollback", by="ops")
+    assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+
+
 def test_no_other_run_begins_beside_it(stack: SmallStack) -> None:
     """Neither made, nor made and started, nor one that was planned before, which is closed."""
     plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
