@@ -227,7 +227,10 @@ def _detection(pool: Executor) -> None:
             _told(orders, bar, name, at, bounds)
     print(
         "\nA bar of detection that is not met is out of reach where its best possible is below 99 %: no test with\n"
-        "1 % of false alarms reaches it. What bursts make impossible: ten seconds in which a tenth of the orders\n"
+        "1 % of false alarms reaches it. That test knows the share, the bursts' shape and the one moment it is\n"
+        "asked at. What `spans` stays behind it is the price of holding 1 % at every look, for every share, and\n"
+        "however the orders of a span, and of two that follow each other, depend on one another.\n"
+        "What bursts make impossible: ten seconds in which a tenth of the orders\n"
         "are slow are, at 1 % over all, what every hundred seconds bring in bursts; nothing that lasts no longer\n"
         "than a burst can be told from one. A test that is to find it in 5 s must take orders for independent\n"
         "(burst_seconds = 0), and then alarms as the column `orders` shows where they are not. The plain rule is\n"
