@@ -400,7 +400,8 @@ def fragment(calibration: Calibration) -> str:
         lines += ["", f"[metrics.{metric.name}]"]
         if metric.quantiles:
             shown = ", ".join(f"{name} {value:.4g}" for name, value in metric.quantiles.items())
-            lines.append(f"# {' '.join(rule.label.split())} in {rule.unit}: {shown}")
+            unit = f" in {rule.unit}" if rule.unit in ("ms", "s") else ""
+            lines.append(f"# {' '.join(rule.label.split())}{unit}: {shown}")
         lines.append(f"# limit {_number(rule.limit)}: {metric.alarms.sentence} alarmed")
         if (told := metric.suggested_alarms) and metric.suggested not in (None, rule.limit):
             lines.append(f"# limit {_number(metric.suggested)}: {told.sentence} would have")

@@ -352,10 +352,10 @@ def _first_holding(levels: Sequence[float], holds: Callable[[float], bool]) -> i
 def _levels(recorded: Recorded, rule: MetricRule, judged: MetricJudgement) -> list[float]:
     """Limits worth trying, the strictest first: of a histogram its own bounds, for between two of them
     nothing is known; else round numbers from the lowest value measured to one above the highest."""
-    if counts_events(rule) and rule.kind == "latency_quantile":
-        return sorted(_bounds(recorded, rule), key=lambda bound: _leniency(rule, bound))
     if (extremes := judged.points.extremes) is None:
         return []
+    if counts_events(rule) and rule.kind == "latency_quantile":
+        return sorted(_bounds(recorded, rule), key=lambda bound: _leniency(rule, bound))
     lowest, highest = extremes
     if rule.unit in ("count", "state") and highest <= 1000:
         return [float(n) for n in range(int(max(0.0, lowest)), math.ceil(highest) + 2)]

@@ -1,16 +1,15 @@
-"""00_calibrate, executed by papermill on a calibration; and by plain papermill where there is none."""
+"""00_calibrate, executed by papermill on a calibration; and what its cell says where there is none."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from ctp_runbook.errors import InputError, JournalError
 from ctp_runbook.notebook.calibrate import draw
+from ctp_runbook.phases import OUTPUTS_VARIABLE, calibration
 from tests.props.calibrated import calibrated_folder
 from tests.props.notebook_tools import cell_states, outputs_text, read
 
@@ -41,13 +40,13 @@ def test_the_calibration_is_drawn_beside_its_record(
         assert column in html
 
 
-def test_without_a_calibration_it_says_how_to_make_one(tmp_path: Path) -> None:
+def test_without_a_calibration_it_says_how_to_make_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one sentence; whoever opens it first knows what to type."""
-    outputs = {**os.environ, "CTP_RUNBOOK_OUTPUTS": str(tmp_path / "outputs")}
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
-    names = [str(ROOT / "notebooks" / "00_calibrate.ipynb"), str(tmp_path / "out.ipynb")]
-    ended = subprocess.run(
-        [*command, *names], cwd=ROOT, env=outputs, capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode != 0
-    assert "ctp-runbook calibrate --minutes" in ended.stderr
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv(OUTPUTS_VARIABLE, str(tmp_path))
+    with pytest.raises(JournalError, match="make one with `ctp-runbook calibrate --minutes"):
+        calibration()
+    with pytest.raises(InputError, match="calibration_dir"):
+        calibration(True)  # type: ignore[arg-type]
