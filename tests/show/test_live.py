@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ctp_runbook.model import State
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, Transition
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.live import JsonLines, Screen, Viewer, is_screen
@@ -265,3 +265,25 @@ def test_rich_is_loaded_where_there_is_a_terminal_alone() -> None:
     code = "import sys; import ctp_runbook.show.live; print('rich' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "False\n"
+
+
+def test_a_hold_shows_what_it_waits_for() -> None:
+    """What runs out, why it holds, the metrics as they go on, and the words that decide."""
+    screen = screen_of()
+    for _, history in moments("completed"):
+        screen(history)
+        if history.state is State.WATCHING and history.watch_started:
+            break
+    now = watch_now(RunDir(GOLDEN / "completed"), history, mono=history.records[-1].mono + 2)
+    entry = Transition(State.HOLDING, "no data\nfor 30 s", "", history.records[-1].mono_ns)
+    screen._history = structs.replace(
+        history, state=State.HOLDING, transitions=(*history.transitions, entry)
+    )
+    mono = history.records[-1].mono + 65
+    screen.watch(now, mono)
+    heading, runs_out, why, *metrics, leave = drawn(screen, mono)
+    assert heading.startswith("HOLDING for 1:05, ")
+    assert runs_out.startswith("HOLDING: rolls back in ")
+    assert why == "no data for 30 s"
+    assert len(metrics) == len(now.metrics)
+    assert leave == "decide: ctp-runbook resume | rollback; Ctrl-C leaves the run going"
