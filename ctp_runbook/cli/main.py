@@ -101,6 +101,8 @@ def main() -> NoReturn:
     if not code and (lost := streams.unwritten()) and words[:1] and words[0] in _PRINTED:
         say(f"error: what was to be printed could not be written: {lost}", err=True, fg="red")
         code = _PRINTED[words[0]]
+    if live := sys.modules.get("ctp_runbook.show.live"):
+        live.end_beside_a_stuck_terminal(code)
     sys.exit(code)
 
 

@@ -21,6 +21,7 @@ from ctp_runbook.model import State
 from ctp_runbook.record.history import History, Transition
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show import live
 from ctp_runbook.show.live import JsonLines, Screen, Viewer, is_screen
 from ctp_runbook.show.terminal import WatchNow, watch_now
 from tests.props.synthetic_runs import make_run
@@ -221,11 +222,14 @@ def test_whatever_goes_wrong_with_the_view_ends_nothing(tmp_path: Path) -> None:
         viewer.say("goes on")
 
 
-def test_a_terminal_that_takes_nothing_is_not_waited_for(
+def test_who_leaves_does_not_wait_for_a_terminal_that_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-S stops the picture: not what is said, nor the end of the command."""
-    monkeypatch.setattr("ctp_runbook.show.live._PATIENCE_SECONDS", 0.2)
+    """Ctrl-S stops the picture: neither what is said nor leaving waits for it, and the code is true."""
+    monkeypatch.setattr(live, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+    ended = list[int]()
+    monkeypatch.setattr("os._exit", ended.append)
     stopped, free = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -233,11 +237,33 @@ def test_a_terminal_that_takes_nothing_is_not_waited_for(
         free.wait(60)
 
     voice = Kept(hang)
-    with Viewer(make_run("completed", tmp_path), voice) as viewer:
+    with pytest.raises(KeyboardInterrupt), Viewer(make_run("completed", tmp_path), voice) as viewer:  # noqa: PT012
         assert stopped.wait(60)
         viewer.say("said, and not waited for")
+        raise KeyboardInterrupt
     assert voice.said == []
+    live.end_beside_a_stuck_terminal(7)
+    assert ended == [7]
     free.set()
+    live._STUCK.pop().join(60)
+    live.end_beside_a_stuck_terminal(7)
+    assert ended == [7]
+
+
+def test_a_reader_who_pauses_the_terminal_is_waited_for(tmp_path: Path) -> None:
+    """The rest is told once they go on."""
+    stopped, free = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        stopped.set()
+        free.wait(60)
+
+    voice = Kept(pause)
+    with Viewer(make_run("completed", tmp_path), voice) as viewer:
+        assert stopped.wait(60)
+        viewer.say("told in the end")
+        threading.Timer(0.5, free.set).start()
+    assert voice.said == ["told in the end"]
 
 
 @pytest.mark.parametrize(
