@@ -323,7 +323,7 @@ def _confirmed(plan: Plan, options: RunOptions) -> RunOptions:
         f"rolls back by itself within {plan.max_rollback_seconds:g} s when {plan.trigger.text}",
         f"plan sha256 {plan.sha256}",
     ):
-        say(textwrap.fill(line, 79, subsequent_indent="  "), err=True)
+        say(textwrap.fill(line, 79, subsequent_indent="  ", break_long_words=False), err=True)
     # Not by input(): standard output may be a pipe, or JSON.
     print(f"Type {plan.environment} to run it: ", end="", file=sys.stderr, flush=True)
     typed = sys.stdin.readline().strip()
