@@ -101,6 +101,8 @@ def main() -> NoReturn:
     if not code and (lost := streams.unwritten()) and words[:1] and words[0] in _PRINTED:
         say(f"error: what was to be printed could not be written: {lost}", err=True, fg="red")
         code = _PRINTED[words[0]]
+    if live := sys.modules.get("ctp_runbook.show.live"):
+        live.end_beside_a_stuck_terminal(code)
     sys.exit(code)
 
 
@@ -372,7 +374,7 @@ def _confirmed(plan: Plan, options: RunOptions) -> RunOptions:
         f"rolls back by itself within {plan.max_rollback_seconds:g} s when {plan.trigger.text}",
         f"plan sha256 {plan.sha256}",
     ):
-        say(textwrap.fill(line, 79, subsequent_indent="  "), err=True)
+        say(textwrap.fill(line, 79, subsequent_indent="  ", break_long_words=False), err=True)
     # Not by input(): standard output may be a pipe, or JSON.
     print(f"Type {plan.environment} to run it: ", end="", file=sys.stderr, flush=True)
     typed = sys.stdin.readline().strip()

@@ -7,6 +7,7 @@ in here, ends nothing of the run nor of the command that waits for it.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import sys
@@ -49,13 +50,15 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["JsonLines", "Screen", "Viewer", "Voice", "is_screen"]
+__all__ = ["JsonLines", "Screen", "Viewer", "Voice", "end_beside_a_stuck_terminal", "is_screen"]
 
 _POLL_SECONDS = 0.25
 # A look at a long watch reads all of its samples: it may take this part of the time.
 _SHARE = 0.05
-# How long a terminal that takes nothing is waited for at the end.
-_PATIENCE_SECONDS = 10.0
+# How long a terminal that takes nothing is waited for by who leaves.
+_PATIENCE_SECONDS = 5.0
+# Viewers that hang in a terminal, after they were told to end.
+_STUCK: list[threading.Thread] = []
 _PHASES = {
     State.GATING: Phase.GATE,
     State.SWITCHING: Phase.SWITCH,
@@ -111,10 +114,18 @@ class Viewer:
         at: TracebackType | None,
     ) -> None:
         self._over.set()
-        self._thread.join(_PATIENCE_SECONDS)
-        if not self._thread.is_alive():
-            _unharmed(self._look)
-            _unharmed(self._voice.close)
+        try:
+            # A reader who pauses the terminal is waited for: the rest is told once they go on. Who
+            # leaves, or has to be told what is wrong, does not wait for the terminal.
+            self._thread.join(None if kind is None else _PATIENCE_SECONDS)
+        finally:
+            if self._thread.is_alive():
+                # It holds the stream, which nobody else can use any more, nor flush at the end.
+                _STUCK.append(self._thread)
+                sys.stdout = io.StringIO()
+            else:
+                _unharmed(self._look)
+                _unharmed(self._voice.close)
 
     def say(self, line: str) -> None:
         """Have a sentence told, after what the journal says by now; it is not waited for."""
@@ -158,6 +169,16 @@ class Viewer:
         took = time.monotonic() - began
         self._next_look = began + max(self._voice.look_seconds, took / _SHARE)
         self._voice.watch(now, began)
+
+
+def end_beside_a_stuck_terminal(code: int) -> None:
+    """End this process now where a terminal that takes nothing holds its stream; else return.
+
+    The interpreter would wait for the stream at its end, and abort with a code that means nothing.
+    """
+    if any(thread.is_alive() for thread in _STUCK):
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _unharmed(act: Any) -> None:

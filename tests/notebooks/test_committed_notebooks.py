@@ -23,12 +23,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))
 LARGEST_BYTES = 2_000_000
 
 
-def papermill(source: Path, out: Path, **parameters: str) -> None:
-    """A plain papermill call, as anybody may make it."""
+def papermill(source: Path, out: Path, *, cwd: Path = ROOT, **parameters: str) -> None:
+    """A plain papermill call, as anybody may make it, wherever they are."""
     given = [word for name, value in parameters.items() for word in ("-p", name, value)]
     subprocess.run(
         [*(sys.executable, "-m", "papermill", "--no-progress-bar"), str(source), str(out), *given],
-        cwd=ROOT,
+        cwd=cwd,
         check=True,
         capture_output=True,
         timeout=60,
@@ -57,8 +57,10 @@ def test_headless_every_cell_completes(source: Path, dry_run: Path) -> None:
 
 
 def test_plain_papermill_shows_a_finished_run(dry_run: Path, tmp_path: Path) -> None:
-    """``papermill notebooks/05_watch.ipynb OUT -p run_dir RUN`` needs nothing of ours but the package."""
-    papermill(ROOT / "notebooks" / "05_watch.ipynb", tmp_path / "out.ipynb", run_dir=str(dry_run))
+    """``papermill notebooks/05_watch.ipynb OUT -p run_dir RUN`` needs nothing of ours but the package,
+    and no directory to be in."""
+    source = ROOT / "notebooks" / "05_watch.ipynb"
+    papermill(source, tmp_path / "out.ipynb", cwd=tmp_path, run_dir=str(dry_run))
     assert "DRY RUN" in outputs_text(tmp_path / "out.ipynb")
 
 

@@ -18,9 +18,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ctp_runbook.model import State
-from ctp_runbook.record.history import History
+from ctp_runbook.record.history import History, Transition
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.show import live
 from ctp_runbook.show.live import JsonLines, Screen, Viewer, is_screen
 from ctp_runbook.show.terminal import WatchNow, watch_now
 from tests.props.synthetic_runs import make_run
@@ -221,11 +222,14 @@ def test_whatever_goes_wrong_with_the_view_ends_nothing(tmp_path: Path) -> None:
         viewer.say("goes on")
 
 
-def test_a_terminal_that_takes_nothing_is_not_waited_for(
+def test_who_leaves_does_not_wait_for_a_terminal_that_takes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-S stops the picture: not what is said, nor the end of the command."""
-    monkeypatch.setattr("ctp_runbook.show.live._PATIENCE_SECONDS", 0.2)
+    """Ctrl-S stops the picture: neither what is said nor leaving waits for it, and the code is true."""
+    monkeypatch.setattr(live, "_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+    ended = list[int]()
+    monkeypatch.setattr("os._exit", ended.append)
     stopped, free = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -233,11 +237,33 @@ def test_a_terminal_that_takes_nothing_is_not_waited_for(
         free.wait(60)
 
     voice = Kept(hang)
-    with Viewer(make_run("completed", tmp_path), voice) as viewer:
+    with pytest.raises(KeyboardInterrupt), Viewer(make_run("completed", tmp_path), voice) as viewer:  # noqa: PT012
         assert stopped.wait(60)
         viewer.say("said, and not waited for")
+        raise KeyboardInterrupt
     assert voice.said == []
+    live.end_beside_a_stuck_terminal(7)
+    assert ended == [7]
     free.set()
+    live._STUCK.pop().join(60)
+    live.end_beside_a_stuck_terminal(7)
+    assert ended == [7]
+
+
+def test_a_reader_who_pauses_the_terminal_is_waited_for(tmp_path: Path) -> None:
+    """The rest is told once they go on."""
+    stopped, free = threading.Event(), threading.Event()
+
+    def pause() -> None:
+        stopped.set()
+        free.wait(60)
+
+    voice = Kept(pause)
+    with Viewer(make_run("completed", tmp_path), voice) as viewer:
+        assert stopped.wait(60)
+        viewer.say("told in the end")
+        threading.Timer(0.5, free.set).start()
+    assert voice.said == ["told in the end"]
 
 
 @pytest.mark.parametrize(
@@ -265,3 +291,25 @@ def test_rich_is_loaded_where_there_is_a_terminal_alone() -> None:
     code = "import sys; import ctp_runbook.show.live; print('rich' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "False\n"
+
+
+def test_a_hold_shows_what_it_waits_for() -> None:
+    """What runs out, why it holds, the metrics as they go on, and the words that decide."""
+    screen = screen_of()
+    for _, history in moments("completed"):
+        screen(history)
+        if history.state is State.WATCHING and history.watch_started:
+            break
+    now = watch_now(RunDir(GOLDEN / "completed"), history, mono=history.records[-1].mono + 2)
+    entry = Transition(State.HOLDING, "no data\nfor 30 s", "", history.records[-1].mono_ns)
+    screen._history = structs.replace(
+        history, state=State.HOLDING, transitions=(*history.transitions, entry)
+    )
+    mono = history.records[-1].mono + 65
+    screen.watch(now, mono)
+    heading, runs_out, why, *metrics, leave = drawn(screen, mono)
+    assert heading.startswith("HOLDING for 1:05, ")
+    assert runs_out.startswith("HOLDING: rolls back in ")
+    assert why == "no data for 30 s"
+    assert len(metrics) == len(now.metrics)
+    assert leave == "decide: ctp-runbook resume | rollback; Ctrl-C leaves the run going"
