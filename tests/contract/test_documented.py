@@ -141,7 +141,7 @@ def test_every_step_and_phase_is_documented() -> None:
 
 
 def test_every_notebook_is_documented() -> None:
-    """The seven phases that a browser shows are those of the index page."""
+    """The notebooks that a browser shows are those of the index page."""
     names = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.ipynb"))
     assert len(names) >= 7
     assert [name for name in names if f"`{name}`" not in prose(RUNBOOK / "README.md")] == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ctp_runbook.errors import InputError, NotebookError, RunRefused, TemplateError
+from ctp_runbook.errors import InputError, JournalError, NotebookError, RunRefused, TemplateError
 from ctp_runbook.gates.gate import GateOptions
 from ctp_runbook.notebook import phases
 from ctp_runbook.notebook.parameters import check_parameters
@@ -31,6 +31,7 @@ VALUES: tuple[Any, ...] = (
 )
 # The room as each phase calls itself, and its parameters with a value that fits.
 PHASES: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
+    "00_calibrate": (phases.calibration, {"calibration_dir": ""}),
     "01_plan": (
         phases.plan,
         {
@@ -81,6 +82,7 @@ FITS: Mapping[str, Callable[[object], bool]] = {
     "execute": is_flag,
     "go": is_flag,
     "run_dir": is_run_dir,
+    "calibration_dir": is_run_dir,
     "cutover_template": is_file,
     "rollback_template": is_file,
     "reasons": lambda value: value is None or value == {},
@@ -134,9 +136,9 @@ def test_only_the_declared_type_is_taken(room: str, name: str, below: Path) -> N
 
 @pytest.mark.parametrize(("room", "name"), PAIRS, ids=lambda word: word)
 def test_what_is_of_its_type_is_let_through(room: str, name: str, below: Path) -> None:
-    """It gets as far as the run or the templates, of which there are none here."""
+    """It gets as far as the run, the templates or the calibration, of which there are none here."""
     for value in filter(FITS[name], VALUES):
-        with pytest.raises((RunRefused, TemplateError)):
+        with pytest.raises((JournalError, RunRefused, TemplateError)):
             call(room, **{name: value})
 
 
