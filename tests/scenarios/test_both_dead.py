@@ -11,8 +11,10 @@ import time
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.daemon import take_up_lack
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import is_attended, read_whole, start
 from ctp_runbook.run.steer import steer
@@ -119,6 +121,8 @@ def test_a_timer_asks_nothing_of_a_run_that_is_held(stack: SmallStack) -> None:
     wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
     assert typed("resume", "--unattended", "--outputs", run.path.parent) == 0
     assert read_whole(run).state is State.HOLDING
+    told = [record.payload.sentence for record in read_whole(run).of_kind(Finding)]
+    assert any("nobody takes this run up" in each for each in told) is bool(take_up_lack())
     steer(run, "rollback", by="ops")
     assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
 
