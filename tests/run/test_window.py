@@ -193,6 +193,17 @@ def test_an_engine_that_only_closes_is_no_pass(tmp_path: Path) -> None:
         ]
 
 
+def test_a_login_that_nothing_proves_is_not_said(tmp_path: Path) -> None:
+    """SESSION_NOT_PROVED names it: whoever reads the state in the journal reads that, and no login."""
+    with permitted(tmp_path, "Ready") as made:
+        asked = structs.replace(made.plan.sessions["new"], not_proved={"logged_in": "untold"})
+        sessions = {**made.plan.sessions, "new": asked}
+        context = structs.replace(made, plan=structs.replace(made.plan, sessions=sessions))
+        assert Watch(context, requests=asking("rollback", after=20)).run() is None
+        begun = context.history.transitions[0].reason
+        assert begun.endswith("the new engine is alive, login NOT PROVED, may trade: Ready")
+
+
 def closing(context: RunContext, *, seconds: float) -> RunContext:
     """The same, with the engine's mode told by the file itself, and for how long it closes only."""
     source = FactSource(
