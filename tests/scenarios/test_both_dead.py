@@ -5,6 +5,7 @@ countdown that nobody executed, and a second run began beside the one that was l
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -101,9 +102,17 @@ def test_a_timer_takes_it_up_and_asks_nothing_of_a_run_that_is_conducted(
     """What infra/systemd/ asks for every few seconds: trading comes back with nobody there, and what a
     person holds stays held."""
     run = half_switched(stack)
+    torn = run.path.with_name("0-torn")  # another that cannot be read keeps nobody waiting
+    torn.mkdir()
+    first = run.journal.read_bytes().replace(b'"seq":1,', b'"seq":7,')
+    torn.joinpath(run.journal.name).write_bytes(first)
+    torn.joinpath(run.run_json.name).write_bytes(run.run_json.read_bytes())
     asked = ("resume", "--unattended", "--by", "systemd", "--outputs", run.path.parent)
-    assert typed(*asked) == 4
-    assert f"run {run.run_id}: nobody conducted it; taken up again" in capsys.readouterr().out
+    assert typed(*asked) == 7
+    said = capsys.readouterr().out
+    assert "run 0-torn: " in said
+    assert f"run {run.run_id}: nobody conducted it; taken up again" in said
+    shutil.rmtree(torn)
     history = read_whole(run)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     assert history.conducted is not None
