@@ -170,7 +170,9 @@ def past_runs(outputs: Path) -> PastRuns:
                 continue
             runs.append(past_run(RunDir(path)))
         except _UNREADABLE as error:
-            skipped.append(SkippedRun(printable(str(path)), _said(error)))
+            # Its own path stands beside it already.
+            why = _said(error).removeprefix(f"{printable(str(path))}/")
+            skipped.append(SkippedRun(printable(str(path)), why))
     runs.sort(key=lambda run: (run.started_utc, run.run_id))
     return PastRuns(outputs=printable(str(outputs)), runs=tuple(runs), skipped=tuple(skipped))
 
