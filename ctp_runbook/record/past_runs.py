@@ -464,7 +464,8 @@ def compare(a: RunDir, b: RunDir) -> Comparison:
 def _paired(
     a: Iterable[_Named], b: Iterable[_Named]
 ) -> Iterator[tuple[str, _Named | None, _Named | None]]:
-    ours, theirs = {each.name: each for each in a}, {each.name: each for each in b}
+    ours: dict[str, _Named] = {each.name: each for each in a}
+    theirs: dict[str, _Named] = {each.name: each for each in b}
     for name in dict.fromkeys((*ours, *theirs)):
         yield name, ours.get(name), theirs.get(name)
 

@@ -35,7 +35,7 @@ def results_of(run: RunDir) -> dict[str, str]:
     lines = [
         line for path in run.evidence.glob("*_result.env") for line in path.read_text().splitlines()
     ]
-    return dict(line.split("=", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split("=", 1) for line in lines)
 
 
 def says_the_same(row: PastRun, found: dict[str, str]) -> None:
