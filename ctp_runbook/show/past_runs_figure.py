@@ -23,6 +23,8 @@ _DATES = 8
 _WIDE = 30.0
 _LEAST_PERCENT = -100.0
 _FEW = 20
+# A year: what a journal may say beyond it is no axis.
+_MOST_SECONDS = 366 * 86_400.0
 # How a run ended: its mark, the colour's meaning, and the word for it.
 _ENDS: dict[str, tuple[str, str, str]] = {
     Outcome.COMPLETED.value: ("o", "good", "completed"),
@@ -97,19 +99,27 @@ def trend_figure(
     return figure
 
 
+def _end_of(run: PastRun) -> str:
+    return run.outcome if run.outcome in _ENDS else ""
+
+
 _Value = Callable[[PastRun], "float | None"]
 
 
+def _shown(seconds: float | None) -> float | None:
+    return None if seconds is None else min(seconds, _MOST_SECONDS)
+
+
 def _rollback(run: PastRun) -> float | None:
-    return run.rollback_seconds
+    return _shown(run.rollback_seconds)
 
 
 def _downtime(run: PastRun) -> float | None:
-    return run.downtime_seconds or None
+    return _shown(run.downtime_seconds or None)
 
 
 def _cutover(run: PastRun) -> float | None:
-    return run.cutover_seconds
+    return _shown(run.cutover_seconds)
 
 
 def _margin(run: PastRun) -> float | None:
@@ -128,7 +138,7 @@ def _panel(axes: Axes, title: str, runs: Sequence[PastRun], value: _Value, theme
         note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
         axes.text(0.5, 0.5, "no run has it", transform=axes.transAxes, **note)
     for end, (mark, meaning, _) in _ENDS.items():
-        own = [(at, seconds) for at, seconds in known if runs[at].outcome == end]
+        own = [(at, seconds) for at, seconds in known if _end_of(runs[at]) == end]
         if own:
             dots: dict[str, Any] = {"linestyle": "none", "markersize": 5, "marker": mark}
             axes.plot(*zip(*own, strict=True), color=getattr(theme, meaning), **dots)
@@ -136,7 +146,7 @@ def _panel(axes: Axes, title: str, runs: Sequence[PastRun], value: _Value, theme
 
 
 def _budgets(axes: Axes, runs: Sequence[PastRun], theme: Theme) -> None:
-    budgets = [run.rollback_budget_seconds for run in runs]
+    budgets = [_shown(run.rollback_budget_seconds) or 0.0 for run in runs]
     line: dict[str, Any] = {"color": theme.limit, "linewidth": 1.3, "drawstyle": "steps-mid"}
     axes.plot(range(len(runs)), budgets, **line)
 
@@ -146,7 +156,9 @@ def _bound(axes: Axes, bound: Bound | None, theme: Theme) -> None:
     if bound is None or bound.seconds is None or bound.share is None:
         return
     style = "--" if bound.is_proved else ":"
-    axes.axhline(bound.seconds, color=theme.value, linewidth=1.3, linestyle=style)
+    axes.axhline(
+        min(bound.seconds, _MOST_SECONDS), color=theme.value, linewidth=1.3, linestyle=style
+    )
     said = f"{int(bound.share * 100)} % within {bound.seconds:.4g} s"
     lacking = "" if bound.is_proved else f"; {bound.runs} of {bound.needed} runs"
     look: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": theme.value, "pad": 4}
@@ -198,7 +210,7 @@ def _head(
 def _legend(figure: Figure, runs: Sequence[PastRun], theme: Theme) -> None:
     from matplotlib.lines import Line2D
 
-    seen = {_ENDS[run.outcome] for run in runs}
+    seen = {_ENDS[_end_of(run)] for run in runs}
     dots: dict[str, Any] = {"linestyle": "none", "markersize": 5}
     entries = [
         Line2D([], [], color=getattr(theme, meaning), marker=mark, label=word, **dots)
@@ -226,7 +238,11 @@ def durations_pictures(runs: Sequence[PastRun], bounds: Sequence[Bound]) -> list
 
 def _steps(runs: Sequence[PastRun]) -> dict[str, list[float]]:
     names = {step.name for run in runs for step in run.steps}
-    return {name: seconds for name, seconds, _ in took(runs) if name in names and seconds}
+    return {
+        name: [min(each, _MOST_SECONDS) for each in seconds]
+        for name, seconds, _ in took(runs)
+        if name in names and seconds
+    }
 
 
 def durations_figure(
@@ -272,10 +288,18 @@ def _step_row(axes: Axes, row: int, seconds: Sequence[float], bound: Bound, them
     }
     axes.plot(seconds, [row] * len(seconds), **dots, **look)
     ticks: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 13}
-    axes.plot([bound.median_seconds or 0.0], [row], color=theme.ink, markeredgewidth=2, **ticks)
+    axes.plot(
+        [_shown(bound.median_seconds) or 0.0], [row], color=theme.ink, markeredgewidth=2, **ticks
+    )
     note = f"{bound.runs} runs"
     if bound.is_proved and bound.seconds is not None:
-        axes.plot([bound.seconds], [row], color=theme.limit, markeredgewidth=2, **ticks)
+        axes.plot(
+            [min(bound.seconds, _MOST_SECONDS)],
+            [row],
+            color=theme.limit,
+            markeredgewidth=2,
+            **ticks,
+        )
         note = f"≤ {bound.seconds:.3g} s of {note}"
     note += f", {bound.failed} failed" if bound.failed else ""
     words: dict[str, Any] = {"va": "center", "fontsize": 8, "color": theme.faint}

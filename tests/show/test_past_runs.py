@@ -145,3 +145,28 @@ def test_pictures_say_what_they_show(golden: tuple[PastRun, ...]) -> None:
     dry = tuple(run for run in golden if run.is_dry)
     assert trend_pictures("x", dry, bounds_of(dry)) == []
     assert durations_pictures(dry, bounds_of(dry)) == []
+
+
+@pytest.mark.parametrize("huge", [0.0, 1e308], ids=["nothing", "huge"])
+def test_what_no_run_can_say_is_drawn_all_the_same(
+    huge: float, golden: tuple[PastRun, ...]
+) -> None:
+    """A journal of somebody else's may hold any number, and an end that is none of such a run."""
+    spoilt = tuple(
+        structs.replace(
+            run,
+            outcome="DRY_RUN_OK",
+            rollback_seconds=huge,
+            downtime_seconds=huge,
+            cutover_seconds=huge,
+            rollback_budget_seconds=huge,
+            tightest_margin_percent=-huge,
+            steps=tuple(structs.replace(step, status="ok", seconds=huge) for step in run.steps),
+        )
+        for run in golden
+    )
+    bounds = bounds_of(spoilt)
+    assert trend_pictures("x", spoilt, bounds)
+    assert durations_pictures(spoilt, bounds)
+    assert banner_of(spoilt)
+    assert Page([*bound_blocks(bounds)]).text
