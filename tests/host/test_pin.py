@@ -260,7 +260,7 @@ def test_what_it_started_after_it_was_pinned_is_in_its_session(
     (tmp_path / "go").touch()
 
     def sleepers() -> list[Identity]:
-        return [each for each in survivors(pin) if command_line(each).startswith(b"sleep\0600.")]
+        return [each for each in survivors(pin) if command_line(each).startswith(b"sleep\x00600.")]
 
     # Its shell has the same words in its command line, for a moment.
     wait_for(sleepers)
