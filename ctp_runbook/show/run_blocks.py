@@ -290,9 +290,12 @@ def read_readiness(path: Path) -> Mapping[str, Any]:
         report, _ = decode_json(read_small(path, most=_READINESS_BYTES), subject=path.name)
     except (OSError, ProbeError):
         return {}
-    slis = report.get("slis") if isinstance(report, dict) else None
+    report = report if isinstance(report, dict) else {}
+    metadata, slis = report.get("metadata"), report.get("slis")
+    absent = metadata.get("not_in_this_environment") if isinstance(metadata, dict) else None
     return {
-        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else []
+        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else [],
+        "absent": list(map(str, absent)) if isinstance(absent, list) else [],
     }
 
 
@@ -359,14 +362,14 @@ def watch_blocks(
 
     baseline = read_baseline(run, history, read_rules(history.plan.watch))
     yield watch_picture(history, judged, before=baseline.points, both=both)
-    yield verdict_table(history, judged)
+    yield verdict_table(history, judged, title="Verdicts")
     if baseline.compared:
         yield comparison_table(history, baseline)
     else:  # a table without a row would look like something that was forgotten
         yield Banner("info", "Old engine against new", baseline.sentence)
 
 
-def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
+def verdict_table(history: History, judged: WindowJudgement | None, *, title: str = "") -> Table:
     """Show a line a metric: verdict, worst value, limit, margin, coverage, and the judge's words."""
     metrics = judged.metrics if judged else {}
     rows = []
@@ -386,7 +389,7 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
         )
         rows.append((name, mark(metric.verdict.name), *numbers, metric.sentence))
     numbers_in = ("worst", "limit", "margin", "coverage")
-    return Table(("metric", "verdict", *numbers_in, "why"), rows, numbers=numbers_in)
+    return Table(("metric", "verdict", *numbers_in, "why"), rows, title, numbers=numbers_in)
 
 
 def comparison_table(history: History, baseline: Baseline) -> Table:
@@ -470,7 +473,7 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         )
         pairs.insert(2, ("observed", observed))
     pairs.append(("budget", budget_figure(history)))
-    yield Facts(pairs)
+    yield Facts(pairs, "Why, and in what time")
     yield step_table(history, steps_in(history, Phase.ROLLBACK), title="Rollback steps")
 
 

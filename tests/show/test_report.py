@@ -153,9 +153,12 @@ def test_a_watch_there_was_none_of_is_said(kind: str, why: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("kind", "figures"),
     [
-        ("completed", ["environment", "outcome", "trading downtime", "watch"]),
-        ("rolled_back", ["environment", "outcome", "trading downtime", "watch", "rollback"]),
-        ("aborted", ["environment", "outcome", "trading downtime"]),
+        ("completed", ["environment", "outcome", "who runs", "trading downtime", "watch"]),
+        (
+            "rolled_back",
+            ["environment", "outcome", "who runs", "trading downtime", "watch", "rollback"],
+        ),
+        ("aborted", ["environment", "outcome", "who runs", "trading downtime"]),
     ],
 )
 def test_the_key_figures_are_those_there_are(kind: str, figures: list[str], tmp_path: Path) -> None:
@@ -229,6 +232,6 @@ def test_a_run_that_is_not_over_has_a_page_too(tmp_path: Path) -> None:
 def test_the_page_prints_light_and_whole() -> None:
     """Folded lists are open on paper, and no picture is cut in two."""
     printed = report._STYLE[report._STYLE.index("@media print") :]
-    assert "details>*{display:block}" in printed
+    assert "details::details-content{display:block" in printed
     assert "break-inside:avoid" in printed
     assert "@media screen and (prefers-color-scheme:dark)" in report._STYLE
