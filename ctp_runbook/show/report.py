@@ -22,6 +22,7 @@ from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.show import review, run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, escaped, mark
+from ctp_runbook.show.run_figure import run_pictures
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
@@ -44,21 +45,22 @@ td{overflow-wrap:anywhere}code{font-size:12px}nav a{margin-right:14px;display:in
 .ctp-key b{display:block;font-size:16px}.ctp-key span{color:var(--jp-ui-font-color2)}
 .ctp-first .ctp-facts caption{padding-top:2px!important}
 footer{margin-top:32px;color:var(--jp-ui-font-color2);overflow-wrap:anywhere}
-@page{margin:13mm 12mm 15mm;
+@page{margin:11mm 11mm 14mm;
 @bottom-right{content:"page " counter(page) " of " counter(pages);font:9pt sans-serif}
 @bottom-left{content:"RUN_ID";font:9pt sans-serif}}
-@media print{body{max-width:none;padding:0;font-size:9pt;line-height:1.3}
-h1{font-size:17pt}h2{font-size:12pt;margin:14px 0 4px;break-after:avoid}
+@media print{body{max-width:none;padding:0;font-size:8.5pt;line-height:1.25}
+h1{font-size:16pt}h2{font-size:12pt;margin:9px 0 3px;break-after:avoid}
 img,tr,.ctp-banner,.ctp-key{break-inside:avoid}caption{break-after:avoid}thead{display:table-header-group}
 nav{display:none}details::details-content{display:block;content-visibility:visible}
 summary{list-style:none;font-weight:bold;break-after:avoid}
-.ctp-scroll{overflow:visible}table{font-size:7.5pt;line-height:1.22;width:100%}code{font-size:6.8pt}
+.ctp-scroll{overflow:visible}table{font-size:7.2pt;line-height:1.14;width:100%}code{font-size:6.2pt}
 .ctp-table th,.ctp-table td{white-space:normal!important;padding:0 6px 0 0!important}
 .ctp-table td{overflow-wrap:break-word}
 .ctp-facts th,.ctp-facts td{padding:0 8px 0 0!important}
 .ctp-facts td{width:100%}
 .ctp-banner{padding:4px 10px!important;margin:4px 0!important}
-.ctp-key b{font-size:11pt}.ctp-key{gap:6px;margin:6px 0}.ctp-key div{padding:3px 8px}
+caption{padding-top:5px!important}.ctp-table,.ctp-facts{margin:2px 0!important}
+.ctp-key b{font-size:10.5pt}.ctp-key{gap:6px;margin:6px 0}.ctp-key div{padding:3px 8px}
 footer{margin-top:10px}}
 """
 
@@ -101,6 +103,8 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     # The watch before all that led to it: it is what a reader was not there for, and what the
     # outcome rests on.
     sections = {
+        "Time line": _html([*run_pictures(history, both=True), run_blocks.timeline_table(history)]),
+        "Provenance": _html(review.provenance(history)),
         "Watch window": _html(_watch(run, history, judged)),
         "Switch": _html(_switch(history)),
         "Rollback": _html(run_blocks.rollback_blocks(history, both=True)),
@@ -189,20 +193,18 @@ def _switch(history: History) -> Iterator[Block]:
 
 
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
-    yield from run_blocks.topology_blocks(run, both=True)
     steps = run_blocks.steps_in(history, Phase.GATE)
     yield run_blocks.step_table(history, steps, title="Gate steps")
     yield run_blocks.unobserved_note(run, history)
     yield from run_blocks.observed_tables(run)
+    yield from run_blocks.topology_blocks(run, both=True)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
         if (path := run.evidence / name).is_file():
             yield run_blocks.readiness_table(run_blocks.read_readiness(path), title=name)
 
 
 def _run(history: History) -> Iterator[Block]:
-    yield from review.provenance(history)
     yield replace(run_blocks.facts_of_plan(history), title="Plan")
-    yield run_blocks.timeline_table(history)
     yield run_blocks.commands_table(history)
     yield Notes("bad", history.plan.declared, "Declared exceptions: the run went on without these")
     yield Notes("warn", history.plan.warnings, "Warnings of the plan")

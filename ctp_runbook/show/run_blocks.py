@@ -403,7 +403,7 @@ def comparison_table(history: History, baseline: Baseline) -> Table:
         failed = mark("FAILED") if metric.failed else ""
         rows.append((name, failed, *shifts, rank, counts, metric.sentence))
     numbers = ("median", "p99", "rank test")
-    columns = ("metric", "", *numbers, "n before / after", "why")
+    columns = ("metric", "verdict", *numbers, "n before / after", "why")
     title = f"Old engine against new: {baseline.sentence}"
     return Table(columns, rows, title, numbers=numbers)
 
@@ -457,7 +457,6 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
     else:
         done = "ROLLBACK FAILED" if history.outcome is Outcome.ROLLBACK_FAILED else "Rolled back"
     yield Banner(kind, f"{done}: {_CAUSES[fired.cause]}", fired.sentence)
-    yield from pictures_of(history, Phase.ROLLBACK, both=both)
     shares = begun.payload.shares
     pairs: list[tuple[str, object]] = [
         ("trigger condition", history.plan.trigger_text),
@@ -474,6 +473,7 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         pairs.insert(2, ("observed", observed))
     pairs.append(("budget", budget_figure(history)))
     yield Facts(pairs, "Why, and in what time")
+    yield from pictures_of(history, Phase.ROLLBACK, both=both)
     yield step_table(history, steps_in(history, Phase.ROLLBACK), title="Rollback steps")
 
 

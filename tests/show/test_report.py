@@ -77,10 +77,10 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_figures_are_there_for_light_and_dark(tmp_path: Path) -> None:
-    """Watch, switch, rollback and the host, each twice, the dark one for dark screens only."""
+    """Time line, watch, switch, rollback and the host, each twice, the dark one for dark screens only."""
     page = write_report(make_run("rolled_back", tmp_path)).read_text()
-    assert page.count("<img") == 4
-    assert page.count("screen and (prefers-color-scheme: dark)") == 4
+    assert page.count("<img") == 5
+    assert page.count("screen and (prefers-color-scheme: dark)") == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,10 +132,19 @@ def section(page: str, name: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_can_be_reached_from_the_top(kind: str, tmp_path: Path) -> None:
-    """Six sections, in one order, each with its link."""
+    """Eight sections, in one order, each with its link."""
     page = write_report(make_run(kind, tmp_path)).read_text()
     order = re.findall(r"<section id='(.*?)'>", page)
-    assert order == ["watch-window", "switch", "rollback", "gates", "run", "evidence"]
+    assert order == [
+        "time-line",
+        "provenance",
+        "watch-window",
+        "switch",
+        "rollback",
+        "gates",
+        "run",
+        "evidence",
+    ]
     assert re.findall(r"<a href='#(.*?)'>", page) == order
 
 
