@@ -62,7 +62,7 @@ _DARK_JUPYTERLAB = (
     "{filter:invert(.93) hue-rotate(180deg) brightness(1.15)}</style>"
 )
 # Columns whose cells may take several lines; every other cell stays in one piece.
-_PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "undone by"})
+_PROSE = frozenset({"why", "what", "answer", "detail", "seen", "source", "done when", "undone by"})
 
 
 def mark(word: object) -> str:

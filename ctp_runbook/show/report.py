@@ -45,7 +45,7 @@ td{overflow-wrap:anywhere}code{font-size:12px}nav a{margin-right:14px;display:in
 .ctp-key b{display:block;font-size:16px}.ctp-key span{color:var(--jp-ui-font-color2)}
 .ctp-first .ctp-facts caption{padding-top:2px!important}
 footer{margin-top:32px;color:var(--jp-ui-font-color2);overflow-wrap:anywhere}
-@page{margin:11mm 11mm 14mm;
+@page{margin:9mm 11mm 12mm;
 @bottom-right{content:"page " counter(page) " of " counter(pages);font:9pt sans-serif}
 @bottom-left{content:"RUN_ID";font:9pt sans-serif}}
 @media print{body{max-width:none;padding:0;font-size:8.5pt;line-height:1.25}
@@ -53,15 +53,16 @@ h1{font-size:16pt}h2{font-size:12pt;margin:9px 0 3px;break-after:avoid}
 img,tr,.ctp-banner,.ctp-key{break-inside:avoid}caption{break-after:avoid}thead{display:table-header-group}
 nav{display:none}details::details-content{display:block;content-visibility:visible}
 summary{list-style:none;font-weight:bold;break-after:avoid}
-.ctp-scroll{overflow:visible}table{font-size:7.2pt;line-height:1.14;width:100%}code{font-size:6.2pt}
+.ctp-scroll{overflow:visible}table{font-size:6.9pt;line-height:1.12;width:100%}code{font-size:6pt;line-height:1.05}
 .ctp-table th,.ctp-table td{white-space:normal!important;padding:0 6px 0 0!important}
 .ctp-table td{overflow-wrap:break-word}
+.ctp-table [style*="text-align:right"]{white-space:nowrap!important}
 .ctp-facts th,.ctp-facts td{padding:0 8px 0 0!important}
 .ctp-facts td{width:100%}
 .ctp-banner{padding:4px 10px!important;margin:4px 0!important}
 caption{padding-top:5px!important}.ctp-table,.ctp-facts{margin:2px 0!important}
 .ctp-key b{font-size:10.5pt}.ctp-key{gap:6px;margin:6px 0}.ctp-key div{padding:3px 8px}
-footer{margin-top:10px}}
+footer{margin-top:6px;font-size:7.2pt}}
 """
 
 
@@ -204,7 +205,9 @@ def _gates(run: RunDir, history: History) -> Iterator[Block]:
 
 
 def _run(history: History) -> Iterator[Block]:
-    yield replace(run_blocks.facts_of_plan(history), title="Plan")
+    plan = run_blocks.facts_of_plan(history)
+    told = ("run", "plan sha256", "created")  # by the provenance
+    yield replace(plan, pairs=[pair for pair in plan.pairs if pair[0] not in told], title="Plan")
     yield run_blocks.commands_table(history)
     yield Notes("bad", history.plan.declared, "Declared exceptions: the run went on without these")
     yield Notes("warn", history.plan.warnings, "Warnings of the plan")
@@ -230,13 +233,22 @@ def _evidence(run: RunDir) -> str:
 
 
 def _links(run: RunDir) -> str:
-    """Executed notebooks as links beside the page, with how each ended."""
+    """Executed notebooks as links beside the page, each also as a page, with how each ended."""
     items = "".join(
-        f"<li><a href='{escaped(path.relative_to(run.path).as_posix())}'>"
-        f"{escaped(path.relative_to(run.path).as_posix())}</a> {escaped(_notebook_status(path))}</li>"
+        f"<li>{_link(run, path)} {escaped(_notebook_status(path))}{_rendered(run, path)}</li>"
         for path in sorted(run.notebooks.glob("*.ipynb"))
     )
     return f"<strong>Notebooks</strong><ul>{items}</ul>" if items else ""
+
+
+def _link(run: RunDir, path: Path) -> str:
+    name = escaped(path.relative_to(run.path).as_posix())
+    return f"<a href='{name}'>{name}</a>"
+
+
+def _rendered(run: RunDir, path: Path) -> str:
+    page = path.with_suffix(".html")
+    return f"; as a page: {_link(run, page)}" if page.is_file() else ""
 
 
 def _notebook_status(path: Path) -> str:

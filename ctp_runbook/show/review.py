@@ -109,15 +109,17 @@ def _not_compared(history: History) -> Iterator[str]:
 
 def _not_measured(run: RunDir, history: History) -> Iterator[str]:
     """SLIs nobody could measure, gates without evidence, and time of the watch nobody sampled."""
+    where: dict[str, list[str]] = {}
     for name in _READINESS:
         if not (path := run.evidence / name).is_file():
             continue
         report = read_readiness(path)
         cannot = [s.get("name") for s in report.get("slis", ()) if s.get("provenance") == _CANNOT]
-        if cannot:
-            yield f"not measurable ({name}): {', '.join(map(str, cannot))}"
-        if absent := report.get("absent"):
-            yield f"not in this environment ({name}): {', '.join(absent)}"
+        for what, names in (("measurable", cannot), ("in this environment", report.get("absent"))):
+            if names:
+                where.setdefault(f"not {what}: {', '.join(map(str, names))}", []).append(name)
+    for words, files in where.items():
+        yield f"{words} ({', '.join(files)})"
     yield from unobserved_steps(run, history).values()
     for gap in history.of_kind(kinds.WatchGap):
         yield f"no sample from {gap.payload.from_utc} to {gap.payload.to_utc}: {gap.payload.reason}"

@@ -70,7 +70,7 @@ def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
     begun, steps = history.rollback_started, _started(history, Phase.ROLLBACK)
     if begun is None or not steps:
         raise ValueError(f"run {history.run_id} was not rolled back, or started no step of it")
-    figure, axes = _canvas(len(steps), theme, above=0.6)
+    figure, axes = _canvas(len(steps), theme, above=0.55)
     height = figure.get_figheight()
     gauge = figure.add_axes((0.33, 1 - 0.82 / height, 0.47, 0.2 / height))
     _draw_budget(gauge, rollback_seconds(history), begun.payload.budget_seconds, theme)
@@ -91,9 +91,9 @@ def _started(history: History, phase: Phase) -> list[StepHistory]:
 def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    height = 0.9 + above + 0.23 * rows
+    height = 0.85 + above + 0.21 * rows
     figure = Figure(figsize=(PAGE_INCHES, height), facecolor=theme.paper)
-    axes = figure.add_axes((0.33, 0.5 / height, 0.47, 0.23 * rows / height))
+    axes = figure.add_axes((0.33, 0.5 / height, 0.47, 0.21 * rows / height))
     bare_axes(axes, theme)
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     return figure, axes

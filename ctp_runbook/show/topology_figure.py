@@ -61,7 +61,7 @@ def topology_figure(topology: Topology, *, theme: Theme = LIGHT) -> Figure:
     """Draw every part with its state and facts, and the canary's flights where it flew."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(PAGE_INCHES, 4.1), facecolor=theme.paper)
+    figure = Figure(figsize=(PAGE_INCHES, 3.8), facecolor=theme.paper)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, 110)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from playwright.sync_api import Page, sync_playwright
