@@ -39,8 +39,8 @@ def _render(path: Path) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a picture without words: the notebook's affair
-            exporter = HTMLExporter(template_name="basic")
-            body, _ = exporter.from_filename(str(path))  # type: ignore[no-untyped-call]
+            exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
+            body, _ = exporter.from_filename(str(path))
         write_atomic(path.with_suffix(".html"), _page(html.escape(path.stem), body).encode())
     except Exception as error:  # noqa: BLE001 - a foreign notebook may break any part of a renderer
         return f"{path.name} is not rendered: {type(error).__name__}: {error}"

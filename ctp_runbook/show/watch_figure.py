@@ -94,7 +94,7 @@ def _draw_panels(figure: Figure, panels: Sequence[Panel], *, above: float) -> No
     height = figure.get_figheight()
     edges = {"left": 0.085, "right": 0.985, "top": 1 - above / height}
     edges["bottom"] = (_BELOW_INCHES + 0.05) / height
-    grid = figure.add_gridspec(_rows(panels), _COLUMNS, hspace=0.68, wspace=0.2, **edges)
+    grid = figure.add_gridspec(_rows(panels), _COLUMNS, hspace=0.68, wspace=0.27, **edges)
     for number, panel in enumerate(panels):
         cell = grid[divmod(number, _COLUMNS)]
         parts = cell.subgridspec(2, 1, height_ratios=(12, 1), hspace=0.06)

@@ -103,8 +103,10 @@ class Panel:
         self._draw_levels(axes)
         self._draw_trigger(axes)
         if self.metric.points.extremes is None:
-            middle = self.clock.at((self.clock.zero + self.clock.last) / 2)
-            self._write(axes, middle, 0.55, self._why_empty, fontsize=9, va="baseline")
+            # In the middle of all: what was watched may be narrower than these words.
+            middle = self.clock.at((self.clock.first + self.clock.last) / 2)
+            look: dict[str, Any] = {"fontsize": 9, "va": "baseline", **self._on_paper}
+            self._write(axes, middle, 0.55, self._why_empty, **look)
         self._write_title(axes)
 
     def draw_strip(self, axes: Axes) -> None:

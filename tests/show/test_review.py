@@ -12,6 +12,7 @@ import pytest
 
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.kinds import TradingStateRead
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import review
 from ctp_runbook.show.report import _judged
@@ -156,8 +157,8 @@ def test_any_state_an_engine_tells_has_a_table(
 ) -> None:
     """One without a fact, and one of ninety positions, cut with a sign of it."""
     _, history = recorded("triggered", tmp_path)
-    for record in history.records:
-        if record.kind == "trading_state" and record.payload.member == "new_core_engine":
+    for record in history.of_kind(TradingStateRead):
+        if record.payload.member == "new_core_engine":
             change(record.payload.state)
     (table,) = review.handover_blocks(history)
     assert said in table.text
