@@ -120,6 +120,25 @@ def test_no_kernel_is_made_ready_with_pandas() -> None:
     assert "pandas" not in loaded
 
 
+def test_runs_are_listed_and_compared_without_pandas() -> None:
+    """A list of hundreds is to be there at once: neither pandas nor pictures are needed for it."""
+    root = Path(ctp_runbook.__file__).parents[1]
+    golden = root / "tests" / "golden" / "runs"
+    for words in (["runs"], ["runs", "--json"], ["compare", "late", "drill"]):
+        code = f"""
+import sys
+from ctp_runbook.cli.main import main
+sys.argv[1:] = {[*words, "--outputs", str(golden)]!r}
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+        loaded = modules_after(code, cwd=root)
+        assert "ctp_runbook.record.past_runs" in loaded
+        assert loaded.isdisjoint({"numpy", "pandas", "matplotlib", "rich"})
+
+
 OFFLINE = ("numpy", "pandas", "matplotlib", "ctp_runbook.watch.calibrate")
 
 

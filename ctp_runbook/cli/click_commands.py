@@ -39,7 +39,8 @@ def click_command(name: str, command: Command) -> click.Command:
 
 def _parameter(option: Option) -> click.Parameter:
     if option.flag == "WORDS":
-        return click.Argument([option.name], nargs=-1, type=click.UNPROCESSED)
+        shown_as = option.help or None
+        return click.Argument([option.name], nargs=-1, type=click.UNPROCESSED, metavar=shown_as)
     word = option.metavar.removesuffix("...")
     kind = {"metavar": word.removesuffix("="), "multiple": word != option.metavar}
     shown = bool(word and option.settings["default"])

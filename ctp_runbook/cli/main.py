@@ -43,7 +43,10 @@ _REFUSED, _UNKNOWN, _INTERRUPTED = 2, 7, 130  # CONTRACT §5, and what a shell c
 # was brought up nobody knows what stands. Of any other command nothing was touched.
 _UNFORESEEN = {"infra": 3, "proc": 3, "rehearse": _UNKNOWN, "stack": _UNKNOWN, "lab": _UNKNOWN}
 # What these print is what was asked for.
-_PRINTED = {"plan": _REFUSED, "verify": _REFUSED, "rejudge": _REFUSED, "status": _UNKNOWN}
+_PRINTED = {
+    **dict.fromkeys(("plan", "verify", "rejudge", "runs", "compare"), _REFUSED),
+    "status": _UNKNOWN,
+}
 _OPS = Path("configs/ops")
 _BESIDE = "[default: beside the template, else configs/]"
 _TEMPLATES = (

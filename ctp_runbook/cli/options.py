@@ -44,7 +44,10 @@ __all__ = [
 _COMMANDS = {
     "main": ("plan", "calibrate", "orchestrate", "drill", "run", "verify", "proc"),
     "gates": ("readiness", "infra"),
-    "runs": ("status", "hold", "resume", "abort", "rollback", "report", "rejudge"),
+    "runs": (
+        *("status", "hold", "resume", "abort", "rollback", "report", "rejudge"),
+        *("runs", "compare"),
+    ),
     "twin": ("rehearse", "stack", "lab"),
 }
 HOMES = {name: module for module, names in _COMMANDS.items() for name in names}

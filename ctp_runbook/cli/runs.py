@@ -1,4 +1,5 @@
-"""Commands for a run from any terminal: status, hold, resume, abort, rollback, report, rejudge."""
+"""Commands for runs from any terminal: status, hold, resume, abort, rollback, report, rejudge, runs,
+compare."""
 
 from __future__ import annotations
 
@@ -20,9 +21,20 @@ from ctp_runbook.cli.options import (
 
 if TYPE_CHECKING:
     from ctp_runbook.record.history import History
+    from ctp_runbook.record.past_runs import Comparison, PastRuns
     from ctp_runbook.record.rundir import RunDir
 
-__all__ = ["abort", "hold", "rejudge", "report", "resume", "rollback", "status"]
+__all__ = [
+    "abort",
+    "compare",
+    "hold",
+    "rejudge",
+    "report",
+    "resume",
+    "rollback",
+    "runs",
+    "status",
+]
 
 _LOST = 7  # CONTRACT §5: unknown, act
 _LINES = 8
@@ -32,6 +44,7 @@ _WHICH_RECORD = (
     Option("--run PATH", "Directory or id  [default: the newest]", name="run_dir"),
     OUTPUTS,
 )
+_JSON = Option("--json", "The same for a program.", name="as_json")
 _WHY = (Option("--reason TEXT", "Why, for the record."), BY)
 
 
@@ -168,3 +181,59 @@ def rejudge(
     if output_json:
         write_atomic(output_json, rejudged.json)
     say(rejudged.text.removesuffix("\n"))
+
+
+@command(OUTPUTS, _JSON)
+def runs(outputs: Path, as_json: bool) -> None:
+    """List the runs of a folder, oldest first: outcome, downtime, what was left to the limits."""
+    from ctp_runbook._late import uncollected
+    from ctp_runbook.record.past_runs import past_runs
+
+    with uncollected():
+        past = past_runs(outputs.absolute())
+    if as_json:
+        _say_json(past)
+        return
+    from ctp_runbook.show.blocks import Page
+    from ctp_runbook.show.past_runs import runs_table, skipped_notes
+
+    if past.runs:
+        say(Page([runs_table(past)]).text)
+    else:
+        say(f"no run under {past.outputs}")
+    if past.skipped:
+        say(skipped_notes(past).text, err=True, fg="yellow")
+
+
+@command(Option("WORDS ...", "A B", name="named"), _JSON, OUTPUTS)
+def compare(named: tuple[str, ...], outputs: Path, as_json: bool) -> None:
+    """What differs between two runs, each a directory or id: end, plan, steps, metrics."""
+    from ctp_runbook.record import past_runs
+
+    if wrong := _why_no_pair(named):
+        import click
+
+        raise click.UsageError(wrong)
+    a, b = (find_run(Path(word), outputs) for word in named)
+    compared = past_runs.compare(a, b)
+    if as_json:
+        _say_json(compared)
+        return
+    from ctp_runbook.show.blocks import Page
+    from ctp_runbook.show.past_runs import comparison_blocks
+
+    say(Page([*comparison_blocks(compared)]).text)
+
+
+def _why_no_pair(named: tuple[str, ...]) -> str:
+    if len(named) != 2:
+        return f"name two runs, A and B; {len(named)} were named"
+    as_path = Option("--run PATH")
+    problems = ((word, as_path.problem(word)) for word in named)
+    return next((f"{word!r} is {problem}" for word, problem in problems if problem), "")
+
+
+def _say_json(known: PastRuns | Comparison) -> None:
+    import msgspec
+
+    say(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())

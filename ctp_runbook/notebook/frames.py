@@ -24,7 +24,9 @@ from msgspec import structs, to_builtins
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.template_text import printable
+from ctp_runbook.record.durations import Bound
 from ctp_runbook.record.history import History
+from ctp_runbook.record.past_runs import PastRun
 from ctp_runbook.record.samples import Sample, each_sample
 
 if TYPE_CHECKING:
@@ -33,7 +35,20 @@ if TYPE_CHECKING:
     from ctp_runbook.verify.report import VerificationReport
     from ctp_runbook.watch.judge import WindowJudgement
 
-__all__ = ["checks", "gates", "journal", "points", "samples", "slis", "steps", "verdicts"]
+__all__ = [
+    "bounds",
+    "checks",
+    "gates",
+    "journal",
+    "points",
+    "runs",
+    "runs_metrics",
+    "runs_steps",
+    "samples",
+    "slis",
+    "steps",
+    "verdicts",
+]
 
 _UTC, _TEXT, _WORD, _FLOAT = "datetime64[us, UTC]", "str", "category", "float64"
 # Each column's type, and what of a row's thing it shows.
@@ -193,6 +208,89 @@ def checks(report: VerificationReport) -> pd.DataFrame:
         "what": (_TEXT, attrgetter("sentence")),
     }
     return _of_each(report.checks, columns)
+
+
+def runs(past: Iterable[PastRun]) -> pd.DataFrame:
+    """A row a run, oldest first. ``is_down``: nothing that sends orders was started again;
+    ``tightest_margin_percent`` is of the limit of ``tightest_metric``."""
+    columns: _Columns = {
+        "run": (_TEXT, attrgetter("run_id")),
+        "started_utc": (_UTC, attrgetter("started_utc")),
+        "ended_utc": (_UTC, lambda run: run.ended_utc or None),
+        "environment": (_WORD, attrgetter("environment")),
+        "mode": (_WORD, attrgetter("mode")),
+        "outcome": (_WORD, attrgetter("outcome")),
+        "state": (_WORD, attrgetter("state")),
+        "failed_step": (_WORD, attrgetter("failed_step")),
+        **{
+            f"{name}_seconds": (_FLOAT, attrgetter(f"{name}_seconds"))
+            for name in ("cutover", "downtime", "rollback", "rollback_budget")
+        },
+        "is_down": ("bool", attrgetter("is_down")),
+        "watch_verdict": (_WORD, attrgetter("watch_verdict")),
+        "tightest_metric": (_WORD, attrgetter("tightest_metric")),
+        "tightest_margin_percent": (_FLOAT, attrgetter("tightest_margin_percent")),
+        "restarts": ("int64", attrgetter("restarts")),
+        "plan_sha256": (_WORD, attrgetter("plan_sha256")),
+        "record": (_WORD, attrgetter("seal")),
+        "path": (_TEXT, attrgetter("path")),
+    }
+    return _of_each(past, columns)
+
+
+def runs_steps(past: Iterable[PastRun]) -> pd.DataFrame:
+    """A row a step of each run; one without an end has no duration."""
+    columns: _Columns = {
+        "run": (_WORD, lambda row: row[0].run_id),
+        "started_utc": (_UTC, lambda row: row[0].started_utc),
+        "step": (_WORD, lambda row: row[1].name),
+        "phase": (_WORD, lambda row: row[1].phase),
+        "status": (_WORD, lambda row: row[1].status),
+        "duration_seconds": (_FLOAT, lambda row: row[1].seconds),
+    }
+    return _of_each(((run, step) for run in past for step in run.steps), columns)
+
+
+def runs_metrics(past: Iterable[PastRun]) -> pd.DataFrame:
+    """A row a metric of each watch, its ``worst`` value, ``limit`` and ``margin`` in its ``unit``."""
+    columns: _Columns = {
+        "run": (_WORD, lambda row: row[0].run_id),
+        "started_utc": (_UTC, lambda row: row[0].started_utc),
+        "metric": (_WORD, lambda row: row[1].name),
+        "verdict": (_WORD, lambda row: row[1].verdict),
+        "worst": (_FLOAT, lambda row: row[1].worst),
+        "limit": (_FLOAT, lambda row: row[1].limit),
+        "margin": (_FLOAT, lambda row: row[1].margin),
+        "unit": (_WORD, lambda row: row[1].unit),
+        "margin_percent": (_FLOAT, lambda row: row[1].margin_percent),
+    }
+    return _of_each(((run, metric) for run in past for metric in run.metrics), columns)
+
+
+def bounds(known: Iterable[Bound]) -> pd.DataFrame:
+    """A row a thing that takes time: with so much confidence ``share_percent`` of it ends within
+    ``bound_seconds``; ``needed_runs`` are needed for ``wanted_percent``."""
+    columns: _Columns = {
+        "what": (_TEXT, attrgetter("what")),
+        "runs": ("int64", attrgetter("runs")),
+        "failed": ("int64", attrgetter("failed")),
+        **{
+            f"{name}_seconds": (_FLOAT, attrgetter(f"{name}_seconds"))
+            for name in ("median", "longest")
+        },
+        "bound_seconds": (_FLOAT, attrgetter("seconds")),
+        "share_percent": (_FLOAT, lambda bound: _percent(bound.share)),
+        "wanted_percent": (_FLOAT, lambda bound: _percent(bound.wanted)),
+        "confidence_percent": (_FLOAT, lambda bound: _percent(bound.confidence)),
+        "needed_runs": ("int64", attrgetter("needed")),
+        "trend_p": (_FLOAT, attrgetter("trend_p")),
+        "why": (_TEXT, attrgetter("sentence")),
+    }
+    return _of_each(known, columns)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def _of_each(things: Iterable[Any], columns: _Columns) -> pd.DataFrame:

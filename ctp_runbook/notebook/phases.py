@@ -33,6 +33,7 @@ from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.notebook.results import (
     CalibrationResult,
     GateResult,
+    PastRunsResult,
     PhaseResult,
     ReadinessResult,
     RunResult,
@@ -41,6 +42,7 @@ from ctp_runbook.notebook.results import (
 )
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
+from ctp_runbook.record import past_runs as record
 from ctp_runbook.record.calibration import CalibrationDir, newest_calibration, read_calibration
 from ctp_runbook.record.charge import run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
@@ -63,6 +65,7 @@ __all__ = [
     "PhaseResult",
     "calibration",
     "infra_gates",
+    "past_runs",
     "plan",
     "readiness",
     "rollback",
@@ -79,6 +82,7 @@ _REASONS = ("accept_unmeasured", "accept_late")
 _PARAMETERS = (
     *("cutover_template", "rollback_template", "execute", "run_dir", "go", *_REASONS),
     "calibration_dir",
+    *("outputs", "environment"),
 )
 _STEERING = ("hold", "resume", "abort", "rollback")
 _DONE = (StepStatus.OK, StepStatus.SIMULATED_OK)
@@ -113,6 +117,37 @@ def calibration(calibration_dir: str | Path = "") -> CalibrationResult:
         hours=shown.hours_frame(points, windows),
         points=points,
     )
+
+
+def past_runs(outputs: str | Path = "", *, environment: str = "") -> PastRunsResult:
+    """08: the runs of an environment side by side: trend, and how long things take, with a bound.
+
+    ``environment`` blank: that of the newest run; ``rehearsal``: all twins. Raises RunRefused where
+    there is none.
+    """
+    blank = "the folder outputs/"
+    _refuse_wrong(
+        "08_history",
+        parameters.path("outputs", outputs, blank=blank),
+        parameters.text("environment", environment),
+    )
+    _go_home()
+    folder = Path(outputs).absolute() if outputs else _outputs()
+    read = record.past_runs(folder)
+    name, chosen = record.runs_of(read.runs, environment)
+    # They come with the pictures of many runs, which no other notebook draws.
+    from ctp_runbook.show import past_runs as shown
+    from ctp_runbook.show.past_runs_figure import durations_pictures, trend_pictures
+
+    bounds, whose = shown.bounds_of(chosen), shown.spoken_of(name)
+    blocks: list[Block] = [
+        shown.bound_banner(whose, chosen, bounds),
+        shown.skipped_notes(read),
+        *trend_pictures(whose, chosen, bounds),
+        *durations_pictures(chosen, bounds),
+        *shown.bound_blocks(bounds),
+    ]
+    return PastRunsResult(Page(blocks), past=chosen, bounded=bounds)
 
 
 def plan(

@@ -6,14 +6,16 @@ imported then and not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.notebook import frames
+from ctp_runbook.record.durations import Bound
 from ctp_runbook.record.history import History
+from ctp_runbook.record.past_runs import PastRun
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import run_blocks
 from ctp_runbook.show.blocks import Page
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CalibrationResult",
     "GateResult",
+    "PastRunsResult",
     "PhaseResult",
     "ReadinessResult",
     "RunResult",
@@ -64,6 +67,34 @@ class CalibrationResult(PhaseResult):
     windows: pd.DataFrame = field(kw_only=True, repr=False)
     hours: pd.DataFrame = field(kw_only=True, repr=False)
     points: pd.DataFrame = field(kw_only=True, repr=False)
+
+
+@dataclass(frozen=True, repr=False)
+class PastRunsResult(PhaseResult):
+    """08: the runs of an environment side by side, and how long things take by them."""
+
+    past: Sequence[PastRun] = field(kw_only=True, repr=False)
+    bounded: Sequence[Bound] = field(kw_only=True, repr=False)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The runs, as ``frames.runs`` has them."""
+        return frames.runs(self.past)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """The steps of every run, as ``frames.runs_steps`` has them."""
+        return frames.runs_steps(self.past)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The metrics of every watch, as ``frames.runs_metrics`` has them."""
+        return frames.runs_metrics(self.past)
+
+    @cached_property
+    def bounds(self) -> pd.DataFrame:
+        """How long each thing takes, as ``frames.bounds`` has it."""
+        return frames.bounds(self.bounded)
 
 
 @dataclass(frozen=True, repr=False)

@@ -152,10 +152,13 @@ class TomlText(Struct, frozen=True):
         )
         return ConfigError([problem])
 
-    def problem(self, path: tuple[str, ...], found: str, expected: str) -> Problem:
+    def problem(
+        self, path: tuple[str, ...], found: str, expected: str, remedy: str = ""
+    ) -> Problem:
         """Return a problem of the key at ``path``, with the line it (or its table) stands on."""
         key = ".".join(path)
-        return Problem(self.file, self.line(path), key, found, expected, f"correct {key}")
+        remedy = remedy or f"correct {key}"
+        return Problem(self.file, self.line(path), key, found, expected, remedy)
 
     def line(self, path: tuple[str, ...]) -> int:
         """Find the line of a key, of its table where it has none, or 0."""

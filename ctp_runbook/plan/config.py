@@ -43,8 +43,7 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     the others; ``url`` is a metrics page beside the new engine's own. ``scale`` turns what was
     measured into ``unit`` (1000: seconds into ms). ``reads`` has the keys that only its source knows
     (path, format, …); ``absent`` says what a family is that is not on a page; without an event for
-    longer than ``still_seconds`` nothing is proved. A shift from the old
-    engine that is surely beyond ``baseline_max_shift`` (None: any is only reported) fails.
+    longer than ``still_seconds`` nothing is proved. ``baseline_max_shift`` is of records of before.
 
     ``test`` says what makes a quantile of buckets beyond its limit: ``sequential``, a proof at
     ``false_alarm_rate`` for the whole watch that too many events are over it, where those within
@@ -73,8 +72,8 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     zero_events: str = "inconclusive"
     fresh_seconds: float = 10.0
     min_coverage: float = 0.9
-    baseline_max_shift: float | None = None
     # Not written where nobody sets them: records of before have the same bytes as ever.
+    baseline_max_shift: float | UnsetType | None = UNSET
     absent: str | UnsetType = UNSET
     still_seconds: float | UnsetType = UNSET
     reads: dict[str, str] | UnsetType = UNSET
@@ -215,7 +214,6 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "zero_events": _text("pass", "inconclusive", required=False),
     "fresh_seconds": _OPTIONAL_POSITIVE,
     "min_coverage": Field("number", high=1.0, required=False),
-    "baseline_max_shift": _OPTIONAL_SECONDS,
     "still_seconds": _OPTIONAL_POSITIVE,
     "absent": _text("no_data", "zero", required=False),
     "test": _text("sequential", "plain", required=False),
@@ -224,6 +222,13 @@ _METRIC_FIELDS: Mapping[str, Field] = {
     "needs": _text("proof", required=False),
     "cap": Field("number", high=1e12, low_allowed=False, required=False),
 }
+# What plans of before may have, and what is told to who writes it today.
+_REMOVED_FIELDS: Mapping[str, Field] = {"baseline_max_shift": _OPTIONAL_SECONDS}
+_REMOVED = (
+    "a key that is no longer read: a shift from the old engine is shown and fails nothing",
+    "no such key",
+    "delete the line, and let `ctp-runbook calibrate` say which `limit` the old engine itself keeps",
+)
 _LIMIT_FIELDS: Mapping[str, Field] = {
     "term_grace_seconds": _SECONDS,
     "kill_grace_seconds": _POSITIVE,
@@ -254,7 +259,8 @@ _TIMEOUT_FIELDS: Mapping[str, Field] = {step.name: _POSITIVE for step in STEP_TA
 def load_watch(path: Path, *, only_written: bool = False) -> WatchRules:
     """Read watch.toml.
 
-    ``only_written`` names no test where the file names none: such were the plans of before the key.
+    ``only_written`` reads the file of a run of before: names no test where the file names none, and
+    takes keys that are refused since.
 
     Raises:
         ConfigError: with every problem of the file.
@@ -283,7 +289,7 @@ def _watch_rules(source: TomlText, only_written: bool) -> WatchRules:
         metrics = {}
     rows = dict(SOURCES)
     for name, rule in metrics.items():
-        problems += _rule_problems(source, name, rule, rows)
+        problems += _rule_problems(source, name, rule, rows, only_written)
     # What else is installed has a say in [sources] where a rule asks it, and only there.
     settings = (setting for row in rows.values() for setting in row.settings)
     fields = {setting: _text(required=False) for setting in settings}
@@ -306,7 +312,7 @@ def _rule(
 
 
 def _rule_problems(
-    source: TomlText, name: str, rule: object, rows: dict[str, Source]
+    source: TomlText, name: str, rule: object, rows: dict[str, Source], only_written: bool
 ) -> Iterator[Problem]:
     """What is wrong with a rule; the row of its source is added to ``rows``."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -316,7 +322,14 @@ def _rule_problems(
         return
     row = _row_of(rule)
     own = dict.fromkeys(row.reads if row else (), _text(required=False))
-    mistyped = list(source.check(("metrics", name), rule, {**_METRIC_FIELDS, **own}))
+    known = {**_METRIC_FIELDS, **own}
+    if only_written:
+        known |= _REMOVED_FIELDS
+    else:
+        removed = [key for key in rule if key in _REMOVED_FIELDS]
+        yield from (source.problem(("metrics", name, key), *_REMOVED) for key in removed)
+        rule = {key: value for key, value in rule.items() if key not in removed}
+    mistyped = list(source.check(("metrics", name), rule, known))
     yield from mistyped
     fresh, interval = (rule.get(key) for key in ("fresh_seconds", "interval_seconds"))
     if not mistyped and fresh is not None and interval is not None and fresh < interval:

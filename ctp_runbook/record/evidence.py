@@ -539,9 +539,9 @@ def _watch_verdict(history: History) -> str:
 
 
 def _baseline(history: History) -> str:
-    """What the comparison with the old engine came to; before the watch, what was sampled."""
-    if history.watch_ended:
-        return history.watch_ended.payload.baseline.sentence
+    """What was sampled of the old engine; in a record of before, what the comparison came to."""
+    if history.watch_ended and (compared := history.watch_ended.payload.baseline):
+        return compared.sentence
     sampled = history.baseline_ended
     return sampled.payload.sentence if sampled else "no baseline: not sampled"
 

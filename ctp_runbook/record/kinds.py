@@ -559,6 +559,7 @@ class MetricEnd(Facts, frozen=True, kw_only=True):
     worst_is_over: bool = False
 
 
+# Read in the records of before, and no longer written: the next three.
 class Shift(Facts, frozen=True, kw_only=True):
     """A quantile before and after, their difference, and its 95 % bootstrap interval."""
 
@@ -609,7 +610,13 @@ class WatchEnded(Payload, frozen=True, kw_only=True):
     watched_seconds: Duration
     stopped_early: bool
     metrics: dict[str, MetricEnd]
-    baseline: ComparisonFacts
+    # In records of before: both engines compared, when a shift could still fail a metric.
+    baseline: ComparisonFacts | None = None
+
+    @property
+    def compared(self) -> Mapping[str, Comparison]:
+        """What was recorded of each metric that was compared with the old engine's."""
+        return self.baseline.metrics if self.baseline else {}
 
 
 class RollbackStarted(Payload, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from ctp_runbook.record.calibration import Calibration
 from ctp_runbook.record.evidence import Manifest
 from ctp_runbook.record.journal import Line
 from ctp_runbook.record.kinds import KINDS, RunCreated
+from ctp_runbook.record.past_runs import Comparison, PastRuns
 from ctp_runbook.record.samples import SampleLine
 from ctp_runbook.record.told import FORMS
 
@@ -34,6 +35,8 @@ def schemas() -> Mapping[str, Mapping[str, Any]]:
         "manifest": Manifest,
         "calibration": Calibration,
         "told": FORMS,
+        "runs": PastRuns,
+        "compare": Comparison,
     }
     return {
         **{f"journal.{kind}.json": _line_schema(kind) for kind in sorted(KINDS)},

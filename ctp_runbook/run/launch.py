@@ -264,7 +264,7 @@ def _write(
         sentence = plan.redactor(f"--execute would refuse: {refusal}")
         journal.append(Finding(severity="critical", sentence=sentence))
     if options.execute is True:
-        _warn_of_host(journal, world)
+        _warn_of_host(journal, world, is_rehearsal=header.rehearsal)
     journal.close()
     world.files.rename(draft, run.journal)
     durable = options.execute is True
@@ -289,10 +289,13 @@ def _known_of_old_engine(plan: Plan, options: RunOptions) -> Iterable[str]:
     return calibration_warnings(plan, [options.outputs])
 
 
-def _warn_of_host(journal: Journal, world: World) -> None:
+def _warn_of_host(journal: Journal, world: World, *, is_rehearsal: bool) -> None:
     from ctp_runbook.run.guardian import is_not_taken_up, shares_control_group
 
-    for warning in filter(None, (shares_control_group(world=world), is_not_taken_up(world=world))):
+    warnings = [shares_control_group(world=world)]
+    if not is_rehearsal:  # a twin does not outlive a reboot
+        warnings.append(is_not_taken_up(world=world))
+    for warning in filter(None, warnings):
         journal.append(Finding(severity="warning", sentence=warning))
 
 

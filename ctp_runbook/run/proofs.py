@@ -479,17 +479,18 @@ def permission_of(context: RunContext, member: Member) -> Permission:
         )
     if not session.is_verified:
         return Permission(session.mode, session.sentence, session.sentence)
+    login = "alive, login NOT PROVED" if "logged_in" in asked.unproved else "logged in"
     if session.mode != "CloseOnly":
-        return Permission(session.mode, "", f"logged in, {session.words}")
+        return Permission(session.mode, "", f"{login}, {session.words}")
     left = asked.close_only_seconds - (
         context.world.clock.wall() - _closes_since(context, member, session)
     )
     if not asked.close_only_seconds:
-        return Permission(session.mode, "", "logged in, CloseOnly")
+        return Permission(session.mode, "", f"{login}, CloseOnly")
     if left > 0:
-        return Permission(session.mode, "", f"logged in, CloseOnly for {left:.0f} s more", left)
+        return Permission(session.mode, "", f"{login}, CloseOnly for {left:.0f} s more", left)
     late = f"CloseOnly for {-left:.0f} s longer than its close_only_seconds {asked.close_only_seconds:g}"
-    return Permission(session.mode, f"{member.name} may only close: {late}", f"logged in, {late}")
+    return Permission(session.mode, f"{member.name} may only close: {late}", f"{login}, {late}")
 
 
 def _closes_since(context: RunContext, member: Member, session: SessionFacts) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import RunbookError, RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.charge import unfinished_runs
 from ctp_runbook.record.evidence import (
@@ -127,7 +127,7 @@ def _is_lost(run: RunDir, world: World) -> bool:
 
 def take_up_unattended(
     outputs: Path, *, by: str = "", world: World = HERE
-) -> Iterator[tuple[RunDir, RunRefused | None]]:
+) -> Iterator[tuple[RunDir, RunbookError | None]]:
     """Take up each run of this host under ``outputs`` that began, never ended and that nobody conducts.
 
     Each with why it could not be. A run that is conducted is asked nothing: what a person holds stays
@@ -135,12 +135,12 @@ def take_up_unattended(
     """
     by = by or world.caller.user_name()
     for run in unfinished_runs([outputs], host=world.caller.host_name()):
-        if not _is_lost(run, world):
-            continue
-        # No request of a person: it goes on as after any death of whoever conducts it.
         try:
+            if not _is_lost(run, world):
+                continue
+            # No request of a person: it goes on as after any death of whoever conducts it.
             start(run, resume=f"nobody conducted it; taken up by {by}", world=world)
-        except RunRefused as error:
+        except RunbookError as error:  # one that cannot be read must not keep the others waiting
             yield run, error
         else:
             yield run, None

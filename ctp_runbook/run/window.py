@@ -44,8 +44,6 @@ from ctp_runbook.run.proofs import (
     shows_life,
 )
 from ctp_runbook.run.rollback import trouble_now, trouble_of
-from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
-from ctp_runbook.watch.comparison import with_comparison
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
 from ctp_runbook.watch.sampler import Sampler
 from ctp_runbook.watch.sources import watch_targets
@@ -92,7 +90,7 @@ class Watch:
             ends_mono=self._ends,
             keeps_points=False,
         )
-        self._next_seq = self._in_window = self._replay(history) if started else 0
+        self._next_seq = self._replay(history) if started else 0
         self._is_new_page = started is None
         self._samples: Kept  # while the file is open
         self._blind_since: float | None = None
@@ -104,7 +102,6 @@ class Watch:
         self._session_gap, self._session_bad_since = "", 0.0
         self._session_accepted: str | None = None
         self._closes_until = 0.0
-        self._compared: tuple[int, Baseline] | None = None
         self._accepted_at_end = any(
             t.state is State.WATCHING and t.mono_ns / 1e9 >= self._ends for t in history.transitions
         )
@@ -189,26 +186,11 @@ class Watch:
         return disturbances
 
     def _put_samples_back(self) -> None:
-        """See that the samples are in the run's folder, where they are compared and replayed."""
+        """See that the samples are in the run's folder, where they are replayed."""
         # That the folder was taken away is told where it is looked at; a look that fails now is
         # made again.
         with contextlib.suppress(OSError):
             self._samples.put_back()
-
-    def _at_end(self) -> WindowJudgement:
-        """The verdict over the whole window; the comparison may only add a failure."""
-        judged = self._judge.at(self._ends, final=True)
-        compared = self._compare().compared
-        return with_comparison(judged, compared, accepted=self._accepted_at_end)
-
-    def _compare(self) -> Baseline:
-        """Against the old engine, again only when a sample of the window came since."""
-        if self._compared is None or self._compared[0] != self._in_window:
-            self._context.beat(READING_SECONDS)
-            self._put_samples_back()
-            baseline = read_baseline(self._context.run, self._context.history, self._rules)
-            self._compared = (self._in_window, baseline)
-        return self._compared[1]
 
     def _trouble_outside_metrics(self) -> Triggered | None:
         """What no metric says: requests, deaths, revivals, the drill's time."""
@@ -226,7 +208,6 @@ class Watch:
             return None
         sample = without_secrets(structs.replace(sample, seq=self._next_seq), self._plan.redactor)
         self._next_seq += 1
-        self._in_window += sample.mono <= self._ends
         # On file before it counts: what was decided by it must be there for whoever verifies.
         self._samples(sample.to_line())
         firing = self._judge.add(sample)
@@ -340,7 +321,7 @@ class Watch:
 
     def _gap_at_end(self) -> str:
         """Why the end of the window proves no trading, or nothing; a person may have accepted that."""
-        judged = self._at_end()
+        judged = self._judge.at(self._ends, final=True)
         if judged.overall is not Verdict.PASSED:
             return judged.sentence
         if not self._is_declared or self._accepted_at_end:
@@ -475,8 +456,7 @@ class Watch:
 
     def _close(self, trouble: Triggered | None) -> None:
         at = min(self._clock.mono(), self._ends)
-        over = at >= self._ends  # else there is no time: a rollback waits
-        judged = self._at_end() if over else self._judge.at(at, final=True)
+        judged = self._judge.at(at, final=True)
         self._put_samples_back()
         data = self._samples.read()
         self._context.record(
@@ -489,7 +469,6 @@ class Watch:
                 watched_seconds=round(at - self._started, 3),
                 stopped_early=trouble is not None,
                 metrics={name: _ended(each) for name, each in judged.metrics.items()},
-                baseline=(self._compare() if over else NOT_COMPARED).payload,
             )
         )
 

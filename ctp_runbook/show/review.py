@@ -100,6 +100,9 @@ def _not_compared(history: History) -> Iterator[str]:
         yield "old engine against new: no watch came to its end"
         return
     baseline = history.watch_ended.payload.baseline
+    if baseline is None:
+        yield "old engine against new: no verdict rests on it"
+        return
     if not baseline.metrics:
         yield f"old engine against new: {baseline.sentence}"
     few = [name for name, one in baseline.metrics.items() if one.median is None is one.p99]

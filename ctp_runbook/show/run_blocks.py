@@ -5,6 +5,7 @@ Notebooks and report show the same blocks, so that they cannot disagree.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,16 +23,17 @@ from ctp_runbook.record.evidence import (
     unobserved_steps,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, Shift, override_name
+from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, override_name
 from ctp_runbook.record.result_env import parse_env
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.show.topology import drift_rows, gate_topology, speaker_of
 from ctp_runbook.show.topology_figure import topology_picture
-from ctp_runbook.watch.baseline import Baseline, read_baseline
+from ctp_runbook.watch.baseline import baseline_points, usual_of
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.measure import more_than
+from ctp_runbook.watch.measure import Point, more_than
+from ctp_runbook.watch.points import Points
 from ctp_runbook.watch.replay import read_rules
 
 __all__ = [
@@ -360,13 +362,15 @@ def watch_blocks(
     """
     from ctp_runbook.show.watch_figure import watch_picture
 
-    baseline = read_baseline(run, history, read_rules(history.plan.watch))
-    yield watch_picture(history, judged, before=baseline.points, both=both)
+    before = baseline_points(run, history, read_rules(history.plan.watch))
+    yield watch_picture(history, judged, before=before, both=both)
     yield verdict_table(history, judged, title="Verdicts")
-    if baseline.compared:
-        yield comparison_table(history, baseline)
-    else:  # a table without a row would look like something that was forgotten
-        yield Banner("info", "Old engine against new", baseline.sentence)
+    sampled = history.baseline_ended
+    sentence = sampled.payload.sentence if sampled else "the old engine was not sampled"
+    if any(point.value is not None for points in before.values() for point in points):
+        yield comparison_table(history, judged, before=before, sentence=sentence)
+    else:  # a table without a figure would look like something that was forgotten
+        yield Banner("info", "Old engine against new", sentence)
 
 
 def verdict_table(history: History, judged: WindowJudgement | None, *, title: str = "") -> Table:
@@ -392,28 +396,34 @@ def verdict_table(history: History, judged: WindowJudgement | None, *, title: st
     return Table(("metric", "verdict", *numbers_in, "why"), rows, title, numbers=numbers_in)
 
 
-def comparison_table(history: History, baseline: Baseline) -> Table:
-    """Show old engine against new: median, p99, their shifts, and the numbers behind."""
+def comparison_table(
+    history: History,
+    judged: WindowJudgement,
+    *,
+    before: Mapping[str, tuple[Point, ...]],
+    sentence: str,
+) -> Table:
+    """Show old engine against new by the points that are drawn: median, p99, and how they shifted."""
     rows = []
-    for name, metric in baseline.compared.items():
+    for name, metric in judged.metrics.items():
         unit = history.plan.watch.metrics[name].unit
-        shifts = (_shifted(metric.median, unit), _shifted(metric.p99, unit))
-        rank = "" if metric.rank_p is None else f"p {metric.rank_p:.2g}"
-        counts = f"{metric.n_before} / {metric.n_after}"
-        failed = mark("FAILED") if metric.failed else ""
-        rows.append((name, failed, *shifts, rank, counts, metric.sentence))
-    numbers = ("median", "p99", "rank test")
-    columns = ("metric", "verdict", *numbers, "n before / after", "why")
-    title = f"Old engine against new: {baseline.sentence}"
-    return Table(columns, rows, title, numbers=numbers)
+        old, new = usual_of(Points.of(before[name])), usual_of(metric.points)
+        shifts = (_shifted(old.median, new.median, unit), _shifted(old.p99, new.p99, unit))
+        rows.append((name, *shifts, f"{old.many} / {new.many}"))
+    numbers = ("median", "p99", "points before / after")
+    title = f"Old engine against new, by the points drawn ({sentence}); no verdict rests on it"
+    return Table(("metric", *numbers), rows, title, numbers=numbers)
 
 
-def _shifted(shift: Shift | None, unit: str) -> str:
-    if shift is None:
+def _shifted(before: float | None, after: float | None, unit: str) -> str:
+    if before is None or after is None:
         return "too few"
-    interval = f"{shift.low:+.3g} to {shift.high:+.3g}"
-    values = f"{shift.before:.3g} → {shift.after:.3g}{_unit(unit)}"
-    return f"{values} ({shift.shift:+.3g}; {interval})"
+    old, new = (
+        "above all buckets" if math.isinf(each) else f"{each:.3g}{_unit(unit)}"
+        for each in (before, after)
+    )
+    shift = after - before
+    return f"{old} → {new}" + (f" ({shift:+.3g})" if math.isfinite(shift) else "")
 
 
 def _number(value: float | None, unit: str, *, none: str = "no data") -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, structs
 
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
@@ -107,13 +107,18 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
         return
     try:
         # Runs of before the key were judged by the window's quantile where the file names no test.
-        rules, written = load_watch(path), load_watch(path, only_written=True)
+        written = load_watch(path, only_written=True)
+        is_of_before = all(rule.test is UNSET for rule in history.plan.watch.metrics.values())
+        rules = written if is_of_before else load_watch(path)
     except ConfigError as error:
         yield f"plan/watch.toml: {error}"
         return
     judged_by = history.plan.watch
     for name, rule in judged_by.metrics.items():
-        if rule != (written if rule.test is UNSET else rules).metrics.get(name):
+        due = (written if rule.test is UNSET else rules).metrics.get(name)
+        if rule.baseline_max_shift is None:  # as it was written where the file has none
+            rule = structs.replace(rule, baseline_max_shift=UNSET)
+        if rule != due:
             yield f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"
     for key in ("tolerance_inconclusive_seconds", "tolerance_error_seconds", "recovery_seconds"):
         said, due = getattr(judged_by, key), getattr(rules, key)

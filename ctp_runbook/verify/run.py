@@ -146,9 +146,7 @@ def _checks_of_watch(run: RunDir, history: History) -> tuple[_Due, ...]:
         ),
         _Due(
             "verdict",
-            "judged and compared again, the samples say the same"
-            if is_whole
-            else "judged again, the samples say the same",
+            "judged again, the samples say the same",
             watch.verdict_findings(run, history),
             unwatched,
         ),

@@ -1,6 +1,6 @@
 """The watch again, from its raw samples: were they taken then, and do they say what was said?
 
-And the baseline: the old engine's samples were taken before the switch, and compare the same.
+And the baseline: the old engine's samples were taken before the switch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import LONGEST_LINE, Record, utc_text
 from ctp_runbook.record.kinds import (
     BaselineEnded,
-    ComparisonFacts,
+    Comparison,
     MetricEnd,
     StepStarted,
     Triggered,
@@ -31,9 +31,8 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, sample_of
 from ctp_runbook.verify.clocks import ClockShifts, disturbance_findings, schedule_findings
 from ctp_runbook.verify.journal import CLOCK_SLACK_SECONDS
-from ctp_runbook.watch.baseline import NOT_COMPARED, BothEngines
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.replay import read_rules, rejudge, window_is_over
+from ctp_runbook.watch.replay import rejudge
 from ctp_runbook.watch.verdicts import Firing
 
 __all__ = [
@@ -169,18 +168,14 @@ def _read(run: RunDir, path: Path, ended: Record) -> _SamplesFile:
 
 
 def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
-    """The verdict and the comparison with the old engine made again, and as they were written.
+    """The verdict made again, and as it was written.
 
     Raises EvidenceInvalid when it cannot be judged.
     """
     if history.watch_ended is None or history.watch_started is None:
         return
-    both = None
     try:
-        # Of a watch that was stopped before its end nothing is compared.
-        if window_is_over(history):
-            both = BothEngines(run, history, read_rules(history.plan.watch))
-        judged, firing = rejudge(run, history, both=both)
+        judged, firing = rejudge(run, history)
     except _UNJUDGEABLE as error:
         raise EvidenceInvalid([f"the watch cannot be judged again: {error!r}"]) from error
     said, verdict = history.watch_ended.payload, judged.overall.name
@@ -190,8 +185,7 @@ def verdict_findings(run: RunDir, history: History) -> Iterator[str]:
         yield f"the samples say: {judged.sentence}; watch_ended: {said.sentence}"
     yield from _metric_findings(judged, said.metrics)
     yield from _firing_findings(firing, history.trigger)
-    compared = both.baseline() if both else NOT_COMPARED
-    yield from _comparison_findings(said.baseline, due=compared.payload)
+    yield from _comparison_findings(history, said.compared)
     if history.outcome is Outcome.COMPLETED and verdict != "PASSED":
         yield f"COMPLETED, but the samples judge to {verdict}: {judged.sentence}"
 
@@ -307,16 +301,13 @@ def _before_switch_findings(
             yield f"{file.name}:{line}: taken from {sample.target}, not from the old engine"
 
 
-def _comparison_findings(said: ComparisonFacts, *, due: ComparisonFacts) -> Iterator[str]:
-    if _plain(said.sentence) != _plain(due.sentence):
-        yield f"compared again: {due.sentence}; watch_ended says {said.sentence}"
-    for key, compared in due.metrics.items():
-        if (written := said.metrics.get(key)) is not None:
-            written = structs.replace(written, sentence=_plain(written.sentence))
-        if written != structs.replace(compared, sentence=_plain(compared.sentence)):
-            yield (
-                f"{key}: compared with the old engine again: {compared.sentence}; "
-                "watch_ended differs"
-            )
-    if extra := set(said.metrics) - set(due.metrics):
+def _comparison_findings(history: History, compared: Mapping[str, Comparison]) -> Iterator[str]:
+    """Of records of before: their figures are believed, and not what the plan gave no cause for."""
+    rules = history.plan.watch.metrics
+    if extra := set(compared) - set(history.plan.monitor_keys):
         yield f"watch_ended compares {', '.join(sorted(extra))}, which nothing proves"
+    for name, shifted in compared.items():
+        most = rules[name].baseline_max_shift if name in rules else 0.0
+        # Null where it was left out in a plan of before, and in none since.
+        if shifted.failed and not isinstance(most, float):
+            yield f"watch_ended fails {name} for its shift; the plan has no baseline_max_shift of it"

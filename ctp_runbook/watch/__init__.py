@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook._late import late
 
 if TYPE_CHECKING:
-    from ctp_runbook.watch.baseline import read_baseline
+    from ctp_runbook.watch.baseline import baseline_points
     from ctp_runbook.watch.judge import WindowJudgement
     from ctp_runbook.watch.replay import read_rules, rejudge
     from ctp_runbook.watch.sampler import Sampler
@@ -16,11 +16,18 @@ else:
         {
             "Sampler": "sampler",
             "WindowJudgement": "judge",
-            "read_baseline": "baseline",
+            "baseline_points": "baseline",
             "read_rules": "replay",
             "rejudge": "replay",
             "watch_targets": "sources",
         },
     )
 
-__all__ = ["Sampler", "WindowJudgement", "read_baseline", "read_rules", "rejudge", "watch_targets"]
+__all__ = [
+    "Sampler",
+    "WindowJudgement",
+    "baseline_points",
+    "read_rules",
+    "rejudge",
+    "watch_targets",
+]

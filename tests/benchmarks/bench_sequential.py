@@ -1,7 +1,7 @@
 """False alarms and seconds of detection of a p99: the sequential test, and the plain rule beside it.
 
 Ten thousand made-up half hours a cell, the same for every rule. Of each bar that a test of detection has
-to reach the table says what no test whatever can do better. ``--quick`` is 200 half hours a cell, to see
+to reach the table says what no test whatever can do better. ``--quick`` is 50 half hours a cell, to see
 that it runs. Ends with 1 where a rate of false alarms is over its bar, or a bound does not hold.
 """
 
@@ -34,7 +34,7 @@ from tests.props.order_windows import (
 
 __all__ = ["main"]
 
-WINDOWS = 200 if sys.argv[1:2] == ["--quick"] else 10_000
+WINDOWS = 50 if sys.argv[1:2] == ["--quick"] else 10_000
 # So many at a time are held in memory; of the first of them so many are judged by the product as well.
 AT_ONCE, BY_PRODUCT = 1000, 20
 HALF_HOUR, ALLOWED, RATE = 1800, 0.01, 0.01

@@ -110,7 +110,7 @@ def test_help_names_every_command_in_the_order_of_use(capsys: pytest.CaptureFixt
     names = [line.split()[0] for line in listed.splitlines()]
     assert names[:6] == ["plan", "calibrate", "orchestrate", "drill", "run", "verify"]
     assert names[-1] == "lab"
-    assert len(names) == 19
+    assert len(names) == 21
 
 
 def fails_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ctp_runbook.cli.options import follow_to_end
@@ -213,3 +216,109 @@ def test_rejudge_tells_a_person_and_a_program(
     assert told.endswith("\n")
     assert not told.endswith("\n\n")
     assert json.loads((tmp_path / "j.json").read_bytes())["run_id"] == run.run_id
+
+
+# --- many runs --------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
+SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"
+
+
+def test_runs_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """Outcome, downtime, rollback beside its budget, margin, record; the order is that of time."""
+    assert typed("runs", "--outputs", GOLDEN) == 0
+    told = capsys.readouterr()
+    head, *lines = told.out.splitlines()
+    assert head.split() == ["run", "as", "outcome", "downtime", "rollback", "margin", "record"]
+    rows = {line.split()[0]: line for line in lines}
+    assert rows.keys() == {path.name for path in GOLDEN.iterdir()}
+    assert "COMPLETED" in rows["completed"]
+    assert "7.6 s" in rows["completed"]
+    assert "86 % order_latency_p99_ms" in rows["completed"]
+    assert "35.0 of 10 s" in rows["late"]
+    assert "34.5 s, none trades" in rows["failed"]
+    assert all(line.endswith("✓ sealed") for line in lines)
+    assert told.err == ""
+
+
+def test_runs_for_a_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One document of the committed form, with every step and what was skipped."""
+    shutil.copytree(GOLDEN / "late", tmp_path / "late")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{}")
+    assert typed("runs", "--outputs", tmp_path, "--json") == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    jsonschema.validate(found, json.loads((SCHEMAS / "runs.json").read_bytes()))
+    assert [run["outcome"] for run in found["runs"]] == ["ROLLED_BACK_LATE"]
+    assert len(found["runs"][0]["steps"]) == 17
+    assert found["skipped"][0]["path"] == str(tmp_path / "broken")
+    assert typed("runs", "--outputs", tmp_path) == 0
+    assert f"! skipped {tmp_path / 'broken'}: no journal.jsonl" in capsys.readouterr().err
+
+
+def test_no_runs_are_told_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty folder has none; one that is not there is a mistake."""
+    assert typed("runs", "--outputs", tmp_path) == 0
+    assert capsys.readouterr().out == f"no run under {tmp_path}\n"
+    assert typed("runs", "--outputs", tmp_path / "nowhere") == 2
+    assert "name one by --outputs" in capsys.readouterr().err
+
+
+def test_hundreds_of_runs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And an answer is there before one has lost patience: some milliseconds each."""
+    for number in range(200):
+        shutil.copytree(GOLDEN / "drill", tmp_path / f"run-{number:03d}")
+    began = time.process_time()
+    assert typed("runs", "--outputs", tmp_path) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 201
+    assert time.process_time() - began < 20
+
+
+def test_two_runs_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """By name or by folder: the ends, what was planned otherwise, steps and metrics."""
+    assert typed("compare", "completed", GOLDEN / "late", "--outputs", GOLDEN) == 0
+    told = capsys.readouterr().out
+    lines = {" ".join(line.split()) for line in told.splitlines()}
+    assert "outcome COMPLETED ROLLED_BACK_LATE ≠" in lines
+    assert "max_rollback_seconds A 60" in lines
+    assert "restore_previous_binaries – not_run ✓ ok 12.0 s" in lines
+    assert any(line.startswith("order_latency_p99_ms ✓ PASSED") for line in lines)
+    # Two long commands are shown where they part.
+    ours, theirs = [line for line in lines if "--endpoint redis=" in line or "59781" in line][:2]
+    assert ours != theirs
+    assert typed("compare", "late", "late", "--outputs", GOLDEN) == 0
+    assert "Both were planned alike" in capsys.readouterr().out
+
+
+def test_two_runs_are_compared_for_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    """One document of the committed form."""
+    assert typed("compare", GOLDEN / "drill", GOLDEN / "failed", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    jsonschema.validate(found, json.loads((SCHEMAS / "compare.json").read_bytes()))
+    assert (found["a"]["outcome"], found["b"]["outcome"]) == (
+        "ROLLED_BACK_IN_BUDGET",
+        "ROLLBACK_FAILED",
+    )
+
+
+WRONG_PAIRS = {
+    "none": ((), "name two runs, A and B; 0 were named"),
+    "one": (("late",), "1 were named"),
+    "three": (("late", "late", "late"), "3 were named"),
+    "nobody": (("late", "nobody"), "neither a directory nor the id of a run"),
+    "blank": (("late", ""), "blank"),
+    "nul": (("late", "a\0b"), "NUL character"),
+    "no run": (("late", "."), "journal"),
+}
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG_PAIRS.values(), ids=WRONG_PAIRS)
+def test_what_is_no_pair_is_refused(
+    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 2 and a sentence."""
+    assert typed("compare", "--outputs", GOLDEN, *words) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert told.out == ""

@@ -32,6 +32,7 @@ PARAMETERS: Mapping[str, frozenset[str]] = {
     "05_watch": frozenset({"run_dir"}),
     "06_rollback": frozenset({"run_dir"}),
     "07_verify": frozenset({"run_dir"}),
+    "08_history": frozenset({"outputs", "environment"}),
 }
 CELL_LINES = 8
 NOTEBOOK_LINES = 40
@@ -47,7 +48,7 @@ Notebook = dict[str, Any]
 
 
 def test_the_notebooks_are_there() -> None:
-    """Seven rooms of the runbook, one notebook each, the calibration before them, and no other."""
+    """Seven rooms of the runbook, one notebook each, the calibration before them, the history behind, and no other."""
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(PARAMETERS)
 
 

@@ -258,8 +258,13 @@ def test_what_it_started_after_it_was_pinned_is_in_its_session(
     main = shell(f"until [ -e go ]; do sleep 0.05; done; (sleep {seconds(tmp_path)} &)")
     pin = pin_process(main)
     (tmp_path / "go").touch()
-    wait_for(lambda: any(b"600." in command_line(each) for each in survivors(pin)))
-    (late,) = (each for each in survivors(pin) if b"600." in command_line(each))
+
+    def sleepers() -> list[Identity]:
+        return [each for each in survivors(pin) if command_line(each).startswith(b"sleep\0600.")]
+
+    # Its shell has the same words in its command line, for a moment.
+    wait_for(sleepers)
+    (late,) = sleepers()
     os.kill(main.pid, signal.SIGKILL)
     wait_for(lambda: identity_of(main.pid) is None)
     assert late in survivors(pin)

@@ -55,6 +55,13 @@ TABLES = {
         rf"processor +[\d.]+ % of one core \({_BAR} %\)",
         rf"memory +.* MiB: [+-][\d.]+ MiB \({_BAR} MiB\)",
     ),
+    # Its text, a row for each of 24 cells, what follows them, and what it took.
+    "sequential": (
+        *(r".*",) * 15,
+        *(r" +[\d.]+ +[\d.]+% .* [\d.]+% +[\d.]+%",) * 24,
+        *(r".*",) * 91,
+        rf"\d+ s of CPU \({_BAR} s\)",
+    ),
     "stack": (
         r"part +serving after +resident",
         *(

@@ -110,4 +110,4 @@ def test_prometheus_takes_its_files(tmp_path: Path) -> None:
         check=False,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
-    assert "SUCCESS: 18 rules found" in outcome.stdout
+    assert "SUCCESS: 22 rules found" in outcome.stdout

@@ -23,6 +23,7 @@ import pytest
 from ctp_runbook.gates.gate import GateOptions, GateResult
 from ctp_runbook.gates.run import run_gate
 from ctp_runbook.probes.kafka import Brokers, NewTopicSpec
+from tests.props.plan_fixtures import wait_for
 from tests.props.real_chain import ROOT, RealChain, SmallClickHouse, copy_infra, small_clickhouse
 from tests.props.small_postgres import PASSWORDS
 from tests.props.small_servers import free_port, http_page, valkey
@@ -90,6 +91,15 @@ def _alter(broker: str, topic: str, configs: Mapping[str, str]) -> None:
     admin = AdminClient({"bootstrap.servers": broker})
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(10)
+    # What the controller took a broker learns a moment later.
+    asked = ConfigResource(ResourceType.TOPIC, topic)
+    wait_for(
+        lambda: all(
+            described.result(10)[key].value == value
+            for described in admin.describe_configs([asked]).values()
+            for key, value in configs.items()
+        )
+    )
 
 
 # --- ClickHouse --------------------------------------------------------------------

@@ -12,15 +12,17 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import to_builtins
+from msgspec import structs, to_builtins
 
 from ctp_runbook.model import Phase, StepStatus
 from ctp_runbook.notebook import frames
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, Writer, read_journal, utc_text
 from ctp_runbook.record.kinds import Payload, StepEnded
+from ctp_runbook.record.past_runs import past_runs
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, read_samples
+from ctp_runbook.show.past_runs import bounds_of
 from ctp_runbook.show.run_blocks import observed_rows, read_readiness
 from ctp_runbook.verify.report import Check, VerificationReport
 from ctp_runbook.verify.run import verify_run
@@ -204,6 +206,8 @@ def by_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, pd.
     return {kind: all_frames(run, history_of(run.path)) for kind, run in runs.items()}
 
 
+# Those stand at the end of this file.
+OF_MANY_RUNS = ("bounds", "runs", "runs_metrics", "runs_steps")
 EMPTY: dict[str, Callable[[Path], pd.DataFrame]] = {
     "gates": lambda _: frames.gates([]),
     "slis": lambda _: frames.slis({}),
@@ -216,7 +220,7 @@ EMPTY: dict[str, Callable[[Path], pd.DataFrame]] = {
 
 def test_every_function_here_is_asked() -> None:
     """A frame that is added is looked at by the tests below as well."""
-    assert {*EMPTY, "journal", "steps"} == set(frames.__all__)
+    assert {*EMPTY, "journal", "steps", *OF_MANY_RUNS} == set(frames.__all__)
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -307,3 +311,43 @@ def test_a_long_text_is_whole_in_its_cell_and_short_on_the_page(tmp_path: Path) 
     frame = hostile_frames(tmp_path)["gates"]
     assert len(frame.seen[0]) > 10_000
     assert len(str(frame._repr_html_())) < 5_000  # type: ignore[operator]
+
+
+PAST = past_runs(GOLDEN[0].parent).runs
+
+
+def test_runs_side_by_side_are_typed() -> None:
+    """The rows' own numbers; what a run does not have is missing, and no zero."""
+    frame = frames.runs(PAST)
+    types = types_of(frame)
+    assert types["started_utc"] == types["ended_utc"] == "datetime64[us, UTC]"
+    assert types["rollback_seconds"] == "float64"
+    assert frame["started_utc"].is_monotonic_increasing
+    late = frame.set_index("run").loc["late"]
+    assert late["rollback_seconds"] == pytest.approx(35.04, abs=0.01)
+    assert bool(frame.set_index("run").loc["failed", "is_down"]) is True
+    assert frame["rollback_seconds"].notna().sum() == 6
+    assert types_of(frames.runs(())) == types
+
+
+def test_steps_and_metrics_of_many_runs_are_rows() -> None:
+    """One for each of every run; groups of them are what the bounds are made of."""
+    steps, metrics = frames.runs_steps(PAST), frames.runs_metrics(PAST)
+    assert len(steps) == sum(len(run.steps) for run in PAST)
+    assert len(metrics) == sum(len(run.metrics) for run in PAST)
+    bounds = frames.bounds(bounds_of(PAST)).set_index("what")
+    well = steps[(steps["status"] == "ok") & steps["duration_seconds"].notna()]
+    highest = well.groupby("step", observed=True)["duration_seconds"].max()
+    assert highest.to_dict() == bounds["longest_seconds"][highest.index].to_dict()
+    assert bounds.loc["rollbacks", "needed_runs"] == 124
+    for frame, make in ((steps, frames.runs_steps), (metrics, frames.runs_metrics)):
+        assert types_of(make(())) == types_of(frame)
+    assert types_of(frames.bounds(())) == types_of(frames.bounds(bounds_of(PAST)))
+
+
+def test_what_a_folder_is_called_acts_on_nothing() -> None:
+    """Hostile names are escaped in every cell."""
+    run = structs.replace(PAST[0], run_id=HOSTILE, environment=HOSTILE, path=HOSTILE)
+    for frame in (frames.runs([run]), frames.runs_steps([run])):
+        text = frame.to_html() + frame.to_string()
+        assert not any(act in text for act in ACTS)

@@ -34,7 +34,11 @@ def test_the_copy_may_be_executed_and_the_original_stays(tmp_path: Path) -> None
     room = lab_copy(
         tmp_path, parameters={"cutover_template": "\"a 'b' # c.env\"", "execute": "True"}
     )
-    assert sorted(path.stem for path in room.glob("*.ipynb")) == ["00_calibrate", *NOTEBOOKS]
+    assert sorted(path.stem for path in room.glob("*.ipynb")) == [
+        "00_calibrate",
+        *NOTEBOOKS,
+        "08_history",
+    ]
     given = parameters_of(room)
     assert (given["cutover_template"], given["execute"], given["run_dir"]) == (
         "a 'b' # c.env",

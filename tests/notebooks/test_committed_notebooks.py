@@ -18,8 +18,8 @@ from tests.props.notebook_tools import cell_states, outputs_text, read
 from tests.props.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
-# Those of a run: 00 looks at no run.
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-9]*.ipynb"))
+# Those of a run: 00 looks at none, 08 at all.
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-7]*.ipynb"))
 LARGEST_BYTES = 2_000_000
 
 

@@ -129,6 +129,13 @@ WRONG_WATCH = {
         'test = "sequential"\nfalse_alarm_rate = 1',
         "a finite number > 0 and <= 0.5",
     ),
+    "a shift that failed once": (
+        'test = "sequential"',
+        'test = "sequential"\nbaseline_max_shift = 0.5',
+        "metrics.order_latency_p99_ms.baseline_max_shift: found a key that is no longer read: a shift "
+        "from the old engine is shown and fails nothing; expected no such key; delete the line, and "
+        "let `ctp-runbook calibrate` say which `limit` the old engine itself keeps",
+    ),
     "a cap below the limit": (
         'test = "sequential"',
         'test = "sequential"\ncap = 4',

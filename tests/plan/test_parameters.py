@@ -48,6 +48,7 @@ PHASES: Mapping[str, tuple[Callable[..., Any], Mapping[str, Any]]] = {
     "05_watch": (phases.watch, {"run_dir": ""}),
     "06_rollback": (phases.rollback, {"run_dir": ""}),
     "07_verify": (phases.verify, {"run_dir": ""}),
+    "08_history": (phases.past_runs, {"outputs": "", "environment": ""}),
     "steer": (phases.steer, {"request": "hold", "reason": "", "by": "", "run_dir": ""}),
 }
 PAIRS = [(room, name) for room, (_, given) in PHASES.items() for name in given]
@@ -83,6 +84,8 @@ FITS: Mapping[str, Callable[[object], bool]] = {
     "go": is_flag,
     "run_dir": is_run_dir,
     "calibration_dir": is_run_dir,
+    "outputs": is_run_dir,
+    "environment": is_text,
     "cutover_template": is_file,
     "rollback_template": is_file,
     "reasons": lambda value: value is None or value == {},

@@ -38,7 +38,6 @@ from ctp_runbook.record.journal import (
 )
 from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.baseline import NOT_COMPARED, Baseline, read_baseline
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
 from tests.props.example_records import header_like, like
@@ -373,12 +372,8 @@ class Story:
             watched_seconds=round(at - started, 3),
             stopped_early=stopped,
             metrics=_summaries(judged),
-            baseline=self._compared(stopped).payload,
+            baseline=None,
         )
-
-    def _compared(self, stopped: bool) -> Baseline:
-        history = History.of(self.records)
-        return NOT_COMPARED if stopped else read_baseline(self.run, history, _rules())
 
     def _sample(self, seq: int, *, slow_after: int | None) -> Sample:
         orders, slow = 100.0 + 50 * seq, 0.0

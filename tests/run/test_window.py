@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from msgspec import structs
 
 from ctp_runbook.host.pin import Pin
-from ctp_runbook.host.process import own_identity
-from ctp_runbook.model import State
+from ctp_runbook.host.process import identity_of, own_identity
+from ctp_runbook.model import Identity, State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.session_file import FactSource
 from ctp_runbook.record.history import pinned
@@ -193,6 +194,17 @@ def test_an_engine_that_only_closes_is_no_pass(tmp_path: Path) -> None:
         ]
 
 
+def test_a_login_that_nothing_proves_is_not_said(tmp_path: Path) -> None:
+    """SESSION_NOT_PROVED names it: whoever reads the state in the journal reads that, and no login."""
+    with permitted(tmp_path, "Ready") as made:
+        asked = structs.replace(made.plan.sessions["new"], not_proved={"logged_in": "untold"})
+        sessions = {**made.plan.sessions, "new": asked}
+        context = structs.replace(made, plan=structs.replace(made.plan, sessions=sessions))
+        assert Watch(context, requests=asking("rollback", after=20)).run() is None
+        begun = context.history.transitions[0].reason
+        assert begun.endswith("the new engine is alive, login NOT PROVED, may trade: Ready")
+
+
 def closing(context: RunContext, *, seconds: float) -> RunContext:
     """The same, with the engine's mode told by the file itself, and for how long it closes only."""
     source = FactSource(
@@ -241,8 +253,18 @@ def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
         assert "TD and MD logged in: no (NEW_SESSION_CMD)" in why
 
 
+@pytest.fixture
+def sleeper() -> Iterator[Identity]:
+    """A process whose command line no other has, as this one's is that of its neighbours."""
+    with subprocess.Popen(["sleep", f"{600 + os.getpid() / 1e6}"]) as process:
+        found = identity_of(process.pid)
+        assert found is not None
+        yield found
+        process.kill()
+
+
 def test_an_old_member_that_only_its_own_command_finds_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sleeper: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody started it with other arguments and no pid file: the command is asked now and then, not
     at the end of half an hour alone; one that gives no answer in time is nothing to undo a switch for."""
@@ -261,7 +283,7 @@ def test_an_old_member_that_only_its_own_command_finds_is_found(
         with open_context(folder, plan=plan) as context:
             context.record(header_like(run_id=context.run.run_id, dry_run=False))
             for member in ("new_core_engine", "new_strategy_runner"):
-                context.record(pinned(member, "", Pin(own_identity())))
+                context.record(pinned(member, "", Pin(sleeper)))
             (tmp_path / "again").touch()
             trouble = Watch(context, requests=asking("rollback", after=3)).run()
         assert trouble is not None

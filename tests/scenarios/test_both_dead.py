@@ -5,14 +5,17 @@ countdown that nobody executed, and a second run began beside the one that was l
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
 import pytest
 
 from ctp_runbook.errors import RunRefused
+from ctp_runbook.host.daemon import take_up_lack
 from ctp_runbook.model import Outcome, State
 from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_seconds
+from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.launch import is_attended, read_whole, start
 from ctp_runbook.run.steer import steer
@@ -99,9 +102,17 @@ def test_a_timer_takes_it_up_and_asks_nothing_of_a_run_that_is_conducted(
     """What infra/systemd/ asks for every few seconds: trading comes back with nobody there, and what a
     person holds stays held."""
     run = half_switched(stack)
+    torn = run.path.with_name("0-torn")  # another that cannot be read keeps nobody waiting
+    torn.mkdir()
+    first = run.journal.read_bytes().replace(b'"seq":1,', b'"seq":7,')
+    torn.joinpath(run.journal.name).write_bytes(first)
+    torn.joinpath(run.run_json.name).write_bytes(run.run_json.read_bytes())
     asked = ("resume", "--unattended", "--by", "systemd", "--outputs", run.path.parent)
-    assert typed(*asked) == 4
-    assert f"run {run.run_id}: nobody conducted it; taken up again" in capsys.readouterr().out
+    assert typed(*asked) == 7
+    said = capsys.readouterr().out
+    assert "run 0-torn: " in said
+    assert f"run {run.run_id}: nobody conducted it; taken up again" in said
+    shutil.rmtree(torn)
     history = read_whole(run)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     assert history.conducted is not None
@@ -119,6 +130,8 @@ def test_a_timer_asks_nothing_of_a_run_that_is_held(stack: SmallStack) -> None:
     wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
     assert typed("resume", "--unattended", "--outputs", run.path.parent) == 0
     assert read_whole(run).state is State.HOLDING
+    told = [record.payload.sentence for record in read_whole(run).of_kind(Finding)]
+    assert any("nobody takes this run up" in each for each in told) is bool(take_up_lack())
     steer(run, "rollback", by="ops")
     assert stack.closed(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.notebook.calibrate import Asked, Recording, make, subject_of_plan
-from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import Plan, load_plan
 from ctp_runbook.record.calibration import Calibration
 from ctp_runbook.rehearsal.front.control import front_control
@@ -46,9 +45,9 @@ def plan_of(twin: Twin, folder: Path) -> Plan:
     rest = rest.replace("limit = 50", "limit = 100", 1).replace(
         "for_seconds = 3", "for_seconds = 1", 1
     )
-    plain = '\ntest = "plain"' if "test" in MetricRule.__struct_fields__ else ""
+    rest = rest.replace('test = "sequential"\nburst_seconds = 0.5', 'test = "plain"', 1)
     watch = folder / "watch.toml"
-    watch.write_text(f"{head}{latency}{plain}{rest}")
+    watch.write_text(f"{head}{latency}{rest}")
     return load_plan(
         twin.cutover_template,
         twin.rollback_template,

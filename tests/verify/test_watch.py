@@ -385,20 +385,11 @@ def test_samples_that_fail_are_no_completed_run(run_of: Callable[[str], RunDir])
 # --- the old engine ---------------------------------------------------------------
 
 
-def of_baseline(**values: Any) -> Edit:
-    """Other values of the comparison in watch_ended."""
-    return lambda raws: nth(raws, "watch_ended")["payload"]["baseline"].update(values)
-
-
-def of_comparison(raws: Raws) -> None:
-    """Another sentence on one metric's comparison."""
-    metrics = nth(raws, "watch_ended")["payload"]["baseline"]["metrics"]
-    metrics[LATENCY]["sentence"] = "faster than before"
-
-
-def _one_more(raws: Raws) -> None:
-    metrics = nth(raws, "watch_ended")["payload"]["baseline"]["metrics"]
-    metrics["position_gap"] = {**metrics[LATENCY], "metric": "position_gap"}
+def compared(name: str = LATENCY, **values: Any) -> Edit:
+    """What a record of before says of one metric, the old engine against the new."""
+    sizes = {"n_before": 8, "n_after": 9, "events_before": 80.0, "events_after": 90.0}
+    metrics = {name: {"metric": name, **sizes, **values, "sentence": "worse"}}
+    return changed("watch_ended", baseline={"sentence": "1 compared", "metrics": metrics})
 
 
 COMPARISONS: dict[str, tuple[Edit, str]] = {
@@ -418,23 +409,23 @@ COMPARISONS: dict[str, tuple[Edit, str]] = {
         changed("baseline_ended", url="http://127.0.0.1:1/metrics"),
         f"{BASELINE}:1: taken from http://127.0.0.1:18080/metrics, not from the old engine",
     ),
-    "another sentence": (
-        of_baseline(sentence="not compared"),
-        "; watch_ended says not compared",
-    ),
-    "another metric's": (of_comparison, f"{LATENCY}: compared with the old engine again: "),
     "of a metric nobody watches": (
-        _one_more,
+        compared("position_gap", failed=True),
         "watch_ended compares position_gap, which nothing proves",
     ),
+    "that no plan asked for": (
+        compared(failed=True),
+        f"watch_ended fails {LATENCY} for its shift; the plan has no baseline_max_shift of it",
+    ),
+    "that was told otherwise": (compared(failed=True), f"the samples judge to FAILED ({LATENCY} "),
 }
 
 
 @pytest.mark.parametrize(("edit", "said"), COMPARISONS.values(), ids=COMPARISONS)
-def test_compared_again_both_engines_say_the_same(
+def test_the_old_engine_s_samples_and_what_was_said_of_them_fit(
     edit: Edit, said: str, run_of: Callable[[str], RunDir]
 ) -> None:
-    """The old engine's samples are digested, and the comparison is what they come to."""
+    """They are digested, and of before the switch; no shift fails what no plan asked for."""
     run = run_of("completed")
     forge(run, edit)
     assert said in findings_of(run)
@@ -471,11 +462,7 @@ def test_false_is_not_zero_in_a_comparison(run_of: Callable[[str], RunDir]) -> N
     """Python takes 0 for false; a reader of the record does not."""
     run = run_of("completed")
 
-    def edit(raws: Raws) -> None:
-        metrics = nth(raws, "watch_ended")["payload"]["baseline"]["metrics"]
-        metrics[BREAKER]["failed"] = 0
-
-    forge(run, edit)
+    forge(run, compared(failed=0))
     assert "Expected `bool`, got `int` - at `$.baseline.metrics[...].failed`" in findings_of(run)
     forge(run, of_metric(BREAKER, value=False))
     assert "Expected `float | null`, got `bool` - at `$.metrics[...].value`" in findings_of(run)
