@@ -82,6 +82,7 @@ def run_all(
     with contextlib.suppress(ForkServerLost):
         fork_server()
     from ctp_runbook.notebook.checkout import find_notebooks, find_plan
+    from ctp_runbook.notebook.pages import render_notebooks
     from ctp_runbook.record.evidence import kept_open
     from ctp_runbook.run import launch
     from ctp_runbook.show.report import write_report
@@ -106,6 +107,8 @@ def run_all(
             series.run()
         except KeyboardInterrupt:
             return _leave(run, on_progress)
+        for why in render_notebooks(run):
+            on_progress(why)
         try:
             report = str(write_report(run))
         except OSError as error:

@@ -62,7 +62,7 @@ _DARK_JUPYTERLAB = (
     "{filter:invert(.93) hue-rotate(180deg) brightness(1.15)}</style>"
 )
 # Columns whose cells may take several lines; every other cell stays in one piece.
-_PROSE = frozenset({"why", "what", "detail", "seen", "source", "done when", "undone by"})
+_PROSE = frozenset({"why", "what", "answer", "detail", "seen", "source", "done when", "undone by"})
 
 
 def mark(word: object) -> str:
@@ -125,22 +125,25 @@ class Facts:
     """Names and what they are."""
 
     pairs: Sequence[tuple[str, object]]
+    title: str = ""
 
     @property
     def html(self) -> str:
-        """A table of two columns."""
+        """A table of two columns, with its title above where it has one."""
         rows = "".join(
             f"<tr><th scope='row' style='text-align:left;color:{_FAINT};font-weight:normal;padding:2px 14px 2px 0;"
             f"vertical-align:top;white-space:nowrap'>{escaped(name)}</th>"
             f"<td style='text-align:left;padding:2px 0'>{escaped(value)}</td></tr>"
             for name, value in self.pairs
         )
-        return f"<table class='ctp-facts' style='color:{_INK};border:none'>{rows}</table>"
+        caption = _caption(self.title)
+        return f"<table class='ctp-facts' style='color:{_INK};border:none'>{caption}{rows}</table>"
 
     @property
     def text(self) -> str:
         """``name: value`` lines."""
-        return "\n".join(f"{name}: {value}" for name, value in self.pairs)
+        lines = [f"{name}: {value}" for name, value in self.pairs]
+        return "\n".join([self.title, *lines] if self.title else lines)
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ class Table:
         """A table with rules and its title above; ``folded`` shows that alone until it is opened."""
         title, rows = escaped(self.title), "".join(map(self._row, self.rows))
         head = self._row(self.columns, first="col", others="col")
-        has_caption = bool(title) and not self.folded
-        caption = f"<caption style='{_CAPTION}'>{title}</caption>" if has_caption else ""
+        # A folded table has its title where it is unfolded.
+        caption = "" if self.folded else _caption(self.title)
         table = (
             f"<table class='ctp-table' style='color:{_INK};border-collapse:collapse;margin:4px 0'>"
             f"{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>"
@@ -249,6 +252,10 @@ class Picture:
     def text(self) -> str:
         """What it shows."""
         return f"[picture: {self.alt}]"
+
+
+def _caption(title: str) -> str:
+    return f"<caption style='{_CAPTION}'>{escaped(title)}</caption>" if title else ""
 
 
 def _data(png: bytes) -> str:

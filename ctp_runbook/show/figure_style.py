@@ -17,8 +17,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "Theme", "bare_axes", "label", "name_rows", "picture", "write"]
+__all__ = [
+    "DARK",
+    "LIGHT",
+    "PAGE_DPI",
+    "PAGE_INCHES",
+    "Theme",
+    "bare_axes",
+    "label",
+    "name_rows",
+    "picture",
+    "write",
+]
 
+# As wide as a page of A4 between its margins: printed as it is drawn, no letter becomes smaller.
+PAGE_INCHES = 7.3
+# On a screen it is as wide as the report's text.
+PAGE_DPI = 150
 # By what they mean: on a light page, on a dark one.
 _COLOURS = {
     "paper": ("#ffffff", "#14171b"),
@@ -62,7 +77,7 @@ DARK = Theme("dark", **{meaning: dark for meaning, (_, dark) in _COLOURS.items()
 def bare_axes(axes: Axes, theme: Theme) -> None:
     """Give axes the theme's colours, a floor and no box."""
     axes.set_facecolor(theme.paper)
-    axes.tick_params(colors=theme.faint, labelsize=8, length=3)
+    axes.tick_params(colors=theme.faint, labelsize=9, length=3)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(theme.faint)
     axes.set_axisbelow(True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ctp_runbook.errors import RunbookError
@@ -19,8 +20,9 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.record.samples import read_samples
-from ctp_runbook.show import run_blocks
+from ctp_runbook.show import review, run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, escaped, mark
+from ctp_runbook.show.run_figure import run_pictures
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
@@ -33,17 +35,34 @@ _STYLE = """
 --jp-ui-font-color2:#a3abb5;--jp-border-color2:#343b43;--jp-layout-color2:#20252b}
 a{color:#7cc0f5}}
 body{background:var(--paper);color:var(--jp-ui-font-color1);max-width:1120px;margin:0 auto;
-padding:24px;font:14px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
-h1{font-size:26px;margin:4px 0 12px}
-h2{font-size:18px;margin:34px 0 8px;border-bottom:1px solid var(--jp-border-color2)}
-table{font-size:13px}.ctp-table{display:block;overflow-x:auto}
-td{overflow-wrap:anywhere}code{font-size:12px}nav a{margin-right:14px}
-.ctp-key{display:flex;flex-wrap:wrap;gap:10px;margin:14px 0}
-.ctp-key div{background:var(--jp-layout-color2);padding:8px 14px;min-width:150px}
-.ctp-key b{display:block;font-size:17px}.ctp-key span{color:var(--jp-ui-font-color2)}
-footer{margin-top:40px;color:var(--jp-ui-font-color2);overflow-wrap:anywhere}
-@media print{body{max-width:none;padding:0;font-size:11px}h2,img,tr,.ctp-banner{break-inside:avoid}
-nav{display:none}details>*{display:block}.ctp-table{display:table}}
+padding:16px 24px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",sans-serif}
+h1{font-size:26px;margin:4px 0 8px}
+h2{font-size:18px;margin:30px 0 8px;border-bottom:1px solid var(--jp-border-color2)}
+table{font-size:13px}.ctp-scroll{overflow-x:auto}.ctp-facts th{min-width:7em}
+td{overflow-wrap:anywhere}code{font-size:12px}nav a{margin-right:14px;display:inline-block}
+.ctp-key{display:flex;flex-wrap:wrap;gap:8px;margin:10px 0}
+.ctp-key div{background:var(--jp-layout-color2);padding:6px 12px}
+.ctp-key b{display:block;font-size:16px}.ctp-key span{color:var(--jp-ui-font-color2)}
+.ctp-first .ctp-facts caption{padding-top:2px!important}
+footer{margin-top:32px;color:var(--jp-ui-font-color2);overflow-wrap:anywhere}
+@page{margin:9mm 11mm 12mm;
+@bottom-right{content:"page " counter(page) " of " counter(pages);font:9pt sans-serif}
+@bottom-left{content:"RUN_ID";font:9pt sans-serif}}
+@media print{body{max-width:none;padding:0;font-size:8.5pt;line-height:1.25}
+h1{font-size:16pt}h2{font-size:12pt;margin:9px 0 3px;break-after:avoid}
+img,tr,.ctp-banner,.ctp-key{break-inside:avoid}caption{break-after:avoid}thead{display:table-header-group}
+nav{display:none}details::details-content{display:block;content-visibility:visible}
+summary{list-style:none;font-weight:bold;break-after:avoid}
+.ctp-scroll{overflow:visible}table{font-size:6.9pt;line-height:1.12;width:100%}code{font-size:6pt;line-height:1.05}
+.ctp-table th,.ctp-table td{white-space:normal!important;padding:0 6px 0 0!important}
+.ctp-table td{overflow-wrap:break-word}
+.ctp-table [style*="text-align:right"]{white-space:nowrap!important}
+.ctp-facts th,.ctp-facts td{padding:0 8px 0 0!important}
+.ctp-facts td{width:100%}
+.ctp-banner{padding:4px 10px!important;margin:4px 0!important}
+caption{padding-top:5px!important}.ctp-table,.ctp-facts{margin:2px 0!important}
+.ctp-key b{font-size:10.5pt}.ctp-key{gap:6px;margin:6px 0}.ctp-key div{padding:3px 8px}
+footer{margin-top:6px;font-size:7.2pt}}
 """
 
 
@@ -82,8 +101,11 @@ def _so_far(run: RunDir, history: History) -> float | None:
 
 def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
     _, title = run_blocks.headline(history)
-    # The watch first: it is what a reader was not there for, and what the outcome rests on.
+    # The watch before all that led to it: it is what a reader was not there for, and what the
+    # outcome rests on.
     sections = {
+        "Time line": _html([*run_pictures(history, both=True), run_blocks.timeline_table(history)]),
+        "Provenance": _html(review.provenance(history)),
         "Watch window": _html(_watch(run, history, judged)),
         "Switch": _html(_switch(history)),
         "Rollback": _html(run_blocks.rollback_blocks(history, both=True)),
@@ -98,21 +120,36 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         f"<section id='{anchors[name]}'><h2>{name}</h2>{body}</section>"
         for name, body in sections.items()
     )
+    first: list[Block] = [review.not_proved(run, history, judged), *run_blocks.findings(history)]
+    style = _STYLE.replace("RUN_ID", _css_string(history.run_id))
     return (
         "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{escaped(f'{history.run_id}: {title}')}</title><style>{_STYLE}</style></head>"
-        f"<body>{_html(top)}<h1>{escaped(title)}</h1>"
-        f"{run_blocks.below_headline(history).html}{_key_figures(history, judged)}"
-        f"<nav>{navigation}</nav>{_html(run_blocks.findings(history))}{bodies}"
+        f"<title>{escaped(f'{history.run_id}: {title}')}</title><style>{style}</style></head>"
+        f"<body><header>{_html(top)}<h1>{escaped(title)}</h1>"
+        f"{run_blocks.below_headline(history).html}</header>"
+        f"<nav aria-label='Sections'>{navigation}</nav>"
+        f"<main><div class='ctp-first'>{_key_figures(history, judged)}{_html(first)}</div>"
+        f"{bodies}</main>"
         f"<footer>run {escaped(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
         f"{escaped(run.run_id)}</code></footer></body></html>\n"
     )
 
 
+def _css_string(text: str) -> str:
+    """A run's id as a page's margin writes it: no character of it can end the string."""
+    return "".join(c if c.isalnum() or c in "-_.:" else " " for c in text)
+
+
 def _html(blocks: Iterable[Block]) -> str:
-    return "".join(block.html for block in blocks)
+    """The blocks below each other; a table that is wider than a screen is scrolled by itself."""
+    return "".join(
+        f"<div class='ctp-scroll' tabindex='0'>{block.html}</div>"
+        if isinstance(block, Table)
+        else block.html
+        for block in blocks
+    )
 
 
 def _key_figures(history: History, judged: WindowJudgement | None) -> str:
@@ -120,6 +157,7 @@ def _key_figures(history: History, judged: WindowJudgement | None) -> str:
     figures = {"environment": history.plan.environment}
     if history.outcome is not None:
         figures["outcome"] = history.outcome.value
+    figures["who runs"] = review.who_runs(history)
     figures["trading downtime"] = run_blocks.downtime_figure(history)
     if judged is not None:
         passed = sum(metric.verdict.name == "PASSED" for metric in judged.metrics.values())
@@ -148,24 +186,28 @@ def _watch(run: RunDir, history: History, judged: WindowJudgement | None) -> Ite
 
 def _switch(history: History) -> Iterator[Block]:
     yield from pictures_of(history, Phase.SWITCH, both=True)
-    yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.SWITCH))
+    steps = run_blocks.steps_in(history, Phase.SWITCH)
+    yield run_blocks.step_table(history, steps, title="Switch steps")
+    yield from review.handover_blocks(history)
     if history.closed is not None and history.closed.payload.running:
         yield run_blocks.member_table(history)
 
 
 def _gates(run: RunDir, history: History) -> Iterator[Block]:
-    yield from run_blocks.topology_blocks(run, both=True)
-    yield run_blocks.step_table(history, run_blocks.steps_in(history, Phase.GATE))
+    steps = run_blocks.steps_in(history, Phase.GATE)
+    yield run_blocks.step_table(history, steps, title="Gate steps")
     yield run_blocks.unobserved_note(run, history)
     yield from run_blocks.observed_tables(run)
+    yield from run_blocks.topology_blocks(run, both=True)
     for name in ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json"):
         if (path := run.evidence / name).is_file():
             yield run_blocks.readiness_table(run_blocks.read_readiness(path), title=name)
 
 
 def _run(history: History) -> Iterator[Block]:
-    yield run_blocks.facts_of_plan(history)
-    yield run_blocks.timeline_table(history)
+    plan = run_blocks.facts_of_plan(history)
+    told = ("run", "plan sha256", "created")  # by the provenance
+    yield replace(plan, pairs=[pair for pair in plan.pairs if pair[0] not in told], title="Plan")
     yield run_blocks.commands_table(history)
     yield Notes("bad", history.plan.declared, "Declared exceptions: the run went on without these")
     yield Notes("warn", history.plan.warnings, "Warnings of the plan")
@@ -180,18 +222,33 @@ def _evidence(run: RunDir) -> str:
         if path.is_file()
     }
     table = Table(("file", "sha256"), sorted(digests.items()), "Evidence", code=("sha256",))
-    check = Facts([("how to check", "ctp-runbook verify --run RUN_DIRECTORY")])
-    return f"{table.html}{_links(run)}{check.html}"
+    check = Facts(
+        [
+            ("the whole run", f"ctp-runbook verify --run {run.run_id}"),
+            ("a file", "sha256sum FILE, in the run's directory"),
+        ],
+        "How to check",
+    )
+    return f"{_html([table])}{_links(run)}{check.html}"
 
 
 def _links(run: RunDir) -> str:
-    """Executed notebooks as links beside the page, with how each ended."""
+    """Executed notebooks as links beside the page, each also as a page, with how each ended."""
     items = "".join(
-        f"<li><a href='{escaped(path.relative_to(run.path).as_posix())}'>"
-        f"{escaped(path.relative_to(run.path).as_posix())}</a> {escaped(_notebook_status(path))}</li>"
+        f"<li>{_link(run, path)} {escaped(_notebook_status(path))}{_rendered(run, path)}</li>"
         for path in sorted(run.notebooks.glob("*.ipynb"))
     )
     return f"<strong>Notebooks</strong><ul>{items}</ul>" if items else ""
+
+
+def _link(run: RunDir, path: Path) -> str:
+    name = escaped(path.relative_to(run.path).as_posix())
+    return f"<a href='{name}'>{name}</a>"
+
+
+def _rendered(run: RunDir, path: Path) -> str:
+    page = path.with_suffix(".html")
+    return f"; as a page: {_link(run, page)}" if page.is_file() else ""
 
 
 def _notebook_status(path: Path) -> str:

@@ -292,9 +292,12 @@ def read_readiness(path: Path) -> Mapping[str, Any]:
         report, _ = decode_json(read_small(path, most=_READINESS_BYTES), subject=path.name)
     except (OSError, ProbeError):
         return {}
-    slis = report.get("slis") if isinstance(report, dict) else None
+    report = report if isinstance(report, dict) else {}
+    metadata, slis = report.get("metadata"), report.get("slis")
+    absent = metadata.get("not_in_this_environment") if isinstance(metadata, dict) else None
     return {
-        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else []
+        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else [],
+        "absent": list(map(str, absent)) if isinstance(absent, list) else [],
     }
 
 
@@ -361,7 +364,7 @@ def watch_blocks(
 
     before = baseline_points(run, history, read_rules(history.plan.watch))
     yield watch_picture(history, judged, before=before, both=both)
-    yield verdict_table(history, judged)
+    yield verdict_table(history, judged, title="Verdicts")
     sampled = history.baseline_ended
     sentence = sampled.payload.sentence if sampled else "the old engine was not sampled"
     if any(point.value is not None for points in before.values() for point in points):
@@ -370,7 +373,7 @@ def watch_blocks(
         yield Banner("info", "Old engine against new", sentence)
 
 
-def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
+def verdict_table(history: History, judged: WindowJudgement | None, *, title: str = "") -> Table:
     """Show a line a metric: verdict, worst value, limit, margin, coverage, and the judge's words."""
     metrics = judged.metrics if judged else {}
     rows = []
@@ -390,7 +393,7 @@ def verdict_table(history: History, judged: WindowJudgement | None) -> Table:
         )
         rows.append((name, mark(metric.verdict.name), *numbers, metric.sentence))
     numbers_in = ("worst", "limit", "margin", "coverage")
-    return Table(("metric", "verdict", *numbers_in, "why"), rows, numbers=numbers_in)
+    return Table(("metric", "verdict", *numbers_in, "why"), rows, title, numbers=numbers_in)
 
 
 def comparison_table(
@@ -464,7 +467,6 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
     else:
         done = "ROLLBACK FAILED" if history.outcome is Outcome.ROLLBACK_FAILED else "Rolled back"
     yield Banner(kind, f"{done}: {_CAUSES[fired.cause]}", fired.sentence)
-    yield from pictures_of(history, Phase.ROLLBACK, both=both)
     shares = begun.payload.shares
     pairs: list[tuple[str, object]] = [
         ("trigger condition", history.plan.trigger_text),
@@ -480,7 +482,8 @@ def rollback_blocks(history: History, *, both: bool = False) -> Iterator[Block]:
         )
         pairs.insert(2, ("observed", observed))
     pairs.append(("budget", budget_figure(history)))
-    yield Facts(pairs)
+    yield Facts(pairs, "Why, and in what time")
+    yield from pictures_of(history, Phase.ROLLBACK, both=both)
     yield step_table(history, steps_in(history, Phase.ROLLBACK), title="Rollback steps")
 
 

@@ -11,7 +11,17 @@ from ctp_runbook.record.evidence import rollback_seconds, trading_downtime_secon
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.kinds import StepEnded
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, name_rows, picture, write
+from ctp_runbook.show.figure_style import (
+    LIGHT,
+    PAGE_DPI,
+    PAGE_INCHES,
+    Theme,
+    bare_axes,
+    label,
+    name_rows,
+    picture,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +41,7 @@ def pictures_of(history: History, phase: Phase, *, both: bool = False) -> list[P
         Phase.ROLLBACK: (rollback_figure, _spent),
     }[phase]
     alt = f"steps of the {phase}; {words(history)}"
-    return [picture(lambda theme: draw(history, theme=theme), alt=alt, both=both)]
+    return [picture(lambda theme: draw(history, theme=theme), alt=alt, dpi=PAGE_DPI, both=both)]
 
 
 def switch_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
@@ -47,8 +57,8 @@ def switch_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
     if down:
         axes.axvspan(0, down, facecolor=theme.shade, linewidth=0)
     _draw_bars(axes, steps, theme, zero=steps[0].started_mono_ns, shaded=down)
-    axes.set_title(_downtime(history), loc="left", fontsize=10, color=theme.ink, pad=8)
-    axes.set_xlabel(f"s after {_old_sender(history)}'s stop began", fontsize=8, color=theme.faint)
+    write(figure, _downtime(history), inches=0.22, fontsize=9.5, color=theme.ink)
+    axes.set_xlabel(f"s after {_old_sender(history)}'s stop began", fontsize=9, color=theme.faint)
     return figure
 
 
@@ -60,15 +70,15 @@ def rollback_figure(history: History, *, theme: Theme = LIGHT) -> Figure:
     begun, steps = history.rollback_started, _started(history, Phase.ROLLBACK)
     if begun is None or not steps:
         raise ValueError(f"run {history.run_id} was not rolled back, or started no step of it")
-    figure, axes = _canvas(len(steps), theme, above=0.6)
+    figure, axes = _canvas(len(steps), theme, above=0.55)
     height = figure.get_figheight()
-    gauge = figure.add_axes((0.24, 1 - 0.82 / height, 0.66, 0.2 / height))
+    gauge = figure.add_axes((0.33, 1 - 0.82 / height, 0.47, 0.2 / height))
     _draw_budget(gauge, rollback_seconds(history), begun.payload.budget_seconds, theme)
     _draw_bars(axes, steps, theme, zero=begun.payload.started_mono_ns)
-    axes.set_xlabel("s after the triggering sample", fontsize=8, color=theme.faint)
+    axes.set_xlabel("s after the triggering sample", fontsize=9, color=theme.faint)
     good = history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
     bold: dict[str, Any] = {"fontweight": "bold", "color": theme.good if good else theme.bad}
-    write(figure, _spent(history), inches=0.25, fontsize=11, **bold)
+    write(figure, _spent(history), inches=0.25, fontsize=10, **bold)
     return figure
 
 
@@ -81,9 +91,9 @@ def _started(history: History, phase: Phase) -> list[StepHistory]:
 def _canvas(rows: int, theme: Theme, *, above: float = 0.0) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    height = 1.0 + above + 0.32 * rows
-    figure = Figure(figsize=(11, height), facecolor=theme.paper)
-    axes = figure.add_axes((0.24, 0.5 / height, 0.66, 0.32 * rows / height))
+    height = 0.85 + above + 0.21 * rows
+    figure = Figure(figsize=(PAGE_INCHES, height), facecolor=theme.paper)
+    axes = figure.add_axes((0.33, 0.5 / height, 0.47, 0.21 * rows / height))
     bare_axes(axes, theme)
     axes.grid(axis="x", color=theme.grid, linewidth=0.7)
     return figure, axes
@@ -100,7 +110,7 @@ def _draw_bars(
         length = max(took, _SHORTEST * span)
         axes.barh(row, length, left=first, height=0.56, **_look(step.status, theme))
         text = f"{took:.1f} s  {mark(step.status)}"
-        look = {"va": "center", "fontsize": 8, "color": theme.ink}
+        look = {"va": "center", "fontsize": 9, "color": theme.ink}
         label(axes, text, (first + length, row), shift=(5, 0), **look)
     name_rows(axes, [step.name for step in steps], theme, labelsize=9)
     axes.set_xlim(0, span * 1.02 or 1.0)
@@ -117,7 +127,7 @@ def _draw_budget(axes: Axes, spent: float, budget: float, theme: Theme) -> None:
     axes.set_facecolor(theme.shade)
     axes.barh(0, spent, color=theme.good if spent <= budget else theme.bad, height=1)
     axes.axvline(budget, color=theme.limit, linestyle=(0, (6, 3)), linewidth=1.4)
-    look = {"ha": "right", "fontsize": 8, "color": theme.limit}
+    look = {"ha": "right", "fontsize": 9, "color": theme.limit}
     label(axes, f"budget {budget:g} s", (budget, 0.5), shift=(0, 2), **look)
     axes.set_xlim(0, max(spent, budget) * 1.001)
     axes.set_ylim(-0.5, 0.5)

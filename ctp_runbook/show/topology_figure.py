@@ -8,7 +8,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, label, name_rows, picture
+from ctp_runbook.show.figure_style import (
+    LIGHT,
+    PAGE_DPI,
+    PAGE_INCHES,
+    Theme,
+    bare_axes,
+    label,
+    name_rows,
+    picture,
+)
 from ctp_runbook.show.topology import Flight, Station, Topology
 
 if TYPE_CHECKING:
@@ -17,17 +26,17 @@ if TYPE_CHECKING:
 
 __all__ = ["topology_figure", "topology_picture"]
 
-# Left and bottom of each part's box; a unit is a tenth of an inch.
+# Left and bottom of each part's box, on a page of 110 by 35.
 _PLACES: Mapping[str, tuple[float, float]] = {
-    "front": (1, 2),
-    "redis": (23.5, 2),
-    "engine": (1, 18),
-    "postgres": (23.5, 18),
-    "debezium": (46, 18),
-    "kafka": (68.5, 18),
-    "clickhouse": (91, 18),
+    "front": (0.5, 2),
+    "redis": (22.6, 2),
+    "engine": (0.5, 18),
+    "postgres": (22.6, 18),
+    "debezium": (44.7, 18),
+    "kafka": (66.8, 18),
+    "clickhouse": (88.9, 18),
 }
-_WIDTH, _HEIGHT = 18.0, 12.5
+_WIDTH, _HEIGHT = 20.4, 12.5
 _BAD = ("failed", "timed_out", "unknown")
 _HOPS: Mapping[str, tuple[str, str]] = {
     "postgres": ("insert → commit", ""),
@@ -43,6 +52,7 @@ def topology_picture(topology: Topology, *, both: bool = False) -> Picture:
     return picture(
         lambda theme: topology_figure(topology, theme=theme),
         alt=f"the host: {topology.sentence}",
+        dpi=PAGE_DPI,
         both=both,
     )
 
@@ -51,7 +61,7 @@ def topology_figure(topology: Topology, *, theme: Theme = LIGHT) -> Figure:
     """Draw every part with its state and facts, and the canary's flights where it flew."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.5), facecolor=theme.paper)
+    figure = Figure(figsize=(PAGE_INCHES, 3.8), facecolor=theme.paper)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(0, 110)
@@ -70,9 +80,9 @@ def _draw_station(axes: Axes, station: Station, theme: Theme) -> None:
     left, bottom = _PLACES[station.key]
     axes.add_patch(Rectangle((left, bottom), _WIDTH, _HEIGHT, **_look(station, theme)))
     lines: tuple[tuple[float, str, dict[str, Any]], ...] = (
-        (0.8, station.title, {"fontsize": 10, "fontweight": "bold", "color": theme.ink}),
-        (3.2, _state(station), {"fontsize": 8.5, "color": _state_colour(station, theme)}),
-        (5.5, _seen(station), {"fontsize": 7, "linespacing": 1.35, "color": theme.ink}),
+        (0.8, station.title, {"fontsize": 9.5, "fontweight": "bold", "color": theme.ink}),
+        (3.1, _state(station), {"fontsize": 9, "color": _state_colour(station, theme)}),
+        (5.2, _seen(station), {"fontsize": 9, "linespacing": 1.2, "color": theme.ink}),
     )
     for below, text, look in lines:
         axes.text(left + 0.8, bottom + _HEIGHT - below, text, va="top", **look)
@@ -88,7 +98,7 @@ def _state_colour(station: Station, theme: Theme) -> str:
     return theme.good if station.state == "ok" else theme.faint
 
 
-def _seen(station: Station, *, width: int = 31, most: int = 5) -> str:
+def _seen(station: Station, *, width: int = 17, most: int = 5) -> str:
     """What is wrong, else what was seen, as much as the box holds."""
     lines = textwrap.wrap(station.problem, width) if station.problem else list(station.facts)
     if len(lines) > most:
@@ -118,12 +128,12 @@ def _draw_ways(axes: Axes, theme: Theme) -> None:
         _arrow(axes, (_PLACES[giver][0] + _WIDTH, middle), (_PLACES[taker][0], middle), theme)
     up = _PLACES["engine"][1]
     _arrow(axes, (10, _PLACES["front"][1] + _HEIGHT), (10, up), theme, both=True)
-    _arrow(axes, (23.5, 12), (19, 19.5), theme, both=True)
+    _arrow(axes, (22.6, 12), (19, 18), theme, both=True)
     over = _PLACES["engine"][1] + _HEIGHT
-    for xs, ys in (((10, 10), (over, 33)), ((10, 77.5), (33, 33))):
+    for xs, ys in (((10, 10), (over, 33)), ((10, 77), (33, 33))):
         axes.plot(xs, ys, color=theme.faint, linewidth=1.2, solid_capstyle="butt")
-    _arrow(axes, (77.5, 33), (77.5, over), theme)
-    axes.text(43, 33.2, "market.ticks.v1", fontsize=7.5, color=theme.faint, ha="center")
+    _arrow(axes, (77, 33), (77, over), theme)
+    axes.text(43.5, 33.3, "market.ticks.v1", fontsize=9, color=theme.faint, ha="center")
 
 
 def _arrow(axes: Axes, start: _Place, end: _Place, theme: Theme, *, both: bool = False) -> None:
@@ -134,17 +144,17 @@ def _arrow(axes: Axes, start: _Place, end: _Place, theme: Theme, *, both: bool =
 
 def _draw_flights(figure: Figure, topology: Topology, theme: Theme) -> None:
     """A bar a canary, cut into its hops."""
-    axes = figure.add_axes((0.47, 0.125, 0.51, 0.235))
+    axes = figure.add_axes((0.53, 0.125, 0.46, 0.21))
     bare_axes(axes, theme)
     shown = topology.flights[:_MOST_FLIGHTS]
     for row, flight in enumerate(shown):
         _draw_flight(axes, row, flight, theme)
     # Beside a bar stands its time, and of a lost one in more words.
-    room = 1.36 if any(flight.problem for flight in shown) else 1.16
+    room = 1.85 if any(flight.problem for flight in shown) else 1.3
     axes.set_xlim(0, max((flight.milliseconds for flight in shown), default=1.0) * room)
-    name_rows(axes, [f"canary {row + 1}" for row in range(len(shown))], theme, labelsize=8)
-    axes.tick_params(axis="x", labelsize=7)
-    axes.set_xlabel("ms after the insert began", fontsize=7.5, color=theme.faint, labelpad=1)
+    name_rows(axes, [f"canary {row + 1}" for row in range(len(shown))], theme, labelsize=9)
+    axes.tick_params(axis="x", labelsize=9)
+    axes.set_xlabel("ms after the insert began", fontsize=9, color=theme.faint, labelpad=1)
     _title_flights(axes, topology, theme)
 
 
@@ -161,17 +171,17 @@ def _draw_flight(axes: Axes, row: int, flight: Flight, theme: Theme) -> None:
         axes.barh(row, took, left=left, height=0.62, **look)
         left += took
     text = f"✗ lost after {left:.0f} ms" if flight.problem else f"{left:.0f} ms"
-    look = {"color": theme.bad if flight.problem else theme.ink, "va": "center", "fontsize": 8}
+    look = {"color": theme.bad if flight.problem else theme.ink, "va": "center", "fontsize": 9}
     label(axes, text, (left, row), shift=(5, 0), **look)
 
 
 def _title_flights(axes: Axes, topology: Topology, theme: Theme) -> None:
     text, colour = "Canary: marked records, each hop timed", theme.ink
     if problem := topology.canary_problem:
-        text = f"✗ canary FAILED: {textwrap.shorten(problem, 95, placeholder=' …')}"
+        text = f"✗ canary FAILED: {textwrap.shorten(problem, 44, placeholder=' …')}"
         colour = theme.bad
-    axes.set_title(text, loc="left", fontsize=8.5, color=colour, pad=16)
+    axes.set_title(text, loc="left", fontsize=9, color=colour, pad=16)
     if topology.flights:
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.01, 0.97), "ncols": 3}
-        place |= {"frameon": False, "handlelength": 1.6, "columnspacing": 1.4}
-        axes.legend(fontsize=7.5, labelcolor=theme.faint, **place)
+        place |= {"frameon": False, "handlelength": 1.0, "columnspacing": 0.8}
+        axes.legend(fontsize=9, labelcolor=theme.faint, **place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ctp_runbook.model import Verdict
 from ctp_runbook.record.history import History
 from ctp_runbook.show.blocks import Picture, mark
-from ctp_runbook.show.figure_style import LIGHT, Theme, picture, write
+from ctp_runbook.show.figure_style import LIGHT, PAGE_DPI, PAGE_INCHES, Theme, picture, write
 from ctp_runbook.show.time_axis import clock_of
 from ctp_runbook.show.watch_panel import (
     SAMPLE_WORDS,
@@ -30,6 +31,8 @@ __all__ = ["watch_figure", "watch_picture"]
 _COLUMNS = 2
 _Before = Mapping[str, tuple[Point, ...]]
 _PANELS = 6
+# Title, a line of words, a row of panels, the axis' name and the legends.
+_ABOVE_INCHES, _LINE_INCHES, _ROW_INCHES, _BELOW_INCHES = 1.05, 0.19, 1.8, 1.2
 
 
 def watch_picture(
@@ -37,7 +40,7 @@ def watch_picture(
     judged: WindowJudgement,
     *,
     before: _Before | None = None,
-    dpi: int = 110,
+    dpi: int = PAGE_DPI,
     both: bool = False,
 ) -> Picture:
     """Return ``watch_figure`` as a picture with its meaning in words."""
@@ -70,9 +73,15 @@ def watch_figure(
     panels = [Panel(metric, history, clock, theme) for metric in judged.metrics.values()]
     if len(panels) > _PANELS:  # what did not pass must be seen
         panels = sorted(panels, key=lambda panel: -panel.metric.verdict.value)[:_PANELS]
-    figure = Figure(figsize=(11, 1.95 + 2.2 * _rows(panels)), facecolor=theme.paper)
-    _draw_panels(figure, panels)
+    words = _below_title(history, judged)
+    above = _ABOVE_INCHES + _LINE_INCHES * len(words)
+    height = above + _BELOW_INCHES + _ROW_INCHES * _rows(panels)
+    figure = Figure(figsize=(PAGE_INCHES, height), facecolor=theme.paper)
+    _draw_panels(figure, panels, above=above)
     _title(figure, history, judged, theme)
+    for number, line in enumerate(words):
+        inches = 0.3 + _LINE_INCHES * (number + 1.35)
+        write(figure, line, inches=inches, fontsize=9, color=theme.ink)
     _legend(figure, panels)
     return figure
 
@@ -81,10 +90,11 @@ def _rows(panels: Sequence[Panel]) -> int:
     return math.ceil(len(panels) / _COLUMNS)
 
 
-def _draw_panels(figure: Figure, panels: Sequence[Panel]) -> None:
+def _draw_panels(figure: Figure, panels: Sequence[Panel], *, above: float) -> None:
     height = figure.get_figheight()
-    edges = {"left": 0.065, "right": 0.985, "top": 1 - 1.42 / height, "bottom": 0.82 / height}
-    grid = figure.add_gridspec(_rows(panels), _COLUMNS, hspace=0.52, wspace=0.16, **edges)
+    edges = {"left": 0.085, "right": 0.985, "top": 1 - above / height}
+    edges["bottom"] = (_BELOW_INCHES + 0.05) / height
+    grid = figure.add_gridspec(_rows(panels), _COLUMNS, hspace=0.68, wspace=0.27, **edges)
     for number, panel in enumerate(panels):
         cell = grid[divmod(number, _COLUMNS)]
         parts = cell.subgridspec(2, 1, height_ratios=(12, 1), hspace=0.06)
@@ -95,7 +105,7 @@ def _draw_panels(figure: Figure, panels: Sequence[Panel]) -> None:
         if number < _COLUMNS:
             panel.label_start(axes)
         if number + _COLUMNS >= len(panels):
-            look: dict[str, Any] = {"fontsize": 8, "color": panel.theme.faint, "labelpad": 2}
+            look: dict[str, Any] = {"fontsize": 9, "color": panel.theme.faint, "labelpad": 2}
             strip.set_xlabel(f"{panel.clock.unit} after the watch began", **look)
 
 
@@ -103,11 +113,12 @@ def _title(figure: Figure, history: History, judged: WindowJudgement, theme: The
     result, colour = _headline(history, judged, theme)
     bold: dict[str, Any] = {"fontsize": 15, "fontweight": "bold", "color": colour}
     write(figure, f"Watch window  {result}", inches=0.3, **bold)
-    short: dict[str, Any] = {"fontsize": 10, "color": theme.ink, "ha": "right"}
-    write(figure, _in_short(judged, history), inches=0.3, x=0.985, **short)
-    where, rule = _shortened(_where_and_when(history)), _shortened(_outcome_line(history))
-    write(figure, where, inches=0.58, fontsize=8.5, color=theme.faint)
-    write(figure, rule, inches=0.78, fontsize=8.5, color=theme.ink)
+
+
+def _below_title(history: History, judged: WindowJudgement) -> list[str]:
+    """What came out, where and when, and what rolls back; each in as many lines as it needs."""
+    said = (_in_short(judged, history), _where_and_when(history), _outcome_line(history))
+    return [line for text in said for line in _wrapped(text)]
 
 
 def _where_and_when(history: History) -> str:
@@ -177,8 +188,9 @@ def _outcome_line(history: History) -> str:
     return f"rollback when {history.plan.trigger_text}"
 
 
-def _shortened(text: str, width: int = 150) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def _wrapped(text: str, width: int = 92, most: int = 3) -> list[str]:
+    lines = textwrap.wrap(text, width)
+    return lines if len(lines) <= most else [*lines[: most - 1], f"{lines[most - 1][: width - 1]}…"]
 
 
 def _legend(figure: Figure, panels: Sequence[Panel]) -> None:
@@ -196,11 +208,25 @@ def _legend(figure: Figure, panels: Sequence[Panel]) -> None:
     if panel.history.trigger is not None:
         names["rollback triggered"] = "rollback triggered"
     entries += [Line2D([], [], label=name, **looks[line]) for line, name in names.items()]
-    entries.append(Line2D([], [], linestyle="none", label="Coverage:"))
+    covered: list[Any] = [Line2D([], [], linestyle="none", label="Coverage:")]
     is_any_open = any("open_bucket" in shown.metric.points.statuses for shown in panels)
     for name, look in strip_looks(theme).items():
         if is_any_open or name != SAMPLE_WORDS["open_bucket"]:
-            entries.append(Patch(label=name, **look))
-    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.002, 0.0), "frameon": False}
-    look = {"fontsize": 7.5, "labelcolor": theme.faint, "handlelength": 1.3, "columnspacing": 0.75}
-    figure.legend(handles=entries, ncols=len(entries), **place, **look)
+            covered.append(Patch(label=name, **look))
+    _place_legend(figure, entries, theme, inches=0.42, columns=3)
+    _place_legend(figure, covered, theme, inches=0.0, columns=4)
+
+
+def _place_legend(
+    figure: Figure, entries: Sequence[Any], theme: Theme, *, inches: float, columns: int
+) -> None:
+    place: dict[str, Any] = {"loc": "lower left", "frameon": False, "ncols": columns}
+    place["bbox_to_anchor"] = (0.002, inches / figure.get_figheight())
+    look: dict[str, Any] = {
+        "fontsize": 9,
+        "labelcolor": theme.faint,
+        "handlelength": 1.5,
+        "columnspacing": 1.2,
+    }
+    spaces: dict[str, Any] = {"borderpad": 0.2, "labelspacing": 0.25}
+    figure.legend(handles=entries, **place, **look, **spaces)

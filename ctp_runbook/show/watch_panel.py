@@ -31,6 +31,7 @@ __all__ = ["SAMPLE_WORDS", "Panel", "line_looks", "strip_looks", "verdict_colour
 _NEIGHBOURS = 2.5  # samples further apart than this many intervals have a gap between them
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
 _DOTTED = (0, (1, 2))
+_LONGEST_TITLE = 42
 SAMPLE_WORDS = {
     "good": "measured",
     "breach": "measured",
@@ -102,8 +103,10 @@ class Panel:
         self._draw_levels(axes)
         self._draw_trigger(axes)
         if self.metric.points.extremes is None:
-            middle = self.clock.at((self.clock.zero + self.clock.last) / 2)
-            self._write(axes, middle, 0.55, self._why_empty, fontsize=9, va="baseline")
+            # In the middle of all: what was watched may be narrower than these words.
+            middle = self.clock.at((self.clock.first + self.clock.last) / 2)
+            look: dict[str, Any] = {"fontsize": 9, "va": "baseline", **self._on_paper}
+            self._write(axes, middle, 0.55, self._why_empty, **look)
         self._write_title(axes)
 
     def draw_strip(self, axes: Axes) -> None:
@@ -125,7 +128,7 @@ class Panel:
         bare_axes(axes, self.theme)
         axes.set_ylim(0, 1)
         axes.set_yticks([0.5], [f"{self.metric.coverage:.0%}"])
-        axes.tick_params(labelsize=7, length=2, pad=1.5)
+        axes.tick_params(labelsize=9, length=2, pad=1.5)
         axes.tick_params(axis="y", length=0)
 
     def label_start(self, axes: Axes) -> None:
@@ -139,7 +142,7 @@ class Panel:
             return
         sender = "runner" if new_sender(self.history).endswith("runner") else "engine"
         text = f"new {sender} started" if self._sees_start else "watch begins"
-        look = {"fontsize": 7.5, "color": self.theme.faint, "va": "top"}
+        look = {"fontsize": 9, "color": self.theme.faint, "va": "top"}
         across = axes.get_xaxis_transform()
         label(axes, text, (self._start, 1), shift=(3, -2), xycoords=across, **look)
 
@@ -208,9 +211,15 @@ class Panel:
 
     # --- what is drawn --------------------------------------------------------------
 
+    @property
+    def _on_paper(self) -> dict[str, Any]:
+        """Paper behind a label, so that no line strikes it through."""
+        box = {"facecolor": self.theme.paper, "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+        return {"bbox": box, "zorder": 6}
+
     def _write(self, axes: Axes, x: float, height: float, text: str, **look: Any) -> None:
         """Write at ``x`` of the time axis, ``height`` of the panel's own."""
-        shown: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7.5, **look}
+        shown: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9, **look}
         place = axes.get_xaxis_transform()
         axes.text(x, height, text, transform=place, color=self.theme.faint, **shown)
 
@@ -260,7 +269,7 @@ class Panel:
             arrow: dict[str, Any] = {"marker": "^", "markersize": 5, "linestyle": "none"}
             axes.plot(xs, ys, color=colour, gid="over", **arrow)
             text = f"> {self._amount(ys[0])}"
-            label(axes, text, (xs[0], ys[0]), shift=(4, 5), fontsize=7.5, color=colour)
+            label(axes, text, (xs[0], ys[0]), shift=(4, 5), fontsize=9, color=colour)
 
     def _xs(self, monos: Sequence[float]) -> list[float]:
         return [self.clock.at(mono) for mono in monos]
@@ -296,7 +305,7 @@ class Panel:
                 continue
             axes.axhline(level, **looks["rollback level"])
             # Two labels at nearly one height would be written over each other.
-            aside = 0.22 if abs(level - limit) < 0.13 * (top - floor) else 0.0
+            aside = 0.42 if abs(level - limit) < 0.13 * (top - floor) else 0.0
             text = f"rollback {self._amount(level)}"
             self._label_level(axes, level, text, self.theme.rollback, aside=aside)
 
@@ -306,9 +315,9 @@ class Panel:
         # A triggered watch ends at the right: there the trigger has its line and its label.
         left = self.history.trigger is not None
         x, align = (0.012 + aside, "left") if left else (0.988 - aside, "right")
-        look = {"ha": align, "va": "bottom", "fontsize": 8, "color": colour}
+        look = {"ha": align, "va": "bottom", "fontsize": 9, "color": colour, **self._on_paper}
         across = axes.get_yaxis_transform()
-        label(axes, text, (x, level), shift=(0, 2), xycoords=across, **look)
+        label(axes, text, (x, level), shift=(0, 3), xycoords=across, **look)
 
     def _draw_trigger(self, axes: Axes) -> None:
         """The sample that triggered the rollback, on its own panel; its moment on all the others."""
@@ -322,7 +331,8 @@ class Panel:
             return
         axes.plot([x], [value], marker="X", markersize=9, color=self.theme.bad, zorder=5)
         said = more_than(self._amount(value), is_over=trigger.is_over)
-        look = {"ha": "right", "fontsize": 8.5, "fontweight": "bold", "color": self.theme.bad}
+        look = {"ha": "right", "fontsize": 9, "fontweight": "bold", "color": self.theme.bad}
+        look |= self._on_paper
         label(axes, f"trigger: {said}", (x, value), shift=(-8, 6), **look)
 
     @property
@@ -342,8 +352,12 @@ class Panel:
         if metric.margin is not None and not self._is_counted:
             said += f" · margin {self._amount(metric.margin)}"
         name = self._rule.label + ("" if self._is_counted else f" ({self._rule.unit})")
+        # On half a page the longest takes two lines; a panel's neighbour begins where it would end.
+        lines = len(said) > _LONGEST_TITLE
+        if lines:
+            said = said.replace(" · worst", "\nworst", 1)
         bold = {"color": self.theme.ink, "fontweight": "bold", "fontsize": 10}
-        label(axes, name, (0, 1), shift=(0, 16), xycoords="axes fraction", **bold)
+        label(axes, name, (0, 1), shift=(0, 28 if lines else 17), xycoords="axes fraction", **bold)
         colour = self.theme.bad if self._fired else verdict_colour(metric.verdict, self.theme)
-        look = {"color": colour, "fontsize": 8.5}
+        look = {"color": colour, "fontsize": 9}
         label(axes, said, (0, 1), shift=(0, 4), xycoords="axes fraction", **look)

@@ -77,10 +77,10 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_figures_are_there_for_light_and_dark(tmp_path: Path) -> None:
-    """Watch, switch, rollback and the host, each twice, the dark one for dark screens only."""
+    """Time line, watch, switch, rollback and the host, each twice, the dark one for dark screens only."""
     page = write_report(make_run("rolled_back", tmp_path)).read_text()
-    assert page.count("<img") == 4
-    assert page.count("screen and (prefers-color-scheme: dark)") == 4
+    assert page.count("<img") == 5
+    assert page.count("screen and (prefers-color-scheme: dark)") == 5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,10 +132,19 @@ def section(page: str, name: str) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_section_can_be_reached_from_the_top(kind: str, tmp_path: Path) -> None:
-    """Six sections, in one order, each with its link."""
+    """Eight sections, in one order, each with its link."""
     page = write_report(make_run(kind, tmp_path)).read_text()
     order = re.findall(r"<section id='(.*?)'>", page)
-    assert order == ["watch-window", "switch", "rollback", "gates", "run", "evidence"]
+    assert order == [
+        "time-line",
+        "provenance",
+        "watch-window",
+        "switch",
+        "rollback",
+        "gates",
+        "run",
+        "evidence",
+    ]
     assert re.findall(r"<a href='#(.*?)'>", page) == order
 
 
@@ -153,9 +162,12 @@ def test_a_watch_there_was_none_of_is_said(kind: str, why: str, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("kind", "figures"),
     [
-        ("completed", ["environment", "outcome", "trading downtime", "watch"]),
-        ("rolled_back", ["environment", "outcome", "trading downtime", "watch", "rollback"]),
-        ("aborted", ["environment", "outcome", "trading downtime"]),
+        ("completed", ["environment", "outcome", "who runs", "trading downtime", "watch"]),
+        (
+            "rolled_back",
+            ["environment", "outcome", "who runs", "trading downtime", "watch", "rollback"],
+        ),
+        ("aborted", ["environment", "outcome", "who runs", "trading downtime"]),
     ],
 )
 def test_the_key_figures_are_those_there_are(kind: str, figures: list[str], tmp_path: Path) -> None:
@@ -229,6 +241,6 @@ def test_a_run_that_is_not_over_has_a_page_too(tmp_path: Path) -> None:
 def test_the_page_prints_light_and_whole() -> None:
     """Folded lists are open on paper, and no picture is cut in two."""
     printed = report._STYLE[report._STYLE.index("@media print") :]
-    assert "details>*{display:block}" in printed
+    assert "details::details-content{display:block" in printed
     assert "break-inside:avoid" in printed
     assert "@media screen and (prefers-color-scheme:dark)" in report._STYLE

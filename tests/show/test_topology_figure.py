@@ -72,7 +72,7 @@ def test_a_long_fact_is_cut_where_the_box_ends() -> None:
     """With a sign that more was said."""
     said = texts(topology_figure(host(Station("redis", "ok", ("x" * 80,)))))
     (line,) = [line for line in said.splitlines() if line.startswith("xxx")]
-    assert line == "x" * 30 + "…"
+    assert line == "x" * 16 + "…"
 
 
 def test_more_facts_than_lines_end_with_a_sign() -> None:

@@ -191,7 +191,7 @@ def test_two_levels_close_to_each_other_have_their_names_side_by_side() -> None:
         return {round(text.xy[0], 3) for text in axes.texts if text.get_text() in names}
 
     assert right_edges(5.0) == {0.988}
-    assert right_edges(40.0) == {0.988, 0.768}
+    assert right_edges(40.0) == {0.988, 0.568}
 
 
 @pytest.mark.parametrize(("direction", "side"), [("max", "above"), ("min", "below")])
