@@ -40,6 +40,8 @@ _SERVER = {
     "KernelManager.transport": "ipc",  # no port for a kernel
     "Application.log_level": "ERROR",  # the address to open is told at a level above
 }
+# The same in a word, as JupyterLab takes it.
+_SHORT = {"ServerApp.ip": "ip", "ServerApp.port": "port", "Application.log_level": "log-level"}
 _NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 _PLAIN_INPUT = {"showInputPlaceholder": False, "inputHistoryScope": "session"}
 _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -119,7 +121,13 @@ def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[s
     """
     room = lab_copy(outputs, parameters=parameters)
     argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={room}"]
-    argv += [f"--{name}={value}" for name, value in _SERVER.items()]
+    # Told twice, JupyterLab refuses it: what the operator says goes before.
+    told = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    argv += [
+        f"--{name}={value}"
+        for name, value in _SERVER.items()
+        if not told & {name, _SHORT.get(name, name)}
+    ]
     server = subprocess.Popen([*argv, *arguments], env=_environment(room, outputs))
     with _ending(server):
         return server.wait()

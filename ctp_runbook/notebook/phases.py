@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ctp_runbook.errors import (
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.notebook.checkout import find_plan
+from ctp_runbook.notebook.controls import is_person_there
 from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
 from ctp_runbook.notebook.results import (
@@ -246,6 +247,7 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> RunResult:
         run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
         *pictures_of(history, Phase.SWITCH),
         Facts([("trading downtime", run_blocks.downtime_figure(history))]),
+        *_undone(history),
     ]
     shown = _steps_shown(run, history, blocks, due=_SWITCH_STEPS)
     return RunResult(*shown, run=run, history=history)
@@ -261,7 +263,7 @@ def watch(run_dir: str | Path = "") -> WatchResult:
         return WatchResult(page, run=run, history=history)
     if history.watch_started is None:
         none = Banner("bad", "No watch window", run_blocks.outcome_sentence(history))
-        page = _page(run, history, [none])
+        page = _page(run, history, [none, *_undone(history)])
         return WatchResult(page, _ended(history), run=run, history=history)
     from ctp_runbook.watch.replay import rejudge
 
@@ -269,6 +271,7 @@ def watch(run_dir: str | Path = "") -> WatchResult:
     blocks = [
         run_blocks.watch_banner(history, judged),
         *run_blocks.watch_blocks(run, history, judged),
+        *_undone(history),
     ]
     page, failure = _page(run, history, blocks), _watch_failure(history)
     return WatchResult(page, failure, run=run, history=history, judged=judged)
@@ -411,8 +414,16 @@ def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False
             view.show(history)
             return until(history)
 
+        def never(history: History) -> bool:
+            view.show(history)
+            return False
+
         try:
-            return launch.follow(run, until=look)
+            history = launch.follow(run, until=look)
+            # A person is shown the rollback to its end wherever it began, and not a cell that ended.
+            if view.is_panel and history.state is State.ROLLING_BACK:
+                history = launch.follow(run, until=never)
+            return history
         except KeyboardInterrupt as error:
             raise RunRefused(
                 f"detached; run {run.run_id} goes on. Run this cell again to come back, or end it "
@@ -516,6 +527,12 @@ def _ended(history: History) -> RunEnded:
 def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
     top = [run_blocks.mode_banner(history), *run_blocks.override_banners(history)]
     return Page([*top, *blocks], run_dir=str(run.path))
+
+
+def _undone(history: History) -> Iterator[Block]:
+    """The rollback, on the page of the notebook in which a person saw it begin."""
+    if history.rollback_started is not None and is_person_there():
+        yield from run_blocks.rollback_blocks(history)
 
 
 def _steps_shown(

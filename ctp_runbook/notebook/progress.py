@@ -1,24 +1,30 @@
-"""The line that moves while a notebook follows a run; it goes when there is nothing to wait for."""
+"""What moves while a notebook follows a run; it goes when there is nothing to wait for.
+
+That is a line. Where a person looks on it is a panel: who trades, the steps with the time they usually
+take, or each metric beside its limit; and buttons.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.model import State
+from ctp_runbook.notebook.controls import HEADLESS_VARIABLE, Controls, is_person_there
+from ctp_runbook.record.durations import usual_step_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.show.blocks import Banner, Block, Page
-from ctp_runbook.show.terminal import countdown
+from ctp_runbook.show.blocks import Banner, Block, Page, Table, symbol_of
+from ctp_runbook.show.standing import PHASES, steps_now, who_trades
+from ctp_runbook.show.terminal import WatchNow, amounts, countdown, sparkline, watch_as_judged
 from ctp_runbook.watch.measure import Point
 
-__all__ = ["HEADLESS_VARIABLE", "LiveView", "progress_sentence", "show"]
+__all__ = ["LiveView", "panel_blocks", "progress_sentence", "show"]
 
-HEADLESS_VARIABLE = "CTP_RUNBOOK_HEADLESS"
 _LINE_SECONDS = 0.5
 _PLOT_SECONDS = 5.0
 
@@ -57,15 +63,43 @@ def show(page: Page) -> Any:
     return display(page, display_id=True)  # type: ignore[no-untyped-call]
 
 
+def panel_blocks(
+    history: History, *, mono: float, usual_seconds: Mapping[str, float], watch: WatchNow | None
+) -> Iterator[Block]:
+    """Say below the line who trades, and show the steps under way, or the metrics."""
+    words = who_trades(history, mono=mono)
+    why = history.trigger.payload.sentence if history.trigger else ""
+    yield Banner("warn" if words.startswith("Nothing") else "good", words, why)
+    if phase := PHASES.get(history.state):
+        steps = steps_now(history, phase, usual_seconds, mono=mono)
+        rows = [(f"{step.mark} {step.name}", step.took, step.usual, step.most) for step in steps]
+        yield Table(("step", "took", "earlier runs", "limit"), rows, numbers=("took",))
+    if history.state in (State.WATCHING, State.HOLDING) and watch is not None:
+        metrics = [
+            (
+                f"{symbol_of(metric.verdict)} {metric.name}",
+                *amounts(metric),
+                sparkline(metric.trend),
+            )
+            for metric in watch.metrics
+        ]
+        yield Table(("metric", "now", "limit", "last minutes"), metrics, numbers=("now",))
+
+
 class LiveView:
     """Shows progress in the cell's output until it is closed; outside of IPython nothing.
 
     With ``plot`` the watch window is drawn every few seconds, unless the notebook runs headless.
+    ``is_panel``: a person looks on, and is shown more, with buttons.
     """
 
     def __init__(self, run: RunDir, *, plot: bool = False) -> None:
         self._run = run
         self._plot = plot and not os.environ.get(HEADLESS_VARIABLE)
+        self.is_panel = is_person_there()
+        self._controls: Controls | None = None
+        self._usual: Mapping[str, float] = {}
+        self._watch: WatchNow | None = None
         self._handle: Any = None
         self._next_line = self._next_plot = 0.0
         self._picture: list[Block] = []
@@ -74,6 +108,8 @@ class LiveView:
 
     def close(self) -> None:
         """Take away what was shown: the page that the cell ends with says it better."""
+        if self._controls is not None:
+            self._controls.close()
         if self._handle is not None:
             self._handle.update(Page([], run_dir=str(self._run.path)))
 
@@ -85,18 +121,31 @@ class LiveView:
         self._next_line = now + _LINE_SECONDS
         if self._plot and history.watch_started is not None and now >= self._next_plot:
             self._draw(history, now)
-        page = Page([self._banner(history, now), *self._picture])
+        page = Page([self._banner(history, now), *self._panel(history, now), *self._picture])
         if self._handle is None:
             self._handle = show(page)
         else:
             self._handle.update(page)
 
+    def _panel(self, history: History, now: float) -> Iterator[Block]:
+        """What a person is shown below the line; of a real run, with buttons above it."""
+        if not self.is_panel or history.is_dry_run:
+            return
+        if self._controls is None:
+            self._controls = Controls(self._run, history)
+            self._controls.display()
+            self._usual = usual_step_seconds(self._run)
+        self._controls.show(history)
+        yield from panel_blocks(history, mono=now, usual_seconds=self._usual, watch=self._watch)
+
     def _banner(self, history: History, now: float) -> Banner:
         kind = "warn" if history.state in (State.HOLDING, State.ROLLING_BACK) else "info"
         sentence = progress_sentence(history, mono=now, drawn=self._drawn)
         if history.state is State.HOLDING:
+            sentence += f". {_judged(history, self._drawn)}"
+        if history.state is State.HOLDING and not self.is_panel:
             sentence += (
-                f". {_judged(history, self._drawn)}. Decide in a terminal: `ctp-runbook resume|rollback --run "
+                ". Decide in a terminal: `ctp-runbook resume|rollback --run "
                 f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
             )
         # A page that was reloaded keeps what it showed last: let it say when that was.
@@ -114,6 +163,7 @@ class LiveView:
                 self._old = baseline_points(self._run, history, rules)
         except RunbookError:  # a sample is being written; the next look will do
             return
+        self._watch = watch_as_judged(history, judged, mono=now)
         self._picture = [watch_picture(history, judged, before=self._old, dpi=80)]
         self._drawn = judged.overall.name
         self._next_plot = time.monotonic() + _PLOT_SECONDS

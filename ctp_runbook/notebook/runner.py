@@ -195,8 +195,8 @@ class _Series:
                     loop.submit(end_kernel(starting))
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
+        from ctp_runbook.notebook.controls import HEADLESS_VARIABLE
         from ctp_runbook.notebook.kernels import start_kernel
-        from ctp_runbook.notebook.progress import HEADLESS_VARIABLE
 
         cwd = str(Path.cwd())
         env = {**os.environ, HEADLESS_VARIABLE: "1", "CTP_RUNBOOK_HOME": cwd}

@@ -34,6 +34,7 @@ from ctp_runbook.rehearsal.process import ProcessFolder
 from ctp_runbook.rehearsal.seams import write_seams
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, SUPERVISORS, Twin
 from ctp_runbook.rehearsal.twin_files import (
+    hold_for,
     render_templates,
     write_env_file,
     write_releases,
@@ -106,12 +107,14 @@ def up(
     watch_minutes: float = 0.5,
     plane: bool = False,
     delays: as_found.Delays | None = None,
+    hold_seconds: float | None = None,
 ) -> Twin:
     """Bring up a twin in ``directory``, old generation trading, templates rendered.
 
     With ``plane`` it has the data plane, whose Valkey is then the bridge's; with ``delays`` its
     engines are those that are found, and take so long. ``front_options`` go to the front
-    (``--second-login kick``, …). Raises RunRefused when something of a twin runs there
+    (``--second-login kick``, …). ``hold_seconds`` is for a person, who wants to think before a run
+    that holds rolls back; else it is what a rehearsal waits. Raises RunRefused when something of a twin runs there
     already, RunbookError when a part does not come up; whatever had been started is ended again
     then.
     """
@@ -123,6 +126,8 @@ def up(
         if plane:
             control.begin(twin.plane.dir)
         _bring_up(twin, front_options, watch_minutes, delays)
+        if hold_seconds is not None:
+            hold_for(twin, hold_seconds)
     except BaseException:
         down(directory)
         raise

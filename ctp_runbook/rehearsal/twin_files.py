@@ -20,6 +20,7 @@ from ctp_runbook.rehearsal.plane.tables import checkout_folder, infra_folder
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = [
+    "hold_for",
     "overlaid",
     "render",
     "render_templates",
@@ -110,6 +111,13 @@ def _render_line(line: str, values: dict[str, str]) -> str:
         return shlex.quote(values[match[1]]) if is_command else values[match[1]]
 
     return _PLACEHOLDER.sub(value, line)
+
+
+def hold_for(twin: Twin, seconds: float) -> None:
+    """Let a run of the twin hold so long: a rehearsal waits for nobody, and a person wants to think."""
+    text = twin.cutover_template.read_text()
+    longer = re.sub(r"(?m)^HOLD_SECONDS=.*$", f"HOLD_SECONDS={seconds:g}", text)
+    write_atomic(twin.cutover_template, longer.encode())
 
 
 def render_templates(

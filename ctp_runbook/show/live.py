@@ -20,16 +20,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ctp_runbook.errors import RunbookError
-from ctp_runbook.model import Phase, State, StepStatus, Verdict
+from ctp_runbook.model import Phase, State, Verdict
 from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record.durations import usual_step_seconds
 from ctp_runbook.record.evidence import trading_downtime_seconds
-from ctp_runbook.record.history import History, StepHistory
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.kinds import StepEnded, StepStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.told import EndLine, NoteLine, RecordLine, RunLine, WatchLine
 from ctp_runbook.show.blocks import symbol_of
+from ctp_runbook.show.standing import PHASES, StepNow, phase_steps, steps_now
 from ctp_runbook.show.terminal import (
     Narrator,
     Told,
@@ -44,7 +45,7 @@ from ctp_runbook.show.terminal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.console import Console, RenderableType
     from rich.table import Table
@@ -59,11 +60,6 @@ _SHARE = 0.05
 _PATIENCE_SECONDS = 5.0
 # Viewers that hang in a terminal, after they were told to end.
 _STUCK: list[threading.Thread] = []
-_PHASES = {
-    State.GATING: Phase.GATE,
-    State.SWITCHING: Phase.SWITCH,
-    State.ROLLING_BACK: Phase.ROLLBACK,
-}
 _OTHER_ROWS = 8  # of a screen: heading, countdown, the line below, and some of the log
 _WATCHES = (State.WATCHING, State.HOLDING)
 
@@ -369,8 +365,8 @@ class Screen(Narrator):
                 parts.append(_line(history.trigger.payload.sentence, "red"))
             elif runs_out.reason:
                 parts.append(_line(runs_out.reason, "yellow"))
-        if history.state in _PHASES:
-            parts.append(self._steps(_PHASES[history.state], mono))
+        if history.state in PHASES:
+            parts.append(self._steps(PHASES[history.state], mono))
         if history.state in _WATCHES and self._now is not None:
             parts.append(self._metrics(self._now))
         if history.closed is not None:
@@ -391,41 +387,21 @@ class Screen(Narrator):
         words = [history.state.value]
         if history.transitions:
             words = [f"{words[0]} for {minutes(mono - history.transitions[-1].mono_ns / 1e9)}"]
-        if history.state in _PHASES:
-            usual = [self.usual_seconds.get(n) for n in self._names(_PHASES[history.state])]
+        if history.state in PHASES:
+            usual = [self.usual_seconds.get(n) for n in phase_steps(history, PHASES[history.state])]
             if known := [seconds for seconds in usual if seconds is not None]:
                 words.append(f"steps usually {minutes(sum(known))}")
         if history.state in _WATCHES and self._now is not None:
             words.append(self._now.headline(mono))
         return ", ".join(words)
 
-    def _names(self, phase: Phase) -> list[str]:
-        return [step.name for step in self._history.plan.steps if step.phase is phase]
-
     def _steps(self, phase: Phase, mono: float) -> RenderableType:
         from rich.table import Table
 
         table = _grid(Table.grid(padding=(0, 2, 0, 0)), "mark", "name", "took", "usual", "most")
-        for name in self._names(phase):
-            table.add_row(*self._step(self._history.step(name), mono))
+        for step in steps_now(self._history, phase, self.usual_seconds, mono=mono):
+            table.add_row(*_step_cells(step))
         return table
-
-    def _step(self, step: StepHistory, mono: float) -> tuple[RenderableType, ...]:
-        from rich.text import Text
-
-        usual = self.usual_seconds.get(step.name)
-        usually = "" if usual is None else f"usually {usual:.1f} s"
-        if step.status is StepStatus.UNKNOWN:
-            seconds = mono - step.started_mono_ns / 1e9
-            most = max(0.0, (step.due_mono_ns - step.started_mono_ns) / 1e9)
-            mark, took, limit, style = "…", f"{seconds:.1f} s", f"at most {most:.3g} s", "bold"
-        elif step.status is StepStatus.NOT_RUN and not step.started_utc:
-            mark, took, limit, style = " ", "", "", "dim"
-        else:
-            took = f"{step.duration_ms / 1000:.1f} s" if step.attempt else step.status.value
-            mark, limit, style = symbol_of(step.status), "", ""
-            style = colour_of(mark) or ""
-        return tuple(Text(text, style) for text in (f" {mark}", step.name, took, usually, limit))
 
     def _metrics(self, now: WatchNow) -> RenderableType:
         from rich.table import Table
@@ -445,6 +421,14 @@ class Screen(Narrator):
         if left_out := len(ranked) - len(shown):
             table.add_row("", Text(f"and {left_out} more, none of them worse", "dim"))
         return table
+
+
+def _step_cells(step: StepNow) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    style = "bold" if step.is_under_way else "dim" if step.is_due else colour_of(step.mark) or ""
+    for text in (f" {step.mark}", step.name, step.took, step.usual, step.most):
+        yield Text(text, style)
 
 
 def _line(text: str, style: str) -> Text:

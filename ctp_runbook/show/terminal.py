@@ -28,6 +28,7 @@ from ctp_runbook.show.blocks import symbol_of
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.watch.judge import WindowJudgement
     from ctp_runbook.watch.points import Points
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "recent_lines",
     "sentence_of",
     "sparkline",
+    "watch_as_judged",
     "watch_now",
 ]
 
@@ -261,10 +263,15 @@ def watch_now(run: RunDir, history: History, *, mono: float) -> WatchNow:
     """Judge what was sampled until ``mono``, as the orchestrator does. Raises RunbookError."""
     from ctp_runbook.watch.replay import rejudge
 
+    judged, _ = rejudge(run, history, so_far_mono=mono)
+    return watch_as_judged(history, judged, mono=mono)
+
+
+def watch_as_judged(history: History, judged: WindowJudgement, *, mono: float) -> WatchNow:
+    """Say how the watch stands at ``mono`` by what it was ``judged`` to be until then."""
     assert history.watch_started is not None  # asked of a run that watches
     began = history.watch_started.mono
     ends = began + history.watch_started.payload.minutes * 60
-    judged, _ = rejudge(run, history, so_far_mono=mono)
     rules = history.plan.watch.metrics
     metrics = (
         MetricNow(

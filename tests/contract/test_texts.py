@@ -27,7 +27,7 @@ from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
 from ctp_runbook.run.launch import RunOptions, create_run, start
-from ctp_runbook.show import report, run_blocks, terminal
+from ctp_runbook.show import report, run_blocks, standing, terminal
 from ctp_runbook.show.run_blocks import outcome_banner, rollback_blocks
 from tests.props.command_line import typed
 from tests.props.plan_fixtures import make_plan
@@ -43,6 +43,7 @@ STOPS = {s.name for s in STEP_TABLE if s.phase is Phase.SWITCH and s.kind is Ste
 SPEAKERS: tuple[Callable[..., object], ...] = (
     *(terminal._of_steps, terminal._of_watch, terminal._of_people),
     *(terminal._hold, terminal._rollback, terminal._step),
+    *(standing.who_trades, standing._since, standing._what_is_left),
     *(progress.progress_sentence, progress._judged, progress.LiveView._banner),
     *(attend._unattended_sentence, attend.left_sentence, attend.lost_sentence, attend._what_runs),
     *(attend._word_of, attend.waiting_sentence, attend.unwritten_sentence),

@@ -184,6 +184,27 @@ def test_what_the_operator_adds_comes_last(server: Server) -> None:
     assert server.argv[-1] == "--debug"
 
 
+@pytest.mark.parametrize(
+    "words", [("--port=8899",), ("--port", "8899"), ("--ServerApp.port=8899",)]
+)
+def test_what_the_operator_says_is_not_said_by_us(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """JupyterLab refuses a port that is named twice; the rest stays as it was."""
+    started: list[list[str]] = []
+
+    def start(argv: list[str], *, env: dict[str, str]) -> Server:
+        started.append(argv)
+        return Server(argv, env=env)
+
+    monkeypatch.setattr("ctp_runbook.notebook.lab.subprocess.Popen", start)
+    lab.open_lab(outputs=tmp_path, parameters={}, arguments=words)
+    (argv,) = started
+    assert "--ServerApp.port=0" not in argv
+    assert "--ServerApp.ip=127.0.0.1" in argv
+    assert tuple(argv[-len(words) :]) == words
+
+
 def test_the_notebooks_know_where_they_were_opened(server: Server, tmp_path: Path) -> None:
     """Commands run in the directory of whoever opened the lab; runs are kept where it said."""
     assert server.env[phases.HOME_VARIABLE] == str(Path.cwd())

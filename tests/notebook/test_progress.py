@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from ctp_runbook.notebook import progress
+from ctp_runbook.notebook.controls import HEADLESS_VARIABLE
 from ctp_runbook.notebook.engine import execute_notebook
-from ctp_runbook.notebook.progress import HEADLESS_VARIABLE, LiveView, progress_sentence
+from ctp_runbook.notebook.progress import LiveView, progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Page, Picture
 from tests.props.example_records import like
 from tests.props.notebook_tools import outputs_text, write
@@ -215,3 +217,75 @@ def test_a_sample_in_the_middle_of_its_write_costs_one_picture(
     (page,) = shown.pages
     assert "watched; no verdict yet" in page.text
     assert "picture" not in page.text
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Somebody looks on; what becomes of their buttons."""
+    told: list[str] = []
+
+    class Buttons:
+        def __init__(self, run: RunDir, history: History) -> None:
+            told.append("made")
+
+        def display(self) -> None:
+            told.append("displayed")
+
+        def show(self, history: History) -> None:
+            told.append(history.state.value)
+
+        def close(self) -> None:
+            told.append("closed")
+
+    monkeypatch.setattr(progress, "is_person_there", lambda: True)
+    monkeypatch.setattr(progress, "Controls", Buttons)
+    return told
+
+
+def test_a_person_sees_who_trades_and_the_steps(
+    tmp_path: Path, shown: Handle, person: list[str]
+) -> None:
+    """With the buttons, which go with the view."""
+    with closing(LiveView(completed_run(tmp_path))) as view:
+        view.show(cut(tmp_path / "again", b'"step":"stop_old_core_engine"'))
+    first, _ = shown.pages
+    assert "Nothing trades since" in first.text
+    assert "… stop_old_core_engine" in first.text
+    assert "start_new_core_engine" in first.text
+    assert person == ["made", "displayed", "SWITCHING", "closed"]
+
+
+def test_a_person_sees_each_metric_beside_its_limit(
+    tmp_path: Path, shown: Handle, person: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the look at the samples that the picture is drawn of."""
+    run = completed_run(tmp_path)
+    watching = cut(tmp_path / "again", b'"kind":"judgement"')
+    last = watching.records[-1].mono
+    monkeypatch.setattr("ctp_runbook.notebook.progress.time.monotonic", lambda: last + 60)
+    monkeypatch.setattr(
+        "ctp_runbook.show.watch_figure.watch_picture", lambda *_, **__: Picture(b"png", "drawing")
+    )
+    LiveView(run, plot=True).show(watching)
+    (page,) = shown.pages
+    assert "left to watch" in page.text
+    assert "order_latency_p99_ms" in page.text
+    assert "≤ 5 ms" in page.text
+
+
+def test_a_person_who_holds_is_pointed_at_no_terminal(
+    tmp_path: Path, shown: Handle, person: list[str]
+) -> None:
+    """The buttons are above."""
+    LiveView(completed_run(tmp_path)).show(held(tmp_path / "held"))
+    (page,) = shown.pages
+    assert "HOLDING at" in page.text
+    assert "phases.steer" not in page.text
+
+
+def test_a_dry_run_has_no_buttons(tmp_path: Path, shown: Handle, person: list[str]) -> None:
+    """It does nothing to hold, abort or roll back."""
+    run = completed_run(tmp_path, dry_run=True)
+    records = read_journal(run.journal).records
+    LiveView(run).show(History.of(records[:3]))
+    assert person == []

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Locator, Page, Request, expect, sync_playwright
 
-__all__ = ["ALONE", "Lab", "browse", "patient"]
+__all__ = ["ALONE", "Lab", "address", "browse", "patient", "processes_of"]
 
 # Without these Chromium asks hosts of its maker for updates, time and field trials.
 ALONE = (
@@ -34,14 +38,40 @@ def patient(browser: str, *, folder: Path) -> str:
     return str(path)
 
 
+def address(log: Path, server: subprocess.Popen[bytes]) -> str:
+    """What the log says where to go."""
+    end = time.monotonic() + 40
+    while time.monotonic() < end and server.poll() is None:
+        if found := re.search(r"http://127\.0\.0\.1:\d+/\S*token=\w+", log.read_text()):
+            return found[0]
+        time.sleep(0.1)
+    return pytest.fail(f"no JupyterLab: {log.read_text()}")
+
+
+def processes_of(outputs: Path) -> dict[int, str]:
+    """Command lines, by pid, of all processes that were started for these outputs."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            if int(entry.name) != os.getpid() and os.fsencode(outputs) in told:
+                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue  # gone meanwhile, or another user's
+    return found
+
+
 @contextmanager
-def browse(url: str, *, browser: str, pictures: Path) -> Iterator[Lab]:
+def browse(
+    url: str, *, browser: str, pictures: Path, size: tuple[int, int] = (1440, 1240)
+) -> Iterator[Lab]:
     """A browser on ``url``; it has no sandbox of its own, for tests run as root too."""
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=browser, chromium_sandbox=False, args=list(ALONE)
         )
-        page = chromium.new_page(viewport={"width": 1440, "height": 1240})
+        width, height = size
+        page = chromium.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(_SLOW_MS)
         lab = Lab(page, pictures)
         page.on("request", lab.note)
@@ -142,6 +172,16 @@ class Lab:
         changed = self.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty")
         changed.wait_for(state="detached")
         self.choose("File", "docmanager:save")
+
+    def button(self, word: str) -> Locator:
+        """A button of the panel."""
+        return self.notebook.locator(".jupyter-button", has_text=word)
+
+    def press(self, word: str, *, reason: str, confirm: str) -> None:
+        """Fill in the panel's two fields and press one of its buttons."""
+        self.notebook.get_by_placeholder("Reason, for the record").fill(reason)
+        self.notebook.get_by_placeholder(re.compile("^Type .* to confirm$")).fill(confirm)
+        self.button(word).click()
 
     def answer(self, word: str) -> None:
         """Type an answer where one is asked for."""

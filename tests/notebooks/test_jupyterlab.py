@@ -32,7 +32,7 @@ from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from ctp_runbook.verify.run import verify_run
-from tests.notebooks.jupyterlab_page import Lab, browse, patient
+from tests.notebooks.jupyterlab_page import Lab, address, browse, patient, processes_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
@@ -126,29 +126,6 @@ def jupyterlab(walk: Walk) -> Iterator[str]:
         for pid in left:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def address(log: Path, server: subprocess.Popen[bytes]) -> str:
-    """What the log says where to go."""
-    end = time.monotonic() + 40
-    while time.monotonic() < end and server.poll() is None:
-        if found := re.search(r"http://127\.0\.0\.1:\d+/\S*token=\w+", log.read_text()):
-            return found[0]
-        time.sleep(0.1)
-    return pytest.fail(f"no JupyterLab: {log.read_text()}")
-
-
-def processes_of(outputs: Path) -> dict[int, str]:
-    """Command lines, by pid, of all processes that were started for these outputs."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
-            if int(entry.name) != os.getpid() and os.fsencode(outputs) in told:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue  # gone meanwhile, or another user's
-    return found
 
 
 def bear_with_a_busy_machine(twin: Twin) -> None:

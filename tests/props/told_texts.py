@@ -26,6 +26,7 @@ from ctp_runbook.redact import Redactor
 from ctp_runbook.run import launch
 from ctp_runbook.show import report, run_blocks, watch_figure
 from ctp_runbook.show.blocks import Picture
+from ctp_runbook.show.standing import who_trades
 from tests.props.command_line import typed
 from tests.props.run_states import Simulated, Truth, standing
 
@@ -60,6 +61,7 @@ def said_of(made: Simulated) -> Iterator[Said]:
         yield Said("report", _report(made.run))
         if made.truth.conducted and made.truth.outcome is None:
             yield Said("banner", LiveView(made.run)._banner(history, made.clock.mono).text)
+            yield Said("panel", who_trades(history, mono=made.clock.mono))
         if made.truth.outcome is not None and made.run.manifest.exists():
             yield Said("notebook", f"{phases.verify(made.run.path).page.text}\n{_footer(made.run)}")
         yield _heard("end", lambda: _end(made))
