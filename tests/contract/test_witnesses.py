@@ -80,8 +80,12 @@ class Scene:
     def children(self, pid: int) -> list[int]:
         """Who was started by a process and has become the engine."""
         words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        lines = {int(word): Path(f"/proc/{word}/cmdline").read_bytes() for word in words}
-        return [pid for pid, line in lines.items() if os.fsencode(_LONG) in line]
+        found = []
+        for word in words:
+            with contextlib.suppress(OSError):  # one that ended meanwhile is nobody
+                if os.fsencode(_LONG) in Path(f"/proc/{word}/cmdline").read_bytes():
+                    found.append(int(word))
+        return found
 
     def end(self, identity: Identity, *, reap: bool = True) -> None:
         """KILL a member's process with all that it started."""

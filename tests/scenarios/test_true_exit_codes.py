@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -78,6 +79,7 @@ def test_a_viewer_whose_run_vanishes_says_what_is_known(stack: SmallStack) -> No
     waits = f"until test -e {on}; do sleep 0.1; done; ls no-such-file"
     viewer = conducting(stack, 'exec "$@" > /dev/null', start=waits)
     run = run_in(stack)
+    time.sleep(2)  # the viewer reads as well, now and then
     kill_both(run)
     shutil.rmtree(run.path)
     _, said = viewer.communicate(timeout=120)
