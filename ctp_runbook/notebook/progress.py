@@ -18,9 +18,16 @@ from ctp_runbook.notebook.controls import HEADLESS_VARIABLE, Controls, is_person
 from ctp_runbook.record.durations import usual_step_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.show.blocks import Banner, Block, Page, Table, symbol_of
+from ctp_runbook.show.blocks import Banner, Block, Page, Table
 from ctp_runbook.show.standing import PHASES, steps_now, who_trades
-from ctp_runbook.show.terminal import WatchNow, amounts, countdown, sparkline, watch_as_judged
+from ctp_runbook.show.terminal import (
+    WatchNow,
+    amounts,
+    countdown,
+    mark_of,
+    sparkline,
+    watch_as_judged,
+)
 from ctp_runbook.watch.measure import Point
 
 __all__ = ["LiveView", "panel_blocks", "progress_sentence", "show"]
@@ -77,7 +84,7 @@ def panel_blocks(
     if history.state in (State.WATCHING, State.HOLDING) and watch is not None:
         metrics = [
             (
-                f"{symbol_of(metric.verdict)} {metric.name}",
+                f"{mark_of(metric)} {metric.name}",
                 *amounts(metric),
                 sparkline(metric.trend),
             )

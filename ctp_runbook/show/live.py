@@ -29,7 +29,6 @@ from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.kinds import StepEnded, StepStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.told import EndLine, NoteLine, RecordLine, RunLine, WatchLine
-from ctp_runbook.show.blocks import symbol_of
 from ctp_runbook.show.standing import PHASES, StepNow, phase_steps, steps_now
 from ctp_runbook.show.terminal import (
     Narrator,
@@ -38,6 +37,7 @@ from ctp_runbook.show.terminal import (
     amounts,
     colour_of,
     countdown,
+    mark_of,
     minutes,
     sentence_of,
     sparkline,
@@ -413,7 +413,7 @@ class Screen(Narrator):
         ranked = sorted(now.metrics, key=lambda metric: -Verdict[metric.verdict])
         shown = ranked[:room]
         for metric in (metric for metric in now.metrics if metric in shown):
-            mark = symbol_of(metric.verdict)
+            mark = mark_of(metric)
             style = "bold red" if metric.breaching else colour_of(mark) or ""
             value, limit = amounts(metric)
             row = (f" {mark}", metric.name, value, limit, sparkline(metric.trend))

@@ -41,6 +41,7 @@ __all__ = [
     "countdown",
     "ending_facts",
     "ending_lines",
+    "mark_of",
     "metric_line",
     "minutes",
     "recent_lines",
@@ -336,7 +337,13 @@ def metric_line(metric: MetricNow) -> str:
     """``✓ order_latency_p99_ms 4.2 ms (≤ 5 ms) ▁▂▁``."""
     value, limit = amounts(metric)
     line = sparkline(metric.trend)
-    return f"{symbol_of(metric.verdict)} {metric.name} {value} ({limit}) {line}"
+    return f"{mark_of(metric)} {metric.name} {value} ({limit}) {line}"
+
+
+def mark_of(metric: MetricNow) -> str:
+    """Its verdict's symbol; ``!`` where the value is beyond the limit and has not failed it yet."""
+    is_yet = metric.breaching and metric.verdict != "FAILED"
+    return "!" if is_yet else symbol_of(metric.verdict)
 
 
 def minutes(seconds: float) -> str:

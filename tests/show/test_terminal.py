@@ -223,6 +223,7 @@ def metric(**values: Any) -> MetricNow:
     [
         ({}, "✓ order_latency_p99_ms 4.25 ms (≤ 5 ms) ▁▆"),
         ({"is_over": True, "verdict": "FAILED"}, "✗ order_latency_p99_ms > 4.25 ms (≤ 5 ms) ▁▆"),
+        ({"breaching": True, "value": 6.0}, "! order_latency_p99_ms 6 ms (≤ 5 ms) ▁▆"),
         ({"value": None, "trend": (None,)}, "✓ order_latency_p99_ms no data (≤ 5 ms) ·"),
         ({"unit": "ratio", "direction": "min"}, "✓ order_latency_p99_ms 4.25 (≥ 5) ▁▆"),
     ],
