@@ -7,9 +7,14 @@ made is said and left out; the notebook itself is there.
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ctp_runbook.record.rundir import RunDir, write_atomic
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 __all__ = ["render_notebooks"]
 
@@ -34,17 +39,22 @@ def _render(path: Path) -> str:
     import html
     import warnings
 
-    from nbconvert import HTMLExporter
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a picture without words: the notebook's affair
-            exporter = HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
-            body, _ = exporter.from_filename(str(path))
+            body, _ = _exporter().from_filename(str(path))
         write_atomic(path.with_suffix(".html"), _page(html.escape(path.stem), body).encode())
     except Exception as error:  # noqa: BLE001 - a foreign notebook may break any part of a renderer
         return f"{path.name} is not rendered: {type(error).__name__}: {error}"
     return ""
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    """One for all pages: half of what a page costs is to read the template."""
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(template_name="basic")  # type: ignore[no-untyped-call]
 
 
 def _page(name: str, body: str) -> str:

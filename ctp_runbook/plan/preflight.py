@@ -158,48 +158,67 @@ def _sessions_unproved(
 ) -> Iterator[str]:
     """What could not be known of an engine's session: the new one's after the switch, and the old
     one's after a rollback, when nobody would trade for want of a proof."""
-    has_commands = any(values.text(key) for key in READINESS_KEYS)
     for generation in Generation:
         engine = members[f"{generation}_{Role.CORE_ENGINE}"]
-        session, side = sessions[generation], generation.upper()
-        url, is_old = f"{engine.name.upper()}_METRICS_URL", generation is Generation.OLD
-        if session.lacking:
-            facts = ", ".join(f"{FACT_WORDS[fact]} ([{fact}])" for fact in session.lacking)
-            yield (
-                f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
-                f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
-                f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
-            )
-        if not session.sources and session.command and {*SESSION_FACTS} <= {*session.not_proved}:
-            yield (
-                f"{_at(values, 'SESSION_NOT_PROVED')} names all that there is to know of a session, and "
-                f"{side}_SESSION_CMD need tell nothing of {engine.name}: it could not be proved to be up; "
-                "leave out what the command tells"
-            )
-        if session.is_declared:
-            pages = [each for each in session.sources if each.source in ("metric", "session_state")]
-            if pages and not engine.metrics_url:
-                yield (
-                    f"{url} is not given, and {side}_SESSION_SOURCES reads {pages[0].fact} of "
-                    f"{engine.name} there; add it, or name another source"
-                )
-            if not (is_old or engine.metrics_url) and (names := _on_page(values, watch)):
-                yield (
-                    f"{url} is not given: {', '.join(names)} of MONITOR_KEYS are read from the new "
-                    "engine's page; add it, or give those metrics another source in watch.toml"
-                )
-        elif not engine.metrics_url and not values.text("TRADING_STATE_CMD"):
-            when = " after a rollback" if is_old else ""
-            yield (
-                f"{url} is not given, nor TRADING_STATE_CMD, {side}_SESSION_CMD or "
-                f"{side}_SESSION_SOURCES: the session of {engine.name} could not be verified{when}; "
-                "add what tells it, e.g. http://127.0.0.1:18080/metrics"
-            )
-        elif not engine.metrics_url and not (is_old and has_commands):
-            yield (
-                f"{url} is not given: the session of {engine.name} could not be"
-                " verified; add it, e.g. http://127.0.0.1:18080/metrics"
-            )
+        yield from _facts_untold(values, engine, sessions[generation])
+        if sessions[generation].is_declared:
+            yield from _pages_missing(values, engine, sessions[generation], watch)
+        elif not engine.metrics_url:
+            yield from _nothing_asked(values, engine)
+
+
+def _facts_untold(values: TemplateValues, engine: Member, session: SessionPlan) -> Iterator[str]:
+    side = engine.generation.upper()
+    if session.lacking:
+        facts = ", ".join(f"{FACT_WORDS[fact]} ([{fact}])" for fact in session.lacking)
+        yield (
+            f"{side}_SESSION_SOURCES {quoted(session.file)} has no table for {facts}: "
+            f"of {engine.name} that could not be proved; add it, give {side}_SESSION_CMD, or name "
+            f"it in SESSION_NOT_PROVED={session.lacking[0]}: REASON"
+        )
+    if not session.sources and session.command and {*SESSION_FACTS} <= {*session.not_proved}:
+        yield (
+            f"{_at(values, 'SESSION_NOT_PROVED')} names all that there is to know of a session, and "
+            f"{side}_SESSION_CMD need tell nothing of {engine.name}: it could not be proved to be up; "
+            "leave out what the command tells"
+        )
+
+
+def _pages_missing(
+    values: TemplateValues, engine: Member, session: SessionPlan, watch: WatchRules
+) -> Iterator[str]:
+    """What is read from the page of an engine that gives none."""
+    if engine.metrics_url:
+        return
+    side, url = engine.generation.upper(), f"{engine.name.upper()}_METRICS_URL"
+    if pages := [each for each in session.sources if each.source in ("metric", "session_state")]:
+        yield (
+            f"{url} is not given, and {side}_SESSION_SOURCES reads {pages[0].fact} of "
+            f"{engine.name} there; add it, or name another source"
+        )
+    if engine.generation is not Generation.OLD and (names := _on_page(values, watch)):
+        yield (
+            f"{url} is not given: {', '.join(names)} of MONITOR_KEYS are read from the new "
+            "engine's page; add it, or give those metrics another source in watch.toml"
+        )
+
+
+def _nothing_asked(values: TemplateValues, engine: Member) -> Iterator[str]:
+    """Of an engine without a page and without session sources: whether anything else tells."""
+    side, url = engine.generation.upper(), f"{engine.name.upper()}_METRICS_URL"
+    is_old = engine.generation is Generation.OLD
+    if not values.text("TRADING_STATE_CMD"):
+        when = " after a rollback" if is_old else ""
+        yield (
+            f"{url} is not given, nor TRADING_STATE_CMD, {side}_SESSION_CMD or "
+            f"{side}_SESSION_SOURCES: the session of {engine.name} could not be verified{when}; "
+            "add what tells it, e.g. http://127.0.0.1:18080/metrics"
+        )
+    elif not (is_old and any(values.text(key) for key in READINESS_KEYS)):
+        yield (
+            f"{url} is not given: the session of {engine.name} could not be"
+            " verified; add it, e.g. http://127.0.0.1:18080/metrics"
+        )
 
 
 def _on_page(values: TemplateValues, watch: WatchRules) -> list[str]:

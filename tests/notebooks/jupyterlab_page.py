@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, Request, expect, sync_playwright
 
-__all__ = ["ALONE", "Lab", "address", "browse", "patient", "processes_of"]
+__all__ = ["ALONE", "Lab", "address", "blank_page", "browse", "patient", "processes_of"]
 
 # Without these Chromium asks hosts of its maker for updates, time and field trials.
 ALONE = (
@@ -28,6 +28,19 @@ ALONE = (
 _SLOW_MS = 90_000.0
 _UNFINISHED = re.compile(r"\[[ *]\]")
 _KERNEL_KNOWN = re.compile(r"\| (Idle|Busy)")
+
+
+@contextmanager
+def blank_page(browser: str, *, height: int) -> Iterator[Page]:
+    """A page as wide as a laptop's, for files."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=browser, chromium_sandbox=False, args=list(ALONE)
+        )
+        try:
+            yield chromium.new_page(viewport={"width": 1280, "height": height})
+        finally:
+            chromium.close()
 
 
 def patient(browser: str, *, folder: Path) -> str:

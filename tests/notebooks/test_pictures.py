@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from nbconvert import HTMLExporter
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.report import write_report
-from tests.notebooks.jupyterlab_page import ALONE
+from tests.notebooks.jupyterlab_page import blank_page
 from tests.props.synthetic_runs import make_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -30,14 +30,8 @@ SAID = {"completed": "✓ PASSED", "rolled_back": "rollback trigger"}
 @pytest.fixture(scope="module")
 def page(browser_path: str) -> Iterator[Page]:
     """A page as wide as a laptop's."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=browser_path, chromium_sandbox=False, args=list(ALONE)
-        )
-        try:
-            yield chromium.new_page(viewport={"width": 1280, "height": 900})
-        finally:
-            chromium.close()
+    with blank_page(browser_path, height=900) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=SAID)

@@ -13,12 +13,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import figure_style
 from ctp_runbook.show.report import write_report
-from tests.notebooks.jupyterlab_page import ALONE
+from tests.notebooks.jupyterlab_page import blank_page
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -34,14 +34,8 @@ BLANK = {"", " "}
 @pytest.fixture(scope="module")
 def page(browser_path: str) -> Iterator[Page]:
     """A page as wide as a small laptop's."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=browser_path, chromium_sandbox=False, args=list(ALONE)
-        )
-        try:
-            yield chromium.new_page(viewport={"width": 1280, "height": 800})
-        finally:
-            chromium.close()
+    with blank_page(browser_path, height=800) as made:
+        yield made
 
 
 @pytest.fixture(scope="module", params=RUNS)
