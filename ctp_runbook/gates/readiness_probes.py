@@ -38,10 +38,9 @@ from ctp_runbook.probes.strict_json import decode_json
 from ctp_runbook.record.samples import series_key, split_series
 from ctp_runbook.watch.histogram import (
     SeriesKey,
-    bucket_keys,
+    bucket_series,
     first_fault,
-    group_buckets,
-    summed,
+    label_sets,
     worst_quantile,
 )
 
@@ -279,8 +278,15 @@ def _has_queried(page: _Page, before: _Page, least: int) -> bool:
 
 
 def _events(counts: Mapping[SeriesKey, float]) -> float:
-    buckets = summed(counts)
-    return buckets[max(buckets)] if buckets else 0.0
+    return sum(count for (_, bound), count in counts.items() if math.isinf(bound))
+
+
+def _bounds(counts: Mapping[SeriesKey, float]) -> list[float]:
+    return sorted({bound for _, bound in counts})
+
+
+def _fault(counts: Mapping[SeriesKey, float]) -> str:
+    return first_fault(_bounds(counts), [*counts.values()])
 
 
 def _recent_queries(page: _Page, before: _Page) -> dict[SeriesKey, float]:
@@ -293,7 +299,7 @@ def _recent_queries(page: _Page, before: _Page) -> dict[SeriesKey, float]:
     if then and bounds != {bound for _, bound in then}:
         raise ProbeError(f"{_QUERIES} has no value: it has other buckets than a moment ago")
     recent = {key: count - then.get(key, 0.0) for key, count in now.items()}
-    if fault := first_fault(recent):
+    if fault := _fault(recent):
         raise ProbeError(f"{_QUERIES} has no value: of the queries just now {fault}")
     return recent if _events(recent) > 0 else {}
 
@@ -304,7 +310,9 @@ def _query_p99_ms(page: _Page, before: _Page, *, least: int) -> _Answer:
     recent = _recent_queries(page, before)
     if not recent:
         return None, "the engine made no query while it was watched: no latency is proved"
-    quantile, events = worst_quantile(recent, quantile=0.99, min_events=least), _events(recent)
+    bounds, events = _bounds(recent), _events(recent)
+    sets = {labels: [*counts.values()] for labels, counts in label_sets(recent).items()}
+    quantile = worst_quantile(bounds, sets, quantile=0.99, min_events=least)
     if quantile is None:
         return None, (
             f"{events:g} queries while it was watched, at least {least} are needed: a p99 of fewer "
@@ -316,7 +324,7 @@ def _query_p99_ms(page: _Page, before: _Page, *, least: int) -> _Answer:
     p99, target = round(quantile.value * 1000, 3), float(SLIS[_QUERY_P99].target)
     if not quantile.is_over:
         # Within a bucket that the target cuts in two, the value is a guess between its bounds.
-        has_bucket = any(round(bound * 1000, 6) == target for _, bound in recent)
+        has_bucket = any(round(bound * 1000, 6) == target for bound in bounds)
         words += "" if has_bucket else f"; {_QUERIES} has no bucket at {target:g} ms: add one"
         return p99, words
     words += f" is more than {p99:g} ms, above the widest bucket of {_QUERIES}"
@@ -330,10 +338,10 @@ def _buckets(page: _Page) -> dict[SeriesKey, float]:
     if not series:
         return {}
     places = [(place, labels) for place, (labels, _) in enumerate(series)]
-    fault = group_buckets(places).fault
-    counts = {} if fault else {key: series[place][1] for key, place in bucket_keys(places)}
-    fault = fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
-    if fault := fault or first_fault(counts):
+    buckets = bucket_series(places)
+    counts = {key: series[place][1] for key, place in buckets.keys}
+    fault = buckets.fault or ("" if all(map(math.isfinite, counts.values())) else "not finite")
+    if fault := fault or _fault(counts):
         raise ProbeError(f"{_QUERIES} has no value: {fault}")
     return counts
 

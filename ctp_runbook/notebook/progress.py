@@ -28,7 +28,7 @@ from ctp_runbook.show.terminal import (
     sparkline,
     watch_as_judged,
 )
-from ctp_runbook.watch.measure import Point
+from ctp_runbook.watch.points import Point
 
 __all__ = ["LiveView", "panel_blocks", "progress_sentence", "show"]
 

@@ -1,135 +1,130 @@
-"""A samples file read in blocks: the pages of one target as a table of numbers, the rest one by one.
+"""Samples in blocks: what one target said again and again as columns of numbers, page below page.
 
 What comes out says the same as ``read_samples``, and what that refuses is refused. A page a second
 for a day from five endpoints is read in seconds, and no more than a few megabytes of it are kept.
+A live sample is a block of one row. Nothing but the standard library is needed.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import repeat
+from operator import sub
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from ctp_runbook.record.samples import Sample, each_sample
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["Block", "Chunk", "chunks_of", "read_chunks"]
 
 _CHUNK_LINES = 1 << 16
 
 
-class Block(Struct, frozen=True):
-    """Samples of one target with the same series, all of them ok; ``values`` has a row a sample
-    and a column a series of ``layout``."""
+class Block(Struct, frozen=True, dict=True):
+    """Samples of one target with the same series, or that failed with the same ``error``; ``values``
+    has a page after the other, each in the order of ``layout``."""
 
     source: str
     target: str
     layout: tuple[str, ...]
-    seq: tuple[int, ...]
-    wall: NDArray[np.float64]
-    mono: NDArray[np.float64]
-    values: NDArray[np.float64]
+    ok: bool
+    error: str
+    seq: array[int]
+    wall: array[float]
+    mono: array[float]
+    values: array[float]
 
-    def samples(self, columns: Sequence[int] | None = None) -> Iterator[Sample]:
-        """Yield each sample, with no more of its series than ``columns``; how long it took and
-        when it was due are not kept."""
-        chosen = range(len(self.layout)) if columns is None else columns
-        layout = [self.layout[column] for column in chosen]
-        rows = zip(
-            self.seq,
-            self.wall.tolist(),
-            self.mono.tolist(),
-            self.values[:, chosen].tolist(),
-            strict=True,
-        )
-        for seq, wall, mono, values in rows:
-            series = dict(zip(layout, values, strict=True))
-            yield Sample(seq, wall, mono, self.source, self.target, True, "", 0.0, series)
-
-
-class Chunk(Struct, frozen=True):
-    """Part of a samples file: blocks, and the samples that failed, in order within each target.
-
-    ``order`` has the index of its item for each line; ``cuts`` says how many of the moments asked
-    for lie before the chunk.
-    """
-
-    items: tuple[Block | Sample, ...]
-    order: Sequence[int]
-    cuts: int
-
-    @property
-    def blocks(self) -> tuple[Block, ...]:
-        """All that succeeded."""
-        return tuple(item for item in self.items if isinstance(item, Block))
-
-    def lines(self) -> Iterator[tuple[int, Sample]]:
-        """Yield each line's item and moment in the order of the file; series are left out."""
-        moments = [
-            iter((item,)) if isinstance(item, Sample) else item.samples(()) for item in self.items
-        ]
-        for at in self.order:
-            yield at, next(moments[at])
-
-
-class _Rows:
-    """A block in the making."""
-
-    def __init__(self, source: str, target: str, layout: tuple[str, ...]) -> None:
-        self.source, self.target, self.layout = source, target, layout
-        self.seq = list[int]()
-        self.wall, self.mono, self.values = array("d"), array("d"), array("d")
+    @classmethod
+    def begin(cls, sample: Sample) -> Block:
+        """Return the block that begins with a sample, to be added to."""
+        columns = array("q"), array("d"), array("d"), array("d")
+        whose = sample.source, sample.target, tuple(sample.series), sample.ok, sample.error
+        block = cls(*whose, *columns)
+        block.add(sample)
+        return block
 
     def add(self, sample: Sample) -> None:
-        """Take a row in."""
+        """Take a row in, which ``goes_on``."""
         self.seq.append(sample.seq)
         self.wall.append(sample.wall)
         self.mono.append(sample.mono)
         # Two thirds of the time that ``extend`` takes of a view, which has no length to go by.
         self.values.fromlist(list(sample.series.values()))
 
-    def block(self) -> Block:
-        """Return what was gathered."""
-        values = np.array(self.values).reshape(len(self.seq), len(self.layout))
-        times = np.array(self.wall), np.array(self.mono)
-        return Block(self.source, self.target, self.layout, tuple(self.seq), *times, values)
+    def goes_on(self, sample: Sample) -> bool:
+        """True where the sample may be a row of it: of its target, with its series and its error."""
+        said = sample.ok, sample.error, tuple(sample.series)
+        return said == (self.ok, self.error, self.layout)
+
+    @cached_property
+    def gaps(self) -> tuple[float, float, int]:
+        """The shortest and the longest time between two rows, and all of them in whole nanoseconds: so
+        they add up to the same in any order."""
+        gaps = [*map(sub, self.mono[1:], self.mono)]
+        whole = sum([round(gap * 1e9) for gap in gaps])
+        return min(gaps, default=0.0), max(gaps, default=0.0), whole
+
+    def column(self, place: int) -> array[float]:
+        """Return one series, a value a row."""
+        return self.values[place :: len(self.layout)]
+
+    def rows(self, places: Sequence[int]) -> Iterator[tuple[float, ...]]:
+        """Yield these series of each row."""
+        if not places:
+            return repeat((), len(self.seq))
+        return zip(*map(self.column, places), strict=True)
+
+    def between(self, since: float, until: float) -> Block:
+        """Return its rows from one monotonic second to another, both included."""
+        rows = slice(bisect_left(self.mono, since), bisect_right(self.mono, until))
+        wide = len(self.layout)
+        return structs.replace(
+            self,
+            seq=self.seq[rows],
+            wall=self.wall[rows],
+            mono=self.mono[rows],
+            values=self.values[rows.start * wide : rows.stop * wide],
+        )
+
+    def samples(self, places: Sequence[int] = ()) -> Iterator[Sample]:
+        """Yield each sample, with no more of its series than those at ``places``; how long it took
+        and when it was due are not kept."""
+        layout = [self.layout[place] for place in places]
+        for seq, wall, mono, row in zip(
+            self.seq, self.wall, self.mono, self.rows(places), strict=True
+        ):
+            series = dict(zip(layout, row, strict=True))
+            yield Sample(
+                seq, wall, mono, self.source, self.target, self.ok, self.error, 0.0, series
+            )
 
 
-class _Gathering:
-    """A chunk in the making."""
+class Chunk(Struct, frozen=True):
+    """Part of a samples file: blocks, in order within each target.
 
-    def __init__(self) -> None:
-        self.order = array("l")
-        self._items: list[_Rows | Sample] = []
-        self._open: dict[tuple[str, str], tuple[int, _Rows]] = {}
+    ``order`` has the index of its item for each line; ``cuts`` says how many of the moments asked
+    for lie before the chunk.
+    """
 
-    def add(self, sample: Sample) -> None:
-        """Take a sample in: a row of its target's block, or after what is none a block anew."""
-        whose = sample.source, sample.target
-        if not sample.ok:
-            self._open.pop(whose, None)
-            self._items.append(sample)
-            self.order.append(len(self._items) - 1)
-            return
-        layout = tuple(sample.series)
-        place, rows = self._open.get(whose, (0, None))
-        if rows is None or rows.layout != layout:
-            place, rows = self._open[whose] = len(self._items), _Rows(*whose, layout)
-            self._items.append(rows)
-        rows.add(sample)
-        self.order.append(place)
+    items: Sequence[Block]
+    order: Sequence[int]
+    cuts: int = 0
 
-    def chunk(self, cuts: int) -> Chunk:
-        """Return what was gathered."""
-        items = (item if isinstance(item, Sample) else item.block() for item in self._items)
-        return Chunk(tuple(items), self.order, cuts)
+    @classmethod
+    def of(cls, sample: Sample) -> Chunk:
+        """Return one sample, as it comes in."""
+        return cls((Block.begin(sample),), (0,))
+
+    def lines(self) -> Iterator[tuple[int, Sample]]:
+        """Yield each line's item and moment in the order of the file; series are left out."""
+        moments = [item.samples() for item in self.items]
+        for at in self.order:
+            yield at, next(moments[at])
 
 
 def read_chunks(path: Path, *, cuts: Iterable[float] = ()) -> Iterator[Chunk]:
@@ -146,13 +141,21 @@ def chunks_of(samples: Iterable[Sample], *, cuts: Iterable[float] = ()) -> Itera
     A new chunk begins at the first sample at or past each of ``cuts`` (monotonic seconds).
     """
     due = [*sorted(cuts), math.inf]
-    gathering, passed = _Gathering(), 0
+    items, order, passed = list[Block](), array("l"), 0
+    last = dict[tuple[str, str], int]()  # the block of each target that may go on
     for sample in samples:
-        if sample.mono >= due[0] or len(gathering.order) >= _CHUNK_LINES:
-            yield gathering.chunk(passed)
-            gathering, passed = _Gathering(), 0
+        if sample.mono >= due[0] or len(order) >= _CHUNK_LINES:
+            yield Chunk(items, order, passed)
+            items, order, last, passed = [], array("l"), {}, 0
             while sample.mono >= due[0]:
                 due.pop(0)
                 passed += 1
-        gathering.add(sample)
-    yield gathering.chunk(passed)
+        whose = sample.source, sample.target
+        place = last.get(whose)
+        if place is None or not items[place].goes_on(sample):
+            place = last[whose] = len(items)
+            items.append(Block.begin(sample))
+        else:
+            items[place].add(sample)
+        order.append(place)
+    yield Chunk(items, order, passed)

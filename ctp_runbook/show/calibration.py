@@ -15,7 +15,8 @@ from ctp_runbook.record.calibration import Calibration, CalibrationDir, MetricCa
 from ctp_runbook.record.sample_blocks import read_chunks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table
 from ctp_runbook.watch.calibrate import Recorded, Yardstick, whole
-from ctp_runbook.watch.measure import STATUSES, pages_of
+from ctp_runbook.watch.measure import pages_of
+from ctp_runbook.watch.points import STATUSES
 from ctp_runbook.watch.replay import read_rules
 
 if TYPE_CHECKING:

@@ -32,8 +32,8 @@ from ctp_runbook.show.topology import drift_rows, gate_topology, speaker_of
 from ctp_runbook.show.topology_figure import topology_picture
 from ctp_runbook.watch.baseline import baseline_points, usual_of
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.measure import Point, more_than
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.measure import more_than
+from ctp_runbook.watch.points import Point, Points
 from ctp_runbook.watch.replay import read_rules
 
 __all__ = [

@@ -12,7 +12,7 @@ from ctp_runbook.plan.step_table import sender_of
 from ctp_runbook.record import kinds
 from ctp_runbook.record.history import History
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.measure import Point
+from ctp_runbook.watch.points import Point
 
 __all__ = ["Clock", "Span", "clock_of", "new_sender", "runner_started", "spans_of"]
 

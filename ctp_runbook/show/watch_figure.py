@@ -21,7 +21,7 @@ from ctp_runbook.show.watch_panel import (
     verdict_colour,
 )
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.measure import Point
+from ctp_runbook.watch.points import Point
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

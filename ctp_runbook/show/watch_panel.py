@@ -20,8 +20,8 @@ from ctp_runbook.show.figure_style import Theme, bare_axes, label
 from ctp_runbook.show.lines import over_marks, stretches, unbroken_lines
 from ctp_runbook.show.time_axis import Clock, new_sender, runner_started, spans_of
 from ctp_runbook.watch.judge import MetricJudgement
-from ctp_runbook.watch.measure import STATUSES, more_than
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.measure import more_than
+from ctp_runbook.watch.points import STATUSES, Points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

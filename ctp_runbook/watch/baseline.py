@@ -14,8 +14,8 @@ from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.samples import Sample, each_sample
-from ctp_runbook.watch.measure import MetricSeries, Point, concerns, pages_of
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.measure import MetricSeries, concerns, pages_of
+from ctp_runbook.watch.points import CODES, Point, Points
 
 __all__ = ["Usual", "baseline_points", "usual_of"]
 
@@ -50,8 +50,6 @@ def baseline_points(
 def usual_of(points: Points) -> Usual:
     """Return where the points lie that were made after the warm-up."""
     import numpy as np
-
-    from ctp_runbook.watch.measure_block import CODES
 
     monos, values, status = points.columns()
     values = np.where(np.isin(monos, points.over()[0]), np.inf, values)

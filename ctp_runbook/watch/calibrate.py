@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from copy import copy
 from decimal import Decimal
+from operator import gt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Trigger
 from ctp_runbook.record.calibration import AlarmRate
 from ctp_runbook.record.sample_blocks import Block, Chunk
-from ctp_runbook.record.samples import Sample, split_series
+from ctp_runbook.record.samples import split_series
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
 from ctp_runbook.watch.measure import concerns, counts_events, pages_of
 from ctp_runbook.watch.sequential import share_interval, upper_share
@@ -87,25 +88,23 @@ class Recorded:
         self._items = [item for chunk in chunks for item in chunk.items]
         if not self._items:
             raise ValueError("no sample is in it")
-        spans = [_span(item) for item in self._items]
+        spans = [(item.mono[0], item.mono[-1]) for item in self._items]
         self._firsts, self._lasts = np.array(spans).T
         self.begins, self.ends = float(self._firsts.min()), float(self._lasts.max())
         latest: dict[tuple[str, str], float] = {}
         for item, (first, last) in zip(self._items, spans, strict=True):
             whose = item.source, item.target
-            steps = np.diff(item.mono) if isinstance(item, Block) else np.zeros(0)
-            if first < latest.get(whose, -math.inf) or (len(steps) and steps.min() < 0):
+            if first < latest.get(whose, -math.inf) or any(map(gt, item.mono, item.mono[1:])):
                 raise ValueError(
                     f"the samples of {item.source} go back in time: two boots in one file"
                 )
             latest[whose] = last
-        walls = (item.wall[0] if isinstance(item, Block) else item.wall for item in self._items)
-        self.wall_zero = float(next(walls)) - spans[0][0]
+        self.wall_zero = self._items[0].wall[0] - spans[0][0]
 
     @property
     def samples(self) -> int:
         """How many there are."""
-        return sum(len(item.seq) if isinstance(item, Block) else 1 for item in self._items)
+        return sum(len(item.seq) for item in self._items)
 
     @property
     def seconds(self) -> float:
@@ -115,22 +114,15 @@ class Recorded:
     @property
     def blocks(self) -> Iterator[Block]:
         """All that succeeded."""
-        return (item for item in self._items if isinstance(item, Block))
+        return (item for item in self._items if item.ok)
 
     def between(self, since: float, until: float) -> Chunk:
         """Return the samples from one monotonic second to another, both included."""
-        items, seqs = list[Block | Sample](), list[tuple[int, ...]]()
-        for at in np.flatnonzero((self._lasts >= since) & (self._firsts <= until)):
-            item = self._items[at]
-            if isinstance(item, Sample):
-                items.append(item)
-                seqs.append((item.seq,))
-            elif (cut := _cut(item, since, until)).seq:
-                items.append(cut)
-                seqs.append(cut.seq)
-        places = np.repeat(np.arange(len(items)), [len(seq) for seq in seqs])
-        numbers = np.array([number for seq in seqs for number in seq])
-        return Chunk(tuple(items), places[np.argsort(numbers, kind="stable")].tolist(), 0)
+        places = np.flatnonzero((self._lasts >= since) & (self._firsts <= until))
+        items = [cut for at in places if (cut := self._items[at].between(since, until)).seq]
+        order = np.repeat(np.arange(len(items)), [len(item.seq) for item in items])
+        numbers = np.array([number for item in items for number in item.seq])
+        return Chunk(items, order[np.argsort(numbers, kind="stable")].tolist())
 
     def of(self, rule: MetricRule, *, pages: Collection[str]) -> Recorded:
         """Return what measures one metric, on the same clock; ``pages`` are those of all rules."""
@@ -180,7 +172,7 @@ def judge_windows(
     """Judge each window as a watch that began there and lasted so long."""
     for began in starts:
         judge = _judge(yardstick, began, began + seconds)
-        judge.add_chunk(recorded.between(began, began + seconds))
+        judge.take(recorded.between(began, began + seconds))
         yield Outcome(began, judge.at(began + seconds, final=True), judge.firing)
 
 
@@ -191,7 +183,7 @@ def whole(recorded: Recorded, rule: MetricRule, rules: WatchRules) -> MetricJudg
         structs.replace(rules, metrics={rule.name: rule}), (rule.name,), Trigger("", ())
     )
     judge = _judge(one, recorded.begins, recorded.ends)
-    judge.add_chunk(recorded.between(recorded.begins, recorded.ends))
+    judge.take(recorded.between(recorded.begins, recorded.ends))
     return judge.at(recorded.ends, final=True).metrics[rule.name]
 
 
@@ -423,21 +415,3 @@ def _most_over(events: int, share: float) -> int | None:
     allowed = range(int(events * share) + 1)
     number = bisect_right(allowed, share, key=lambda over: upper_share(events, over))
     return number - 1 if number else None
-
-
-def _span(item: Block | Sample) -> tuple[float, float]:
-    if isinstance(item, Sample):
-        return item.mono, item.mono
-    return float(item.mono[0]), float(item.mono[-1])
-
-
-def _cut(block: Block, since: float, until: float) -> Block:
-    first = int(np.searchsorted(block.mono, since, side="left"))
-    last = int(np.searchsorted(block.mono, until, side="right"))
-    return structs.replace(
-        block,
-        seq=block.seq[first:last],
-        wall=block.wall[first:last],
-        mono=block.mono[first:last],
-        values=block.values[first:last],
-    )

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
+from operator import add, le
 
 from msgspec import Struct, structs
 
@@ -18,23 +21,18 @@ from ctp_runbook.record.samples import series_key
 
 __all__ = [
     "Buckets",
-    "Grouping",
     "Quantile",
     "SeriesKey",
-    "bucket_keys",
+    "added",
     "bucket_quantile",
+    "bucket_series",
     "counts_fault",
     "first_fault",
-    "group_buckets",
     "label_sets",
-    "merged",
     "scaled_bound",
-    "summed",
     "worst_quantile",
 ]
 
-# Bucket bounds (or a number for each other series), each with the places of its series in a page.
-Grouping = tuple[tuple[float, tuple[int, ...]], ...]
 # A series that counts: its labels as a page writes them, without ``le``, and the bound of its bucket.
 SeriesKey = tuple[str, float]
 # What float() takes beside these (``1_0``, ``nan``, Arabic digits) is no number in the format.
@@ -54,53 +52,58 @@ class Quantile(Struct, frozen=True):
 
 
 class Buckets(Struct, frozen=True):
-    """A histogram's series by bucket bound; ``fault`` says why they have no value, "" for none."""
+    """The series of a histogram, label set by label set and the narrowest bucket first, each with its
+    place in the page; ``fault`` says why they have no value, "" for none."""
 
-    groups: Grouping = ()
+    keys: tuple[tuple[SeriesKey, int], ...] = ()
     fault: str = ""
 
 
-def bucket_quantile(buckets: Mapping[float, float], *, quantile: float) -> Quantile | None:
-    """Return the quantile of cumulative bucket counts ``{upper bound: count}``; None for no events.
+def bucket_quantile(
+    bounds: Sequence[float], counts: Sequence[float], *, quantile: float
+) -> Quantile | None:
+    """Return the quantile of cumulative counts, the narrowest bucket first; None for no events.
 
     Interpolated within its bucket, as Prometheus' histogram_quantile does. In the open bucket there
     is nothing to interpolate to: all that is known is that the value is more than its lower bound.
     """
-    bounds = sorted(buckets)
-    total = buckets[bounds[-1]] if bounds else 0.0
-    if not total > 0 or math.isinf(bounds[0]):
+    if not bounds or not counts[-1] > 0 or math.isinf(bounds[0]):
         return None
-    rank = quantile * total
-    lower, below = min(0.0, bounds[0]), 0.0
-    for bound in bounds:
-        if buckets[bound] >= rank:
-            if math.isinf(bound):
-                break
-            inside = buckets[bound] - below
-            share = (rank - below) / inside if inside else 1.0
-            return Quantile(lower + (bound - lower) * share, is_over=False)
-        lower, below = bound, buckets[bound]
-    return Quantile(lower, is_over=True)
+    rank = quantile * counts[-1]
+    at = bisect_left(counts, rank)
+    lower, below = (bounds[at - 1], counts[at - 1]) if at else (min(0.0, bounds[0]), 0.0)
+    if math.isinf(bounds[at]):
+        return Quantile(lower, is_over=True)
+    inside = counts[at] - below
+    share = (rank - below) / inside if inside else 1.0
+    return Quantile(lower + (bounds[at] - lower) * share, is_over=False)
 
 
 def worst_quantile(
-    counts: Mapping[SeriesKey, float], *, quantile: float, min_events: int, direction: str = "max"
+    bounds: Sequence[float],
+    sets: Mapping[str, Sequence[float]],
+    *,
+    quantile: float,
+    min_events: int,
+    direction: str = "max",
 ) -> Quantile | None:
-    """Return the worst of the quantiles of all series together and of each label set that has
-    ``min_events`` itself; None where all have fewer: a p99 of one event is none.
+    """Return the worst of the quantiles of all label sets together and of each that has
+    ``min_events`` itself; None where all have fewer: a p99 of one event is none. Each has a count a
+    bound.
 
     Together, a thousand fast orders of one instrument hide ten slow ones of another.
     """
-    sets, least = label_sets(counts), max(1, min_events)
-    together = merged(sets.values())
-    if not together or together[max(together)] < least:
+    together, least = added(sets.values()), max(1, min_events)
+    if not together or together[-1] < least:
         return None
-    own = sets.items() if len(sets) > 1 else ()
-    judged = [("", together), *((name, own) for name, own in own if own[max(own)] >= least)]
+    if len(sets) == 1:
+        return bucket_quantile(bounds, together, quantile=quantile)
+    own = ((labels, counts) for labels, counts in sets.items() if counts[-1] >= least)
+    judged = [("", together), *own]
     quantiles = [
-        structs.replace(found, labels=name)
-        for name, buckets in judged
-        if (found := bucket_quantile(buckets, quantile=quantile)) is not None
+        structs.replace(found, labels=labels) if labels else found
+        for labels, counts in judged
+        if (found := bucket_quantile(bounds, counts, quantile=quantile)) is not None
     ]
     is_max = direction == "max"
     # Of equals the first, which is of all; more than a value is beyond it, whichever side is bad.
@@ -111,16 +114,13 @@ def worst_quantile(
     )
 
 
-def bucket_keys(series: Iterable[tuple[int, Mapping[str, str]]]) -> list[tuple[SeriesKey, int]]:
-    """Return the key of each series of a histogram that ``group_buckets`` finds no fault with, and
-    its place in the page; label set by label set, the narrowest bucket first."""
-    keys = []
-    for place, labels in series:
-        others = {key: value for key, value in labels.items() if key != "le"}
-        bound = _bound(labels["le"])
-        assert bound is not None  # that would be a fault
-        keys.append(((series_key("", others), bound), place))
-    return sorted(keys)
+def added(sets: Iterable[Sequence[float]]) -> Sequence[float]:
+    """Return the counts of all label sets together, added one after the other."""
+    total: Sequence[float] = ()
+    for counts in sets:
+        # Not by ``sum``, which adds floats otherwise from Python 3.12 on.
+        total = [*map(add, total, counts)] if total else counts
+    return total
 
 
 def label_sets(counts: Mapping[SeriesKey, float]) -> dict[str, dict[float, float]]:
@@ -131,36 +131,26 @@ def label_sets(counts: Mapping[SeriesKey, float]) -> dict[str, dict[float, float
     return sets
 
 
-def merged(sets: Iterable[Mapping[float, float]]) -> dict[float, float]:
-    """Return the bucket counts of all label sets together, added one after the other."""
-    total: dict[float, float] = {}
-    for buckets in sets:
-        for bound, count in buckets.items():
-            total[bound] = total.get(bound, 0.0) + count
-    return total
-
-
-def summed(counts: Mapping[SeriesKey, float]) -> dict[float, float]:
-    """Return the bucket counts of all series together."""
-    return merged(label_sets(counts).values())
-
-
-def first_fault(counts: Mapping[SeriesKey, float]) -> str:
-    """Return why the counts of a label set are none of a histogram's; "" where those of each are."""
-    return next(filter(None, map(counts_fault, label_sets(counts).values())), "")
-
-
 def scaled_bound(rule: MetricRule, bound: float) -> float:
     """Return a bucket's bound in the rule's unit. By decimals: 0.0049 s must not fall short of 4.9 ms."""
     return float(Decimal(repr(bound)) * Decimal(repr(rule.scale)))
 
 
-def counts_fault(buckets: Mapping[float, float]) -> str:
+def first_fault(bounds: Sequence[float], counts: Sequence[float]) -> str:
+    """Return why the counts of a label set, one after the other here, are none of a histogram's; ""
+    where those of each are."""
+    for at in range(0, len(counts), len(bounds) or 1):
+        own = counts[at : at + len(bounds)]
+        if not (own[0] >= 0 and all(map(le, own, own[1:]))):
+            return counts_fault(bounds, own)
+    return ""
+
+
+def counts_fault(bounds: Sequence[float], counts: Sequence[float]) -> str:
     """Return why these counts are none of a histogram's, "" where they are: none is below the count
     of a narrower bucket, which it holds as well. No numbers: a page broken all day has one reason."""
     below = 0.0
-    for bound in sorted(buckets):
-        count = buckets[bound]
+    for bound, count in zip(bounds, counts, strict=True):
         if not count >= below:
             than = "a narrower one" if below else "none"
             return f"bucket {_name(bound)} counts fewer events than {than}"
@@ -168,33 +158,31 @@ def counts_fault(buckets: Mapping[float, float]) -> str:
     return ""
 
 
-def group_buckets(series: Iterable[tuple[int, Mapping[str, str]]]) -> Buckets:
-    """Group series of one histogram, each with its place in the page and its labels, by bucket
-    bound, the narrowest first.
+def bucket_series(series: Iterable[tuple[int, Mapping[str, str]]]) -> Buckets:
+    """Return the series of one histogram, each given with its place in the page and its labels.
 
     Series that differ in other labels than ``le`` are added up. That is right only where each has
     the same buckets: else what is between two bounds of one is in no bucket of the other.
     """
-    groups: dict[float, list[int]] = {}
-    bounds: dict[tuple[tuple[str, str], ...], set[float]] = {}
+    sets: dict[str, dict[float, int]] = {}
     for place, labels in series:
         text = labels.get("le", "")
         if (bound := _bound(text)) is None:
             return Buckets(fault=f'le="{text[:40]}" is no bound of a bucket')
-        others = tuple(sorted((k, v) for k, v in labels.items() if k != "le"))
-        own = bounds.setdefault(others, set())
+        others = series_key("", {key: value for key, value in labels.items() if key != "le"})
+        own = sets.setdefault(others, {})
         if bound in own:
             return Buckets(fault=f"bucket {_name(bound)} is there twice")
-        own.add(bound)
-        groups.setdefault(bound, []).append(place)
-    if fault := next(filter(None, map(_bounds_fault, bounds.values())), ""):
+        own[bound] = place
+    if fault := next(filter(None, map(_bounds_fault, sets.values())), ""):
         return Buckets(fault=fault)
-    if any(own != groups.keys() for own in bounds.values()):
+    if any(own.keys() != other.keys() for own, other in pairwise(sets.values())):
         return Buckets(fault="its series have different buckets, which cannot be added up")
-    return Buckets(tuple((bound, tuple(groups[bound])) for bound in sorted(groups)))
+    keys = [((who, bound), place) for who, own in sets.items() for bound, place in own.items()]
+    return Buckets(tuple(sorted(keys)))
 
 
-def _bounds_fault(bounds: set[float]) -> str:
+def _bounds_fault(bounds: Collection[float]) -> str:
     if math.inf not in bounds:
         return "there is no bucket +Inf, which counts all events"
     return "" if len(bounds) > 1 else "there is no bucket but +Inf"

@@ -1,6 +1,6 @@
 """The judge: samples and rules in, verdicts out. Pure: the same samples give the same verdict.
 
-The same class judges live, sample by sample, and offline, replaying a file. A verdict is PASSED
+The same class judges live, by each sample as it comes, and offline, by a file in chunks. A verdict is PASSED
 only on positive proof: no data, NaN, stale or sparse data is never a pass. What could not be
 measured (``blind``) is told apart from what was measured and is bad.
 """
@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from ctp_runbook.model import Verdict, worst
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import Condition, Trigger
+from ctp_runbook.record.sample_blocks import Block, Chunk
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point, asked_of, badness, concerns, pages_of
+from ctp_runbook.watch.measure import asked_of, badness, concerns, pages_of
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.points import Point, Points
 from ctp_runbook.watch.share_tests import Tested, is_tested, tests_of
 from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
-
-if TYPE_CHECKING:
-    from ctp_runbook.record.sample_blocks import Block, Chunk
 
 __all__ = ["MetricJudgement", "WindowJudge", "WindowJudgement"]
 
@@ -181,16 +178,13 @@ class WindowJudge:
         self.firing: Firing | None = None
 
     def add(self, sample: Sample) -> Firing | None:
-        """Take a sample in; return the firing, where this one made the trigger true."""
-        points = {key: self._watched[key].add(sample) for key in self._measured_by(sample)}
-        if self.firing or not points:
-            return None
-        self._note(points)
-        self.firing = self._firing_at(sample)
-        return self.firing
+        """Take a sample in as it comes; return the firing, where this one made the trigger true."""
+        has_fired = self.firing is not None
+        self.take(Chunk.of(sample))
+        return None if has_fired else self.firing
 
-    def add_chunk(self, chunk: Chunk) -> None:
-        """Take part of a samples file in, as ``add`` would line by line."""
+    def take(self, chunk: Chunk) -> None:
+        """Take samples in, as few or as many as there are: what is said of them is the same."""
         counts = {key: len(watched.log) for key, watched in self._watched.items()}
         keys = [self._measured_by(item) for item in chunk.items]
         for item, own in zip(chunk.items, keys, strict=True):
@@ -198,6 +192,8 @@ class WindowJudge:
                 self._watched[key].take(item)
         if self.firing is None and self._may_fire(counts):
             self.firing = self._firing_in(chunk, keys, counts)
+        for watched in self._watched.values():
+            watched.rest()
 
     def accept(self) -> None:
         """Forget limits broken so far: a person or a rule resumed the watch knowing them."""
@@ -215,7 +211,7 @@ class WindowJudge:
         sentences = (metric.sentence for metric in metrics.values() if metric.verdict is overall)
         return WindowJudgement(overall, next(sentences, "no metric is watched"), metrics)
 
-    def _measured_by(self, item: Sample | Block) -> list[str]:
+    def _measured_by(self, item: Block) -> list[str]:
         return [k for k, w in self._watched.items() if concerns(item, w.rule, pages=self._pages)]
 
     def _note(self, points: Mapping[str, Point]) -> None:

@@ -10,92 +10,50 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import reduce
+from itertools import repeat, zip_longest
+from math import isfinite
+from operator import add, le, lt, sub
 
 from msgspec import Struct
 
 from ctp_runbook.model import lag_fault
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.sources import PAGES
+from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.record.samples import Sample, series_key, split_series
 from ctp_runbook.watch.histogram import (
-    Buckets,
     SeriesKey,
-    bucket_keys,
+    added,
+    bucket_series,
     first_fault,
-    group_buckets,
     label_sets,
-    merged,
     scaled_bound,
-    summed,
     worst_quantile,
 )
-from ctp_runbook.watch.share_tests import ShareTests, Tested
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ctp_runbook.record.sample_blocks import Block
+from ctp_runbook.watch.points import CODES, Looks, Point, PointLog
+from ctp_runbook.watch.share_tests import ShareTests
 
 __all__ = [
-    "STATUSES",
     "MetricSeries",
-    "Point",
-    "Reading",
     "asked_of",
     "badness",
     "concerns",
     "counts_events",
     "events_key",
-    "increase",
     "is_page",
     "more_than",
     "pages_of",
     "status_of",
-    "tested_status",
 ]
 
-_MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up", "open_bucket")
-STATUSES = (*_MEASURED, "no_data", "error")
-_Values = TypeVar("_Values", float, "NDArray[np.float64]")
+_GOOD, _BREACH = CODES["good"], CODES["breach"]
+_THIN = CODES["few_events"], CODES["zero_events"]
 
 
-class Point(Struct, frozen=True):
-    """One metric at one moment. ``status`` is one of good, breach, few_events, zero_events,
-    warm_up, open_bucket (all measured), no_data, error (could not measure).
-
-    Where ``is_over`` the truth is more than ``value``, the widest finite bound of the histogram;
-    where the limit is higher still, nothing is known of it: open_bucket. ``labels`` are those of the
-    series that is worst, blank where it is all of them together. ``tested`` has what began or ceased
-    to be proved by it.
-    """
-
-    wall: float
-    mono: float
-    value: float | None
-    events: float | None
-    status: str
-    reason: str = ""
-    is_over: bool = False
-    labels: str = ""
-    tested: tuple[Tested, ...] = ()
-
-    @property
-    def measured(self) -> bool:
-        """True when the source answered with this metric in it."""
-        return self.status in _MEASURED
-
-    @property
-    def judged(self) -> bool:
-        """True when the point counts: measured, and past the warm-up."""
-        return self.measured and self.status != "warm_up"
-
-
-def badness(rule: MetricRule, value: _Values) -> _Values:
-    """Return how far ``value`` (or each of a column) is beyond the rule's limit, in the metric's
-    unit; negative within it."""
+def badness(rule: MetricRule, value: float) -> float:
+    """Return how far ``value`` is beyond the rule's limit, in the metric's unit; negative within it."""
     return value - rule.limit if rule.direction == "max" else rule.limit - value
 
 
@@ -158,66 +116,6 @@ def status_of(rule: MetricRule, value: float, *, is_over: bool) -> str:
     return "breach" if rule.direction == "max" else "good"
 
 
-def tested_status(status: str, *, is_proved: bool) -> str:
-    """Return what a look says of a limit that a proof is needed to be beyond of: a window of few events
-    may be beyond it by chance, and one that is within it ends what was proved before."""
-    if status == "breach" and not is_proved:
-        return "good"
-    return "breach" if is_proved and status in ("few_events", "zero_events") else status
-
-
-class Reading(Struct, frozen=True):
-    """The cumulative part of a sample, series by series; a counter's have the bound +Inf."""
-
-    mono: float
-    counts: Mapping[SeriesKey, float]
-
-    @property
-    def total(self) -> float:
-        """All events."""
-        return increase({}, self.counts)
-
-    def carrying(self, before: Reading) -> Reading:
-        """Return this reading with the series that were there ``before`` and are gone, as they
-        stood: one that vanishes has counted nothing and begins nothing anew.
-
-        None whose buckets are not those of the others now: they could not be added up.
-        """
-        if before.counts.keys() <= self.counts.keys():
-            return self
-        if not self.counts:
-            return Reading(self.mono, before.counts)
-        bounds = set(next(iter(label_sets(self.counts).values())))
-        gone = {
-            (labels, bound): count
-            for labels, buckets in label_sets(before.counts).items()
-            if set(buckets) == bounds
-            for bound, count in buckets.items()
-        }
-        return Reading(self.mono, dict(sorted({**gone, **self.counts}.items())))
-
-    def began_anew(self, before: Reading) -> dict[str, str]:
-        """Return the label sets that do not go on from ``before``, each with what tells it: a
-        process counts up only, in each series, and keeps its buckets."""
-        then, anew = label_sets(before.counts), dict[str, str]()
-        for labels, buckets in label_sets(self.counts).items():
-            known = then.get(labels, {})
-            if known and known.keys() != buckets.keys():
-                anew[labels] = "it has other buckets than before"
-            elif any(buckets[bound] < count for bound, count in known.items()):
-                anew[labels] = "counter went back"
-        return anew
-
-
-def increase(before: Mapping[SeriesKey, float], now: Mapping[SeriesKey, float]) -> float:
-    """Return how many events were counted from one to the other; what is new counts from zero."""
-    total = 0.0  # from left to right: ``sum`` adds floats otherwise from Python 3.12 on
-    for key, count in now.items():
-        if math.isinf(key[1]):
-            total += count - before.get(key, 0.0)
-    return total
-
-
 class _Outages:
     """When a 0/1 gauge stood at 0, as it is seen: from the first look at 0 to the first at 1 again."""
 
@@ -243,18 +141,23 @@ class _Outages:
         return max(lengths, default=None), len(lengths)
 
 
-class _Look(Struct, frozen=True):
-    """What a sample says of the metric: a value, too few events for one, or why neither."""
+class _Own(Struct, frozen=True):
+    """Which series of a page are a metric's: their ``places``; the ``keys`` and ``bounds`` of those that
+    count, label set by label set; why they have no value; where it is told how many events it is of."""
 
-    value: float | None = None
-    events: float | None = None
-    is_over: bool = False
-    reason: str = ""
-    labels: str = ""
+    places: tuple[int, ...] = ()
+    keys: tuple[SeriesKey, ...] = ()
+    bounds: tuple[float, ...] = ()
+    fault: str = ""
+    told: int | None = None
+
+
+_Row = tuple[float, ...]
+_Reading = tuple[float, _Row]  # a moment, and what was counted by then, series by series
 
 
 class MetricSeries:
-    """One metric's points, computed as samples come in.
+    """One metric's points, made of blocks of samples: the same ones however these are cut.
 
     ``events`` counts them since the start (where they are told for a window, the most of one), where
     ``has_events``, and ``moved`` is when the last was seen; ``unjudged`` are those of a restarted engine that no
@@ -269,293 +172,451 @@ class MetricSeries:
     ) -> None:
         self.rule, self.tests = rule, tests
         self.started = started_mono
-        self.window: deque[Reading] = deque()
+        self.window: deque[_Reading] = deque()
         self.events = 0.0
         self.has_events = counts_events(rule) or rule.kind == "outage"
         self.moved: float | None = None
         self.unjudged = 0.0
         self.sparse: dict[float, float] = {}
-        self.settled: Reading | None = None
+        self.settled: _Reading | None = None
         self.is_histogram = is_page(rule) and rule.kind == "latency_quantile"
         # An engine has its own name for it; what is asked of others is kept by the metric's name.
         self._asked = rule.query if is_page(rule) else rule.name
         families = rule.families if is_page(rule) else (rule.name,)
         self._families = (f"{rule.query}_bucket",) if self.is_histogram else families
+        self._least_events = max(1, rule.min_events)
         self._outages = _Outages()
         self._layout: tuple[str, ...] = ()
-        self._buckets = Buckets()
-        self._keys: list[tuple[SeriesKey, int]] = []
+        self._own = _Own()
+        # The series of the readings in the window; those of the last page, and where its rows go.
+        self._keys: tuple[SeriesKey, ...] = ()
+        self._bounds: tuple[float, ...] = ()
+        self._sets: tuple[tuple[str, slice], ...] = ()
+        self._page: tuple[SeriesKey, ...] | None = None
+        self._spread: list[int | None] | None = None
 
     def add(self, sample: Sample) -> Point:
         """Take a sample in, and return the point it makes."""
-        if self.tests:
-            self.tests.turned = ()
-        look = self._look(sample) if sample.ok else _Look(reason=sample.error)
-        status = self._status(look) if sample.ok else "error"
-        if status in _MEASURED and self.is_warming_up(sample.mono):
-            status = "warm_up"
-        return Point(
-            wall=sample.wall,
-            mono=sample.mono,
-            value=look.value,
-            events=look.events,
-            status=status,
-            reason=look.reason,
-            is_over=look.is_over,
-            labels=look.labels,
-            tested=self.tests.turned if self.tests else (),
-        )
+        log = PointLog()
+        self.take(Block.begin(sample), log)
+        return log.points[0]
 
-    def is_warming_up(self, mono: float) -> bool:
-        """True where what is measured is not judged yet."""
-        return mono - self.started < self.rule.warm_up_seconds
+    def take(self, block: Block, log: PointLog) -> None:
+        """Take a block in, and append the points it makes to ``log``."""
+        looks = Looks()
+        if block.ok:
+            self._look(block, looks)
+        else:
+            looks.miss(block.error, many=len(block.seq))
+        log.extend(block, looks, self._statuses(block, looks))
 
-    def buckets(self, layout: tuple[str, ...]) -> Buckets:
-        """Return which series of a page with these keys are this metric's: by bucket bound for a
-        histogram, one group for a counter, else each on its own."""
-        if layout != self._layout:
-            series = self._series(layout)
-            self._layout, self._buckets = layout, self._grouped(series)
-            self._keys = self._keyed(series)
-        return self._buckets
-
-    def keys(self, layout: tuple[str, ...]) -> list[tuple[SeriesKey, int]]:
-        """Return the series of a page with these keys that count, in order, each with its place;
-        none where ``buckets`` has a fault, or for a state."""
-        self.buckets(layout)
-        return self._keys
-
-    def places(self, layout: tuple[str, ...]) -> list[int]:
-        """Return where in a page with these keys is what ``add`` looks at: this metric's series, the
-        number of its events, and where it is not there anything else that proves a page."""
-        places = [place for place, _ in self._series(layout)]
-        if not is_page(self.rule):
-            places += [at for at, key in enumerate(layout) if key == events_key(self.rule)]
-        elif not places and self.rule.absent == "zero":
-            places = [*range(len(layout))][:1]
-        return places
-
-    def _series(self, layout: tuple[str, ...]) -> list[tuple[int, Mapping[str, str]]]:
-        # In the order of their keys, as a samples file has them: floats add up differently in
-        # another order, and the replay must say what the live judge said.
-        places = sorted(range(len(layout)), key=layout.__getitem__)
-        keys = ((place, *split_series(layout[place])) for place in places)
-        wanted = self.rule.labels.items()
-        # Of several families each counts its own: their labels may be the same.
-        own = "__name__" if len(self._families) > 1 else ""
-        return [
-            (place, {own: family, **labels} if own else labels)
-            for place, family, labels in keys
-            if family in self._families and wanted <= labels.items()
-        ]
-
-    def _grouped(self, series: list[tuple[int, Mapping[str, str]]]) -> Buckets:
-        places = tuple(place for place, _ in series)
-        if not places:
-            return Buckets()
-        if self.is_histogram:
-            return group_buckets(series)
-        if self.rule.kind == "counter":
-            return Buckets(((0.0, places),))
-        return Buckets(tuple((float(place), (place,)) for place in places))
-
-    def _keyed(self, series: list[tuple[int, Mapping[str, str]]]) -> list[tuple[SeriesKey, int]]:
-        if self._buckets.fault or not counts_events(self.rule):
-            return []
-        if self.is_histogram:
-            return bucket_keys(series)
-        return sorted(((series_key("", labels), math.inf), place) for place, labels in series)
-
-    def _status(self, look: _Look) -> str:
-        if look.reason:
-            return "no_data"
-        status = "few_events" if look.events else "zero_events"
-        if look.value is not None:
-            status = status_of(self.rule, look.value, is_over=look.is_over)
-        if self.tests and self.rule.is_sequential:
-            return tested_status(status, is_proved=self.tests.stands)
-        return status
-
-    def _look(self, sample: Sample) -> _Look:
-        layout = tuple(sample.series)
-        buckets, values = self.buckets(layout), tuple(sample.series.values())
-        if buckets.fault:
-            return self._faulty(buckets.fault)
-        if (events := self._told_events(sample)) is not None:
-            value = values[buckets.groups[0][1][0]] if buckets.groups else None
-            return self._made_of(sample.mono, events, value)
-        if not buckets.groups:
-            # A page without anything that is asked for says nothing, not even what is not there.
-            if self.rule.absent == "zero" and layout and counts_events(self.rule):
-                return self._counted(Reading(sample.mono, {}))
-            self._note_absence(sample.mono)
-            return _Look(reason=f"{self._asked} is not in the sample")
-        if self.rule.kind == "outage":
-            return self._outage(sample.mono, [values[place] for _, (place,) in buckets.groups])
-        if not counts_events(self.rule):
-            return self._furthest([_added(values, places) for _, places in buckets.groups])
-        counts = {key: values[place] for key, place in self.keys(layout)}
-        if not all(map(math.isfinite, counts.values())):
-            return self._valued(math.nan)
-        return self._counted(Reading(sample.mono, counts))
-
-    def _told_events(self, sample: Sample) -> float | None:
-        """Of how many events another source says its value is made; None where it does not say."""
-        return None if is_page(self.rule) else sample.series.get(events_key(self.rule))
-
-    def _made_of(self, mono: float, events: float, value: float | None) -> _Look:
-        self.has_events, self.events = True, max(self.events, events)
-        self.moved = mono if events else self.moved
-        if self.rule.kind == "latency_quantile" and events < max(1, self.rule.min_events):
-            return _Look(events=events)
-        if value is None and not events:
-            return _Look(events=0.0)
-        if value is None:
-            return self._faulty(f"of {events:g} events none has one")
-        return self._valued(value * self.rule.scale, events)
-
-    def _outage(self, mono: float, gauges: list[float]) -> _Look:
-        """Judge how long the gauge, or one of several, stood at 0."""
-        if strange := [value for value in gauges if value not in (0.0, 1.0)]:
-            return self._faulty(f"{strange[0]:g} is neither 0 nor 1")
-        self._outages.note(mono, is_up=all(gauges))
-        longest, many = self._outages.longest(mono, window_seconds=self.rule.window_seconds)
-        if longest is None:
-            return _Look(events=0.0)
-        self.events = max(self.events, float(many))
-        return self._valued(longest * self.rule.scale, float(many))
-
-    def _note_absence(self, mono: float) -> None:
-        # A library shows a family at its first event: what it counts then is since it was not there.
-        if counts_events(self.rule) and not (self.window and self.window[-1].counts):
-            self.window = deque([Reading(mono, {})])
-            self.settled = self.window[0]
-
-    def _furthest(self, values: list[float]) -> _Look:
-        """Judge each series on its own: one that is no number excuses none that is beyond."""
-        rule = self.rule
-        furthest = max if rule.direction == "max" else min
-        known = [value for value in values if math.isfinite(value)]
-        if not known:
-            return self._valued(math.nan)
-        value, is_lag = furthest(known) * rule.scale, rule.kind == "lag"
-        if badness(rule, value) > 0 and not (is_lag and value < 0):
-            return self._valued(value)
-        if len(known) < len(values):
-            return self._valued(math.nan)
-        if is_lag and (fault := lag_fault(min(known) * rule.scale, rule.unit)):
-            return self._faulty(fault)
-        return self._valued(max(0.0, value) if is_lag else value)
-
-    def _counted(self, now: Reading) -> _Look:
-        rule, window = self.rule, self.window
-        if fault := self._fault_of(now.counts):
-            return self._faulty(fault)
-        if window and (anew := now.began_anew(window[-1])):
-            return self._restarted(now, anew)
-        self.unjudged = 0.0
-        if window:
-            now = now.carrying(window[-1])
-            self._count(window[-1].counts, now)
-        window.append(now)
-        # The last reading that is as old as the window is long stays: deltas begin there.
-        while len(window) > 1 and window[1].mono <= now.mono - rule.window_seconds:
-            window.popleft()
-        delta = {k: v - window[0].counts.get(k, 0.0) for k, v in now.counts.items()}
-        events = increase(window[0].counts, now.counts)
-        if rule.kind == "counter":
-            return self._valued(events * rule.scale, events)
-        look = self._quantile(delta, events)
-        self._settle(now, is_judged=look.value is not None)
-        return look
-
-    def _count(self, before: Mapping[SeriesKey, float], now: Reading) -> float:
-        events = increase(before, now.counts)
-        self.events += events
-        self.moved = now.mono if events else self.moved
-        if self.tests and not self.is_warming_up(now.mono):
-            self.tests.note(now.mono, before, now.counts)
-        return events
-
-    def _fault_of(self, counts: Mapping[SeriesKey, float]) -> str:
-        return first_fault(counts) if self.is_histogram else ""
-
-    def _quantile(self, delta: Mapping[SeriesKey, float], events: float) -> _Look:
-        rule = self.rule
-        if fault := self._fault_of(delta):
-            return self._faulty(f"within {rule.window_seconds:g} s {fault}")
-        if events < max(1, rule.min_events):
-            return _Look(events=events)
-        quantile = worst_quantile(
-            delta, quantile=rule.quantile, min_events=rule.min_events, direction=rule.direction
-        )
-        if quantile is None:
-            return self._faulty("its buckets have no quantile")
-        value = quantile.value * rule.scale
-        if quantile.is_over:
-            value = scaled_bound(rule, quantile.value)
-        return self._valued(value, events, is_over=quantile.is_over, labels=quantile.labels)
-
-    def _settle(self, now: Reading, *, is_judged: bool) -> None:
-        """Note which events a quantile was made of; nobody asks for those of the warm-up."""
-        begins = self.window[0]
-        if self.settled is not None and self.settled.mono < begins.mono:
-            self.leave(self.settled, begins)
-        if self.settled is None or self.settled.mono < begins.mono:
-            self.settled = begins
-        if is_judged or now.mono - self.started < self.rule.warm_up_seconds:
-            self.settled = now
-
-    def leave(self, since: Reading, until: Reading) -> None:
-        """Note what was counted from one to the other as events that no quantile was made of."""
-        delta = _delta(since, until)
-        if any(delta.values()):
-            self.sparse = merged([self.sparse, delta])
+    def bounds(self, layout: tuple[str, ...]) -> tuple[float, ...]:
+        """Return where the buckets end of what counts on a page with these keys; none for a fault."""
+        return self._own_of(layout).bounds
 
     def unsettled(self) -> dict[float, float]:
         """Return, by bucket, the events that no quantile was made of: those that left the window,
         and those that are in it."""
         if self.settled is None or not self.window:
             return self.sparse
-        return merged([self.sparse, _delta(self.settled, self.window[-1])])
+        return self._with_increase(self.settled, self.window[-1])
 
-    def _restarted(self, now: Reading, anew: Mapping[str, str]) -> _Look:
-        # The engine counts anew, from zero, as Prometheus' increase has it: what it counted
-        # before this sample is in the points that follow. A series that is gone begins anew too.
+    # --- which series -------------------------------------------------------------
+
+    def _own_of(self, layout: tuple[str, ...]) -> _Own:
+        if layout != self._layout:
+            self._layout, self._own = layout, self._find(layout)
+        return self._own
+
+    def _find(self, layout: tuple[str, ...]) -> _Own:
+        # In the order of their keys, as a samples file has them: floats add up differently in
+        # another order, and the replay must say what the live judge said.
+        split = [(at, *split_series(layout[at])) for at in _order(layout)]
+        wanted = self.rule.labels.items()
+        # Of several families each counts its own: their labels may be the same.
+        own = "__name__" if len(self._families) > 1 else ""
+        series = [
+            (place, {own: family, **labels} if own else labels)
+            for place, family, labels in split
+            if family in self._families and wanted <= labels.items()
+        ]
+        if not is_page(self.rule):
+            told = events_key(self.rule)
+            at = layout.index(told) if told in layout else None
+            return _Own(tuple(place for place, _ in series), told=at)
+        if self.is_histogram and series:
+            buckets = bucket_series(series)
+            keys, fault = dict(buckets.keys), buckets.fault
+        elif counts_events(self.rule):
+            keys, fault = {(series_key("", own), math.inf): place for place, own in series}, ""
+        else:
+            return _Own(tuple(place for place, _ in series))
+        keys = dict(sorted(keys.items()))
+        bounds = tuple(dict.fromkeys(bound for _, bound in keys))
+        return _Own(tuple(keys.values()), tuple(keys), bounds, fault)
+
+    # --- what a block says --------------------------------------------------------
+
+    def is_warming_up(self, mono: float) -> bool:
+        """True where what is measured is not judged yet."""
+        return mono - self.started < self.rule.warm_up_seconds
+
+    def _statuses(self, block: Block, looks: Looks) -> Sequence[int]:
+        rule, limit = self.rule, self.rule.limit
+        if not block.ok:
+            return [CODES["error"]] * len(block.seq)
+        if rule.direction == "max":
+            codes = [_BREACH if value > limit else _GOOD for value in looks.value]
+        else:
+            codes = [_BREACH if value < limit else _GOOD for value in looks.value]
+        for at in looks.over:
+            codes[at] = CODES[status_of(rule, looks.value[at], is_over=True)]
+        for at in [at for at, value in enumerate(looks.value) if value != value]:
+            codes[at] = CODES["few_events" if looks.events[at] else "zero_events"]
+        if self.tests and rule.is_sequential:
+            proved = looks.proved or repeat(self.tests.stands, len(codes))
+            codes = [*map(_tested, codes, proved)]
+        for at in looks.reasons:
+            codes[at] = CODES["no_data"]
+        if rule.warm_up_seconds and self.is_warming_up(min(block.mono)):
+            for at, mono in enumerate(block.mono):
+                if at not in looks.reasons and self.is_warming_up(mono):
+                    codes[at] = CODES["warm_up"]
+        return codes
+
+    def _look(self, block: Block, looks: Looks) -> None:
+        own, rule, many = self._own_of(block.layout), self.rule, len(block.seq)
+        # A page without anything that is asked for says nothing, not even what is not there.
+        is_zero = not own.places and rule.absent == "zero" and bool(block.layout)
+        if own.fault:
+            looks.miss(self._no_value(own.fault), many=many)
+        elif own.told is not None:
+            rows = block.rows((own.told, *own.places))
+            for mono, (events, *values) in zip(block.mono, rows, strict=True):
+                self._look_at_told(looks, mono, events, values)
+        elif counts_events(rule) and (own.places or is_zero):
+            self._look_at_counts(block.mono, [*block.rows(own.places)], own, looks)
+        elif not own.places:
+            self._note_absence(block.mono[-1])
+            looks.miss(f"{self._asked} is not in the sample", many=many)
+        elif rule.kind == "outage":
+            for mono, gauges in zip(block.mono, block.rows(own.places), strict=True):
+                self._look_at_outage(looks, mono, gauges)
+        else:
+            self._look_at_values(block, own.places, looks)
+
+    def _no_value(self, fault: str) -> str:
+        return f"{self._asked} has no value: {fault}"
+
+    def _add(self, looks: Looks, value: float, events: float = math.nan) -> None:
+        if math.isfinite(value):
+            looks.add(value, events)
+        else:
+            looks.miss(f"{self._asked} is not finite")
+
+    def _add_all(self, looks: Looks, values: Sequence[float], events: Sequence[float] = ()) -> None:
+        if isfinite(sum(values)):
+            looks.add_all(values, events)
+        else:
+            for value, many in zip_longest(values, events, fillvalue=math.nan):
+                self._add(looks, value, many)
+
+    def _look_at_told(
+        self, looks: Looks, mono: float, events: float, values: Sequence[float]
+    ) -> None:
+        """Judge a value that comes with the number of events it is made of."""
+        self.has_events, self.events = True, max(self.events, events)
+        self.moved = mono if events else self.moved
+        is_few = self.rule.kind == "latency_quantile" and events < self._least_events
+        if is_few or not (values or events):
+            looks.add(math.nan, events)
+        elif not values:
+            looks.miss(self._no_value(f"of {events:g} events none has one"))
+        else:
+            self._add(looks, values[0] * self.rule.scale, events)
+
+    def _look_at_outage(self, looks: Looks, mono: float, gauges: Sequence[float]) -> None:
+        """Judge how long the gauge, or one of several, stood at 0."""
+        if strange := [value for value in gauges if value not in (0.0, 1.0)]:
+            looks.miss(self._no_value(f"{strange[0]:g} is neither 0 nor 1"))
+            return
+        self._outages.note(mono, is_up=all(gauges))
+        longest, many = self._outages.longest(mono, window_seconds=self.rule.window_seconds)
+        if longest is None:
+            looks.add(math.nan, 0.0)
+            return
+        self.events = max(self.events, float(many))
+        self._add(looks, longest * self.rule.scale, float(many))
+
+    def _look_at_values(self, block: Block, places: Sequence[int], looks: Looks) -> None:
+        """Judge each series on its own: one that is no number excuses none that is beyond."""
+        rule = self.rule
+        columns: list[Sequence[float]] = [block.column(place) for place in places]
+        if rule.kind == "counter":
+            # Not by ``sum``, which adds floats otherwise from Python 3.12 on.
+            columns = [[reduce(add, row, 0.0) for row in zip(*columns, strict=True)]]
+        furthest, is_lag = max if rule.direction == "max" else min, rule.kind == "lag"
+        if all(isfinite(sum(own)) and not (is_lag and min(own) < 0) for own in columns):
+            values = columns[0] if len(columns) == 1 else map(furthest, *columns)
+            self._add_all(looks, [value * rule.scale for value in values])
+            return
+        for row in zip(*columns, strict=True):
+            known = [*filter(isfinite, row)]
+            value = (furthest(known) if known else math.nan) * rule.scale
+            if badness(rule, value) > 0 and not (is_lag and value < 0):
+                self._add(looks, value)
+            elif len(known) < len(row):
+                self._add(looks, math.nan)
+            elif is_lag and (fault := lag_fault(min(known) * rule.scale, rule.unit)):
+                looks.miss(self._no_value(fault))
+            else:
+                self._add(looks, max(0.0, value) if is_lag else value)
+
+    # --- what counts --------------------------------------------------------------
+
+    def _note_absence(self, mono: float) -> None:
+        # A library shows a family at its first event: what it counts then is since it was not there.
+        if counts_events(self.rule) and not self._keys:
+            self.window = deque([(mono, ())])
+            self._page = None
+            self.settled = self.window[0] if self.is_histogram else None
+
+    def _look_at_counts(
+        self, monos: Sequence[float], rows: Sequence[_Row], own: _Own, looks: Looks
+    ) -> None:
+        """Judge what was counted within the window. Rows that go on from each other are looked at
+        together, others half by half: what one alone says is asked of single rows only."""
+        many = len(rows)
+        if many > 1 and not self._is_steady(rows, own):
+            for half in (slice(many // 2), slice(many // 2, None)):
+                self._look_at_counts(monos[half], rows[half], own, looks)
+            return
+        if many == 1 and (flaw := self._flaw_of(rows[0], own)):
+            looks.miss(flaw)
+            self._note_tests(looks)
+            return
+        first, anew = self._aligned(rows[0], own)
+        if anew:
+            self._restart(monos[0], rows[0], own, anew, looks)
+            if many > 1:
+                self._look_at_counts(monos[1:], rows[1:], own, looks)
+            return
+        if self._spread is not None:
+            rows = [self._spread_out(row, first) for row in rows]
+        self._look_within(monos, rows, looks)
+
+    def _is_steady(self, rows: Sequence[_Row], own: _Own) -> bool:
+        """True where all counts are finite, go up with time, and up with the bound of a bucket."""
+        columns = [*zip(*rows, strict=True)]
+        wide = len(own.bounds) if self.is_histogram else 1
+        return all(
+            isfinite(sum(column))
+            and all(map(le, column, column[1:]))
+            and (
+                wide == 1
+                or all(map(le, columns[at - 1], column) if at % wide else [column[0] >= 0])
+            )
+            for at, column in enumerate(columns)
+        )
+
+    def _flaw_of(self, row: _Row, own: _Own) -> str:
+        if not all(map(isfinite, row)):
+            return f"{self._asked} is not finite"
+        fault = first_fault(own.bounds, row) if self.is_histogram else ""
+        return self._no_value(fault) if fault else ""
+
+    def _look_within(self, monos: Sequence[float], rows: Sequence[_Row], looks: Looks) -> None:
+        rule, window, begins = self.rule, self.window, list[_Reading]()
+        self.unjudged = 0.0
+        if window:
+            self._count(monos, rows, [window[-1][1], *rows[:-1]], looks)
+        else:
+            self._note_tests(looks)
+            self._count(monos[1:], rows[1:], rows[:-1], looks)
+        for reading in zip(monos, rows, strict=True):
+            window.append(reading)
+            # The last reading that is as old as the window is long stays: deltas begin there.
+            since = reading[0] - rule.window_seconds
+            while len(window) > 1 and window[1][0] <= since:
+                window.popleft()
+            begins.append(window[0])
+        then = [row for _, row in begins]
+        events = self._increases(then, rows)
+        if not self.is_histogram:
+            self._add_all(looks, [many * rule.scale for many in events], events)
+            return
+        at = len(looks.value)
+        for now, before, many in zip(rows, then, events, strict=True):
+            self._look_at_quantile(looks, tuple(map(sub, now, before)), many)
+        self._settle(zip(monos, rows, strict=True), begins, looks.value[at:])
+
+    def _look_at_quantile(self, looks: Looks, delta: _Row, events: float) -> None:
+        rule, at = self.rule, len(looks.value)
+        if fault := first_fault(self._bounds, delta):
+            looks.miss(self._no_value(f"within {rule.window_seconds:g} s {fault}"))
+            return
+        if events < self._least_events:
+            looks.add(math.nan, events)
+            return
+        quantile = worst_quantile(
+            self._bounds,
+            {labels: delta[own] for labels, own in self._sets},
+            quantile=rule.quantile,
+            min_events=rule.min_events,
+            direction=rule.direction,
+        )
+        if quantile is None:
+            looks.miss(self._no_value("its buckets have no quantile"))
+            return
+        value = quantile.value * rule.scale
+        if quantile.is_over:
+            value = scaled_bound(rule, quantile.value)
+        self._add(looks, value, events)
+        if at not in looks.reasons:
+            looks.mark(at, quantile)
+
+    def _aligned(self, row: _Row, own: _Own) -> tuple[_Row, dict[str, str]]:
+        """Return a row with a place for each series of the window, and the label sets that do not go on
+        from its last reading, each with what tells it: a process counts up only, in each series, and
+        keeps its buckets.
+
+        A series that vanishes has counted nothing and begins nothing anew: it stands as it stood.
+        """
+        last = self.window[-1][1] if self.window else ()
+        if own.keys != self._page:
+            if anew := self._begun_anew(dict(zip(own.keys, row, strict=True)), last):
+                return row, anew
+            kept = self._keys if not own.keys or own.bounds == self._bounds else ()
+            self._hold(tuple(sorted({*own.keys, *kept})), own)
+            last = self.window[-1][1] if self.window else ()
+            self._page = own.keys
+            return self._spread_out(row, last), {}
+        now = self._spread_out(row, last)
+        if any(map(lt, now, last)):
+            backwards = (who for who, its in self._sets if any(map(lt, now[its], last[its])))
+            return row, dict.fromkeys(backwards, "counter went back")
+        return now, {}
+
+    def _spread_out(self, row: _Row, last: _Row) -> _Row:
+        if self._spread is None:
+            return row
+        return tuple(last[to] if at is None else row[at] for to, at in enumerate(self._spread))
+
+    def _begun_anew(self, counts: Mapping[SeriesKey, float], last: _Row) -> dict[str, str]:
+        then, anew = label_sets(dict(zip(self._keys, last, strict=True))), dict[str, str]()
+        for labels, buckets in label_sets(counts).items():
+            known = then.get(labels, {})
+            if known and known.keys() != buckets.keys():
+                anew[labels] = "it has other buckets than before"
+            elif any(buckets[bound] < count for bound, count in known.items()):
+                anew[labels] = "counter went back"
+        return anew
+
+    def _hold(self, keys: tuple[SeriesKey, ...], own: _Own) -> None:
+        """Give the readings of the window a place for each of these series; what is new was zero."""
+        places = {key: at for at, key in enumerate(self._keys)}
+        moved = [places.get(key) for key in keys]
+
+        def placed(reading: _Reading) -> _Reading:
+            mono, row = reading
+            return mono, tuple(0.0 if at is None else row[at] for at in moved)
+
+        self.window = deque(map(placed, self.window))
+        self.settled = placed(self.settled) if self.settled else None
+        self._keys, self._bounds = keys, own.bounds or self._bounds
+        wide = len(self._bounds)
+        self._sets = tuple(
+            (keys[at][0], slice(at, at + wide)) for at in range(0, len(keys), wide or 1)
+        )
+        shown = {key: at for at, key in enumerate(own.keys)}
+        self._spread = None if keys == own.keys else [shown.get(key) for key in keys]
+
+    def _increases(self, then: Sequence[_Row], now: Sequence[_Row]) -> list[float]:
+        """Return how many events were counted from each row to another."""
+        total = [0.0] * len(now)  # from left to right: ``sum`` adds otherwise from Python 3.12 on
+        for at in (own.stop - 1 for _, own in self._sets):
+            total = [own + (b[at] - a[at]) for own, a, b in zip(total, then, now, strict=True)]
+        return total
+
+    def _count(
+        self, monos: Sequence[float], rows: Sequence[_Row], before: Sequence[_Row], looks: Looks
+    ) -> float:
+        """Count the events since the row before of each, and show them to the tests."""
+        increases = self._increases(before, rows)
+        for mono, events in zip(monos, increases, strict=True):
+            self.events += events
+            self.moved = mono if events else self.moved
+        for mono, now, then in zip(monos, rows, before, strict=True) if self.tests else ():
+            assert self.tests is not None
+            if not self.is_warming_up(mono):
+                grown = tuple(map(sub, now, then))
+                sets = {labels: grown[own] for labels, own in self._sets}
+                self.tests.note(mono, self._bounds, sets)
+            self._note_tests(looks)
+        return sum(increases)
+
+    def _note_tests(self, looks: Looks) -> None:
+        """Note what a row, the next that has none yet, turned, and what stands by it."""
+        if self.tests is None:
+            return
+        if self.tests.turned:
+            looks.turned[len(looks.proved)] = self.tests.turned
+            self.tests.turned = ()
+        looks.proved.append(self.tests.stands)
+
+    def _settle(
+        self, readings: Iterable[_Reading], begins: Iterable[_Reading], values: Iterable[float]
+    ) -> None:
+        """Note which events a quantile was made of; nobody asks for those of the warm-up."""
+        for reading, begin, value in zip(readings, begins, values, strict=True):
+            if self.settled is None or self.settled[0] < begin[0]:
+                self._leave(begin)
+                self.settled = begin
+            if value == value or self.is_warming_up(reading[0]):
+                self.settled = reading
+
+    def _leave(self, until: _Reading) -> None:
+        """Note what was counted since ``settled`` as events that no quantile was made of."""
+        grown = () if self.settled is None else tuple(map(sub, until[1], self.settled[1]))
+        if self.settled and any(grown) and min(grown) >= 0:  # below zero: its time went back
+            self.sparse = self._with_increase(self.settled, until)
+
+    def _with_increase(self, since: _Reading, until: _Reading) -> dict[float, float]:
+        delta, total = tuple(map(sub, until[1], since[1])), dict(self.sparse)
+        counts = added(delta[own] for _, own in self._sets)
+        for bound, count in zip(self._bounds, counts, strict=False):
+            total[bound] = total.get(bound, 0.0) + count
+        return total
+
+    def _restart(
+        self, mono: float, row: _Row, own: _Own, anew: Mapping[str, str], looks: Looks
+    ) -> None:
+        """Go on with an engine that counts anew, from zero, as Prometheus' increase has it: what it
+        counted before this sample is in the points that follow."""
         last = self.window[-1]
-        if self.settled is not None:
-            self.leave(self.settled, last)
-        going_on = {k: v for k, v in last.counts.items() if k in now.counts and k[0] not in anew}
-        self.window = deque([Reading(now.mono, going_on), now])
+        self._leave(last)
+        known = dict(zip(self._keys, last[1], strict=True))
+        # A series that is gone begins anew too.
+        going_on = tuple(0.0 if key[0] in anew else known.get(key, 0.0) for key in own.keys)
+        self.window.clear()
+        self.settled = None
+        self._hold(own.keys, own)
+        self._page = own.keys
+        self.window.extend([(mono, going_on), (mono, row)])
         self.settled = self.window[0] if self.is_histogram else None
-        self.unjudged = self._count(going_on, now)
+        self.unjudged = self._count([mono], [row], [going_on], looks)
         named = " and ".join(sorted(filter(None, anew)))
         why = next(iter(anew.values())) + (f" in {named}" if named else "")
-        return _Look(reason=f"{why}: engine restarted")
-
-    def _faulty(self, fault: str) -> _Look:
-        return _Look(reason=f"{self._asked} has no value: {fault}")
-
-    def _valued(
-        self,
-        value: float,
-        events: float | None = None,
-        *,
-        is_over: bool = False,
-        labels: str = "",
-    ) -> _Look:
-        if not math.isfinite(value):
-            return _Look(reason=f"{self._asked} is not finite")
-        return _Look(value + 0.0, events, is_over, labels=labels)  # no minus zero
+        looks.miss(f"{why}: engine restarted")
 
 
-def _delta(since: Reading, until: Reading) -> dict[float, float]:
-    return summed({key: count - since.counts.get(key, 0.0) for key, count in until.counts.items()})
+def _order(layout: Sequence[str]) -> list[int]:
+    return sorted(range(len(layout)), key=layout.__getitem__)
 
 
-def _added(values: tuple[float, ...], places: tuple[int, ...]) -> float:
-    """Return their sum from left to right; ``sum`` adds floats otherwise from Python 3.12 on."""
-    total = 0.0
-    for place in places:
-        total += values[place]
-    return total
+def _tested(code: int, is_proved: bool) -> int:
+    """Return what a look says of a limit that a proof is needed to be beyond of: a window of few events
+    may be beyond it by chance, and one that is within it ends what was proved before."""
+    if code == _BREACH and not is_proved:
+        return _GOOD
+    return _BREACH if is_proved and code in _THIN else code

@@ -5,25 +5,22 @@ A look at a window of a day costs no more than one at its first minute.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import sub
 
 from ctp_runbook.plan.config import MetricRule
+from ctp_runbook.record.sample_blocks import Block
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import MetricSeries, Point, badness
-from ctp_runbook.watch.points import PointLog
+from ctp_runbook.watch.measure import MetricSeries, badness
+from ctp_runbook.watch.points import CODES, JUDGED, Point, PointLog
 from ctp_runbook.watch.share_tests import ShareTests, Tested
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from ctp_runbook.record.sample_blocks import Block
 
 __all__ = ["SLACK_SECONDS", "Watched"]
 
 SLACK_SECONDS = 1e-6
-# A block shorter than this costs more than its samples one by one.
-_LEAST_ROWS = 16
+_GOOD, _JUDGED = CODES["good"], frozenset(CODES[status] for status in JUDGED)
 
 
 class Watched:
@@ -57,37 +54,54 @@ class Watched:
         self._covered = _Covered(rule.interval_seconds, ends)
         self._keeps_points = keeps_points
 
-    def add(self, sample: Sample) -> Point:
-        """Take a sample in, and return the point it makes."""
-        point = self.series.add(sample)
-        if self._keeps_points:
-            self.log.append(point)
-        if point.judged:
-            self._covered.add(point.mono)
-        self._note(point)
-        return point
+    def add(self, sample: Sample) -> None:
+        """Take a sample in."""
+        self.take(Block.begin(sample))
 
-    def take(self, item: Sample | Block) -> None:
-        """Take a sample in, or a block of them, as ``add`` would one by one."""
-        if isinstance(item, Sample):
-            self.add(item)
-            return
-        from ctp_runbook.watch import measure_block as blocks
-
-        long_enough = len(item.seq) >= _LEAST_ROWS
-        measured = blocks.measure_block(self.series, item) if long_enough else None
-        if measured is None:
-            for sample in item.samples(sorted(self.series.places(item.layout))):
-                self.add(sample)
-            return
+    def take(self, block: Block) -> None:
+        """Take a block in: its points come to ``log``."""
         first = len(self.log)
-        self.log.extend(measured)
+        self.series.take(block, self.log)
+        codes = self.log.status[first:].tobytes()
+        is_good = codes.count(_GOOD) == len(codes)
+        if not (is_good and self._covered.extend_all(block)):
+            monos = (m for m, code in zip(block.mono, codes, strict=True) if code in _JUDGED)
+            self._covered.extend(monos)
         points = self.log.points
-        self._covered.extend(measured.mono[measured.status != blocks.CODES["warm_up"]])
-        in_breach = self.breach_since is not None
-        lasting = blocks.lasting_places(measured, self.rule, in_breach=in_breach)
-        for place in sorted({*lasting, *measured.turned}):
-            self._note(points[first + place])
+        for place in self._lasting(first):
+            self._note(points[place])
+
+    def rest(self) -> None:
+        """Drop the points that nobody asks for any more, where they are not kept."""
+        if not self._keeps_points:
+            self.log = PointLog()
+
+    def _lasting(self, first: int) -> Iterator[int]:
+        """Yield the places of points whose traces last: all that are not good, the ones before and
+        after these, what turned a test, the worst, and the last of all."""
+        log, like_last = self.log, None
+        is_calm = self.last is not None and self.last.status == "good"
+        sign = 1.0 if self.rule.direction == "max" else -1.0
+        worst = self._worst(sign)
+        columns = log.status[first:], log.over[first:], log.value[first:]
+        for place, (code, is_over, value) in enumerate(zip(*columns, strict=True), first):
+            was_calm, is_calm = is_calm, code == _GOOD and not is_over
+            if is_calm and was_calm and not sign * value > worst and place not in log.tested:
+                like_last = place
+                continue
+            if like_last is not None:
+                yield like_last
+            yield place
+            like_last, worst = None, self._worst(sign)
+        if like_last is not None:
+            yield like_last
+
+    def _worst(self, sign: float) -> float:
+        if self.extreme is None or self.extreme.value is None:
+            return -math.inf
+        worst = sign * self.extreme.value
+        # Of a value and what is more than it, one is worse than the other.
+        return math.nextafter(worst, -math.inf) if self.extreme.is_over else worst
 
     def accept(self) -> None:
         """Forget limits broken so far, and what was proved of them."""
@@ -135,9 +149,8 @@ class Watched:
         if self._keeps_points and covered.until is not None and covered.until > until:
             # Asked for a moment that is past: what came since is left out.
             covered = _Covered(self.rule.interval_seconds, until)
-            for point in self.log.points:
-                if point.judged:
-                    covered.add(point.mono)
+            columns = zip(self.log.mono, self.log.status, strict=True)
+            covered.extend(mono for mono, code in columns if code in _JUDGED)
         return covered.share(due)
 
 
@@ -150,31 +163,32 @@ class _Covered:
         # Whole nanoseconds: they add up to the same in any order.
         self._nanoseconds = 0
 
-    def add(self, mono: float) -> None:
-        """Take the moment of a measurement in.
+    def extend(self, monos: Iterable[float]) -> None:
+        """Take the moments of measurements in, in order.
 
         A schedule may be half an interval off; beyond that a sample is missing. Fixed slots would
         make much of where they begin.
         """
-        if mono > self._ends + SLACK_SECONDS:
+        due = [mono for mono in monos if mono <= self._ends + SLACK_SECONDS]
+        if not due:
             return
-        if self.until is not None:
-            gap = mono - self.until
-            covered = gap if gap <= 1.5 * self._interval else self._interval
-            self._nanoseconds += round(max(0.0, covered) * 1e9)
-        self.until = mono
+        own, most = self._interval, 1.5 * self._interval
+        gaps = map(sub, due, chain((due[0] if self.until is None else self.until,), due))
+        self._nanoseconds += sum(
+            [round((gap if gap <= most else own) * 1e9) for gap in gaps if gap > 0]
+        )
+        self.until = due[-1]
 
-    def extend(self, monos: NDArray[np.float64]) -> None:
-        """Take many in, as ``add`` would one by one."""
-        import numpy as np
-
-        monos = monos[monos <= self._ends + SLACK_SECONDS]
-        if not len(monos):
-            return
-        gaps = np.diff(monos) if self.until is None else np.diff(monos, prepend=self.until)
-        covered = np.where(gaps <= 1.5 * self._interval, gaps, self._interval)
-        self._nanoseconds += int(np.rint(np.maximum(0.0, covered) * 1e9).astype(np.int64).sum())
-        self.until = float(monos[-1])
+    def extend_all(self, block: Block) -> bool:
+        """Take all rows of a block in, where none is late or past the end; return whether that was so."""
+        shortest, longest, whole = block.gaps
+        is_regular = shortest > 0 and longest <= 1.5 * self._interval
+        if not is_regular or block.mono[-1] > self._ends + SLACK_SECONDS:
+            return False
+        self.extend(block.mono[:1])
+        self._nanoseconds += whole
+        self.until = block.mono[-1]
+        return True
 
     def share(self, due: int) -> float:
         """Return the covered share of so many intervals; the first measurement covers its own."""

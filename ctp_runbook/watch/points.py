@@ -8,21 +8,93 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ctp_runbook.watch.measure import STATUSES, Point
+from msgspec import Struct
+
+from ctp_runbook.record.sample_blocks import Block
+from ctp_runbook.watch.histogram import Quantile
 from ctp_runbook.watch.share_tests import Tested
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ctp_runbook.watch.measure_block import MeasuredBlock
+__all__ = ["CODES", "JUDGED", "STATUSES", "Looks", "Point", "PointLog", "Points"]
 
-__all__ = ["PointLog", "Points"]
+_MEASURED = ("good", "breach", "few_events", "zero_events", "warm_up", "open_bucket")
+STATUSES = (*_MEASURED, "no_data", "error")
+JUDGED = tuple(status for status in _MEASURED if status != "warm_up")
+CODES = {status: code for code, status in enumerate(STATUSES)}
 
-_CODES = {status: code for code, status in enumerate(STATUSES)}
+
+class Point(Struct, frozen=True):
+    """One metric at one moment. ``status`` is one of good, breach, few_events, zero_events,
+    warm_up, open_bucket (all measured), no_data, error (could not measure).
+
+    Where ``is_over`` the truth is more than ``value``, the widest finite bound of the histogram;
+    where the limit is higher still, nothing is known of it: open_bucket. ``labels`` are those of the
+    series that is worst, blank where it is all of them together. ``tested`` has what began or ceased
+    to be proved by it.
+    """
+
+    wall: float
+    mono: float
+    value: float | None
+    events: float | None
+    status: str
+    reason: str = ""
+    is_over: bool = False
+    labels: str = ""
+    tested: tuple[Tested, ...] = ()
+
+    @property
+    def measured(self) -> bool:
+        """True when the source answered with this metric in it."""
+        return self.status in _MEASURED
+
+    @property
+    def judged(self) -> bool:
+        """True when the point counts: measured, and past the warm-up."""
+        return self.status in JUDGED
+
+
+class Looks:
+    """What the rows of a block say of a metric, as columns: NaN for no value, or no number of events.
+
+    By row: ``reasons`` why there is neither, the ``labels`` of the series it is of, what ``turned``;
+    the rows where the truth is ``over`` the value; and of each row, where there are tests, whether
+    the limit's is ``proved``.
+    """
+
+    def __init__(self) -> None:
+        self.value, self.events = list[float](), list[float]()
+        self.reasons, self.labels = dict[int, str](), dict[int, str]()
+        self.over, self.proved = list[int](), list[bool]()
+        self.turned: dict[int, tuple[Tested, ...]] = {}
+
+    def add(self, value: float, events: float) -> None:
+        """Add what a row says."""
+        self.value.append(value + 0.0)  # no minus zero
+        self.events.append(events)
+
+    def add_all(self, values: Iterable[float], events: Sequence[float] = ()) -> None:
+        """Add the values of many rows, which are made of so many events."""
+        self.value += [value + 0.0 for value in values]
+        self.events += events or [math.nan] * (len(self.value) - len(self.events))
+
+    def miss(self, reason: str, *, many: int = 1) -> None:
+        """Add rows that say nothing."""
+        self.reasons |= dict.fromkeys(range(len(self.value), len(self.value) + many), reason)
+        self.add_all([math.nan] * many)
+
+    def mark(self, at: int, quantile: Quantile) -> None:
+        """Note what there is to be said of a row whose value is this quantile."""
+        if quantile.is_over:
+            self.over.append(at)
+        if quantile.labels:
+            self.labels[at] = quantile.labels
 
 
 class PointLog:
@@ -40,26 +112,38 @@ class PointLog:
     def __len__(self) -> int:
         return len(self.mono)
 
-    def append(self, point: Point) -> None:
-        """Take one point in."""
-        if point.tested:
-            self.tested[len(self)] = point.tested
-        self.wall.append(point.wall)
-        self.mono.append(point.mono)
-        self.value.append(math.nan if point.value is None else point.value)
-        self.events.append(math.nan if point.events is None else point.events)
-        self.status.append(_CODES[point.status])
-        self.over.append(point.is_over)
-        self.reason.append(self.reasons.setdefault(point.reason, len(self.reasons)))
-        self.labels.append(self.label_sets.setdefault(point.labels, len(self.label_sets)))
+    def extend(self, block: Block, looks: Looks, codes: Sequence[int]) -> None:
+        """Take in what the rows of a block say, and their statuses."""
+        first, many = len(self), len(codes)
+        self.wall += block.wall
+        self.mono += block.mono
+        self.value.fromlist(looks.value)
+        self.events.fromlist(looks.events)
+        self.status.frombytes(bytes(codes))
+        for column in (self.over, self.reason, self.labels):
+            column.frombytes(bytes(many * column.itemsize))
+        for at in looks.over:
+            self.over[first + at] = 1
+        for at, text in looks.reasons.items():
+            self.reason[first + at] = self.reasons.setdefault(text, len(self.reasons))
+        for at, text in looks.labels.items():
+            self.labels[first + at] = self.label_sets.setdefault(text, len(self.label_sets))
+        for at, tested in looks.turned.items():
+            self.tested[first + at] = tested
 
-    def extend(self, measured: MeasuredBlock) -> None:
-        """Take measured points in, whose columns go by the same names; none has a reason or labels."""
-        self.tested |= {len(self) + at: tested for at, tested in measured.turned.items()}
-        for name in ("wall", "mono", "value", "events", "status", "over"):
-            getattr(self, name).frombytes(getattr(measured, name).tobytes())
-        self.reason.extend(array("i", [0]) * len(measured.mono))
-        self.labels.extend(array("i", [0]) * len(measured.mono))
+    def append(self, point: Point) -> None:
+        """Take one point in, made elsewhere."""
+        looks = Looks()
+        if point.value is None and point.reason:
+            looks.miss(point.reason)
+        else:
+            looks.add(math.nan if point.value is None else point.value, math.nan)
+        looks.events = [math.nan if point.events is None else point.events]
+        looks.mark(0, Quantile(0.0, point.is_over, point.labels))
+        looks.turned = {0: point.tested} if point.tested else {}
+        moment = array("d", [point.wall]), array("d", [point.mono])
+        block = Block("", "", (), True, "", array("q", [0]), *moment, array("d"))
+        self.extend(block, looks, [CODES[point.status]])
 
     def values_since(self, first: int) -> Iterator[tuple[float, int]]:
         """Yield the values from a place on, NaN for none, each with 1 where the truth is more."""

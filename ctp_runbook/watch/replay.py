@@ -15,6 +15,7 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record
 from ctp_runbook.record.kinds import Comparison, PlanFacts, WatchFacts, WatchStarted
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.sample_blocks import read_chunks
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
 
@@ -26,14 +27,12 @@ def replay(judge: WindowJudge, path: Path, *, accepted_mono: Sequence[float] = (
 
     Raises JournalError naming a line that is no sample.
     """
-    from ctp_runbook.record.sample_blocks import read_chunks  # numpy comes with it
-
     passed = 0
     for chunk in read_chunks(path, cuts=accepted_mono):
         if chunk.cuts:  # resumed before the first of these samples
             judge.accept()
         passed += chunk.cuts
-        judge.add_chunk(chunk)
+        judge.take(chunk)
     if passed < len(accepted_mono):  # resumed after the last sample
         judge.accept()
 

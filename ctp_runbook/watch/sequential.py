@@ -32,15 +32,15 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 __all__ = [
-    "AlarmRate",
     "Decided",
     "ShareState",
     "ShareTest",
-    "alarm_rate",
     "assumption",
+    "begin",
     "decide",
     "proved_quantile",
     "share_interval",
+    "take_look",
     "upper_share",
 ]
 
@@ -54,7 +54,6 @@ _HALF_SECONDS = 900.0
 # Far beyond every threshold, and no overflow.
 _MOST = 1e300
 _MOST_LOG = 690.0
-_THIRTY_MINUTES = 1800.0
 _SLACK_SECONDS = 1e-6
 
 
@@ -78,7 +77,7 @@ class ShareState(Struct):
     open; the first and the last look (seconds, monotonic); what came in all, and in the open ``span``.
 
     ``spans`` had orders in them, and ``bad_spans`` of these slow ones. ``rejected_at`` is the look of
-    the first rejection.
+    the first rejection, ``calm`` the evidence after the open span if nothing in it is slow.
     """
 
     wealth: tuple[float, ...]
@@ -92,6 +91,7 @@ class ShareState(Struct):
     span_events: int = 0
     span_over: int = 0
     rejected_at: float | None = None
+    calm: float | None = None
 
 
 class Decided(Struct, frozen=True):
@@ -122,26 +122,39 @@ def decide(
     """
     now = None if state is None else structs.replace(state)
     evidence: list[float] = []
-    rejected_row, enough = None, test.threshold
+    rejected_row = None
     for row, (at, came, slow) in enumerate(zip(seconds, events, over, strict=True)):
-        now = now or _new_state(test, float(at))
-        take = _take_in_span if test.span_seconds else _take_alone
-        wealth = take(test, now, float(at), int(came), int(slow))
-        evidence.append(math.log(wealth) if wealth > 0 else -math.inf)
-        # However rare it should be, one slow order is no proof, nor is one burst.
-        repeated = now.bad_spans if test.span_seconds else now.over
-        if evidence[-1] >= enough and repeated > 1 and now.rejected_at is None:
-            now.rejected_at, rejected_row = now.seconds, row
+        now = now or begin(test, float(at))
+        was_rejected = now.rejected_at is not None
+        evidence.append(take_look(test, now, float(at), int(came), int(slow)))
+        if now.rejected_at is not None and not was_rejected:
+            rejected_row = row
     return Decided(now, tuple(evidence), rejected_row)
 
 
-def _new_state(test: ShareTest, at: float) -> ShareState:
+def begin(test: ShareTest, at: float) -> ShareState:
+    """Return the state before the first look."""
     bets = _STAKES if test.span_seconds else _ODDS
     return ShareState(tuple(_FROM_START * part for _, part in bets), began=at, seconds=at)
 
 
+def take_look(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> float:
+    """Take one look into ``state``, and return the evidence after it."""
+    take = _take_in_span if test.span_seconds else _take_alone
+    evidence = take(test, state, at, came, slow)
+    # However rare it should be, one slow order is no proof, nor is one burst.
+    repeated = state.bad_spans if test.span_seconds else state.over
+    if repeated > 1 and state.rejected_at is None and evidence >= test.threshold:
+        state.rejected_at = state.seconds
+    return evidence
+
+
+def _log(wealth: float) -> float:
+    return math.log(wealth) if wealth > 0 else -math.inf
+
+
 def _take_alone(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> float:
-    """Take in a look at orders that are independent, and return the wealth after it."""
+    """Take in a look at orders that are independent, and return the evidence after it."""
     more = _handed_out(state.seconds - state.began, at - state.began)
     wealth = [own + more * part for own, (_, part) in zip(state.wealth, _ODDS, strict=True)]
     if came:
@@ -150,16 +163,18 @@ def _take_alone(test: ShareTest, state: ShareState, at: float, came: int, slow: 
     state.wealth, state.seconds = tuple(wealth), at
     state.events += came
     state.over += slow
-    return sum(wealth)
+    return _log(sum(wealth))
 
 
 def _take_in_span(test: ShareTest, state: ShareState, at: float, came: int, slow: int) -> float:
-    """Take in a look, and return what the wealth will be when its span is over, if no more slow orders
-    come in it, and others as many as in the watch so far."""
+    """Take in a look, and return what the evidence will be when its span is over, if no more slow
+    orders come in it, and others as many as in the watch so far."""
+    # What came since the look before is of the span that it was in.
     span = int((state.seconds - state.began + _SLACK_SECONDS) // test.span_seconds)
+    elapsed = at - state.began
     if span != state.span:
         state.wealth = tuple(_after_span(test, state, state.span_events))
-        state.span, state.span_events, state.span_over = span, 0, 0
+        state.span, state.span_events, state.span_over, state.calm = span, 0, 0, None
     state.seconds = at
     state.events += came
     state.over += slow
@@ -167,10 +182,14 @@ def _take_in_span(test: ShareTest, state: ShareState, at: float, came: int, slow
     state.bad_spans += slow > 0 and not state.span_over
     state.span_events += came
     state.span_over += slow
-    elapsed = at - state.began
     left = max(0.0, (span + 1) * test.span_seconds - elapsed)
-    to_come = state.events / elapsed * left if elapsed > 0 else 0.0
-    return sum(_after_span(test, state, state.span_events + to_come))
+    events = state.span_events + (state.events / elapsed * left if elapsed > 0 else 0.0)
+    if state.span_over or not events:
+        return _log(sum(_after_span(test, state, events)))
+    # Of a span without a slow order it does not matter how many orders are in it.
+    if state.calm is None:
+        state.calm = _log(sum(_after_span(test, state, events)))
+    return state.calm
 
 
 def _after_span(test: ShareTest, state: ShareState, events: float) -> Iterator[float]:
@@ -265,70 +284,3 @@ def _chance_of_most(events: int, over: int, share: float) -> float:
         if term <= total * 1e-17:
             break
     return total
-
-
-# --- what a ``for_seconds`` buys ----------------------------------------------------
-
-
-class AlarmRate(Struct, frozen=True):
-    """In ``alarmed`` of ``windows`` a value stayed beyond the limit; ``low`` to ``high`` is where the
-    share of such windows lies (95 %, Clopper-Pearson)."""
-
-    windows: int
-    alarmed: int
-    low: float
-    high: float
-
-    @property
-    def share(self) -> float | None:
-        """The share of windows with an alarm; None for no window."""
-        return self.alarmed / self.windows if self.windows else None
-
-
-def alarm_rate(
-    seconds: Iterable[float],
-    values: Iterable[float],
-    *,
-    limit: float,
-    for_seconds: float,
-    direction: str = "max",
-    fresh_seconds: float = math.inf,
-    window_seconds: float = _THIRTY_MINUTES,
-) -> AlarmRate:
-    """Return in how many windows of a recorded series a rule would have failed: its value was beyond
-    ``limit`` for ``for_seconds`` without a break.
-
-    ``seconds`` are the monotonic times of the values, in order. Windows follow one another from the
-    first value on; one that the series does not fill is left out. NaN, which is no value, and silence
-    longer than ``fresh_seconds`` are a break.
-    """
-    points = [*zip(map(float, seconds), map(float, values), strict=True)]
-    if not points:
-        return AlarmRate(0, 0, 0.0, 1.0)
-    began, ended = points[0][0], points[-1][0]
-    windows = int((ended - began + _SLACK_SECONDS) // window_seconds)
-    alarms = _alarms(points, limit, for_seconds, direction, fresh_seconds, window_seconds)
-    alarmed = len({window for window in alarms if window < windows})
-    return AlarmRate(windows, alarmed, *share_interval(windows, alarmed))
-
-
-def _alarms(
-    points: Iterable[tuple[float, float]],
-    limit: float,
-    for_seconds: float,
-    direction: str,
-    fresh_seconds: float,
-    window_seconds: float,
-) -> Iterator[int]:
-    """Yield the window of each point at which the rule fails. A window begins anew, as a watch does."""
-    began = last = since = None
-    window = -1
-    for at, value in points:
-        began = at if began is None else began
-        own = int((at - began) // window_seconds)
-        is_beyond = value > limit if direction == "max" else value < limit
-        goes_on = last is not None and own == window and at - last <= fresh_seconds + _SLACK_SECONDS
-        since = (since if goes_on and since is not None else at) if is_beyond else None
-        if since is not None and at - since >= for_seconds - _SLACK_SECONDS:
-            yield own
-        last, window = at, own

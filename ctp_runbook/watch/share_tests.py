@@ -8,20 +8,16 @@ around it is ``unclear``: it fails nothing, and nothing passes that it could fai
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct
 
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.triggers import Condition, Trigger
-from ctp_runbook.watch.histogram import SeriesKey, label_sets, merged, scaled_bound
-from ctp_runbook.watch.sequential import ShareState, ShareTest, decide
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ctp_runbook.watch.histogram import added, scaled_bound
+from ctp_runbook.watch.sequential import ShareState, ShareTest, begin, take_look
 
 __all__ = ["ShareTests", "Tested", "is_tested", "tests_of"]
 
@@ -51,16 +47,6 @@ class Tested(Struct, frozen=True):
         return self.bound == bound and not self.is_cap
 
 
-class _Looks(Struct, frozen=True):
-    """The increases of looks: the place of each, its moment, and how many events came with it."""
-
-    places: Sequence[int]
-    mono: Sequence[float]
-    events: Sequence[float]
-    over: Sequence[float]
-    unclear: Sequence[float]
-
-
 class _Count:
     """What is counted over one bound, of one label set or of all together."""
 
@@ -84,38 +70,25 @@ class _Count:
         counted = self.events, self.over, self.unclear, self.evidence
         return Tested(self.bound, *counted, self.stands, self.labels, self.is_cap)
 
-    def take(self, looks: _Looks) -> list[tuple[int, Tested]]:
-        """Take looks in; return the place of each with which it began or ceased to stand."""
-        turned, rejected = [], 0
-        evidence: Sequence[float] = [0.0] * len(looks.mono)
-        if not self.is_cap:
-            was_rejected = self.state is not None and self.state.rejected_at is not None
-            counts = map(int, looks.events), map(int, looks.over)
-            decided = decide(self.test, looks.mono, *counts, self.state)
-            self.state, evidence = decided.state, decided.evidence
-            if not was_rejected:
-                row = decided.rejected_row
-                rejected = len(evidence) if row is None else row
-        for row, (place, events, over, unclear, self.evidence) in enumerate(
-            zip(looks.places, looks.events, looks.over, looks.unclear, evidence, strict=True)
-        ):
-            self.events, self.over = self.events + events, self.over + over
-            self.unclear += unclear
-            stands = self.surplus >= 0 and row >= rejected
-            if self.is_cap:
-                stands = self.over > 0
-            if stands is not self.stands:
-                self.stands = stands
-                turned.append((place, self.tested))
-        return turned
+    def take(self, mono: float, events: float, over: float, unclear: float) -> None:
+        """Take a look in: how many events came with it, over the bound and on neither side for sure."""
+        self.events += events
+        self.over += over
+        self.unclear += unclear
+        if self.is_cap:
+            self.stands = self.over > 0
+            return
+        self.state = self.state or begin(self.test, mono)
+        self.evidence = take_look(self.test, self.state, mono, int(events), int(over))
+        self.stands = self.surplus >= 0 and self.state.rejected_at is not None
 
 
 class ShareTests:
     """The tests of one metric: of its limit, of each number of the trigger, and of its hard cap.
 
-    ``turned`` has what began or ceased to stand with the last look. ``is_single`` until a second label
-    set is seen: from then on each is tested by itself as well, for a thousand fast orders of one
-    instrument hide ten slow ones of another.
+    ``turned`` has what began or ceased to stand with the last look. Once a second label set is seen
+    each is tested by itself as well, for a thousand fast orders of one instrument hide ten slow ones
+    of another.
     """
 
     def __init__(self, rule: MetricRule, *, bounds: Sequence[float] = ()) -> None:
@@ -123,7 +96,7 @@ class ShareTests:
         limits = dict.fromkeys((rule.limit, *bounds)) if rule.is_sequential else ()
         self._bounds = [(bound, False) for bound in limits]
         self._bounds += [] if rule.cap is UNSET else [(rule.cap, True)]
-        self._ends: dict[tuple[float, ...], dict[float, tuple[float, float]]] = {}
+        self._ends: dict[tuple[float, ...], dict[float, tuple[int, int | None]]] = {}
         self.is_resumed = False
         self._begin()
 
@@ -141,11 +114,6 @@ class ShareTests:
         """Forget what was counted so far: somebody went on knowing it."""
         self.is_resumed = True
         self._begin()
-
-    @property
-    def is_single(self) -> bool:
-        """True until a second label set is seen."""
-        return not self._sets
 
     @property
     def stands(self) -> bool:
@@ -174,46 +142,25 @@ class ShareTests:
         return next((self._told(key) for key in self._bounds if key[1]), None)
 
     def note(
-        self, mono: float, before: Mapping[SeriesKey, float], now: Mapping[SeriesKey, float]
+        self, mono: float, bounds: tuple[float, ...], grown: Mapping[str, Sequence[float]]
     ) -> None:
-        """Take what was counted from one reading to the next in; what is new counts from zero."""
-        grown = label_sets({key: count - before.get(key, 0.0) for key, count in now.items()})
+        """Take in what was counted since the look before, of each label set a count a bound."""
         if len(grown) > 1 or self._sets:
             self._see(grown)
-        grown[""] = merged(grown.values()) if len(grown) > 1 else next(iter(grown.values()), {})
+        every = {**grown, "": added(grown.values())}
         turned = []
         for key, counts in self._counts.items():
-            stood = self._stands(key)
+            stood, (within, below) = self._stands(key), self._ends_at(key[0], bounds)
             for count in counts:
-                if buckets := grown.get(count.labels):
-                    within, below = self._ends_at(key[0], tuple(sorted(buckets)))
-                    events = max(0.0, buckets[math.inf])
+                if buckets := every.get(count.labels):
+                    events = max(0.0, buckets[-1])
                     over = min(max(0.0, events - buckets[within]), events)
-                    known = events - buckets[below] if math.isfinite(below) else events
+                    known = events if below is None else events - buckets[below]
                     unclear = min(max(0.0, known - over), events - over)
-                    count.take(_Looks((0,), (mono,), (events,), (over,), (unclear,)))
+                    count.take(mono, events, over, unclear)
             if self._stands(key) is not stood:
                 turned.append(self._told(key))
         self.turned = tuple(turned)
-
-    def note_rows(
-        self, mono: NDArray[np.float64], bounds: Sequence[float], grown: NDArray[np.float64]
-    ) -> dict[int, tuple[Tested, ...]]:
-        """Take looks at the one label set in, as ``note`` would, where ``grown`` has a row a look and a
-        column a bucket; return what turned, by the place of the look."""
-        import numpy as np
-
-        turned: dict[int, tuple[Tested, ...]] = {}
-        events = np.maximum(0.0, grown[:, -1])
-        for (bound, _), (count, *_) in self._counts.items():
-            within, below = self._ends_at(bound, tuple(bounds))
-            over = np.minimum(np.maximum(0.0, events - grown[:, bounds.index(within)]), events)
-            known = events - grown[:, bounds.index(below)] if math.isfinite(below) else events
-            unclear = np.minimum(np.maximum(0.0, known - over), events - over)
-            columns = (column.tolist() for column in (mono, events, over, unclear))
-            for place, tested in count.take(_Looks(range(len(mono)), *columns)):
-                turned[place] = (*turned.get(place, ()), tested)
-        return turned
 
     def _see(self, grown: Mapping[str, object]) -> None:
         """Begin to count each label set that was not there before."""
@@ -226,21 +173,14 @@ class ShareTests:
                 for key, counts in self._counts.items():
                     counts.append(self._count(key, labels=labels, rate=rate))
 
-    def _ends_at(self, bound: float, bounds: tuple[float, ...]) -> tuple[float, float]:
-        """Return the bucket at the bound or the next one above it, and the one at it or the next below
-        (minus infinity: none); what a page counts between the two may be on either side."""
-        if bounds not in self._ends:
-            self._ends[bounds] = {}
-        known = self._ends[bounds]
+    def _ends_at(self, bound: float, bounds: tuple[float, ...]) -> tuple[int, int | None]:
+        """Return the place of the bucket at the bound or the next one above it, and of the one at it or
+        the next below (None: none); what a page counts between the two may be on either side."""
+        known = self._ends.setdefault(bounds, {})
         if bound not in known:
-            scaled = [
-                (end, scaled_bound(self._rule, end) if math.isfinite(end) else end)
-                for end in bounds
-            ]
-            known[bound] = (
-                min(end for end, own in scaled if own >= bound),
-                max((end for end, own in scaled if own <= bound), default=-math.inf),
-            )
+            scaled = [scaled_bound(self._rule, end) if end < math.inf else end for end in bounds]
+            within, below = bisect_left(scaled, bound), bisect_right(scaled, bound) - 1
+            known[bound] = within, None if below < 0 else below
         return known[bound]
 
     def _stands(self, key: tuple[float, bool]) -> bool:

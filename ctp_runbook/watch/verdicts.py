@@ -20,7 +20,6 @@ from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.histogram import bucket_quantile, counts_fault, scaled_bound
 from ctp_runbook.watch.measure import (
     MetricSeries,
-    Point,
     badness,
     concerns,
     more_than,
@@ -28,6 +27,7 @@ from ctp_runbook.watch.measure import (
     status_of,
 )
 from ctp_runbook.watch.metric_state import SLACK_SECONDS, Watched
+from ctp_runbook.watch.points import Point
 from ctp_runbook.watch.sequential import ShareTest, assumption, proved_quantile, upper_share
 from ctp_runbook.watch.share_tests import ShareTests, Tested
 
@@ -77,8 +77,8 @@ def missing_buckets(
         series = MetricSeries(rule, started_mono=0.0)
         if not (sample.ok and series.is_histogram and concerns(sample, rule, pages=pages)):
             continue
-        groups = series.buckets(tuple(sample.series)).groups
-        bounds = [scaled_bound(rule, bound) for bound, _ in groups if math.isfinite(bound)]
+        ends = series.bounds(tuple(sample.series))
+        bounds = [scaled_bound(rule, end) for end in ends if math.isfinite(end)]
         of_trigger = [
             (f"the trigger's {_shown(rule, condition.value)}", condition.value)
             for condition in chain.from_iterable(trigger.any_of)
@@ -325,12 +325,14 @@ def _sparse(watched: Watched, *, where: str) -> str:
     one beyond the limit, those that came thicker prove nothing for these.
     """
     rule, buckets = watched.rule, watched.series.unsettled()
-    if rule.is_sequential:
-        return ""  # its test counts them all, however thin they came
-    events = buckets[max(buckets)] if buckets else 0.0
-    if events < max(1, rule.min_events) or counts_fault(buckets):
+    if rule.is_sequential or not buckets:
+        return ""  # a test counts them all, however thin they came
+    bounds = sorted(buckets)
+    counts = [buckets[bound] for bound in bounds]
+    events = counts[-1]
+    if events < max(1, rule.min_events) or counts_fault(bounds, counts):
         return ""
-    found = bucket_quantile(buckets, quantile=rule.quantile)
+    found = bucket_quantile(bounds, counts, quantile=rule.quantile)
     if found is None:
         return ""
     value = scaled_bound(rule, found.value) if found.is_over else found.value * rule.scale

@@ -47,7 +47,7 @@ def judge_pages(path: Path, *, trigger: str = "m > 1e9", **rule: Any) -> Seen:
         live.add(sample)
         series.add(sample)
     for chunk in chunks_of(samples):
-        blocks.add_chunk(chunk)
+        blocks.take(chunk)
     seen, again = (
         Seen(
             judged=judge.at(float(_SECONDS), final=True).metrics["m"],

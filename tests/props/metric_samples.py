@@ -58,6 +58,6 @@ def histogram(counts: Mapping[float, float]) -> dict[str, float]:
 
 
 def blocks(samples: Iterable[Sample]) -> Iterator[Block]:
-    """The samples that are ok, in blocks."""
+    """The samples in blocks."""
     for chunk in chunks_of(samples):
-        yield from chunk.blocks
+        yield from chunk.items

@@ -18,7 +18,8 @@ from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, Writer, utc_text
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudgement
-from ctp_runbook.watch.measure import MetricSeries, Point
+from ctp_runbook.watch.measure import MetricSeries
+from ctp_runbook.watch.points import Point
 from ctp_runbook.watch.verdicts import Firing
 from tests.props.example_records import like
 from tests.props.whole_window import judge_window

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 import ctp_runbook.record.sample_blocks as blocks_module
 from ctp_runbook.errors import JournalError
-from ctp_runbook.record.sample_blocks import Block, Chunk, chunks_of, read_chunks
+from ctp_runbook.record.sample_blocks import Chunk, chunks_of, read_chunks
 from ctp_runbook.record.samples import Sample
 
 
@@ -30,14 +30,14 @@ def story(words: str) -> list[Sample]:
 
 def shape(chunk: Chunk) -> list[int | str]:
     """How many rows each block has; the error of what is none."""
-    return [len(item.seq) if isinstance(item, Block) else item.error for item in chunk.items]
+    return [len(item.seq) if item.ok else item.error for item in chunk.items]
 
 
 def whole(chunks: Iterable[Chunk]) -> list[Sample]:
     """The samples of the chunks in the order of the file."""
     taken: list[Sample] = []
     for chunk in chunks:
-        own = [iter((i,)) if isinstance(i, Sample) else i.samples() for i in chunk.items]
+        own = [item.samples(range(len(item.layout))) for item in chunk.items]
         taken += [next(own[item]) for item in chunk.order]
     return taken
 
@@ -49,7 +49,7 @@ STORIES: dict[str, tuple[str, list[int | str]]] = {
     "another page from then on": ("AAaaA", [2, 2, 1]),
     "a failure": ("AAxAA", [2, "refused", 2]),
     "a failure of the other": ("AByABA", [3, 1, "refused", 1]),
-    "failures alone": ("xyx", ["refused"] * 3),
+    "failures alone": ("xyx", ["refused"] * 2),
 }
 
 
@@ -60,7 +60,6 @@ def test_pages_of_a_target_are_a_table(words: str, shapes: list[int | str]) -> N
     (chunk,) = chunks_of(samples)
     assert shape(chunk) == shapes
     assert whole([chunk]) == samples
-    assert [block for block in chunk.items if isinstance(block, Block)] == [*chunk.blocks]
 
 
 def test_lines_say_whose_and_when() -> None:
@@ -75,11 +74,34 @@ def test_lines_say_whose_and_when() -> None:
 def test_a_sample_of_a_block_may_have_some_of_its_series() -> None:
     """Whoever wants one metric does not pay for the page."""
     (chunk,) = chunks_of(story("AA"))
-    (block,) = chunk.blocks
+    (block,) = chunk.items
     assert block.layout == ("up", "lag")
     assert [one.series for one in block.samples([1])] == [{"lag": -1.0}] * 2
     assert [one.series for one in block.samples([])] == [{}, {}]
-    assert block.values.tolist() == [[0.0, -1.0], [1.0, -1.0]]
+    assert [*block.rows((1, 0))] == [(-1.0, 0.0), (-1.0, 1.0)]
+    assert [*block.rows(())] == [(), ()]
+    assert [*block.column(0)] == [0.0, 1.0]
+
+
+def test_a_block_is_cut_where_its_time_is() -> None:
+    """Both ends are of the part, and a page stays whole."""
+    (block,) = next(chunks_of(story("AAAAA"))).items
+    part = block.between(1.0, 2.5)
+    assert ([*part.seq], [*part.mono]) == ([1, 2], [1.0, 2.0])
+    assert [*part.rows((0, 1))] == [(1.0, -1.0), (2.0, -1.0)]
+    assert [*block.between(9.0, 9.0).rows((0,))] == []
+    assert block.gaps == (1.0, 1.0, 4_000_000_000)
+    assert part.between(1.0, 1.0).gaps == (0.0, 0.0, 0)
+
+
+def test_a_live_sample_is_a_chunk_of_one_row() -> None:
+    """The same as what is read of a file that has no other."""
+    for word in "Ax":
+        (sample,) = story(word)
+        (chunk,) = chunks_of([sample])
+        live = Chunk.of(sample)
+        assert ([*live.items], [*live.order]) == ([*chunk.items], [*chunk.order])
+        assert whole([live]) == [sample]
 
 
 # Moments to cut at, and of each chunk: how many of them lie before it, and its lines.

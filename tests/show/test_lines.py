@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.show.lines import COLUMNS, over_marks, stretches, unbroken_lines
-from ctp_runbook.watch.measure import STATUSES, Point
-from ctp_runbook.watch.points import PointLog, Points
+from ctp_runbook.watch.points import STATUSES, Point, PointLog, Points
 
 DAY = 86_400
 

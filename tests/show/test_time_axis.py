@@ -8,7 +8,7 @@ import pytest
 
 from ctp_runbook.record.history import History
 from ctp_runbook.show.time_axis import Clock, Span, clock_of, runner_started, spans_of
-from ctp_runbook.watch.measure import Point
+from ctp_runbook.watch.points import Point
 from tests.props.watch_stories import MONO, WALL, Story, begin, finish, sample
 from tests.show.test_watch_figure import story
 

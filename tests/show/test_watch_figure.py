@@ -17,8 +17,7 @@ from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.lines import unbroken_lines
 from ctp_runbook.show.run_blocks import verdict_table
 from ctp_runbook.show.watch_figure import watch_figure, watch_picture
-from ctp_runbook.watch.measure import Point
-from ctp_runbook.watch.points import PointLog
+from ctp_runbook.watch.points import Point, PointLog
 from tests.props.watch_stories import KEYS, Story, above, gap_and_hold, passed, spike
 
 STORIES = {"passed": passed, "gap_and_hold": gap_and_hold, "spike": spike}

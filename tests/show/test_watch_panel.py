@@ -24,8 +24,7 @@ from ctp_runbook.show.watch_panel import (
     strip_looks,
     verdict_colour,
 )
-from ctp_runbook.watch.measure import STATUSES, Point
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.points import STATUSES, Point, Points
 from tests.props.watch_stories import MONO, WALL, Story
 from tests.show.test_watch_figure import story
 

@@ -20,8 +20,7 @@ from ctp_runbook.show.blocks import Table
 from ctp_runbook.show.run_blocks import comparison_table, watch_blocks
 from ctp_runbook.verify.run import verify_run
 from ctp_runbook.watch.baseline import Usual, usual_of
-from ctp_runbook.watch.measure import Point
-from ctp_runbook.watch.points import Points
+from ctp_runbook.watch.points import Point, Points
 from ctp_runbook.watch.replay import rejudge
 from tests.props.run_mutants import rewrite_journal
 from tests.props.synthetic_runs import make_run, seal

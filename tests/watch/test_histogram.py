@@ -15,8 +15,10 @@ from ctp_runbook.watch.histogram import (
     Quantile,
     SeriesKey,
     bucket_quantile,
+    bucket_series,
     counts_fault,
-    group_buckets,
+    first_fault,
+    label_sets,
     worst_quantile,
 )
 
@@ -25,17 +27,17 @@ quantiles = st.sampled_from([0.5, 0.9, 0.95, 0.99, 0.999])
 observations = st.lists(st.floats(0, 0.5, allow_nan=False), min_size=1, max_size=200)
 
 
-def cumulative(values: list[float]) -> dict[float, float]:
-    """The buckets of a histogram that saw these values."""
+def cumulative(values: list[float]) -> list[float]:
+    """The counts of a histogram that saw these values."""
     ordered = sorted(values)
-    return {bound: float(bisect.bisect_right(ordered, bound)) for bound in BOUNDS}
+    return [float(bisect.bisect_right(ordered, bound)) for bound in BOUNDS]
 
 
 @given(values=observations, quantile=quantiles)
 def test_the_quantile_is_right_within_its_bucket(values: list[float], quantile: float) -> None:
     """The true order statistic lies in the bucket the answer comes from; above the last finite
     bound the answer is "more than" that bound, and so is the truth."""
-    found = bucket_quantile(cumulative(values), quantile=quantile)
+    found = bucket_quantile(BOUNDS, cumulative(values), quantile=quantile)
     true = float(np.quantile(values, quantile, method="inverted_cdf"))
     upper = BOUNDS[bisect.bisect_left(BOUNDS, true)]
     lower = max((bound for bound in BOUNDS if bound < upper), default=0.0)
@@ -49,8 +51,8 @@ def test_the_quantile_is_right_within_its_bucket(values: list[float], quantile: 
 @given(values=observations, quantile=quantiles)
 def test_more_slow_events_never_lower_the_quantile(values: list[float], quantile: float) -> None:
     """One more event above every finite bound moves the answer up or leaves it."""
-    before = bucket_quantile(cumulative(values), quantile=quantile)
-    after = bucket_quantile(cumulative([*values, 1.0]), quantile=quantile)
+    before = bucket_quantile(BOUNDS, cumulative(values), quantile=quantile)
+    after = bucket_quantile(BOUNDS, cumulative([*values, 1.0]), quantile=quantile)
     assert before is not None
     assert after is not None
     assert (after.value, after.is_over) >= (before.value, before.is_over)
@@ -77,12 +79,11 @@ def test_medians_as_prometheus_has_them(
     buckets: dict[float, float], median: Quantile | None
 ) -> None:
     """Interpolated in the bucket that the rank falls in, but for the open one; no event has none."""
-    assert bucket_quantile(buckets, quantile=0.5) == median
+    assert bucket_quantile([*buckets], [*buckets.values()], quantile=0.5) == median
 
 
 COUNTS: dict[str, tuple[dict[float, float], str]] = {
     "cumulative": ({1.0: 3, 2.0: 3, math.inf: 4}, ""),
-    "in another order": ({math.inf: 4, 1.0: 3, 2.0: 3}, ""),
     "nothing yet": ({1.0: 0, math.inf: 0}, ""),
     "falls": ({1.0: 3, 2.0: 2, math.inf: 4}, "bucket 2 counts fewer events than a narrower one"),
     "falls at the end": (
@@ -97,7 +98,10 @@ COUNTS: dict[str, tuple[dict[float, float], str]] = {
 @pytest.mark.parametrize(("buckets", "fault"), COUNTS.values(), ids=COUNTS)
 def test_a_bucket_holds_all_narrower_ones(buckets: dict[float, float], fault: str) -> None:
     """Counts that fall with the bound are no histogram's, and the bucket is named."""
-    assert counts_fault(buckets) == fault
+    bounds, counts = [*buckets], [*buckets.values()]
+    assert counts_fault(bounds, counts) == first_fault(bounds, counts) == fault
+    of_two = [*range(len(bounds)), *counts]
+    assert first_fault(bounds, of_two) == fault, "the second of two label sets"
 
 
 FAULTS: dict[str, tuple[list[dict[str, str]], str]] = {
@@ -137,17 +141,19 @@ def test_series_that_are_no_whole_histogram_are_told_why(
     labels: list[dict[str, str]], fault: str
 ) -> None:
     """None of their buckets is used: to leave one out would be to make up what it counted."""
-    found = group_buckets(enumerate(labels))
-    assert found.groups == ()
+    found = bucket_series(enumerate(labels))
+    assert found.keys == ()
     assert found.fault.startswith(fault) or fault in found.fault
 
 
 def test_the_same_buckets_are_added_up_however_they_are_written() -> None:
-    """Two gateways, one of which writes 1 for 1.0: each bound has both series' places."""
+    """Two gateways, one of which writes 1 for 1.0: each has the same bounds."""
     texts = ("1", "2.5", "+Inf"), ("1.0", "25e-1", "Inf")
     labels = [{"le": le, "g": g} for g, own in zip("ab", texts, strict=True) for le in own]
-    expected = Buckets(((1.0, (0, 3)), (2.5, (1, 4)), (math.inf, (2, 5))))
-    assert group_buckets(enumerate(labels)) == expected
+    bounds = (1.0, 2.5, math.inf)
+    keys = [(f'{{g="{g}"}}', bound) for g in "ab" for bound in bounds]
+    expected = Buckets(tuple(zip(keys, range(6), strict=True)))
+    assert bucket_series(enumerate(labels)) == expected
 
 
 def fronts(**counts: tuple[float, float, float]) -> dict[SeriesKey, float]:
@@ -193,5 +199,7 @@ def test_the_worst_label_set_is_the_quantile(
     counts: dict[SeriesKey, float], direction: str, least: int, median: Quantile | None
 ) -> None:
     """Named where it is worse than all together; with too few events of its own it is not asked."""
-    found = worst_quantile(counts, quantile=0.5, min_events=least, direction=direction)
+    sets = {labels: [*own.values()] for labels, own in label_sets(counts).items()}
+    bounds = sorted({bound for _, bound in counts})
+    found = worst_quantile(bounds, sets, quantile=0.5, min_events=least, direction=direction)
     assert found == median

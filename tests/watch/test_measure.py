@@ -11,7 +11,8 @@ import pytest
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.probes.metrics import parse_page
 from ctp_runbook.record.samples import Sample, series_key
-from ctp_runbook.watch.measure import MetricSeries, Point, badness, counts_events
+from ctp_runbook.watch.measure import MetricSeries, badness, counts_events
+from ctp_runbook.watch.points import Point
 
 PAGES = Path(__file__).parent / "histograms"
 

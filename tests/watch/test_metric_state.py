@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-import ctp_runbook.watch.metric_state as state_module
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point
 from ctp_runbook.watch.metric_state import Watched
-from tests.props.metric_samples import blocks, rule, sample, states
+from ctp_runbook.watch.points import Point
+from ctp_runbook.watch.share_tests import ShareTests
+from tests.props.metric_samples import blocks, histogram, rule, sample, states
 
 Values = Sequence[float | str | None]
 
@@ -110,6 +111,7 @@ def test_without_points_the_memory_stays_flat() -> None:
     metric = Watched(rule(), started=0.0, ends=100.0, keeps_points=False)
     for one in states([9.0] * 50):
         metric.add(one)
+        metric.rest()
     assert len(metric.log) == 0
     assert mono_of(metric.failed_at) == 2.0
     assert metric.coverage(0.0, 50.0) == 1.0
@@ -127,11 +129,8 @@ WORDS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("direction", ["max", "min"])
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-def test_blocks_leave_what_samples_leave(
-    words: list[Any], direction: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blocks_leave_what_samples_leave(words: list[Any], direction: str) -> None:
     """Cut anywhere, of any length: every trace, every point, and the coverage."""
-    monkeypatch.setattr(state_module, "_LEAST_ROWS", 2)
     dice = random.Random(7)
     for _ in range(40):
         taken = states([dice.choice(words) for _ in range(dice.randrange(1, 40))])
@@ -145,14 +144,36 @@ def test_blocks_leave_what_samples_leave(
         while left:
             size = dice.randrange(1, 12)
             part, left = left[:size], left[size:]
-            while part:
-                good = [one for one in part if one.ok and one.series]
-                if good == part:
-                    for block in blocks(part):
-                        in_blocks.take(block)
-                    break
-                in_blocks.take(part.pop(0))
+            for block in blocks(part):
+                in_blocks.take(block)
         assert in_blocks.log.points == singly.log.points
         assert in_blocks.coverage(0.0, 30.0) == singly.coverage(0.0, 30.0)
         for trace in TRACES:
             assert getattr(in_blocks, trace) == getattr(singly, trace), trace
+
+
+def test_a_value_that_is_more_is_worse_than_the_value_alone() -> None:
+    """At the widest bound, by a limit above it that only a proof is beyond of."""
+    steps = [(0, 0), (0, 5), (0, 0), (5, 5), (0, 5)]
+    low, high, taken = 0.0, 0.0, []
+    for mono, (below, above) in enumerate(steps * 4):
+        low, high = low + below, high + below + above
+        taken.append(sample(mono, histogram({1.0: low, 8.0: low, math.inf: high})))
+    changes: dict[str, Any] = {
+        "kind": "latency_quantile",
+        "window_seconds": 2.0,
+        "test": "sequential",
+    }
+    changed = rule(**changes)
+    parse = ShareTests(changed)
+    singly, whole = (
+        Watched(changed, started=0.0, ends=30.0, tests=tests)
+        for tests in (parse, ShareTests(changed))
+    )
+    for one in taken:
+        singly.add(one)
+    for block in blocks(taken):
+        whole.take(block)
+    assert whole.extreme == singly.extreme
+    assert singly.extreme is not None
+    assert singly.extreme.is_over

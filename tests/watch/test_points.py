@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from array import array
 
-import numpy as np
 import pytest
 
-from ctp_runbook.watch.measure import STATUSES, Point
-from ctp_runbook.watch.measure_block import MeasuredBlock
-from ctp_runbook.watch.points import PointLog, Points
+from ctp_runbook.record.sample_blocks import Block
+from ctp_runbook.watch.histogram import Quantile
+from ctp_runbook.watch.points import CODES, JUDGED, STATUSES, Looks, Point, PointLog, Points
 
 POINTS = (
     Point(1.0, 2.0, None, None, "error", "refused"),
@@ -82,25 +82,26 @@ def test_nothing_has_no_extremes() -> None:
     assert [column.tolist() for column in Points.of(()).columns()] == [[], [], []]
 
 
-def test_measured_points_are_taken_in_as_columns() -> None:
+def test_what_the_rows_of_a_block_say_is_taken_in_as_columns() -> None:
     """The same as one by one; what is appended afterwards still says its reason."""
-    log = PointLog()
+    log, looks = PointLog(), Looks()
     log.append(POINTS[0])
-    log.extend(
-        MeasuredBlock(
-            wall=np.array([2.0, 3.0, 4.0]),
-            mono=np.array([3.0, 4.0, 5.0]),
-            value=np.array([4.0, math.nan, 9.0]),
-            events=np.array([7.0, 0.0, 3.0]),
-            status=np.array(
-                [STATUSES.index(name) for name in ("breach", "zero_events", "breach")], np.int8
-            ),
-            over=np.array([0, 0, 1], np.int8),
-        )
-    )
+    looks.add(4.0, 7.0)
+    looks.add(math.nan, 0.0)
+    looks.add(9.0, 3.0)
+    looks.mark(2, Quantile(9.0, is_over=True))
+    columns = array("d", [2.0, 3.0, 4.0]), array("d", [3.0, 4.0, 5.0]), array("d")
+    block = Block("engine", "", (), True, "", array("q", [1, 2, 3]), *columns)
+    log.extend(block, looks, [CODES[name] for name in ("breach", "zero_events", "breach")])
     for point in POINTS[4:]:
         log.append(point)
     assert tuple(log.points) == POINTS
+
+
+def test_every_status_has_its_code() -> None:
+    """A code is the status' place, as columns and pictures read it."""
+    assert {STATUSES[code]: code for code in CODES.values()} == CODES
+    assert {status for status in STATUSES if Point(0, 0, None, None, status).judged} == {*JUDGED}
 
 
 def test_a_reason_is_kept_once() -> None:

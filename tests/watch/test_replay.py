@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 import ctp_runbook.record.sample_blocks as blocks_module
-import ctp_runbook.watch.metric_state as state_module
 from ctp_runbook.errors import JournalError
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import parse_trigger
-from ctp_runbook.record.sample_blocks import Block, read_chunks
+from ctp_runbook.record.sample_blocks import read_chunks
 from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
@@ -196,41 +195,38 @@ def fixed(text: str) -> dict[str, Any]:
     }
 
 
-def both(
-    samples: list[Sample], text: str, accepted: tuple[float, ...] = ()
+def every_way(
+    samples: list[Sample], text: str, accepted: tuple[float, ...], lines: int
 ) -> Iterator[tuple[WindowJudgement, Firing | None]]:
-    """The judgement a sample at a time, and in blocks."""
+    """The judgement a sample at a time, so many lines at a time, and all of them at once."""
     with TemporaryDirectory() as room:
         path = written(samples, Path(room))
         yield judge_window(read_samples(path), accepted_mono=accepted, **fixed(text))
-        yield judge_recorded(path, accepted_mono=accepted, **fixed(text))
+        for many in (lines, len(samples) + 1):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(blocks_module, "_CHUNK_LINES", many)
+                yield judge_recorded(path, accepted_mono=accepted, **fixed(text))
 
 
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks and chunks of a size that a short story has many of."""
-    monkeypatch.setattr(blocks_module, "_CHUNK_LINES", 50)
-    monkeypatch.setattr(state_module, "_LEAST_ROWS", 3)
-
-
-# The fixture sets the same for every example.
 @given(
     seed=st.integers(0, 10_000),
     trouble=st.sampled_from([0.0, 0.01, 0.05, 0.3, 1.0]),
     text=st.sampled_from(TRIGGERS),
     accepted=st.lists(st.floats(STARTED, STARTED + SECONDS), max_size=2),
+    lines=st.integers(1, 120),
 )
-def test_blocks_say_what_samples_say(
-    seed: int, trouble: float, text: str, accepted: list[float]
+def test_however_samples_are_cut_the_same_is_said(
+    seed: int, trouble: float, text: str, accepted: list[float], lines: int
 ) -> None:
     """Every point, value, sentence and the firing, to the last bit, whatever the pages came to."""
-    one_by_one, in_blocks = both(story(seed, trouble), text, tuple(accepted))
-    assert in_blocks[1] == one_by_one[1]
-    for name, one in one_by_one[0].metrics.items():
-        found = in_blocks[0].metrics[name]
-        assert tuple(found.points) == tuple(one.points), name
-        assert found == one
-    assert in_blocks == one_by_one
+    one_by_one, *others = every_way(story(seed, trouble), text, tuple(accepted), lines)
+    for in_blocks in others:
+        assert in_blocks[1] == one_by_one[1]
+        for name, one in one_by_one[0].metrics.items():
+            found = in_blocks[0].metrics[name]
+            assert tuple(found.points) == tuple(one.points), name
+            assert found == one
+        assert in_blocks == one_by_one
 
 
 LINES: dict[str, bytes | dict[str, Any] | None] = {
@@ -268,15 +264,15 @@ def test_both_readers_refuse_the_same_line(
     assert f"{path.name}:6: not a sample" in str(quick.value)
 
 
-def test_a_block_gives_its_samples_back(tmp_path: Path) -> None:
+def test_a_block_gives_its_samples_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every sample of a regular file is in one block of its target, as it was."""
     samples = [replace(one, took_ms=0.0) for one in story(5, 0.0)]
+    monkeypatch.setattr(blocks_module, "_CHUNK_LINES", 50)
     chunks = list(read_chunks(written(samples, tmp_path)))
     assert len(chunks) > 1
     read: list[Sample] = []
     for chunk in chunks:
-        assert all(isinstance(item, Block) for item in chunk.items)
-        own = [block.samples() for block in chunk.blocks]
+        own = [block.samples(range(len(block.layout))) for block in chunk.items]
         read += [next(own[item]) for item in chunk.order]
     assert read == samples
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from ctp_runbook.watch.sequential import (
     ShareState,
     ShareTest,
-    alarm_rate,
     assumption,
     decide,
     proved_quantile,
@@ -322,46 +321,3 @@ def test_what_is_proved_needs_orders() -> None:
     proved = {events: proved_quantile(events, 0) for events in (3, 30, 298, 299, 3000)}
     assert proved == {3: None, 30: 0.9, 298: 0.98, 299: 0.99, 3000: 0.999}
     assert proved_quantile(1000, 5) == 0.98
-
-
-HALF_HOURS = 16
-
-
-def series(beyond: dict[int, int], step: int = 1) -> tuple[list[float], list[float]]:
-    """Eight hours of a value that is 20 for so many seconds from each second named, else 1."""
-    seconds = [float(second) for second in range(0, HALF_HOURS * 1800 + 1, step)]
-    high = [any(begins <= at < begins + long for begins, long in beyond.items()) for at in seconds]
-    return seconds, [20.0 if is_high else 1.0 for is_high in high]
-
-
-def test_the_windows_that_a_rule_would_have_failed_in_are_counted() -> None:
-    """By how long it was beyond the limit; each window once, with its interval."""
-    seconds, values = series({100: 5, 2000: 11, 2100: 30, 9000: 60})
-    rates = {
-        lasting: alarm_rate(seconds, values, limit=10, for_seconds=lasting)
-        for lasting in (0.0, 10.0, 20.0, 60.0)
-    }
-    assert {lasting: rate.alarmed for lasting, rate in rates.items()} == {0: 3, 10: 2, 20: 2, 60: 0}
-    assert rates[10.0].share == 2 / 16
-    assert (rates[10.0].low, rates[10.0].high) == share_interval(16, 2)
-    assert alarm_rate(seconds, values, limit=10, for_seconds=0, direction="min").alarmed == 16
-
-
-def test_a_break_in_the_series_is_a_break() -> None:
-    """No value, silence and the end of a window each begin the count anew."""
-    seconds, values = series({100: 30})
-    values[110] = math.nan
-    values[121] = math.nan
-    assert alarm_rate(seconds, values, limit=10, for_seconds=10).alarmed == 0
-    seconds, values = series({100: 30}, step=5)
-    assert alarm_rate(seconds, values, limit=10, for_seconds=10, fresh_seconds=4).alarmed == 0
-    assert alarm_rate(seconds, values, limit=10, for_seconds=10, fresh_seconds=5).alarmed == 1
-    seconds, values = series({1790: 20})
-    assert alarm_rate(seconds, values, limit=10, for_seconds=12).alarmed == 0
-
-
-def test_too_short_a_series_is_no_window() -> None:
-    """Then nothing is known of the rate."""
-    assert alarm_rate([], [], limit=1, for_seconds=0).share is None
-    short = alarm_rate([0.0, 10.0], [5.0, 5.0], limit=1, for_seconds=0)
-    assert (short.windows, short.alarmed, short.low, short.high) == (0, 0, 0.0, 1.0)

@@ -8,13 +8,11 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 from msgspec.structs import replace
 
-import ctp_runbook.watch.metric_state as state_module
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.plan.triggers import parse_trigger
@@ -103,7 +101,7 @@ def judges(
         if piece.items and not passed and accepted <= piece_begin(piece):
             blocks.accept()
             passed = 1
-        blocks.add_chunk(piece)
+        blocks.take(piece)
     return [live, blocks]
 
 
@@ -354,11 +352,8 @@ def test_blocks_say_what_samples_say(
 ) -> None:
     """Every point with what was proved by it, the verdict, its sentence, and the firing."""
     samples = pages([said for said, many in runs for _ in range(many)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state_module, "_LEAST_ROWS", 2)
-        live, blocks = judges(
-            samples, replace(RULE, **changed), text, accepted=accepted, chunk=chunk
-        )
+    rule = replace(RULE, **changed)
+    live, blocks = judges(samples, rule, text, accepted=accepted, chunk=chunk)
     assert live.firing == blocks.firing
     ends = STARTED + len(samples) - 1
     one, other = (judge.at(ends, final=True).metrics["m"] for judge in (live, blocks))
@@ -370,11 +365,8 @@ def test_a_watch_of_any_length_keeps_no_more() -> None:
     """What is kept is a few numbers a bound: the size of a test does not grow with what it saw."""
     tests = ShareTests(RULE, bounds=[10.0, 20.0])
     sizes = []
-    counts = {("", end): 0.0 for end in (0.005, 0.01, 0.02, math.inf)}
     for second in range(3000):
-        grown = {key: n + 3 for key, n in counts.items()}
-        tests.note(STARTED + second, counts, grown)
-        counts = grown
+        tests.note(STARTED + second, (0.005, 0.01, 0.02, math.inf), {"": [3.0] * 4})
         sizes.append(len(vars(tests)) + sum(len(each) for each in tests._counts.values()))
     assert len(set(sizes)) == 1
 

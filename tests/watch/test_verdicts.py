@@ -10,8 +10,8 @@ import pytest
 from ctp_runbook.model import Verdict
 from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.samples import Sample
-from ctp_runbook.watch.measure import Point
 from ctp_runbook.watch.metric_state import Watched
+from ctp_runbook.watch.points import Point
 from ctp_runbook.watch.verdicts import Firing, Moment, firing_of, shortened_query, verdict_of
 from tests.props.metric_samples import WALL, histogram, rule, sample, states
 
