@@ -96,10 +96,8 @@ def worst_quantile(
     together, least = added(sets.values()), max(1, min_events)
     if not together or together[-1] < least:
         return None
-    if len(sets) == 1:
-        return bucket_quantile(bounds, together, quantile=quantile)
-    own = ((labels, counts) for labels, counts in sets.items() if counts[-1] >= least)
-    judged = [("", together), *own]
+    own = sets.items() if len(sets) > 1 else ()
+    judged = [("", together), *((labels, counts) for labels, counts in own if counts[-1] >= least)]
     quantiles = [
         structs.replace(found, labels=labels) if labels else found
         for labels, counts in judged

@@ -26,6 +26,7 @@ from ctp_runbook.record.samples import Sample, series_key, split_series
 from ctp_runbook.watch.histogram import (
     SeriesKey,
     added,
+    bucket_quantile,
     bucket_series,
     first_fault,
     label_sets,
@@ -458,13 +459,16 @@ class MetricSeries:
         if events < self._least_events:
             looks.add(math.nan, events)
             return
-        quantile = worst_quantile(
-            self._bounds,
-            {labels: delta[own] for labels, own in self._sets},
-            quantile=rule.quantile,
-            min_events=rule.min_events,
-            direction=rule.direction,
-        )
+        if len(self._sets) == 1:  # which is all of them, and the most usual
+            quantile = bucket_quantile(self._bounds, delta, quantile=rule.quantile)
+        else:
+            quantile = worst_quantile(
+                self._bounds,
+                {labels: delta[own] for labels, own in self._sets},
+                quantile=rule.quantile,
+                min_events=rule.min_events,
+                direction=rule.direction,
+            )
         if quantile is None:
             looks.miss(self._no_value("its buckets have no quantile"))
             return

@@ -86,7 +86,8 @@ class _Count:
 class ShareTests:
     """The tests of one metric: of its limit, of each number of the trigger, and of its hard cap.
 
-    ``turned`` has what began or ceased to stand with the last look. Once a second label set is seen
+    ``turned`` has what began or ceased to stand with the last look, and it ``stands`` while it is
+    proved that too many events are over the limit. Once a second label set is seen
     each is tested by itself as well, for a thousand fast orders of one instrument hide ten slow ones
     of another.
     """
@@ -104,6 +105,7 @@ class ShareTests:
         self._counts = {key: [self._count(key, labels="", rate=_TOGETHER)] for key in self._bounds}
         self._sets = list[str]()
         self.turned: tuple[Tested, ...] = ()
+        self.stands = False
 
     def _count(self, key: tuple[float, bool], *, labels: str, rate: float) -> _Count:
         bound, is_cap = key
@@ -114,11 +116,6 @@ class ShareTests:
         """Forget what was counted so far: somebody went on knowing it."""
         self.is_resumed = True
         self._begin()
-
-    @property
-    def stands(self) -> bool:
-        """True while it is proved that too many events are over the limit."""
-        return self._stands((self._rule.limit, False))
 
     @property
     def at_limit(self) -> Tested | None:
@@ -150,7 +147,7 @@ class ShareTests:
         every = {**grown, "": added(grown.values())}
         turned = []
         for key, counts in self._counts.items():
-            stood, (within, below) = self._stands(key), self._ends_at(key[0], bounds)
+            stood, (within, below) = _stands(counts), self._ends_at(key[0], bounds)
             for count in counts:
                 if buckets := every.get(count.labels):
                     events = max(0.0, buckets[-1])
@@ -158,8 +155,10 @@ class ShareTests:
                     known = events if below is None else events - buckets[below]
                     unclear = min(max(0.0, known - over), events - over)
                     count.take(mono, events, over, unclear)
-            if self._stands(key) is not stood:
+            if _stands(counts) is not stood:
                 turned.append(self._told(key))
+                if key == (self._rule.limit, False):
+                    self.stands = not stood
         self.turned = tuple(turned)
 
     def _see(self, grown: Mapping[str, object]) -> None:
@@ -183,13 +182,14 @@ class ShareTests:
             known[bound] = within, None if below < 0 else below
         return known[bound]
 
-    def _stands(self, key: tuple[float, bool]) -> bool:
-        return any(count.stands for count in self._counts.get(key, ()))
-
     def _told(self, key: tuple[float, bool]) -> Tested:
         # Of equals the first, which is of all.
         counts = self._counts[key]
         return max(counts, key=lambda count: (count.stands, count.surplus)).tested
+
+
+def _stands(counts: Sequence[_Count]) -> bool:
+    return True in [count.stands for count in counts]
 
 
 def is_tested(rule: MetricRule, condition: Condition) -> bool:

@@ -48,7 +48,7 @@ _COMMON: dict[str, Any] = {
     "warm_up_seconds": 60.0,
     "fresh_seconds": 10.0,
 }
-# Of each page: two histograms, three counters, five gauges.
+# Of each page: two histograms, the second judged by the test that counts; three counters, five gauges.
 _KINDS = ("latency_quantile",) * 2 + ("counter",) * 3 + ("state",) * 3 + ("lag",) * 2
 
 
@@ -76,6 +76,8 @@ def _rules() -> dict[str, dict[str, Any]]:
                 "limit": {"latency_quantile": 150.0, "counter": 500.0}.get(kind, 1000.0),
                 "min_events": 20 if histogram else 1,
             }
+            if histogram and number:
+                rules[name] |= {"limit": 100.0, "test": "sequential"}
     return rules
 
 
