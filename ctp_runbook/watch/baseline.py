@@ -13,9 +13,10 @@ from msgspec import Struct, structs
 from ctp_runbook.plan.config import MetricRule, WatchRules
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.sample_blocks import chunks_of
 from ctp_runbook.record.samples import Sample, each_sample
 from ctp_runbook.watch.measure import MetricSeries, concerns, pages_of
-from ctp_runbook.watch.points import CODES, Point, Points
+from ctp_runbook.watch.points import CODES, Point, PointLog, Points
 
 __all__ = ["Usual", "baseline_points", "usual_of"]
 
@@ -74,9 +75,13 @@ def _points(
     rules: Mapping[str, MetricRule], before: Sequence[Sample]
 ) -> dict[str, tuple[Point, ...]]:
     pages, points = pages_of(rules.values()), {}
+    blocks = [block for chunk in chunks_of(before) for block in chunk.items]
     for key, rule in rules.items():
         # As the watch makes them, without a warm-up: this engine is warm.
         series = MetricSeries(structs.replace(rule, warm_up_seconds=0.0), started_mono=0.0)
-        own = (sample for sample in before if concerns(sample, rule, pages=pages))
-        points[key] = tuple(map(series.add, own))
+        log = PointLog()
+        for block in blocks:
+            if concerns(block, rule, pages=pages):
+                series.take(block, log)
+        points[key] = tuple(log.points)
     return points

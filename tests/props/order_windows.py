@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ctp_runbook.watch import sequential
 from ctp_runbook.watch.sequential import ShareTest
+from tests.props.decided_looks import decide
 
 __all__ = [
     "BURST_SECONDS",
@@ -154,7 +155,7 @@ def _order_gains(share: float, most: int) -> Values:
 def product_fires(test: ShareTest, events: Counts, over: Counts) -> Iterator[int]:
     """Yield the second at which the product's own test rejects, window by window."""
     for came, slow in zip(events.T.tolist(), over.T.tolist(), strict=True):
-        row = sequential.decide(test, range(len(came)), came, slow).rejected_row
+        row = decide(test, range(len(came)), came, slow).rejected_row
         yield NEVER if row is None else row
 
 

@@ -18,11 +18,11 @@ from ctp_runbook.watch.sequential import (
     ShareState,
     ShareTest,
     assumption,
-    decide,
     proved_quantile,
     share_interval,
     upper_share,
 )
+from tests.props.decided_looks import decide
 
 P99 = ShareTest(0.01)
 ALONE = ShareTest(0.01, span_seconds=0)

@@ -19,9 +19,10 @@ from ctp_runbook.plan.triggers import parse_trigger
 from ctp_runbook.record.sample_blocks import Chunk, chunks_of
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge
-from ctp_runbook.watch.sequential import ShareTest, decide
+from ctp_runbook.watch.sequential import ShareTest
 from ctp_runbook.watch.share_tests import ShareTests
 from ctp_runbook.watch.verdicts import Firing, missing_buckets
+from tests.props.decided_looks import decide
 
 PASSED, INCONCLUSIVE, _, FAILED = Verdict
 STARTED, ENDS = 1000.0, 1600.0
