@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import UNSET, Struct, structs
 
+from ctp_runbook.decoding import convert
 from ctp_runbook.errors import EvidenceInvalid, RunRefused
 from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.record.history import History
@@ -206,4 +207,4 @@ def _metric(metric: MetricJudgement) -> MetricRuling:
     facts = {name: getattr(metric, name, None) for name in MetricRuling.__struct_fields__}
     worst_utc = None if metric.worst_wall is None else utc_text(metric.worst_wall)
     own = {"verdict": metric.verdict.name, "worst_utc": worst_utc}
-    return msgspec.convert(facts | own, MetricRuling)
+    return convert(facts | own, MetricRuling)
