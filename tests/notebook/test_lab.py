@@ -36,6 +36,7 @@ def test_the_copy_may_be_executed_and_the_original_stays(tmp_path: Path) -> None
     )
     assert sorted(path.stem for path in room.glob("*.ipynb")) == [
         "00_calibrate",
+        "00_start",
         *NOTEBOOKS,
         "08_history",
     ]
