@@ -109,9 +109,9 @@ def _blocks(outputs: Path, room: Path | None) -> Iterator[Block]:
     if not shown and not broken:
         shown = list(_nothing_under_way(past, belongs, is_new=is_new))
     yield from shown
-    yield Notes("warn", _held_elsewhere(outputs))
     yield Facts(list(_environment(outputs, belongs)), title="Here")
-    yield from _recent(past, outputs, room)
+    yield from _recent(past, room)
+    yield Notes("warn", _held_elsewhere(outputs)[:_MOST_UNDER_WAY], title="Elsewhere on this host")
 
 
 def _bind(under_way: Sequence[RunDir], room: Path | None) -> RunDir | None:
@@ -265,7 +265,7 @@ def _held_elsewhere(outputs: Path) -> list[str]:
     here = os.path.realpath(outputs)
     with contextlib.suppress(OSError):
         return [
-            f"{path} holds an environment of this host: see `ctp-runbook status --run {path}`"
+            f"a run holds its environment: `ctp-runbook status --run {path}`"
             for path in sorted(held_directories())
             if path and os.path.realpath(Path(path).parent) != here
         ]
@@ -285,7 +285,7 @@ def _environment(outputs: Path, belongs: RunDir | None) -> Iterator[tuple[str, o
 # --- what ran before --------------------------------------------------------------
 
 
-def _recent(past: PastRuns, outputs: Path, room: Path | None) -> Iterator[Block]:
+def _recent(past: PastRuns, room: Path | None) -> Iterator[Block]:
     if past.runs:
         rows = [_row(run, room) for run in reversed(past.runs)]
         columns = ("run", "as", "by", "outcome", "downtime", "record")

@@ -193,9 +193,13 @@ def test_a_run_that_vanishes_meanwhile_hides_no_other(
 
 def test_of_two_hundred_runs_the_last_ten_are_shown(tmp_path: Path) -> None:
     """The rest is not even read."""
-    runs = many_drills(tmp_path, 200)
-    for old in runs[:150]:
-        old.journal.write_text("torn")
+    old = [RunDir(tmp_path / f"old-{number:03d}") for number in range(188)]
+    drills = many_drills(tmp_path, 12)
+    for run in old:
+        run.path.mkdir()
+        shutil.copy(drills[0].run_json, run.path)
+        run.journal.write_text("torn")
+    runs = [*old, *drills]
     for at, run in enumerate(runs):
         os.utime(run.run_json, (at, at))
     text = landing_page(tmp_path, room=None).text
