@@ -257,6 +257,8 @@ def _after(last: PastRun, told: str) -> Iterator[Block]:
     facts: list[tuple[str, object]] = [("last run", last.run_id), ("what now", todo)]
     if name != "01_plan":
         facts.append(("where it says more", Link(f"{name}{told}", f"{name}.ipynb")))
+    if not RunDir(Path(last.path)).report.exists():
+        facts.append(("its report", f"`ctp-runbook report --run {last.path}` writes it"))
     yield Facts([*facts, ("a new run begins in", _to("01_plan"))])
 
 

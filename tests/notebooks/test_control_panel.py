@@ -31,6 +31,7 @@ from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
+from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import Lab, address, browse, patient, processes_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
@@ -229,14 +230,13 @@ def beside_another(lab: Lab, walk: Walk, environment: str) -> None:
 
 
 def look_back(lab: Lab, walk: Walk) -> None:
-    """The page one begins at, once a run is over; in the dark, and its report."""
+    """The page one begins at, once a run is over, and from there its report."""
+    write_report(walk.runs[0])
     lab.reopen("00_start")
     lab.run_all()
     wait_for(lab, "Rolled back in time")
     keep(lab, walk, "00_after")
-    lab.theme("JupyterLab Dark")
-    lab.photograph("00_after-dark")
-    lab.theme("JupyterLab Light")
+    lab.photograph_output("00_after-output")
     lab.notebook.locator("a", has_text=walk.runs[0].run_id).click()
     report = lab.page.frame_locator(".jp-HTMLViewer iframe").locator("h1").first
     report.wait_for()
