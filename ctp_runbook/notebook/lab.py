@@ -46,6 +46,7 @@ _FIRST = ("00_start.ipynb", "01_plan.ipynb")
 _LOOK_SECONDS = 5.0
 # The same in a word, as JupyterLab takes it.
 _SHORT = {"ServerApp.ip": "ip", "ServerApp.port": "port", "Application.log_level": "log-level"}
+_DAY_MILLISECONDS = 86_400_000
 _NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 _PLAIN_INPUT = {"showInputPlaceholder": False, "inputHistoryScope": "session"}
 _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -59,7 +60,12 @@ _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default_setting_overrides": {
         "@jupyterlab/apputils-extension:notification": _NO_NEWS,
         # Outputs of a page that is reloaded are those last saved.
-        "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 5},
+        # And of two people who have one notebook open the last to save is right: a question whose file
+        # is newer would lie over the buttons, and the record is the journal.
+        "@jupyterlab/docmanager-extension:plugin": {
+            "autosaveInterval": 5,
+            "lastModifiedCheckMargin": 30 * _DAY_MILLISECONDS,
+        },
         # Beside a question that stops a trading system stand no hints and no earlier answers.
         "@jupyterlab/notebook-extension:tracker": _PLAIN_INPUT,
     },
@@ -160,6 +166,7 @@ def _fill(path: Path, outputs: Path, room: Path) -> None:
     if not pages:
         return
     import nbformat
+    from nbformat.sign import NotebookNotary
 
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     *_, shown = (cell for cell in notebook.cells if cell.cell_type == "code")
@@ -167,7 +174,7 @@ def _fill(path: Path, outputs: Path, room: Path) -> None:
     shown.outputs = [nbformat.v4.new_output("display_data", data)]  # type: ignore[no-untyped-call]
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
     with contextlib.suppress(Exception):  # where it is not signed, colours are left out
-        nbformat.sign.NotebookNotary().sign(notebook)
+        NotebookNotary().sign(notebook)
 
 
 def _environment(room: Path, outputs: Path) -> dict[str, str]:

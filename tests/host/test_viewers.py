@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from ctp_runbook.host import viewers as module
 from ctp_runbook.host.viewers import Look, viewers
 
 
@@ -86,7 +86,7 @@ def test_who_cannot_be_seen_looks_all_the_same(
     def refuse(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
 
-    owner = {"flock": module.fcntl, "mkdir": Path, "rename": Path}.get(call, os)
+    owner = {"flock": fcntl, "mkdir": Path, "rename": Path}.get(call, os)
     monkeypatch.setattr(owner, call, refuse)
     look = Look(tmp_path / "viewers", by="anna", where="05_watch")
     assert look.others() == []

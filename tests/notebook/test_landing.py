@@ -17,6 +17,7 @@ from ctp_runbook.model import Outcome
 from ctp_runbook.notebook import landing, phases
 from ctp_runbook.notebook.checkout import ROOM_VARIABLE, remember_run, remembered_run
 from ctp_runbook.notebook.landing import landing_page, next_notebook
+from ctp_runbook.record import charge
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir, viewers_path
@@ -76,7 +77,7 @@ def test_a_broken_folder_of_runs_is_said_to_be(
         outputs.symlink_to("nowhere")
     else:
         outputs.mkdir()
-        monkeypatch.setattr(landing.os, "access", lambda path, mode: False)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
     text = landing_page(outputs, room=None).text
     assert "✗ The folder of runs is broken" in text
     assert "--outputs, or mend it" in text
@@ -178,7 +179,7 @@ def test_a_run_that_vanishes_meanwhile_hides_no_other(
 ) -> None:
     """Taken away between one look and the next: it is named, and the rest is shown."""
     kept, gone = completed_run(tmp_path), watching_run(tmp_path)
-    real = landing.unfinished_runs
+    real = charge.unfinished_runs
 
     def take_away(*args: Any, **kwargs: Any) -> list[RunDir]:
         found = real(*args, **kwargs)
