@@ -174,7 +174,7 @@ def _fill(path: Path, outputs: Path, room: Path) -> None:
     shown.outputs = [nbformat.v4.new_output("display_data", data)]  # type: ignore[no-untyped-call]
     nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
     with contextlib.suppress(Exception):  # where it is not signed, colours are left out
-        NotebookNotary().sign(notebook)
+        NotebookNotary().sign(notebook)  # type: ignore[no-untyped-call]
 
 
 def _environment(room: Path, outputs: Path) -> dict[str, str]:

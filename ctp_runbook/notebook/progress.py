@@ -131,7 +131,9 @@ class LiveView:
         if history.closed is not None or now < self._next_line:
             return
         self._next_line = now + _LINE_SECONDS
-        if self._plot and history.watch_started is not None and now >= self._next_plot:
+        if history.state is State.ROLLING_BACK:
+            self._picture = []  # how the watch stood says nothing any more of how the run does
+        elif self._plot and history.watch_started is not None and now >= self._next_plot:
             self._draw(history, now)
         page = Page([self._banner(history, now), *self._panel(history, now), *self._picture])
         if self._handle is None:
