@@ -146,13 +146,17 @@ def next_notebook(history: History) -> str:
     return _NOTEBOOKS.get(history.state, "02_infra_gate")
 
 
-def _under_way(run: RunDir, room: Path | None) -> Iterator[Block]:
+def _under_way(run: RunDir, room: Path | None) -> list[Block]:
+    """How a run stands; what cannot be told of it hides no other run."""
     try:
-        history = read_whole(run)
-        lost = lost_sentence(run, history)
+        return list(_standing(run, room))
     except _UNREADABLE as error:
-        yield Banner("bad", f"Run {run.run_id} cannot be read", str(error))
-        return
+        return [Banner("bad", f"Run {run.run_id} cannot be read", str(error))]
+
+
+def _standing(run: RunDir, room: Path | None) -> Iterator[Block]:
+    history = read_whole(run)
+    lost = lost_sentence(run, history)
     if history.closed is not None:  # meanwhile
         yield outcome_banner(history)
         return
