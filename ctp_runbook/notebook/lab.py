@@ -46,7 +46,6 @@ _FIRST = ("00_start.ipynb", "01_plan.ipynb")
 _LOOK_SECONDS = 5.0
 # The same in a word, as JupyterLab takes it.
 _SHORT = {"ServerApp.ip": "ip", "ServerApp.port": "port", "Application.log_level": "log-level"}
-_DAY_MILLISECONDS = 86_400_000
 _NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
 _PLAIN_INPUT = {"showInputPlaceholder": False, "inputHistoryScope": "session"}
 _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -60,12 +59,7 @@ _SETTINGS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default_setting_overrides": {
         "@jupyterlab/apputils-extension:notification": _NO_NEWS,
         # Outputs of a page that is reloaded are those last saved.
-        # And of two people who have one notebook open the last to save is right: a question whose file
-        # is newer would lie over the buttons, and the record is the journal.
-        "@jupyterlab/docmanager-extension:plugin": {
-            "autosaveInterval": 5,
-            "lastModifiedCheckMargin": 30 * _DAY_MILLISECONDS,
-        },
+        "@jupyterlab/docmanager-extension:plugin": {"autosaveInterval": 5},
         # Beside a question that stops a trading system stand no hints and no earlier answers.
         "@jupyterlab/notebook-extension:tracker": _PLAIN_INPUT,
     },
