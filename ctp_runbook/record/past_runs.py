@@ -6,6 +6,7 @@ versions. Nothing here proves a record; ``seal_of`` is what can be seen in a few
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -157,10 +158,12 @@ class PastRuns(Struct, frozen=True, kw_only=True, tag_field="format", tag=FORMAT
     skipped: tuple[SkippedRun, ...]
 
 
-def past_runs(outputs: Path) -> PastRuns:
-    """Read every run in a folder. Raises RunRefused where there is no such folder."""
+def past_runs(outputs: Path, *, newest: int | None = None) -> PastRuns:
+    """Read every run in a folder, or so many of those that were made last. Raises RunRefused where
+    there is no such folder."""
     runs, skipped = [], []
-    for name in _names_in(outputs):
+    names = _names_in(outputs)
+    for name in names if newest is None else _newest(outputs, names)[:newest]:
         path = outputs / name
         try:
             if (reason := _why_not(path)) is None:
@@ -205,6 +208,15 @@ def _names_in(outputs: Path) -> list[str]:
         raise RunRefused(
             f"{outputs}: no folder of runs can be read there ({error.strerror}); name one by --outputs"
         ) from error
+
+
+def _newest(outputs: Path, names: Iterable[str]) -> list[str]:
+    """Those that were made last before the others, by their run.json, which is written once."""
+    made = {}
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            made[name] = os.lstat(f"{outputs}/{name}/run.json").st_mtime_ns
+    return sorted(made, key=lambda name: made[name], reverse=True)
 
 
 def _why_not(path: Path) -> str | None:

@@ -27,6 +27,7 @@ __all__ = [
     "private_path",
     "runs_under",
     "strange_entries",
+    "viewers_path",
     "write_atomic",
 ]
 
@@ -122,6 +123,16 @@ def private_path(run: RunDir) -> Path:
             raise RunRefused(f"{base} belongs to somebody else; remove it, then run again")
     name = os.path.realpath(run.path)
     return base / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+
+
+def viewers_path(run: RunDir) -> Path:
+    """Where those who look at a run are seen by each other; nothing is made.
+
+    Beside the private copies, never in the record: a viewer changes nothing of what its manifest
+    lists. Raises RunRefused as ``private_path``.
+    """
+    private = private_path(run)
+    return private.with_name(f"viewers-{private.name}")
 
 
 def private_dir(run: RunDir) -> Path:

@@ -204,10 +204,6 @@ def watch(lab: Lab, walk: Walk) -> None:
     lab.wait_until_run(seconds=WATCH_SECONDS)
     keep(lab, walk, "05_watch")
     lab.photograph_output("05_watch-output")
-    lab.theme("JupyterLab Dark")
-    lab.photograph("05_watch-dark")
-    lab.photograph_output("05_watch-output-dark")
-    lab.theme("JupyterLab Light")
 
 
 def see_live(lab: Lab, walk: Walk, picture: str) -> None:
