@@ -41,7 +41,7 @@ from ctp_runbook.watch.sampler import Sampler, Target
 from ctp_runbook.watch.sources import watch_targets
 
 if TYPE_CHECKING:
-    from ctp_runbook.watch.calibrate import Outcome, Recorded, Yardstick
+    from ctp_runbook.watch.calibrate import Outcome, Recorded, Windows, Yardstick
     from ctp_runbook.watch.judge import MetricJudgement
 
 __all__ = [
@@ -92,8 +92,10 @@ class Asked(Struct, frozen=True):
         """How many windows on the first begins that does not overlap with one."""
         return math.ceil(self.window_minutes / self.step - 1e-9)
 
-    def problems(self, *, minutes: float) -> Iterator[Problem]:
-        """Yield what cannot be done with a recording of so many minutes."""
+    def problems(self, *, minutes: float, piece_seconds: float) -> Iterator[Problem]:
+        """Yield what cannot be done with a recording of so many minutes, of which pieces are so long."""
+        from ctp_runbook.watch.pieces import FEWEST_PIECES
+
         if not 0 < self.false_alarm_rate < 1:
             found, expected = f"{self.false_alarm_rate:g}", "a share of windows: 0 < rate < 1"
             yield _problem("--false-alarm-rate", found, expected, "0.01 is one window in a hundred")
@@ -103,9 +105,14 @@ class Asked(Struct, frozen=True):
             yield _problem(
                 "--step-minutes", found, expected, "leave it out for a third of a window"
             )
-        if minutes < self.window_minutes:
+        least = FEWEST_PIECES * piece_seconds / 60
+        if minutes < min(least, self.window_minutes):
             found = f"{minutes:.3g} min of samples, and windows of {self.window_minutes:g} min"
-            yield _problem("--window-minutes", found, "at least one whole window", "record longer")
+            expected = (
+                f"at least one whole window, or {least:g} min: {FEWEST_PIECES} pieces of "
+                f"{piece_seconds:g} s to put windows together from"
+            )
+            yield _problem("--window-minutes", found, expected, "record longer")
 
 
 class Subject(Struct, frozen=True):
@@ -117,6 +124,13 @@ class Subject(Struct, frozen=True):
     trigger: Trigger
     minutes: float
     redactor: Redactor = Redactor()
+
+    @property
+    def piece_seconds(self) -> float:
+        """How long a piece is, where windows are put together."""
+        from ctp_runbook.watch.pieces import piece_length
+
+        return piece_length((self.watch.metrics[key] for key in self.keys), self.trigger)
 
 
 def subject_of_plan(plan: Plan) -> Subject:
@@ -249,7 +263,8 @@ def calibrate(
     Raises JournalError for a line that is no sample, InputError for what cannot be judged.
     """
     from ctp_runbook.record.sample_blocks import read_chunks
-    from ctp_runbook.watch.calibrate import Recorded, Yardstick, alarm_rate, judge_windows
+    from ctp_runbook.watch.calibrate import Recorded, Windows, Yardstick
+    from ctp_runbook.watch.pieces import PIECED_WINDOWS
 
     try:
         recorded = Recorded(read_chunks(samples))
@@ -261,10 +276,19 @@ def calibrate(
     yardstick = Yardstick(read_rules(subject.watch), subject.keys, subject.trigger)
     seconds, step = asked.window_minutes * 60, asked.step * 60
     slack = 1.5 * max(rule.interval_seconds for rule in yardstick.watched)
-    if wrong := list(asked.problems(minutes=(recorded.seconds + slack) / 60)):
+    minutes = (recorded.seconds + slack) / 60
+    if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
         raise InputError(wrong)
-    starts = recorded.starts(seconds=seconds, step=step, slack=slack)
-    outcomes = list(judge_windows(recorded, yardstick, starts=starts, seconds=seconds))
+    cut = Windows(
+        tuple(recorded.starts(seconds=seconds, step=step, slack=slack)),
+        seconds,
+        asked.apart,
+        asked.false_alarm_rate,
+    )
+    if not cut.starts:
+        begins = (recorded.begins,) * PIECED_WINDOWS
+        cut = structs.replace(cut, starts=begins, apart=1, pieces=subject.piece_seconds)
+    outcomes = list(cut.judged(recorded, yardstick))
     windows = tuple(
         JudgedWindow(
             started_utc=utc_text(outcome.began + recorded.wall_zero),
@@ -291,10 +315,11 @@ def calibrate(
         limits_sha256=limits_digest(yardstick.watched, subject.trigger.text),
         trigger_text=subject.trigger.text,
         watch=subject.redactor.data(subject.watch),
-        rollbacks=alarm_rate(fired, apart=asked.apart),
-        holds=alarm_rate(held, apart=asked.apart),
-        metrics=tuple(_metrics(recorded, yardstick, outcomes, asked)),
-        windows=windows,
+        rollbacks=cut.rate_of(fired, recorded),
+        holds=cut.rate_of(held, recorded),
+        metrics=tuple(_metrics(recorded, yardstick, outcomes, cut)),
+        windows=() if cut.pieces else windows,
+        piece_seconds=cut.pieces,
     )
 
 
@@ -303,14 +328,12 @@ def _named(judged: Mapping[str, MetricJudgement], *verdicts: str) -> tuple[str, 
 
 
 def _metrics(
-    recorded: Recorded, yardstick: Yardstick, outcomes: Sequence[Outcome], asked: Asked
+    recorded: Recorded, yardstick: Yardstick, outcomes: Sequence[Outcome], cut: Windows
 ) -> Iterator[MetricCalibration]:
     from ctp_runbook.watch import calibrate as windows
 
-    starts = tuple(outcome.began for outcome in outcomes)
-    cut = windows.Windows(starts, asked.window_minutes * 60, asked.apart, asked.false_alarm_rate)
     for rule in yardstick.watched:
-        alarms = windows.alarm_rate(windows.metric_alarms(outcomes, rule.name), apart=asked.apart)
+        alarms = cut.rate_of(windows.metric_alarms(outcomes, rule.name), recorded)
         suggestion = windows.suggest_limit(recorded, rule, yardstick, cut, alarms)
         values = windows.values_of(recorded, rule, yardstick)
         conditions = yardstick.of(rule).trigger.any_of
@@ -347,7 +370,8 @@ def make(
     Raises InputError, JournalError or ProbeError, with no folder made; samples that were recorded are
     kept all the same, and told.
     """
-    if wrong := list(asked.problems(minutes=recording.minutes or math.inf)):
+    minutes = recording.minutes or math.inf
+    if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
         raise InputError(wrong)
     made_utc = utc_text(HERE.clock.wall())
     folder = CalibrationDir.named(outputs.absolute(), made_utc=made_utc)
@@ -387,12 +411,14 @@ def write_calibration(calibration: Calibration, folder: CalibrationDir) -> None:
 
 def fragment(calibration: Calibration) -> str:
     """Return the suggested limits as a piece of watch.toml, each with why."""
+    every = f" every {calibration.step_minutes:.3g} min" if calibration.windows else ""
     lines = [
         f"# Limits suggested for {calibration.environment}, by {calibration.source}:",
         f"# {calibration.minutes:.4g} min from {calibration.begins_utc[:19]} UTC, windows of "
-        f"{calibration.window_minutes:g} min every {calibration.step_minutes:.3g} min,",
+        f"{calibration.window_minutes:g} min{every},",
         f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm.",
         f"# {calibration.sentence}.",
+        *([f"# The windows are {calibration.assumed}."] if calibration.assumed else []),
         "# To be taken over by hand: what a limit allows is yours to say.",
     ]
     for metric in calibration.metrics:

@@ -111,6 +111,8 @@ class MetricCalibration(Facts, frozen=True, kw_only=True):
 class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """The old engine held against the limits: every window of ``window_minutes`` in a recording.
 
+    Where ``piece_seconds`` is not 0 the recording is shorter than one window: they were put together
+    from pieces of it, so long, and there is no ``windows`` to tell when one began.
     ``limits_sha256`` is ``limits_digest`` of the rules and the trigger that it was held against.
     ``holds`` counts windows with a limit broken and no rollback.
     """
@@ -132,6 +134,19 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
     holds: AlarmRate
     metrics: tuple[MetricCalibration, ...]
     windows: tuple[JudgedWindow, ...]
+    piece_seconds: Duration = 0.0
+
+    @property
+    def assumed(self) -> str:
+        """What windows that were put together rest on; blank for windows of the recording itself."""
+        if not self.piece_seconds:
+            return ""
+        many = int(self.minutes * 60 / self.piece_seconds + 1e-9)
+        return (
+            f"put together from {many} pieces of {self.piece_seconds:g} s, drawn by chance, for the "
+            f"recording is shorter than one. That holds if the pieces are like the day and independent "
+            f"of each other; what comes less often than once in {self.minutes:.3g} min may not be in them"
+        )
 
     @property
     def json(self) -> bytes:
@@ -144,6 +159,7 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
         return (
             f"with these limits the old engine itself would have been rolled back in "
             f"{self.rollbacks.sentence} of {self.window_minutes:g} min"
+            f"{', put together from pieces of the recording' if self.piece_seconds else ''}"
         )
 
 

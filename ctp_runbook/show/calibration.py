@@ -35,14 +35,15 @@ def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iter
     """Yield what a calibration comes to, without its pictures."""
     yield _verdict(calibration)
     rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows"
-    every = f"one every {calibration.step_minutes:.3g} min"
+    windows = f"{len(calibration.windows)} of {calibration.window_minutes:g} min, one every "
+    windows += f"{calibration.step_minutes:.3g} min"
+    if calibration.assumed:
+        many = calibration.rollbacks.sliding_windows
+        windows = f"{many} of {calibration.window_minutes:g} min, {calibration.assumed}"
     yield Facts(
         [
             ("recorded", f"{calibration.source}: {_span(calibration)}"),
-            (
-                "windows",
-                f"{len(calibration.windows)} of {calibration.window_minutes:g} min, {every}",
-            ),
+            ("windows", windows),
             ("wanted", f"false alarms in at most {rate}"),
             ("rolls back", calibration.trigger_text),
             ("limits to take over", str(folder.watch)),
@@ -157,7 +158,8 @@ def windows_frame(calibration: Calibration) -> pd.DataFrame:
         }
         for window in calibration.windows
     ]
-    return pd.DataFrame(rows)
+    columns = ["started_utc", "verdict", "rolled_back_by", "failed", "not_proved"]
+    return pd.DataFrame(rows, columns=columns).astype({"started_utc": "datetime64[ns, UTC]"})
 
 
 def limits_frame(calibration: Calibration) -> pd.DataFrame:

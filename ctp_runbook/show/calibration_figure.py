@@ -144,6 +144,13 @@ def _draw_alarms(axes: Axes, calibration: Calibration, windows: pd.DataFrame, th
     """A line a metric and one for the trigger: a mark a window, where it began."""
     bare_axes(axes, theme)
     names = [metric.name for metric in calibration.metrics]
+    if calibration.piece_seconds:
+        note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
+        told = "the windows are put together from pieces of the recording: none begins at a moment of it"
+        axes.text(0.5, 0.5, told, transform=axes.transAxes, **note)
+        axes.set_yticks([])
+        _clock(axes)
+        return
     starts = windows["started_utc"]
     for row, name in enumerate(names):
         failed = windows["failed"].map(lambda held, name=name: name in held)

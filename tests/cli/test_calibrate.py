@@ -32,6 +32,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     made = engine_samples(7200, seed=1, orders_per_second=0.9, slow_per_second=0.1)
     write(tmp_path / "recorded.jsonl", made)
+    write(tmp_path / "short.jsonl", engine_samples(240, seed=1))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -49,11 +50,12 @@ WRONG = {
         "--false-alarm-rate: found 2",
     ),
     "too short": (
-        ("--samples", "recorded.jsonl", "--window-minutes", 600),
-        "--window-minutes: found",
+        ("--samples", "short.jsonl"),
+        "--window-minutes: found 4.12 min of samples, and windows of 30 min; expected at least one whole "
+        "window, or 5 min: 10 pieces of 30 s",
     ),
     "gaps": (("--samples", "recorded.jsonl", "--step-minutes", 45), "--step-minutes: found 45 min"),
-    "shorter than a window": (("--minutes", 5), "5 min of samples, and windows of 30 min"),
+    "shorter than its pieces": (("--minutes", 4), "4 min of samples, and windows of 30 min"),
     "no template": (
         ("--samples", "recorded.jsonl", "--cutover-template", "nowhere.env"),
         "nowhere.env",
