@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
 
-from ctp_runbook.errors import InputError, NotebookError, ProbeError, Problem, RunRefused
+from ctp_runbook.errors import (
+    InputError,
+    JournalError,
+    NotebookError,
+    ProbeError,
+    Problem,
+    RunRefused,
+)
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
@@ -59,6 +66,9 @@ __all__ = [
 ]
 
 _TICK_SECONDS = 0.1
+# A month of half hours, one each third of that, are 4320.
+_MOST_WINDOWS = 10_000
+_LONGEST_MINUTES = 1440.0
 # Nothing at all that answers for so long is a wrong address, and not a quiet market.
 _FIRST_SECONDS = 15.0
 
@@ -106,6 +116,14 @@ class Asked(Struct, frozen=True):
                 "--step-minutes", found, expected, "leave it out for a third of a window"
             )
         least = FEWEST_PIECES * piece_seconds / 60
+        if self.window_minutes > _LONGEST_MINUTES:
+            found, expected = f"{self.window_minutes:g}", f"{_LONGEST_MINUTES:g} at most, a day"
+            yield _problem("--window-minutes", found, expected, "name how long a watch lasts")
+            return
+        if math.isfinite(minutes) and minutes / self.step > _MOST_WINDOWS:
+            found = f"{minutes:.3g} min of samples, and a window each {self.step:.3g} min"
+            expected = f"{_MOST_WINDOWS} windows at most"
+            yield _problem("--window-minutes", found, expected, "name longer windows or steps")
         if minutes < min(least, self.window_minutes):
             found = f"{minutes:.3g} min of samples, and windows of {self.window_minutes:g} min"
             expected = (
@@ -256,26 +274,34 @@ def _keep_all(
 
 
 def calibrate(
-    subject: Subject, samples: Path, *, source: str, asked: Asked, made_utc: str
+    subject: Subject,
+    samples: Path,
+    *,
+    source: str,
+    asked: Asked,
+    made_utc: str,
+    named: Path | None = None,
 ) -> Calibration:
-    """Hold a recording against its limits.
+    """Hold a recording against its limits; ``named`` is the file that ``samples`` is a copy of.
 
     Raises JournalError for a line that is no sample, InputError for what cannot be judged.
     """
     from ctp_runbook.record.sample_blocks import read_chunks
-    from ctp_runbook.watch.calibrate import Recorded, Windows, Yardstick
+    from ctp_runbook.watch.calibrate import Recorded, Windows, Yardstick, any_measured
     from ctp_runbook.watch.pieces import PIECED_WINDOWS
 
     try:
         recorded = Recorded(read_chunks(samples))
+    except JournalError as error:
+        raise JournalError(str(error).replace(str(samples), str(named or samples))) from error
     except ValueError as error:
         expected = "samples of one session, as the watch or `calibrate --minutes` keeps them"
         raise InputError(
-            [Problem(str(samples), 0, "", str(error), expected, "name another")]
+            [Problem(str(named or samples), 0, "", str(error), expected, "name another")]
         ) from error
     yardstick = Yardstick(read_rules(subject.watch), subject.keys, subject.trigger)
     seconds, step = asked.window_minutes * 60, asked.step * 60
-    slack = 1.5 * max(rule.interval_seconds for rule in yardstick.watched)
+    slack = min(1.5 * max(rule.interval_seconds for rule in yardstick.watched), seconds / 2)
     minutes = (recorded.seconds + slack) / 60
     if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
         raise InputError(wrong)
@@ -299,8 +325,21 @@ def calibrate(
         )
         for outcome in outcomes
     )
-    fired = [bool(window.rolled_back_by) for window in windows]
-    held = [bool(window.failed) and not window.rolled_back_by for window in windows]
+    # A window in which nothing at all was measured counts neither way.
+    is_known = [any_measured(outcome) for outcome in outcomes]
+    if named is not None and not any(is_known):  # what was recorded now is told as it is
+        found = f"{recorded.samples} samples, of which none measures a metric that is watched"
+        expected = f"values of {', '.join(subject.keys)}"
+        remedy = "name a recording of this environment, or see watch.toml"
+        raise InputError([Problem(str(named), 0, "", found, expected, remedy)])
+    fired = [
+        bool(window.rolled_back_by) if known else None
+        for window, known in zip(windows, is_known, strict=True)
+    ]
+    held = [
+        bool(window.failed) and not window.rolled_back_by if known else None
+        for window, known in zip(windows, is_known, strict=True)
+    ]
     return Calibration(
         environment=subject.environment,
         made_utc=made_utc,
@@ -378,7 +417,12 @@ def make(
     with _kept_whole(folder, keeps=recording.plan is not None, tell=tell) as part:
         source = recording.into(part.samples, tell=tell)
         calibration = calibrate(
-            subject, part.samples, source=source, asked=asked, made_utc=made_utc
+            subject,
+            part.samples,
+            source=source,
+            asked=asked,
+            made_utc=made_utc,
+            named=recording.samples,
         )
         write_calibration(calibration, part)
     return calibration, folder

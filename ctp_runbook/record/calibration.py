@@ -149,6 +149,25 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
         )
 
     @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The metrics of which no window has a value: nobody knows what their limits would have done."""
+        return tuple(metric.name for metric in self.metrics if not metric.alarms.windows)
+
+    @property
+    def headline(self) -> str:
+        """What it comes to in a few words, for a banner and a picture."""
+        if self.rollbacks.sliding_alarms:
+            return "The old engine itself breaks these limits"
+        if self.holds.sliding_alarms:
+            return "No rollback, but limits that the old engine breaks"
+        if len(self.unmeasured) == len(self.metrics):
+            return "Nothing was measured"
+        if self.unmeasured:
+            known = len(self.metrics) - len(self.unmeasured)
+            return f"The old engine keeps the limits that were measured, {known} of {len(self.metrics)}"
+        return "The old engine keeps these limits"
+
+    @property
     def json(self) -> bytes:
         """As it stands in the file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"

@@ -58,19 +58,14 @@ def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iter
 
 def _verdict(calibration: Calibration) -> Banner:
     rollbacks, holds = calibration.rollbacks, calibration.holds
-    held = f"held for a decision in {holds.sentence}"
-    if rollbacks.sliding_alarms:
-        return Banner(
-            "bad", "The old engine itself breaks these limits", f"{calibration.sentence}; {held}"
-        )
-    if holds.sliding_alarms:
-        sentence = f"{calibration.sentence}; {held}"
-        return Banner("warn", "No rollback, but limits that the old engine breaks", sentence)
-    if not any(metric.alarms.windows for metric in calibration.metrics):
-        return Banner(
-            "warn", "Nothing was measured", "no window has a value to hold against a limit"
-        )
-    return Banner("good", "The old engine keeps these limits", calibration.sentence)
+    sentence, level = calibration.sentence, "good"
+    if calibration.unmeasured:
+        sentence += f"; nothing was measured of {', '.join(calibration.unmeasured)}"
+        level = "warn"
+    if rollbacks.sliding_alarms or holds.sliding_alarms:
+        sentence += f"; held for a decision in {holds.sentence}"
+        level = "bad" if rollbacks.sliding_alarms else "warn"
+    return Banner(level, calibration.headline, sentence)
 
 
 def _span(calibration: Calibration) -> str:

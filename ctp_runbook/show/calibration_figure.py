@@ -188,9 +188,12 @@ def _marks(
 
 def _title(figure: Figure, calibration: Calibration, theme: Theme) -> None:
     bold: dict[str, Any] = {"fontsize": 15, "fontweight": "bold"}
-    head, colour = "✓ The old engine keeps these limits", theme.good
-    if calibration.rollbacks.sliding_alarms or calibration.holds.sliding_alarms:
-        head, colour = "✗ The old engine breaks these limits", theme.bad
+    mark, colour = "✓", theme.good
+    if calibration.unmeasured or calibration.holds.sliding_alarms:
+        mark, colour = "!", theme.warn
+    if calibration.rollbacks.sliding_alarms:
+        mark, colour = "✗", theme.bad
+    head = f"{mark} {calibration.headline}"
     write(figure, head, inches=0.3, color=colour, **bold)
     begins = calibration.begins_utc[:16].replace("T", " ")
     where = f"{calibration.environment} · {calibration.minutes:.4g} min from {begins} UTC"

@@ -39,6 +39,7 @@ __all__ = [
     "Windows",
     "Yardstick",
     "alarm_rate",
+    "any_measured",
     "judge_windows",
     "metric_alarms",
     "quantiles_of",
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _SURE = 0.95
+_END_OF_CALENDAR = 253402300800.0
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
@@ -81,7 +83,8 @@ class Recorded:
     """A recording in memory, target by target, from which windows are cut.
 
     ``begins`` and ``ends`` are monotonic seconds of the first and the last sample, ``wall_zero`` what
-    makes wall clock of them. Raises ValueError for samples of two boots, or none.
+    makes wall clock of them. Raises ValueError for samples of two boots, of no year that there is, or
+    none.
     """
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
@@ -102,6 +105,8 @@ class Recorded:
             latest[whose] = last
         walls = (item.wall[0] if isinstance(item, Block) else item.wall for item in self._items)
         self.wall_zero = float(next(walls)) - spans[0][0]
+        if not self.wall_zero + self.ends < _END_OF_CALENDAR:
+            raise ValueError("its clock goes on beyond the year 9999")
 
     @property
     def samples(self) -> int:
@@ -255,6 +260,11 @@ def quantiles_of(values: NDArray[np.float64]) -> dict[str, float]:
 def metric_alarms(outcomes: Sequence[Outcome], name: str) -> list[bool | None]:
     """Return of each window whether a metric would have alarmed; None where nothing was measured."""
     return [_alarm(outcome.judged.metrics[name]) for outcome in outcomes]
+
+
+def any_measured(outcome: Outcome) -> bool:
+    """True for a window in which something was measured of any metric."""
+    return any(_alarm(metric) is not None for metric in outcome.judged.metrics.values())
 
 
 def _alarm(metric: MetricJudgement) -> bool | None:
