@@ -34,6 +34,7 @@ from ctp_runbook.record.calibration import (
     JudgedWindow,
     MetricCalibration,
     file_digest,
+    lasting,
     limits_digest,
 )
 from ctp_runbook.record.history import History
@@ -455,11 +456,11 @@ def write_calibration(calibration: Calibration, folder: CalibrationDir) -> None:
 
 def fragment(calibration: Calibration) -> str:
     """Return the suggested limits as a piece of watch.toml, each with why."""
-    every = f" every {calibration.step_minutes:.3g} min" if calibration.windows else ""
+    every = f" every {lasting(calibration.step_minutes)}" if calibration.windows else ""
     lines = [
         f"# Limits suggested for {calibration.environment}, by {calibration.source}:",
         f"# {calibration.minutes:.4g} min from {calibration.begins_utc[:19]} UTC, windows of "
-        f"{calibration.window_minutes:g} min{every},",
+        f"{lasting(calibration.window_minutes)}{every},",
         f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm.",
         f"# {calibration.sentence}.",
         *([f"# The windows are {calibration.assumed}."] if calibration.assumed else []),

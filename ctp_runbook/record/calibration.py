@@ -39,6 +39,7 @@ __all__ = [
     "calibration_warnings",
     "calibrations_under",
     "file_digest",
+    "lasting",
     "limits_digest",
     "newest_calibration",
     "read_calibration",
@@ -71,6 +72,11 @@ class AlarmRate(Facts, frozen=True, kw_only=True):
             return f"{self.sliding_alarms} of {self.sliding_windows} windows that overlap"
         low, high = _percent(self.low), _percent(self.high)
         return f"{self.alarms} of {self.windows} windows ({low} to {high} %)"
+
+
+def lasting(minutes: float) -> str:
+    """``30 min``; of less than one in seconds, ``15 s``."""
+    return f"{minutes:.4g} min" if minutes >= 1 else f"{minutes * 60:.4g} s"
 
 
 def _percent(share: float) -> str:
@@ -177,7 +183,7 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
         """What it comes to: how often the old engine itself would have been rolled back."""
         return (
             f"with these limits the old engine itself would have been rolled back in "
-            f"{self.rollbacks.sentence} of {self.window_minutes:g} min"
+            f"{self.rollbacks.sentence} of {lasting(self.window_minutes)}"
             f"{', put together from pieces of the recording' if self.piece_seconds else ''}"
         )
 

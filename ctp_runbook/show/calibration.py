@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ctp_runbook.plan.triggers import Trigger
-from ctp_runbook.record.calibration import Calibration, CalibrationDir, MetricCalibration
+from ctp_runbook.record.calibration import Calibration, CalibrationDir, MetricCalibration, lasting
 from ctp_runbook.record.sample_blocks import read_chunks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table
 from ctp_runbook.watch.calibrate import Recorded, Yardstick, whole
@@ -35,11 +35,11 @@ def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iter
     """Yield what a calibration comes to, without its pictures."""
     yield _verdict(calibration)
     rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows"
-    windows = f"{len(calibration.windows)} of {calibration.window_minutes:g} min, one every "
-    windows += f"{calibration.step_minutes:.3g} min"
+    windows = f"{len(calibration.windows)} of {lasting(calibration.window_minutes)}, one every "
+    windows += f"{lasting(calibration.step_minutes)}"
     if calibration.assumed:
         many = calibration.rollbacks.sliding_windows
-        windows = f"{many} of {calibration.window_minutes:g} min, {calibration.assumed}"
+        windows = f"{many} of {lasting(calibration.window_minutes)}, {calibration.assumed}"
     yield Facts(
         [
             ("recorded", f"{calibration.source}: {_span(calibration)}"),
@@ -145,7 +145,7 @@ def windows_frame(calibration: Calibration) -> pd.DataFrame:
     """Return a row a window: when it began, how it ended, and by which metrics."""
     rows = [
         {
-            "started_utc": pd.Timestamp(window.started_utc),
+            "started_utc": pd.Timestamp(window.started_utc).floor("s"),
             "verdict": window.verdict,
             "rolled_back_by": window.rolled_back_by,
             "failed": list(window.failed),
@@ -167,8 +167,8 @@ def limits_frame(calibration: Calibration) -> pd.DataFrame:
             "limit_in_unit": rules[metric.name].limit,
             "alarms_count": metric.alarms.alarms,
             "windows_count": metric.alarms.windows,
-            "alarms_low_percent": metric.alarms.low * 100,
-            "alarms_high_percent": metric.alarms.high * 100,
+            "alarms_low_percent": round(metric.alarms.low * 100, 1),
+            "alarms_high_percent": round(metric.alarms.high * 100, 1),
             "would_hold_in_unit": metric.would_hold,
             "suggested_in_unit": metric.suggested,
         }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ctp_runbook.record.calibration import Calibration, MetricCalibration
+from ctp_runbook.record.calibration import Calibration, MetricCalibration, lasting
 from ctp_runbook.show.blocks import Picture
 from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, name_rows, picture, write
 
@@ -40,7 +40,7 @@ def calibration_figure(
     from matplotlib.figure import Figure
 
     metrics = calibration.metrics
-    strip_inches = 0.5 + 0.24 * (len(metrics) + 1)
+    strip_inches = 0.5 + 0.24 * (0 if calibration.piece_seconds else len(metrics) + 1)
     height = 1.75 + 1.55 * len(metrics) + strip_inches
     figure = Figure(figsize=(11, height), facecolor=theme.paper)
     ratios = [1.55] * len(metrics) + [strip_inches]
@@ -67,7 +67,7 @@ def calibration_figure(
     strip = figure.add_subplot(grid[len(metrics), 0], sharex=shared)
     _draw_alarms(strip, calibration, windows, theme)
     _title(figure, calibration, theme)
-    _legend(figure, theme)
+    _legend(figure, theme, has_windows=not calibration.piece_seconds)
     return figure
 
 
@@ -165,7 +165,7 @@ def _draw_alarms(axes: Axes, calibration: Calibration, windows: pd.DataFrame, th
     for row in range(len(names) + 1):
         axes.axhline(row, color=theme.grid, linewidth=0.7, zorder=0)
     _clock(axes)
-    text = f"UTC; each mark is a window of {calibration.window_minutes:g} min, where it begins"
+    text = f"UTC; each mark is a window of {lasting(calibration.window_minutes)}, where it begins"
     look: dict[str, Any] = {"fontsize": 8, "color": theme.faint, "labelpad": 3}
     axes.set_xlabel(text, **look)
 
@@ -207,7 +207,7 @@ def _title(figure: Figure, calibration: Calibration, theme: Theme) -> None:
     write(figure, calibration.sentence, inches=0.78, fontsize=8.5, color=theme.ink)
 
 
-def _legend(figure: Figure, theme: Theme) -> None:
+def _legend(figure: Figure, theme: Theme, *, has_windows: bool) -> None:
     from matplotlib.lines import Line2D
 
     dots: dict[str, Any] = {"linestyle": "none", "markersize": 5}
@@ -220,6 +220,7 @@ def _legend(figure: Figure, theme: Theme) -> None:
         Line2D([], [], color=theme.bad, marker="x", label="limit broken", **dots),
         Line2D([], [], color=theme.rollback, marker="X", label="rolled back", **dots),
     ]
+    entries = entries if has_windows else entries[:3]
     look: dict[str, Any] = {
         "fontsize": 7.5,
         "labelcolor": theme.faint,

@@ -374,7 +374,7 @@ def _suggestion(
 def _too_few(held: AlarmRate, most: float, windows: Windows) -> str:
     """Say what so many windows leave open."""
     if windows.pieces:
-        return f"a recording shorter than one window proves no rate below {most * 100:.3g} %"
+        return "a recording shorter than one window proves no rate of them"
     return f"{held.windows} windows prove no rate below {most * 100:.2g} %"
 
 

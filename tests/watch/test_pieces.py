@@ -182,7 +182,7 @@ def test_ten_minutes_suggest_a_limit_that_half_hours_keep(test: str, count: int)
     now = windows.rate_of(alarms, recording)
     found = suggest_limit(recording, rule, by, windows, now)
     assert found.limit is not None
-    assert "a recording shorter than one window proves no rate below" in found.sentence
+    assert "a recording shorter than one window proves no rate of them" in found.sentence
     assert later(by.of(rule, found.limit), count=count, seed=100, slow=slow) <= 0.01 * count
 
 
