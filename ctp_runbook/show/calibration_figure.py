@@ -19,6 +19,8 @@ __all__ = ["calibration_figure", "calibration_picture"]
 _BINS = 40
 # A metric that ranges over more than this needs a logarithm to be seen.
 _WIDE = 30.0
+# How high a row is, in inches; what never moved needs less.
+_TALL, _FLAT = 1.55, 0.85
 
 
 def calibration_picture(
@@ -41,9 +43,10 @@ def calibration_figure(
 
     metrics = calibration.metrics
     strip_inches = 0.5 + 0.24 * (0 if calibration.piece_seconds else len(metrics) + 1)
-    height = 1.75 + 1.55 * len(metrics) + strip_inches
+    inches = [_TALL if _varies(metric) else _FLAT for metric in metrics]
+    height = 1.75 + sum(inches) + strip_inches
     figure = Figure(figsize=(11, height), facecolor=theme.paper)
-    ratios = [1.55] * len(metrics) + [strip_inches]
+    ratios = [*inches, strip_inches]
     ratio: dict[str, Any] = {"width_ratios": (5, 1), "height_ratios": ratios}
     grid = figure.add_gridspec(
         len(metrics) + 1,
@@ -71,6 +74,10 @@ def calibration_figure(
     return figure
 
 
+def _varies(metric: MetricCalibration) -> bool:
+    return metric.quantiles.get("lowest") != metric.quantiles.get("highest")
+
+
 def _draw_values(
     axes: Axes,
     metric: MetricCalibration,
@@ -85,9 +92,11 @@ def _draw_values(
     title: dict[str, Any] = {"loc": "left", "fontsize": 9.5, "color": theme.ink, "pad": 4}
     axes.set_title(f"{rule.label}{unit}", **title)
     told: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": theme.faint, "pad": 4}
+    axes.locator_params(axis="y", nbins=4 if _varies(metric) else 2)
     axes.set_title(f"at the limit {metric.alarms.sentence} alarmed", **told)
     if len(own):
-        look: dict[str, Any] = {"color": theme.value, "linewidth": 0.9}
+        # Above the limit's line, which is broader: a state that stands at its limit shows both.
+        look: dict[str, Any] = {"color": theme.value, "linewidth": 0.9, "zorder": 3}
         axes.plot(own["time_utc"], own["value_in_unit"], drawstyle="steps-post", **look)
     else:
         note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
