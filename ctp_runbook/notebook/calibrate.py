@@ -461,7 +461,7 @@ def fragment(calibration: Calibration) -> str:
         f"# Limits suggested for {calibration.environment}, by {calibration.source}:",
         f"# {calibration.minutes:.4g} min from {calibration.begins_utc[:19]} UTC, windows of "
         f"{lasting(calibration.window_minutes)}{every},",
-        f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm.",
+        f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm, by each metric.",
         f"# {calibration.sentence}.",
         *([f"# The windows are {calibration.assumed}."] if calibration.assumed else []),
         "# To be taken over by hand: what a limit allows is yours to say.",

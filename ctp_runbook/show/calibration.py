@@ -34,7 +34,7 @@ __all__ = [
 def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iterator[Block]:
     """Yield what a calibration comes to, without its pictures."""
     yield _verdict(calibration)
-    rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows"
+    rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows, by each metric"
     windows = f"{len(calibration.windows)} of {lasting(calibration.window_minutes)}, one every "
     windows += f"{lasting(calibration.step_minutes)}"
     if calibration.assumed:
