@@ -114,6 +114,8 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     judged_by = history.plan.watch
     for name, rule in judged_by.metrics.items():
         due = (written if rule.test is UNSET else rules).metrics.get(name)
+        if due is not None and rule.false_alarm_rate is UNSET:  # a record of before it was divided
+            due = structs.replace(due, false_alarm_rate=UNSET)
         if rule.baseline_max_shift is None:  # as it was written where the file has none
             rule = structs.replace(rule, baseline_max_shift=UNSET)
         if rule != due:
