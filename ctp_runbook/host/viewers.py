@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.host import files
 
 __all__ = ["Look", "Viewer", "viewers"]
@@ -107,7 +108,7 @@ def _read(path: Path) -> Viewer | None:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            return msgspec.json.decode(os.pread(fd, _MOST_BYTES, 0), type=Viewer)
+            return decoder(Viewer).decode(os.pread(fd, _MOST_BYTES, 0))
     except OSError:
         pass
     else:
