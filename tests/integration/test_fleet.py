@@ -1,0 +1,391 @@
+"""infra/fleet/ over light twins as hosts: real ansible-core, a real Airflow, and controllers that are killed.
+
+What each host says of itself is all that a controller goes by: its own record, asked for by command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ctp_runbook.errors import JournalError
+from ctp_runbook.model import State
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.past_runs import PastRun, past_runs
+from ctp_runbook.rehearsal import faults, stack
+from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
+from ctp_runbook.rehearsal.twin import Twin
+from tests.props.maven_kafka import CACHE
+from tests.props.twin_tools import ROOT, events, wait_until
+
+pytestmark = pytest.mark.timeout(400)
+FLEET = ROOT / "infra" / "fleet"
+WATCH_SECONDS = 4.0
+_WAVE_SECONDS = 240.0
+COMMAND = Path(sys.executable).parent / "ctp-runbook"
+
+
+# --- controllers in rooms of their own --------------------------------------------
+
+
+def installed(name: str) -> Path:
+    """The programs of a lock of infra/fleet/, in a virtual environment that is made once."""
+    lock = FLEET / f"{name}.lock"
+    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    target = CACHE / f"{name}-{digest}"
+    if not (target / "ready").exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(target, ignore_errors=True)
+        python = target / "bin" / "python"
+        words = ["--quiet", "--require-hashes", "-r", str(lock)]
+        uv = [str(COMMAND.parent / "uv"), "pip", "install", "--python", str(python), *words]
+        pip = [str(python), "-m", "pip", "install", "--disable-pip-version-check", *words]
+        subprocess.run([sys.executable, "-m", "venv", str(target)], check=True)
+        # As `make install` does it: uv, and where it reaches no index that pip is told of, pip.
+        if subprocess.run(uv, check=False).returncode:
+            subprocess.run(pip, check=True)
+        (target / "ready").touch()
+    return target / "bin"
+
+
+@pytest.fixture(scope="module")
+def ansible() -> Path:
+    """Where ansible-playbook is."""
+    return installed("ansible-core")
+
+
+# --- hosts ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Host:
+    """A light twin, and its folder of runs: what another machine would be."""
+
+    name: str
+    twin: Twin
+    plan_sha256: str
+
+    @property
+    def outputs(self) -> Path:
+        """Its runs."""
+        return self.twin.dir.parent / "outputs"
+
+    @property
+    def templates(self) -> str:
+        """The options that name its templates."""
+        return (
+            f"--cutover-template {self.twin.cutover_template} "
+            f"--rollback-template {self.twin.rollback_template}"
+        )
+
+    @property
+    def runs(self) -> list[PastRun]:
+        """Every real run that it ever had."""
+        return [run for run in past_runs(self.outputs).runs if not run.is_dry]
+
+    @property
+    def outcomes(self) -> list[str]:
+        """How each real run ended; where it stands, of one that goes on."""
+        return [run.outcome or run.state for run in self.runs]
+
+    @property
+    def state(self) -> State | None:
+        """Where its last real run stands; None without one."""
+        with contextlib.suppress(JournalError, OSError, IndexError):
+            journal = Path(self.runs[-1].path) / "journal.jsonl"
+            return History.of(read_journal(journal).records).state
+        return None
+
+    @property
+    def is_untouched(self) -> bool:
+        """True where the old engine trades, logged in once, and nobody else ever did."""
+        log = self.twin.front_log
+        return trading_generations(log) == {"old"} and len(events(log, "logged_in", "login")) <= 2
+
+
+@contextlib.contextmanager
+def hosts_of(folder: Path, *names: str, fault: tuple[str, str] = ("", "")) -> Iterator[list[Host]]:
+    """Twins as hosts, brought up at once, in the order of their names; ``fault`` breaks one of them."""
+    with ThreadPoolExecutor() as pool:
+
+        def up(name: str) -> Twin:
+            return stack.up(folder / name / "twin", watch_minutes=WATCH_SECONDS / 60)
+
+        twins: list[Twin] = []
+        try:
+            for twin in pool.map(up, names):
+                twins.append(twin)
+                (twin.dir.parent / "outputs").mkdir()
+            hosts = list(pool.map(planned, names, twins))
+            for host in hosts:
+                if host.name == fault[0]:
+                    faults.apply(host.twin, fault[1])
+            yield hosts
+            for host in hosts:
+                assert overlaps(host.twin.front_log) == []
+        finally:
+            end_all_of(folder)
+            downs = list(pool.map(lambda name: stack.down(folder / name / "twin"), names))
+            assert [down.left for down in downs] == [() for _ in names]
+
+
+def end_all_of(folder: Path) -> None:
+    """SIGKILL for controllers and for whoever conducts a run here, where a test failed half-way."""
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{name}/cmdline").read_bytes()
+            if bytes(folder) in words and (b"ctp_runbook.run." in words or b"ansible" in words):
+                os.kill(int(name), signal.SIGKILL)
+
+
+def planned(name: str, twin: Twin) -> Host:
+    """A host with the digest of its plan, as its reviewer takes it from `plan`."""
+    host = Host(name, twin, "")
+    words = [str(COMMAND), "plan", *host.templates.split(), "--outputs", str(host.outputs)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    found = re.search(r"sha256 ([0-9a-f]{64})$", done.stdout.strip())
+    assert found, done.stdout
+    return Host(name, twin, found[1])
+
+
+# --- Ansible ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wave:
+    """The playbook over these hosts, from a controller that may die."""
+
+    folder: Path
+    hosts: Sequence[Host]
+    ansible: Path
+
+    @property
+    def page_folder(self) -> Path:
+        """Where the page of all hosts goes."""
+        return self.folder / "page"
+
+    @property
+    def page(self) -> str:
+        """That page as it stands."""
+        return (self.page_folder / "fleet.html").read_text()
+
+    def inventory(self) -> Path:
+        """The first host is the canary."""
+        common = {
+            "ansible_connection": "local",
+            "ansible_python_interpreter": sys.executable,
+            "checkout": str(ROOT),
+            "ctp_runbook": str(COMMAND),
+            "page_ctp_runbook": str(COMMAND),
+            "page_folder": str(self.page_folder),
+        }
+        rows = {
+            host.name: {
+                "templates": host.templates,
+                "outputs": str(host.outputs),
+                "plan_sha256": host.plan_sha256,
+            }
+            for host in self.hosts
+        }
+        first, *others = rows
+        groups = {
+            "all": {"vars": common},
+            "canary": {"hosts": {first: rows[first]}},
+            "fleet": {"hosts": {name: rows[name] for name in others}},
+        }
+        path = self.folder / "hosts.yml"
+        path.write_text(json.dumps(groups))  # JSON is YAML
+        return path
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """The controller, in a session of its own: all of it can be killed at once."""
+        room = self.folder / "ansible"
+        environ = {
+            **os.environ,
+            "ANSIBLE_HOME": str(room),
+            "ANSIBLE_LOCAL_TEMP": str(room / "tmp"),
+            "ANSIBLE_REMOTE_TEMP": str(room / "tmp"),
+            "ANSIBLE_NOCOLOR": "1",
+            "LC_ALL": "C.UTF-8",
+        }
+        argv = [str(self.ansible / "ansible-playbook"), "-i", str(self.inventory()), *words]
+        with (self.folder / "wave.log").open("wb") as log:
+            return subprocess.Popen(
+                [*argv, str(FLEET / "cutover.yml")],
+                cwd=self.folder,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def run(self, *words: str) -> tuple[int, str]:
+        """The controller to its end: exit code and what it said."""
+        process = self.start(*words)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_WAVE_SECONDS)
+        if process.poll() is None:
+            kill_all_of(process)
+        return process.returncode, (self.folder / "wave.log").read_text()
+
+
+def kill_all_of(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a controller, its workers, and who follows the run for it."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=20)
+
+
+def test_the_wave_stops_at_the_first_that_is_not_completed(tmp_path: Path, ansible: Path) -> None:
+    """Canary and second COMPLETED, the third rolled back and named, the fourth untouched; the page
+    says so; the same command again begins nothing."""
+    names = ("host-c", "host-b", "host-x", "host-a")
+    with hosts_of(tmp_path, *names, fault=("host-x", "warmup-fails")) as hosts:
+        wave = Wave(tmp_path, hosts, ansible)
+        code, said = wave.run()
+        assert code > 0, said
+        ended = [["COMPLETED"], ["COMPLETED"], ["ROLLED_BACK_IN_BUDGET"], []]
+        assert [host.outcomes for host in hosts] == ended, said
+        assert "host-x is not COMPLETED, exit 4" in said
+        assert "ROLLED_BACK_IN_BUDGET" in said
+        begun = [host.runs[0].started_utc for host in hosts[:3]]
+        assert begun == sorted(begun)  # the canary first, whatever its name
+        assert hosts[3].is_untouched
+        assert [sorted(trading_generations(host.twin.front_log)) for host in hosts] == [
+            ["new"],
+            ["new"],
+            ["old"],
+            ["old"],
+        ]
+        assert "2 of 4 hosts COMPLETED" in wave.page
+        assert "host-x: ROLLED_BACK_IN_BUDGET, the old stack; 1 not reached" in wave.page
+        for host in hosts[:3]:
+            link = f"{host.name}/{host.runs[0].run_id}.html"
+            assert f"href='{link}'" in wave.page
+            assert (wave.page_folder / link).is_file()
+        again, said = wave.run()
+        assert again != 0
+        assert f"run {hosts[2].runs[0].run_id} of this plan is ROLLED_BACK_IN_BUDGET" in said
+        assert [host.outcomes for host in hosts] == ended
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
+    tmp_path: Path, ansible: Path, record_table: Callable[[str, list[str]], None]
+) -> None:
+    """SIGKILL of the controller and of who follows for it, at five moments of one wave; the same command
+    after each: every host has one run, and it is COMPLETED."""
+    with hosts_of(tmp_path, "host-a", "host-b", "host-c") as hosts:
+        first, second, third = hosts
+        moments: dict[str, Callable[[], bool]] = {
+            "the canary is asked": lambda: any(first.outputs.iterdir()),
+            "the canary's gates": lambda: first.state is State.GATING,
+            "between two hosts": lambda: first.outcomes == ["COMPLETED"] and not second.runs,
+            "the second's switch": lambda: second.state is State.SWITCHING,
+            "the third's watch": lambda: third.state is State.WATCHING,
+        }
+        wave, rows = Wave(tmp_path, hosts, ansible), []
+        for moment, is_so in moments.items():
+            controller = wave.start()
+            wait_until(is_so, seconds=_WAVE_SECONDS, what=moment)
+            kill_all_of(controller)
+            stands = ", ".join(" ".join(host.outcomes) or "not reached" for host in hosts)
+            rows.append(f"killed at: {moment:20} hosts: {stands}")
+        code, said = wave.run()
+        assert code == 0, said
+        rows.append(f"run to its end: exit {code:13} hosts: {[host.outcomes for host in hosts]}")
+        assert [host.outcomes for host in hosts] == [["COMPLETED"]] * 3, said
+        assert "3 of 3 hosts COMPLETED" in wave.page
+    record_table("fleet_kills", rows)
+
+
+# --- Airflow ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dag:
+    """The DAG over these hosts, by an Airflow of its own."""
+
+    folder: Path
+    hosts: Sequence[Host]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """`airflow dags test`, which runs each task of it, in a session of its own."""
+        fleet = self.folder / "fleet.json"
+        rows = [
+            {
+                "name": host.name,
+                "reach": ["bash", "-c"],
+                "orchestrate": f"cd {ROOT} && {COMMAND} orchestrate {host.templates} "
+                f"--outputs {host.outputs} --plan-sha256 {host.plan_sha256}",
+            }
+            for host in self.hosts
+        ]
+        fleet.write_text(json.dumps(rows))
+        home = self.folder / "airflow"
+        environ = {
+            **os.environ,
+            "AIRFLOW_HOME": str(home),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(FLEET),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "CTP_FLEET": str(fleet),
+        }
+        airflow = str(installed("apache-airflow") / "airflow")
+        with (self.folder / "dag.log").open("ab") as log:
+            if not home.exists():
+                subprocess.run([airflow, "db", "migrate"], env=environ, check=True, stderr=log)
+            return subprocess.Popen(
+                [airflow, "dags", "test", "ctp_cutover"],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def run(self) -> tuple[int, str]:
+        """To its end: exit code, and what was said."""
+        code = self.start().wait(timeout=_WAVE_SECONDS)
+        return code, (self.folder / "dag.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_airflow_cuts_over_two_hosts(tmp_path: Path) -> None:
+    """One task after the other; killed in the first one's watch and run again, each has one run."""
+    with hosts_of(tmp_path, "host-b", "host-a") as hosts:
+        dag = Dag(tmp_path, hosts)
+        controller = dag.start()
+        wait_until(lambda: hosts[0].state is State.WATCHING, seconds=_WAVE_SECONDS)
+        kill_all_of(controller)
+        code, said = dag.run()
+        assert code == 0, said
+        assert [host.outcomes for host in hosts] == [["COMPLETED"]] * 2
+        assert hosts[0].runs[0].ended_utc < hosts[1].runs[0].started_utc
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_airflow_stops_at_a_host_that_is_not_completed(tmp_path: Path) -> None:
+    """It is not tried again, and the one behind it is untouched."""
+    with hosts_of(tmp_path, "host-x", "host-a", fault=("host-x", "gate-fails")) as hosts:
+        code, said = Dag(tmp_path, hosts).run()
+        assert code != 0, said
+        assert "not COMPLETED, exit 3" in said
+        assert [host.outcomes for host in hosts] == [["ABORTED_BEFORE_SWITCH"], []]
+        assert hosts[1].is_untouched
