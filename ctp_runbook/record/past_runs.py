@@ -220,7 +220,7 @@ def _host(path: Path) -> HostRuns:
         return HostRuns(name, real[-1])
     unread = "; ".join(each.why for each in told.skipped)
     return HostRuns(
-        name, why=f"it has no such run{f', and some cannot be read: {unread}' * bool(unread)}"
+        name, why=f"it told of no run{f', and some cannot be read: {unread}' * bool(unread)}"
     )
 
 

@@ -110,10 +110,10 @@ def fleet_page(hosts: Sequence[HostRuns], *, told_utc: str, reports: Mapping[str
     left = [f"{_one_line(host.host)}: {_one_line(host.why)}" for host in hosts if host.run is None]
     rows = [(_one_line(host), _who_trades(run), *_host_row(run)) for host, run in reached]
     rows += [
-        (_one_line(host.host), *["– not reached"], *[_NONE] * 7) for host in hosts if not host.run
+        (_one_line(host.host), *["– not reached"], *[_NONE] * 6) for host in hosts if not host.run
     ]
     what = ("who trades", "outcome", "downtime", "rollback", "margin")
-    columns = ("host", *what, "run", "began, UTC", "record")
+    columns = ("host", *what, "run", "record")
     links = {
         _one_line(run.run_id): reports[run.run_id] for _, run in reached if run.run_id in reports
     }
@@ -122,7 +122,7 @@ def fleet_page(hosts: Sequence[HostRuns], *, told_utc: str, reports: Mapping[str
     notes = Notes("warn", left, title="Not reached, and what runs there was not asked")
     return document(
         banner.title,
-        f"<header><h1>{escaped(banner.title)}</h1>{banner.html}</header>"
+        f"<header><h1>Cutover of {len(hosts)} hosts</h1>{banner.html}</header>"
         f"<main><div class='ctp-scroll' tabindex='0'>{table.html}</div>{notes.html}</main>"
         f"<footer>As each host told it until {escaped(told_utc)}. A record is proved on its host, by "
         "<code>ctp-runbook verify --run RUN</code></footer>",
@@ -132,7 +132,7 @@ def fleet_page(hosts: Sequence[HostRuns], *, told_utc: str, reports: Mapping[str
 
 def _host_row(run: PastRun) -> tuple[str, ...]:
     name, _, *rest, record = _row(run)
-    return (*rest, name, run.started_utc[:19].replace("T", " "), record)
+    return (*rest, name, record)
 
 
 def _fleet_banner(reached: Sequence[tuple[str, PastRun]], left: int) -> Banner:

@@ -14,17 +14,25 @@ import jsonschema
 import pytest
 
 from ctp_runbook.cli import main as command_line
+from ctp_runbook.cli import options
 from ctp_runbook.cli.main import _exit_code as exit_code
 from ctp_runbook.cli.options import Command
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host import proc as daemons
 from ctp_runbook.notebook import runner
 from ctp_runbook.record.rundir import RunDir, newest_run
-from ctp_runbook.run import launch
+from ctp_runbook.run import launch, steer
 from ctp_runbook.run.launch import RunOptions, read_history
 from tests.props.command_line import StandIn, typed
 from tests.props.plan_fixtures import make_plan
-from tests.props.synthetic_runs import completed_run, dry_run, rolled_back_run, seal
+from tests.props.synthetic_runs import (
+    completed_run,
+    dry_run,
+    rolled_back_run,
+    seal,
+    telling,
+    up_to_switch,
+)
 
 
 def test_a_dry_run_tells_where_it_is_and_how_it_ended(
@@ -356,6 +364,32 @@ def test_once_begins_no_second_run_of_a_plan(
     assert (line["event"], line["outcome"]) == ("end", outcome.value)
     assert "no other is begun" in said.err
     assert [path.name for path in outputs.iterdir()] == [run.run_id]
+
+
+@pytest.mark.parametrize("execute", [False, True], ids=["dry", "real"])
+def test_once_follows_a_run_that_goes_on(
+    execute: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Taken up where nobody conducts it; a dry run only tells of it."""
+    taken_up, followed = StandIn(True), StandIn(4)
+    monkeypatch.setattr(steer, "take_up", taken_up)
+    monkeypatch.setattr(options, "follow_to_end", followed)
+    with telling(tmp_path, "unfinished") as story:
+        up_to_switch(story)
+    asked = RunOptions(execute=execute, by="fleet")
+    code = options.tell_of_standing(story.run, asked, as_json=False)
+    told = capsys.readouterr().out
+    if execute:
+        assert code == 4
+        assert taken_up.calls == [((story.run,), {"by": "fleet"})]
+        assert "nobody conducted it; taken up again" in told
+    else:
+        assert code == 0
+        assert told == f"run {story.run.run_id} of this plan is SWITCHING: no other is begun\n"
+        assert taken_up.calls == followed.calls == []
 
 
 def test_again_is_for_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -245,6 +245,11 @@ class Wave:
         return process.returncode, (self.folder / "wave.log").read_text()
 
 
+def where_they_stand(hosts: Sequence[Host]) -> str:
+    """Each host's runs in the order of the hosts, for a table."""
+    return ", ".join(" and ".join(host.outcomes) or "no run" for host in hosts)
+
+
 def kill_all_of(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for a controller, its workers, and who follows the run for it."""
     os.killpg(process.pid, signal.SIGKILL)
@@ -301,15 +306,14 @@ def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
             controller = wave.start()
             wait_until(is_so, seconds=_WAVE_SECONDS, what=moment)
             kill_all_of(controller)
-            stands = ", ".join(" ".join(host.outcomes) or "not reached" for host in hosts)
-            rows.append(f"killed at: {moment:20} hosts: {stands}")
+            rows.append(f"killed at {moment:20}: {where_they_stand(hosts)}")
         ended = [["COMPLETED"]] * 3 + [["ROLLED_BACK_IN_BUDGET"]]
         for told in (
             "host-x is not COMPLETED, exit 4; no host behind it is begun. ROLLED_BACK_IN_BUDGET",
             "run {} of this plan is ROLLED_BACK_IN_BUDGET: no other is begun",
         ):
             code, said = wave.run()
-            rows.append(f"to its end: exit {code:16} hosts: {[host.outcomes for host in hosts]}")
+            rows.append(f"to its end, exit {code:<14}: {where_they_stand(hosts)}")
             assert [host.outcomes for host in hosts] == ended, said
             assert code > 0, said
             assert told.format(last.runs[0].run_id) in said
