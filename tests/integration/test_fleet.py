@@ -9,20 +9,22 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ctp_runbook.errors import JournalError
+from ctp_runbook.host.checkout import find_config
 from ctp_runbook.model import State
+from ctp_runbook.plan.plan import load_plan
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.past_runs import PastRun, past_runs
@@ -130,7 +132,7 @@ def hosts_of(folder: Path, *names: str, fault: tuple[str, str] = ("", "")) -> It
             for twin in pool.map(up, names):
                 twins.append(twin)
                 (twin.dir.parent / "outputs").mkdir()
-            hosts = list(pool.map(planned, names, twins))
+            hosts = [planned(name, twin) for name, twin in zip(names, twins, strict=True)]
             for host in hosts:
                 if host.name == fault[0]:
                     faults.apply(host.twin, fault[1])
@@ -144,22 +146,32 @@ def hosts_of(folder: Path, *names: str, fault: tuple[str, str] = ("", "")) -> It
 
 
 def end_all_of(folder: Path) -> None:
-    """SIGKILL for controllers and for whoever conducts a run here, where a test failed half-way."""
+    """SIGKILL for controllers and for whoever conducts a run in a folder."""
+    found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{name}/cmdline").read_bytes()
             if bytes(folder) in words and (b"ctp_runbook.run." in words or b"ansible" in words):
-                os.kill(int(name), signal.SIGKILL)
+                found.append(int(name))
+    # Stopped first: the one that lives a moment longer would start the other anew.
+    for sign in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, sign)
 
 
 def planned(name: str, twin: Twin) -> Host:
     """A host with the digest of its plan, as its reviewer takes it from `plan`."""
-    host = Host(name, twin, "")
-    words = [str(COMMAND), "plan", *host.templates.split(), "--outputs", str(host.outputs)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-    found = re.search(r"sha256 ([0-9a-f]{64})$", done.stdout.strip())
-    assert found, done.stdout
-    return Host(name, twin, found[1])
+    template = twin.cutover_template
+    plan = load_plan(
+        template,
+        twin.rollback_template,
+        limits=find_config("limits.toml", template=template),
+        watch=find_config("watch.toml", template=template),
+        environ=os.environ,
+        base=ROOT,
+    )
+    return Host(name, twin, plan.sha256)
 
 
 # --- Ansible ----------------------------------------------------------------------
@@ -172,6 +184,7 @@ class Wave:
     folder: Path
     hosts: Sequence[Host]
     ansible: Path
+    groups: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def page_folder(self) -> Path:
@@ -192,6 +205,10 @@ class Wave:
             "ctp_runbook": str(COMMAND),
             "page_ctp_runbook": str(COMMAND),
             "page_folder": str(self.page_folder),
+            "ansible_pipelining": True,
+            "plan_sha256": "0" * 64,
+            "templates": "",
+            "outputs": str(self.folder),
         }
         rows = {
             host.name: {
@@ -201,12 +218,11 @@ class Wave:
             }
             for host in self.hosts
         }
-        first, *others = rows
-        groups = {
-            "all": {"vars": common},
-            "canary": {"hosts": {first: rows[first]}},
-            "fleet": {"hosts": {name: rows[name] for name in others}},
+        groups = self.groups or {
+            "canary": {"hosts": dict([*rows.items()][:1])},
+            "fleet": {"hosts": dict([*rows.items()][1:])},
         }
+        groups = {"all": {"vars": common}, **groups}
         path = self.folder / "hosts.yml"
         path.write_text(json.dumps(groups))  # JSON is YAML
         return path
@@ -220,7 +236,6 @@ class Wave:
             "ANSIBLE_LOCAL_TEMP": str(room / "tmp"),
             "ANSIBLE_REMOTE_TEMP": str(room / "tmp"),
             "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_PIPELINING": "1",
             "LC_ALL": "C.UTF-8",
         }
         argv = [str(self.ansible / "ansible-playbook"), "-i", str(self.inventory()), *words]
@@ -254,6 +269,62 @@ def kill_all_of(process: subprocess.Popen[bytes]) -> None:
     """SIGKILL for a controller, its workers, and who follows the run for it."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait(timeout=20)
+
+
+def test_the_example_is_read(ansible: Path, tmp_path: Path) -> None:
+    """Playbook and inventory as they are shipped."""
+    argv = [str(ansible / "ansible-playbook"), "-i", str(FLEET / "hosts.example.yml")]
+    argv += ["--syntax-check", str(FLEET / "cutover.yml")]
+    environ = {**os.environ, "ANSIBLE_HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}
+    read = subprocess.run(argv, env=environ, capture_output=True, text=True)
+    assert read.returncode == 0, read.stderr
+    assert read.stderr == ""
+
+
+_STAND_IN = """\
+#!/usr/bin/env bash
+case " $* " in
+  *" --execute "*)
+    touch {folder}/acted
+    echo '{{"outcome": "COMPLETED", "sentence": ""}}'
+    if [ -e {folder}/ssh ]; then touch {folder}/lost; fi ;;
+  *" runs "*) echo '{{"format": 1, "outputs": "", "runs": [], "skipped": []}}' ;;
+esac
+"""
+_SSH = """\
+#!/usr/bin/env bash
+if [ -e {folder}/lost ]; then exit 255; fi
+bash -c "${{@: -1}}"
+code=$?
+if [ -e {folder}/lost ]; then exit 255; fi
+exit $code
+"""
+
+
+def test_a_connection_that_is_lost_stops_the_wave(ansible: Path, tmp_path: Path) -> None:
+    """Nobody knows what became of that host: it is named, and none behind it is begun."""
+    groups = {}
+    for group, name in (("canary", "host-1"), ("fleet", "host-2")):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, text in (("ctp-runbook", _STAND_IN), ("ssh", _SSH)):
+            (folder / file).write_text(text.format(folder=folder))
+            (folder / file).chmod(0o755)
+        facts = {"ctp_runbook": str(folder / "ctp-runbook"), "ansible_connection": "local"}
+        groups[group] = {"hosts": {name: facts}}
+    canary = tmp_path / "host-1" / "ssh"
+    groups["canary"]["hosts"]["host-1"] |= {
+        "ansible_connection": "ssh",
+        "ansible_ssh_executable": str(canary),
+    }
+    (tmp_path / "host-2" / "ssh").unlink()
+    wave = Wave(tmp_path, [], ansible, groups=groups)
+    code, said = wave.run()
+    assert code > 0, said
+    assert "host-1 is not COMPLETED, exit unknown; no host behind it is begun. No outcome" in said
+    assert (tmp_path / "host-1" / "acted").exists()
+    assert not (tmp_path / "host-2" / "acted").exists()
+    assert "0 of 2 hosts COMPLETED" in wave.page
 
 
 def test_the_wave_stops_at_the_first_that_is_not_completed(tmp_path: Path, ansible: Path) -> None:
@@ -290,7 +361,8 @@ def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
     tmp_path: Path, ansible: Path, record_table: Callable[[str, list[str]], None]
 ) -> None:
     """SIGKILL of the controller and of who follows for it, at five moments of one wave, and the same
-    command after each: every host has one run. The last is rolled back, and stays so."""
+    command after each: every host has one run. In the canary's gates its orchestrator and guardian die
+    with them, and the run is taken up. The last host is rolled back, and stays so."""
     names = ("host-a", "host-b", "host-c", "host-x")
     with hosts_of(tmp_path, *names, fault=("host-x", "warmup-fails")) as hosts:
         first, second, third, last = hosts
@@ -306,6 +378,8 @@ def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
             controller = wave.start()
             wait_until(is_so, seconds=_WAVE_SECONDS, what=moment)
             kill_all_of(controller)
+            if first.state is State.GATING:
+                end_all_of(first.outputs)
             rows.append(f"killed at {moment:20}: {where_they_stand(hosts)}")
         ended = [["COMPLETED"]] * 3 + [["ROLLED_BACK_IN_BUDGET"]]
         for told in (
@@ -318,6 +392,7 @@ def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
             assert code > 0, said
             assert told.format(last.runs[0].run_id) in said
         assert "3 of 4 hosts COMPLETED" in wave.page
+        assert [host.runs[0].restarts for host in hosts] == [1, 0, 0, 0]
     record_table("fleet_kills", rows)
 
 
