@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import msgspec
 from msgspec import Struct, to_builtins
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.files import no_file, read_small
 from ctp_runbook.model import Outcome, StepStatus
@@ -213,7 +213,7 @@ def _host(path: Path) -> HostRuns:
     try:
         if not (data := read_small(path, most=_LONGEST_MANIFEST)).strip():
             return HostRuns(name, why="it was not asked")
-        told = msgspec.json.decode(data, type=PastRuns)
+        told = decoder(PastRuns).decode(data)
     except _UNREADABLE as error:
         return HostRuns(name, why=f"its answer cannot be read: {_said(error)}")
     if real := [run for run in told.runs if not run.is_dry]:

@@ -387,7 +387,7 @@ def test_a_controller_that_is_killed_again_and_again_cuts_no_host_over_twice(
             "run {} of this plan is ROLLED_BACK_IN_BUDGET: no other is begun",
         ):
             code, said = wave.run()
-            rows.append(f"to its end, exit {code:<14}: {where_they_stand(hosts)}")
+            rows.append(f"to its end, exit {code:<13}: {where_they_stand(hosts)}")
             assert [host.outcomes for host in hosts] == ended, said
             assert code > 0, said
             assert told.format(last.runs[0].run_id) in said
