@@ -57,14 +57,16 @@ class RunOptions(Struct, frozen=True):
     parent_run: str = ""
     accept_unmeasured: str = ""
     accept_late: str = ""
+    once: bool = False
+    again: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is not of its type, whoever asks."""
         wrong = [
             problem
             for check, names in (
-                (parameters.flag, ("execute", "probe", "force_rollback")),
-                (parameters.text, ("plan_sha256", "by", "parent_run")),
+                (parameters.flag, ("execute", "probe", "force_rollback", "once")),
+                (parameters.text, ("plan_sha256", "by", "parent_run", "again")),
                 (parameters.reason, ("short_watch_reason", "accept_unmeasured", "accept_late")),
             )
             for name in names

@@ -172,7 +172,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``code`` names columns that hold commands, ``numbers`` those set to the right."""
+    """A table; ``code`` names columns that hold commands, ``numbers`` those set to the right; ``links``
+    has where a cell leads that says this."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -180,6 +181,7 @@ class Table:
     code: Collection[str] = ()
     numbers: Collection[str] = ()
     folded: bool = False
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def html(self) -> str:
@@ -211,6 +213,8 @@ class Table:
         shown = _shown(value)
         if scope != "col" and column in self.code and shown:
             shown = f"<code style='white-space:pre-wrap;word-break:break-word'>{shown}</code>"
+        if scope != "col" and str(value) in self.links:
+            shown = f"<a href='{escaped(self.links[str(value)])}'>{shown}</a>"
         if not scope:
             return f"<td style='{style}'>{shown}</td>"
         weight = "" if scope == "col" else ";font-weight:normal"
