@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.errors import RunbookError, RunLost, RunRefused
 from ctp_runbook.host import caller
 from ctp_runbook.host.interruption import Interrupted
 from ctp_runbook.model import Outcome
@@ -126,6 +126,7 @@ def _rehearse(
     seconds = rehearsal.watch_seconds + (delays.close_only_seconds if delays else 0.0)
     stack.up(twin.dir, watch_minutes=seconds / 60, plane=rehearsal.plane, delays=delays)
     run: RunDir | None = None
+    is_lost = False
     try:
         say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")
         if rehearsal.fault:
@@ -137,8 +138,11 @@ def _rehearse(
         )
         code = _cut_over(rehearsal, twin, run, say=say)
         return _conclude(twin, run, code, fault=rehearsal.fault, say=say)
+    except RunLost:
+        is_lost = run is not None and run.journal.exists()
+        raise
     finally:
-        _leave(twin, run, keep=rehearsal.keep, say=say)
+        _leave(twin, run, keep=rehearsal.keep, is_lost=is_lost, say=say)
 
 
 def _ask_to_end(run: RunDir, *, over: threading.Event) -> str:
@@ -173,9 +177,16 @@ def _where_it_stands(run: RunDir) -> str:
     )
 
 
-def _leave(twin: Twin, run: RunDir | None, *, keep: bool, say: Callable[[str], None]) -> None:
-    """Take the twin down once nothing of the run acts on it, or say why it is left up."""
-    why = "" if run is None else _unfinished(twin, run, say)
+def _leave(
+    twin: Twin, run: RunDir | None, *, keep: bool, is_lost: bool, say: Callable[[str], None]
+) -> None:
+    """Take the twin down once nothing of the run acts on it, or say why it is left up.
+
+    A run that nobody conducts is asked for nothing: whoever takes it up decides what becomes of it.
+    """
+    why = "nobody conducts its run" if is_lost else ""
+    if run is not None and not is_lost:
+        why = _unfinished(twin, run, say)
     if why or keep:
         down = f"ctp-runbook stack down --dir {twin.dir}"
         say(f"twin left up{why and f': {why}'}; take it down with `{down}`")
