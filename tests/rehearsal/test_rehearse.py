@@ -163,7 +163,7 @@ def test_a_signal_to_a_run_that_is_starting_reaches_it_once_it_began(
         return 4
 
     monkeypatch.setattr(rehearse, "_cut_over", cut_over)
-    monkeypatch.setattr(rehearse, "_conclude", lambda twin, run, code, **_: code)
+    monkeypatch.setattr(rehearse, "_conclude", lambda rehearsal, twin, run, code, **_: code)
     said: list[str] = []
     assert rehearsed(tmp_path, said) == 4
     assert acts[:2] == ["up", "request abort"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ctp_runbook.model import Generation, Role, State
@@ -88,10 +90,24 @@ def test_a_reconnect_above_all_buckets_fires_the_shipped_trigger(tmp_path: Path)
 
 
 def test_a_gate_that_fails_costs_no_trading_time(tmp_path: Path) -> None:
-    """Zero downtime, and the old generation is the very processes it was."""
-    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", "gate-fails")
+    """Zero downtime, and the old generation is the very processes it was; told as JSON, line by line."""
+    code, printed = rehearse(
+        tmp_path, "--no-plane", "--no-notebooks", "--fault", "gate-fails", "--json"
+    )
     history = read_history(newest_run(tmp_path))
-    assert code == 3, said
+    assert code == 3, printed
+    lines = [json.loads(line) for line in printed.splitlines()]
+    schema = json.loads((ROOT / "infra" / "schemas" / "told.json").read_bytes())
+    for line in lines:
+        jsonschema.Draft202012Validator(schema).validate(line)
+    assert {line["run_id"] for line in lines} == {history.created.run_id}
+    assert [line["seq"] for line in lines if line["event"] == "record"] == [
+        record.seq for record in history.records
+    ]
+    assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("end", 3)
+    said = "\n".join(line["sentence"] for line in lines if line["event"] == "note")
+    assert said.startswith("twin up in ")
+    assert said.endswith("twin down: every process proved gone")
     assert "the old generation never stopped trading" in said
     assert "at no instant two generations able to trade" in said
     assert _ROLLED_BACK not in said
