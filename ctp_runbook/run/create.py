@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook import __version__
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.checklist import checklist
@@ -21,6 +22,7 @@ from ctp_runbook.record.kinds import (
     PlanFiles,
     PlannedStep,
     RunCreated,
+    ToolFacts,
     WatchFacts,
 )
 from ctp_runbook.record.rundir import RunDir
@@ -207,9 +209,17 @@ def header_of(
         # Digests come later: of secrets' copies none may be redacted by chance.
         plan_files={},
         kept_files={},
+        tool=_tool_facts(world, is_real=options.execute is True),
     )
     redacted: RunCreated = plan.redactor.data(header)
     return redacted
+
+
+def _tool_facts(world: World, *, is_real: bool) -> ToolFacts:
+    """Which code makes the run. A dry run starts no git to learn whether it was changed."""
+    commit = world.caller.commit_of()
+    changed = world.caller.changed_since() if commit and is_real else None
+    return ToolFacts(version=__version__, commit=commit, changed=changed)
 
 
 def _plan_facts(plan: Plan) -> PlanFacts:

@@ -17,7 +17,9 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from ctp_runbook import __version__
 from ctp_runbook.errors import JournalError, PlanRefused, RunLost, RunRefused
+from ctp_runbook.host.checkout import commit_of
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
@@ -41,6 +43,7 @@ from ctp_runbook.run.launch import (
     run_of_plan,
     start,
     take_lock,
+    write_run,
 )
 from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify.run import verify_run
@@ -266,6 +269,16 @@ def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
     """Without a name it is the user's."""
     run = create_run(plan, structs.replace(options, by=""))
     assert read_history(run).created.created_by == operator_name() != ""
+
+
+@pytest.mark.parametrize("is_real", [False, True])
+def test_a_run_names_the_code_that_made_it(plan: Plan, tmp_path: Path, is_real: bool) -> None:
+    """Version and commit; a dry run does not start git to see whether it was changed since."""
+    run = write_run(plan, RunOptions(outputs=tmp_path / "outputs", execute=is_real))
+    tool = read_history(run).created.tool
+    assert tool is not None
+    assert (tool.version, tool.commit) == (__version__, commit_of())
+    assert is_real or tool.changed is None
 
 
 def test_no_secret_enters_the_run_directory(
