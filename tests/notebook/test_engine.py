@@ -204,7 +204,7 @@ def _runner_at_work(room: Path) -> tuple[subprocess.Popen[bytes], Path]:
         stderr=subprocess.DEVNULL,
         env=dict(os.environ),
     )
-    wait_until(started.exists, seconds=40)
+    wait_until(started.exists)
     return runner, out
 
 

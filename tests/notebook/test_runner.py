@@ -157,7 +157,7 @@ def test_a_runner_told_to_end_leaves_seven_true_notebooks(tmp_path: Path, notebo
         env=dict(os.environ),
         stdout=subprocess.DEVNULL,
     )
-    wait_until(started.exists, seconds=40)
+    wait_until(started.exists)
     runner.send_signal(signal.SIGTERM)
     assert runner.wait(timeout=30) == 143
     found = statuses(RunDir(tmp_path / "run"))

@@ -46,7 +46,7 @@ StartModule = Callable[..., "Started"]
 StartFront = Callable[..., "FrontHandle"]
 
 
-def wait_until(is_so: Callable[[], Any], *, seconds: float = 10.0, what: str = "") -> Any:
+def wait_until(is_so: Callable[[], Any], *, seconds: float = 60.0, what: str = "") -> Any:
     """The first true answer of ``is_so``; a RunbookError counts as a no."""
     end, last = time.monotonic() + seconds, ""
     while time.monotonic() < end:
@@ -71,7 +71,7 @@ class Started:
         """Its pid."""
         return self.process.pid
 
-    def ends(self, *, seconds: float = 5.0) -> int:
+    def ends(self, *, seconds: float = 60.0) -> int:
         """Its exit code; fails the test when it goes on."""
         return self.process.wait(timeout=seconds)
 

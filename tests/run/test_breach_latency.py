@@ -85,9 +85,9 @@ def breached(stack: SmallStack, injected: float) -> Breach:
         ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
     )
     run = stack.begin(plan)
-    wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
+    wait_for(lambda: launch.read_whole(run).watch_started)
     # What a counter was when it was first seen is its start; the breach must come after that.
-    wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)), seconds=30)
+    wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)))
     time.sleep(injected)
     put(page, shown(99))
     history = stack.closed(run, seconds=60)

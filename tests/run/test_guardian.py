@@ -39,7 +39,7 @@ from ctp_runbook.run.guardian import (
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.run.requests import send_request
 from tests.props.example_records import like
-from tests.props.plan_fixtures import end_run, make_plan, processes_with, wait_for
+from tests.props.plan_fixtures import command_line, end_run, make_plan, processes_with, wait_for
 from tests.props.simulated_host import SimulatedHost
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -433,6 +433,6 @@ def test_a_guardian_that_gives_up_leaves_nobody_at_work(stack: SmallStack) -> No
     (stack.folder / "cutover.env").unlink()
     done = guard(run)
     working = processes_with(f"SMALL_STACK={stack.mark}")
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in working]
+    commands = [command_line(pid) for pid in working]
     assert "nobody conducts the run" in done.stderr
     assert [one for one in commands if b"ctp_runbook.run.orchestrator" in one] == []

@@ -49,7 +49,7 @@ class Run:
         """The journal so far."""
         return launch.read_whole(self.run)
 
-    def until(self, is_so: Callable[[History], object], *, seconds: float = 20) -> None:
+    def until(self, is_so: Callable[[History], object], *, seconds: float = 60) -> None:
         """Wait until the journal says so."""
         wait_for(lambda: is_so(self.history), seconds=seconds)
 

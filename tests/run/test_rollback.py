@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -27,7 +26,7 @@ from ctp_runbook.run.switch import ready_gaps
 from ctp_runbook.run.world import HERE
 from ctp_runbook.verify.journal import _WALK, _Walk
 from tests.props.example_records import like
-from tests.props.plan_fixtures import open_context, wait_for
+from tests.props.plan_fixtures import command_line, open_context, wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
 pytestmark = pytest.mark.twin
@@ -155,12 +154,8 @@ def started_again(stack: SmallStack, member: str) -> str:
 def alike(stack: SmallStack, member: str) -> list[int]:
     """Who runs a member's command line."""
     line = f"{stack.folder}/{member}\0003600\000".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if path.read_bytes() == line:
-                found.append(int(path.parent.name))
-    return found
+    pids = map(int, filter(str.isdigit, os.listdir("/proc")))
+    return [pid for pid in pids if command_line(pid) == line]
 
 
 def pinned_and_rolled_back(stack: SmallStack, plan: Plan) -> tuple[RunEnd, RunContext]:

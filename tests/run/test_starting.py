@@ -142,7 +142,7 @@ def test_an_orchestrator_that_is_late_finds_its_run_closed(
     with pytest.raises(RunRefused, match=r"did not start within 0 s; .* closed as REFUSED"):
         stack.begin(stack.plan(**WAITS))
     (path,) = (stack.folder / "outputs").iterdir()
-    wait_for(lambda: identity_of(spawned[0].pid) is None, seconds=30)
+    wait_for(lambda: identity_of(spawned[0].pid) is None)
     run = RunDir(path)
     assert starts_of(run) == 0
     assert is_refused_whole(run)

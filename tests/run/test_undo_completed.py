@@ -167,7 +167,7 @@ def test_the_members_are_known_from_the_parent(stack: SmallStack) -> None:
     asked = phases.steer("rollback", reason="spreads", by="chief", run_dir=str(run.path))
     assert "rolls back what run" in asked.page.text
     (child,) = [RunDir(path) for path in run.path.parent.iterdir() if path.name != run.run_id]
-    history = stack.closed(child, seconds=40)
+    history = stack.closed(child)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert [stack.is_up(member) for member in (*OLD, *NEW)] == [True, True, False, False]
     assert history.created.parent_run == run.run_id
@@ -220,7 +220,7 @@ def test_a_rollback_that_was_interrupted_is_taken_up_again(stack: SmallStack) ->
     conducted = launch.read_whole(child).conducted
     assert conducted is not None
     os.kill(conducted.writer.pid, 9)
-    history = stack.closed(child, seconds=40)
+    history = stack.closed(child)
     assert history.restarts == 1
     assert history.outcome is not None
     assert history.outcome.exit_code in (4, 5), history.closed

@@ -33,7 +33,7 @@ KNOWN = -math.expm1(-SLOW_PER_SECOND * (WINDOW_SECONDS - UNSEEN_SECONDS))
 @pytest.fixture
 def twin(tmp_path: Path) -> Iterator[Twin]:
     """A twin whose old generation trades."""
-    with fresh_twin(tmp_path / "twin", watch_seconds=WINDOW_SECONDS) as made:
+    with fresh_twin(tmp_path / "twin", watch_seconds=WINDOW_SECONDS, patient=False) as made:
         yield made
 
 

@@ -105,7 +105,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         plan = plan_of(stack)
         run = stack.create(plan)
         launch.start(run, plan=plan)
-        wait_for(lambda: launch.read_whole(run).state is State.READY, seconds=30)
+        wait_for(lambda: launch.read_whole(run).state is State.READY)
         second = SmallStack(stack.folder / "second", stack.mark)
         second.folder.mkdir()
         yield Scene(stack, run, plan_of(second), trading(stack), files(stack))

@@ -114,10 +114,10 @@ def watched(
     put(page, accident.before)
     plan = planned(stack, page=page, limits=limits or {}, values=values)
     run = stack.begin(plan, options={"short_watch_reason": "a test"})
-    wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
-    wait_for(lambda: any(one.series for one in read_samples(run.samples)), seconds=30)
+    wait_for(lambda: launch.read_whole(run).watch_started)
+    wait_for(lambda: any(one.series for one in read_samples(run.samples)))
     put(page, accident.after)
-    return run, stack.closed(run, seconds=30)
+    return run, stack.closed(run)
 
 
 ACCIDENTS = {

@@ -328,7 +328,7 @@ class Handed:
                 self.say("hold", "--run", run.path, *why, "--by", f"way-15 is token={core(15)}")
                 self.letters += [path.read_bytes() for path in run.control.iterdir()]
                 # Until the page with the label was read: its first answers are none.
-                wait_until(lambda: b"way-16" in run.samples.read_bytes(), seconds=30)
+                wait_until(lambda: b"way-16" in run.samples.read_bytes())
                 self.say("status", "--run", run.path)
                 self.say("resume", "--run", run.path, "--reason", "enough")
                 if rolls_back:
