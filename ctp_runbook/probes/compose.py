@@ -17,6 +17,7 @@ from typing import TypeVar
 import msgspec
 
 from ctp_runbook.errors import ProbeError
+from ctp_runbook.record.formats import decode
 
 __all__ = ["Compose", "Container", "port_holder"]
 
@@ -236,7 +237,7 @@ _Type = TypeVar("_Type")
 
 def _read(text: str, kind: type[_Type], what: str) -> _Type:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decode(text, kind)
     except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise ProbeError(
             f"{what}: {error}; nothing of its answer is believed; run it by hand, and see whether "

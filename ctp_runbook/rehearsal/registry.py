@@ -20,6 +20,7 @@ import msgspec
 
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
+from ctp_runbook.record.formats import decode
 from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.twin import Twin
 
@@ -75,7 +76,7 @@ def entries() -> tuple[Entry, ...]:
 def _in(room: Path) -> Iterator[Entry]:
     for file in room.glob("rehearsal-*.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            record = msgspec.json.decode(file.read_bytes(), type=_Record)
+            record = decode(file.read_bytes(), _Record)
             keeper = Identity(record.pid, record.start_ticks, record.boot_id)
             yield Entry(Twin(Path(record.folder)), keeper)
 
