@@ -162,7 +162,7 @@ def test_a_foreign_pid_file_is_believed_and_said_to_be_so(pid_file: Path) -> Non
         seen = alive(pid_file)
         assert (seen.exit_code, "identity unknown" in seen.sentence) == (ALIVE, True)
         assert "identity unknown" in stop(pid_file).sentence
-        assert other.wait(timeout=5) == -15
+        assert other.wait(timeout=60) == -15
 
 
 GARBLED = {

@@ -53,7 +53,7 @@ def patient(browser: str, *, folder: Path) -> str:
 
 def address(log: Path, server: subprocess.Popen[bytes]) -> str:
     """What the log says where to go."""
-    end = time.monotonic() + 40
+    end = time.monotonic() + 120
     while time.monotonic() < end and server.poll() is None:
         if found := re.search(r"http://127\.0\.0\.1:\d+/\S*token=\w+", log.read_text()):
             return found[0]

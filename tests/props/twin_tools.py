@@ -185,7 +185,7 @@ def events(log: Path, *names: str) -> list[str]:
 def python(twin: Twin, *words: object) -> subprocess.CompletedProcess[str]:
     """Run the twin's own interpreter from a directory that has nothing to do with it."""
     argv = [str(twin.python), *map(str, words)]
-    return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False, timeout=240)
 
 
 def template_command(twin: Twin, key: str) -> subprocess.CompletedProcess[str]:
@@ -203,7 +203,7 @@ def template_command(twin: Twin, key: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

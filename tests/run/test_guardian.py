@@ -396,7 +396,7 @@ def guard(run: RunDir, *prefix: str) -> subprocess.CompletedProcess[str]:
             pass_fds=[lock],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
     finally:

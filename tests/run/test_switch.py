@@ -73,7 +73,7 @@ def test_an_engine_that_came_since_it_was_pinned_outlives_nobody_s_proof(stack: 
         wait_for(lambda: set(children(shell.pid)) - {known})
         (engine,) = children(shell.pid)
         failed = run_switch(context)
-        shell.wait(timeout=5)
+        shell.wait(timeout=60)
         assert identity_of(engine) is not None
         os.kill(engine, signal.SIGKILL)
         assert failed is not None
@@ -349,7 +349,7 @@ def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallSta
         warn_of_revival(context)
         told = [each.payload.sentence for each in context.history.of_kind(Finding)]
         os.killpg(shell.pid, signal.SIGKILL)
-        shell.wait(timeout=5)
+        shell.wait(timeout=60)
     assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)
 
 

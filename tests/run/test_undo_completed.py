@@ -236,7 +236,7 @@ def test_two_who_roll_back_at_once_make_one_run(stack: SmallStack) -> None:
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for _ in range(2)
     ]
-    said = [one.communicate(timeout=60)[0] for one in both]
+    said = [one.communicate(timeout=240)[0] for one in both]
     codes = sorted(one.returncode for one in both)
     assert codes == [2, 4], said
     assert len(list(run.path.parent.iterdir())) == 2

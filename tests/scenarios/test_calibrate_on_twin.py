@@ -92,7 +92,7 @@ def calibrated(twin: Twin, folder: Path, *, minutes: float) -> tuple[Calibration
     return made, len(moments)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_running_engine_is_recorded_and_left_alone(twin: Twin, tmp_path: Path) -> None:
     """A window and a little more: it trades on, and what was measured is its own."""
     before = front_control(twin.front_dir)

@@ -103,7 +103,7 @@ class Watched:
     def end(self) -> str:
         """Let an operator roll back; how the watch ended."""
         (self.room / "end").touch()
-        said, _ = self.process.communicate(timeout=60)
+        said, _ = self.process.communicate(timeout=240)
         assert self.process.returncode == 0
         return str(said).strip()
 

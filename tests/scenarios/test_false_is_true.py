@@ -134,7 +134,7 @@ def papermill(notebook: str, out: Path, given: Mapping[str, str]) -> str:
     words = [word for name, value in given.items() for word in ("-p", name, value)]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += [str(ROOT / "notebooks" / f"{notebook}.ipynb"), str(out), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode != 0, done.stderr
     return done.stderr
 

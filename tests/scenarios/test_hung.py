@@ -266,7 +266,7 @@ def wake(pids: list[int]) -> None:
 def status_of(run: RunDir) -> str:
     """Exit code and the lines of `status` that speak of an answer."""
     words = [sys.executable, "-m", "ctp_runbook", "status", "--run", str(run.path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     lines = [line for line in done.stdout.splitlines() if "no answer since" in line]
     return f"exit {done.returncode} {' | '.join(lines)}"
 

@@ -132,7 +132,6 @@ ACCIDENTS = {
 }
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("accident", "value", "condition", "line"), ACCIDENTS.values(), ids=ACCIDENTS
 )
@@ -162,7 +161,6 @@ def test_a_quantile_in_the_open_bucket_is_beyond_its_limit(
         assert any("is_over" in finding for finding in verified_without(run, raws, kind=kind))
 
 
-@pytest.mark.timeout(120)
 def test_a_quantile_above_all_buckets_proves_nothing_below_a_higher_limit(
     stack: SmallStack,
 ) -> None:

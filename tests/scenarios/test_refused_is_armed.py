@@ -141,7 +141,7 @@ def pair_of_starts(stack: SmallStack, plan: Plan, pair: tuple[Starter, Starter])
         wait_for(begun)
         (winner,) = begun()
         # Only now may the winner end: a loser that the host kept waiting would find nobody there.
-        wait(ends, timeout=30, return_when=FIRST_COMPLETED)
+        wait(ends, timeout=240, return_when=FIRST_COMPLETED)
         found = looked_at(outputs, known, winner)
         steer(winner, "abort", by="ops")
         codes = sorted(end.result() for end in ends)

@@ -301,7 +301,7 @@ class Handed:
     def say(self, *words: object) -> int:
         """Run a command of ours to its end, under a umask of 0, and keep what it shows."""
         process = self._started(*words)
-        self.screen.append(process.communicate(timeout=90)[0])
+        self.screen.append(process.communicate(timeout=240)[0])
         return process.returncode
 
     def _started(self, *words: object) -> subprocess.Popen[bytes]:

@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_middle_of_a_switch_leaves_it_going(stack: SmallStack) -> 
     viewer = conducting(stack, 'exec "$@" > /dev/null', start=waits)
     run = run_in(stack)
     viewer.send_signal(signal.SIGINT)
-    _, said = viewer.communicate(timeout=60)
+    _, said = viewer.communicate(timeout=240)
     assert viewer.returncode == 7, said
     assert is_attended(run)
     on.touch()
