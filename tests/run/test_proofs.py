@@ -124,8 +124,9 @@ def test_stops_and_starts_have_a_proof(context: RunContext) -> None:
 
 @pytest.fixture
 def runner(context: RunContext) -> Iterator[subprocess.Popen[bytes]]:
-    """An old strategy runner that lives, as its pid file and its alive command say."""
-    with subprocess.Popen(["sleep", "60"]) as process:
+    """An old strategy runner that lives, as its pid file and its alive command say; its command line
+    is no neighbour's."""
+    with subprocess.Popen(["sleep", f"{600 + os.getpid() / 1e6}"]) as process:
         identity = identity_of(process.pid)
         assert identity is not None
         pid_file = Path(context.plan.member(*OLD_RUNNER).pid_file)
