@@ -41,7 +41,7 @@ from ctp_runbook.run.requests import send_request
 from tests.props.example_records import like
 from tests.props.plan_fixtures import command_line, end_run, make_plan, processes_with, wait_for
 from tests.props.simulated_host import SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 P = TypeVar("P", bound=Payload)
 
@@ -253,13 +253,6 @@ def test_a_sixth_of_the_budget_is_waited_for_within_limits(tmp_path: Path) -> No
 
 
 # --- kill -9 ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,19 +27,12 @@ from ctp_runbook.run.world import HERE
 from ctp_runbook.verify.journal import _WALK, _Walk
 from tests.props.example_records import like
 from tests.props.plan_fixtures import command_line, open_context, wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
 SHORT = {"MAX_ROLLBACK_SECONDS": "4", "ROLLBACK_CANCEL_SECONDS": "1"}
 OLD = ("old_core_engine", "old_strategy_runner")
 NEW = ("new_core_engine", "new_strategy_runner")
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def switch(stack: SmallStack, context: RunContext) -> None:

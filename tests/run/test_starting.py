@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +21,10 @@ from ctp_runbook.run.steer import steer
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.run import verify_run
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
 WAITS = {"BOOTSTRAP_INFRA_CMD": "tail -f /dev/null"}
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def is_refused_whole(run: RunDir) -> bool:

@@ -31,14 +31,7 @@ from ctp_runbook.run.switch import (
 )
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
+from tests.props.small_stack import SmallStack
 
 
 def children(pid: int) -> list[int]:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ from ctp_runbook.run.undo_completed import roll_back_by_new_run, rollback_gap
 from ctp_runbook.run.world import World
 from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.props.synthetic_runs import make_run
 
 HERE = os.uname().nodename
@@ -129,13 +128,6 @@ def test_a_run_beside_it_that_cannot_be_read_may_be_newer(tmp_path: Path) -> Non
 
 
 # --- the real thing, small ----------------------------------------------------------
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def completed(stack: SmallStack, plan: Plan) -> RunDir:
