@@ -13,7 +13,6 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import with_ca_file
 from ctp_runbook.model import lag_fault
 from ctp_runbook.probes.exchange import exchange
-from ctp_runbook.record.formats import decode
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
@@ -100,7 +99,7 @@ class ClickHouseDoor:
         """
         raw = self._send(query, seconds)
         try:
-            answer = decode(raw, _Answer)
+            answer = msgspec.json.decode(raw, type=_Answer)
             if answer.exception:
                 raise ProbeError(self._refusal(200, answer.exception))
             rows: list[Any] = msgspec.convert(answer.data, list[like])

@@ -17,7 +17,6 @@ from typing import TypeVar
 import msgspec
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.record.formats import decode
 
 __all__ = ["Compose", "Container", "port_holder"]
 
@@ -237,7 +236,7 @@ _Type = TypeVar("_Type")
 
 def _read(text: str, kind: type[_Type], what: str) -> _Type:
     try:
-        return decode(text, kind)
+        return msgspec.json.decode(text, type=kind)
     except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise ProbeError(
             f"{what}: {error}; nothing of its answer is believed; run it by hand, and see whether "

@@ -16,7 +16,7 @@ from ctp_runbook.errors import JournalError
 from ctp_runbook.host import files
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.formats import FORMAT, FormatOf, check_format, decode
+from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.kinds import (
     Count,
     Duration,
@@ -202,8 +202,8 @@ def read_calibration(path: Path) -> Calibration:
     """Return what a calibration.json says. Raises JournalError where it is none."""
     try:
         data = files.read_small(path, most=_LONGEST_BYTES)
-        check_format(decode(data, FormatOf).format, "calibration")
-        return decode(data, Calibration)
+        check_format(msgspec.json.decode(data, type=FormatOf).format, "calibration")
+        return msgspec.json.decode(data, type=Calibration)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, JournalError) as error:

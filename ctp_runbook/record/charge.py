@@ -11,13 +11,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import RunLost, RunRefused
 from ctp_runbook.host.files import open_plain
 from ctp_runbook.host.lock import held_directories, holder_of, holders_so_far
 from ctp_runbook.model import Outcome
-from ctp_runbook.record.formats import decode
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
 __all__ = ["await_its_folder", "refuse_lost", "run_in_charge", "unfinished_runs"]
@@ -171,6 +171,6 @@ def _backwards(run: RunDir) -> Iterator[_Record]:
         return
     for line in reversed(lines):
         try:
-            yield decode(line, _Record)
+            yield msgspec.json.decode(line, type=_Record)
         except (ValueError, RecursionError):
             continue  # torn, or damaged: what stands before it counts all the same

@@ -26,7 +26,7 @@ from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
 from ctp_runbook.plan.gate_table import Gate, unobserved_gates
 from ctp_runbook.plan.step_table import order_steps
-from ctp_runbook.record.formats import FORMAT, FormatOf, check_format, decode
+from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.journal import Record, digest_of, read_journal, reserved_files
 from ctp_runbook.record.kinds import (
@@ -353,8 +353,8 @@ def manifest_bytes(run_id: str, files: Mapping[str, ListedFile], *, sealed: bool
 
 def read_manifest(data: bytes) -> Manifest:
     """The manifest in ``data``. Raises JournalError for another format, ValueError for none."""
-    check_format(decode(data, FormatOf).format, "manifest.json")
-    return decode(data, Manifest)
+    check_format(msgspec.json.decode(data, type=FormatOf).format, "manifest.json")
+    return msgspec.json.decode(data, type=Manifest)
 
 
 def list_again(run: RunDir, path: Path) -> None:
@@ -403,7 +403,7 @@ class _Seal(Struct, frozen=True):
 def is_left_unsealed(run: RunDir) -> bool:
     """Return True where whoever was to seal the run, behind its notebooks, did not live to."""
     try:
-        seal = decode(read(run.manifest), _Seal)
+        seal = msgspec.json.decode(read(run.manifest), type=_Seal)
     except (OSError, ValueError, RecursionError):
         return False  # there is none, or verification tells of it
     return not seal.sealed and not _is_kept_open(run)

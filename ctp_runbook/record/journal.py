@@ -25,7 +25,7 @@ from msgspec import Raw, Struct
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import KeptFile, keep_open, open_plain, path_of, write_atomic
 from ctp_runbook.host.process import boot_id, own_identity
-from ctp_runbook.record.formats import FormatOf, check_format, decode
+from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.kinds import KINDS, Count, Instant, Name, Payload, RunCreated
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def begun_at(path: Path) -> datetime | None:
     """
     try:
         with open_plain(path) as lines:
-            first = decode(lines.readline(), _Begun)
+            first = msgspec.json.decode(lines.readline(), type=_Begun)
         return datetime.fromisoformat(first.wall_utc)
     except (OSError, ValueError, RecursionError):
         return None
@@ -238,7 +238,7 @@ def begun_at(path: Path) -> datetime | None:
 def _envelope(line: bytes) -> Line[Raw] | None:
     """The keys around a payload; None for what is no record, as a torn line is none."""
     try:
-        return decode(line, Line[Raw])
+        return msgspec.json.decode(line, type=Line[Raw])
     except (ValueError, RecursionError):
         return None
 
@@ -254,8 +254,8 @@ def _record(envelope: Line[Raw], line: bytes, *, where: str, last: Record | None
         raise JournalError(f"{where}: unknown kind; this version knows {', '.join(sorted(KINDS))}")
     try:
         if payload_type is RunCreated:
-            check_format(decode(envelope.payload, FormatOf).format, "journal")
-        payload = decode(envelope.payload, payload_type)
+            check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
+        payload = msgspec.json.decode(envelope.payload, type=payload_type)
         _check_instant(envelope.wall_utc)
     except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
@@ -320,7 +320,7 @@ def _as_read(payload: _K) -> _K:
         payload = _sayable(payload)
         data = msgspec.json.encode(payload)
     try:
-        return decode(data, type(payload))
+        return msgspec.json.decode(data, type=type(payload))
     except ValueError as error:
         from ctp_runbook.host.outcry import cry_out
 

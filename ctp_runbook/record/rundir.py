@@ -11,11 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host import files
-from ctp_runbook.record.formats import decode
 
 __all__ = [
     "PARENT_JOURNAL",
@@ -192,7 +192,7 @@ def glance_at(run: RunDir) -> HeaderGlance:
     """What run.json says, of whichever format; of no environment where it cannot be read."""
     try:
         with files.open_plain(run.run_json) as header:
-            return decode(header.read(), HeaderGlance)
+            return msgspec.json.decode(header.read(), type=HeaderGlance)
     except (OSError, ValueError, RecursionError):
         return HeaderGlance()
 

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct, structs
 
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import open_plain, read
-from ctp_runbook.record.formats import FORMAT, FormatOf, check_format, decode
+from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
 from ctp_runbook.record.journal import LONGEST_LINE
 from ctp_runbook.record.kinds import Count, Duration
 from ctp_runbook.redact import MASK, Redactor
@@ -129,7 +129,7 @@ def sample_of(line: bytes, *, path: Path, number: int) -> Sample:
     """The sample that line ``number`` of a file says. Raises JournalError naming the line."""
     try:
         if not line.startswith(_FORMATTED):
-            check_format(decode(line, FormatOf).format, "sample")
+            check_format(msgspec.json.decode(line, type=FormatOf).format, "sample")
         try:
             return _decoded(line)
         except msgspec.ValidationError:

@@ -20,7 +20,6 @@ import msgspec
 
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
-from ctp_runbook.record.formats import decode
 from ctp_runbook.record.rundir import write_atomic
 from ctp_runbook.rehearsal.twin import Twin
 
@@ -76,7 +75,7 @@ def entries() -> tuple[Entry, ...]:
 def _in(room: Path) -> Iterator[Entry]:
     for file in room.glob("rehearsal-*.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            record = decode(file.read_bytes(), _Record)
+            record = msgspec.json.decode(file.read_bytes(), type=_Record)
             keeper = Identity(record.pid, record.start_ticks, record.boot_id)
             yield Entry(Twin(Path(record.folder)), keeper)
 

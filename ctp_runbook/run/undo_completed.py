@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
-from ctp_runbook.record.formats import decode
 from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.journal import begun_at, digest_of, read_journal
 from ctp_runbook.record.kinds import ParentAdopted, Payload
@@ -73,7 +73,7 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
         if other.path == run.path:
             continue
         try:
-            header = decode(path.read_bytes(), _Header)
+            header = msgspec.json.decode(path.read_bytes(), type=_Header)
             if header.environment != history.created.environment or header.dry_run:
                 continue
             newer = read_history(other)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
 from msgspec import UNSET, Struct, structs
 
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
@@ -27,7 +28,7 @@ from ctp_runbook.record.evidence import (
     unlisted_files,
     unobserved_steps,
 )
-from ctp_runbook.record.formats import FormatOf, check_format, decode
+from ctp_runbook.record.formats import FormatOf, check_format
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import header_text
 from ctp_runbook.record.kinds import Count, Finding, StepEnded, override_name
@@ -71,7 +72,9 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def _format_findings(run: RunDir) -> Iterator[str]:
     try:
-        check_format(decode(run.run_json.read_bytes(), FormatOf).format, "run.json")
+        check_format(
+            msgspec.json.decode(run.run_json.read_bytes(), type=FormatOf).format, "run.json"
+        )
     except JournalError as error:
         yield str(error)
     except (OSError, ValueError, RecursionError):
@@ -186,7 +189,7 @@ def _excused(run: RunDir) -> list[str]:
     which is told elsewhere."""
     path = run.plan / "ctp_one_shot_cutover_checklist.json"
     try:
-        commands = decode(path.read_bytes(), _Readiness).readiness_commands
+        commands = msgspec.json.decode(path.read_bytes(), type=_Readiness).readiness_commands
     except (OSError, ValueError, RecursionError):
         return []
     return [sli for sli, text in commands.items() if text.startswith(NOT_MEASURABLE)]
@@ -254,7 +257,7 @@ def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
     for path in sorted(run.notebooks.glob("*.ipynb")):
         name = path.relative_to(run.path).as_posix()
         try:
-            notebook = decode(path.read_bytes(), _Notebook)
+            notebook = msgspec.json.decode(path.read_bytes(), type=_Notebook)
         except (OSError, ValueError, RecursionError) as error:
             yield f"{name}: not a notebook stamped by this project: {error}"
             continue
