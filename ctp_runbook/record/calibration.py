@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host import files
 from ctp_runbook.plan.config import MetricRule
@@ -202,8 +203,8 @@ def read_calibration(path: Path) -> Calibration:
     """Return what a calibration.json says. Raises JournalError where it is none."""
     try:
         data = files.read_small(path, most=_LONGEST_BYTES)
-        check_format(msgspec.json.decode(data, type=FormatOf).format, "calibration")
-        return msgspec.json.decode(data, type=Calibration)
+        check_format(decoder(FormatOf).decode(data).format, "calibration")
+        return decoder(Calibration).decode(data)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, JournalError) as error:

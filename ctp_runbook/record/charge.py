@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import RunLost, RunRefused
 from ctp_runbook.host.files import open_plain
 from ctp_runbook.host.lock import held_directories, holder_of, holders_so_far
@@ -171,6 +171,6 @@ def _backwards(run: RunDir) -> Iterator[_Record]:
         return
     for line in reversed(lines):
         try:
-            yield msgspec.json.decode(line, type=_Record)
+            yield decoder(_Record).decode(line)
         except (ValueError, RecursionError):
             continue  # torn, or damaged: what stands before it counts all the same

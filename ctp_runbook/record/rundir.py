@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host import files
 
@@ -192,7 +192,7 @@ def glance_at(run: RunDir) -> HeaderGlance:
     """What run.json says, of whichever format; of no environment where it cannot be read."""
     try:
         with files.open_plain(run.run_json) as header:
-            return msgspec.json.decode(header.read(), type=HeaderGlance)
+            return decoder(HeaderGlance).decode(header.read())
     except (OSError, ValueError, RecursionError):
         return HeaderGlance()
 
