@@ -22,7 +22,7 @@ from tests.props.private_engine import Engine, private_engine
 from tests.props.real_chain import ROOT
 from tests.props.stand_in_image import BREAK
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 COMPOSE = ROOT / "infra/docker-compose.single-host.yaml"
 PASSWORDS = {

@@ -22,7 +22,7 @@ from ctp_runbook.rehearsal.stack import down, status, up
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.twin_tools import template_command, wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 GATES = ("BOOTSTRAP_INFRA", "INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 
 

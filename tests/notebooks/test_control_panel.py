@@ -32,7 +32,7 @@ from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
 from tests.notebooks.jupyterlab_page import Lab, address, browse, patient, processes_of
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 WATCH_SECONDS = 240

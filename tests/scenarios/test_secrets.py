@@ -37,7 +37,7 @@ from tests.props.cutover_tools import ROOT, edited, fresh_twin
 from tests.props.small_stack import small_stack
 from tests.props.twin_tools import wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 # By number, how a secret comes in. What a program prints in some form is known from infra/env/ or
 # from the file of CTP_CONFIG_PATH, unless it says otherwise.
