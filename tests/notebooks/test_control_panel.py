@@ -34,7 +34,7 @@ from ctp_runbook.run.launch import read_history
 from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import Lab, address, browse, patient, processes_of
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 WATCH_SECONDS = 240

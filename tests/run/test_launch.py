@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify.run import verify_run
 from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, make_plan, wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.props.synthetic_runs import KINDS, Clock
 
 SECRET = "correct-horse-battery"
@@ -650,13 +649,6 @@ def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions)
 
 
 # --- a real run -------------------------------------------------------------------
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.twin

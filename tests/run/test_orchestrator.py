@@ -42,7 +42,7 @@ from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
 from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.run.test_guardian import Lines
 from tests.run.test_rollback import stop_old
 from tests.verify.test_clocks import HOUR, disturbed, record
@@ -514,13 +514,6 @@ def test_where_a_run_goes_on_from(
 
 
 # --- the last look ----------------------------------------------------------------
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.twin

@@ -45,7 +45,7 @@ WINDOWS = int(os.environ.get("CTP_RUNBOOK_CALIBRATE_WINDOWS", "1000"))
 @pytest.fixture
 def twin(tmp_path: Path) -> Iterator[Twin]:
     """A twin whose old generation trades."""
-    with fresh_twin(tmp_path / "twin", watch_seconds=WINDOW_SECONDS) as made:
+    with fresh_twin(tmp_path / "twin", watch_seconds=WINDOW_SECONDS, patient=False) as made:
         yield made
 
 
@@ -113,7 +113,7 @@ def calibrated(
     return made, kept, delays
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_running_engine_is_recorded_and_left_alone(twin: Twin, tmp_path: Path) -> None:
     """A window and a little more: it trades on, and what was measured is its own."""
     before = front_control(twin.front_dir)

@@ -45,13 +45,18 @@ def rehearse(outputs: Path, *options: str) -> tuple[int, str]:
 @pytest.mark.parametrize("fault", ENDINGS)
 def test_a_fault_has_its_ending(fault: str, tmp_path: Path) -> None:
     """Exit code, who trades, and evidence that verifies as what it is."""
-    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", fault)
-    expected, sentence = ENDINGS[fault]
+    said = ended(tmp_path, fault, *ENDINGS[fault])
+    assert (_ROLLED_BACK in said) == (ENDINGS[fault][0] == 4), said
+
+
+def ended(outputs: Path, fault: str, expected: int, sentence: str) -> str:
+    """What a rehearsal with a fault said that ended as it should."""
+    code, said = rehearse(outputs, "--no-plane", "--no-notebooks", "--fault", fault)
     assert code == expected, said
     assert sentence in said
     assert "at no instant two generations able to trade" in said
     assert "Traceback" not in said
-    assert (_ROLLED_BACK in said) == (expected == 4), said
+    return said
 
 
 def test_a_run_that_nobody_conducts_is_left_to_who_resumes_it(tmp_path: Path) -> None:
