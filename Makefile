@@ -40,11 +40,11 @@ help:
 rehearsal: install
 	@$(BIN)/ctp-runbook rehearse $(REHEARSE)
 
-# Most tests wait for processes of their own: two at a time, each file by one worker. They change
-# no tracked file: their tables are kept by `make prove` alone.
+# Most tests wait for processes of their own, with half a core each: three at a time on two cores,
+# each file by one worker. They change no tracked file: their tables are kept by `make prove` alone.
 test: install browser
 	@unset CTP_RUNBOOK_KEPT_TABLES
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 prove: install browser
 	@export CTP_RUNBOOK_KEPT_TABLES=tests/benchmarks

@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from ctp_runbook import secret_forms
+from ctp_runbook.decoding import decoder
 from ctp_runbook.secret_forms import Span, without, without_values
 
 __all__ = ["MASK", "Redactor", "is_secret_name", "literal_secrets"]
@@ -422,7 +422,7 @@ def _readings(rest: str) -> Iterator[str]:
             inner = quoted[2]
             yield from (inner, re.sub(r"\\(.)", r"\1", inner), inner.replace("''", "'"))
             with contextlib.suppress(ValueError):
-                yield msgspec.json.decode(f'"{inner}"', type=str)
+                yield decoder(str).decode(f'"{inner}"')
         elif value[:1] not in "\"'{[":
             yield value
 

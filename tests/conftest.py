@@ -163,8 +163,8 @@ def record_table(capsys: pytest.CaptureFixture[str]) -> Callable[[str, list[str]
 
 @pytest.fixture
 def process() -> Iterator[Identity]:
-    """A process that lives, and leads no group."""
-    with subprocess.Popen(["sleep", "60"]) as child:
+    """A process that lives, leads no group, and has a command line that no neighbour's has."""
+    with subprocess.Popen(["sleep", f"{600 + os.getpid() / 1e6}"]) as child:
         found = identity_of(child.pid)
         assert found is not None
         yield found

@@ -26,6 +26,7 @@ from ctp_runbook.cli.options import (
     say,
     say_end,
     take_in_hand,
+    tell_of_standing,
     viewer_of,
 )
 from ctp_runbook.host import streams
@@ -77,6 +78,10 @@ _RUNNING = (
     BY,
     Option("--yes", "With --execute: do not ask a person at a terminal to type the environment."),
     Option("--json", "Say it as JSON lines: infra/schemas/told.json.", name="as_json"),
+)
+_ONCE = (
+    Option("--once", "Begin no run of a plan that had one here: follow it, or tell how it ended."),
+    Option("--again TEXT", "With --once: begin although the last run was this one, by its id."),
 )
 _COPIES = (
     Option("--cutover-output PATH", "Copy of ctp_cutover_result.env", writes="file"),
@@ -317,7 +322,7 @@ def calibrate(
     say(f"executed notebook: {calibration.draw(folder)}")
 
 
-@command(*_TEMPLATES, *_RUNNING, *_COPIES)
+@command(*_TEMPLATES, *_RUNNING, *_ONCE, *_COPIES)
 def orchestrate(**values: Any) -> int:
     """Gates, switch and watch without notebooks (RUNBOOK §3)."""
     return _conduct(values, "orchestrate")
@@ -331,19 +336,32 @@ def drill(**values: Any) -> int:
 
 def _conduct(values: dict[str, Any], name: str) -> int:
     with uncollected():
+        from ctp_runbook.errors import RunRefused
         from ctp_runbook.run import launch
 
         plan = _plan_of(**_files(values))
     as_json, is_agreed = values.pop("as_json"), values.pop("yes")
     options = launch.RunOptions(**values)
+    if options.again and not options.once:
+        import click
+
+        raise click.UsageError("--again is for --once: without that a run is begun anyhow")
+    if options.once and (there := launch.run_of_plan(plan, options)):
+        return tell_of_standing(there, options, as_json=as_json)
     if not is_agreed:
         options = _confirmed(plan, options)
-    run = launch.begin(
-        plan,
-        options,
-        reason=f"{name} --execute",
-        tell=take_in_hand if as_json else _tell_of,
-    )
+    try:
+        run = launch.begin(
+            plan,
+            options,
+            reason=f"{name} --execute",
+            tell=take_in_hand if as_json else _tell_of,
+        )
+    except RunRefused:
+        # Of two that ask at one instant the second follows what the first began.
+        if not options.once or (there := launch.await_run_of_plan(plan, options)) is None:
+            raise
+        return tell_of_standing(there, options, as_json=as_json)
     return follow_to_end(run, quiet=not options.execute, as_json=as_json)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
+    from ctp_runbook.run.launch import RunOptions
     from ctp_runbook.show.live import Viewer
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "say",
     "say_end",
     "take_in_hand",
+    "tell_of_standing",
     "viewer_of",
 ]
 
@@ -280,6 +282,33 @@ def follow_to_end(run: RunDir, *, quiet: bool, as_json: bool = False) -> int:
     if unwritten:
         say(f"{dry}{unwritten}", err=True, fg="red")
     return history.outcome.exit_code
+
+
+def tell_of_standing(run: RunDir, options: RunOptions, *, as_json: bool) -> int:
+    """Follow a run of the plan that is there already, to its end; of one that is over tell how it ended.
+
+    One that nobody conducts is taken up. In a dry run it is told of alone; 0 where it goes on.
+    """
+    from ctp_runbook.run import launch
+    from ctp_runbook.run.steer import take_up
+
+    take_in_hand(run)
+    history = launch.read_whole(run)
+    if history.outcome is None and options.execute:
+        if take_up(run, by=options.by or launch.operator_name()) and not as_json:
+            say(f"run {run.run_id}: nobody conducted it; taken up again")
+        return follow_to_end(run, quiet=False, as_json=as_json)
+    code = history.outcome.exit_code if history.outcome else 0
+    stands = history.outcome.value if history.outcome else history.state.value
+    told = f"run {run.run_id} of this plan is {stands}: no other is begun"
+    if code:
+        told += f"; once what it tells of is mended, `--again {run.run_id}` begins one"
+    if as_json:
+        say_end(run, history, code, sentence=told)
+    elif history.outcome is not None:
+        _say_how_it_ended(run, history, is_written=True, quiet=False)
+    say(told, err=as_json)
+    return code
 
 
 def _say_how_it_ended(run: RunDir, history: History, *, is_written: bool, quiet: bool) -> None:

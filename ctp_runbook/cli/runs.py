@@ -183,14 +183,29 @@ def rejudge(
     say(rejudged.text.removesuffix("\n"))
 
 
-@command(OUTPUTS, _JSON)
-def runs(outputs: Path, as_json: bool) -> None:
+@command(
+    OUTPUTS,
+    _JSON,
+    Option("--plan-sha256 HEX", "Only the runs of this plan."),
+    Option("--hosts PATH", "For --html: a folder with what `runs --json` printed, as HOST.json."),
+    Option("--html PATH", "Write a page of those hosts' last runs.", writes="file"),
+)
+def runs(
+    outputs: Path, as_json: bool, plan_sha256: str, hosts: Path | None, html: Path | None
+) -> None:
     """List the runs of a folder, oldest first: outcome, downtime, what was left to the limits."""
     from ctp_runbook._late import uncollected
     from ctp_runbook.record.past_runs import past_runs
 
+    if (hosts is None) is not (html is None):
+        import click
+
+        raise click.UsageError("--hosts and --html go together: of these hosts, to that page")
+    if hosts is not None and html is not None:
+        _write_fleet_page(hosts, html)
+        return
     with uncollected():
-        past = past_runs(outputs.absolute())
+        past = past_runs(outputs.absolute(), plan_sha256=plan_sha256)
     if as_json:
         _say_json(past)
         return
@@ -203,6 +218,28 @@ def runs(outputs: Path, as_json: bool) -> None:
         say(f"no run under {past.outputs}")
     if past.skipped:
         say(skipped_notes(past).text, err=True, fg="yellow")
+
+
+def _write_fleet_page(hosts: Path, html: Path) -> None:
+    import os
+    from datetime import UTC, datetime
+    from urllib.parse import quote
+
+    from ctp_runbook.record.past_runs import runs_of_hosts
+    from ctp_runbook.record.rundir import write_atomic
+    from ctp_runbook.show.past_runs import fleet_page
+
+    told = runs_of_hosts(hosts)
+    # A report that was fetched lies beside its host's answer; only then is there something to link to.
+    reports = {
+        host.run.run_id: quote(os.path.relpath(report, html.parent))
+        for host in told
+        if host.run is not None
+        and (report := hosts / host.host / f"{host.run.run_id}.html").is_file()
+    }
+    now = datetime.now(UTC).isoformat(" ", "seconds")
+    write_atomic(html, fleet_page(told, told_utc=now, reports=reports).encode())
+    say(str(html))
 
 
 @command(Option("WORDS ...", "A B", name="named"), _JSON, OUTPUTS)

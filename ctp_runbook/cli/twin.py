@@ -47,6 +47,7 @@ _NEW_DIR = Option("--dir PATH", name="folder", writes="folder", default=Path("ou
     NEW_OUTPUTS,
     Option("--notebooks/--no-notebooks", "Without: orchestrate only.", default=True),
     Option("--keep", "Leave the twin up."),
+    Option("--json", "Say it as JSON lines: infra/schemas/told.json.", name="as_json"),
     _PLANE,
 )
 def rehearse(list_faults: bool, **values: Any) -> int:

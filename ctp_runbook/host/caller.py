@@ -1,4 +1,4 @@
-"""Who calls, and from where: the user, the host, the folder, the environment."""
+"""Who calls, and from where: the user, the host, the folder, the environment, the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["environ", "folder", "host_name", "token", "user_name"]
+from ctp_runbook.host import checkout
+
+__all__ = ["changed_since", "commit_of", "environ", "folder", "host_name", "token", "user_name"]
+
+changed_since = checkout.changed_since
+commit_of = checkout.commit_of
 
 # Beside the interpreter, as every installer puts it: the name by which it was called may be a link.
 _OWN = Path(sys.executable).parent / "ctp-runbook"

@@ -78,6 +78,12 @@ class Caller(Protocol):
     def token(self) -> str:
         """Return four digits that nobody can foresee."""
 
+    def commit_of(self) -> str:
+        """Return the commit of this code; blank where it is not known."""
+
+    def changed_since(self) -> bool | None:
+        """Return whether it was changed since; None where that cannot be told."""
+
 
 class Held(Protocol):
     """A command that has not begun: it runs nothing before ``release``."""

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct, structs
 
-from ctp_runbook.errors import InputError, NotebookError, ProbeError, Problem, RunRefused
+from ctp_runbook.errors import (
+    InputError,
+    JournalError,
+    NotebookError,
+    ProbeError,
+    Problem,
+    RunRefused,
+)
 from ctp_runbook.model import Generation, Role
 from ctp_runbook.plan.config import load_watch
 from ctp_runbook.plan.plan import Plan
@@ -27,6 +34,7 @@ from ctp_runbook.record.calibration import (
     JudgedWindow,
     MetricCalibration,
     file_digest,
+    lasting,
     limits_digest,
 )
 from ctp_runbook.record.history import History
@@ -41,7 +49,7 @@ from ctp_runbook.watch.sampler import Sampler, Target
 from ctp_runbook.watch.sources import watch_targets
 
 if TYPE_CHECKING:
-    from ctp_runbook.watch.calibrate import Outcome, Recorded, Yardstick
+    from ctp_runbook.watch.calibrate import Outcome, Recorded, Windows, Yardstick
     from ctp_runbook.watch.judge import MetricJudgement
 
 __all__ = [
@@ -59,6 +67,9 @@ __all__ = [
 ]
 
 _TICK_SECONDS = 0.1
+# A month of half hours, one each third of that, are 4320.
+_MOST_WINDOWS = 10_000
+_LONGEST_MINUTES = 1440.0
 # Nothing at all that answers for so long is a wrong address, and not a quiet market.
 _FIRST_SECONDS = 15.0
 
@@ -92,8 +103,10 @@ class Asked(Struct, frozen=True):
         """How many windows on the first begins that does not overlap with one."""
         return math.ceil(self.window_minutes / self.step - 1e-9)
 
-    def problems(self, *, minutes: float) -> Iterator[Problem]:
-        """Yield what cannot be done with a recording of so many minutes."""
+    def problems(self, *, minutes: float, piece_seconds: float) -> Iterator[Problem]:
+        """Yield what cannot be done with a recording of so many minutes, of which pieces are so long."""
+        from ctp_runbook.watch.pieces import FEWEST_PIECES
+
         if not 0 < self.false_alarm_rate < 1:
             found, expected = f"{self.false_alarm_rate:g}", "a share of windows: 0 < rate < 1"
             yield _problem("--false-alarm-rate", found, expected, "0.01 is one window in a hundred")
@@ -103,9 +116,22 @@ class Asked(Struct, frozen=True):
             yield _problem(
                 "--step-minutes", found, expected, "leave it out for a third of a window"
             )
-        if minutes < self.window_minutes:
+        least = FEWEST_PIECES * piece_seconds / 60
+        if self.window_minutes > _LONGEST_MINUTES:
+            found, expected = f"{self.window_minutes:g}", f"{_LONGEST_MINUTES:g} at most, a day"
+            yield _problem("--window-minutes", found, expected, "name how long a watch lasts")
+            return
+        if math.isfinite(minutes) and minutes / self.step > _MOST_WINDOWS:
+            found = f"{minutes:.3g} min of samples, and a window each {self.step:.3g} min"
+            expected = f"{_MOST_WINDOWS} windows at most"
+            yield _problem("--window-minutes", found, expected, "name longer windows or steps")
+        if minutes < min(least, self.window_minutes):
             found = f"{minutes:.3g} min of samples, and windows of {self.window_minutes:g} min"
-            yield _problem("--window-minutes", found, "at least one whole window", "record longer")
+            expected = (
+                f"at least one whole window, or {least:g} min: {FEWEST_PIECES} pieces of "
+                f"{piece_seconds:g} s to put windows together from"
+            )
+            yield _problem("--window-minutes", found, expected, "record longer")
 
 
 class Subject(Struct, frozen=True):
@@ -117,6 +143,13 @@ class Subject(Struct, frozen=True):
     trigger: Trigger
     minutes: float
     redactor: Redactor = Redactor()
+
+    @property
+    def piece_seconds(self) -> float:
+        """How long a piece is, where windows are put together."""
+        from ctp_runbook.watch.pieces import piece_length
+
+        return piece_length((self.watch.metrics[key] for key in self.keys), self.trigger)
 
 
 def subject_of_plan(plan: Plan) -> Subject:
@@ -242,29 +275,47 @@ def _keep_all(
 
 
 def calibrate(
-    subject: Subject, samples: Path, *, source: str, asked: Asked, made_utc: str
+    subject: Subject,
+    samples: Path,
+    *,
+    source: str,
+    asked: Asked,
+    made_utc: str,
+    named: Path | None = None,
 ) -> Calibration:
-    """Hold a recording against its limits.
+    """Hold a recording against its limits; ``named`` is the file that ``samples`` is a copy of.
 
     Raises JournalError for a line that is no sample, InputError for what cannot be judged.
     """
     from ctp_runbook.record.sample_blocks import read_chunks
-    from ctp_runbook.watch.calibrate import Recorded, Yardstick, alarm_rate, judge_windows
+    from ctp_runbook.watch.calibrate import Recorded, Windows, Yardstick, any_measured
+    from ctp_runbook.watch.pieces import PIECED_WINDOWS
 
     try:
         recorded = Recorded(read_chunks(samples))
+    except JournalError as error:
+        raise JournalError(str(error).replace(str(samples), str(named or samples))) from error
     except ValueError as error:
         expected = "samples of one session, as the watch or `calibrate --minutes` keeps them"
         raise InputError(
-            [Problem(str(samples), 0, "", str(error), expected, "name another")]
+            [Problem(str(named or samples), 0, "", str(error), expected, "name another")]
         ) from error
     yardstick = Yardstick(read_rules(subject.watch), subject.keys, subject.trigger)
     seconds, step = asked.window_minutes * 60, asked.step * 60
-    slack = 1.5 * max(rule.interval_seconds for rule in yardstick.watched)
-    if wrong := list(asked.problems(minutes=(recorded.seconds + slack) / 60)):
+    slack = min(1.5 * max(rule.interval_seconds for rule in yardstick.watched), seconds / 2)
+    minutes = (recorded.seconds + slack) / 60
+    if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
         raise InputError(wrong)
-    starts = recorded.starts(seconds=seconds, step=step, slack=slack)
-    outcomes = list(judge_windows(recorded, yardstick, starts=starts, seconds=seconds))
+    cut = Windows(
+        tuple(recorded.starts(seconds=seconds, step=step, slack=slack)),
+        seconds,
+        asked.apart,
+        asked.false_alarm_rate,
+    )
+    if not cut.starts:
+        begins = (recorded.begins,) * PIECED_WINDOWS
+        cut = structs.replace(cut, starts=begins, apart=1, pieces=subject.piece_seconds)
+    outcomes = list(cut.judged(recorded, yardstick))
     windows = tuple(
         JudgedWindow(
             started_utc=utc_text(outcome.began + recorded.wall_zero),
@@ -275,8 +326,21 @@ def calibrate(
         )
         for outcome in outcomes
     )
-    fired = [bool(window.rolled_back_by) for window in windows]
-    held = [bool(window.failed) and not window.rolled_back_by for window in windows]
+    # A window in which nothing at all was measured counts neither way.
+    is_known = [any_measured(outcome) for outcome in outcomes]
+    if named is not None and not any(is_known):  # what was recorded now is told as it is
+        found = f"{recorded.samples} samples, of which none measures a metric that is watched"
+        expected = f"values of {', '.join(subject.keys)}"
+        remedy = "name a recording of this environment, or see watch.toml"
+        raise InputError([Problem(str(named), 0, "", found, expected, remedy)])
+    fired = [
+        bool(window.rolled_back_by) if known else None
+        for window, known in zip(windows, is_known, strict=True)
+    ]
+    held = [
+        bool(window.failed) and not window.rolled_back_by if known else None
+        for window, known in zip(windows, is_known, strict=True)
+    ]
     return Calibration(
         environment=subject.environment,
         made_utc=made_utc,
@@ -291,10 +355,11 @@ def calibrate(
         limits_sha256=limits_digest(yardstick.watched, subject.trigger.text),
         trigger_text=subject.trigger.text,
         watch=subject.redactor.data(subject.watch),
-        rollbacks=alarm_rate(fired, apart=asked.apart),
-        holds=alarm_rate(held, apart=asked.apart),
-        metrics=tuple(_metrics(recorded, yardstick, outcomes, asked)),
-        windows=windows,
+        rollbacks=cut.rate_of(fired, recorded),
+        holds=cut.rate_of(held, recorded),
+        metrics=tuple(_metrics(recorded, yardstick, outcomes, cut)),
+        windows=() if cut.pieces else windows,
+        piece_seconds=cut.pieces,
     )
 
 
@@ -303,14 +368,12 @@ def _named(judged: Mapping[str, MetricJudgement], *verdicts: str) -> tuple[str, 
 
 
 def _metrics(
-    recorded: Recorded, yardstick: Yardstick, outcomes: Sequence[Outcome], asked: Asked
+    recorded: Recorded, yardstick: Yardstick, outcomes: Sequence[Outcome], cut: Windows
 ) -> Iterator[MetricCalibration]:
     from ctp_runbook.watch import calibrate as windows
 
-    starts = tuple(outcome.began for outcome in outcomes)
-    cut = windows.Windows(starts, asked.window_minutes * 60, asked.apart, asked.false_alarm_rate)
     for rule in yardstick.watched:
-        alarms = windows.alarm_rate(windows.metric_alarms(outcomes, rule.name), apart=asked.apart)
+        alarms = cut.rate_of(windows.metric_alarms(outcomes, rule.name), recorded)
         suggestion = windows.suggest_limit(recorded, rule, yardstick, cut, alarms)
         values = windows.values_of(recorded, rule, yardstick)
         conditions = yardstick.of(rule).trigger.any_of
@@ -347,14 +410,20 @@ def make(
     Raises InputError, JournalError or ProbeError, with no folder made; samples that were recorded are
     kept all the same, and told.
     """
-    if wrong := list(asked.problems(minutes=recording.minutes or math.inf)):
+    minutes = recording.minutes or math.inf
+    if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
         raise InputError(wrong)
     made_utc = utc_text(HERE.clock.wall())
     folder = CalibrationDir.named(outputs.absolute(), made_utc=made_utc)
     with _kept_whole(folder, keeps=recording.plan is not None, tell=tell) as part:
         source = recording.into(part.samples, tell=tell)
         calibration = calibrate(
-            subject, part.samples, source=source, asked=asked, made_utc=made_utc
+            subject,
+            part.samples,
+            source=source,
+            asked=asked,
+            made_utc=made_utc,
+            named=recording.samples,
         )
         write_calibration(calibration, part)
     return calibration, folder
@@ -387,12 +456,14 @@ def write_calibration(calibration: Calibration, folder: CalibrationDir) -> None:
 
 def fragment(calibration: Calibration) -> str:
     """Return the suggested limits as a piece of watch.toml, each with why."""
+    every = f" every {lasting(calibration.step_minutes)}" if calibration.windows else ""
     lines = [
         f"# Limits suggested for {calibration.environment}, by {calibration.source}:",
         f"# {calibration.minutes:.4g} min from {calibration.begins_utc[:19]} UTC, windows of "
-        f"{calibration.window_minutes:g} min every {calibration.step_minutes:.3g} min,",
-        f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm.",
+        f"{lasting(calibration.window_minutes)}{every},",
+        f"# at most {calibration.false_alarm_rate * 100:.3g} % of them to alarm, by each metric.",
         f"# {calibration.sentence}.",
+        *([f"# The windows are {calibration.assumed}."] if calibration.assumed else []),
         "# To be taken over by hand: what a limit allows is yours to say.",
     ]
     for metric in calibration.metrics:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
@@ -148,4 +149,5 @@ class Controls:
         except (RunbookError, OSError) as error:
             return Banner("bad", f"{word}: refused", str(error))
         kind = "good" if steered.exit_code == 0 else "bad"
-        return Banner(kind, f"{word}: asked", steered.sentence)
+        # It stays until the next click, whatever others ask of the run meanwhile.
+        return Banner(kind, f"{word}: asked at {datetime.now(UTC):%H:%M:%S}Z", steered.sentence)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +20,11 @@ from typing import Any
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.interruption import handled
-from ctp_runbook.notebook.checkout import find_notebooks
+from ctp_runbook.notebook.checkout import ROOM_VARIABLE, find_notebooks
 from ctp_runbook.notebook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
 from ctp_runbook.record.rundir import RunDir, runs_under
 from ctp_runbook.run.launch import is_attended, read_history
+from ctp_runbook.show.blocks import Page
 
 __all__ = ["lab_copy", "open_lab", "rehearsal_parameters", "run_going_on"]
 
@@ -33,13 +35,15 @@ _SERVER = {
     "ServerApp.open_browser": "False",
     "ServerApp.allow_root": "True",  # whoever started the command is root already
     "ServerApp.answer_yes": "True",  # Ctrl-C ends it; it stops nothing of a run
-    "LabApp.default_url": "/lab/tree/01_plan.ipynb",
     "LabApp.news_url": "None",
     "LabApp.check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
     "LabApp.extension_manager": "readonly",
     "KernelManager.transport": "ipc",  # no port for a kernel
     "Application.log_level": "ERROR",  # the address to open is told at a level above
 }
+# What is opened: who keeps notebooks of their own to run may have no page to begin at.
+_FIRST = ("00_start.ipynb", "01_plan.ipynb")
+_LOOK_SECONDS = 5.0
 # The same in a word, as JupyterLab takes it.
 _SHORT = {"ServerApp.ip": "ip", "ServerApp.port": "port", "Application.log_level": "log-level"}
 _NO_NEWS = {"fetchNews": "false", "checkForUpdates": False}
@@ -123,14 +127,48 @@ def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[s
     argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={room}"]
     # Told twice, JupyterLab refuses it: what the operator says goes before.
     told = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    first = next((name for name in _FIRST if (room / name).exists()), "")
+    settings = {**_SERVER, "LabApp.default_url": f"/lab/tree/{first}"}
     argv += [
         f"--{name}={value}"
-        for name, value in _SERVER.items()
+        for name, value in settings.items()
         if not told & {name, _SHORT.get(name, name)}
     ]
+    if first == _FIRST[0]:
+        _fill(room / first, outputs, room)
     server = subprocess.Popen([*argv, *arguments], env=_environment(room, outputs))
     with _ending(server):
         return server.wait()
+
+
+def _fill(path: Path, outputs: Path, room: Path) -> None:
+    """Put the page that the first notebook makes into its copy, so that it is there on opening.
+
+    Where the folder of runs is slow or worse the notebook stays as it is: running it says why.
+    """
+    pages: list[Page] = []
+
+    def look() -> None:
+        from ctp_runbook.notebook.landing import landing_page
+
+        with contextlib.suppress(Exception):
+            pages.append(landing_page(outputs.absolute(), room=room))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(_LOOK_SECONDS)
+    if not pages:
+        return
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    *_, shown = (cell for cell in notebook.cells if cell.cell_type == "code")
+    data = {"text/html": pages[0].html, "text/plain": pages[0].text}
+    shown.outputs = [nbformat.v4.new_output("display_data", data)]  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, path)  # type: ignore[no-untyped-call]
+    with contextlib.suppress(Exception):  # where it is not signed, colours are left out
+        NotebookNotary().sign(notebook)  # type: ignore[no-untyped-call]
 
 
 def _environment(room: Path, outputs: Path) -> dict[str, str]:
@@ -143,6 +181,7 @@ def _environment(room: Path, outputs: Path) -> dict[str, str]:
         "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
         HOME_VARIABLE: str(Path.cwd()),
         OUTPUTS_VARIABLE: str(outputs.absolute()),
+        ROOM_VARIABLE: str(room),
     }
 
 

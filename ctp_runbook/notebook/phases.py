@@ -27,7 +27,7 @@ from ctp_runbook.errors import (
     RunRefused,
 )
 from ctp_runbook.model import Outcome, Phase, State, StepStatus
-from ctp_runbook.notebook.checkout import find_plan
+from ctp_runbook.notebook.checkout import find_plan, remember_run, remembered_run, room
 from ctp_runbook.notebook.controls import is_person_there
 from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
 from ctp_runbook.notebook.progress import LiveView, show
@@ -45,7 +45,7 @@ from ctp_runbook.plan import parameters
 from ctp_runbook.plan.step_table import steps_of
 from ctp_runbook.record import past_runs as record
 from ctp_runbook.record.calibration import CalibrationDir, newest_calibration, read_calibration
-from ctp_runbook.record.charge import run_in_charge
+from ctp_runbook.record.charge import await_its_folder, run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
@@ -66,6 +66,7 @@ __all__ = [
     "PhaseResult",
     "calibration",
     "infra_gates",
+    "overview",
     "past_runs",
     "plan",
     "readiness",
@@ -92,6 +93,21 @@ _READINESS = tuple(name for name in steps_of(Phase.GATE) if name not in run_bloc
 
 
 # --- the rooms --------------------------------------------------------------------
+
+
+def overview(outputs: str | Path = "") -> PhaseResult:
+    """00: show what runs now and whose it is, where to go on, and what ran before; nothing is begun.
+
+    ``outputs`` blank: the folder outputs/. What cannot be read is named on the page.
+    """
+    blank = "the folder outputs/"
+    _refuse_wrong("00_start", parameters.path("outputs", outputs, blank=blank))
+    _go_home()
+    # The last runs and their reports are looked for, which no other notebook need pay for.
+    from ctp_runbook.notebook.landing import landing_page
+
+    folder = Path(outputs).absolute() if outputs else _outputs()
+    return PhaseResult(landing_page(folder, room=room()))
 
 
 def calibration(calibration_dir: str | Path = "") -> CalibrationResult:
@@ -191,6 +207,7 @@ def plan(
             accept_late=(reasons or {}).get("accept_late", ""),
         )
         run = launch.create_run(planned, options)
+    remember_run(run)
     if launch.read_history(run).is_dry_run:  # as recorded: a real run begins in 02
         launch.start(run, plan=planned)
     history = launch.read_history(run)
@@ -362,10 +379,24 @@ def _attached(
 
     Raises InputError with every parameter that does not fit, before anything else is done.
     """
-    blank = "the newest run under outputs/"
+    blank = "the run of these notebooks, else the newest under outputs/"
     _refuse_wrong(where, *problems, parameters.path("run_dir", run_dir, blank=blank))
     _go_home()
-    return RunDir(Path(run_dir).absolute()) if run_dir else otherwise(_outputs())
+    if run_dir:
+        return RunDir(Path(run_dir).absolute())
+    if otherwise is not newest_run:
+        return otherwise(_outputs())
+    if (run := remembered_run()) is None:
+        remember_run(run := newest_run(_outputs()))
+        return run
+    # What these notebooks belong to is never exchanged for another run without a word.
+    await_its_folder([run.path])
+    if not run.journal.exists():
+        raise RunRefused(
+            f"run {run.run_id}, to which the notebooks of this lab belong, is gone from {run.path}: put "
+            "it back, name another by run_dir, or plan a new one in 01_plan"
+        )
+    return run
 
 
 def _refuse_of_another(history: History, run_dir: str | Path) -> None:
@@ -526,7 +557,22 @@ def _ended(history: History) -> RunEnded:
 
 def _page(run: RunDir, history: History, blocks: Sequence[Block]) -> Page:
     top = [run_blocks.mode_banner(history), *run_blocks.override_banners(history)]
-    return Page([*top, *blocks], run_dir=str(run.path))
+    return Page([*top, *_belonging(run), *blocks], run_dir=str(run.path))
+
+
+def _belonging(run: RunDir) -> Iterator[Block]:
+    """In a lab, to which run its notebooks belong; and that there is a newer one, which none shows."""
+    remembered = remembered_run()
+    if remembered is None or remembered.path != run.path:
+        return
+    yield Facts([("run", f"{run.run_id}, to which the notebooks of this lab belong")])
+    with contextlib.suppress(RunbookError, OSError):
+        newest = newest_run(run.path.parent)
+        if newest.path != run.path:
+            sentence = (
+                f"these notebooks stay with theirs; to look at it, set run_dir = {newest.path}"
+            )
+            yield Banner("info", f"A newer run is there: {newest.run_id}", sentence)
 
 
 def _undone(history: History) -> Iterator[Block]:

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.viewers import Look
 from ctp_runbook.model import State
+from ctp_runbook.notebook.checkout import look_at
 from ctp_runbook.notebook.controls import HEADLESS_VARIABLE, Controls, is_person_there
 from ctp_runbook.record.durations import usual_step_seconds
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.show.blocks import Banner, Block, Page, Table
+from ctp_runbook.show.blocks import Banner, Block, Facts, Page, Table
 from ctp_runbook.show.standing import PHASES, steps_now, who_trades
 from ctp_runbook.show.terminal import (
     WatchNow,
@@ -105,6 +107,7 @@ class LiveView:
         self._plot = plot and not os.environ.get(HEADLESS_VARIABLE)
         self.is_panel = is_person_there()
         self._controls: Controls | None = None
+        self._look: Look | None = None
         self._usual: Mapping[str, float] = {}
         self._watch: WatchNow | None = None
         self._handle: Any = None
@@ -117,6 +120,8 @@ class LiveView:
         """Take away what was shown: the page that the cell ends with says it better."""
         if self._controls is not None:
             self._controls.close()
+        if self._look is not None:
+            self._look.close()
         if self._handle is not None:
             self._handle.update(Page([], run_dir=str(self._run.path)))
 
@@ -126,7 +131,9 @@ class LiveView:
         if history.closed is not None or now < self._next_line:
             return
         self._next_line = now + _LINE_SECONDS
-        if self._plot and history.watch_started is not None and now >= self._next_plot:
+        if history.state is State.ROLLING_BACK:
+            self._picture = []  # how the watch stood says nothing any more of how the run does
+        elif self._plot and history.watch_started is not None and now >= self._next_plot:
             self._draw(history, now)
         page = Page([self._banner(history, now), *self._panel(history, now), *self._picture])
         if self._handle is None:
@@ -142,7 +149,11 @@ class LiveView:
             self._controls = Controls(self._run, history)
             self._controls.display()
             self._usual = usual_step_seconds(self._run)
+            self._look = look_at(self._run)
         self._controls.show(history)
+        others = [viewer.sentence for viewer in self._look.others()] if self._look else []
+        looking = "; ".join(others) or "nobody else"
+        yield Facts([("run", self._run.run_id), ("also looking", looking)])
         yield from panel_blocks(history, mono=now, usual_seconds=self._usual, watch=self._watch)
 
     def _banner(self, history: History, now: float) -> Banner:

@@ -82,6 +82,7 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
             **_picked(plan.watch, "tolerance_inconclusive_seconds", "tolerance_error_seconds"),
             "recovery_seconds": plan.watch.recovery_seconds,
             "metrics": [_rule_facts(rule) for rule in plan.watched],
+            "false_alarms": {r.name: r.false_alarms for r in plan.watched if r.is_sequential},
         },
         "trigger": _picked(plan.trigger, "text", "sentence"),
         "rollback": [_step_facts(step) for step in plan.rollback],
@@ -310,12 +311,31 @@ def _watch(facts: Mapping[str, Any]) -> Iterator[str]:
         f" {watch['tolerance_inconclusive_seconds']:g} s, or measured for"
         f" {watch['tolerance_error_seconds']:g} s."
     )
+    yield f"- {_false_alarms(watch)}"
     yield (
         f"- A hold lasts {watch['hold_seconds']:g} s at most, then: {watch['hold_expiry']}."
         f" It ends by itself after {watch['recovery_seconds']:g} s of recovery."
     )
     yield "- [ ] The watch ended with the verdict: ______________________"
     yield ""
+
+
+def _false_alarms(watch: Mapping[str, Any]) -> str:
+    """How often the whole watch of an engine within its limits may fail, and what has no such rate."""
+    rates = watch["false_alarms"]
+    rest = [rule["name"] for rule in watch["metrics"] if rule["name"] not in rates]
+    told = (
+        f"{', '.join(map(_code, rest))}: limits that values are held against, whose rate of false alarms"
+        " nothing but `ctp-runbook calibrate` tells."
+    )
+    if not rates:
+        return told
+    each = ", ".join(f"{_code(name)} {100 * rate:.3g}%" for name, rate in rates.items())
+    proved = (
+        f"Proofs may fail the watch of an engine within its limits in {100 * sum(rates.values()):.3g}% of"
+        f" watches at most, all together: {each}."
+    )
+    return f"{proved} {told}" if rest else proved
 
 
 def _lasting(rule: Mapping[str, Any]) -> str:

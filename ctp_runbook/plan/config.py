@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from ctp_runbook.errors import ConfigError, PlanRefused, Problem
 from ctp_runbook.plan.checked_toml import Field, TomlText, read_toml
@@ -45,10 +45,11 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     (path, format, …); ``absent`` says what a family is that is not on a page; without an event for
     longer than ``still_seconds`` nothing is proved. ``baseline_max_shift`` is of records of before.
 
-    ``test`` says what makes a quantile of buckets beyond its limit: ``sequential``, a proof at
-    ``false_alarm_rate`` for the whole watch that too many events are over it, where those within
-    ``burst_seconds`` may have one cause; or ``plain``, the quantile of the window (so are records of
-    before the key). ``needs``: ``proof``, where only a proven quantile passes. One event over ``cap``,
+    ``test`` says what makes a quantile of buckets beyond its limit: ``sequential``, a proof that too
+    many events are over it, where those within ``burst_seconds`` may have one cause; or ``plain``, the
+    quantile of the window (so are records of before the key). ``false_alarm_rate`` is the metric's share
+    of the whole watch's, for its limit and the numbers of the trigger together; records without one gave
+    each of these 1 %. ``needs``: ``proof``, where only a proven quantile passes. One event over ``cap``,
     in ``unit``, fails at once.
     """
 
@@ -193,6 +194,7 @@ _WATCH_FIELDS: Mapping[str, Field] = {
     "tolerance_inconclusive_seconds": _SECONDS,
     "tolerance_error_seconds": _SECONDS,
     "recovery_seconds": _SECONDS,
+    "false_alarm_rate": Field("number", high=0.5, low_allowed=False, required=False),
 }
 _METRIC_FIELDS: Mapping[str, Field] = {
     "label": _text(),
@@ -297,6 +299,9 @@ def _watch_rules(source: TomlText, only_written: bool) -> WatchRules:
     if problems:
         raise ConfigError(problems)
     rules = {name: _rule(name, rule, rows, only_written) for name, rule in metrics.items()}
+    whole_watch = float(table.pop("false_alarm_rate", _FALSE_ALARM_RATE))
+    if not only_written:
+        rules = _sharing(rules, whole_watch)
     return WatchRules(MappingProxyType(rules), sources=MappingProxyType(sources), **_numbers(table))
 
 
@@ -309,6 +314,22 @@ def _rule(
     if rows[table["source"]].has_buckets(table) and not only_written:
         rest = {"test": "sequential", **rest}
     return MetricRule(name=name, reads=read or UNSET, **_numbers(rest))
+
+
+def _sharing(rules: Mapping[str, MetricRule], whole_watch: float) -> dict[str, MetricRule]:
+    """The rules, with the rate of false alarms of the whole watch divided among those that are proved
+    and name none of their own: whatever is true of how they hang together, they add up to it."""
+    sharers = {
+        name
+        for name, rule in rules.items()
+        if rule.is_sequential and rule.false_alarm_rate is UNSET
+    }
+    return {
+        name: structs.replace(rule, false_alarm_rate=whole_watch / len(sharers))
+        if name in sharers
+        else rule
+        for name, rule in rules.items()
+    }
 
 
 def _rule_problems(

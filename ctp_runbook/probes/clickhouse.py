@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
+from ctp_runbook.decoding import convert, decoder
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import with_ca_file
 from ctp_runbook.model import lag_fault
@@ -99,10 +100,10 @@ class ClickHouseDoor:
         """
         raw = self._send(query, seconds)
         try:
-            answer = msgspec.json.decode(raw, type=_Answer)
+            answer = decoder(_Answer).decode(raw)
             if answer.exception:
                 raise ProbeError(self._refusal(200, answer.exception))
-            rows: list[Any] = msgspec.convert(answer.data, list[like])
+            rows: list[Any] = convert(answer.data, list[like])
         except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
             self._raise_exception_in(raw)
             shown = raw[:60].decode("utf-8", "replace")

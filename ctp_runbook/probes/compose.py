@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import msgspec
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import ProbeError
 
 __all__ = ["Compose", "Container", "port_holder"]
@@ -106,7 +107,7 @@ class Compose:
         """
         try:
             text = self.compose("config", "--format", "json", seconds=seconds)
-            msgspec.json.decode(text, type=msgspec.Raw)
+            decoder(msgspec.Raw).decode(text)
         except (ProbeError, msgspec.DecodeError, RecursionError):
             return {}
         config = _read(text, _Config, "compose config")
@@ -236,7 +237,7 @@ _Type = TypeVar("_Type")
 
 def _read(text: str, kind: type[_Type], what: str) -> _Type:
     try:
-        return msgspec.json.decode(text, type=kind)
+        return decoder(kind).decode(text)
     except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
         raise ProbeError(
             f"{what}: {error}; nothing of its answer is believed; run it by hand, and see whether "

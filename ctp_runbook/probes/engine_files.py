@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from ctp_runbook._late import LateModule
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError, ProbeError
 from ctp_runbook.host.files import read, read_small, size_of
 from ctp_runbook.plan.sources import Counted
@@ -480,7 +481,7 @@ class _Message(msgspec.Struct):
     text: str | list[int] | None = msgspec.field(name="MESSAGE", default=None)
 
 
-_message = msgspec.json.Decoder(_Message).decode
+_message = decoder(_Message).decode
 
 
 # --- numbers ----------------------------------------------------------------------

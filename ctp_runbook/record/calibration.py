@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host import files
 from ctp_runbook.plan.config import MetricRule
@@ -39,6 +40,7 @@ __all__ = [
     "calibration_warnings",
     "calibrations_under",
     "file_digest",
+    "lasting",
     "limits_digest",
     "newest_calibration",
     "read_calibration",
@@ -71,6 +73,11 @@ class AlarmRate(Facts, frozen=True, kw_only=True):
             return f"{self.sliding_alarms} of {self.sliding_windows} windows that overlap"
         low, high = _percent(self.low), _percent(self.high)
         return f"{self.alarms} of {self.windows} windows ({low} to {high} %)"
+
+
+def lasting(minutes: float) -> str:
+    """``30 min``; of less than one in seconds, ``15 s``."""
+    return f"{minutes:.4g} min" if minutes >= 1 else f"{minutes * 60:.4g} s"
 
 
 def _percent(share: float) -> str:
@@ -111,6 +118,8 @@ class MetricCalibration(Facts, frozen=True, kw_only=True):
 class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """The old engine held against the limits: every window of ``window_minutes`` in a recording.
 
+    Where ``piece_seconds`` is not 0 the recording is shorter than one window: they were put together
+    from pieces of it, so long, and there is no ``windows`` to tell when one began.
     ``limits_sha256`` is ``limits_digest`` of the rules and the trigger that it was held against.
     ``holds`` counts windows with a limit broken and no rollback.
     """
@@ -132,6 +141,38 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
     holds: AlarmRate
     metrics: tuple[MetricCalibration, ...]
     windows: tuple[JudgedWindow, ...]
+    piece_seconds: Duration = 0.0
+
+    @property
+    def assumed(self) -> str:
+        """What windows that were put together rest on; blank for windows of the recording itself."""
+        if not self.piece_seconds:
+            return ""
+        many = int(self.minutes * 60 / self.piece_seconds + 1e-9)
+        return (
+            f"put together from {many} pieces of {self.piece_seconds:g} s, drawn by chance, for the "
+            f"recording is shorter than one. That holds if the pieces are like the day and independent "
+            f"of each other; what comes less often than once in {self.minutes:.3g} min may not be in them"
+        )
+
+    @property
+    def unmeasured(self) -> tuple[str, ...]:
+        """The metrics of which no window has a value: nobody knows what their limits would have done."""
+        return tuple(metric.name for metric in self.metrics if not metric.alarms.windows)
+
+    @property
+    def headline(self) -> str:
+        """What it comes to in a few words, for a banner and a picture."""
+        if self.rollbacks.sliding_alarms:
+            return "The old engine itself breaks these limits"
+        if self.holds.sliding_alarms:
+            return "No rollback, but limits that the old engine breaks"
+        if len(self.unmeasured) == len(self.metrics):
+            return "Nothing was measured"
+        if self.unmeasured:
+            known = len(self.metrics) - len(self.unmeasured)
+            return f"The old engine keeps the limits that were measured, {known} of {len(self.metrics)}"
+        return "The old engine keeps these limits"
 
     @property
     def json(self) -> bytes:
@@ -143,7 +184,8 @@ class Calibration(Facts, frozen=True, kw_only=True, tag_field="format", tag=FORM
         """What it comes to: how often the old engine itself would have been rolled back."""
         return (
             f"with these limits the old engine itself would have been rolled back in "
-            f"{self.rollbacks.sentence} of {self.window_minutes:g} min"
+            f"{self.rollbacks.sentence} of {lasting(self.window_minutes)}"
+            f"{', put together from pieces of the recording' if self.piece_seconds else ''}"
         )
 
 
@@ -202,8 +244,8 @@ def read_calibration(path: Path) -> Calibration:
     """Return what a calibration.json says. Raises JournalError where it is none."""
     try:
         data = files.read_small(path, most=_LONGEST_BYTES)
-        check_format(msgspec.json.decode(data, type=FormatOf).format, "calibration")
-        return msgspec.json.decode(data, type=Calibration)
+        check_format(decoder(FormatOf).decode(data).format, "calibration")
+        return decoder(Calibration).decode(data)
     except OSError as error:
         raise JournalError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError, JournalError) as error:

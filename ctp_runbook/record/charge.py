@@ -11,16 +11,23 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from ctp_runbook.errors import RunLost, RunRefused
+from ctp_runbook.decoding import decoder
+from ctp_runbook.errors import JournalError, RunLost, RunRefused
 from ctp_runbook.host.files import open_plain
 from ctp_runbook.host.lock import held_directories, holder_of, holders_so_far
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.rundir import RunDir, glance_at, newest_run, runs_under
 
-__all__ = ["await_its_folder", "refuse_lost", "run_in_charge", "unfinished_runs"]
+__all__ = [
+    "await_its_folder",
+    "has_begun",
+    "last_of_plan",
+    "refuse_lost",
+    "run_in_charge",
+    "unfinished_runs",
+]
 
 # Whoever conducts a run looks at its folder every two seconds at the least (run/vanished.py).
 _PUT_BACK_SECONDS, _POLL_SECONDS = 8.0, 0.05
@@ -132,6 +139,72 @@ def unfinished_runs(
     return sorted(found, key=lambda run: run.run_id)
 
 
+def last_of_plan(
+    folders: Iterable[Path],
+    *,
+    environment: str,
+    host: str,
+    plan_sha256: str,
+    force_rollback: bool = False,
+) -> tuple[RunDir | None, RunDir | None]:
+    """The last real run of a plan that began on ``host``, and the last of its environment whatever its
+    plan; a drill (``force_rollback``) is no run of the cutover, nor is what undoes one.
+
+    Raises JournalError for a journal whose first record cannot be read: it may be that run.
+    """
+    plan: RunDir | None = None
+    newest: RunDir | None = None
+    for header, run in sorted(_headers(folders), key=lambda pair: pair[0].wall_utc):
+        made = header.payload
+        if made.dry_run or (made.environment, made.host) != (environment, host):
+            continue
+        if not has_begun(run):
+            continue
+        newest = run
+        is_drill = made.force_rollback is not force_rollback
+        if made.plan_sha256 == plan_sha256 and not made.parent_run and not is_drill:
+            plan = run
+    return plan, newest
+
+
+def has_begun(run: RunDir) -> bool:
+    """True once somebody took the run up, by what of its journal can be read."""
+    return bool(_last_of(run, _BEGUN))
+
+
+class _Made(Struct, frozen=True):
+    """As much of the payload of a first record."""
+
+    environment: str
+    host: str
+    dry_run: bool
+    plan_sha256: str
+    force_rollback: bool
+    parent_run: str
+
+
+class _Header(Struct, frozen=True):
+    wall_utc: str
+    payload: _Made
+
+
+def _headers(folders: Iterable[Path]) -> Iterator[tuple[_Header, RunDir]]:
+    # By the journals, not by run.json: whoever was killed before writing that may have begun, and what
+    # somebody edited must not make a run that was disappear.
+    journals = {
+        journal.resolve() for folder in folders for journal in folder.glob("*/journal.jsonl")
+    }
+    for journal in journals:
+        try:
+            with open_plain(journal) as lines:
+                yield decoder(_Header).decode(lines.readline()), RunDir(journal.parent)
+        except (OSError, ValueError, RecursionError) as error:
+            raise JournalError(
+                f"{journal}: its first record cannot be read ({error}), so that nobody can tell "
+                "whether it is of this plan; see what became of that run, then move its folder away"
+            ) from error
+
+
 def _holding(runs: list[RunDir]) -> list[RunDir]:
     """Those that the locks of their environments name.
 
@@ -171,6 +244,6 @@ def _backwards(run: RunDir) -> Iterator[_Record]:
         return
     for line in reversed(lines):
         try:
-            yield msgspec.json.decode(line, type=_Record)
+            yield decoder(_Record).decode(line)
         except (ValueError, RecursionError):
             continue  # torn, or damaged: what stands before it counts all the same

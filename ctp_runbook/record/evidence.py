@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import keep_private, read
 from ctp_runbook.host.lock import exclusive
@@ -353,8 +354,8 @@ def manifest_bytes(run_id: str, files: Mapping[str, ListedFile], *, sealed: bool
 
 def read_manifest(data: bytes) -> Manifest:
     """The manifest in ``data``. Raises JournalError for another format, ValueError for none."""
-    check_format(msgspec.json.decode(data, type=FormatOf).format, "manifest.json")
-    return msgspec.json.decode(data, type=Manifest)
+    check_format(decoder(FormatOf).decode(data).format, "manifest.json")
+    return decoder(Manifest).decode(data)
 
 
 def list_again(run: RunDir, path: Path) -> None:
@@ -403,7 +404,7 @@ class _Seal(Struct, frozen=True):
 def is_left_unsealed(run: RunDir) -> bool:
     """Return True where whoever was to seal the run, behind its notebooks, did not live to."""
     try:
-        seal = msgspec.json.decode(read(run.manifest), type=_Seal)
+        seal = decoder(_Seal).decode(read(run.manifest))
     except (OSError, ValueError, RecursionError):
         return False  # there is none, or verification tells of it
     return not seal.sealed and not _is_kept_open(run)

@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 import msgspec
 from msgspec import Raw, Struct
 
+from ctp_runbook.decoding import convert, decoder
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import KeptFile, keep_open, open_plain, path_of, write_atomic
 from ctp_runbook.host.process import boot_id, own_identity
@@ -101,6 +102,9 @@ class Line(Struct, Generic[_B], frozen=True, forbid_unknown_fields=True, omit_de
     prev: str
     # Digest of the torn line before this one, by whoever took over after a crash.
     torn_line_sha256: str = ""
+
+
+_RAW_LINE: Final = Line[Raw]
 
 
 class Record(Struct, Generic[_P], frozen=True):
@@ -229,7 +233,7 @@ def begun_at(path: Path) -> datetime | None:
     """
     try:
         with open_plain(path) as lines:
-            first = msgspec.json.decode(lines.readline(), type=_Begun)
+            first = decoder(_Begun).decode(lines.readline())
         return datetime.fromisoformat(first.wall_utc)
     except (OSError, ValueError, RecursionError):
         return None
@@ -238,7 +242,7 @@ def begun_at(path: Path) -> datetime | None:
 def _envelope(line: bytes) -> Line[Raw] | None:
     """The keys around a payload; None for what is no record, as a torn line is none."""
     try:
-        return msgspec.json.decode(line, type=Line[Raw])
+        return decoder(_RAW_LINE).decode(line)
     except (ValueError, RecursionError):
         return None
 
@@ -254,8 +258,8 @@ def _record(envelope: Line[Raw], line: bytes, *, where: str, last: Record | None
         raise JournalError(f"{where}: unknown kind; this version knows {', '.join(sorted(KINDS))}")
     try:
         if payload_type is RunCreated:
-            check_format(msgspec.json.decode(envelope.payload, type=FormatOf).format, "journal")
-        payload = msgspec.json.decode(envelope.payload, type=payload_type)
+            check_format(decoder(FormatOf).decode(envelope.payload).format, "journal")
+        payload = decoder(payload_type).decode(envelope.payload)
         _check_instant(envelope.wall_utc)
     except (ValueError, JournalError) as error:
         raise JournalError(f"{where}: {error}") from error
@@ -269,7 +273,7 @@ def _check_instant(text: str) -> None:
     """Raise ValueError for what is no instant; a pattern takes longer than all else of a record."""
     moment = datetime.fromisoformat(text) if text.endswith("+00:00") else None
     if moment is None or moment.isoformat(timespec="microseconds") != text:
-        datetime.fromisoformat(msgspec.convert(text, Instant))
+        datetime.fromisoformat(convert(text, Instant))
 
 
 def _joined(envelope: Line[Raw], payload: Payload, last: Record | None) -> Record:
@@ -320,7 +324,7 @@ def _as_read(payload: _K) -> _K:
         payload = _sayable(payload)
         data = msgspec.json.encode(payload)
     try:
-        return msgspec.json.decode(data, type=type(payload))
+        return decoder(type(payload)).decode(data)
     except ValueError as error:
         from ctp_runbook.host.outcry import cry_out
 

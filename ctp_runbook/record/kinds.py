@@ -73,6 +73,7 @@ __all__ = [
     "StepEnded",
     "StepNotDone",
     "StepStarted",
+    "ToolFacts",
     "TradingStateRead",
     "Triggered",
     "VerdictName",
@@ -242,6 +243,26 @@ class PlanFacts(Facts, frozen=True, kw_only=True):
             raise ValueError(f"monitor_keys without a rule: {', '.join(unruled)}")
 
 
+class ToolFacts(Facts, frozen=True, kw_only=True):
+    """The version of ctp_runbook that made the run, and the commit it was of, where that is known.
+
+    ``changed``: the checkout was not as that commit has it; None where nobody looked.
+    """
+
+    version: OwnName
+    commit: OwnText = ""
+    changed: bool | None = None
+
+    @property
+    def words(self) -> str:
+        """``ctp_runbook 0.1.0, commit 1a2b3c…, with changes that no commit has``."""
+        words = [f"ctp_runbook {self.version}"]
+        words.append(f"commit {self.commit}" if self.commit else "its commit is not known")
+        if self.changed is not None:
+            words.append("with changes that no commit has" if self.changed else "unchanged")
+        return ", ".join(words)
+
+
 class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FORMAT):
     """The header: what the run is, and its plan. run.json says the same."""
 
@@ -268,6 +289,7 @@ class RunCreated(Payload, frozen=True, kw_only=True, tag_field="format", tag=FOR
     reason: str = ""
     plan_files: Digests
     kept_files: Digests
+    tool: ToolFacts | None = None
 
 
 class StateEntered(Payload, frozen=True, kw_only=True):

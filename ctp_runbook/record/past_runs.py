@@ -6,6 +6,7 @@ versions. Nothing here proves a record; ``seal_of`` is what can be seen in a few
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from msgspec import Struct, to_builtins
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.host.files import no_file, read_small
 from ctp_runbook.model import Outcome, StepStatus
@@ -40,6 +42,7 @@ __all__ = [
     "TWINS",
     "Comparison",
     "Difference",
+    "HostRuns",
     "PastMetric",
     "PastRun",
     "PastRuns",
@@ -49,6 +52,7 @@ __all__ = [
     "past_run",
     "past_runs",
     "runs_of",
+    "runs_of_hosts",
     "seal_of",
     "took",
 ]
@@ -101,7 +105,8 @@ class PastRun(Struct, frozen=True):
 
     ``seal``: ``sealed``: the manifest is whole, journal and results are those it lists, and every
     other file has its size; ``open``: nobody sealed it; ``differs``: what it lists is not what is there.
-    ``is_down``: nothing that sends orders was started again after what was stopped.
+    ``is_down``: nothing that sends orders was started again after what was stopped. ``running``: each
+    member by the last look, ``alive`` or ``gone``; nobody where nobody was looked at.
     """
 
     run_id: str
@@ -130,6 +135,7 @@ class PastRun(Struct, frozen=True):
     seal_sentence: str
     steps: tuple[PastStep, ...]
     metrics: tuple[PastMetric, ...]
+    running: dict[str, str] = {}
 
     @property
     def is_dry(self) -> bool:
@@ -157,10 +163,14 @@ class PastRuns(Struct, frozen=True, kw_only=True, tag_field="format", tag=FORMAT
     skipped: tuple[SkippedRun, ...]
 
 
-def past_runs(outputs: Path) -> PastRuns:
-    """Read every run in a folder. Raises RunRefused where there is no such folder."""
+def past_runs(outputs: Path, *, newest: int | None = None, plan_sha256: str = "") -> PastRuns:
+    """Read every run in a folder, or so many of those that were made last, or those of one plan.
+
+    Raises RunRefused where there is no such folder.
+    """
     runs, skipped = [], []
-    for name in _names_in(outputs):
+    names = _names_in(outputs)
+    for name in names if newest is None else _newest(outputs, names)[:newest]:
         path = outputs / name
         try:
             if (reason := _why_not(path)) is None:
@@ -173,8 +183,50 @@ def past_runs(outputs: Path) -> PastRuns:
             # Its own path stands beside it already.
             why = _said(error).removeprefix(f"{printable(str(path))}/")
             skipped.append(SkippedRun(printable(str(path)), why))
+    if plan_sha256:
+        runs = [run for run in runs if run.plan_sha256 == plan_sha256]
     runs.sort(key=lambda run: (run.started_utc, run.run_id))
     return PastRuns(outputs=printable(str(outputs)), runs=tuple(runs), skipped=tuple(skipped))
+
+
+class HostRuns(Struct, frozen=True):
+    """What a host answered when it was asked for its runs: the last real one; else why there is none."""
+
+    host: str
+    run: PastRun | None = None
+    why: str = ""
+
+
+def runs_of_hosts(folder: Path) -> tuple[HostRuns, ...]:
+    """Read each ``HOST.json``, what `runs --json` printed there, in the order in which the runs began.
+
+    An empty one is of a host that was not asked. Raises RunRefused where there is no such file.
+    """
+    names = [name for name in _names_in(folder) if name.endswith(".json")]
+    if not names:
+        raise RunRefused(f"{folder}: no HOST.json is there; `ctp-runbook runs --json` prints one")
+    hosts = [_host(folder / name) for name in names]
+    # Those without a run come last: they were not reached yet.
+    hosts.sort(
+        key=lambda host: (host.run is None, host.run.started_utc if host.run else "", host.host)
+    )
+    return tuple(hosts)
+
+
+def _host(path: Path) -> HostRuns:
+    name = printable(path.stem)
+    try:
+        if not (data := read_small(path, most=_LONGEST_MANIFEST)).strip():
+            return HostRuns(name, why="it was not asked")
+        told = decoder(PastRuns).decode(data)
+    except _UNREADABLE as error:
+        return HostRuns(name, why=f"its answer cannot be read: {_said(error)}")
+    if real := [run for run in told.runs if not run.is_dry]:
+        return HostRuns(name, real[-1])
+    unread = "; ".join(each.why for each in told.skipped)
+    return HostRuns(
+        name, why=f"it told of no run{f', and some cannot be read: {unread}' * bool(unread)}"
+    )
 
 
 def runs_of(runs: Iterable[PastRun], environment: str = "") -> tuple[str, tuple[PastRun, ...]]:
@@ -205,6 +257,15 @@ def _names_in(outputs: Path) -> list[str]:
         raise RunRefused(
             f"{outputs}: no folder of runs can be read there ({error.strerror}); name one by --outputs"
         ) from error
+
+
+def _newest(outputs: Path, names: Iterable[str]) -> list[str]:
+    """Those that were made last before the others, by their run.json, which is written once."""
+    made = {}
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            made[name] = os.lstat(f"{outputs}/{name}/run.json").st_mtime_ns
+    return sorted(made, key=lambda name: made[name], reverse=True)
 
 
 def _why_not(path: Path) -> str | None:
@@ -279,6 +340,7 @@ def past_run(run: RunDir, history: History | None = None) -> PastRun:
         seal_sentence=sentence,
         steps=tuple(_steps(history)),
         metrics=metrics,
+        running=dict(closed.payload.running) if closed else {},
     )
 
 

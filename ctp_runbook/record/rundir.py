@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.host import files
 
@@ -27,6 +27,7 @@ __all__ = [
     "private_path",
     "runs_under",
     "strange_entries",
+    "viewers_path",
     "write_atomic",
 ]
 
@@ -124,6 +125,16 @@ def private_path(run: RunDir) -> Path:
     return base / hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
 
 
+def viewers_path(run: RunDir) -> Path:
+    """Where those who look at a run are seen by each other; nothing is made.
+
+    Beside the private copies, never in the record: a viewer changes nothing of what its manifest
+    lists. Raises RunRefused as ``private_path``.
+    """
+    private = private_path(run)
+    return private.with_name(f"viewers-{private.name}")
+
+
 def private_dir(run: RunDir) -> Path:
     """A directory on tmpfs that only this user can read: raw output and templates with secrets."""
     base = _private_base()
@@ -192,7 +203,7 @@ def glance_at(run: RunDir) -> HeaderGlance:
     """What run.json says, of whichever format; of no environment where it cannot be read."""
     try:
         with files.open_plain(run.run_json) as header:
-            return msgspec.json.decode(header.read(), type=HeaderGlance)
+            return decoder(HeaderGlance).decode(header.read())
     except (OSError, ValueError, RecursionError):
         return HeaderGlance()
 

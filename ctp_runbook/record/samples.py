@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct, structs
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError
 from ctp_runbook.host.files import open_plain, read
 from ctp_runbook.record.formats import FORMAT, FormatOf, check_format
@@ -121,15 +122,15 @@ class SampleLine(Sample, frozen=True, tag_field="format", tag=FORMAT):
 
 
 _FORMATTED = f'{{"format":{FORMAT},'.encode()
-_decoded = msgspec.json.Decoder(Sample).decode
-_decoded_unsaid = msgspec.json.Decoder(SampleLine).decode
+_decoded = decoder(Sample).decode
+_decoded_unsaid = decoder(SampleLine).decode
 
 
 def sample_of(line: bytes, *, path: Path, number: int) -> Sample:
     """The sample that line ``number`` of a file says. Raises JournalError naming the line."""
     try:
         if not line.startswith(_FORMATTED):
-            check_format(msgspec.json.decode(line, type=FormatOf).format, "sample")
+            check_format(decoder(FormatOf).decode(line).format, "sample")
         try:
             return _decoded(line)
         except msgspec.ValidationError:

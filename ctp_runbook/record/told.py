@@ -1,4 +1,4 @@
-"""What `run --json` and `orchestrate --json` print: one JSON object a line, told apart by ``event``.
+"""What `run`, `orchestrate` and `rehearse` print with `--json`: an object a line, told apart by ``event``.
 
 The journal is the record; these lines are for a program that follows a run while it goes on.
 """
@@ -23,7 +23,7 @@ class _Line(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_f
 
 
 class RunLine(_Line, frozen=True, kw_only=True, tag="run"):
-    """The first line: which run this is, and where."""
+    """The first line of a run: which it is, and where. `rehearse` has notes before it."""
 
     path: str
     environment: str
@@ -75,7 +75,7 @@ class WatchLine(_Line, frozen=True, kw_only=True, tag="watch"):
 
 
 class NoteLine(_Line, frozen=True, kw_only=True, tag="note"):
-    """A sentence beside the journal: how a notebook ended, where the report is."""
+    """A sentence beside the journal: how a notebook ended, where the report is, what of the twin."""
 
     sentence: str
 

@@ -3,33 +3,49 @@
 All are applied before a run: some at once (a gate or the warm-up will find them), the others
 armed to happen some seconds after the new engine has logged in. Each is real: the front really
 delays, the engine really dies; but nobody waits for a reconnect of 300 s, which the engine only
-counts. ``reset`` takes them back.
+counts. ``reset`` takes them back. What is done to the run itself is done by a thread of whoever
+applied the fault, for as long as that lives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 
-from ctp_runbook.errors import RunRefused
+from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.host.lock import holder_of
 from ctp_runbook.host.proc import start, stop
-from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.model import State
+from ctp_runbook.record.history import History
+from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.rundir import RunDir, write_atomic
 from ctp_runbook.rehearsal.as_found import write_supervisor
 from ctp_runbook.rehearsal.front.control import front_control
 from ctp_runbook.rehearsal.plane.ingester import Store
 from ctp_runbook.rehearsal.seams import PARTITIONS, write_topic
 from ctp_runbook.rehearsal.twin import SUPERVISORS, Twin
+from ctp_runbook.rehearsal.twin_files import set_keys
 
 __all__ = [
     "FAULTS",
     "apply",
+    "bridge_lost",
     "check",
     "close_only",
     "deadlock",
     "engine_dies",
     "fault_names",
     "gate_fails",
+    "held_up",
+    "no_way_back",
+    "nobody_conducts",
     "open_bucket",
     "order_latency",
     "query_flood",
@@ -43,6 +59,10 @@ __all__ = [
 
 _AFTER_SECONDS = 3.0
 _COLUMN = "nobody_asked_for_it"
+# The host stands still for longer than the whole rollback may take: whatever a step may take of the
+# budget, it was over before any of them.
+_STILL_SECONDS = 2.5
+_POLL_SECONDS = 0.05
 
 
 def order_latency(twin: Twin, after_seconds: float) -> None:
@@ -99,6 +119,51 @@ def warmup_fails(twin: Twin, after_seconds: float) -> None:
     front_control(twin.front_dir, reject_instrument_query=True, reject_generation="new")
 
 
+def held_up(twin: Twin, after_seconds: float) -> None:
+    """The new engine dies, and the host stands still: the rollback ends late, exit 5."""
+    _grant(twin, rollback_seconds=2)
+    _misbehave(twin, die_after_login_seconds=after_seconds)
+
+    def stand_still(history: History) -> None:
+        assert history.conducted is not None  # for it rolls back
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(history.conducted.writer.pid, signal.SIGSTOP)
+            time.sleep(_STILL_SECONDS)
+            os.kill(history.conducted.writer.pid, signal.SIGCONT)
+
+    _once(twin, State.ROLLING_BACK, stand_still)
+
+
+def bridge_lost(twin: Twin, after_seconds: float) -> None:
+    """The new engine dies; the old one comes back, and no order reaches it: exit 5."""
+    _misbehave(twin, die_after_login_seconds=after_seconds)
+    _misbehave(twin, generation="old", valkey_dir="")
+
+
+def no_way_back(twin: Twin, after_seconds: float) -> None:
+    """The new engine dies, and the old one at each start: nothing trades, exit 6."""
+    _grant(twin, rollback_seconds=10)
+    _misbehave(twin, die_after_login_seconds=after_seconds)
+    _misbehave(twin, generation="old", die_after_seconds=0.01)
+
+
+def nobody_conducts(twin: Twin, after_seconds: float) -> None:
+    """Orchestrator and guardian are killed in the watch: resume the run yourself, exit 7."""
+
+    def kill_both(history: History) -> None:
+        conducted = history.conducted
+        assert conducted is not None  # for it watches
+        assert conducted.payload.guardian is not None
+        time.sleep(after_seconds)
+        # Stopped first: the one that lives a moment longer would start the other anew.
+        for sign in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (conducted.payload.guardian.pid, conducted.writer.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+
+    _once(twin, State.WATCHING, kill_both)
+
+
 def deadlock(twin: Twin, after_seconds: float) -> None:
     """As found: the new engine stands still: alive, connected, heartbeat fresh, and no order moves."""
     _misbehave(twin, deadlock_after_seconds=after_seconds)
@@ -129,6 +194,7 @@ def segfault(twin: Twin, after_seconds: float) -> None:
 _OF_TWIN = (
     *(order_latency, engine_dies, reconnect_storm, query_flood),
     *(open_bucket, gate_fails, warmup_fails),
+    *(held_up, bridge_lost, no_way_back, nobody_conducts),
 )
 _AS_FOUND = (deadlock, close_only, supervisor, stale_intents, segfault)
 FAULTS: Mapping[str, Callable[[Twin, float], None]] = {
@@ -164,6 +230,9 @@ def reset(twin: Twin) -> None:
     """Take every fault back that is applied or armed; what has happened has happened."""
     for generation in ("old", "new"):
         twin.behaviour_file(generation).unlink(missing_ok=True)
+    _armed(twin).unlink(missing_ok=True)
+    if (before := _template_before(twin)).exists():
+        before.replace(twin.rollback_template)
     stop(twin.pid_file(SUPERVISORS[0]), grace_seconds=1.0)
     if twin.has_plane:
         Store(twin.plane).run(f"ALTER TABLE market_ticks DROP COLUMN IF EXISTS {_COLUMN}")
@@ -172,6 +241,41 @@ def reset(twin: Twin) -> None:
     front_control(twin.front_dir, reset=True)
 
 
-def _misbehave(twin: Twin, *, generation: str = "new", **behaviour: float) -> None:
+def _once(twin: Twin, state: State, act: Callable[[History], None]) -> None:
+    """Have this done as soon as a run of the twin is seen in ``state``, if nobody resets it before."""
+    armed = _armed(twin)
+    armed.touch()
+
+    def look() -> None:
+        with contextlib.suppress(RunbookError, OSError):  # not there yet, or half a record
+            run = RunDir(Path(holder_of(twin.environment)))
+            history = History.of(read_journal(run.journal).records)
+            if history.state is state:
+                armed.unlink()
+                act(history)
+
+    def wait() -> None:
+        while armed.exists():
+            look()
+            time.sleep(_POLL_SECONDS)
+
+    threading.Thread(target=wait, name="fault", daemon=True).start()
+
+
+def _armed(twin: Twin) -> Path:
+    return twin.dir / "faults" / "armed"
+
+
+def _grant(twin: Twin, *, rollback_seconds: int) -> None:
+    """Give the rollback another budget."""
+    _template_before(twin).write_bytes(twin.rollback_template.read_bytes())
+    set_keys(twin.rollback_template, MAX_ROLLBACK_SECONDS=str(rollback_seconds))
+
+
+def _template_before(twin: Twin) -> Path:
+    return twin.dir / "faults" / twin.rollback_template.name
+
+
+def _misbehave(twin: Twin, *, generation: str = "new", **behaviour: float | str) -> None:
     """Written for an engine to read when it starts."""
     write_atomic(twin.behaviour_file(generation), json.dumps(behaviour).encode())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.host.process import is_running, own_identity
 from ctp_runbook.model import Identity
 from ctp_runbook.record.rundir import write_atomic
@@ -75,7 +76,7 @@ def entries() -> tuple[Entry, ...]:
 def _in(room: Path) -> Iterator[Entry]:
     for file in room.glob("rehearsal-*.json"):
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            record = msgspec.json.decode(file.read_bytes(), type=_Record)
+            record = decoder(_Record).decode(file.read_bytes())
             keeper = Identity(record.pid, record.start_ticks, record.boot_id)
             yield Entry(Twin(Path(record.folder)), keeper)
 

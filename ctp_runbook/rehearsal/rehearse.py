@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ctp_runbook.errors import RunbookError, RunRefused
+from ctp_runbook.errors import RunbookError, RunLost, RunRefused
 from ctp_runbook.host import caller
 from ctp_runbook.host.interruption import Interrupted
 from ctp_runbook.model import Outcome
@@ -23,7 +23,7 @@ from ctp_runbook.rehearsal.interruption import Interruption
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run import launch
 from ctp_runbook.run.launch import RunOptions
-from ctp_runbook.show.live import Screen, Viewer, is_screen
+from ctp_runbook.show.live import JsonLines, Screen, Viewer, Voice, is_screen
 from ctp_runbook.show.terminal import Narrator, ending_facts
 from ctp_runbook.verify.run import verify_run
 
@@ -51,6 +51,7 @@ class Rehearsal:
     """What is to be rehearsed. ``engine`` is twin, for the twin's own, or as-found.
 
     ``watch_seconds`` is the length of the watch window: as found, from when the new engine may trade.
+    ``as_json``: whatever is said is a line of record/told.py.
     """
 
     fault: str = ""
@@ -63,6 +64,7 @@ class Rehearsal:
     plane: bool = True
     close_only_seconds: float = 30.0
     stop_seconds: float = 40.0
+    as_json: bool = False
 
     @property
     def delays(self) -> Delays | None:
@@ -84,13 +86,19 @@ def rehearse_cutover(rehearsal: Rehearsal, *, say: Callable[[str], None]) -> int
     INT, TERM and HUP end it in an orderly way: 128 and the signal's number before there is a run,
     else the code of what the run came to, which is asked to abort.
     """
-    say = _as_long_as_heard(say)
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}"
     twin = Twin((rehearsal.outputs / "twins" / stamp).resolve())
+    run = RunDir(launch.new_run_dir(twin.environment, outputs=rehearsal.outputs).absolute())
+    lines = JsonLines(run, dry_run=False) if rehearsal.as_json else None
+    say = _as_long_as_heard(lines.say if lines else say)
     interruption = Interruption(say)
     with interruption.heard():
         try:
-            return _rehearse(rehearsal, twin, interruption, say=say)
+            code = _rehearse(rehearsal, twin, run, interruption, say=say)
+            if lines:
+                with _to_anybody():
+                    lines.end(launch.read_whole(run), code)
+            return code
         except Interrupted as error:
             say(f"{error}: ended before a run was begun")
             say(stack.down(twin.dir).sentence)
@@ -117,7 +125,12 @@ def _to_anybody() -> Iterator[None]:
 
 
 def _rehearse(
-    rehearsal: Rehearsal, twin: Twin, interruption: Interruption, *, say: Callable[[str], None]
+    rehearsal: Rehearsal,
+    twin: Twin,
+    run: RunDir,
+    interruption: Interruption,
+    *,
+    say: Callable[[str], None],
 ) -> int:
     began = time.monotonic()
     delays = rehearsal.delays
@@ -125,20 +138,22 @@ def _rehearse(
         faults.check(rehearsal.fault, as_found=delays is not None)
     seconds = rehearsal.watch_seconds + (delays.close_only_seconds if delays else 0.0)
     stack.up(twin.dir, watch_minutes=seconds / 60, plane=rehearsal.plane, delays=delays)
-    run: RunDir | None = None
+    is_lost = False
     try:
         say(f"twin up in {time.monotonic() - began:.1f} s: {twin.sentence}")
         if rehearsal.fault:
             faults.apply(twin, rehearsal.fault)
             say(f"fault {rehearsal.fault}: {fault_names()[rehearsal.fault]}")
-        run = RunDir(launch.new_run_dir(twin.environment, outputs=rehearsal.outputs).absolute())
         interruption.attend(
             lambda: _ask_to_end(run, over=interruption.over), lambda: _where_it_stands(run)
         )
         code = _cut_over(rehearsal, twin, run, say=say)
-        return _conclude(twin, run, code, fault=rehearsal.fault, say=say)
+        return _conclude(rehearsal, twin, run, code, say=say)
+    except RunLost:
+        is_lost = run.journal.exists()
+        raise
     finally:
-        _leave(twin, run, keep=rehearsal.keep, say=say)
+        _leave(twin, run, keep=rehearsal.keep, is_lost=is_lost, say=say)
 
 
 def _ask_to_end(run: RunDir, *, over: threading.Event) -> str:
@@ -173,9 +188,14 @@ def _where_it_stands(run: RunDir) -> str:
     )
 
 
-def _leave(twin: Twin, run: RunDir | None, *, keep: bool, say: Callable[[str], None]) -> None:
-    """Take the twin down once nothing of the run acts on it, or say why it is left up."""
-    why = "" if run is None else _unfinished(twin, run, say)
+def _leave(
+    twin: Twin, run: RunDir, *, keep: bool, is_lost: bool, say: Callable[[str], None]
+) -> None:
+    """Take the twin down once nothing of the run acts on it, or say why it is left up.
+
+    A run that nobody conducts is asked for nothing: whoever takes it up decides what becomes of it.
+    """
+    why = "nobody conducts its run" if is_lost else _unfinished(twin, run, say)
     if why or keep:
         down = f"ctp-runbook stack down --dir {twin.dir}"
         say(f"twin left up{why and f': {why}'}; take it down with `{down}`")
@@ -207,8 +227,7 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
     options = RunOptions(
         execute=True, force_rollback=rehearsal.force_rollback, run_dir=run.path, by="rehearsal"
     )
-    # At a terminal it shows what moves, and says what is said above that.
-    with Viewer(run, Screen() if is_screen() else _Heard()) as viewer:
+    with Viewer(run, _voice_of(rehearsal, run)) as viewer:
         if rehearsal.notebooks:
             from ctp_runbook.notebook.runner import run_all
 
@@ -219,6 +238,13 @@ def _cut_over(rehearsal: Rehearsal, twin: Twin, run: RunDir, *, say: Callable[[s
                 on_progress=viewer.say,
             )
         return _orchestrate(twin, options)
+
+
+def _voice_of(rehearsal: Rehearsal, run: RunDir) -> Voice:
+    """At a terminal one that shows what moves, and says what is said above that."""
+    if rehearsal.as_json:
+        return JsonLines(run, dry_run=False)
+    return Screen() if is_screen() else _Heard()
 
 
 class _Heard(Narrator):
@@ -246,11 +272,14 @@ def _orchestrate(twin: Twin, options: RunOptions) -> int:
     return history.outcome.exit_code
 
 
-def _conclude(twin: Twin, run: RunDir, code: int, *, fault: str, say: Callable[[str], None]) -> int:
+def _conclude(
+    rehearsal: Rehearsal, twin: Twin, run: RunDir, code: int, *, say: Callable[[str], None]
+) -> int:
     history = launch.follow(run, until=lambda _: False)  # a viewer may have failed before
     assert history.closed is not None
     outcome = history.closed.payload.outcome
-    say("")
+    if not rehearsal.as_json:
+        say("")
     say(f"{outcome.value}: {_MEANING[outcome]}")
     say(f"  {history.closed.payload.sentence}")
     for line in ending_facts(history) if not run.report.is_file() else ():
@@ -259,7 +288,7 @@ def _conclude(twin: Twin, run: RunDir, code: int, *, fault: str, say: Callable[[
     seen = "at no instant two generations able to trade"
     if together:
         seen = f"TWO GENERATIONS TRADING AT ONCE: {'; '.join(map(str, together))}"
-    if together and fault == "supervisor" and all(each.until_ns for each in together):
+    if together and rehearsal.fault == "supervisor" and all(each.until_ns for each in together):
         # It is what that fault does: the run can only see it, and end it.
         seen, together = f"{seen}: by the supervisor, until the run had ended it", []
     say(f"  the front saw {seen}")

@@ -34,8 +34,8 @@ from ctp_runbook.rehearsal.process import ProcessFolder
 from ctp_runbook.rehearsal.seams import write_seams
 from ctp_runbook.rehearsal.twin import MEMBERS, PARTS, SUPERVISORS, Twin
 from ctp_runbook.rehearsal.twin_files import (
-    hold_for,
     render_templates,
+    set_keys,
     write_env_file,
     write_releases,
     write_wrappers,
@@ -127,7 +127,7 @@ def up(
             control.begin(twin.plane.dir)
         _bring_up(twin, front_options, watch_minutes, delays)
         if hold_seconds is not None:
-            hold_for(twin, hold_seconds)
+            set_keys(twin.cutover_template, HOLD_SECONDS=f"{hold_seconds:g}")
     except BaseException:
         down(directory)
         raise

@@ -20,10 +20,10 @@ from ctp_runbook.rehearsal.plane.tables import checkout_folder, infra_folder
 from ctp_runbook.rehearsal.twin import Twin
 
 __all__ = [
-    "hold_for",
     "overlaid",
     "render",
     "render_templates",
+    "set_keys",
     "write_env_file",
     "write_releases",
     "write_wrappers",
@@ -113,11 +113,12 @@ def _render_line(line: str, values: dict[str, str]) -> str:
     return _PLACEHOLDER.sub(value, line)
 
 
-def hold_for(twin: Twin, seconds: float) -> None:
-    """Let a run of the twin hold so long: a rehearsal waits for nobody, and a person wants to think."""
-    text = twin.cutover_template.read_text()
-    longer = re.sub(r"(?m)^HOLD_SECONDS=.*$", f"HOLD_SECONDS={seconds:g}", text)
-    write_atomic(twin.cutover_template, longer.encode())
+def set_keys(template: Path, **values: str) -> None:
+    """Set keys of a rendered template otherwise, each where it stands."""
+    text = template.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = re.sub(rf"(?m)^{key}=.*$", f"{key}={value}", text)
+    write_atomic(template, text.encode())
 
 
 def render_templates(

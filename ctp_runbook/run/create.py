@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from ctp_runbook import __version__
 from ctp_runbook.errors import InputError
 from ctp_runbook.plan import parameters
 from ctp_runbook.plan.checklist import checklist
@@ -21,6 +22,7 @@ from ctp_runbook.record.kinds import (
     PlanFiles,
     PlannedStep,
     RunCreated,
+    ToolFacts,
     WatchFacts,
 )
 from ctp_runbook.record.rundir import RunDir
@@ -57,14 +59,16 @@ class RunOptions(Struct, frozen=True):
     parent_run: str = ""
     accept_unmeasured: str = ""
     accept_late: str = ""
+    once: bool = False
+    again: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what is not of its type, whoever asks."""
         wrong = [
             problem
             for check, names in (
-                (parameters.flag, ("execute", "probe", "force_rollback")),
-                (parameters.text, ("plan_sha256", "by", "parent_run")),
+                (parameters.flag, ("execute", "probe", "force_rollback", "once")),
+                (parameters.text, ("plan_sha256", "by", "parent_run", "again")),
                 (parameters.reason, ("short_watch_reason", "accept_unmeasured", "accept_late")),
             )
             for name in names
@@ -205,9 +209,17 @@ def header_of(
         # Digests come later: of secrets' copies none may be redacted by chance.
         plan_files={},
         kept_files={},
+        tool=_tool_facts(world, is_real=options.execute is True),
     )
     redacted: RunCreated = plan.redactor.data(header)
     return redacted
+
+
+def _tool_facts(world: World, *, is_real: bool) -> ToolFacts:
+    """Which code makes the run. A dry run starts no git to learn whether it was changed."""
+    commit = world.caller.commit_of()
+    changed = world.caller.changed_since() if commit and is_real else None
+    return ToolFacts(version=__version__, commit=commit, changed=changed)
 
 
 def _plan_facts(plan: Plan) -> PlanFacts:

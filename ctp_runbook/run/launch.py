@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host.lock import take_environment_lock
+from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan, window_refusals
 from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import Measured, undo_refusals
@@ -33,6 +34,7 @@ __all__ = [
     "HeldEnvironment",
     "RunOptions",
     "answer_in",
+    "await_run_of_plan",
     "begin",
     "create_run",
     "execute_refusals",
@@ -45,6 +47,7 @@ __all__ = [
     "read_history",
     "read_whole",
     "request",
+    "run_of_plan",
     "set_going",
     "start",
     "take_lock",
@@ -52,6 +55,9 @@ __all__ = [
     "was_being_started",
     "write_run",
 ]
+
+# Of a run that somebody else starts at this instant, as in run/starting.py.
+_START_SECONDS, _POLL_SECONDS = 30.0, 0.1
 
 RunOptions = create.RunOptions
 operator_name = create.operator_name
@@ -151,7 +157,8 @@ def begin(
 
     The environment is held from before the run is written until the guardian holds it: of two who
     do this at one instant, the loser has made no run at all. ``tell`` is called with the run
-    before it starts. Raises PlanRefused, RunRefused.
+    before it starts. With ``options.once`` none is made where the plan has one, ``run_of_plan``.
+    Raises PlanRefused, RunRefused.
     """
     if options.execute is not True:
         run = create_run(plan, options, world=world)
@@ -165,10 +172,60 @@ def begin(
     # Held before anything is written: who comes second must leave nothing that could be started.
     with held_environment(plan, options, world=world) as held:
         _refuse_beside_unfinished(plan, options, world)
+        # Looked for before, maybe; a whole run may have come and gone since.
+        if options.once and (there := run_of_plan(plan, options, world=world)):
+            raise RunRefused(f"run {there.run_id} of this plan was begun meanwhile")
         run = write_run(plan, options, path=held.path, world=world)
         go = Asked.now("go", by=by, reason=plan.redactor(reason), world=world)
         set_going(run, lock_fd=held.lock_fd, asked=go, tell=tell, world=world)
     return run
+
+
+def run_of_plan(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDir | None:
+    """The run that this plan had here last, over or not; None where one may begin, as of a plan without
+    a run, or where ``options.again`` names the last run of the environment.
+
+    The plan is the reviewed one, ``options.plan_sha256``: a cutover may change files that its digest
+    covers. Raises RunRefused where the run COMPLETED and another came after it.
+    """
+    from ctp_runbook.record.charge import last_of_plan
+
+    run, newest = last_of_plan(
+        _every_folder(plan, options, world),
+        environment=plan.environment,
+        host=world.caller.host_name(),
+        plan_sha256=options.plan_sha256 or plan.sha256,
+        force_rollback=options.force_rollback,
+    )
+    if run is None or newest is None or newest.run_id == options.again:
+        return None
+    if run != newest and read_history(run).outcome is Outcome.COMPLETED:
+        raise RunRefused(
+            f"run {run.run_id} of this plan COMPLETED, and run {newest.run_id} came after it: what "
+            f"trades is what that one left; look at it, then `--again {newest.run_id}` begins anew"
+        )
+    return run
+
+
+def await_run_of_plan(plan: Plan, options: RunOptions, *, world: World = HERE) -> RunDir | None:
+    """``run_of_plan`` once whoever holds the environment has begun its run: two may ask at one instant."""
+    from ctp_runbook.record.charge import has_begun
+
+    deadline = world.clock.mono() + _START_SECONDS
+    while True:
+        holder = world.locks.holder_of(plan.environment)
+        is_starting = bool(holder) and not has_begun(RunDir(Path(holder)))
+        run = run_of_plan(plan, options, world=world)
+        if run is not None or not is_starting or world.clock.mono() > deadline:
+            return run
+        world.clock.sleep(_POLL_SECONDS)
+
+
+def _every_folder(plan: Plan, options: RunOptions, world: World) -> set[Path]:
+    """Where runs of the environment may lie: where this one will, and where others did."""
+    cwd = world.caller.folder()
+    folders = {options.outputs, _path_of(plan, options, world).parent}
+    return {cwd / folder for folder in (*folders, *world.locks.folders_of(plan.environment))}
 
 
 def _refuse(plan: Plan, options: RunOptions, world: World) -> None:

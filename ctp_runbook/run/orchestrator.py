@@ -490,6 +490,10 @@ class Orchestrator:
                 running=running,
             )
         )
+        if end.outcome is Outcome.ROLLBACK_FAILED:
+            # Somebody must act at once, and nothing says that an alert hook is set or works.
+            said = self.context.plan.redactor(sentence)
+            self._world.outcry.cry_out(f"run {self.run.run_id}: {end.outcome.value}: {said}")
         return end.outcome
 
     def _known_instead(self) -> str:

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-import msgspec
 from msgspec import Struct, structs
 
+from ctp_runbook.decoding import convert
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import State
 from ctp_runbook.record.history import WITH_START, History
@@ -70,7 +70,7 @@ class Asked(Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def of(cls, text: str | bytes) -> Asked:
         """What ``text`` says. Raises ValueError, RecursionError for anything else."""
-        return msgspec.convert(json.loads(text), cls, strict=False)
+        return convert(json.loads(text), cls, strict=False)
 
     @property
     def text(self) -> str:

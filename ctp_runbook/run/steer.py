@@ -36,7 +36,7 @@ from ctp_runbook.run.starting import close_unstarted, first_record, start, was_b
 from ctp_runbook.run.undo_completed import roll_back_by_new_run
 from ctp_runbook.run.world import HERE, World
 
-__all__ = ["Steered", "steer", "take_up_unattended"]
+__all__ = ["Steered", "steer", "take_up", "take_up_unattended"]
 
 _ANSWER_SECONDS = 3.0
 _POLL_SECONDS = 0.05
@@ -136,14 +136,21 @@ def take_up_unattended(
     by = by or world.caller.user_name()
     for run in unfinished_runs([outputs], host=world.caller.host_name()):
         try:
-            if not _is_lost(run, world):
+            if not take_up(run, by=by, world=world):
                 continue
-            # No request of a person: it goes on as after any death of whoever conducts it.
-            start(run, resume=f"nobody conducted it; taken up by {by}", world=world)
         except RunbookError as error:  # one that cannot be read must not keep the others waiting
             yield run, error
         else:
             yield run, None
+
+
+def take_up(run: RunDir, *, by: str, world: World = HERE) -> bool:
+    """Take up a run that began and that nobody conducts; False for one that needs nobody."""
+    if read_whole(run, world=world).closed is not None or not _is_lost(run, world):
+        return False
+    # No request of a person: it goes on as after any death of whoever conducts it.
+    start(run, resume=f"nobody conducted it; taken up by {by}", world=world)
+    return True
 
 
 def _reply(

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError, RunbookError, RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.plan.plan import Plan
@@ -73,7 +73,7 @@ def _newer_runs(run: RunDir, history: History) -> Iterator[str]:
         if other.path == run.path:
             continue
         try:
-            header = msgspec.json.decode(path.read_bytes(), type=_Header)
+            header = decoder(_Header).decode(path.read_bytes())
             if header.environment != history.created.environment or header.dry_run:
                 continue
             newer = read_history(other)

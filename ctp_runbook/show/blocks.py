@@ -11,6 +11,7 @@ import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from ctp_runbook.plan.template_text import printable
 
@@ -18,6 +19,7 @@ __all__ = [
     "Banner",
     "Block",
     "Facts",
+    "Link",
     "Notes",
     "Page",
     "Picture",
@@ -81,6 +83,28 @@ def escaped(value: object) -> str:
     return html.escape(printable(str(value)))
 
 
+@dataclass(frozen=True)
+class Link:
+    """A word among facts or in a table that leads to a file; ``path`` is as seen from the page."""
+
+    word: str
+    path: str
+
+    def __str__(self) -> str:
+        return self.word
+
+    @property
+    def html(self) -> str:
+        """An anchor; whatever stands in the path, it is a path and leads to no other host."""
+        style = "color:var(--jp-content-link-color, inherit);text-decoration:underline"
+        href = f"./{quote(self.path.lstrip('/'))}"
+        return f"<a href='{href}' style='{style}'>{escaped(self.word)}</a>"
+
+
+def _shown(value: object) -> str:
+    return value.html if isinstance(value, Link) else escaped(value)
+
+
 class Block(Protocol):
     """A part of a page."""
 
@@ -133,7 +157,7 @@ class Facts:
         rows = "".join(
             f"<tr><th scope='row' style='text-align:left;color:{_FAINT};font-weight:normal;padding:2px 14px 2px 0;"
             f"vertical-align:top;white-space:nowrap'>{escaped(name)}</th>"
-            f"<td style='text-align:left;padding:2px 0'>{escaped(value)}</td></tr>"
+            f"<td style='text-align:left;padding:2px 0'>{_shown(value)}</td></tr>"
             for name, value in self.pairs
         )
         caption = _caption(self.title)
@@ -148,7 +172,8 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``code`` names columns that hold commands, ``numbers`` those set to the right."""
+    """A table; ``code`` names columns that hold commands, ``numbers`` those set to the right; ``links``
+    has where a cell leads that says this."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -156,6 +181,7 @@ class Table:
     code: Collection[str] = ()
     numbers: Collection[str] = ()
     folded: bool = False
+    links: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def html(self) -> str:
@@ -184,9 +210,11 @@ class Table:
             f"text-align:{align};padding:3px 14px 3px 0;border-bottom:1px solid {_LINE};"
             f"vertical-align:top;white-space:{wrap}"
         )
-        shown = escaped(value)
+        shown = _shown(value)
         if scope != "col" and column in self.code and shown:
             shown = f"<code style='white-space:pre-wrap;word-break:break-word'>{shown}</code>"
+        if scope != "col" and str(value) in self.links:
+            shown = f"<a href='{escaped(self.links[str(value)])}'>{shown}</a>"
         if not scope:
             return f"<td style='{style}'>{shown}</td>"
         weight = "" if scope == "col" else ";font-weight:normal"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ctp_runbook.plan.triggers import Trigger
-from ctp_runbook.record.calibration import Calibration, CalibrationDir, MetricCalibration
+from ctp_runbook.record.calibration import Calibration, CalibrationDir, MetricCalibration, lasting
 from ctp_runbook.record.sample_blocks import read_chunks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table
 from ctp_runbook.watch.calibrate import Recorded, Yardstick, whole
@@ -35,15 +35,16 @@ __all__ = [
 def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iterator[Block]:
     """Yield what a calibration comes to, without its pictures."""
     yield _verdict(calibration)
-    rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows"
-    every = f"one every {calibration.step_minutes:.3g} min"
+    rate = f"{calibration.false_alarm_rate * 100:.3g} % of the windows, by each metric"
+    windows = f"{len(calibration.windows)} of {lasting(calibration.window_minutes)}, one every "
+    windows += f"{lasting(calibration.step_minutes)}"
+    if calibration.assumed:
+        many = calibration.rollbacks.sliding_windows
+        windows = f"{many} of {lasting(calibration.window_minutes)}, {calibration.assumed}"
     yield Facts(
         [
             ("recorded", f"{calibration.source}: {_span(calibration)}"),
-            (
-                "windows",
-                f"{len(calibration.windows)} of {calibration.window_minutes:g} min, {every}",
-            ),
+            ("windows", windows),
             ("wanted", f"false alarms in at most {rate}"),
             ("rolls back", calibration.trigger_text),
             ("limits to take over", str(folder.watch)),
@@ -58,19 +59,14 @@ def calibration_blocks(calibration: Calibration, folder: CalibrationDir) -> Iter
 
 def _verdict(calibration: Calibration) -> Banner:
     rollbacks, holds = calibration.rollbacks, calibration.holds
-    held = f"held for a decision in {holds.sentence}"
-    if rollbacks.sliding_alarms:
-        return Banner(
-            "bad", "The old engine itself breaks these limits", f"{calibration.sentence}; {held}"
-        )
-    if holds.sliding_alarms:
-        sentence = f"{calibration.sentence}; {held}"
-        return Banner("warn", "No rollback, but limits that the old engine breaks", sentence)
-    if not any(metric.alarms.windows for metric in calibration.metrics):
-        return Banner(
-            "warn", "Nothing was measured", "no window has a value to hold against a limit"
-        )
-    return Banner("good", "The old engine keeps these limits", calibration.sentence)
+    sentence, level = calibration.sentence, "good"
+    if calibration.unmeasured:
+        sentence += f"; nothing was measured of {', '.join(calibration.unmeasured)}"
+        level = "warn"
+    if rollbacks.sliding_alarms or holds.sliding_alarms:
+        sentence += f"; held for a decision in {holds.sentence}"
+        level = "bad" if rollbacks.sliding_alarms else "warn"
+    return Banner(level, calibration.headline, sentence)
 
 
 def _span(calibration: Calibration) -> str:
@@ -150,7 +146,7 @@ def windows_frame(calibration: Calibration) -> pd.DataFrame:
     """Return a row a window: when it began, how it ended, and by which metrics."""
     rows = [
         {
-            "started_utc": pd.Timestamp(window.started_utc),
+            "started_utc": pd.Timestamp(window.started_utc).floor("s"),
             "verdict": window.verdict,
             "rolled_back_by": window.rolled_back_by,
             "failed": list(window.failed),
@@ -158,7 +154,8 @@ def windows_frame(calibration: Calibration) -> pd.DataFrame:
         }
         for window in calibration.windows
     ]
-    return pd.DataFrame(rows)
+    columns = ["started_utc", "verdict", "rolled_back_by", "failed", "not_proved"]
+    return pd.DataFrame(rows, columns=columns).astype({"started_utc": "datetime64[ns, UTC]"})
 
 
 def limits_frame(calibration: Calibration) -> pd.DataFrame:
@@ -171,8 +168,8 @@ def limits_frame(calibration: Calibration) -> pd.DataFrame:
             "limit_in_unit": rules[metric.name].limit,
             "alarms_count": metric.alarms.alarms,
             "windows_count": metric.alarms.windows,
-            "alarms_low_percent": metric.alarms.low * 100,
-            "alarms_high_percent": metric.alarms.high * 100,
+            "alarms_low_percent": round(metric.alarms.low * 100, 1),
+            "alarms_high_percent": round(metric.alarms.high * 100, 1),
             "would_hold_in_unit": metric.would_hold,
             "suggested_in_unit": metric.suggested,
         }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ctp_runbook.record.calibration import Calibration, MetricCalibration
+from ctp_runbook.record.calibration import Calibration, MetricCalibration, lasting
 from ctp_runbook.show.blocks import Picture
 from ctp_runbook.show.figure_style import LIGHT, Theme, bare_axes, name_rows, picture, write
 
@@ -19,6 +19,8 @@ __all__ = ["calibration_figure", "calibration_picture"]
 _BINS = 40
 # A metric that ranges over more than this needs a logarithm to be seen.
 _WIDE = 30.0
+# How high a row is, in inches; what never moved needs less.
+_TALL, _FLAT = 1.55, 0.85
 
 
 def calibration_picture(
@@ -40,10 +42,11 @@ def calibration_figure(
     from matplotlib.figure import Figure
 
     metrics = calibration.metrics
-    strip_inches = 0.5 + 0.24 * (len(metrics) + 1)
-    height = 1.75 + 1.55 * len(metrics) + strip_inches
+    strip_inches = 0.5 + 0.24 * (0 if calibration.piece_seconds else len(metrics) + 1)
+    inches = [_TALL if _varies(metric) else _FLAT for metric in metrics]
+    height = 1.75 + sum(inches) + strip_inches
     figure = Figure(figsize=(11, height), facecolor=theme.paper)
-    ratios = [1.55] * len(metrics) + [strip_inches]
+    ratios = [*inches, strip_inches]
     ratio: dict[str, Any] = {"width_ratios": (5, 1), "height_ratios": ratios}
     grid = figure.add_gridspec(
         len(metrics) + 1,
@@ -67,8 +70,12 @@ def calibration_figure(
     strip = figure.add_subplot(grid[len(metrics), 0], sharex=shared)
     _draw_alarms(strip, calibration, windows, theme)
     _title(figure, calibration, theme)
-    _legend(figure, theme)
+    _legend(figure, theme, has_windows=not calibration.piece_seconds)
     return figure
+
+
+def _varies(metric: MetricCalibration) -> bool:
+    return metric.quantiles.get("lowest") != metric.quantiles.get("highest")
 
 
 def _draw_values(
@@ -85,9 +92,11 @@ def _draw_values(
     title: dict[str, Any] = {"loc": "left", "fontsize": 9.5, "color": theme.ink, "pad": 4}
     axes.set_title(f"{rule.label}{unit}", **title)
     told: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": theme.faint, "pad": 4}
+    axes.locator_params(axis="y", nbins=4 if _varies(metric) else 2)
     axes.set_title(f"at the limit {metric.alarms.sentence} alarmed", **told)
     if len(own):
-        look: dict[str, Any] = {"color": theme.value, "linewidth": 0.9}
+        # Above the limit's line, which is broader: a state that stands at its limit shows both.
+        look: dict[str, Any] = {"color": theme.value, "linewidth": 0.9, "zorder": 3}
         axes.plot(own["time_utc"], own["value_in_unit"], drawstyle="steps-post", **look)
     else:
         note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
@@ -144,6 +153,13 @@ def _draw_alarms(axes: Axes, calibration: Calibration, windows: pd.DataFrame, th
     """A line a metric and one for the trigger: a mark a window, where it began."""
     bare_axes(axes, theme)
     names = [metric.name for metric in calibration.metrics]
+    if calibration.piece_seconds:
+        note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
+        told = "the windows are put together from pieces of the recording: none begins at a moment of it"
+        axes.text(0.5, 0.5, told, transform=axes.transAxes, **note)
+        axes.set_yticks([])
+        _clock(axes)
+        return
     starts = windows["started_utc"]
     for row, name in enumerate(names):
         failed = windows["failed"].map(lambda held, name=name: name in held)
@@ -158,7 +174,7 @@ def _draw_alarms(axes: Axes, calibration: Calibration, windows: pd.DataFrame, th
     for row in range(len(names) + 1):
         axes.axhline(row, color=theme.grid, linewidth=0.7, zorder=0)
     _clock(axes)
-    text = f"UTC; each mark is a window of {calibration.window_minutes:g} min, where it begins"
+    text = f"UTC; each mark is a window of {lasting(calibration.window_minutes)}, where it begins"
     look: dict[str, Any] = {"fontsize": 8, "color": theme.faint, "labelpad": 3}
     axes.set_xlabel(text, **look)
 
@@ -181,9 +197,12 @@ def _marks(
 
 def _title(figure: Figure, calibration: Calibration, theme: Theme) -> None:
     bold: dict[str, Any] = {"fontsize": 15, "fontweight": "bold"}
-    head, colour = "✓ The old engine keeps these limits", theme.good
-    if calibration.rollbacks.sliding_alarms or calibration.holds.sliding_alarms:
-        head, colour = "✗ The old engine breaks these limits", theme.bad
+    mark, colour = "✓", theme.good
+    if calibration.unmeasured or calibration.holds.sliding_alarms:
+        mark, colour = "!", theme.warn
+    if calibration.rollbacks.sliding_alarms:
+        mark, colour = "✗", theme.bad
+    head = f"{mark} {calibration.headline}"
     write(figure, head, inches=0.3, color=colour, **bold)
     begins = calibration.begins_utc[:16].replace("T", " ")
     where = f"{calibration.environment} · {calibration.minutes:.4g} min from {begins} UTC"
@@ -197,7 +216,7 @@ def _title(figure: Figure, calibration: Calibration, theme: Theme) -> None:
     write(figure, calibration.sentence, inches=0.78, fontsize=8.5, color=theme.ink)
 
 
-def _legend(figure: Figure, theme: Theme) -> None:
+def _legend(figure: Figure, theme: Theme, *, has_windows: bool) -> None:
     from matplotlib.lines import Line2D
 
     dots: dict[str, Any] = {"linestyle": "none", "markersize": 5}
@@ -210,6 +229,7 @@ def _legend(figure: Figure, theme: Theme) -> None:
         Line2D([], [], color=theme.bad, marker="x", label="limit broken", **dots),
         Line2D([], [], color=theme.rollback, marker="X", label="rolled back", **dots),
     ]
+    entries = entries if has_windows else entries[:3]
     look: dict[str, Any] = {
         "fontsize": 7.5,
         "labelcolor": theme.faint,

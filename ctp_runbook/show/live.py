@@ -29,7 +29,7 @@ from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.kinds import StepEnded, StepStarted
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.record.told import EndLine, NoteLine, RecordLine, RunLine, WatchLine
-from ctp_runbook.show.standing import PHASES, StepNow, phase_steps, steps_now
+from ctp_runbook.show.standing import PHASES, StepNow, phase_steps, steps_now, who_trades
 from ctp_runbook.show.terminal import (
     Narrator,
     Told,
@@ -60,7 +60,7 @@ _SHARE = 0.05
 _PATIENCE_SECONDS = 5.0
 # Viewers that hang in a terminal, after they were told to end.
 _STUCK: list[threading.Thread] = []
-_OTHER_ROWS = 8  # of a screen: heading, countdown, the line below, and some of the log
+_OTHER_ROWS = 9  # of a screen: heading, who trades, countdown, the line below, some of the log
 _WATCHES = (State.WATCHING, State.HOLDING)
 
 
@@ -227,7 +227,7 @@ class JsonLines:
 
     def say(self, line: str) -> None:
         """Print a sentence."""
-        _print_json(NoteLine(**self._common(), sentence=line))
+        _print_json(NoteLine(**self._common(), sentence=line.strip()))
 
     def watch(self, now: WatchNow, mono: float) -> None:
         """Print how the watch stands."""
@@ -270,7 +270,8 @@ class JsonLines:
 
 
 def _print_json(line: Any) -> None:
-    print(msgspec.json.encode(line).decode(), flush=True)
+    # In one piece: another thread may say something at the same time.
+    print(f"{msgspec.json.encode(line).decode()}\n", end="", flush=True)
 
 
 # --- at a terminal --------------------------------------------------------------------
@@ -351,13 +352,16 @@ class Screen(Narrator):
         self._live.stop()
 
     def picture(self, mono: float) -> RenderableType:
-        """What is going on at ``mono``: a heading, what runs out, and steps or metrics."""
+        """What is going on at ``mono``: a heading, who trades, what runs out, and steps or metrics."""
         from rich.console import Group
         from rich.rule import Rule
         from rich.text import Text
 
         history = self._history
         parts: list[RenderableType] = [Rule(Text(self._heading(mono)), align="left")]
+        if history.records and history.closed is None and not history.is_dry_run:
+            words = who_trades(history, mono=mono)
+            parts.append(_line(words, "bold yellow" if words.startswith("Nothing") else "green"))
         if runs_out := countdown(history, mono=mono):
             colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
             parts.append(_line(runs_out.words, colour))

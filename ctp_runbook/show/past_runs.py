@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ctp_runbook.model import Outcome
+from ctp_runbook.model import Generation, Outcome, State
 from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record.durations import Bound, bound_of
 from ctp_runbook.record.past_runs import (
     TWINS,
     Comparison,
     Difference,
+    HostRuns,
     PastMetric,
     PastRun,
     PastRuns,
     PastStep,
     took,
 )
-from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, mark
+from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, escaped, mark
 
 __all__ = [
     "bound_banner",
     "bound_blocks",
     "bounds_of",
     "comparison_blocks",
+    "fleet_page",
     "outcome_of",
     "runs_table",
     "skipped_notes",
@@ -88,6 +90,81 @@ def _one_line(text: str) -> str:
 def spoken_of(environment: str) -> str:
     """Return how the runs of an environment are spoken of."""
     return "all twins" if environment == TWINS else _one_line(environment)
+
+
+# --- many hosts -------------------------------------------------------------------
+
+# Of a run that is not over, by its state (infra/runbook/exits.md).
+_TRADE_IN: Mapping[str, str] = {
+    **dict.fromkeys((State.PLANNED, State.GATING, State.READY), "the old stack"),
+    **dict.fromkeys((State.WATCHING, State.HOLDING), "the new stack"),
+}
+
+
+def fleet_page(hosts: Sequence[HostRuns], *, told_utc: str, reports: Mapping[str, str]) -> str:
+    """Return a page of what became of each host's run; ``reports`` has where a run's report lies, by its
+    id."""
+    from ctp_runbook.show.report import document
+
+    reached = [(host.host, host.run) for host in hosts if host.run is not None]
+    left = [f"{_one_line(host.host)}: {_one_line(host.why)}" for host in hosts if host.run is None]
+    rows = [(_one_line(host), _who_trades(run), *_host_row(run)) for host, run in reached]
+    rows += [
+        (_one_line(host.host), *["– not reached"], *[_NONE] * 6) for host in hosts if not host.run
+    ]
+    what = ("who trades", "outcome", "downtime", "rollback", "margin")
+    columns = ("host", *what, "run", "record")
+    links = {
+        _one_line(run.run_id): reports[run.run_id] for _, run in reached if run.run_id in reports
+    }
+    banner = _fleet_banner(reached, len(left))
+    table = Table(columns, rows, numbers=("downtime", "rollback"), links=links)
+    notes = Notes("warn", left, title="Not reached, and what runs there was not asked")
+    return document(
+        banner.title,
+        f"<header><h1>Cutover of {len(hosts)} hosts</h1>{banner.html}</header>"
+        f"<main><div class='ctp-scroll' tabindex='0'>{table.html}</div>{notes.html}</main>"
+        f"<footer>As each host told it until {escaped(told_utc)}. A record is proved on its host, by "
+        "<code>ctp-runbook verify --run RUN</code></footer>",
+        margin=f"fleet, {told_utc}",
+    )
+
+
+def _host_row(run: PastRun) -> tuple[str, ...]:
+    name, _, *rest, record = _row(run)
+    return (*rest, name, record)
+
+
+def _fleet_banner(reached: Sequence[tuple[str, PastRun]], left: int) -> Banner:
+    hosts = len(reached) + left
+    done = sum(run.outcome == Outcome.COMPLETED.value for _, run in reached)
+    title = f"{done} of {hosts} hosts COMPLETED"
+    stopped = [(host, run) for host, run in reached if run.outcome != Outcome.COMPLETED.value]
+    told = [f"{_one_line(host)}: {outcome_of(run)}, {_who_trades(run)}" for host, run in stopped]
+    told += [f"{left} not reached"] if left else []
+    kind = "bad" if any(run.outcome for _, run in stopped) else "warn" if told else "good"
+    return Banner(kind, title, "; ".join(told))
+
+
+def _who_trades(run: PastRun) -> str:
+    """Return in words whose stack ran at the last look; of a run that goes on, by its state."""
+    if not run.outcome:
+        return _TRADE_IN.get(run.state, "nobody, for most of it")
+    stacks = {
+        generation: [
+            seen for name, seen in run.running.items() if name.startswith(f"{generation}_")
+        ]
+        for generation in Generation
+    }
+    whole = [name for name, seen in stacks.items() if seen and set(seen) == {"alive"}]
+    others = [seen for name, seen in stacks.items() if name not in whole]
+    if len(whole) == 1 and all(set(seen) <= {"gone"} for seen in others):
+        return f"the {whole[0]} stack"
+    if not run.running:
+        return "nobody was looked at"
+    if set(run.running.values()) == {"gone"}:
+        return "nobody"
+    return ", ".join(f"{name.replace('_', ' ')} {seen}" for name, seen in run.running.items())
 
 
 # --- bounds -----------------------------------------------------------------------

@@ -26,7 +26,7 @@ from ctp_runbook.show.run_figure import run_pictures
 from ctp_runbook.show.step_figures import pictures_of
 from ctp_runbook.watch.judge import WindowJudgement
 
-__all__ = ["write_report"]
+__all__ = ["document", "write_report"]
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--jp-ui-font-color1:#1b1f24;--jp-ui-font-color2:#59636e;
@@ -121,19 +121,28 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         for name, body in sections.items()
     )
     first: list[Block] = [review.not_proved(run, history, judged), *run_blocks.findings(history)]
-    style = _STYLE.replace("RUN_ID", _css_string(history.run_id))
-    return (
-        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{escaped(f'{history.run_id}: {title}')}</title><style>{style}</style></head>"
-        f"<body><header>{_html(top)}<h1>{escaped(title)}</h1>"
+    return document(
+        f"{history.run_id}: {title}",
+        f"<header>{_html(top)}<h1>{escaped(title)}</h1>"
         f"{run_blocks.below_headline(history).html}</header>"
         f"<nav aria-label='Sections'>{navigation}</nav>"
         f"<main><div class='ctp-first'>{_key_figures(history, judged)}{_html(first)}</div>"
         f"{bodies}</main>"
         f"<footer>run {escaped(history.run_id)} · journal record {len(history.records)}, sha256 "
         f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
-        f"{escaped(run.run_id)}</code></footer></body></html>\n"
+        f"{escaped(run.run_id)}</code></footer>",
+        margin=history.run_id,
+    )
+
+
+def document(title: str, body: str, *, margin: str = "") -> str:
+    """Return a whole page; ``margin`` stands at the foot of each sheet that is printed."""
+    style = _STYLE.replace("RUN_ID", _css_string(margin))
+    return (
+        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width,initial-scale=1'>"
+        f"<title>{escaped(title)}</title><style>{style}</style></head>"
+        f"<body>{body}</body></html>\n"
     )
 
 

@@ -25,6 +25,7 @@ __all__ = ["handover_blocks", "not_proved", "provenance", "who_runs"]
 
 _READINESS = ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json")
 _NOTHING = "nothing on record"
+_UNTOLD = f"not on record; its record is of format {FORMAT}"
 _CANNOT = "not_measurable"
 _LEFT_OUT = "; not compared: "
 _GENERATIONS = {Generation.NEW: "new stack", Generation.OLD: "old stack"}
@@ -171,7 +172,7 @@ def provenance(history: History) -> list[Block]:
         ("ended", f"{ended.wall:%Y-%m-%d %H:%M:%S}Z" if ended else "not over"),
         ("boot id", ", then ".join(boots)),
         ("plan sha256", created.plan_sha256),
-        ("tool of the run", f"not on record; its record is of format {FORMAT}"),
+        ("tool of the run", created.tool.words if created.tool else _UNTOLD),
         ("tool of this page", f"ctp_runbook {__version__}"),
     ]
     blocks: list[Block] = [Facts(pairs, "Provenance")]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import msgspec
 from msgspec import UNSET, Struct, structs
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import ConfigError, EvidenceInvalid, JournalError
 from ctp_runbook.gates.gate import judge_gate_evidence
 from ctp_runbook.gates.readiness import judge_readiness_file
@@ -72,9 +72,7 @@ def header_findings(run: RunDir, history: History) -> Iterator[str]:
 
 def _format_findings(run: RunDir) -> Iterator[str]:
     try:
-        check_format(
-            msgspec.json.decode(run.run_json.read_bytes(), type=FormatOf).format, "run.json"
-        )
+        check_format(decoder(FormatOf).decode(run.run_json.read_bytes()).format, "run.json")
     except JournalError as error:
         yield str(error)
     except (OSError, ValueError, RecursionError):
@@ -116,6 +114,8 @@ def _rule_findings(run: RunDir, history: History) -> Iterator[str]:
     judged_by = history.plan.watch
     for name, rule in judged_by.metrics.items():
         due = (written if rule.test is UNSET else rules).metrics.get(name)
+        if due is not None and rule.false_alarm_rate is UNSET:  # a record of before it was divided
+            due = structs.replace(due, false_alarm_rate=UNSET)
         if rule.baseline_max_shift is None:  # as it was written where the file has none
             rule = structs.replace(rule, baseline_max_shift=UNSET)
         if rule != due:
@@ -189,7 +189,7 @@ def _excused(run: RunDir) -> list[str]:
     which is told elsewhere."""
     path = run.plan / "ctp_one_shot_cutover_checklist.json"
     try:
-        commands = msgspec.json.decode(path.read_bytes(), type=_Readiness).readiness_commands
+        commands = decoder(_Readiness).decode(path.read_bytes()).readiness_commands
     except (OSError, ValueError, RecursionError):
         return []
     return [sli for sli, text in commands.items() if text.startswith(NOT_MEASURABLE)]
@@ -257,7 +257,7 @@ def notebook_findings(run: RunDir, history: History) -> Iterator[str]:
     for path in sorted(run.notebooks.glob("*.ipynb")):
         name = path.relative_to(run.path).as_posix()
         try:
-            notebook = msgspec.json.decode(path.read_bytes(), type=_Notebook)
+            notebook = decoder(_Notebook).decode(path.read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             yield f"{name}: not a notebook stamped by this project: {error}"
             continue

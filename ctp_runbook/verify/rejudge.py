@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, structs
 
+from ctp_runbook.decoding import convert
 from ctp_runbook.errors import EvidenceInvalid, RunRefused
 from ctp_runbook.plan.config import WatchRules, load_watch
 from ctp_runbook.record.history import History
@@ -101,8 +102,10 @@ class Rejudgement(Struct, frozen=True):
     @property
     def text(self) -> str:
         """For a terminal."""
+        minutes = self.watch_minutes
+        length = f"{minutes:.4g} min" if minutes >= 1 else f"{minutes * 60:.3g} s"
         lines = [
-            f"run {self.run_id}: watch of {self.watch_minutes:g} min from "
+            f"run {self.run_id}: watch of {length} from "
             f"{self.watch_started_utc}, {self.samples} samples, sha256 {self.samples_sha256}",
             *self.own.lines(),
         ]
@@ -156,6 +159,7 @@ def rejudge_run(run: RunDir, *, watch: Path | None = None) -> Rejudgement:
 def _by_others(run: RunDir, history: History, watch: Path) -> Ruling:
     rules = load_watch(watch)
     _refuse_missing(history, rules, watch)
+    rules = _without_guesses(history, rules)
     words = f"{watch.name} ({digest_of(watch.read_bytes())[:12]}…)"
     return _ruling(words, rejudge(run, history, rules=rules))
 
@@ -167,6 +171,22 @@ def _refuse_missing(history: History, rules: WatchRules, watch: Path) -> None:
             f"{watch} has no [metrics.{lacking[0]}]; the run watched {', '.join(lacking)} as well: "
             "add what is missing, with the limit to try"
         )
+
+
+def _without_guesses(history: History, rules: WatchRules) -> WatchRules:
+    """The rules as far as this recording can be asked: samples hold only the families that the run's
+    own rules read, so that of any other family its absence proves nothing (``absent = "zero"``)."""
+    recorded: dict[tuple[str, str], set[str]] = {}
+    for key in history.plan.monitor_keys:
+        own = history.plan.watch.metrics[key]
+        recorded.setdefault((own.source, own.url), set()).update(own.families)
+    metrics = {
+        key: rule
+        if recorded.get((rule.source, rule.url), set()).issuperset(rule.families)
+        else structs.replace(rule, absent=UNSET)
+        for key, rule in rules.metrics.items()
+    }
+    return structs.replace(rules, metrics=metrics)
 
 
 def _ruling(rules: str, judged: tuple[WindowJudgement, Firing | None]) -> Ruling:
@@ -187,4 +207,4 @@ def _metric(metric: MetricJudgement) -> MetricRuling:
     facts = {name: getattr(metric, name, None) for name in MetricRuling.__struct_fields__}
     worst_utc = None if metric.worst_wall is None else utc_text(metric.worst_wall)
     own = {"verdict": metric.verdict.name, "worst_utc": worst_utc}
-    return msgspec.convert(facts | own, MetricRuling)
+    return convert(facts | own, MetricRuling)

@@ -1,8 +1,8 @@
 """The old engine held against the limits: each window of a recording, judged as a watch would be.
 
-Nothing is judged here. A window is cut from the recording and shown to the same ``WindowJudge`` that
-watches live, so that whatever rule decides there decides here. numpy comes with this module: neither
-a dry run nor the process that rolls back imports it.
+Nothing is judged here. A window is cut from the recording, or put together from pieces of one that is
+shorter, and shown to the same ``WindowJudge`` that watches live, so that whatever rule decides there
+decides here. numpy comes with this module: neither a dry run nor the process that rolls back imports it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ctp_runbook.record.sample_blocks import Block, Chunk
 from ctp_runbook.record.samples import split_series
 from ctp_runbook.watch.judge import MetricJudgement, WindowJudge, WindowJudgement
 from ctp_runbook.watch.measure import concerns, counts_events, pages_of
+from ctp_runbook.watch.pieces import Pieces, pieces_rate
 from ctp_runbook.watch.sequential import share_interval, upper_share
 from ctp_runbook.watch.verdicts import Firing
 
@@ -39,6 +40,7 @@ __all__ = [
     "Windows",
     "Yardstick",
     "alarm_rate",
+    "any_measured",
     "judge_windows",
     "metric_alarms",
     "quantiles_of",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _SURE = 0.95
+_END_OF_CALENDAR = 253402300800.0
 _ROUND = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0)
 
 
@@ -81,7 +84,8 @@ class Recorded:
     """A recording in memory, target by target, from which windows are cut.
 
     ``begins`` and ``ends`` are monotonic seconds of the first and the last sample, ``wall_zero`` what
-    makes wall clock of them. Raises ValueError for samples of two boots, or none.
+    makes wall clock of them. Raises ValueError for samples of two boots, of no year that there is, or
+    none.
     """
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
@@ -100,6 +104,8 @@ class Recorded:
                 )
             latest[whose] = last
         self.wall_zero = self._items[0].wall[0] - spans[0][0]
+        if not self.wall_zero + self.ends < _END_OF_CALENDAR:
+            raise ValueError("its clock goes on beyond the year 9999")
 
     @property
     def samples(self) -> int:
@@ -132,6 +138,10 @@ class Recorded:
         own._firsts, own._lasts = self._firsts[kept], self._lasts[kept]
         return own
 
+    def pieces(self, rules: Iterable[MetricRule], *, seconds: float) -> Pieces:
+        """Return the recording in pieces of so many seconds, to put windows together from."""
+        return Pieces(self._items, rules, begins=self.begins, ends=self.ends, seconds=seconds)
+
     def starts(self, *, seconds: float, step: float, slack: float) -> list[float]:
         """Return where windows begin that the recording holds whole, but for ``slack`` at its end."""
         count = math.floor((self.seconds + slack - seconds) / step + 1e-9) + 1
@@ -158,21 +168,47 @@ class Suggestion(Struct, frozen=True):
 
 class Windows(Struct, frozen=True):
     """Where windows begin (monotonic seconds), how long one is, and how many on the first begins that
-    does not overlap with one; ``rate`` is how many of them may alarm."""
+    does not overlap with one; ``rate`` is how many of them may alarm.
+
+    With ``pieces``, which is how many seconds one has, they are put together from such pieces of the
+    recording, and where they begin says nothing.
+    """
 
     starts: tuple[float, ...]
     seconds: float
     apart: int
     rate: float
+    pieces: float = 0.0
+
+    def judged(self, recorded: Recorded, yardstick: Yardstick) -> Iterator[Outcome]:
+        """Judge each of them."""
+        return judge_windows(
+            recorded, yardstick, starts=self.starts, seconds=self.seconds, pieces=self.pieces
+        )
+
+    def rate_of(self, alarms: Sequence[bool | None], recorded: Recorded) -> AlarmRate:
+        """Return the rate of alarms in them, with the interval that fits how they were made."""
+        if self.pieces:
+            return pieces_rate(alarms, seconds=self.seconds, recorded=recorded.seconds)
+        return alarm_rate(alarms, apart=self.apart)
 
 
 def judge_windows(
-    recorded: Recorded, yardstick: Yardstick, *, starts: Sequence[float], seconds: float
+    recorded: Recorded,
+    yardstick: Yardstick,
+    *,
+    starts: Sequence[float],
+    seconds: float,
+    pieces: float = 0.0,
 ) -> Iterator[Outcome]:
     """Judge each window as a watch that began there and lasted so long."""
-    for began in starts:
+    cut = recorded.pieces(yardstick.watched, seconds=pieces) if pieces else None
+    for number, began in enumerate(starts):
         judge = _judge(yardstick, began, began + seconds)
-        judge.take(recorded.between(began, began + seconds))
+        if cut is None:
+            judge.take(recorded.between(began, began + seconds))
+        else:
+            judge.take(cut.window(number, began=began, seconds=seconds))
         yield Outcome(began, judge.at(began + seconds, final=True), judge.firing)
 
 
@@ -216,6 +252,11 @@ def quantiles_of(values: NDArray[np.float64]) -> dict[str, float]:
 def metric_alarms(outcomes: Sequence[Outcome], name: str) -> list[bool | None]:
     """Return of each window whether a metric would have alarmed; None where nothing was measured."""
     return [_alarm(outcome.judged.metrics[name]) for outcome in outcomes]
+
+
+def any_measured(outcome: Outcome) -> bool:
+    """True for a window in which something was measured of any metric."""
+    return any(_alarm(metric) is not None for metric in outcome.judged.metrics.values())
 
 
 def _alarm(metric: MetricJudgement) -> bool | None:
@@ -268,14 +309,12 @@ def suggest_limit(
     if not levels:
         return Suggestion(None, None, now, "no value was measured: any limit would have held")
 
-    def rate_at(limit: float, starts: tuple[float, ...] = windows.starts) -> AlarmRate:
-        own = yardstick.of(rule, limit)
-        outcomes = list(judge_windows(recorded, own, starts=starts, seconds=windows.seconds))
-        apart = windows.apart if starts is windows.starts else 1
-        return alarm_rate(metric_alarms(outcomes, rule.name), apart=apart)
+    def rate_at(limit: float, own: Windows = windows) -> AlarmRate:
+        outcomes = list(own.judged(recorded, yardstick.of(rule, limit)))
+        return own.rate_of(metric_alarms(outcomes, rule.name), recorded)
 
     # Most levels are told by the windows that do not overlap; the rest are a third of the work.
-    few = windows.starts[:: windows.apart]
+    few = structs.replace(windows, starts=windows.starts[:: windows.apart], apart=1)
     place = _first_holding(levels, lambda limit: _share(rate_at(limit, few)) <= windows.rate)
     rates = {place: rate_at(levels[place])} if place < len(levels) else {}
     while place < len(levels) and _share(rates[place]) > windows.rate:
@@ -301,6 +340,8 @@ def _suggestion(
 ) -> Suggestion:
     would_hold, rate = levels[place], windows.rate
     most = upper_share(held.windows, held.alarms) if held.windows else 1.0
+    if windows.pieces:
+        most = held.high  # windows put together from the same pieces prove nothing by their number
     is_proved = most <= rate or (proof is not None and proof.bound <= would_hold * (1 + 1e-9))
     text = f"{rule.amount(f'{would_hold:g}')} would have held"
     if proof is not None:
@@ -309,11 +350,10 @@ def _suggestion(
         text += (
             f"; of {proof.events:.0f} events at most {share} are over {bound}, proved at 95 % if "
         )
-        text += "they are independent of each other"
+        text += f"{proof.independent} are independent of each other"
     if not is_proved:
-        needed = windows_needed(rate)
-        text += f"; {held.windows} windows prove no rate below {most * 100:.2g} %, for "
-        text += f"{rate * 100:.3g} % it takes {needed}"
+        text += f"; {_too_few(held, most, windows)}, for {rate * 100:.3g} % it takes "
+        text += f"{windows_needed(rate)}" + (" whole ones" if windows.pieces else "")
     has_held = _share(now) <= rate
     if has_held and (not is_proved or _leniency(rule, would_hold) >= _leniency(rule, rule.limit)):
         return Suggestion(would_hold, rule.limit, now, f"{text}; the limit held, and stays")
@@ -321,6 +361,13 @@ def _suggestion(
         return Suggestion(would_hold, would_hold, held, text)
     limit = levels[place + 1]
     return Suggestion(would_hold, limit, rate_at(limit), f"{text}, so this is a step beyond")
+
+
+def _too_few(held: AlarmRate, most: float, windows: Windows) -> str:
+    """Say what so many windows leave open."""
+    if windows.pieces:
+        return "a recording shorter than one window proves no rate of them"
+    return f"{held.windows} windows prove no rate below {most * 100:.2g} %"
 
 
 def _share(rate: AlarmRate) -> float:
@@ -376,20 +423,24 @@ def _is_number(text: str) -> bool:
 
 
 class _Proof(Struct, frozen=True):
-    """The least bound that enough single events prove the rule's quantile to lie below."""
+    """The least bound that enough events prove the rule's quantile to lie below, if what is named
+    ``independent`` is so."""
 
     bound: float
     events: float
+    independent: str
 
 
 def _events_proof(recorded: Recorded, rule: MetricRule, rules: WatchRules) -> _Proof | None:
-    """Return what the events of the whole recording prove, taken one by one; None for too few, and
-    where the rule judges by no such proof: a plain p99 of few orders is their slowest.
+    """Return what the events of the whole recording prove; None for too few, and where the rule judges
+    by no such proof: a plain p99 of few orders is their slowest.
 
     Of n events so many may be over a bound that the true share is surely (95 %) no more than the
-    quantile allows. Where they begin is a quantile as well, which the judge is asked for.
+    quantile allows. Where they begin is a quantile as well, which the judge is asked for. Where the
+    rule allows for bursts, n are the spans with events in them, as long as a burst, and each event
+    over the bound is taken for a span of its own.
     """
-    if not counts_events(rule) or getattr(rule, "test", "plain") != "sequential":
+    if not counts_events(rule) or not rule.is_sequential:
         return None
     long = structs.replace(
         rule,
@@ -399,7 +450,13 @@ def _events_proof(recorded: Recorded, rule: MetricRule, rules: WatchRules) -> _P
     )
     points = whole(recorded, long, rules).points
     events = next((p.events for p in reversed(list(points)) if p.events), 0.0) or 0.0
-    over = _most_over(int(events), 1 - rule.quantile)
+    trials, independent = events, "they"
+    if span := rule.span_seconds:
+        seen = whole(recorded, structs.replace(long, window_seconds=span), rules).points
+        busy = [bool(point.events) for point in seen if point.events is not None]
+        trials = recorded.seconds / span * (sum(busy) / len(busy) if busy else 0.0)
+        trials, independent = min(events, trials), f"those {span:g} s apart"
+    over = _most_over(int(trials), 1 - rule.quantile)
     if over is None:
         return None
     level = min(max(1 - (over + 0.5) / events, 0.0), 0.999999)
@@ -407,7 +464,7 @@ def _events_proof(recorded: Recorded, rule: MetricRule, rules: WatchRules) -> _P
     value = next((p for p in reversed(list(last)) if p.value is not None), None)
     if value is None or value.value is None or value.is_over:
         return None
-    return _Proof(value.value, events)
+    return _Proof(value.value, events, independent)
 
 
 def _most_over(events: int, share: float) -> int | None:

@@ -110,6 +110,9 @@ class ShareTests:
     def _count(self, key: tuple[float, bool], *, labels: str, rate: float) -> _Count:
         bound, is_cap = key
         rate *= self._rule.false_alarms
+        if self._rule.false_alarm_rate is not UNSET:
+            # What is stated is of all its numbers together; records without a rate gave it to each.
+            rate /= max(1, sum(not is_cap for _, is_cap in self._bounds))
         return _Count(self._rule, bound, is_cap=is_cap, rate=rate, labels=labels)
 
     def restart(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +14,25 @@ import jsonschema
 import pytest
 
 from ctp_runbook.cli import main as command_line
+from ctp_runbook.cli import options
 from ctp_runbook.cli.main import _exit_code as exit_code
 from ctp_runbook.cli.options import Command
 from ctp_runbook.errors import PlanRefused, RunRefused
 from ctp_runbook.host import proc as daemons
 from ctp_runbook.notebook import runner
-from ctp_runbook.record.rundir import newest_run
-from ctp_runbook.run import launch
+from ctp_runbook.record.rundir import RunDir, newest_run
+from ctp_runbook.run import launch, steer
 from ctp_runbook.run.launch import RunOptions, read_history
 from tests.props.command_line import StandIn, typed
 from tests.props.plan_fixtures import make_plan
-from tests.props.synthetic_runs import completed_run, dry_run, seal
+from tests.props.synthetic_runs import (
+    completed_run,
+    dry_run,
+    rolled_back_run,
+    seal,
+    telling,
+    up_to_switch,
+)
 
 
 def test_a_dry_run_tells_where_it_is_and_how_it_ended(
@@ -322,6 +331,71 @@ def test_a_dry_run_is_told_as_json(tmp_path: Path, capsys: pytest.CaptureFixture
     assert [line["event"] for line in lines] == ["run", *["record"] * (len(lines) - 2), "end"]
     assert (lines[-1]["outcome"], lines[-1]["exit_code"]) == ("DRY_RUN_OK", 0)
     assert lines[0]["path"] == str(newest_run(tmp_path).path)
+
+
+@pytest.mark.parametrize("execute", [(), ("--execute", "--yes")], ids=["dry", "real"])
+@pytest.mark.parametrize("make", [completed_run, rolled_back_run], ids=["completed", "rolled back"])
+def test_once_begins_no_second_run_of_a_plan(
+    make: Callable[..., RunDir],
+    execute: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It tells how the one ended that there is, by its exit code too, and what begins another."""
+    schema = json.loads(Path("infra/schemas/told.json").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(tmp_path)
+    outputs = tmp_path / "outputs"
+    names = {"environment": plan.environment, "host": os.uname().nodename}
+    run = make(outputs, plan_sha256=plan.sha256, **names)
+    files: list[object] = ["--cutover-template", tmp_path / "cutover.env", "--outputs", outputs]
+    files += ["--rollback-template", tmp_path / "rollback.env"]
+    outcome = read_history(run).outcome
+    assert outcome is not None
+    assert typed("orchestrate", "--once", *execute, *files) == outcome.exit_code
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1].startswith(f"run {run.run_id} of this plan is {outcome.value}: no other is beg")
+    assert (f"`--again {run.run_id}` begins one" in told[-1]) == bool(outcome.exit_code)
+    assert typed("orchestrate", "--once", "--json", *execute, *files) == outcome.exit_code
+    said = capsys.readouterr()
+    (line,) = map(json.loads, said.out.splitlines())
+    jsonschema.validate(line, schema)
+    assert (line["event"], line["outcome"]) == ("end", outcome.value)
+    assert "no other is begun" in said.err
+    assert [path.name for path in outputs.iterdir()] == [run.run_id]
+
+
+@pytest.mark.parametrize("execute", [False, True], ids=["dry", "real"])
+def test_once_follows_a_run_that_goes_on(
+    execute: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Taken up where nobody conducts it; a dry run only tells of it."""
+    taken_up, followed = StandIn(True), StandIn(4)
+    monkeypatch.setattr(steer, "take_up", taken_up)
+    monkeypatch.setattr(options, "follow_to_end", followed)
+    with telling(tmp_path, "unfinished") as story:
+        up_to_switch(story)
+    asked = RunOptions(execute=execute, by="fleet")
+    code = options.tell_of_standing(story.run, asked, as_json=False)
+    told = capsys.readouterr().out
+    if execute:
+        assert code == 4
+        assert taken_up.calls == [((story.run,), {"by": "fleet"})]
+        assert "nobody conducted it; taken up again" in told
+    else:
+        assert code == 0
+        assert told == f"run {story.run.run_id} of this plan is SWITCHING: no other is begun\n"
+        assert taken_up.calls == followed.calls == []
+
+
+def test_again_is_for_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Alone it says nothing: a run is begun anyhow."""
+    assert typed("orchestrate", "--again", "a-run") == 2
+    assert "--again is for --once" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,57 @@ def test_no_runs_are_told_as_none(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "name one by --outputs" in capsys.readouterr().err
 
 
+def test_runs_of_one_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    """By its digest; of a plan without a run it is none."""
+    assert typed("runs", "--outputs", GOLDEN, "--json") == 0
+    every = json.loads(capsys.readouterr().out)["runs"]
+    sha256 = every[0]["plan_sha256"]
+    assert typed("runs", "--outputs", GOLDEN, "--json", "--plan-sha256", sha256) == 0
+    chosen = json.loads(capsys.readouterr().out)["runs"]
+    assert chosen == [run for run in every if run["plan_sha256"] == sha256]
+    assert 0 < len(chosen) < len(every)
+    assert typed("runs", "--outputs", GOLDEN, "--plan-sha256", "0" * 64) == 0
+    assert capsys.readouterr().out.startswith("no run under")
+
+
+def test_a_page_of_hosts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What each printed; a host that was not asked and an answer nobody can read are told, and a report
+    is linked where it lies."""
+    hosts = tmp_path / "hosts"
+    (hosts / "host 1").mkdir(parents=True)
+    for host, name in (("host 1", "completed"), ("host-2", "triggered")):
+        assert typed("runs", "--outputs", GOLDEN, "--json") == 0
+        told = json.loads(capsys.readouterr().out)
+        told["runs"] = [run for run in told["runs"] if run["run_id"] == name]
+        (hosts / f"{host}.json").write_text(json.dumps(told))
+    (hosts / "host 1" / "completed.html").write_text("")
+    (hosts / "host-3.json").write_text("")
+    (hosts / "host-<4>.json").write_text("{")
+    page = tmp_path / "fleet.html"
+    assert typed("runs", "--hosts", hosts, "--html", page) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    text = page.read_text()
+    assert "1 of 4 hosts COMPLETED" in text
+    assert "host-2: ROLLED_BACK_IN_BUDGET, the old stack; 2 not reached" in text
+    assert "href='hosts/host%201/completed.html'" in text
+    assert "triggered.html" not in text
+    assert "host-3: it was not asked" in text
+    assert "host-&lt;4&gt;: its answer cannot be read" in text
+
+
+@pytest.mark.parametrize("words", [("--hosts", "."), ("--html", "page.html")])
+def test_a_page_is_of_hosts(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither is anything alone."""
+    assert typed("runs", *words) == 2
+    assert "--hosts and --html go together" in capsys.readouterr().err
+
+
+def test_a_page_of_no_host_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """There would be nothing to see on it."""
+    assert typed("runs", "--hosts", tmp_path, "--html", tmp_path / "page.html") == 2
+    assert "no HOST.json is there" in capsys.readouterr().err
+
+
 def test_hundreds_of_runs_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And an answer is there before one has lost patience: some milliseconds each."""
     for number in range(200):

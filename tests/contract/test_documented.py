@@ -299,10 +299,8 @@ def run_path(folder: Path) -> Path:
     return folder / "outputs" / run_id
 
 
-@pytest.mark.twin
-@pytest.mark.parametrize("block", TYPED, ids=lambda block: block.name)
-def test_what_is_documented_can_be_typed(block: Block, checkout: Path) -> None:
-    """Each block ends well as it stands, typed in a checkout; $RUN is the folder of a finished run."""
+def typed(text: str, checkout: Path) -> subprocess.CompletedProcess[str]:
+    """What comes of these lines, typed in the checkout; $RUN is the folder of a finished run."""
     environ = {
         **os.environ,
         "RUN": str(run_path(checkout).relative_to(checkout)),
@@ -311,12 +309,49 @@ def test_what_is_documented_can_be_typed(block: Block, checkout: Path) -> None:
         "XDG_RUNTIME_DIR": str(checkout / "tmp"),
         "TMPDIR": str(checkout / "tmp"),
     }
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-s"],
-        input=block.text,
+        input=text,
         text=True,
         cwd=checkout,
         env=environ,
         capture_output=True,
     )
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize("block", TYPED, ids=lambda block: block.name)
+def test_what_is_documented_can_be_typed(block: Block, checkout: Path) -> None:
+    """Each block ends well as it stands, typed in a checkout; $RUN is the folder of a finished run."""
+    done = typed(block.text, checkout)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+QUESTIONS = re.findall(
+    r"^\| ([^|]+\?) \| ([^|]+) \| (.+) \|$", prose(RUNBOOK / "questions.md"), re.M
+)
+
+
+def test_thirty_questions_are_asked() -> None:
+    """Each once, and each answer quotes something."""
+    assert len({question for question, _, _ in QUESTIONS}) == len(QUESTIONS) == 30
+    assert [question for question, _, answer in QUESTIONS if "“" not in answer] == []
+
+
+@pytest.mark.twin
+@pytest.mark.parametrize(
+    ("question", "where", "answer"), QUESTIONS, ids=[q for q, _, _ in QUESTIONS]
+)
+def test_a_question_is_answered(question: str, where: str, answer: str, checkout: Path) -> None:
+    """The page, or what the command prints and the page it writes, has what the answer quotes."""
+    if where.startswith("["):
+        (target,) = re.findall(r"\]\(([^)#]+)", where)
+        read = (RUNBOOK / target).read_text()
+    else:
+        done = typed(where.strip("`"), checkout)
+        assert done.returncode == 0, done.stderr
+        read = done.stdout
+        if page := re.search(r"\S+\.html", read):
+            read = (checkout / page[0]).read_text()
+    read = " ".join(re.sub(r"[`*]", "", read).split())
+    assert [quote for quote in re.findall(r"“([^”]+)”", answer) if quote not in read] == []

@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[2] / "notebooks"
 # CONTRACT §4 fixes what each can be told.
 PARAMETERS: Mapping[str, frozenset[str]] = {
     "00_calibrate": frozenset({"calibration_dir"}),
+    "00_start": frozenset({"outputs"}),
     "01_plan": frozenset(
         {
             "cutover_template",
@@ -48,7 +49,8 @@ Notebook = dict[str, Any]
 
 
 def test_the_notebooks_are_there() -> None:
-    """Seven rooms of the runbook, one notebook each, the calibration before them, the history behind, and no other."""
+    """Seven rooms of the runbook, one notebook each; where one begins and the calibration before them,
+    the history behind, and no other."""
     assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(PARAMETERS)
 
 

@@ -246,7 +246,7 @@ def test_a_killed_gate_leaves_its_scratch_to_the_next(
     """Which takes it away before it makes one of its own."""
     assert gate(server, tmp_path).is_ok
     argv = [sys.executable, "-c", KILLED, str(tmp_path), server.url]
-    died = subprocess.run(argv, env=dict(os.environ), timeout=60, check=False)
+    died = subprocess.run(argv, env=dict(os.environ), timeout=240, check=False)
     assert died.returncode == -signal.SIGKILL
     assert [name for name in databases(server) if "scratch" in name]
     again = gate(server, tmp_path)

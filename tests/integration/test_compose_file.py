@@ -24,7 +24,7 @@ def compose() -> list[str]:
         if shutil.which(words[0]) is None:
             continue
         asked = [*words, "version"]
-        if subprocess.run(asked, capture_output=True, timeout=30, check=False).returncode == 0:
+        if subprocess.run(asked, capture_output=True, timeout=240, check=False).returncode == 0:
             return words
     pytest.skip(
         "neither `docker compose` nor `docker-compose` runs here: "
@@ -42,7 +42,7 @@ def _config(
         env={**bare, **given},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 
@@ -106,7 +106,7 @@ def test_prometheus_takes_its_files(tmp_path: Path) -> None:
         ["promtool", "check", "config", str(tmp_path / "prometheus.yml")],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr

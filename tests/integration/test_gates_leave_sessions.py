@@ -15,7 +15,7 @@ from ctp_runbook.rehearsal.twin import Twin
 from tests.props.plan_fixtures import wait_for
 from tests.props.twin_tools import template_command
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 GATES = (
     "BOOTSTRAP_INFRA",

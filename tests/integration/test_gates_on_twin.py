@@ -24,7 +24,7 @@ from ctp_runbook.rehearsal.plane.layout import Plane
 from tests.props.data_plane import plane_up
 from tests.props.real_chain import ROOT
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 ON_THE_TWIN = [name for name, gate in GATES.items() if gate.is_due]
 
 

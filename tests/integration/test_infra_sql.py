@@ -59,7 +59,7 @@ class Database:
             },
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=240,
             check=False,
         )
         assert outcome.returncode == 0, outcome.stderr
@@ -103,7 +103,7 @@ def database() -> Iterator[Database]:
             group=who.pw_gid if os.geteuid() == 0 else None,
             cwd=home,
             stdout=subprocess.DEVNULL,
-            timeout=60,
+            timeout=240,
             check=True,
         )
 
@@ -130,7 +130,7 @@ def database() -> Iterator[Database]:
                 "postgres",
                 "quant_hft",
             ],
-            timeout=30,
+            timeout=240,
             check=True,
         )
         made.migrate(settings={SETTINGS[role]: secret for role, secret in PASSWORDS.items()})
@@ -247,7 +247,7 @@ def _clickhouse(path: Path, *statements: str, parse: tuple[str, ...] = ()) -> li
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert outcome.returncode == 0, outcome.stderr[-2000:]

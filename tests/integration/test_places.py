@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 SECONDS = 240
 # A window of 30 s, which is usual, proves no more of a place.
 ARGUMENTS = "--watch-seconds 3"
+ODD = "Täglich 交易 x"
 
 
 @pytest.fixture
@@ -105,10 +106,12 @@ def rehearsed(clone: Path, home: Path, *, scratch: str = "/tmp", **more: Any) ->
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL runs as another user for root alone")
 def test_below_a_closed_home(room: Path) -> None:
-    """As root: what PostgreSQL runs as gets at neither the clone nor what is installed in it."""
-    (room / "home").mkdir(mode=0o700)
+    """As root: what PostgreSQL runs as gets at neither the clone nor what is installed in it. The path
+    has blanks and other letters, which commands of templates, the JVM and kernels get along with."""
+    home = room / ODD
+    home.mkdir(mode=0o700)
     (room / "tmp").mkdir()
-    rehearsed(cloned(room / "home"), room / "home", scratch=str(room / "tmp"))
+    rehearsed(cloned(home), home, scratch=str(room / "tmp"))
     assert not list((room / "tmp").glob("ctp-runbook-postgres-*"))
 
 
@@ -136,20 +139,17 @@ def test_postgres_is_whole_where_its_user_gets_at_it(
         postgres._open_folder(user)
 
 
-def test_in_a_path_with_blanks_and_other_letters(room: Path) -> None:
-    """Commands of templates, the JVM, kernels and sockets get along with it."""
-    place = room / "Täglich 交易 x"
-    place.mkdir()
-    rehearsed(cloned(place), room)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="who calls is an ordinary user already")
 def test_as_an_ordinary_user(room: Path) -> None:
-    """Without root's rights, in a home of its own, with an interpreter that is free to be read."""
-    user = pwd.getpwnam("nobody")
-    home = room / "home"
+    """Without root's rights, in a home of its own whose path has blanks and other letters: PostgreSQL
+    and its socket get along with them, as do commands of templates, the JVM and kernels."""
+    home = room / ODD
     home.mkdir()
     clone = cloned(home)
+    if os.geteuid() != 0:
+        rehearsed(clone, home)
+        return
+    # With an interpreter that is free to be read.
+    user = pwd.getpwnam("nobody")
     more: dict[str, Any] = {}
     if not _is_free(Path(sys.base_prefix)):
         linked(Path(sys.base_prefix), room / "python")

@@ -31,7 +31,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
     control.down(folder)
 
 
-def wait_count(plane: Plane, query: str, *, at_least: int, seconds: float = 8.0) -> None:
+def wait_count(plane: Plane, query: str, *, at_least: int, seconds: float = 60.0) -> None:
     """Until ClickHouse counts so many."""
     store, end = Store(plane), time.monotonic() + seconds
     while (found := int(store.run(query))) < at_least:

@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder)]
-    subprocess.run([*pip, *offline, str(PLUGIN)], check=True, timeout=60)
+    subprocess.run([*pip, *offline, str(PLUGIN)], check=True, timeout=240)
     return folder
 
 
@@ -53,7 +53,7 @@ def run_python(site: Path, *arguments: str, cwd: Path) -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

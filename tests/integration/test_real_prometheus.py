@@ -30,7 +30,7 @@ from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.measure import MetricSeries
 from tests.props.small_servers import free_port
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 RULES = load_watch(ROOT / "configs/rich_engine.watch.toml")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -284,7 +285,7 @@ def test_reconnect_storm(twin: Twin) -> None:
     """Seconds pass before the new engine is back; the histogram shows it; the old is untouched."""
     faults.apply(twin, "reconnect-storm", after_seconds=0.3)
     run_steps(twin, *SWITCH[:3])
-    wait_until(lambda: page(twin)["quant_hft_ctp_reconnect_total"] == 1, seconds=20)
+    wait_until(lambda: page(twin)["quant_hft_ctp_reconnect_total"] == 1)
     assert page(twin)["quant_hft_ctp_reconnect_seconds_sum"] > 3
     faults.reset(twin)
 
@@ -295,6 +296,16 @@ def test_query_flood(twin: Twin) -> None:
     run_steps(twin, *SWITCH[:3])
     wait_until(lambda: page(twin)["quant_hft_query_rate_violation_total"] > 3)
     faults.reset(twin)
+
+
+def test_a_fault_of_a_run_is_taken_back(twin: Twin) -> None:
+    """The rollback has its budget again, and nobody waits for a run any more."""
+    before = twin.rollback_template.read_text()
+    faults.apply(twin, "held-up")
+    assert twin.rollback_template.read_text() != before
+    faults.reset(twin)
+    assert twin.rollback_template.read_text() == before
+    wait_until(lambda: "fault" not in [thread.name for thread in threading.enumerate()])
 
 
 def test_an_unknown_fault_is_refused(twin: Twin) -> None:

@@ -22,7 +22,7 @@ from ctp_runbook.rehearsal.stack import down, status, up
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.twin_tools import template_command, wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 GATES = ("BOOTSTRAP_INFRA", "INIT_KAFKA_TOPIC", "INIT_CLICKHOUSE_SCHEMA", "INIT_DEBEZIUM_CONNECTOR")
 
 
@@ -128,7 +128,7 @@ def test_a_dead_plane_holds_no_engine_up(tmp_path: Path) -> None:
         for _ in range(3):
             began = time.monotonic()
             assert made.state("old")["td_session"] == "ready"
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 5
             time.sleep(0.3)
     finally:
         ended = down(made.dir)

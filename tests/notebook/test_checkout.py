@@ -60,7 +60,7 @@ def test_a_folder_beside_the_template_is_no_file_of_limits(here: Path, tmp_path:
 
 def test_the_seven_notebooks_are_found_from_anywhere(here: Path) -> None:
     """A desk without notebooks works on the checkout's."""
-    beside = {"00_calibrate", "08_history"}
+    beside = {"00_calibrate", "00_start", "08_history"}
     assert {path.stem for path in find_notebooks().glob("*.ipynb")} == {*beside, *NOTEBOOKS}
 
 

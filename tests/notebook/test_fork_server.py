@@ -56,7 +56,7 @@ class Owner:
     def close(self) -> None:
         """Let go of the server, and wait until it is gone."""
         self.control.close()
-        self.server.wait(timeout=20)
+        self.server.wait(timeout=60)
 
 
 @pytest.fixture

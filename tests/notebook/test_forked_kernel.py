@@ -57,7 +57,7 @@ def test_its_exit_code_is_the_one_reported(server: Server, code: int) -> None:
     server.say(pid=GONE)
     kernel = server.kernel()
     server.say(returncode=code)
-    assert kernel.wait(timeout=5) == kernel.poll() == kernel.wait() == code
+    assert kernel.wait(timeout=60) == kernel.poll() == kernel.wait() == code
 
 
 def test_two_reports_that_came_together_are_read_apart(server: Server) -> None:

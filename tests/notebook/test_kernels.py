@@ -29,7 +29,7 @@ from ctp_runbook.notebook.kernels import start_kernel
 async def main():
     kernel = await start_kernel()
     kernel.client.execute("import subprocess; child = subprocess.Popen(['sleep', '300'])")
-    reply = await kernel.client.get_shell_msg(timeout=20)
+    reply = await kernel.client.get_shell_msg(timeout=60)
     print(fork_server().pid, kernel.pid, fork_server().scratch, flush=True)
     time.sleep(300)
 
@@ -110,11 +110,11 @@ def test_a_kernel_that_was_killed_is_reported_and_gone() -> None:
 
     async def kill(kernel: ReadyKernel) -> tuple[int, bool, bool]:
         code = "subprocess = __import__('subprocess'); child = subprocess.Popen(['sleep', '300'])"
-        await kernel.client.execute(code, reply=True, timeout=20)
+        await kernel.client.execute(code, reply=True, timeout=60)
         child = int(await said(kernel, "child.pid"))
         os.kill(kernel.pid, signal.SIGKILL)
         process: Any = kernel.manager.provisioner
-        status = process.process.wait(timeout=10)
+        status = process.process.wait(timeout=60)
         wait_until(lambda: identity_of(child) is None)
         return status, identity_of(kernel.pid) is None, identity_of(child) is None
 
@@ -126,10 +126,10 @@ def test_a_kernel_can_be_interrupted() -> None:
 
     async def interrupt(kernel: ReadyKernel) -> str:
         kernel.client.execute("import time; print('on', flush=True); time.sleep(60)")
-        while (await kernel.client.get_iopub_msg(timeout=20))["msg_type"] != "stream":
+        while (await kernel.client.get_iopub_msg(timeout=60))["msg_type"] != "stream":
             pass
         await kernel.manager.interrupt_kernel()
-        await kernel.client.get_shell_msg(timeout=20)
+        await kernel.client.get_shell_msg(timeout=60)
         return await said(kernel, "1 + 1")
 
     assert run(interrupt) == "2"
@@ -144,7 +144,7 @@ def test_nothing_is_left_when_the_owner_is_killed(sign: signal.Signals) -> None:
         server_pid, kernel_pid, scratch = owner.stdout.readline().split()
         assert identity_of(int(kernel_pid)) is not None
         owner.send_signal(sign)
-        owner.wait(timeout=10)
+        owner.wait(timeout=60)
         for pid in (int(server_pid), int(kernel_pid)):
             wait_until(lambda pid=pid: identity_of(pid) is None)
         wait_until(lambda: not Path(scratch).exists())
@@ -157,7 +157,7 @@ def test_kernels_end_with_a_killed_fork_server_and_another_takes_over() -> None:
     async def kill_server(kernel: ReadyKernel) -> int:
         os.kill(first.pid, signal.SIGKILL)
         process: Any = kernel.manager.provisioner
-        return int(process.process.wait(timeout=20))
+        return int(process.process.wait(timeout=60))
 
     assert run(kill_server) == -signal.SIGKILL
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import nbformat
 import pytest
 
 from ctp_runbook.notebook import lab, phases
-from ctp_runbook.notebook.checkout import find_notebooks
+from ctp_runbook.notebook.checkout import ROOM_VARIABLE, find_notebooks
 from ctp_runbook.notebook.lab import lab_copy, rehearsal_parameters, run_going_on
 from ctp_runbook.notebook.runner import NOTEBOOKS
+from ctp_runbook.show.blocks import Page
 from tests.props.synthetic_runs import completed_run
 
 
@@ -36,6 +38,7 @@ def test_the_copy_may_be_executed_and_the_original_stays(tmp_path: Path) -> None
     )
     assert sorted(path.stem for path in room.glob("*.ipynb")) == [
         "00_calibrate",
+        "00_start",
         *NOTEBOOKS,
         "08_history",
     ]
@@ -224,3 +227,60 @@ def test_a_path_that_is_empty_leaves_no_empty_entry(monkeypatch: pytest.MonkeyPa
     assert lab._before("NOTHING_THERE", Path("/a")) == "/a"
     monkeypatch.setenv("NOTHING_THERE", "/b:/c")
     assert lab._before("NOTHING_THERE", Path("/a")) == "/a:/b:/c"
+
+
+# --- what it opens with -----------------------------------------------------------
+
+
+def test_the_page_one_begins_at_is_there_on_opening(server: Server, tmp_path: Path) -> None:
+    """Nothing need be run to read it; and each notebook is told which lab it is in."""
+    assert "--LabApp.default_url=/lab/tree/00_start.ipynb" in server.argv
+    (room,) = tmp_path.glob("lab-*")
+    assert server.env[ROOM_VARIABLE] == str(room)
+    notebook = json.loads((room / "00_start.ipynb").read_text())
+    (output,) = (out for cell in notebook["cells"] for out in cell.get("outputs", []))
+    assert "No run yet" in "".join(output["data"]["text/plain"])
+    assert (room / "01_plan.ipynb").read_bytes() == (
+        find_notebooks() / "01_plan.ipynb"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["slow", "broken"])
+def test_a_page_that_cannot_be_made_keeps_no_lab_from_opening(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebook is left as it is: whoever runs it is told why."""
+    done = threading.Event()
+
+    def landing_page(outputs: Path, *, room: Path) -> Page:
+        if kind == "slow":
+            done.wait(30)
+        raise OSError("a disk that is gone")
+
+    monkeypatch.setattr("ctp_runbook.notebook.landing.landing_page", landing_page)
+    monkeypatch.setattr(lab, "_LOOK_SECONDS", 0.05)
+    first = lab_copy(tmp_path, parameters={}) / "00_start.ipynb"
+    before = first.read_bytes()
+    lab._fill(first, tmp_path, first.parent)
+    done.set()
+    assert first.read_bytes() == before
+
+
+def test_whoever_keeps_notebooks_of_their_own_begins_with_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder without the page one begins at opens as it ever did."""
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_plan.ipynb").write_bytes(
+        (find_notebooks() / "01_plan.ipynb").read_bytes()
+    )
+    monkeypatch.chdir(tmp_path)
+    started: list[list[str]] = []
+
+    def start(argv: list[str], *, env: dict[str, str]) -> Server:
+        started.append(argv)
+        return Server(argv, env=env)
+
+    monkeypatch.setattr("ctp_runbook.notebook.lab.subprocess.Popen", start)
+    lab.open_lab(outputs=tmp_path / "outputs", parameters={}, arguments=())
+    assert "--LabApp.default_url=/lab/tree/01_plan.ipynb" in started[0]

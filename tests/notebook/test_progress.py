@@ -18,7 +18,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.blocks import Page, Picture
 from tests.props.example_records import like
 from tests.props.notebook_tools import outputs_text, write
-from tests.props.synthetic_runs import completed_run
+from tests.props.synthetic_runs import completed_run, rolled_back_run
 
 
 def cut(outputs: Path, marker: bytes) -> History:
@@ -56,6 +56,17 @@ def test_outside_of_a_notebook_nothing_is_shown(
     with closing(LiveView(run, plot=True)) as view:
         view.show(cut(tmp_path / "again", b'"kind":"watch_started"'))
     assert capsys.readouterr().out == ""
+
+
+def test_a_rollback_is_not_shown_beside_a_watch_that_stands_well(tmp_path: Path) -> None:
+    """The last picture of the watch goes when it is over."""
+    run = rolled_back_run(tmp_path)
+    records = read_journal(run.journal).records
+    last = next(n for n, record in enumerate(records) if b'"to":"ROLLING_BACK"' in record.line)
+    with closing(LiveView(run, plot=True)) as view:
+        view._picture = [Picture(b"", "Watch window PASSED so far")]
+        view.show(History.of(records[: last + 1]))
+        assert view._picture == []
 
 
 LOOK = """

@@ -53,7 +53,7 @@ def patient(browser: str, *, folder: Path) -> str:
 
 def address(log: Path, server: subprocess.Popen[bytes]) -> str:
     """What the log says where to go."""
-    end = time.monotonic() + 40
+    end = time.monotonic() + 120
     while time.monotonic() < end and server.poll() is None:
         if found := re.search(r"http://127\.0\.0\.1:\d+/\S*token=\w+", log.read_text()):
             return found[0]
@@ -86,7 +86,7 @@ def browse(
         width, height = size
         page = chromium.new_page(viewport={"width": width, "height": height})
         page.set_default_timeout(_SLOW_MS)
-        lab = Lab(page, pictures)
+        lab = Lab(page, pictures, url=url)
         page.on("request", lab.note)
         try:
             page.goto(url)
@@ -102,11 +102,12 @@ def browse(
 class Lab:
     """The page. ``elsewhere`` are the addresses it asked that were not this host's."""
 
-    def __init__(self, page: Page, pictures: Path) -> None:
+    def __init__(self, page: Page, pictures: Path, *, url: str, taken: int = 0) -> None:
         self.page = page
+        self._url = url
         self.elsewhere: list[str] = []
         self._pictures = pictures
-        self._taken = 0
+        self._taken = taken
 
     def note(self, request: Request) -> None:
         """Remember requests that leave the host."""
@@ -145,6 +146,47 @@ class Lab:
         """Until the notebook is drawn and its kernel has said how it is."""
         self.notebook.locator(".jp-CodeCell").first.wait_for()
         self.page.locator("#jp-main-statusbar", has_text=_KERNEL_KNOWN).wait_for()
+
+    def close_tab(self) -> None:
+        """Close the notebook in front, saved as it is now; its kernel goes on."""
+        tabs = self.page.locator(".lm-DockPanel-tabBar .lm-TabBar-tab")
+        save = self.page.locator(".jp-Dialog button.jp-mod-accept").last
+        before = tabs.count()
+        tabs.and_(self.page.locator(".lm-mod-current")).locator(".lm-TabBar-tabCloseIcon").click()
+        end = time.monotonic() + 20
+        while tabs.count() == before and time.monotonic() < end:
+            if save.is_visible():  # a live page is never wholly saved
+                save.click()
+            self.page.wait_for_timeout(100)
+
+    def reopen(self, name: str) -> None:
+        """Double-click a notebook whose kernel is busy, and says nothing to a new page."""
+        self.page.locator(".jp-DirListing-item", has_text=name).first.dblclick()
+        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first.wait_for()
+        self.notebook.locator(".jp-CodeCell").first.wait_for()
+        self.notebook.locator(".jp-NotebookPanel-toolbar [data-command]").first.wait_for()
+
+    def follow(self, word: str) -> None:
+        """Click a link among the outputs that leads to a notebook; its kernel is there on return."""
+        self.notebook.locator(".jp-OutputArea-output a", has_text=word).last.click()
+        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=word).first.wait_for()
+        self.wait_for_kernel()
+
+    @contextmanager
+    def another(self) -> Iterator[Lab]:
+        """A second person: a browser of their own, on the page that a lab opens with."""
+        browser = self.page.context.browser
+        assert browser is not None
+        context = browser.new_context(viewport=self.page.viewport_size)
+        try:
+            page = context.new_page()
+            page.set_default_timeout(_SLOW_MS)
+            other = Lab(page, self._pictures, url=self._url, taken=20)
+            page.goto(self._url)
+            other.wait_for_kernel()
+            yield other
+        finally:
+            context.close()
 
     def reload(self) -> None:
         """The browser's reload; the same notebook is in front again.

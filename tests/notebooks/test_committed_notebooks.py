@@ -31,7 +31,7 @@ def papermill(source: Path, out: Path, *, cwd: Path = ROOT, **parameters: str) -
         cwd=cwd,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -1,7 +1,8 @@
 """The panel of a notebook that follows a run, in a real browser: a person steers it by buttons.
 
-One walk on a light twin: a word that is wrong, a hold, a resume, a rollback; then another run, ended in
-the middle of its switch. Then facts about what the page said and what the journal has.
+One walk on a light twin: the page one begins at; a watch whose tab is closed and opened again, whose kernel
+is started again, and that a second person looks at; a word that is wrong, a hold, a resume, a rollback; then
+another run, ended in the middle of its switch. Then facts about what the page said and what the journal has.
 ``CTP_TEST_ARTEFACTS`` names a directory that keeps the pictures.
 """
 
@@ -30,9 +31,10 @@ from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.launch import read_history
+from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import Lab, address, browse, patient, processes_of
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 WATCH_SECONDS = 240
@@ -90,7 +92,9 @@ def walk(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             jupyterlab(walk) as url,
             browse(url, browser=browser, pictures=pictures, size=(1280, 800)) as lab,
         ):
+            keep(lab, walk, "00_before")
             steer_the_watch(lab, walk)
+            look_back(lab, walk)
             abort_the_switch(lab, walk)
         yield walk
     finally:
@@ -173,6 +177,7 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
     lab.open("05_watch")
     lab.run_all()
     wait_for(lab, "left to watch")
+    come_back(lab, walk)
     wait_for(lab, "last minutes")
     lab.press("Hold", reason="spreads are wide", confirm="yes")
     wait_for(lab, "Hold: not asked")
@@ -185,8 +190,7 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
     keep(lab, walk, "05_holding")
     lab.theme("JupyterLab Dark")
     lab.photograph("05_holding-dark")
-    lab.press("Resume", reason="spreads are back", confirm=environment)
-    wait_for(lab, "left to watch")
+    beside_another(lab, walk, environment)
     lab.photograph("05_resumed-dark")
     lab.theme("JupyterLab Light")
     lab.press("Roll back", reason="fills look wrong", confirm=environment)
@@ -196,6 +200,50 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
     keep(lab, walk, "05_rolled_back")
     lab.save()
     walk.saved["05_watch"] = walk.notebook("05_watch")
+
+
+def come_back(lab: Lab, walk: Walk) -> None:
+    """The tab is closed in the watch and opened again; then the kernel is started again."""
+    wait_for(lab, "nobody else")
+    lab.close_tab()
+    lab.reopen("05_watch")
+    keep(lab, walk, "05_reopened")
+    lab.restart_and_run_all()
+    wait_for(lab, "left to watch")
+
+
+def beside_another(lab: Lab, walk: Walk, environment: str) -> None:
+    """A second person finds the run, looks at it in a view of their own, and lets it go on."""
+    with lab.another() as other:
+        other.run_all()
+        wait_for(other, "with a view of your own")
+        keep(other, walk, "00_beside")
+        other.follow("05_watch-2")
+        other.run_all()
+        wait_for(other, "also looking.*05_watch since")
+        wait_for(lab, "also looking.*05_watch-2 since")
+        walk.said["05_beside"] = lab.output
+        other.press("Resume", reason="spreads are back", confirm=environment)
+        wait_for(lab, "left to watch")
+        wait_for(other, "left to watch")
+        keep(other, walk, "05_of_another")
+
+
+def look_back(lab: Lab, walk: Walk) -> None:
+    """The page one begins at, once a run is over, and from there its report."""
+    write_report(walk.runs[0])
+    lab.reopen("00_start")
+    lab.close_tab()  # somebody else has run it meanwhile: as it is on disk now
+    lab.reopen("00_start")
+    lab.run_all()
+    wait_for(lab, "Rolled back in time")
+    keep(lab, walk, "00_after")
+    lab.photograph_output("00_after-output")
+    lab.notebook.locator("a", has_text=walk.runs[0].run_id).click()
+    report = lab.page.frame_locator(".jp-HTMLViewer iframe").locator("h1").first
+    report.wait_for()
+    walk.said["report"] = report.inner_text()
+    lab.photograph("report")
 
 
 def wait_until_over(lab: Lab) -> None:
@@ -244,6 +292,39 @@ def test_buttons_are_requests_in_the_journal(walk: Walk) -> None:
     assert all(answer.obeyed for answer in answers)
     states = [transition.state for transition in walk.history(0).transitions]
     assert states[-4:] == [State.WATCHING, State.HOLDING, State.WATCHING, State.ROLLING_BACK]
+
+
+def test_a_lab_opens_where_one_begins(walk: Walk) -> None:
+    """Before any run it says how to begin; after one what it came to, with its report a click away."""
+    assert "No run yet" in walk.said["00_before"]
+    assert re.search(r"begin in\s+01_plan", walk.said["00_before"])
+    said = walk.said["00_after"]
+    assert "No run is under way" in said
+    assert re.search(r"! ROLLED_BACK_IN_BUDGET", said)
+    assert re.search(rf"last run\s+{walk.runs[0].run_id}", said)
+    assert "olled back" in walk.said["report"]
+
+
+def test_a_run_notices_nothing_of_those_who_look(walk: Walk) -> None:
+    """A tab closed and opened, a kernel started again, a second browser: one orchestrator, no gap, and
+    each page came back to the one run by itself."""
+    records = walk.history(0).records
+    assert [record.kind for record in records].count("orchestrator_started") == 1
+    assert "watch_gap" not in {record.kind for record in records}
+    assert walk.history(0).restarts == 0
+    run_id = walk.runs[0].run_id
+    for page in ("05_reopened", "05_watching", "00_beside", "05_of_another", "05_rolled_back"):
+        assert run_id in walk.said[page], page
+    assert "to which the notebooks of this lab belong" in walk.said["05_rolled_back"]
+
+
+def test_people_see_each_other(walk: Walk) -> None:
+    """By name and notebook, in either browser; a viewer whose kernel was ended is there no more."""
+    assert re.search(r"also looking\s+nobody else", walk.said["05_watching"])
+    assert re.search(r"REHEARSAL HOLDING", walk.said["00_beside"])
+    assert re.search(r"who looks\s+\S+ in 05_watch since \S+Z\n", walk.said["00_beside"])
+    assert re.search(r"also looking\s+\S+ in 05_watch-2 since \S+Z\n", walk.said["05_beside"])
+    assert re.search(r"also looking\s+\S+ in 05_watch since", walk.said["05_of_another"])
 
 
 def test_a_hold_counts_down_on_the_page(walk: Walk) -> None:

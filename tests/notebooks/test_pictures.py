@@ -20,7 +20,7 @@ from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import blank_page
 from tests.props.synthetic_runs import make_run
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
 LOOKS = {"light": ("light", "screen"), "dark": ("dark", "screen"), "print": ("light", "print")}
@@ -47,7 +47,7 @@ def executed_watch(run: RunDir, folder: Path) -> Path:
     out = folder / "05_watch.ipynb"
     argv = [sys.executable, "-m", "papermill", "--engine", "ctp_runbook", "-p", "run_dir"]
     argv += [str(run.path), str(ROOT / "notebooks" / "05_watch.ipynb"), str(out)]
-    subprocess.run(argv, cwd=ROOT, capture_output=True, check=False, timeout=90)
+    subprocess.run(argv, cwd=ROOT, capture_output=True, check=False, timeout=240)
     html, _ = HTMLExporter().from_filename(str(out))  # type: ignore[no-untyped-call]
     path = folder / "05_watch.html"
     path.write_text(html)

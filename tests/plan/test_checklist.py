@@ -56,6 +56,7 @@ def test_markdown_has_the_watch_with_its_limits(plan: Plan) -> None:
         assert re.search(rf"\\<= {rule.limit:g}\b", text)
     assert plan.trigger.sentence in text
     assert plan.trigger.text in text
+    assert "in 1% of watches at most, all together: `order_latency_p99_ms` " in text
 
 
 def test_markdown_has_every_evidence_file_and_warning(plan: Plan) -> None:

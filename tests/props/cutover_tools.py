@@ -23,6 +23,7 @@ from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.front.log import overlaps, trading_generations
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.verify.run import verify_run
+from tests.props.plan_fixtures import command_line
 
 __all__ = ["Cutover", "Ending", "cutover_of", "edited", "fresh_twin"]
 
@@ -70,12 +71,17 @@ class Cutover:
     viewer: subprocess.Popen[bytes]
     output: Path
     killed: list[str] = field(default_factory=list)
+    _read: tuple[int, History] = (0, History(()))
 
     @property
     def history(self) -> History:
-        """The journal so far; empty while there is none."""
-        with contextlib.suppress(JournalError):
-            return History.of(read_journal(self.run.journal).records)
+        """The journal so far; empty while there is none. Read anew only where it has grown: who asks a
+        hundred times a second must not keep a core from the run."""
+        with contextlib.suppress(JournalError, FileNotFoundError):
+            size = self.run.journal.stat().st_size
+            if size != self._read[0]:
+                self._read = size, History.of(read_journal(self.run.journal).records)
+            return self._read[1]
         return History(())
 
     def wait_for(self, is_so: Callable[[History], bool], *, seconds: float = _END_SECONDS) -> bool:
@@ -112,7 +118,7 @@ class Cutover:
             for server in _children(self.viewer.pid):
                 kernels = [identity_of(pid) for pid in _children(server)]
                 live = [one for one in kernels if one is not None]
-                if "notebook.fork_server" in _command_line(server) and live:
+                if b"notebook.fork_server" in command_line(server) and live:
                     return min(live, key=lambda one: one.start_ticks).pid
             time.sleep(0.02)
         raise AssertionError("no kernel was found below the runner")
@@ -168,10 +174,18 @@ class Cutover:
 
 
 @contextlib.contextmanager
-def fresh_twin(directory: Path, *, watch_seconds: float) -> Iterator[Twin]:
-    """A twin whose old generation trades; taken down with proof."""
+def fresh_twin(directory: Path, *, watch_seconds: float, patient: bool = True) -> Iterator[Twin]:
+    """A twin whose old generation trades; taken down with proof.
+
+    A ``patient`` one bears latencies ten times those of a rehearsal, for tests about something
+    else: beside other tests orders are slow, and the watch would rightly say so.
+    """
     twin = stack.up(directory, watch_minutes=watch_seconds / 60)
     try:
+        if patient:
+            _replaced(twin.watch_file, "limit = 50\n", "limit = 500\n")
+            trigger = "order_latency_p99_ms > 100"
+            _replaced(twin.rollback_template, f"{trigger} ", f"{trigger}0 ")
         yield twin
     finally:
         assert stack.down(directory).left == ()
@@ -209,15 +223,15 @@ def edited(path: Path, **values: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _replaced(path: Path, was: str, now: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert was in text, f"{path}: {was}"
+    path.write_text(text.replace(was, now), encoding="utf-8")
+
+
 def _children(pid: int) -> list[int]:
     found = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
             found += [int(word) for word in task.read_text().split()]
     return found
-
-
-def _command_line(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""

@@ -35,7 +35,7 @@ from ctp_runbook.rehearsal.front.log import overlaps
 from ctp_runbook.rehearsal.twin import Twin
 from ctp_runbook.run.steer import steer
 from ctp_runbook.verify.run import verify_run
-from tests.props.plan_fixtures import end_run, processes_with
+from tests.props.plan_fixtures import command_line, end_run, processes_with
 
 __all__ = ["ALL_KINDS", "KINDS", "Hit", "Row", "draw", "false_ending", "false_status", "storm"]
 
@@ -696,9 +696,8 @@ def _judge_leftovers(storm: Storm, last: _Look, *, is_closed: bool) -> Iterator[
     run = storm.run
     members = {pid for name in MEMBERS for pid in storm.looks.now().get(name, ())}
     left = set(processes_with(f"CTP_RUN_ID={run.run_id}")) - members
-    if left:
-        words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left if identity_of(pid)}
-        yield f"left behind: {words}"
+    if lines := {pid: line for pid in left if (line := command_line(pid))}:
+        yield f"left behind: {lines}"
     if held := holder_of(storm.twin.environment):
         yield f"the environment is held by {held}"
     if not is_closed or not run.journal.exists():

@@ -117,7 +117,7 @@ def kafka_broker(jars: Jars, folder: Path) -> Iterator[str]:
     }
     file = _properties(folder / "server.properties", settings)
     form = ("kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", file)
-    subprocess.run(jars.java(*form), check=True, capture_output=True, timeout=60)
+    subprocess.run(jars.java(*form), check=True, capture_output=True, timeout=240)
     with _running(jars.java("kafka.Kafka", file), folder / "kafka.log"):
         _wait(lambda: _has_brokers(f"127.0.0.1:{port}"), folder / "kafka.log")
         yield f"127.0.0.1:{port}"

@@ -64,7 +64,7 @@ def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
 
 
-def wait_until(holds: Any, *, seconds: float = 20.0) -> None:
+def wait_until(holds: Any, *, seconds: float = 60.0) -> None:
     """Wait until ``holds()`` is true; fails the test after ``seconds``."""
     import time
 

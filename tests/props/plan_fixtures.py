@@ -26,6 +26,7 @@ from ctp_runbook.run.context import RunContext
 
 __all__ = [
     "CLOSED_PORT_URL",
+    "command_line",
     "dead_pid",
     "end_run",
     "make_plan",
@@ -159,6 +160,13 @@ def dead_pid() -> int:
     return pid
 
 
+def command_line(pid: int) -> bytes:
+    """The words of a process, each ended by NUL; blank once it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
+
+
 def processes_with(variable: str) -> tuple[int, ...]:
     """Live processes with ``NAME=value`` in their environment."""
     found = []
@@ -170,8 +178,11 @@ def processes_with(variable: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def wait_for(fact: Callable[[], object], *, seconds: float = 10.0) -> None:
-    """Return as soon as ``fact()`` is true; fail when it is not within ``seconds``."""
+def wait_for(fact: Callable[[], object], *, seconds: float = 60.0) -> None:
+    """Return as soon as ``fact()`` is true; fail when it is not within ``seconds``.
+
+    The end is for what never comes, on however busy a machine: it says nothing of how soon.
+    """
     deadline = time.monotonic() + seconds
     while not fact():
         assert time.monotonic() < deadline, f"not so within {seconds:g} s"

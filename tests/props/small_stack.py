@@ -160,10 +160,10 @@ class SmallStack:
             **values,
         )
         run = self.begin(plan)
-        wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt, seconds=20)
+        wait_for(lambda: read_whole(run).step("start_new_core_engine").attempt)
         return run
 
-    def closed(self, run: RunDir, *, seconds: float = 20) -> History:
+    def closed(self, run: RunDir, *, seconds: float = 60) -> History:
         """The history once the run is over and nobody attends it any more."""
         wait_for(run.manifest.exists, seconds=seconds)
         return read_history(run)

@@ -46,7 +46,7 @@ StartModule = Callable[..., "Started"]
 StartFront = Callable[..., "FrontHandle"]
 
 
-def wait_until(is_so: Callable[[], Any], *, seconds: float = 10.0, what: str = "") -> Any:
+def wait_until(is_so: Callable[[], Any], *, seconds: float = 60.0, what: str = "") -> Any:
     """The first true answer of ``is_so``; a RunbookError counts as a no."""
     end, last = time.monotonic() + seconds, ""
     while time.monotonic() < end:
@@ -71,7 +71,7 @@ class Started:
         """Its pid."""
         return self.process.pid
 
-    def ends(self, *, seconds: float = 5.0) -> int:
+    def ends(self, *, seconds: float = 60.0) -> int:
         """Its exit code; fails the test when it goes on."""
         return self.process.wait(timeout=seconds)
 
@@ -185,7 +185,7 @@ def events(log: Path, *names: str) -> list[str]:
 def python(twin: Twin, *words: object) -> subprocess.CompletedProcess[str]:
     """Run the twin's own interpreter from a directory that has nothing to do with it."""
     argv = [str(twin.python), *map(str, words)]
-    return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False, timeout=240)
 
 
 def template_command(twin: Twin, key: str) -> subprocess.CompletedProcess[str]:
@@ -203,7 +203,7 @@ def template_command(twin: Twin, key: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )
 
 

@@ -234,7 +234,7 @@ def test_one_that_stays_close_only_never_trades(engine: StartEngine) -> None:
 def test_one_dies_of_a_segmentation_fault(engine: StartEngine) -> None:
     """By SIGSEGV, some time after it was allowed to trade."""
     found = engine(segfault_after_seconds=0.1)
-    assert found.process.ends(seconds=10) == -signal.SIGSEGV
+    assert found.process.ends() == -signal.SIGSEGV
 
 
 def test_a_page_that_cannot_be_served_is_only_a_warning(engine: StartEngine) -> None:
@@ -261,7 +261,7 @@ def test_arguments_that_do_not_fit_end_it_with_1(
 ) -> None:
     """As theirs: the old one knows no ``--config``, the new one nothing else."""
     process = started(ENGINE, *words)
-    assert process.ends(seconds=10) == 1
+    assert process.ends() == 1
     assert said in process.says()
 
 
@@ -330,7 +330,7 @@ def test_the_old_one_without_redis_ends_with_5(
         free.bind(("127.0.0.1", 0))
         (folder / "port").write_text(str(free.getsockname()[1]))
         found = engine("old", at=front(), valkey_dir=str(folder))
-        assert found.process.ends(seconds=15) == 5
+        assert found.process.ends() == 5
     assert "redis client unhealthy" in found.process.says()
 
 
@@ -342,7 +342,7 @@ def test_an_engine_whose_login_is_refused_ends_with_2(
     bad = running.client("old", password="wrong")  # no secret: it is wrong on purpose
     bad.log_in()
     found = engine("old", at=running, valkey_dir=str(redis))
-    assert found.process.ends(seconds=15) == 2
+    assert found.process.ends() == 2
     assert "CTP settlement confirm failed" in found.process.says()
 
 

@@ -187,9 +187,11 @@ def test_a_killed_session_is_lost_at_once_and_expires_later(front: StartFront) -
     client = running.client("old")
     client.get_ready()
     client.close()
-    wait_until(lambda: "session_lost" in events(running.log), seconds=0.5)
+    wait_until(lambda: "session_lost" in events(running.log))
     assert trading_generations(running.log) == frozenset()
-    wait_until(lambda: "session_expired" in events(running.log), seconds=2)
+    wait_until(lambda: "session_expired" in events(running.log))
+    lost, expired = (each["mono_ns"] / 1e9 for each in read_front_log(running.log)[-2:])
+    assert expired - lost > 0.3
 
 
 def test_a_silent_session_is_lost_by_its_heartbeat(front: StartFront) -> None:
@@ -198,7 +200,7 @@ def test_a_silent_session_is_lost_by_its_heartbeat(front: StartFront) -> None:
     client = running.client("old")
     client.get_ready()
     assert trading_generations(running.log) == {"old"}
-    wait_until(lambda: events(running.log)[-2:] == ["session_lost", "session_expired"], seconds=3)
+    wait_until(lambda: events(running.log)[-2:] == ["session_lost", "session_expired"])
     with pytest.raises(EOFError):
         client.read()
 

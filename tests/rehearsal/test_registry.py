@@ -15,6 +15,7 @@ from ctp_runbook.rehearsal import registry, stack
 from ctp_runbook.rehearsal.plane import postgres
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.command_line import typed
+from tests.props.plan_fixtures import command_line, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +148,8 @@ def test_in_a_folder_that_is_gone_only_a_twins_own_are_ended(tmp_path: Path) -> 
     begun["valkey"] = subprocess.Popen([valkey, "60"], cwd=stands, start_new_session=True)
     shutil.rmtree(tmp_path / "t")
     try:
+        # A process is there a moment before its command line is.
+        wait_for(lambda: all(command_line(each.pid) for each in begun.values()))
         found = stack._remains(Twin(tmp_path / "t"))
         assert {each.pid for each in found} == {begun["part"].pid, begun["valkey"].pid}
     finally:

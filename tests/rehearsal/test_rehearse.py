@@ -111,6 +111,23 @@ def test_a_run_whose_folder_is_gone_keeps_its_twin(
     assert said[-1].startswith("twin left up: run x is at work on it; take it down with")
 
 
+def test_a_run_that_nobody_conducts_is_asked_for_nothing(
+    acts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What becomes of it is for who takes it up again to say; its twin stays up for them."""
+
+    def lose(rehearsal: Rehearsal, twin: Twin, run: RunDir, **_: Any) -> int:
+        begun(run)
+        raise RunLost("nobody conducts it")
+
+    monkeypatch.setattr(rehearse, "_cut_over", lose)
+    said: list[str] = []
+    with pytest.raises(RunLost, match="nobody conducts"):
+        rehearsed(tmp_path, said)
+    assert acts == ["up"]
+    assert said[-1].startswith("twin left up: nobody conducts its run; take it down with")
+
+
 def test_nobody_to_tell_is_no_reason_to_end(
     acts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +163,7 @@ def test_a_signal_to_a_run_that_is_starting_reaches_it_once_it_began(
         return 4
 
     monkeypatch.setattr(rehearse, "_cut_over", cut_over)
-    monkeypatch.setattr(rehearse, "_conclude", lambda twin, run, code, **_: code)
+    monkeypatch.setattr(rehearse, "_conclude", lambda rehearsal, twin, run, code, **_: code)
     said: list[str] = []
     assert rehearsed(tmp_path, said) == 4
     assert acts[:2] == ["up", "request abort"]

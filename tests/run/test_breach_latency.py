@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -23,7 +22,7 @@ from ctp_runbook.rehearsal.plane.layout import free_port
 from ctp_runbook.run import launch
 from tests.props.page_server import page_command, put
 from tests.props.plan_fixtures import CLOSED_PORT_URL, wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
 ALL, IN_CI = 50, 5
@@ -32,13 +31,6 @@ SLACK_SECONDS = 0.1
 _DRAW = random.Random(20261125)
 # Seconds into the watch at which each breach begins: the samples are met at any phase.
 BREACHES = [round(_DRAW.uniform(0.1, 1.3), 3) for _ in range(ALL)]
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @dataclass(frozen=True)
@@ -85,9 +77,9 @@ def breached(stack: SmallStack, injected: float) -> Breach:
         ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
     )
     run = stack.begin(plan)
-    wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
+    wait_for(lambda: launch.read_whole(run).watch_started)
     # What a counter was when it was first seen is its start; the breach must come after that.
-    wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)), seconds=30)
+    wait_for(lambda: any(FAMILY in s.series for s in read_samples(run.samples)))
     time.sleep(injected)
     put(page, shown(99))
     history = stack.closed(run, seconds=60)

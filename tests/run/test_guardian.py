@@ -39,9 +39,9 @@ from ctp_runbook.run.guardian import (
 from ctp_runbook.run.launch import is_attended, read_history, start, take_lock
 from ctp_runbook.run.requests import send_request
 from tests.props.example_records import like
-from tests.props.plan_fixtures import end_run, make_plan, processes_with, wait_for
+from tests.props.plan_fixtures import command_line, end_run, make_plan, processes_with, wait_for
 from tests.props.simulated_host import SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 P = TypeVar("P", bound=Payload)
 
@@ -256,13 +256,6 @@ def test_a_sixth_of_the_budget_is_waited_for_within_limits(tmp_path: Path) -> No
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture
 def gating(stack: SmallStack) -> RunDir:
     """A real run that hangs in its first gate."""
     plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
@@ -396,7 +389,7 @@ def guard(run: RunDir, *prefix: str) -> subprocess.CompletedProcess[str]:
             pass_fds=[lock],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
         )
     finally:
@@ -433,6 +426,6 @@ def test_a_guardian_that_gives_up_leaves_nobody_at_work(stack: SmallStack) -> No
     (stack.folder / "cutover.env").unlink()
     done = guard(run)
     working = processes_with(f"SMALL_STACK={stack.mark}")
-    commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in working]
+    commands = [command_line(pid) for pid in working]
     assert "nobody conducts the run" in done.stderr
     assert [one for one in commands if b"ctp_runbook.run.orchestrator" in one] == []

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from ctp_runbook.errors import PlanRefused, RunLost, RunRefused
+from ctp_runbook import __version__
+from ctp_runbook.errors import JournalError, PlanRefused, RunLost, RunRefused
+from ctp_runbook.host.checkout import commit_of
 from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
@@ -28,6 +29,8 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
 from ctp_runbook.run.launch import (
     RunOptions,
+    await_run_of_plan,
+    begin,
     create_run,
     execute_refusals,
     follow,
@@ -36,14 +39,17 @@ from ctp_runbook.run.launch import (
     operator_name,
     read_history,
     request,
+    run_of_plan,
     start,
     take_lock,
+    write_run,
 )
 from ctp_runbook.run.requests import send_request
 from ctp_runbook.verify.run import verify_run
 from tests.props.example_records import like
 from tests.props.plan_fixtures import end_run, make_plan, wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
+from tests.props.synthetic_runs import KINDS, Clock
 
 SECRET = "correct-horse-battery"
 NOW = datetime.now(UTC)
@@ -262,6 +268,16 @@ def test_somebody_always_asked(plan: Plan, options: RunOptions) -> None:
     """Without a name it is the user's."""
     run = create_run(plan, structs.replace(options, by=""))
     assert read_history(run).created.created_by == operator_name() != ""
+
+
+@pytest.mark.parametrize("is_real", [False, True])
+def test_a_run_names_the_code_that_made_it(plan: Plan, tmp_path: Path, is_real: bool) -> None:
+    """Version and commit; a dry run does not start git to see whether it was changed since."""
+    run = write_run(plan, RunOptions(outputs=tmp_path / "outputs", execute=is_real))
+    tool = read_history(run).created.tool
+    assert tool is not None
+    assert (tool.version, tool.commit) == (__version__, commit_of())
+    assert is_real or tool.changed is None
 
 
 def test_no_secret_enters_the_run_directory(
@@ -635,13 +651,6 @@ def test_a_request_is_left_for_the_orchestrator(plan: Plan, options: RunOptions)
 # --- a real run -------------------------------------------------------------------
 
 
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
-
-
 @pytest.mark.twin
 def test_a_gate_that_fails_leaves_the_old_stack_trading(
     stack: SmallStack, monkeypatch: pytest.MonkeyPatch
@@ -711,3 +720,124 @@ def is_free(environment: str) -> bool:
     except RunRefused:
         return False
     return True
+
+
+# --- once ---------------------------------------------------------------------------
+
+
+def of_plan(plan: Plan, kind: str, *, day: int = 0, **header: Any) -> RunDir:
+    """A finished run of a plan on this host, so many days after the first."""
+    clock = Clock()
+    clock.advance(day * 86_400)
+    given = {
+        "environment": plan.environment,
+        "host": os.uname().nodename,
+        "plan_sha256": plan.sha256,
+        **header,
+    }
+    outputs = plan.cutover_template.parent / "outputs" / str(day)
+    run = KINDS[kind](outputs, clock=clock, **given)
+    return RunDir(run.path.rename(outputs.parent / f"{day}-{kind}"))
+
+
+ONCE: dict[str, tuple[tuple[str, ...], str]] = {
+    "no run": ((), "begins"),
+    "only planned for": (("dry", "drill"), "begins"),
+    "completed": (("completed",), "0-completed"),
+    "rolled back": (("rolled_back",), "0-rolled_back"),
+    "a gate failed": (("aborted",), "0-aborted"),
+    "completed, and looked at since": (("completed", "dry"), "0-completed"),
+    "tried again": (("rolled_back", "completed"), "1-completed"),
+    "undone since": (("completed", "drill"), "refused"),
+}
+
+
+@pytest.mark.parametrize(("kinds", "said"), ONCE.values(), ids=ONCE)
+def test_a_plan_has_one_run(
+    kinds: tuple[str, ...], said: str, plan: Plan, options: RunOptions
+) -> None:
+    """Whatever became of it; a dry run and a drill are none, and what came after one that COMPLETED is
+    to be looked at by a person."""
+    for day, kind in enumerate(kinds):
+        of_plan(plan, kind, day=day)
+    asked = structs.replace(options, once=True)
+    if said == "refused":
+        with pytest.raises(RunRefused, match="and run 1-drill came after it: what trades"):
+            run_of_plan(plan, asked)
+    elif said == "begins":
+        assert run_of_plan(plan, asked) is None
+    else:
+        found = run_of_plan(plan, asked)
+        assert found is not None
+        assert found.run_id == said
+
+
+def test_another_run_of_a_plan_is_asked_for_by_the_last_one(
+    plan: Plan, options: RunOptions
+) -> None:
+    """And by that alone: once it has begun, the same command begins no third."""
+    of_plan(plan, "rolled_back")
+    asked = structs.replace(options, once=True, again="0-rolled_back")
+    assert run_of_plan(plan, structs.replace(asked, again="another")) is not None
+    assert run_of_plan(plan, asked) is None
+    second = of_plan(plan, "aborted", day=1)
+    assert run_of_plan(plan, asked) == second
+
+
+@pytest.mark.parametrize(
+    "other", [{"environment": "other"}, {"host": "other"}, {"plan_sha256": "f" * 64}]
+)
+def test_runs_of_others_are_not_the_plan_s(
+    other: dict[str, Any], plan: Plan, options: RunOptions
+) -> None:
+    """Another environment, another host of a shared folder, another plan."""
+    of_plan(plan, "completed", **other)
+    assert run_of_plan(plan, options) is None
+
+
+def test_the_reviewed_plan_is_the_one_that_counts(plan: Plan, options: RunOptions) -> None:
+    """A cutover may change files that the digest covers: by now it is another, and its run COMPLETED."""
+    run = of_plan(plan, "completed", plan_sha256="a" * 64)
+    assert run_of_plan(plan, structs.replace(options, plan_sha256="a" * 64)) == run
+
+
+def test_a_journal_nobody_can_read_may_be_the_plan_s(plan: Plan, options: RunOptions) -> None:
+    """Nothing begins beside it; whatever run.json says."""
+    run = of_plan(plan, "completed")
+    run.run_json.write_text("{}")
+    assert run_of_plan(plan, options) == run
+    run.journal.write_bytes(b"torn")
+    with pytest.raises(JournalError, match="nobody can tell whether it is of this plan"):
+        run_of_plan(plan, options)
+
+
+def test_a_run_that_came_meanwhile_is_found_under_the_lock(plan: Plan, options: RunOptions) -> None:
+    """Whoever looked, slept and woke begins nothing."""
+    of_plan(plan, "completed")
+    real = structs.replace(options, execute=True, once=True, accept_unmeasured="a test")
+    with pytest.raises(RunRefused, match="run 0-completed of this plan was begun meanwhile"):
+        begin(plan, real, reason="test")
+
+
+@pytest.mark.twin
+def test_of_many_who_ask_at_one_instant_one_begins(stack: SmallStack) -> None:
+    """The others find its run, while it is being started too."""
+    plan = stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null")
+    options = stack.options(once=True)
+    found: list[RunDir | None] = []
+
+    def ask() -> None:
+        try:
+            found.append(begin(plan, options, reason="test"))
+        except RunRefused:
+            found.append(await_run_of_plan(plan, options))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    (path,) = (stack.folder / "outputs").glob("*/journal.jsonl")
+    assert found == [RunDir(path.parent)] * 3
+    send_request(RunDir(path.parent), "abort", by="ops")
+    assert follow(RunDir(path.parent), until=lambda _: False, poll_seconds=0.02).outcome is not None

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,20 +20,13 @@ from ctp_runbook.run import launch
 from ctp_runbook.run.steer import steer
 from tests.props.example_records import like
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.scenarios.test_both_dead import kill_both
 
 pytestmark = pytest.mark.twin
 OBEYED_SECONDS = 1.0
 # Deaf to TERM: what is ended here is ended by KILL after its grace.
 DEAF = "trap '' TERM; while :; do sleep 0.2; done"
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @dataclass
@@ -49,7 +41,7 @@ class Run:
         """The journal so far."""
         return launch.read_whole(self.run)
 
-    def until(self, is_so: Callable[[History], object], *, seconds: float = 20) -> None:
+    def until(self, is_so: Callable[[History], object], *, seconds: float = 60) -> None:
         """Wait until the journal says so."""
         wait_for(lambda: is_so(self.history), seconds=seconds)
 

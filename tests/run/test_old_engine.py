@@ -41,7 +41,7 @@ def warnings(folder: Path, page: str, *, sampled: bool) -> str:
             if sampled:
                 sampling = OldEngineSampling(context)
                 sampling.start()
-                wait_for(lambda: sampling._page, seconds=30)
+                wait_for(lambda: sampling._page)
                 sampling.warn_of_buckets()
                 sampling.end()
             else:

@@ -42,7 +42,7 @@ from ctp_runbook.run.window import Watch
 from tests.props.example_records import header_like, like
 from tests.props.plan_fixtures import make_plan, make_run
 from tests.props.simulated_host import IDENTITIES, SimulatedClock, SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 from tests.run.test_guardian import Lines
 from tests.run.test_rollback import stop_old
 from tests.verify.test_clocks import HOUR, disturbed, record
@@ -429,8 +429,11 @@ def test_an_old_engine_that_may_be_ending_is_started_anew(conducted: Conducted) 
     assert ran.index("cat old_core_engine.conf") > ran.index("cat old_core_engine.stop")
 
 
-def test_what_cannot_be_undone_says_what_runs(conducted: Conducted) -> None:
-    """A new engine that outlives its stop: nothing old is started, and an operator is called."""
+def test_what_cannot_be_undone_says_what_runs(
+    conducted: Conducted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new engine that outlives its stop: nothing old is started, and an operator is called, by
+    syslog too."""
     host = conducted.host
     host.exits["cat new_core_engine.conf"] = 1
     host.acts["cat new_core_engine.stop"] = lambda: None
@@ -439,6 +442,7 @@ def test_what_cannot_be_undone_says_what_runs(conducted: Conducted) -> None:
     assert "the new generation is not proved gone, so nothing was started" in conducted.sentence()
     assert "new_core_engine alive" in conducted.sentence()
     assert conducted.sentence().endswith("An operator must act now.")
+    assert f"ROLLBACK_FAILED: {conducted.sentence()}\n" in capsys.readouterr().err
     assert "cat old_core_engine.conf" not in host.ran
     assert any(
         finding.payload.sentence.endswith("still running")
@@ -510,13 +514,6 @@ def test_where_a_run_goes_on_from(
 
 
 # --- the last look ----------------------------------------------------------------
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 @pytest.mark.twin

@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -23,17 +21,10 @@ from ctp_runbook.run.steer import steer
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.run import verify_run
 from tests.props.plan_fixtures import wait_for
-from tests.props.small_stack import SmallStack, small_stack
+from tests.props.small_stack import SmallStack
 
 pytestmark = pytest.mark.twin
 WAITS = {"BOOTSTRAP_INFRA_CMD": "tail -f /dev/null"}
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
 
 
 def is_refused_whole(run: RunDir) -> bool:
@@ -142,7 +133,7 @@ def test_an_orchestrator_that_is_late_finds_its_run_closed(
     with pytest.raises(RunRefused, match=r"did not start within 0 s; .* closed as REFUSED"):
         stack.begin(stack.plan(**WAITS))
     (path,) = (stack.folder / "outputs").iterdir()
-    wait_for(lambda: identity_of(spawned[0].pid) is None, seconds=30)
+    wait_for(lambda: identity_of(spawned[0].pid) is None)
     run = RunDir(path)
     assert starts_of(run) == 0
     assert is_refused_whole(run)

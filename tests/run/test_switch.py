@@ -31,14 +31,7 @@ from ctp_runbook.run.switch import (
 )
 from tests.props.plan_fixtures import make_plan, open_context, wait_for
 from tests.props.simulated_host import IDENTITIES, SimulatedHost
-from tests.props.small_stack import SmallStack, small_stack
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[SmallStack]:
-    """The small stack, its old generation trading."""
-    with small_stack(tmp_path) as made:
-        yield made
+from tests.props.small_stack import SmallStack
 
 
 def children(pid: int) -> list[int]:
@@ -73,7 +66,7 @@ def test_an_engine_that_came_since_it_was_pinned_outlives_nobody_s_proof(stack: 
         wait_for(lambda: set(children(shell.pid)) - {known})
         (engine,) = children(shell.pid)
         failed = run_switch(context)
-        shell.wait(timeout=5)
+        shell.wait(timeout=60)
         assert identity_of(engine) is not None
         os.kill(engine, signal.SIGKILL)
         assert failed is not None
@@ -349,7 +342,7 @@ def test_what_may_start_a_member_again_is_told_and_stops_nothing(stack: SmallSta
         warn_of_revival(context)
         told = [each.payload.sentence for each in context.history.of_kind(Finding)]
         os.killpg(shell.pid, signal.SIGKILL)
-        shell.wait(timeout=5)
+        shell.wait(timeout=60)
     assert any(f"old_core_engine: pid {shell.pid} is a shell (bash) with" in each for each in told)
 
 

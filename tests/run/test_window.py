@@ -14,8 +14,8 @@ import pytest
 from msgspec import structs
 
 from ctp_runbook.host.pin import Pin
-from ctp_runbook.host.process import identity_of, own_identity
-from ctp_runbook.model import Identity, State
+from ctp_runbook.host.process import identity_of
+from ctp_runbook.model import State
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.plan.session_file import FactSource
 from ctp_runbook.record.history import pinned
@@ -50,13 +50,27 @@ def plan(tmp_path: Path) -> Plan:
     )
 
 
+@contextlib.contextmanager
+def switched(folder: Path, plan: Plan) -> Iterator[RunContext]:
+    """A run whose switch is done, to a process whose command line no other has: this one's is that of
+    its neighbours, who would be taken for a second engine."""
+    with (
+        open_context(folder, plan=plan) as made,
+        subprocess.Popen(["sleep", f"{600 + os.getpid() / 1e6}"]) as process,
+    ):
+        found = identity_of(process.pid)
+        assert found is not None
+        made.record(header_like(run_id=made.run.run_id, dry_run=False))
+        for member in ("new_core_engine", "new_strategy_runner"):
+            made.record(pinned(member, "", Pin(found)))
+        yield made
+        process.kill()
+
+
 @pytest.fixture
 def context(tmp_path: Path, plan: Plan) -> Iterator[RunContext]:
     """A run whose switch is done."""
-    with open_context(tmp_path, plan=plan) as made:
-        made.record(header_like(run_id=made.run.run_id, dry_run=False))
-        for member in ("new_core_engine", "new_strategy_runner"):
-            made.record(pinned(member, "", Pin(own_identity())))
+    with switched(tmp_path, plan) as made:
         yield made
 
 
@@ -157,10 +171,7 @@ def permitted(folder: Path, mode: str, **changes: object) -> Iterator[RunContext
             NEW_SESSION_CMD="cat session.json",
         )
         rules = structs.replace(plan.watch, tolerance_inconclusive_seconds=0.5)
-        with open_context(folder, plan=structs.replace(plan, watch=rules)) as made:
-            made.record(header_like(run_id=made.run.run_id, dry_run=False))
-            for member in ("new_core_engine", "new_strategy_runner"):
-                made.record(pinned(member, "", Pin(own_identity())))
+        with switched(folder, structs.replace(plan, watch=rules)) as made:
             yield made
 
 
@@ -253,18 +264,8 @@ def test_a_session_that_is_lost_in_the_watch_holds(tmp_path: Path) -> None:
         assert "TD and MD logged in: no (NEW_SESSION_CMD)" in why
 
 
-@pytest.fixture
-def sleeper() -> Iterator[Identity]:
-    """A process whose command line no other has, as this one's is that of its neighbours."""
-    with subprocess.Popen(["sleep", f"{600 + os.getpid() / 1e6}"]) as process:
-        found = identity_of(process.pid)
-        assert found is not None
-        yield found
-        process.kill()
-
-
 def test_an_old_member_that_only_its_own_command_finds_is_found(
-    tmp_path: Path, sleeper: Identity, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody started it with other arguments and no pid file: the command is asked now and then, not
     at the end of half an hour alone; one that gives no answer in time is nothing to undo a switch for."""
@@ -280,10 +281,7 @@ def test_an_old_member_that_only_its_own_command_finds_is_found(
             ROLLBACK_TRIGGER_CONDITION="query_rate_violation > 3",
             OLD_STRATEGY_RUNNER_ALIVE_CMD=command,
         )
-        with open_context(folder, plan=plan) as context:
-            context.record(header_like(run_id=context.run.run_id, dry_run=False))
-            for member in ("new_core_engine", "new_strategy_runner"):
-                context.record(pinned(member, "", Pin(sleeper)))
+        with switched(folder, plan) as context:
             (tmp_path / "again").touch()
             trouble = Watch(context, requests=asking("rollback", after=3)).run()
         assert trouble is not None

@@ -88,7 +88,7 @@ def test_papermill_with_go_false_switches_nothing(twin: Twin, tmp_path: Path) ->
     run = ready_run(twin, tmp_path / "outputs")
     argv = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/04_switch.ipynb"]
     argv += [str(out), "-p", "run_dir", str(run.path), "-p", "go", "false"]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=240)
     history = launch.read_whole(run)
     launch.request(run, "abort", by="test", reason="the end of this test")
     wait_until(run.manifest.exists, seconds=30, what="the run is over")

@@ -83,9 +83,9 @@ def test_status_of_a_lost_watch_says_that_orders_may_be_sent(
     """The new stack runs and nobody watches it; while holding, no countdown stands below."""
     commands = {f"{gate}_CMD": "ls" for gate in GATES}
     run = stack.begin(stack.plan(**commands, PRECHECK_CMD=stack.readiness_command("precheck")))
-    wait_for(lambda: read_whole(run).state is State.WATCHING, seconds=20)
+    wait_for(lambda: read_whole(run).state is State.WATCHING)
     steer(run, "hold", by="ops")
-    wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
+    wait_for(lambda: read_whole(run).state is State.HOLDING)
     kill_both(run)
     assert typed("status", "--run", run.path) == 7
     said = capsys.readouterr().out
@@ -125,9 +125,9 @@ def test_a_timer_asks_nothing_of_a_run_that_is_held(stack: SmallStack) -> None:
     """It is conducted: a resume would end the hold."""
     commands = {f"{gate}_CMD": "ls" for gate in GATES}
     run = stack.begin(stack.plan(**commands, PRECHECK_CMD=stack.readiness_command("precheck")))
-    wait_for(lambda: read_whole(run).state is State.WATCHING, seconds=20)
+    wait_for(lambda: read_whole(run).state is State.WATCHING)
     steer(run, "hold", by="ops")
-    wait_for(lambda: read_whole(run).state is State.HOLDING, seconds=20)
+    wait_for(lambda: read_whole(run).state is State.HOLDING)
     assert typed("resume", "--unattended", "--outputs", run.path.parent) == 0
     assert read_whole(run).state is State.HOLDING
     told = [record.payload.sentence for record in read_whole(run).of_kind(Finding)]

@@ -57,7 +57,7 @@ def test_the_run_survives_or_said_that_it_would_not(
             (control_group / "cgroup.procs").write_text(str(cutover.viewer.pid))
             assert cutover.wait_for(lambda h: h.watch_started is not None), cutover.story()
             _stop(control_group)
-            cutover.viewer.wait(timeout=10)
+            cutover.viewer.wait(timeout=60)
             survived = launch.is_attended(cutover.run)
             warned = "control group" in cutover.output.read_text()
             assert survived or warned, cutover.story()

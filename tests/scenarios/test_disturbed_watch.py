@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import State
+from ctp_runbook.probes.prometheus import PrometheusDoor
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, read_journal
 from ctp_runbook.record.kinds import Judged, WatchDisturbed
@@ -91,9 +93,9 @@ class Watched:
         """Every verdict on a metric that was written, with its sentence."""
         return [record.payload.metrics[name].sentence for record in self.history.of_kind(Judged)]
 
-    def await_hold(self, *, seconds: float) -> str:
+    def await_hold(self) -> str:
         """Why it holds, as soon as it does."""
-        wait_for(lambda: self.history.state is State.HOLDING, seconds=seconds)
+        wait_for(lambda: self.history.state is State.HOLDING)
         held = self.history.entered(State.HOLDING)
         assert held is not None
         return held.reason
@@ -101,7 +103,7 @@ class Watched:
     def end(self) -> str:
         """Let an operator roll back; how the watch ended."""
         (self.room / "end").touch()
-        said, _ = self.process.communicate(timeout=30)
+        said, _ = self.process.communicate(timeout=240)
         assert self.process.returncode == 0
         return str(said).strip()
 
@@ -135,7 +137,7 @@ def watching(
         assert process.stdout is not None
         run = RunDir(Path(process.stdout.readline().strip()))
         watched = Watched(process, room, run)
-        wait_for(lambda: watched.history.watch_started, seconds=20)
+        wait_for(lambda: watched.history.watch_started)
         yield watched
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -151,29 +153,31 @@ def verdict_of(watched: Watched) -> tuple[str, str]:
     return ended.payload.verdict, ended.payload.sentence
 
 
-def test_a_watch_that_was_stopped_for_ten_seconds_says_so(tmp_path: Path) -> None:
+def test_a_watch_that_was_stopped_for_five_seconds_says_so(tmp_path: Path) -> None:
     """SIGSTOP: told in the journal, in the turns that were missed, and in a verdict of no pass."""
     with (
         http_page(PAGE) as url,
-        watching(tmp_path, HEAD % {"port": 9} + BREAKER, url=url, seconds=18) as watched,
+        watching(tmp_path, HEAD % {"port": 9} + BREAKER, url=url, seconds=10) as watched,
     ):
         wait_for(lambda: len(watched.samples) >= 3)
         os.kill(watched.process.pid, signal.SIGSTOP)
-        time.sleep(10)
+        stopped = time.monotonic()
+        time.sleep(5)
         os.kill(watched.process.pid, signal.SIGCONT)
-        wait_for(lambda: watched.disturbances, seconds=5)
-        reason = watched.await_hold(seconds=20)
+        wait_for(lambda: watched.disturbances)
+        most = time.monotonic() - stopped + 1.5  # with what is left of the turn before it
+        reason = watched.await_hold()
         assert watched.end() == "operator"
         (told,) = (one.payload for one in watched.disturbances)
         assert told.what == "paused"
-        assert 9.5 < told.seconds < 13
+        assert 4.5 < told.seconds < most
         assert "did not run for" in told.sentence
         assert "the window ended without proof" in reason
         verdict, sentence = verdict_of(watched)
         assert verdict == "INCONCLUSIVE"
         assert "of the due samples came; min_coverage is 90%" in sentence
-        assert sum(one.missed for one in watched.samples) >= 8
-        assert max(one.late_ms for one in watched.samples) > 8000
+        assert sum(one.missed for one in watched.samples) >= 4
+        assert max(one.late_ms for one in watched.samples) > 3000
         assert watched.findings() == []
 
 
@@ -191,8 +195,8 @@ def test_a_clock_that_is_set_an_hour_ahead_holds_the_watch(tmp_path: Path) -> No
             step_after=6,
         ) as watched,
     ):
-        reason = watched.await_hold(seconds=20)
-        time.sleep(8)
+        reason = watched.await_hold()
+        wait_for(lambda: "ERROR" in watched.told("asked_state")[-1])
         assert watched.end() == "operator"
         (told,) = (one.payload for one in watched.disturbances)
         assert told.what == "clock_stepped"
@@ -224,32 +228,39 @@ def prometheus(room: Path, *, port: int, page: str) -> Iterator[None]:
         process.wait(20)
 
 
+def has_scraped(port: int) -> bool:
+    """True once this Prometheus has a value of the page."""
+    with contextlib.suppress(ProbeError):
+        door = PrometheusDoor(f"http://127.0.0.1:{port}")
+        return door.value("quant_hft_breaker_state", seconds=5, fresh_seconds=60) == 0.0
+    return False
+
+
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="Debian's prometheus is not here")
-def test_a_prometheus_that_is_down_for_twenty_seconds_is_no_pass(tmp_path: Path) -> None:
+def test_a_prometheus_that_is_down_for_ten_seconds_is_no_pass(tmp_path: Path) -> None:
     """ERROR with its address while it is down; back again, the gap is still in the verdict."""
     port = free_port()
     with http_page(PAGE) as url, contextlib.ExitStack() as up:
         up.enter_context(prometheus(tmp_path, port=port, page=url))
-        time.sleep(6)
+        wait_for(lambda: has_scraped(port))
         rules = HEAD % {"port": port} + ASKED
-        with watching(tmp_path, rules, url=url, seconds=50) as watched:
-            wait_for(lambda: any(one.ok and one.series for one in watched.samples), seconds=20)
+        with watching(tmp_path, rules, url=url, seconds=25) as watched:
+            wait_for(lambda: any(one.ok and one.series for one in watched.samples))
             up.close()
             down = time.monotonic()
-            wait_for(lambda: any("ERROR" in one for one in watched.told("asked_state")), seconds=15)
-            time.sleep(max(0.0, 20 - (time.monotonic() - down)))
+            wait_for(lambda: any("ERROR" in one for one in watched.told("asked_state")))
+            time.sleep(max(0.0, 10 - (time.monotonic() - down)))
             with prometheus(tmp_path, port=port, page=url):
                 back = time.monotonic()
                 wait_for(
                     lambda: any(
                         one.ok and one.series and one.mono > back for one in watched.samples
                     ),
-                    seconds=25,
                 )
-                reason = watched.await_hold(seconds=60)
+                reason = watched.await_hold()
                 assert watched.end() == "operator"
         errors = [one.error for one in watched.samples if not one.ok]
-        assert len(errors) >= 15
+        assert len(errors) >= 6
         assert f"Prometheus at http://127.0.0.1:{port}: " in errors[0]
         told = [one for one in watched.told("asked_state") if "ERROR" in one]
         assert "no fresh measurement for" in told[0]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 
-from ctp_runbook.model import Generation, Role
+from ctp_runbook.model import Generation, Role, State
 from ctp_runbook.record.evidence import read_manifest, trading_downtime_seconds
 from ctp_runbook.record.rundir import newest_run
-from ctp_runbook.rehearsal import faults
-from ctp_runbook.run.launch import read_history
+from ctp_runbook.rehearsal import faults, stack
+from ctp_runbook.rehearsal.twin import Twin
+from ctp_runbook.run.launch import read_history, read_whole
 from ctp_runbook.show.report import write_report
 from ctp_runbook.verify.run import verify_run
 from tests.props.cutover_tools import ROOT, cutover_of, edited, fresh_twin
@@ -23,8 +26,10 @@ ENDINGS = {
     "engine-dies": (4, "now able to trade: old"),
     "reconnect-storm": (4, "now able to trade: old"),
     "query-flood": (4, "now able to trade: old"),
-    "gate-fails": (3, "the old generation never stopped trading"),
     "warmup-fails": (4, "now able to trade: old"),
+    "held-up": (5, "ROLLED_BACK_LATE: "),
+    "bridge-lost": (5, "but it could not be validated: step post_rollback_validate failed"),
+    "no-way-back": (6, "An operator must act now"),
 }
 
 
@@ -40,13 +45,34 @@ def rehearse(outputs: Path, *options: str) -> tuple[int, str]:
 @pytest.mark.parametrize("fault", ENDINGS)
 def test_a_fault_has_its_ending(fault: str, tmp_path: Path) -> None:
     """Exit code, who trades, and evidence that verifies as what it is."""
-    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", fault)
-    expected, sentence = ENDINGS[fault]
+    said = ended(tmp_path, fault, *ENDINGS[fault])
+    assert (_ROLLED_BACK in said) == (ENDINGS[fault][0] == 4), said
+
+
+def ended(outputs: Path, fault: str, expected: int, sentence: str) -> str:
+    """What a rehearsal with a fault said that ended as it should."""
+    code, said = rehearse(outputs, "--no-plane", "--no-notebooks", "--fault", fault)
     assert code == expected, said
     assert sentence in said
     assert "at no instant two generations able to trade" in said
     assert "Traceback" not in said
-    assert (_ROLLED_BACK in said) == (expected == 4), said
+    return said
+
+
+def test_a_run_that_nobody_conducts_is_left_to_who_resumes_it(tmp_path: Path) -> None:
+    """Exit 7; the new generation trades, nothing was asked of the run, and its twin is up."""
+    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", "nobody-conducts")
+    (twin,) = (Twin(folder) for folder in (tmp_path / "twins").iterdir())
+    try:
+        run = newest_run(tmp_path)
+        assert code == 7, said
+        assert "nobody conducts it; by the processes it pinned: " in said
+        assert f"Now: `ctp-runbook resume --run {run.path}`" in said
+        assert f"take it down with `ctp-runbook stack down --dir {twin.dir}`" in said
+        assert read_whole(run).state is State.WATCHING
+        assert stack.status(twin.dir).trading == {"new"}
+    finally:
+        stack.down(twin.dir)
 
 
 def test_a_reconnect_above_all_buckets_fires_the_shipped_trigger(tmp_path: Path) -> None:
@@ -69,10 +95,27 @@ def test_a_reconnect_above_all_buckets_fires_the_shipped_trigger(tmp_path: Path)
 
 
 def test_a_gate_that_fails_costs_no_trading_time(tmp_path: Path) -> None:
-    """Zero downtime, and the old generation is the very processes it was."""
-    code, said = rehearse(tmp_path, "--no-plane", "--no-notebooks", "--fault", "gate-fails")
+    """Zero downtime, and the old generation is the very processes it was; told as JSON, line by line."""
+    code, printed = rehearse(
+        tmp_path, "--no-plane", "--no-notebooks", "--fault", "gate-fails", "--json"
+    )
     history = read_history(newest_run(tmp_path))
-    assert code == 3, said
+    assert code == 3, printed
+    lines = [json.loads(line) for line in printed.splitlines()]
+    schema = json.loads((ROOT / "infra" / "schemas" / "told.json").read_bytes())
+    for line in lines:
+        jsonschema.Draft202012Validator(schema).validate(line)
+    assert {line["run_id"] for line in lines} == {history.created.run_id}
+    assert [line["seq"] for line in lines if line["event"] == "record"] == [
+        record.seq for record in history.records
+    ]
+    assert (lines[-1]["event"], lines[-1]["exit_code"]) == ("end", 3)
+    said = "\n".join(line["sentence"] for line in lines if line["event"] == "note")
+    assert said.startswith("twin up in ")
+    assert said.endswith("twin down: every process proved gone")
+    assert "the old generation never stopped trading" in said
+    assert "at no instant two generations able to trade" in said
+    assert _ROLLED_BACK not in said
     assert trading_downtime_seconds(history) == 0.0
     assert history.closed is not None
     assert [history.closed.payload.running[f"{Generation.OLD}_{role}"] for role in Role] == [

@@ -50,7 +50,7 @@ def test_the_run_is_whole_without_its_copy_and_resume_writes_it(stack: SmallStac
     missing is told and mended."""
     given = {**values(stack), "WARMUP_QUERY_CMD": f"cp /dev/null {stack.folder}/copies"}
     run = stack.begin(stack.plan(**given))
-    wait_for(lambda: read_whole(run).state is State.WATCHING, seconds=20)
+    wait_for(lambda: read_whole(run).state is State.WATCHING)
     steer(run, "rollback", by="ops")
     history = stack.closed(run)
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET

@@ -105,7 +105,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         plan = plan_of(stack)
         run = stack.create(plan)
         launch.start(run, plan=plan)
-        wait_for(lambda: launch.read_whole(run).state is State.READY, seconds=30)
+        wait_for(lambda: launch.read_whole(run).state is State.READY)
         second = SmallStack(stack.folder / "second", stack.mark)
         second.folder.mkdir()
         yield Scene(stack, run, plan_of(second), trading(stack), files(stack))
@@ -134,7 +134,7 @@ def papermill(notebook: str, out: Path, given: Mapping[str, str]) -> str:
     words = [word for name, value in given.items() for word in ("-p", name, value)]
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += [str(ROOT / "notebooks" / f"{notebook}.ipynb"), str(out), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode != 0, done.stderr
     return done.stderr
 

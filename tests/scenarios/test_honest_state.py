@@ -61,7 +61,7 @@ def plan_of(stack: SmallStack, **values: str) -> Plan:
 
 def ended(stack: SmallStack, plan: Plan) -> History:
     """The history of a real run of the plan, once it is over."""
-    return stack.closed(stack.begin(plan), seconds=40)
+    return stack.closed(stack.begin(plan))
 
 
 def test_what_is_to_be_compared_and_not_told_is_refused_before_the_first_gate(

@@ -61,7 +61,7 @@ def stop(*identities: Identity) -> None:
 
 def hanging_in(run: RunDir, step: str) -> RunDir:
     """The run once the command of ``step`` runs, which its record announces."""
-    wait_for(lambda: read_whole(run).step(step).attempt, seconds=20)
+    wait_for(lambda: read_whole(run).step(step).attempt)
     program = Path(f"/proc/{read_whole(run).step(step).pid}/comm")
     wait_for(lambda: program.read_text() == "tail\n")
     return run
@@ -76,6 +76,15 @@ def gating(stack: SmallStack) -> RunDir:
     """A run that hangs in its first gate."""
     run = stack.begin(stack.plan(BOOTSTRAP_INFRA_CMD="tail -f /dev/null", **BUDGET))
     return hanging_in(run, "bootstrap_infra")
+
+
+def status_once_silent(run: RunDir, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and words of `status` as soon as it says of somebody that there is no answer."""
+    while True:
+        code, said = typed("status", "--run", run.path), capsys.readouterr().out
+        if "no answer since" in said:
+            return code, said
+        time.sleep(0.2)
 
 
 def aborted(stack: SmallStack, run: RunDir) -> History:
@@ -99,13 +108,13 @@ def test_a_stopped_orchestrator_is_replaced_and_what_is_said_meanwhile_is_so(
     said = capsys.readouterr().out
     assert re.search(r"hold asked of run \S+: no answer since \d+ s from the orchestrator", said)
     assert f"(pid {orchestrator.pid}): it is stopped, or held up in a call; its guardian" in said
-    history = stack.closed(run, seconds=40)
+    history = stack.closed(run)
     assert not is_running(orchestrator)
     reasons = [record.payload.reason for record in history.of_kind(OrchestratorStarted)]
     assert len(reasons) == 2
     silent = HUNG.match(reasons[1])
     assert silent, reasons
-    assert 5 <= int(silent[1]) <= 9
+    assert 5 <= int(silent[1]) <= 15
     assert reasons[1].endswith("; ended the group of start_new_core_engine")
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET, history.closed
     assert stack.is_up("old_core_engine")
@@ -122,9 +131,8 @@ def test_where_both_are_stopped_nobody_conducts_and_a_resume_ends_them(
     run = gating(stack)
     held = both(run)
     stop(*held)
-    time.sleep(5.5)
-    assert typed("status", "--run", run.path) == 7
-    said = capsys.readouterr().out
+    code, said = status_once_silent(run, capsys)
+    assert code == 7
     assert re.search(r"GATING; no answer since \d+ s; ", said)
     for who, identity in zip(("guardian", "orchestrator"), held, strict=True):
         assert re.search(rf"no answer since \d+ s from its {who} \(pid {identity.pid}\)", said)
@@ -148,12 +156,11 @@ def test_a_stopped_guardian_is_told_and_replaced(
     run = gating(stack)
     guardian, orchestrator = both(run)
     stop(guardian)
-    time.sleep(5.5)
-    assert typed("status", "--run", run.path) == 0
-    said = capsys.readouterr().out
+    code, said = status_once_silent(run, capsys)
+    assert code == 0
     assert "GATING; conducted; " in said
     assert re.search(rf"no answer since \d+ s from the guardian \(pid {guardian.pid}\)", said)
-    wait_for(lambda: list(read_whole(run).of_kind(GuardianStarted)), seconds=20)
+    wait_for(lambda: list(read_whole(run).of_kind(GuardianStarted)))
     assert not is_running(guardian)
     (replaced,) = read_whole(run).of_kind(GuardianStarted)
     assert re.fullmatch(
@@ -161,7 +168,7 @@ def test_a_stopped_guardian_is_told_and_replaced(
         replaced.payload.reason,
     )
     os.kill(orchestrator.pid, signal.SIGKILL)
-    wait_for(lambda: len(list(read_whole(run).of_kind(OrchestratorStarted))) == 2, seconds=20)
+    wait_for(lambda: len(list(read_whole(run).of_kind(OrchestratorStarted))) == 2)
     aborted(stack, run)
 
 
@@ -245,7 +252,7 @@ def stopped_at(moment: str, victims: tuple[str, ...], room: Path) -> tuple[str, 
             # It holds the environment of a run that is over, and is ended by the one command.
             told = f"{told} {steer(cutover.run, 'resume', by='ops').sentence}"
         wake(pids)
-        wait_for(lambda: not any(map(is_running, held)), seconds=20)
+        wait_for(lambda: not any(map(is_running, held)))
         return told, ending, cutover
 
 
@@ -259,7 +266,7 @@ def wake(pids: list[int]) -> None:
 def status_of(run: RunDir) -> str:
     """Exit code and the lines of `status` that speak of an answer."""
     words = [sys.executable, "-m", "ctp_runbook", "status", "--run", str(run.path)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=240)
     lines = [line for line in done.stdout.splitlines() if "no answer since" in line]
     return f"exit {done.returncode} {' | '.join(lines)}"
 

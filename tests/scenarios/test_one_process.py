@@ -70,7 +70,7 @@ def plan_of(stack: SmallStack, *, without: Mapping[str, str] = NONE, **values: s
 def ended(stack: SmallStack, plan: Plan) -> tuple[RunDir, History]:
     """A real run of the plan, once it is over."""
     run = stack.begin(plan)
-    return run, stack.closed(run, seconds=40)
+    return run, stack.closed(run)
 
 
 def skipped(history: History) -> dict[str, str]:
@@ -156,7 +156,7 @@ def test_a_new_engine_alone_is_rolled_back_to_an_engine_with_its_runner(tmp_path
 def test_an_engine_alone_that_dies_in_the_watch_is_rolled_back(stack: SmallStack) -> None:
     """By the watch, which looks at who is there."""
     run = stack.begin(plan_of(stack))
-    wait_for(lambda: launch.read_whole(run).watch_started, seconds=30)
+    wait_for(lambda: launch.read_whole(run).watch_started)
     identity = stack.identity("new_core_engine")
     assert identity is not None
     # Whoever finds the run unattended now is told that orders may be sent: by the engine.
@@ -165,7 +165,7 @@ def test_an_engine_alone_that_dies_in_the_watch_is_rolled_back(stack: SmallStack
     assert said.endswith("orders may be sent, and nobody watches")
     (stack.folder / "new_core_engine.up").unlink()
     subprocess.run(["kill", "-KILL", str(identity.pid)], check=True)
-    history = stack.closed(run, seconds=40)
+    history = stack.closed(run)
     assert history.trigger is not None
     assert history.trigger.payload.cause == "member_died"
     assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
@@ -211,7 +211,7 @@ def light(tmp_path: Path) -> Iterator[Twin]:
             text = template.read_text()
             template.write_text(text.replace("--grace-seconds 3 ", "--grace-seconds 15 "))
         assert template_command(twin, "PREVIOUS_CORE_ENGINE_START_CMD").returncode == 0
-        wait_until(lambda: twin.state("old")["orders_answered"] > 0, seconds=20)
+        wait_until(lambda: twin.state("old")["orders_answered"] > 0)
         yield twin
 
 

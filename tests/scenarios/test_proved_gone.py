@@ -23,7 +23,7 @@ from ctp_runbook.model import Identity, StepStatus
 from ctp_runbook.rehearsal import stack
 from ctp_runbook.rehearsal.twin import Twin
 from tests.props.cutover_tools import cutover_of, edited, fresh_twin
-from tests.props.plan_fixtures import wait_for
+from tests.props.plan_fixtures import command_line, wait_for
 
 OLD = ("old_core_engine", "old_strategy_runner")
 
@@ -182,7 +182,7 @@ def test_a_supervisor_of_the_old_generation_ends_the_watch(
         ending = cutover.end()
         told = cutover.history.trigger
         # One that the supervisor starts beside ours finds its port taken, and is gone at once.
-        wait_for(lambda: sum(is_of(command_of(each), line) for each in strays(twin)) == 1)
+        wait_for(lambda: sum(is_of(command_line(each.pid), line) for each in strays(twin)) == 1)
     assert told is not None, ending
     assert "its command line runs again" in told.payload.sentence, told.payload
     assert ending.exit_code in (4, 5), cutover.story()
@@ -195,7 +195,11 @@ def test_an_old_runner_that_needs_long_is_waited_for(
 ) -> None:
     """It is pinned as the engine is: nothing new starts before it is gone, however its file is."""
     runner = restarted(twin, "old_strategy_runner", ignore_term=True)
-    edited(twin.cutover_template, OLD_STRATEGY_RUNNER_STOP_TIMEOUT_SECONDS=str(seconds * 2))
+    edited(
+        twin.cutover_template,
+        OLD_STRATEGY_RUNNER_STOP_TIMEOUT_SECONDS=str(seconds * 2 + 20),
+        POST_SWITCH_MONITOR_MINUTES=str(4 / 60),  # it is about the switch
+    )
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         assert cutover.wait_for(lambda h: h.step("stop_old_strategy_runner").attempt > 0)
         time.sleep(seconds)
@@ -219,7 +223,7 @@ def test_an_old_runner_that_does_not_end_is_ended_by_the_rollback(
     with cutover_of(twin, tmp_path / "outputs") as cutover:
         ending = cutover.end()
         assert not is_running(runner)
-        assert len([one for one in strays(twin) if b".old_runner" in command_of(one)]) == 1
+        assert len([one for one in strays(twin) if b".old_runner" in command_line(one.pid)]) == 1
     assert ending.exit_code in (4, 5), cutover.story()
     assert (ending.trading, ending.overlaps) == (frozenset({"old"}), 0)
 
@@ -259,8 +263,3 @@ def like_the_twin(twin: Twin) -> dict[str, str]:
     """The environment that the twin's own start of a member gives it."""
     root = Path(__file__).parents[2]
     return {**os.environ, "PYTHONPATH": str(root)}
-
-
-def command_of(identity: Identity) -> bytes:
-    """Its arguments."""
-    return Path(f"/proc/{identity.pid}/cmdline").read_bytes()

@@ -37,7 +37,7 @@ from tests.props.cutover_tools import ROOT, edited, fresh_twin
 from tests.props.small_stack import small_stack
 from tests.props.twin_tools import wait_until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 # By number, how a secret comes in. What a program prints in some form is known from infra/env/ or
 # from the file of CTP_CONFIG_PATH, unless it says otherwise.
@@ -301,7 +301,7 @@ class Handed:
     def say(self, *words: object) -> int:
         """Run a command of ours to its end, under a umask of 0, and keep what it shows."""
         process = self._started(*words)
-        self.screen.append(process.communicate(timeout=90)[0])
+        self.screen.append(process.communicate(timeout=240)[0])
         return process.returncode
 
     def _started(self, *words: object) -> subprocess.Popen[bytes]:
@@ -328,7 +328,7 @@ class Handed:
                 self.say("hold", "--run", run.path, *why, "--by", f"way-15 is token={core(15)}")
                 self.letters += [path.read_bytes() for path in run.control.iterdir()]
                 # Until the page with the label was read: its first answers are none.
-                wait_until(lambda: b"way-16" in run.samples.read_bytes(), seconds=30)
+                wait_until(lambda: b"way-16" in run.samples.read_bytes())
                 self.say("status", "--run", run.path)
                 self.say("resume", "--run", run.path, "--reason", "enough")
                 if rolls_back:

@@ -93,7 +93,7 @@ def plan_of(stack: SmallStack, **values: str) -> Plan:
 def begun(stack: SmallStack, plan: Plan) -> RunDir:
     """A real run of the plan that has come to its watch, or to its end."""
     run = stack.begin(plan)
-    wait_for(lambda: _is_watching(launch.read_history(run)), seconds=30)
+    wait_for(lambda: _is_watching(launch.read_history(run)))
     return run
 
 
@@ -120,7 +120,7 @@ def test_both_are_proved_by_what_they_tell(stack: SmallStack) -> None:
     assert "may trade: CloseOnly (engine.json: mode " in said
     assert history.created.overrides["session_not_proved"] == "recovered: neither release says so"
     steer(run, "rollback", by="chief", reason="enough")
-    closed = stack.closed(run, seconds=40)
+    closed = stack.closed(run)
     assert closed.outcome is Outcome.ROLLED_BACK_IN_BUDGET, closed.closed
     assert closed.closed is not None
     assert closed.closed.payload.sentence.startswith("the previous stack trades again ")
@@ -136,7 +136,7 @@ def test_an_old_engine_that_only_closes_is_not_said_to_trade(stack: SmallStack) 
     run = begun(stack, plan_of(stack, SESSION_NOT_PROVED=reasons))
     assert launch.read_history(run).closed is None
     steer(run, "rollback", by="chief", reason="enough")
-    closed = stack.closed(run, seconds=40)
+    closed = stack.closed(run)
     assert closed.outcome is Outcome.ROLLED_BACK_IN_BUDGET, closed.closed
     assert closed.closed is not None
     said = "the previous stack is restored (logged in, may trade: not told) "

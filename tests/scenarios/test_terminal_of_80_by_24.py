@@ -35,6 +35,9 @@ METRIC = re.compile(
     r" [✓✗?!]  \w+ +(no data|[> ]*[\d.e+-]+( ms| s)?) +[≤≥] [\d.]+( ms| s)? +[▁-█·]{16}"
 )
 COUNTDOWN = re.compile(r"ROLLBACK: .* s (of|OVER) .*|rollback trigger: .*|HOLDING.*")
+TRADES = re.compile(
+    r"The (old|new) stack trades(; .*)?|Nothing (trades|is proved to trade) since .*"
+)
 # A line of the log, or what of its sentence goes on below it, or stands above the run.
 LOGGED = re.compile(r"\d\d:\d\d:\d\dZ .*| {10,}\S.*")
 
@@ -107,6 +110,9 @@ def test_a_run_in_a_terminal_is_whole_lines_from_question_to_end(
     assert [torn for screen in seen for torn in torn_lines(screen)] == []
     assert any("» ROLLING_BACK: rollback trigger: order_latency_p99_ms" in s for s in seen)
     assert any(METRIC.search(screen) for screen in seen)
+    assert any("The old stack trades\n" in screen for screen in seen)
+    assert any(re.search(r"\nNothing trades since \d+\.\d s\n", screen) for screen in seen)
+    assert any(re.search(r"\nThe new stack trades; 0:\d\d left to watch", s) for s in seen)
     assert f"exit {Outcome.ROLLED_BACK_IN_BUDGET.exit_code}" in last
     run = newest_run(tmp_path / "outputs")
     history = read_history(run)
@@ -160,7 +166,13 @@ def torn_lines(screen: str) -> Iterator[str]:
         yield screen
     for place in places:
         below = [line for line in lines[place + 1 :] if line]
-        known = (STEP, METRIC, COUNTDOWN, re.compile(r"(decide: .*; )?Ctrl-C leaves the run going"))
+        known = (
+            STEP,
+            METRIC,
+            COUNTDOWN,
+            TRADES,
+            re.compile(r"(decide: .*; )?Ctrl-C leaves the run going"),
+        )
         yield from (line for line in below if not any(form.fullmatch(line) for form in known))
     logged = [line for line in lines[: places[0] if places else None] if line]
     began = next((n for n, line in enumerate(logged) if re.match(r"\d\d:", line)), len(logged))

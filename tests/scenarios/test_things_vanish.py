@@ -30,7 +30,7 @@ from ctp_runbook.record.kinds import Finding
 from ctp_runbook.record.rundir import RunDir, private_path
 from ctp_runbook.run.launch import follow, read_history, start
 from ctp_runbook.run.requests import send_request
-from tests.props.plan_fixtures import processes_with, wait_for
+from tests.props.plan_fixtures import command_line, processes_with, wait_for
 from tests.props.small_stack import GATES, SmallStack, small_stack
 
 pytestmark = pytest.mark.twin
@@ -106,7 +106,7 @@ def conducted(stack: SmallStack, state: str) -> Accident:
         start(run := stack.create(plan))
     else:
         run = stack.begin(plan)
-    wait_for(lambda: _is_there(read_history(run), state), seconds=30)
+    wait_for(lambda: _is_there(read_history(run), state))
     record = read_history(run).conducted
     assert record is not None
     assert record.payload.guardian is not None
@@ -248,12 +248,8 @@ class Ended:
 
 def _at_work(stack: SmallStack) -> list[int]:
     """Orchestrators and guardians of this stack."""
-    found = []
-    for pid in processes_with(f"SMALL_STACK={stack.mark}"):
-        with contextlib.suppress(OSError):
-            if b"ctp_runbook.run." in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+    ours = processes_with(f"SMALL_STACK={stack.mark}")
+    return [pid for pid in ours if b"ctp_runbook.run." in command_line(pid)]
 
 
 def _let_end(accident: Accident, state: str, fault: str) -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -77,9 +76,10 @@ def test_a_viewer_whose_run_vanishes_says_what_is_known(stack: SmallStack) -> No
     """7 and not 2: the old stack is stopped, nobody is left to go on, and whoever reads this must look."""
     on = stack.folder / "on"
     waits = f"until test -e {on}; do sleep 0.1; done; ls no-such-file"
-    viewer = conducting(stack, 'exec "$@" > /dev/null', start=waits)
+    viewer = conducting(stack, 'exec "$@" > told', start=waits)
     run = run_in(stack)
-    time.sleep(2)  # the viewer reads as well, now and then
+    # The viewer reads as well, now and then.
+    wait_for(lambda: "start_new_core_engine" in (stack.folder / "told").read_text())
     kill_both(run)
     shutil.rmtree(run.path)
     _, said = viewer.communicate(timeout=120)
@@ -98,7 +98,7 @@ def test_ctrl_c_in_the_middle_of_a_switch_leaves_it_going(stack: SmallStack) -> 
     viewer = conducting(stack, 'exec "$@" > /dev/null', start=waits)
     run = run_in(stack)
     viewer.send_signal(signal.SIGINT)
-    _, said = viewer.communicate(timeout=60)
+    _, said = viewer.communicate(timeout=240)
     assert viewer.returncode == 7, said
     assert is_attended(run)
     on.touch()

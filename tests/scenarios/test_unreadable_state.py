@@ -183,7 +183,7 @@ def test_an_orchestrator_killed_between_the_stops_decides_on_any_state(
     (stack.folder / "bad.json").write_text(printed)
     stop = f"{stack.stop_command('old_strategy_runner')}; cat bad.json > old.json; kill -9 $PPID"
     run = stack.begin(plan_of(stack, OLD_STRATEGY_RUNNER_STOP_CMD=stop))
-    history = stack.closed(run, seconds=40)
+    history = stack.closed(run)
     assert history.restarts == 1
     expected = (
         Outcome.ROLLED_BACK_UNVALIDATED

@@ -10,6 +10,7 @@ from ctp_runbook.show.blocks import (
     Banner,
     Block,
     Facts,
+    Link,
     Notes,
     Page,
     Picture,
@@ -223,3 +224,21 @@ def test_notes_have_a_title_only_with_something_below_it() -> None:
     assert notes.text.splitlines() == ["Warnings", "! a", "! b"]
     assert notes.html.count("<li") == 2
     assert Notes("warn", [], "Warnings").text == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "href"),
+    [
+        ("05_watch.ipynb", "./05_watch.ipynb"),
+        ("//elsewhere/x", "./elsewhere/x"),
+        ("javascript:alert(1)", "./javascript%3Aalert%281%29"),
+        ("a'><script>", "./a%27%3E%3Cscript%3E"),
+    ],
+)
+def test_a_link_leads_to_a_file_beside_the_page(path: str, href: str) -> None:
+    """Whatever stands in it; for a terminal it is its word."""
+    facts = Facts([("next", Link("<05>", path))])
+    assert f"<a href='{href}' " in facts.html
+    assert "&lt;05&gt;</a>" in facts.html
+    assert facts.text == "next: <05>"
+    assert href in Table(("a", "b"), [("x", Link("05", path))]).html

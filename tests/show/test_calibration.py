@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from msgspec import structs
 
+from ctp_runbook.notebook.calibrate import Asked, Recording, make
 from ctp_runbook.record.calibration import Calibration, CalibrationDir
 from ctp_runbook.show.blocks import Page
 from ctp_runbook.show.calibration import (
@@ -20,8 +21,9 @@ from ctp_runbook.show.calibration import (
 )
 from ctp_runbook.show.calibration_figure import calibration_figure, calibration_picture
 from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
-from tests.props.calibrated import calibrated_folder
+from tests.props.calibrated import calibrated_folder, example_subject
 from tests.props.example_calibration import QUIET, calibration
+from tests.props.recorded_engine import engine_samples, write
 
 METRICS = ["order_latency_p99_ms", "kafka_lag_ms"]
 
@@ -130,3 +132,29 @@ def test_no_measurement_is_no_limit_kept(tmp_path: Path) -> None:
     made = structs.replace(calibration(), rollbacks=QUIET, holds=QUIET, metrics=(metric,))
     shown = Page([*calibration_blocks(made, CalibrationDir(tmp_path))]).text
     assert shown.startswith("! Nothing was measured")
+
+
+def test_limits_of_which_nothing_was_measured_are_not_said_to_be_kept(tmp_path: Path) -> None:
+    """What was measured is told apart from what was not."""
+    (metric,) = calibration().metrics
+    none = structs.replace(QUIET, windows=0, sliding_windows=0, high=1.0)
+    both = (structs.replace(metric, alarms=QUIET), structs.replace(metric, alarms=none))
+    made = structs.replace(calibration(), rollbacks=QUIET, holds=QUIET, metrics=both)
+    shown = Page([*calibration_blocks(made, CalibrationDir(tmp_path))]).text
+    assert shown.startswith("! The old engine keeps the limits that were measured, 1 of 2: ")
+    assert f"nothing was measured of {metric.name}" in shown
+
+
+def test_windows_that_were_put_together_are_told_and_drawn_as_such(tmp_path: Path) -> None:
+    """From how many pieces, what is assumed; and none of them begins at a moment of the recording."""
+    ten = Recording(source="a test", samples=write(tmp_path / "ten", engine_samples(330, seed=5)))
+    own = example_subject(minutes=6.0)
+    found, folder = make(own, Asked.of(own), ten, outputs=tmp_path)
+    assert found.windows == ()
+    shown = Page([*calibration_blocks(found, folder)]).text
+    assert "200 of 6 min, put together from 11 pieces of 30 s, drawn by chance" in shown
+    assert "The windows are put together from 11 pieces" in folder.watch.read_text()
+    windows, points = windows_frame(found), points_frame(found, folder)
+    assert len(windows) == 0
+    assert hours_frame(points, windows)["failed_windows_count"].sum() == 0
+    assert calibration_picture(found, points, windows).png[:4] == b"\x89PNG"

@@ -23,6 +23,7 @@ from ctp_runbook.record.journal import read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import live
 from ctp_runbook.show.live import JsonLines, Screen, Viewer, is_screen
+from ctp_runbook.show.standing import who_trades
 from ctp_runbook.show.terminal import WatchNow, watch_now
 from tests.props.synthetic_runs import make_run
 
@@ -70,9 +71,12 @@ def test_each_moment_of_a_run_is_whole_lines(name: str, width: int) -> None:
             screen.watch(watch_now(run, history, mono=mono), mono)
         lines = drawn(screen, mono)
         assert max(map(cell_len, lines)) <= width
-        assert len(lines) <= 14
+        assert len(lines) <= 15
         stands = history.outcome.value if history.outcome else history.state.value
         assert lines[0].startswith(stands)
+        # Who trades stands below it, in the words of the notebooks' panel.
+        if history.closed is None:
+            assert lines[1][:45] == who_trades(history, mono=mono)[:45]
         # Of one that is over there is nothing to leave.
         assert ("leaves the run going" in lines[-1]) is (history.closed is None)
     written = screen.console.file.getvalue()  # type: ignore[attr-defined]
@@ -90,12 +94,13 @@ def test_a_rollback_shows_what_fired_and_its_steps() -> None:
     lines = drawn(screen, history.records[-1].mono + 0.5)
     assert lines[0].startswith("ROLLING_BACK for 0:0")
     assert "steps usually 0:01" in lines[0]
-    assert lines[1].startswith("ROLLBACK: ")
-    assert lines[2].startswith("rollback trigger: order_latency_p99_ms = ")
-    assert lines[3].split()[:2] == ["✓", "stop_new_strategy_runner"]
-    assert lines[4].split()[:2] == ["…", "stop_new_core_engine"]
-    assert "0.5 s  usually 1.2 s  at most" in lines[4]
-    assert [line.split()[0] for line in lines[5:-1]] == [
+    assert lines[1].startswith("Nothing trades since ")
+    assert lines[2].startswith("ROLLBACK: ")
+    assert lines[3].startswith("rollback trigger: order_latency_p99_ms = ")
+    assert lines[4].split()[:2] == ["✓", "stop_new_strategy_runner"]
+    assert lines[5].split()[:2] == ["…", "stop_new_core_engine"]
+    assert "0.5 s  usually 1.2 s  at most" in lines[5]
+    assert [line.split()[0] for line in lines[6:-1]] == [
         "restore_previous_binaries",
         "restore_redis_bridge_compat",
         "start_previous_core_engine",
@@ -124,7 +129,7 @@ def test_a_watch_of_many_metrics_keeps_the_worst_in_sight() -> None:
     lines = drawn(screen, mono)
     assert "1:40 left, ERROR so far" in lines[0]
     assert any(line.split()[:2] == ["!", "metric_47"] for line in lines)
-    assert lines[-2].strip() == "and 34 more, none of them worse"
+    assert lines[-2].strip() == "and 35 more, none of them worse"
     assert len(lines) < 24
 
 
@@ -307,7 +312,8 @@ def test_a_hold_shows_what_it_waits_for() -> None:
     )
     mono = history.records[-1].mono + 65
     screen.watch(now, mono)
-    heading, runs_out, why, *metrics, leave = drawn(screen, mono)
+    heading, trades, runs_out, why, *metrics, leave = drawn(screen, mono)
+    assert trades == "The new stack trades"
     assert heading.startswith("HOLDING for 1:05, ")
     assert runs_out.startswith("HOLDING: rolls back in ")
     assert why == "no data for 30 s"

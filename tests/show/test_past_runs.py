@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from ctp_runbook.record.past_runs import PastRun, PastRuns, SkippedRun, past_runs, runs_of
+from ctp_runbook.record.past_runs import HostRuns, PastRun, PastRuns, SkippedRun, past_runs, runs_of
 from ctp_runbook.show.blocks import Page
 from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.past_runs import (
     bound_banner,
     bound_blocks,
     bounds_of,
+    fleet_page,
     runs_table,
     skipped_notes,
     spoken_of,
@@ -170,3 +171,43 @@ def test_what_no_run_can_say_is_drawn_all_the_same(
     assert durations_pictures(spoilt, bounds)
     assert banner_of(spoilt)
     assert Page([*bound_blocks(bounds)]).text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "the new stack"),
+        ({"outcome": "", "state": "WATCHING"}, "the new stack"),
+        ({"outcome": "", "state": "GATING"}, "the old stack"),
+        ({"outcome": "", "state": "SWITCHING"}, "nobody, for most of it"),
+        ({"outcome": "", "state": "<b>"}, "nobody, for most of it"),
+        ({"running": {}}, "nobody was looked at"),
+        (
+            {"running": {"old_core_engine": "gone", "new_core_engine": "gone"}},
+            "nobody</td>",
+        ),
+        (
+            {"running": {"old_core_engine": "gone", "new_core_engine": "undecided"}},
+            "new core engine u",
+        ),
+        (
+            {"running": {"old_core_engine": "<i>", "new_core_engine": "alive"}},
+            "old core engine &lt;",
+        ),
+    ],
+)
+def test_a_page_of_hosts_says_who_trades(change: dict[str, object], said: str) -> None:
+    """By the last look; what is not plainly one whole stack is told part by part."""
+    run = next(run for run in past_runs(GOLDEN).runs if run.run_id == "completed")
+    page = fleet_page([HostRuns("h", structs.replace(run, **change))], told_utc="now", reports={})
+    assert said in page
+    assert "<b>" not in page.partition("</header>")[2]
+    assert "<i>" not in page
+
+
+def test_a_page_of_hosts_that_are_all_done(golden: tuple[PastRun, ...]) -> None:
+    """Good news is told as such, with nobody left out."""
+    run = next(run for run in golden if run.outcome == "COMPLETED")
+    page = fleet_page([HostRuns("a", run), HostRuns("b", run)], told_utc="now", reports={})
+    assert "✓ 2 of 2 hosts COMPLETED" in page
+    assert "Not reached" not in page

@@ -20,7 +20,7 @@ from ctp_runbook.show import figure_style
 from ctp_runbook.show.report import write_report
 from tests.notebooks.jupyterlab_page import blank_page
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
 RUNS = ("completed", "triggered", "aborted")

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import read_journal
-from ctp_runbook.record.kinds import TradingStateRead
+from ctp_runbook.record.kinds import ToolFacts, TradingStateRead
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import review
 from ctp_runbook.show.report import _judged
@@ -125,6 +126,25 @@ def test_provenance_is_who_where_with_what_and_when(tmp_path: Path) -> None:
     assert said["plan sha256"] == history.created.plan_sha256
     assert said["tool of the run"].startswith("not on record")
     assert "the switch begins as soon as every gate passed" in said["steered"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        (ToolFacts(version="0.2"), "ctp_runbook 0.2, its commit is not known"),
+        (ToolFacts(version="0.2", commit="1a2b"), "ctp_runbook 0.2, commit 1a2b"),
+        (ToolFacts(version="0.2", commit="1a2b", changed=False), "commit 1a2b, unchanged"),
+        (ToolFacts(version="0.2", commit="1a2b", changed=True), "with changes that no commit has"),
+    ],
+)
+def test_the_tool_of_a_run_is_told_with_what_is_known_of_it(
+    tool: ToolFacts, said: str, tmp_path: Path
+) -> None:
+    """Its version, its commit, and whether it was as that commit has it."""
+    history = History.of(read_journal(make_run("completed", tmp_path).journal).records)
+    assert history.header is not None
+    told = provenance(structs.replace(history, header=structs.replace(history.header, tool=tool)))
+    assert said in told["tool of the run"]
 
 
 def test_a_dry_run_was_confirmed_by_nobody(tmp_path: Path) -> None:

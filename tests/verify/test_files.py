@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from msgspec import UNSET, UnsetType, structs
 
+from ctp_runbook.plan.config import load_watch
 from ctp_runbook.record.evidence import write_manifest
+from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify import files
@@ -482,3 +487,25 @@ def test_what_the_plan_says_cannot_be_measured_is_excused(tmp_path: Path) -> Non
     assert files._excused(run) == ["a"]
     path.write_text("[")
     assert files._excused(run) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_found"), [(UNSET, False), (0.01, False), (0.02, True)], ids=str
+)
+def test_a_record_of_before_the_rate_was_divided_has_none(
+    rate: float | UnsetType, is_found: bool, tmp_path: Path
+) -> None:
+    """It is held against the same file; a rate that is not the file's is told."""
+    run = RunDir(tmp_path)
+    run.plan.mkdir()
+    shutil.copy(Path(__file__).parents[2] / "configs" / "watch.toml", run.plan / "watch.toml")
+    rules = load_watch(run.plan / "watch.toml")
+    name = "order_latency_p99_ms"
+    recorded = {**rules.metrics, name: structs.replace(rules.metrics[name], false_alarm_rate=rate)}
+    watch = structs.replace(rules, metrics=recorded)
+    history = SimpleNamespace(plan=SimpleNamespace(watch=watch))
+    found = [*files._rule_findings(run, cast(History, history))]
+    assert (
+        found
+        == [f"plan.watch.metrics.{name} of run.json is not that of plan/watch.toml"] * is_found
+    )

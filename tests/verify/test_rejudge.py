@@ -14,6 +14,8 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.verify.rejudge import rejudge_run
 from tests.props.synthetic_runs import make_run
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
+
 
 def other_rules(run: RunDir, **latency: str) -> Path:
     """The run's own rules in a file of their own; ``latency`` replaces values of the first."""
@@ -86,6 +88,22 @@ def test_other_rules_tell_what_they_would_have_changed(tmp_path: Path) -> None:
     assert metric.startswith("order_latency_p99_ms FAILED: ")
     assert metric.endswith("(was PASSED)")
     assert found.own.overall == "PASSED"
+
+
+def test_what_was_not_recorded_is_no_event_free_window(tmp_path: Path) -> None:
+    """A family that the run did not read is in no sample: by rules that take an absent one for zero
+    its metric proves nothing, while one that was read and is absent still counts zero."""
+    run = RunDir(Path(shutil.copytree(GOLDEN / "completed", tmp_path / "run")))
+    rules = other_rules(run)
+    query = "quant_hft_query_rate_violation_total"
+    text = rules.read_text()
+    rules.write_text(text.replace(f'query = "{query}"', f'query = "{query}"\nabsent = "zero"'))
+    assert rejudge_run(run, watch=rules).changes == ()
+    rules.write_text(text.replace(f'query = "{query}"', 'query = "another_total"\nabsent = "zero"'))
+    found = rejudge_run(run, watch=rules)
+    assert found.other is not None
+    assert found.other.metrics["query_rate_violation"].verdict == "INCONCLUSIVE"
+    assert "another_total is not in the sample" in found.text
 
 
 def test_rules_without_a_watched_metric_are_refused(tmp_path: Path) -> None:

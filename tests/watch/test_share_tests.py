@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
@@ -388,3 +389,15 @@ def test_a_tenfold_better_engine_is_not_rolled_back() -> None:
             fired[test] += blocks.firing is not None
     assert fired["sequential"] == 0
     assert fired["plain"] > 6
+
+
+@pytest.mark.parametrize(
+    ("bounds", "parts"), [((), 1), ((5.0,), 1), ((20.0,), 2), ((20.0, 100.0), 3)]
+)
+def test_a_stated_rate_is_of_all_numbers_together(bounds: Sequence[float], parts: int) -> None:
+    """The limit and the trigger's numbers share it; a record without one gave 1 % to each."""
+    stated = ShareTests(replace(RULE, false_alarm_rate=0.01, cap=1000.0), bounds=bounds)
+    of_before = ShareTests(RULE, bounds=bounds)
+    for tests, divided in ((stated, parts), (of_before, 1)):
+        limit = tests._counts[RULE.limit, False][0].test
+        assert math.isclose(limit.false_alarm_rate, 0.9 * 0.01 / divided)
