@@ -218,7 +218,7 @@ def buckets_of(kept: CalibrationDir) -> tuple[tuple[str, ...], float]:
     layout = tuple(key for key in pages[0].layout if key.startswith(family))
     total = next(key for key in layout if "+Inf" in key)
     first, last = (
-        (float(page.mono[row]), float(page.values[row, page.layout.index(total)]))
+        (page.mono[row], page.column(page.layout.index(total))[row])
         for page, row in ((pages[0], 0), (pages[-1], -1))
     )
     return layout, (last[1] - first[1]) / (last[0] - first[0])
