@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-__all__ = ["LateModule", "import_msgspec", "late", "uncollected"]
+__all__ = [
+    "LateModule",
+    "import_msgspec",
+    "import_pathlib",
+    "late",
+    "standing_in",
+    "uncollected",
+]
 
 
 def late(room: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -33,21 +40,50 @@ def import_msgspec() -> None:
     """Import msgspec without what it never asks here: to a start that is a third of its time.
 
     It is content with typing where there is no typing_extensions. Of platform, uuid wants the name
-    of this system; of textwrap, only the making of schemas wants something, later.
+    of this system. What describes types, and makes schemas of them, is imported when it is asked.
     """
-    stand_ins: dict[str, Any] = {
-        "typing_extensions": None,  # "there is none"
-        "platform": SimpleNamespace(system=lambda: os.uname().sysname),
-        "textwrap": LateModule("textwrap"),
-    }
+    schemas = "msgspec._json_schema"
+    with (
+        standing_in(
+            {
+                "typing_extensions": None,  # "there is none"
+                "platform": SimpleNamespace(system=lambda: os.uname().sysname),
+                "msgspec.inspect": LateModule("msgspec.inspect"),
+                schemas: _late_functions(schemas, "schema", "schema_components"),
+            }
+        ),
+        uncollected(),
+    ):
+        import msgspec  # noqa: F401
+
+
+def import_pathlib() -> None:
+    """Import pathlib without urllib.parse and ipaddress, of which it wants one function, for URIs."""
+    parse = "urllib.parse"
+    with standing_in({parse: _late_functions(parse, "quote_from_bytes")}):
+        import pathlib  # noqa: F401
+
+
+@contextmanager
+def standing_in(stand_ins: Mapping[str, Any]) -> Iterator[None]:
+    """Put these in the place of modules that are not loaded yet, for as long as something is imported;
+    None says of a module that there is none."""
     absent = stand_ins.keys() - sys.modules.keys()
     sys.modules.update({name: stand_ins[name] for name in absent})
     try:
-        with uncollected():
-            import msgspec  # noqa: F401
+        yield
     finally:
         for name in absent:
             del sys.modules[name]
+
+
+def _late_functions(module: str, *names: str) -> SimpleNamespace:
+    """Stand for a module of which these functions are taken and called later."""
+
+    def function(name: str) -> Callable[..., Any]:
+        return lambda *args, **kwargs: getattr(LateModule(module), name)(*args, **kwargs)
+
+    return SimpleNamespace(**{name: function(name) for name in names})
 
 
 @contextmanager
@@ -63,6 +99,9 @@ def uncollected() -> Iterator[None]:
 
 class LateModule:
     """Stands for a module that is imported when something of it is first asked for."""
+
+    # The import system asks whether it is still being imported; it would be, for the answer.
+    __spec__ = None
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -141,15 +141,19 @@ def _may_assign(text: str) -> bool:
     """Return False where ``_ASSIGNMENT`` cannot match, as in a page that only speaks of passwords."""
     if not _may_have_secret_name(text):
         return False
-    if any(match[1] for match in re.finditer(_NAMED_SIGN, text, re.IGNORECASE)):
+    if any(match[1] for match in _named_signs(text)):
         return True
     return "--" in text and any(_has_secret_name(word) for word in re.findall(_OPTION, text))
 
 
+# In each name stands one of these, and looking for them is quicker than the pattern is.
+_MARKS = ("PASSW", "SECRET", "TOKEN", "AUTH", "API", "PRIVATE")
+# What a pattern takes for a letter of theirs, and upper() does not turn into one.
+_FOLDED = ("\u0130", "\u212a")
+
+
 def _may_have_secret_name(text: str) -> bool:
     upper = text.upper()
-    # In each name stands one of these, and looking for them is quicker than the pattern is. Letters
-    # beyond ASCII may fold into theirs; how, the pattern knows.
     return (
         "PASSW" in upper
         or "SECRET" in upper
@@ -159,6 +163,24 @@ def _may_have_secret_name(text: str) -> bool:
         or "PRIVATE" in upper
         or not text.isascii()
     )
+
+
+def _named_signs(text: str) -> Iterator[re.Match[str]]:
+    """Yield matches of ``_NAMED_SIGN``, tried only where a name may begin: in long pages, few places.
+
+    One that begins within another ends as that does: it has the same sign, or none as well.
+    """
+    upper = text.upper()
+    if len(upper) != len(text) or any(letter in text for letter in _FOLDED):
+        yield from re.finditer(_NAMED_SIGN, text, re.IGNORECASE)
+        return
+    pattern = re.compile(_NAMED_SIGN, re.IGNORECASE)
+    for mark in _MARKS:
+        at = upper.find(mark)
+        while at >= 0:
+            if match := pattern.match(text, at):
+                yield match
+            at = upper.find(mark, at + 1)
 
 
 class Redactor(Struct, frozen=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ctp_runbook
+from ctp_runbook._late import LateModule
 
 ROOMS = sorted(path.parent.name for path in Path(ctp_runbook.__file__).parent.glob("*/__init__.py"))
 
@@ -62,6 +63,59 @@ print(*sys.modules)
     assert loaded.isdisjoint({"ctp_runbook.notebook", "ctp_runbook.plan.plugins"})
     # Wanted by libraries for what no start asks of them, and by who looks for other runs or a person.
     assert loaded.isdisjoint({"platform", "textwrap", "syslog", "ctp_runbook.record.charge"})
+    assert loaded.isdisjoint({"json", "msgspec.inspect", "msgspec._json_schema"})
+    # Of who proves something about members, and of who reads what engines write.
+    assert loaded.isdisjoint({"ctp_runbook.run.proofs", "ctp_runbook.probes.engine_files"})
+
+
+def test_a_start_takes_of_pathlib_only_what_it_asks() -> None:
+    """An address of a file can be had all the same, by what it comes from."""
+    code = """
+import sys
+from ctp_runbook._late import import_pathlib
+import_pathlib()
+import pathlib
+assert not {"urllib.parse", "ipaddress"} & sys.modules.keys()
+assert pathlib.Path("/a b").as_uri() == "file:///a%20b"
+assert "urllib.parse" in sys.modules
+"""
+    # Without site, which may load it for some package's sake.
+    where = {"PYTHONPATH": str(Path(ctp_runbook.__file__).parents[1])}
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, env=where)
+
+
+def test_a_module_that_stands_in_is_not_asked_whether_it_is_being_imported() -> None:
+    """An import of it would ask it for its spec, which would import it, which would ask again."""
+    stand_in = LateModule("ctp_runbook.surprise")
+    assert stand_in.__spec__ is None
+    with pytest.raises(ModuleNotFoundError, match="surprise"):
+        _ = stand_in.anything
+
+
+def test_a_command_ends_at_once_and_says_all_it_had_to_say(tmp_path: Path) -> None:
+    """Nothing is taken apart then; whoever asked to be called at the end is waited for, and a thread."""
+    code = """
+import atexit, os, sys
+from ctp_runbook import __main__
+{asked}
+os._exit = lambda code: print("at once", code, file=sys.stderr)
+sys.argv[1:] = ["orchestrate", "--outputs", {outputs!r}]
+__main__.main()
+"""
+    root = Path(ctp_runbook.__file__).parents[1]
+    for asked, told in (
+        ("", "at once 0\n"),
+        ("atexit.register(print, 'called', file=sys.stderr)", "called\n"),
+        ("import threading", ""),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-c", code.format(asked=asked, outputs=str(tmp_path))],
+            capture_output=True,
+            text=True,
+            cwd=root,
+        )
+        assert (ended.returncode, ended.stderr) == (0, told)
+        assert "DRY RUN evidence: " in ended.stdout
 
 
 def modules_after(code: str, *, cwd: Path | None = None) -> set[str]:
@@ -114,10 +168,27 @@ print(len([result._repr_mimebundle_() for result in shown]))
 
 def test_no_kernel_is_made_ready_with_pandas() -> None:
     """The server that kernels are forked from works while a dry run waits for it."""
-    from ctp_runbook.notebook.fork_server import PRELOAD
+    from ctp_runbook.notebook.fork_server import PICTURES, PRELOAD
 
-    loaded = modules_after("\n".join(f"import {name}" for name in PRELOAD))
+    loaded = modules_after("\n".join(f"import {name}" for name in (*PRELOAD, *PICTURES)))
     assert "pandas" not in loaded
+
+
+def test_who_runs_seven_notebooks_loads_nothing_that_draws(tmp_path: Path) -> None:
+    """Pages and pictures are made by another process meanwhile; papermill is asked for no file far away."""
+    code = f"""
+from ctp_runbook.cli.main import main
+sys.argv[1:] = ["run", "--outputs", {str(tmp_path)!r}]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+"""
+    loaded = modules_after(code, cwd=Path(ctp_runbook.__file__).parents[1])
+    assert {"papermill", "nbclient"} <= loaded
+    assert loaded.isdisjoint({"numpy", "pandas", "matplotlib", "nbconvert", "pyarrow", "requests"})
+    assert len(list(tmp_path.glob("*/notebooks/*.html"))) == 7
+    assert len(list(tmp_path.glob("*/report.html"))) == 1
 
 
 def test_runs_are_listed_and_compared_without_pandas() -> None:

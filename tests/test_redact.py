@@ -478,3 +478,51 @@ LITERAL = {
 def test_a_secret_in_a_command_is_found(command: str, words: list[str]) -> None:
     """By the words before it; what only names one, a variable or a file, is none."""
     assert list(literal_secrets(command, Redactor.of(["known-secret"]))) == words
+
+
+_NEAR_NAMES = (
+    *(
+        "a",
+        "A",
+        "_",
+        "-",
+        " ",
+        "\n",
+        ":",
+        "=",
+        "'",
+        '"',
+        "\\",
+        "pass",
+        "PASSWORD",
+        "ſecret",
+        "toKen",
+    ),
+    *(
+        "AUTH_CODE",
+        "apikey",
+        "apİ-key",
+        "to\u212aen",
+        "ß",
+        "✗",
+        "private-key",
+        "passwd",
+        "authcode",
+    ),
+)
+
+
+@given(st.lists(st.sampled_from(_NEAR_NAMES)).map("".join))
+def test_a_name_is_looked_for_where_it_may_begin_as_if_everywhere(text: str) -> None:
+    """Whatever folds into its letters, and however long other letters become."""
+    everywhere = re.finditer(redact._NAMED_SIGN, text, re.IGNORECASE)
+    assert any(match[1] for match in redact._named_signs(text)) == any(
+        match[1] for match in everywhere
+    )
+
+
+def test_which_letters_fold_into_a_names_is_known() -> None:
+    """Beyond ASCII there are four, of which upper() turns two into the letter."""
+    beyond = "".join(map(chr, range(128, 0x110000)))
+    folding = set(re.findall("[a-z]", beyond, re.IGNORECASE))
+    assert {each for each in folding if not each.upper().isascii()} == set(redact._FOLDED)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ctp_runbook._late import LateModule, standing_in
 from ctp_runbook.errors import NotebookError
+from ctp_runbook.notebook.fork_server import NO_URI_GRAMMAR
 from ctp_runbook.notebook.forked_kernel import ForkServerLost, fork_server
 from ctp_runbook.notebook.setting import Setting
 from ctp_runbook.record.rundir import write_atomic
@@ -112,24 +113,6 @@ def _keep_papermill_atomic(path: Path) -> None:
     papermill_io.register(str(path), Atomic())
 
 
-@contextlib.contextmanager
-def _without_uri_grammar() -> Iterator[None]:
-    """Import papermill's dependencies without compiling a grammar of 1 s that nothing here uses.
-
-    jsonschema checks URI formats when rfc3987_syntax can be imported, and does without
-    otherwise; notebooks are checked by fastjsonschema.
-    """
-    name = "rfc3987_syntax"
-    if "jsonschema" in sys.modules or name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
 def execute_notebook(
     input_path: Path,
     output_path: Path,
@@ -145,7 +128,9 @@ def execute_notebook(
     """
     with contextlib.suppress(ForkServerLost):
         fork_server()
-    with _without_uri_grammar():
+    # Of where a notebook may lie, it is a local file here: papermill asks no bucket and no web.
+    away = {"pyarrow": None, "requests": LateModule("requests")}
+    with standing_in(away | NO_URI_GRAMMAR):
         import papermill
         from papermill.engines import papermill_engines
     papermill_engines.register(ENGINE_NAME, CutoverEngine)

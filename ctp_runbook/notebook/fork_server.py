@@ -1,7 +1,7 @@
 """The process kernels are forked from: imports once, forks at once, outlives nobody.
 
 ``forked_kernel`` starts it with one end of a socket pair. Each message there is one order for
-a kernel: JSON ``{"argv", "env", "cwd"}`` with a socket of its own. There the server answers
+a kernel: JSON ``{"argv", "env", "cwd", "task"}`` with a socket of its own. There the server answers
 ``{"pid": N}`` when the kernel exists and ``{"returncode": N}`` when it is gone, each as one message;
 the socket is closed then. End of file on the socket means that the owner is gone, however it went: the server
 ends every kernel with its process group and itself.
@@ -26,10 +26,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["MAX_ORDER_BYTES", "PRELOAD", "Order", "main", "serve"]
+from ctp_runbook._late import standing_in
+
+__all__ = ["MAX_ORDER_BYTES", "NO_URI_GRAMMAR", "PICTURES", "PRELOAD", "Order", "main", "serve"]
 
 MAX_ORDER_BYTES = 200_000
-# In the order in which the runbook's notebooks need them: the first kernel waits for ipykernel only.
+# In the order in which the runbook's notebooks need them. The first kernel waits for as many as it
+# would import itself, at the same time as the server.
+_FIRST = 7
 PRELOAD = (
     "ipykernel.kernelapp",
     # What ipykernel imports only when it starts.
@@ -38,30 +42,44 @@ PRELOAD = (
     "IPython.core.oinspect",
     "IPython.extensions.storemagic",
     "ipykernel.debugger",
+    "ctp_runbook.phases",
     "psutil",
     "sqlite3",
-    "ctp_runbook.phases",
     "ctp_runbook.run.launch",
     "ctp_runbook.plan.plan",
     "ctp_runbook.show.watch_figure",
     "ctp_runbook.show.step_figures",
     "ctp_runbook.verify.run",
+)
+# Of pictures, which no kernel of a dry run draws: loaded when nobody has ordered anything for so long.
+PICTURES = (
     "matplotlib.figure",
     "matplotlib.backends.backend_agg",
     "matplotlib.backends.backend_svg",
     "matplotlib.dates",
 )
+_IDLE_SECONDS = 3.0
+# jsonschema checks URI formats by a grammar that takes 1 s to compile, where there is one, and does
+# without otherwise; notebooks are checked by fastjsonschema.
+NO_URI_GRAMMAR = {"rfc3987_syntax": None}
+# Nobody steps through a notebook that runs by itself: ipykernel does without a debugger too.
+_LEFT_OUT = {"debugpy": None, **NO_URI_GRAMMAR}
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
 class Order:
-    """What a kernel is started with: arguments of ipykernel, whole environment, directory."""
+    """What a kernel is started with: arguments of ipykernel, whole environment, directory.
+
+    With a ``task``, ``module:function``, it is no kernel: the function is called with the arguments,
+    by a process that has all loaded.
+    """
 
     argv: list[str]
     env: dict[str, str]
     cwd: str
+    task: str = ""
 
 
 class _Kernels:
@@ -131,15 +149,20 @@ def _preload_one(names: list[str]) -> None:
         gc.freeze()
 
 
-def serve(control: socket.socket, *, preload: Sequence[str] = PRELOAD) -> Order | None:
+def serve(
+    control: socket.socket, *, preload: Sequence[str] = PRELOAD, later: Sequence[str] = PICTURES
+) -> Order | None:
     """Serve orders until the owner is gone (None). In a fresh kernel it returns its Order."""
-    names = list(preload)
-    _preload_one(names)
+    names = [*preload, *later]
+    for _ in preload[:_FIRST]:
+        _preload_one(names)
+    gc.freeze()
     with selectors.DefaultSelector() as selector, control:
         selector.register(control, selectors.EVENT_READ)
         kernels = _Kernels(selector)
         while True:
-            events = selector.select(timeout=0 if names else None)
+            soon = 0 if len(names) > len(later) else _IDLE_SECONDS
+            events = selector.select(timeout=soon if names else None)
             if not events:
                 _preload_one(names)
             for key, _ in events:
@@ -182,14 +205,18 @@ def _tie_to(server: int) -> None:
         os._exit(1)
 
 
-def _become_kernel(order: Order) -> None:
-    """Run ipykernel with ``order`` until it is shut down."""
-    # Looked up after the fork: the server itself needs none of it.
-    from ipykernel.kernelapp import IPKernelApp
-
+def _carry_out(order: Order) -> None:
+    """Run ipykernel with ``order`` until it is shut down, or do its task."""
     os.environ.clear()
     os.environ.update(order.env)
     os.chdir(order.cwd)
+    if order.task:
+        module, _, name = order.task.partition(":")
+        getattr(importlib.import_module(module), name)(*order.argv)
+        os._exit(0)  # all that was loaded goes with it, and is not taken apart
+    # Looked up after the fork: the server itself needs none of it.
+    from ipykernel.kernelapp import IPKernelApp
+
     sys.argv = ["ipykernel_launcher", *order.argv]
     parent = f"--IPKernelApp.parent_handle={os.getppid()}"
     IPKernelApp.launch_instance(argv=[*order.argv, parent])
@@ -199,8 +226,9 @@ def main(control_fd: int, scratch: str) -> None:
     """Serve on ``control_fd``; remove the directory ``scratch`` when the owner is gone."""
     # A backend named before matplotlib is imported is the one ipykernel would name itself.
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    order = serve(socket.socket(fileno=control_fd))
+    with standing_in(_LEFT_OUT):
+        order = serve(socket.socket(fileno=control_fd))
     if order is None:
         shutil.rmtree(Path(scratch), ignore_errors=True)
     else:
-        _become_kernel(order)
+        _carry_out(order)

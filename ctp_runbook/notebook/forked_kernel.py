@@ -133,9 +133,12 @@ class ForkServer:
             self._process.wait(timeout=seconds)
         return not self.is_alive
 
-    def fork(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> ForkedKernel:
-        """Have a kernel forked; returns when it exists. Raises ForkServerLost."""
-        order = json.dumps({"argv": list(argv), "env": dict(env), "cwd": cwd}).encode()
+    def fork(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str, task: str = ""
+    ) -> ForkedKernel:
+        """Have a kernel forked, or what does a task; returns when it exists. Raises ForkServerLost."""
+        fields = {"argv": list(argv), "env": dict(env), "cwd": cwd, "task": task}
+        order = json.dumps(fields).encode()
         if len(order) > MAX_ORDER_BYTES:
             raise ForkServerLost(f"order of {len(order)} bytes > {MAX_ORDER_BYTES} bytes")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -82,10 +82,9 @@ def run_all(
     with contextlib.suppress(ForkServerLost):
         fork_server()
     from ctp_runbook.notebook.checkout import find_notebooks, find_plan
-    from ctp_runbook.notebook.pages import render_notebooks
+    from ctp_runbook.notebook.pages import Drawing
     from ctp_runbook.record.evidence import kept_open
     from ctp_runbook.run import launch
-    from ctp_runbook.show.report import write_report
     from ctp_runbook.show.run_blocks import outcome_sentence
     from ctp_runbook.show.terminal import ending_facts
 
@@ -102,17 +101,15 @@ def run_all(
             on_progress(f"run {run.run_id}: {run.path}")
 
         run = launch.begin(plan, options, reason="run --execute", tell=tell)
+        drawing = held.enter_context(contextlib.closing(Drawing(run)))
         series = _Series(run, sources, _known(run, plan, options), plan.redactor, on_progress)
         try:
             series.run()
         except KeyboardInterrupt:
             return _leave(run, on_progress)
-        for why in render_notebooks(run):
+        lacking, report = drawing.finish()
+        for why in lacking:
             on_progress(why)
-        try:
-            report = str(write_report(run))
-        except OSError as error:
-            report = f"cannot be written: {error}"
     # The seal was last: it covers the notebooks and the report.
     history = launch.read_history(run)
     facts = ending_facts(history) if history.closed else ()

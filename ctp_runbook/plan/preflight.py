@@ -447,8 +447,11 @@ def _stops(steps: Iterable[Step], members: Mapping[str, Member]) -> Iterator[str
             continue
         member = members["_".join(step.acts_on)]
         limit = f"{step.key.removesuffix('_CMD')}_TIMEOUT_SECONDS {step.timeout_seconds:g} s"
-        if member.pid_file and re.search(
-            rf"\b(?:rm|unlink)\b[^;&|]*{re.escape(member.pid_file)}", step.command
+        removes = "rm" in step.command or "unlink" in step.command
+        if (
+            removes
+            and member.pid_file
+            and re.search(rf"\b(?:rm|unlink)\b[^;&|]*{re.escape(member.pid_file)}", step.command)
         ):
             yield (
                 f"{step.key} removes the pid file {quoted(member.pid_file)} itself: what tells then"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
+
+from msgspec import Struct
 
 from ctp_runbook.plan.template_text import placeholders
 
@@ -45,7 +47,7 @@ class Unreadable(Exception):
     """The command is not read: its text says what stands in it, as a noun."""
 
 
-class Word(NamedTuple):
+class Word(Struct, frozen=True):
     """A word: as it stands (``raw``), and as the command gets it (``text``).
 
     ``is_live``: what bash makes of it is not its text. ``splits``: it may be none or several
@@ -59,7 +61,7 @@ class Word(NamedTuple):
     runs: tuple[str, ...] = ()
 
 
-class Simple(NamedTuple):
+class Simple(Struct, frozen=True):
     """A simple command; ``writes`` are the files its output goes to.
 
     ``is_redirected``: some of its output goes elsewhere, so that nobody may read it. ``runs`` are
@@ -73,7 +75,7 @@ class Simple(NamedTuple):
     runs: tuple[str, ...] = ()
 
 
-class Group(NamedTuple):
+class Group(Struct, frozen=True):
     """``( … )``, or ``{ …; }``, which bash runs itself."""
 
     body: List
@@ -81,7 +83,7 @@ class Group(NamedTuple):
     writes: tuple[Word, ...] = ()
 
 
-class Pipeline(NamedTuple):
+class Pipeline(Struct, frozen=True):
     """Commands joined by ``|``; ``joint`` is ``&&`` or ``||`` behind another."""
 
     joint: str
@@ -89,7 +91,7 @@ class Pipeline(NamedTuple):
     is_negated: bool = False
 
 
-class List(NamedTuple):
+class List(Struct, frozen=True):
     """Chains of pipelines, each with what ends it: ``;`` or ``&``."""
 
     chains: tuple[tuple[tuple[Pipeline, ...], str], ...]

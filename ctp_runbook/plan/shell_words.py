@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -109,7 +108,7 @@ class Executable(Struct, frozen=True):
     otherwise: tuple[str, ...] = ()
 
 
-class _Wrapper(NamedTuple):
+class _Wrapper(Struct, frozen=True):
     """A program that runs the command after it: what stands between the two.
 
     ``flags`` and ``values`` are the names of options without and with a value, ``folder`` those of
@@ -312,7 +311,7 @@ def _filled(command: str, environ: Mapping[str, str]) -> str:
 # --- the reading ------------------------------------------------------------------
 
 
-class _Reading(NamedTuple):
+class _Reading(Struct, frozen=True):
     """``acts`` are the words of the commands that may have an effect; ``texts``, what shells were
     given to run by ``-c``."""
 
@@ -377,7 +376,7 @@ class _Shell(Struct):
         self.places = tuple(dict.fromkeys(places)) if fits else None
 
 
-class _At(NamedTuple):
+class _At(Struct, frozen=True):
     """Where a command stands. ``sure``: it is reached; ``here``: reached where its list is begun.
 
     ``decides``: where it fails the whole fails. ``is_told``: its programs are named.
@@ -391,7 +390,7 @@ class _At(NamedTuple):
 
     def inside(self, *, decides: bool = True) -> _At:
         """What a list begins with that stands there."""
-        return self._replace(here=True, decides=self.decides and decides, in_bash=True)
+        return replace(self, here=True, decides=self.decides and decides, in_bash=True)
 
 
 _Given = list[tuple[str, Word | None]]
@@ -461,7 +460,8 @@ class _Reader:
             self.chain(
                 chain,
                 own,
-                at._replace(
+                replace(
+                    at,
                     sure=at.sure and shell.goes_on and (at.decides or not may_end),
                     decides=at.decides and is_last,
                 ),
@@ -487,8 +487,8 @@ class _Reader:
             if is_other and trail[1:]:
                 own.places = trail[0] if number == 1 else None
             before = own.places
-            where = at._replace(
-                sure=at.sure and reached and (here or decides), here=here, decides=decides
+            where = replace(
+                at, sure=at.sure and reached and (here or decides), here=here, decides=decides
             )
             self.pipeline(pipeline, own, where)
             moved |= own.places != before and not (here and at.here)
@@ -513,7 +513,7 @@ class _Reader:
         for number, command in enumerate(pipeline.commands, start=1):
             own = shell if is_alone else shell.child()
             is_last = number == len(pipeline.commands) and not pipeline.is_negated
-            where = at._replace(decides=at.decides and is_last)
+            where = replace(at, decides=at.decides and is_last)
             if number > 1 and _hands_on(command):
                 self.name("cat", own, where)
             elif isinstance(command, Simple):
@@ -562,7 +562,7 @@ class _Reader:
             else:
                 # Bash itself reads a file: $(<FILE).
                 self.has_effect |= text.lstrip().startswith("<")
-                self._quietly(text, own, at._replace(sure=False, in_bash=True))
+                self._quietly(text, own, replace(at, sure=False, in_bash=True))
             shell.absorb(own)
 
     def _quietly(self, text: str, shell: _Shell, at: _At) -> None:
@@ -592,7 +592,7 @@ class _Reader:
             self.acted(words, shell)
             return
         self.name(word.text, shell, at)
-        name, outside = _name(word.text), at._replace(in_bash=False)
+        name, outside = _name(word.text), replace(at, in_bash=False)
         is_su = name == "runuser" and not {"-u", "--user"} & {each.text for each in words}
         if name == "su" or is_su:
             self.su(words, shell, outside)
@@ -613,7 +613,7 @@ class _Reader:
             if "proc" in texts and "--" in texts[:-1]:
                 # ctp-runbook proc start --pid-file F -- CMD: what it starts is the step's matter.
                 rest = words[texts.index("--") + 1 :]
-                self.command(rest, before.child(), outside._replace(decides=False))
+                self.command(rest, before.child(), replace(outside, decides=False))
 
     def name(self, word: str, shell: _Shell, at: _At, *, is_script: bool = False) -> None:
         """Note a program or script, and whether it is needed."""
@@ -659,7 +659,7 @@ class _Reader:
             is_sure &= not rest[0].splits
             rest = rest[1:]
         # Those that need not wait for it say nothing of how it ends.
-        where = at._replace(sure=at.sure and is_sure, decides=at.decides and name not in _LEAVE)
+        where = replace(at, sure=at.sure and is_sure, decides=at.decides and name not in _LEAVE)
         if name == "flock" and rest[0].text in ("-c", "--command") and rest[1:]:
             self.string(rest[1], "flock -c", own, where)
         elif rest:
@@ -718,7 +718,7 @@ class _Reader:
             self.acted(words, shell)  # a tunnel, or a question
             return
         self.untold.append(f"what {name}{'' if verb == name else f' {verb}'} runs there")
-        own, where = _Shell(places=None), at._replace(sure=False, is_told=False)
+        own, where = _Shell(places=None), replace(at, sure=False, is_told=False)
         told = len(self.untold)
         if not rest or any(word.is_live for word in rest):
             self.acted(words, shell)
@@ -815,7 +815,7 @@ class _Reader:
             knew_path = shell.knows_path
             shell.knows_path &= not cut[0]
             self.depth += 1
-            self.command(rest, shell, at._replace(in_bash=name != "exec"))
+            self.command(rest, shell, replace(at, in_bash=name != "exec"))
             self.depth -= 1
             shell.knows_path = knew_path and shell.knows_path | bool(cut[0])
             if name == "exec":
@@ -926,7 +926,7 @@ def _long(word: Word, flags: set[str], values: set[str]) -> _Given | None:
         if len(fits) != 1:
             return None
         name = fits[0]
-    return [(name, word._replace(text=value) if joint and name in values else None)]
+    return [(name, replace(word, text=value) if joint and name in values else None)]
 
 
 def _short(word: Word, flags: set[str], values: set[str]) -> _Given | None:
@@ -936,7 +936,7 @@ def _short(word: Word, flags: set[str], values: set[str]) -> _Given | None:
     for at, letter in enumerate(letters):
         if letter in values:
             rest = letters[at + 1 :]
-            return [*found, (letter, word._replace(text=rest) if rest else None)]
+            return [*found, (letter, replace(word, text=rest) if rest else None)]
         if letter not in flags:
             return None
         found.append((letter, None))

@@ -6,6 +6,7 @@ as an entry point of the group ``ctp_runbook.sources``.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 from ctp_runbook._late import LateModule
 from ctp_runbook.errors import PlanRefused, ProbeError
+from ctp_runbook.plan.template_keys import LOGIN_CHANNELS, SESSION_FACTS
 from ctp_runbook.plan.template_text import read_variables
 
 if TYPE_CHECKING:
@@ -28,12 +30,16 @@ __all__ = [
     "PAGES",
     "SOURCES",
     "SOURCE_GROUP",
+    "TIME_UNITS",
     "Counted",
     "Measure",
     "Source",
     "Surroundings",
+    "file_problems",
     "find_source",
     "known_sources",
+    "words_of",
+    "wrong_words",
 ]
 
 SOURCE_GROUP = "ctp_runbook.sources"
@@ -60,6 +66,9 @@ Measure = Callable[[], float | Counted | None]
 _COUNTED = ("latency_quantile", "counter")  # of events, which a page may show at the first of them
 _OF_EVENTS = " and ".join(_COUNTED)
 _OF_BUCKETS = 'no such key but for a latency_quantile of a page, with direction = "max"'
+# What an instant in a file or a line of a log is written in.
+TIME_UNITS = ("s", "ms", "us", "ns", "iso")
+_FACTS = (*SESSION_FACTS, *LOGIN_CHANNELS)
 _OF_A_PROOF = ("false_alarm_rate", "burst_seconds", "needs")
 
 
@@ -225,7 +234,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "ctp_runbook.probes.engine_files:file_value",
                 kinds=("state", "lag"),
                 reads=("path", "path_of", "words", "heartbeat_field", "heartbeat_unit"),
-                checker="ctp_runbook.probes.engine_files:file_problems",
+                checker="ctp_runbook.plan.sources:file_problems",
             ),
             Source(
                 "replay",
@@ -256,3 +265,38 @@ def find_source(name: str) -> Source | None:
     if row is not None and row.is_page:
         raise PlanRefused([f"source '{name}' says it is a metrics page; only engines' are"])
     return row
+
+
+# --- what a rule says of a file or a log of an engine's ----------------------------
+
+
+def file_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield key, what was found and what is expected, of a rule for the source ``file``."""
+    if "path" not in rule:
+        yield "path", "no such key", "the JSON file that the engine rewrites"
+    if rule.get("path_of", _FACTS[0]) not in _FACTS:
+        yield "path_of", f"'{rule['path_of']}'", f"one of {', '.join(_FACTS)}"
+    yield from wrong_words(rule)
+    if rule.get("heartbeat_unit", "s") not in TIME_UNITS:
+        yield "heartbeat_unit", f"'{rule['heartbeat_unit']}'", f"one of {', '.join(TIME_UNITS)}"
+
+
+def words_of(text: str) -> dict[str, float]:
+    """Return what words stand for: ``Ready=0 CloseOnly=1``. Raises ValueError for what is none."""
+    pairs = [pair.partition("=") for pair in text.split()]
+    words = {word: float(value) for word, _, value in pairs}
+    if len(words) < len(pairs) or not all(map(math.isfinite, words.values())):
+        raise ValueError("a word twice, or one that stands for no number")
+    return words
+
+
+def wrong_words(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield key, what was found and what is expected, where the words of a rule stand for nothing."""
+    try:
+        words_of(str(rule.get("words", "")))
+    except ValueError:
+        yield (
+            "words",
+            f"'{rule['words']}'",
+            "words, each once, with a number each: Ready=0 CloseOnly=1 Blocked=2",
+        )

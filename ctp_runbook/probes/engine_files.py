@@ -19,15 +19,14 @@ from ctp_runbook._late import LateModule
 from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError, ProbeError
 from ctp_runbook.host.files import read, read_small, size_of
-from ctp_runbook.plan.sources import Counted
-from ctp_runbook.plan.template_keys import LOGIN_CHANNELS, SESSION_FACTS
+from ctp_runbook.plan.sources import TIME_UNITS, Counted, words_of, wrong_words
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule
     from ctp_runbook.plan.sources import Measure, Surroundings
     from ctp_runbook.probes.log import Fields, Place
 
-__all__ = ["Journal", "file_problems", "file_value", "log_problems", "log_value", "read_field"]
+__all__ = ["Journal", "file_value", "log_problems", "log_value", "read_field"]
 
 # A plan has its rules checked here, and follows nothing.
 _command = LateModule("ctp_runbook.probes.command")
@@ -36,8 +35,6 @@ _samples = LateModule("ctp_runbook.record.samples")
 _strict_json = LateModule("ctp_runbook.probes.strict_json")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
-_FACTS = (*SESSION_FACTS, *LOGIN_CHANNELS)
-_TIME_UNITS = (*_UNITS, "iso")
 _LARGEST_FILE_BYTES = 1 << 20
 # An event that ten thousand others came after without its end has none, or has no key of its own.
 _MOST_OPEN_EVENTS = 10_000
@@ -53,7 +50,7 @@ _JOURNAL_BYTES, _BROKEN_PIPE = 8 << 20, 141
 
 def file_value(rule: MetricRule, around: Surroundings) -> Measure:
     """Make the source ``file``: the field that the rule's query names, while the file is fresh."""
-    path, words = around.cwd / rule.read["path"], _words(rule.read.get("words", ""))
+    path, words = around.cwd / rule.read["path"], words_of(rule.read.get("words", ""))
 
     def look() -> float:
         value = read_field(
@@ -110,17 +107,6 @@ def _field(fields: Mapping[str, Any], name: str, path: Path) -> object:
     return value
 
 
-def file_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield key, what was found and what is expected, of a rule for the source ``file``."""
-    if "path" not in rule:
-        yield "path", "no such key", "the JSON file that the engine rewrites"
-    if rule.get("path_of", _FACTS[0]) not in _FACTS:
-        yield "path_of", f"'{rule['path_of']}'", f"one of {', '.join(_FACTS)}"
-    yield from _wrong_words(rule)
-    if rule.get("heartbeat_unit", "s") not in _TIME_UNITS:
-        yield "heartbeat_unit", f"'{rule['heartbeat_unit']}'", f"one of {', '.join(_TIME_UNITS)}"
-
-
 # --- a log ------------------------------------------------------------------------
 
 
@@ -149,9 +135,9 @@ def log_problems(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "format", f"'{form}'", f"one of {', '.join(_log.FORMATS)}"
     else:
         yield from _unread_lines(form, rule)
-    yield from _wrong_words(rule)
-    if rule.get("time_unit", "s") not in _TIME_UNITS:
-        yield "time_unit", f"'{rule['time_unit']}'", f"one of {', '.join(_TIME_UNITS)}"
+    yield from wrong_words(rule)
+    if rule.get("time_unit", "s") not in TIME_UNITS:
+        yield "time_unit", f"'{rule['time_unit']}'", f"one of {', '.join(TIME_UNITS)}"
     if "until" in rule and "time_field" not in rule and "path" in rule:
         yield (
             "time_field",
@@ -199,7 +185,7 @@ class _LogValue:
 
     def __init__(self, rule: MetricRule, around: Surroundings) -> None:
         self._rule, self._read = rule, rule.read
-        self._words = _words(self._read.get("words", ""))
+        self._words = words_of(self._read.get("words", ""))
         self._lines = _lines_of(rule, around)
         form, until = self._read.get("format", "logfmt"), self._read.get("until")
         self._event_field = "" if form == "pattern" else self._read.get("event_field", "event")
@@ -485,26 +471,6 @@ _message = decoder(_Message).decode
 
 
 # --- numbers ----------------------------------------------------------------------
-
-
-def _words(text: str) -> dict[str, float]:
-    """Return what words stand for: ``Ready=0 CloseOnly=1``. Raises ValueError for what is none."""
-    pairs = [pair.partition("=") for pair in text.split()]
-    words = {word: float(value) for word, _, value in pairs}
-    if len(words) < len(pairs) or not all(map(math.isfinite, words.values())):
-        raise ValueError("a word twice, or one that stands for no number")
-    return words
-
-
-def _wrong_words(rule: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    try:
-        _words(str(rule.get("words", "")))
-    except ValueError:
-        yield (
-            "words",
-            f"'{rule['words']}'",
-            "words, each once, with a number each: Ready=0 CloseOnly=1 Blocked=2",
-        )
 
 
 def _number(value: object, words: Mapping[str, float], *, subject: str) -> float:

@@ -23,7 +23,6 @@ from ctp_runbook.record.kinds import (
     RequestAnswered,
 )
 from ctp_runbook.record.rundir import RunDir
-from ctp_runbook.run.proofs import lookalikes_of
 from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:
@@ -371,6 +370,9 @@ def _what_runs(history: History, world: World) -> str:
 
 
 def _word_of(history: History, generation: Generation, role: Role, world: World) -> str:
+    # Proofs are for who acts, or speaks of members that may run: no dry run has any.
+    from ctp_runbook.run.proofs import lookalikes_of
+
     name = f"{generation}_{role}"
     pin = history.pins.get(name)
     if pin is not None and world.processes.is_running(pin.identity):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
+import msgspec
 from msgspec import Struct, field
 
 from ctp_runbook.model import Step, StepStatus
@@ -137,6 +137,6 @@ class RunContext(Struct, frozen=True):
             "CTP_SLI_TIMEOUT_SECONDS": f"{self.plan.limits.sli_timeout_seconds:g}",
         }
         if step in READINESS_STEPS and (commands := self.plan.readiness_commands):
-            added["CTP_READINESS_COMMANDS"] = json.dumps(dict(commands))
+            added["CTP_READINESS_COMMANDS"] = msgspec.json.encode(dict(commands)).decode()
         # What a probe starts has no CTP_STEP: it would be taken for something a step left behind.
         return {**self.environ, **added, **({"CTP_STEP": step} if step else {})}

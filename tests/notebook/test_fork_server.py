@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from ctp_runbook.host.process import identity_of
-from ctp_runbook.notebook.fork_server import PRELOAD
+from ctp_runbook.notebook.fork_server import PICTURES, PRELOAD
+from ctp_runbook.notebook.forked_kernel import ForkServer
 from tests.props.notebook_tools import wait_until
 
 pytestmark = pytest.mark.twin
@@ -181,11 +182,53 @@ def test_an_owner_who_does_not_listen_stops_nothing(owner: Owner) -> None:
         assert fact(other) == {"returncode": 5}
 
 
+def test_pictures_are_loaded_only_while_nobody_orders_anything() -> None:
+    """A kernel ordered at once has what comes first, and waits for no picture."""
+    code = """
+import socket
+from ctp_runbook.notebook import fork_server
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+loaded = []
+fork_server.importlib.import_module = loaded.append
+fork_server._IDLE_SECONDS = 30.0
+class Selector(fork_server.selectors.DefaultSelector):
+    def select(self, timeout=None):
+        print(len(loaded), timeout)
+        if timeout != 0:
+            ours.close()
+        return super().select(timeout)
+fork_server.selectors.DefaultSelector = Selector
+fork_server.serve(theirs, preload=["a"] * 9, later=["b"] * 3)
+print(*loaded)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    looks, loaded = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
+    assert looks == ["7 0", "8 0", "9 30.0"]
+    assert loaded == " ".join("a" * 9)
+
+
+def test_a_task_is_done_with_the_environment_and_directory_of_its_order(tmp_path: Path) -> None:
+    """It is no kernel: a function is called with the arguments, and 0 is how it ended."""
+    server = ForkServer()
+    try:
+        env = {**os.environ, "HERE": "there"}
+        code = "import os; open('seen', 'w').write(os.environ['HERE'])"
+        process = server.fork([code], env=env, cwd=str(tmp_path), task="builtins:exec")
+        assert process.wait(timeout=60) == 0
+        assert (tmp_path / "seen").read_text() == "there"
+        # Neither a debugger nor a grammar of addresses is paid for by any that is forked there.
+        code = "import sys; import ipykernel.debugger as d; assert not d._is_debugpy_available"
+        process = server.fork([code], env=env, cwd=str(tmp_path), task="builtins:exec")
+        assert process.wait(timeout=60) == 0
+    finally:
+        server.close()
+
+
 def test_what_is_preloaded_can_be_imported() -> None:
     """A name that no longer exists would cost its time in every notebook, and nobody would see it."""
     code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
     done = subprocess.run(
-        [sys.executable, "-c", code, *PRELOAD],
+        [sys.executable, "-c", code, *PRELOAD, *PICTURES],
         capture_output=True,
         text=True,
         env={**os.environ, "MPLBACKEND": "agg"},
