@@ -14,6 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV ?= .venv
 LOCK := infra/requirements.lock
+HOST_LOCK := infra/requirements.host.lock
 INSTALLED := $(VENV)/.installed
 BIN := $(VENV)/bin
 # make test PYTEST_ARGS="-k journal"
@@ -25,7 +26,7 @@ UPGRADE ?=
 BORDER := $(wildcard tests/contract/test_border_*.py) tests/probes/test_metrics.py \
   tests/test_env_text.py tests/test_redact.py
 
-.PHONY: help rehearsal test prove bench lint lock schemas install browser clean
+.PHONY: help rehearsal test prove bench lint lock schemas install install-host browser clean
 
 help:
 	@echo 'make rehearsal  the whole cutover on the twin, notebooks and report included'
@@ -35,6 +36,7 @@ help:
 	@echo 'make lint       ruff check, ruff format --check, mypy --strict, lint-imports'
 	@echo 'make schemas    write infra/schemas/ anew from the record types'
 	@echo 'make lock       pin what pyproject.toml asks for (UPGRADE=--upgrade takes newer versions)'
+	@echo 'make install-host  what a host that trades needs: no twin, no tests'
 	@echo 'make clean      remove $(VENV) and caches; outputs/ is evidence and stays'
 
 rehearsal: install
@@ -72,12 +74,16 @@ lint: install
 schemas: install
 	@$(BIN)/python -m ctp_runbook.record.schemas infra/schemas
 
-# The lock is for every extra and every Python from 3.11 on, and names no place to get it from.
+# The lock is for every extra and every Python from 3.11 on, and names no place to get it from. That of
+# a host that trades has the same versions, and neither the twin nor what tests need.
 lock: install
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) \
 	  --output-file $(LOCK) pyproject.toml
-	echo "$(LOCK): $$(grep -c '^[^ #]' $(LOCK)) pins"
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra host --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(UPGRADE) \
+	  --constraint $(LOCK) --no-annotate --output-file $(HOST_LOCK) pyproject.toml
+	for lock in $(LOCK) $(HOST_LOCK); do echo "$$lock: $$(grep -c '^[^ #]' $$lock) pins"; done
 
 install: $(INSTALLED)
 
@@ -92,6 +98,13 @@ $(INSTALLED): $(BIN)/python $(LOCK) pyproject.toml
 	  || $(BIN)/python -m pip install --quiet --require-hashes -r $(LOCK)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# For a host that trades: everything but the twin (`rehearse`, `stack`, `lab --twin`) and the tests.
+install-host: $(BIN)/python
+	@echo 'installing $(HOST_LOCK) into $(VENV)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(HOST_LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --editable .
 
 # A name on PATH proves nothing (version managers put stubs there): each candidate is run.
 $(BIN)/python:

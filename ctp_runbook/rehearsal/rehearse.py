@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +33,15 @@ __all__ = ["Rehearsal", "fault_names", "rehearse_cutover"]
 
 _POLL_SECONDS = 0.05
 _GONE_SECONDS = 60.0
+# So long a process of its own session computes, as each engine and each gate is one: a scheduler that
+# shares by sessions gives it what it gives those. Gates and probes have deadlines of seconds for what
+# takes a tenth of that on an idle machine; with less than this part of a processor they miss them.
+_WORK_SECONDS, _MOST_TIMES = 0.2, 8.0
+_WORK = """import time
+began = time.monotonic()
+while time.thread_time() < {seconds}: pass
+print(time.monotonic() - began)
+"""
 _MEANING = {
     Outcome.COMPLETED: "The new generation trades; the watch window passed.",
     Outcome.ABORTED_BEFORE_SWITCH: "A gate stopped the run before anything was touched; the old "
@@ -136,6 +147,7 @@ def _rehearse(
     delays = rehearsal.delays
     if rehearsal.fault:
         faults.check(rehearsal.fault, as_found=delays is not None)
+    _refuse_if_busy()
     seconds = rehearsal.watch_seconds + (delays.close_only_seconds if delays else 0.0)
     stack.up(twin.dir, watch_minutes=seconds / 60, plane=rehearsal.plane, delays=delays)
     is_lost = False
@@ -154,6 +166,27 @@ def _rehearse(
         raise
     finally:
         _leave(twin, run, keep=rehearsal.keep, is_lost=is_lost, say=say)
+
+
+def _refuse_if_busy() -> None:
+    """Raise RunRefused where a rehearsal would fail for want of a processor alone."""
+    taken = _work_takes()
+    if (times := taken / _WORK_SECONDS) <= _MOST_TIMES:
+        return
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
+    raise RunRefused(
+        f"this machine is too busy to rehearse: {_WORK_SECONDS:g} s of computing took {taken:.1f} s "
+        f"({times:.0f} times as long, {load}); expected at most {_MOST_TIMES:g} times, for gates and "
+        "watch have deadlines of seconds (limits.toml, watch.toml); end what else runs here (`top` "
+        "shows it) or wait, then rehearse again"
+    )
+
+
+def _work_takes() -> float:
+    """How many seconds a process of its own session takes for ``_WORK_SECONDS`` of computing."""
+    argv = [sys.executable, "-I", "-S", "-c", _WORK.format(seconds=_WORK_SECONDS)]
+    told = subprocess.run(argv, capture_output=True, check=True, start_new_session=True)
+    return float(told.stdout)
 
 
 def _ask_to_end(run: RunDir, *, over: threading.Event) -> str:

