@@ -132,6 +132,7 @@ def bear_with_a_busy_machine(twin: Twin) -> None:
     """Latencies ten times those of a rehearsal: a browser and JupyterLab want both cores."""
     for path, was, now in (
         (twin.watch_file, "limit = 50\n", "limit = 500\n"),
+        (twin.watch_file, "limit = 3000\n", "limit = 30000\n"),
         (twin.rollback_template, "order_latency_p99_ms > 100 ", "order_latency_p99_ms > 1000 "),
     ):
         text = path.read_text()
