@@ -18,6 +18,7 @@ from ctp_runbook.record.evidence import (
 from ctp_runbook.record.history import History
 from ctp_runbook.record.kinds import StepEnded, StepStarted, WatchDisturbed
 from ctp_runbook.record.result_env import parse_env
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.steer import steer
 from ctp_runbook.verify.pair import verify_pair
 from tests.props.cutover_tools import ROOT, cutover_of, edited, fresh_twin
@@ -32,6 +33,11 @@ def begun(history: History, phase: Phase, *, done: int) -> bool:
     """True once so many steps of a phase are over."""
     ends = [end for end in history.of_kind(StepEnded) if end.payload.phase is phase]
     return len(ends) >= done
+
+
+def has_samples(run: RunDir) -> bool:
+    """True once the watch has measured something."""
+    return run.samples.exists() and run.samples.stat().st_size > 0
 
 
 def lasted(history: History, *, since: str, until: str) -> float:
@@ -60,7 +66,8 @@ def test_a_clock_that_is_set_forges_no_duration(
                 {
                     "gates": lambda history: begun(history, Phase.GATE, done=2),
                     "switch": lambda history: begun(history, Phase.SWITCH, done=2),
-                    "watch": lambda history: history.watch_started is not None,
+                    # Not before its sampler looks at the clock: what comes earlier is the switch's.
+                    "watch": lambda history: history.watch_started and has_samples(cutover.run),
                     "rollback": lambda history: begun(history, Phase.ROLLBACK, done=2),
                 }[at]
             ), cutover.story()
