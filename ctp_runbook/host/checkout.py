@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -49,6 +48,8 @@ def commit_of(folder: Path = CHECKOUT) -> str:
     with suppress(OSError, ValueError):
         if (folder / ".git").exists():
             return _commit_of_repository(_repository(folder / ".git"))
+        import json  # a checkout, which is the usual, needs none
+
         for place in folder.glob("ctp_runbook-*.dist-info/direct_url.json"):  # written by pip
             commit = json.loads(place.read_bytes()).get("vcs_info", {}).get("commit_id", "")
             return commit if _COMMIT.fullmatch(commit) else ""

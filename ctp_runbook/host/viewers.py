@@ -46,7 +46,7 @@ class Look:
     def __init__(self, folder: Path, *, by: str, where: str) -> None:
         self._folder, self._name = folder, secrets.token_hex(8)
         self._fd = -1
-        viewer = Viewer(by, where, datetime.now(UTC).isoformat(timespec="seconds"))
+        viewer = Viewer(by, where, datetime.now(UTC).isoformat())
         with contextlib.suppress(OSError):
             self._fd = self._begin(msgspec.json.encode(viewer))
 
