@@ -93,8 +93,9 @@ def _mono(history: History, wall_utc: str) -> float:
 
 
 def run_pictures(history: History, *, both: bool = False) -> list[Picture]:
-    """Return the run's line as a picture; none where it entered no state."""
-    if not history.transitions:
+    """Return the run's line as a picture; none where it entered no state, and none of a dry run, which
+    is through all of them at one instant."""
+    if not history.transitions or history.is_dry_run:
         return []
     spans = [
         f"{stretch.state.value} {stretch.last - stretch.first:.1f} s"

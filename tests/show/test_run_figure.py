@@ -82,7 +82,8 @@ def test_no_word_leaves_the_page_and_every_state_is_named(kind: str) -> None:
 
 
 def test_a_run_without_a_state_has_no_line() -> None:
-    """As a dry run, which enters none; asked for all the same, it is refused."""
+    """One that entered none, or all at one instant in a dry run; asked for all the same, it is refused."""
+    assert run_pictures(recorded("dry")) == []
     history = History.of(recorded("completed").records[:1])
     assert run_pictures(history) == []
     with pytest.raises(ValueError, match="entered no state"):
