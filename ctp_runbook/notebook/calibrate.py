@@ -287,45 +287,13 @@ def calibrate(
 
     Raises JournalError for a line that is no sample, InputError for what cannot be judged.
     """
-    from ctp_runbook.record.sample_blocks import read_chunks
-    from ctp_runbook.watch.calibrate import Recorded, Windows, Yardstick, any_measured
-    from ctp_runbook.watch.pieces import PIECED_WINDOWS
+    from ctp_runbook.watch.calibrate import Yardstick, any_measured
 
-    try:
-        recorded = Recorded(read_chunks(samples))
-    except JournalError as error:
-        raise JournalError(str(error).replace(str(samples), str(named or samples))) from error
-    except ValueError as error:
-        expected = "samples of one session, as the watch or `calibrate --minutes` keeps them"
-        raise InputError(
-            [Problem(str(named or samples), 0, "", str(error), expected, "name another")]
-        ) from error
+    recorded = _recorded(samples, named or samples)
     yardstick = Yardstick(read_rules(subject.watch), subject.keys, subject.trigger)
-    seconds, step = asked.window_minutes * 60, asked.step * 60
-    slack = min(1.5 * max(rule.interval_seconds for rule in yardstick.watched), seconds / 2)
-    minutes = (recorded.seconds + slack) / 60
-    if wrong := list(asked.problems(minutes=minutes, piece_seconds=subject.piece_seconds)):
-        raise InputError(wrong)
-    cut = Windows(
-        tuple(recorded.starts(seconds=seconds, step=step, slack=slack)),
-        seconds,
-        asked.apart,
-        asked.false_alarm_rate,
-    )
-    if not cut.starts:
-        begins = (recorded.begins,) * PIECED_WINDOWS
-        cut = structs.replace(cut, starts=begins, apart=1, pieces=subject.piece_seconds)
+    cut = _cut(recorded, yardstick, asked, piece_seconds=subject.piece_seconds)
     outcomes = list(cut.judged(recorded, yardstick))
-    windows = tuple(
-        JudgedWindow(
-            started_utc=utc_text(outcome.began + recorded.wall_zero),
-            verdict=cast(VerdictName, outcome.judged.overall.name),
-            rolled_back_by=outcome.firing.metric if outcome.firing else "",
-            failed=_named(outcome.judged.metrics, "FAILED"),
-            not_proved=_named(outcome.judged.metrics, "INCONCLUSIVE", "ERROR"),
-        )
-        for outcome in outcomes
-    )
+    windows = tuple(_window(outcome, wall_zero=recorded.wall_zero) for outcome in outcomes)
     # A window in which nothing at all was measured counts neither way.
     is_known = [any_measured(outcome) for outcome in outcomes]
     if named is not None and not any(is_known):  # what was recorded now is told as it is
@@ -360,6 +328,50 @@ def calibrate(
         metrics=tuple(_metrics(recorded, yardstick, outcomes, cut)),
         windows=() if cut.pieces else windows,
         piece_seconds=cut.pieces,
+    )
+
+
+def _recorded(samples: Path, named: Path) -> Recorded:
+    from ctp_runbook.record.sample_blocks import read_chunks
+    from ctp_runbook.watch.calibrate import Recorded
+
+    try:
+        return Recorded(read_chunks(samples))
+    except JournalError as error:
+        raise JournalError(str(error).replace(str(samples), str(named))) from error
+    except ValueError as error:
+        expected = "samples of one session, as the watch or `calibrate --minutes` keeps them"
+        raise InputError(
+            [Problem(str(named), 0, "", str(error), expected, "name another")]
+        ) from error
+
+
+def _cut(
+    recorded: Recorded, yardstick: Yardstick, asked: Asked, *, piece_seconds: float
+) -> Windows:
+    """The windows of the recording, of its pieces where it is shorter than one."""
+    from ctp_runbook.watch.calibrate import Windows
+    from ctp_runbook.watch.pieces import PIECED_WINDOWS
+
+    seconds, step = asked.window_minutes * 60, asked.step * 60
+    slack = min(1.5 * max(rule.interval_seconds for rule in yardstick.watched), seconds / 2)
+    minutes = (recorded.seconds + slack) / 60
+    if wrong := list(asked.problems(minutes=minutes, piece_seconds=piece_seconds)):
+        raise InputError(wrong)
+    starts = tuple(recorded.starts(seconds=seconds, step=step, slack=slack))
+    if starts:
+        return Windows(starts, seconds, asked.apart, asked.false_alarm_rate)
+    begins = (recorded.begins,) * PIECED_WINDOWS
+    return Windows(begins, seconds, 1, asked.false_alarm_rate, pieces=piece_seconds)
+
+
+def _window(outcome: Outcome, *, wall_zero: float) -> JudgedWindow:
+    return JudgedWindow(
+        started_utc=utc_text(outcome.began + wall_zero),
+        verdict=cast(VerdictName, outcome.judged.overall.name),
+        rolled_back_by=outcome.firing.metric if outcome.firing else "",
+        failed=_named(outcome.judged.metrics, "FAILED"),
+        not_proved=_named(outcome.judged.metrics, "INCONCLUSIVE", "ERROR"),
     )
 
 

@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct, structs
 from ctp_runbook.decoding import convert
 from ctp_runbook.errors import EvidenceInvalid, RunRefused
 from ctp_runbook.plan.config import WatchRules, load_watch
+from ctp_runbook.record.calibration import lasting
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_journal, utc_text
 from ctp_runbook.record.rundir import RunDir
@@ -102,10 +103,8 @@ class Rejudgement(Struct, frozen=True):
     @property
     def text(self) -> str:
         """For a terminal."""
-        minutes = self.watch_minutes
-        length = f"{minutes:.4g} min" if minutes >= 1 else f"{minutes * 60:.3g} s"
         lines = [
-            f"run {self.run_id}: watch of {length} from "
+            f"run {self.run_id}: watch of {lasting(self.watch_minutes)} from "
             f"{self.watch_started_utc}, {self.samples} samples, sha256 {self.samples_sha256}",
             *self.own.lines(),
         ]
