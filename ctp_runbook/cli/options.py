@@ -340,7 +340,7 @@ def _leave(run: RunDir, *, as_json: bool) -> int:
     """Say how to come back to a run that goes on: nobody knows how it will end, and that is no success."""
     from ctp_runbook.run import launch
 
-    history = launch.read_history(run)
+    history = launch.read_whole(run)
     code = history.outcome.exit_code if history.outcome is not None else _LEFT
     left = launch.left_sentence(run, history)
     if as_json:

@@ -63,9 +63,9 @@ def status(run_dir: Path | None, outputs: Path) -> int:
     from ctp_runbook.show.terminal import countdown, recent_lines
 
     take_in_hand(run := find_run(run_dir, outputs))
-    silence = silence_of(run, launch.read_history(run))
+    silence = silence_of(run, launch.read_whole(run))
     # After it: who was looked for twice may have ended the run meanwhile, and gone.
-    history = launch.read_history(run)
+    history = launch.read_whole(run)
     ended = history.outcome.value if history.outcome else history.state.value
     silent = silence.seconds("orchestrator")
     attended = "conducted" if launch.is_attended(run) else "not conducted by anybody"

@@ -1,8 +1,8 @@
-"""The buttons of a notebook that follows a run: hold, resume, abort, roll back.
+"""The panel of a notebook that follows a run: how it stands, and to hold, resume, abort, roll back.
 
-JupyterLab hands a click to the kernel beside the cell that runs (a subshell), so a notebook that
-follows a run hears its buttons. A front end that does not hands it over when the cell has ended: by
-then the buttons are closed, for a decision that comes late is another decision.
+It is made of widgets, whose state the kernel keeps: a page that was closed, or loaded anew, is handed the
+panel as it is now while the cell awaits the run, and its buttons are heard. A front end that hands a click
+over when the cell has ended finds the buttons closed: a decision that comes late is another decision.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping
+from contextvars import copy_context
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.record.history import History
@@ -51,8 +52,12 @@ def is_person_there() -> bool:
 class Controls:
     """Buttons that ask something of a run, each for a reason and with the environment typed in.
 
-    They are made of what the run stands at; ``show`` says that it stands elsewhere.
+    They are made of what the run stands at; ``show`` says that it stands elsewhere, and ``tell`` is what
+    is read below them.
     """
+
+    # What a page that was opened again shows of panels whose cells have ended.
+    _left: ClassVar[list[Any]] = []
 
     def __init__(self, run: RunDir, history: History) -> None:
         import ipywidgets
@@ -65,23 +70,25 @@ class Controls:
         look: dict[str, Any] = {"continuous_update": False, "layout": wide}
         self.reason = ipywidgets.Text(placeholder="Reason, for the record", **look)
         self.typed = ipywidgets.Text(placeholder=f"Type {self._environment} to confirm", **look)
-        self.said = ipywidgets.HTML()
+        self.said, self.told, self.drawn = (ipywidgets.HTML() for _ in range(3))
         self.buttons = {
             request: ipywidgets.Button(description=word, button_style=style)
             for request, (word, style) in _BUTTONS.items()
         }
         for request, button in self.buttons.items():
-            button.on_click(lambda _, request=request: self.ask(request))
+            button.on_click(lambda _, request=request: self._clicked(request))
         self.box = ipywidgets.VBox(
             [
                 ipywidgets.HBox([self.reason, self.typed]),
                 ipywidgets.HBox(list(self.buttons.values())),
                 self.said,
+                self.told,
+                self.drawn,
             ]
         )
         for widget in (self.reason, self.typed, *self.buttons.values()):
-            # ipykernel hands what a widget is told to the shell that used the widget last: the main
-            # one, which is busy with the cell that follows. The front end's own choice is the subshell.
+            # ipykernel hands what a widget is told to the shell that used the widget last, the main one;
+            # the front end chose a subshell, which hears it also where the main one draws a picture.
             widget.comm._reply_subshell_for = None
         self._handle: Any = None
         self.show(history)
@@ -90,10 +97,13 @@ class Controls:
         """Put them into the cell's output. Who opens the saved file reads the commands instead."""
         from IPython.display import display
 
+        while self._left:
+            self._left.pop().close()
         otherwise = Banner(
             "info",
-            "To steer this run",
-            f"`ctp-runbook hold|resume|abort|rollback --run {self._run.path}` in a terminal",
+            "Saved while this cell followed its run",
+            f"`ctp-runbook status --run {self._run.path}` says how it stands now; in its place `hold`, "
+            "`resume`, `abort` or `rollback` steers it",
         )
         data = {
             **self.box._repr_mimebundle_(),
@@ -111,14 +121,34 @@ class Controls:
             if (button.disabled, button.tooltip) != (is_off, answer.sentence):
                 button.disabled, button.tooltip = is_off, answer.sentence
 
+    def tell(self, page: Page, drawn: Page) -> None:
+        """Say below them how the run stands; ``drawn`` are the pictures, which change less often."""
+        for widget, shown in ((self.told, page), (self.drawn, drawn)):
+            html = f"<div style='line-height:1.35'>{shown.html}</div>"
+            if widget.value != html:
+                widget.value = html
+
     def close(self) -> None:
-        """Take them away; a click that is still under way does nothing."""
+        """Take them away; a click that is still under way does nothing.
+
+        A page that was opened again meanwhile is not told what the cell ends with: it keeps a line.
+        """
         self._is_open = False
         if self._handle is not None:
             self._handle.update(Page([], run_dir=str(self._run.path)))
-        for widget in (self.reason, self.typed, self.said, *self.buttons.values(), self.box):
-            with contextlib.suppress(OSError):  # the front end is gone already
+        over = Banner("info", "This cell has ended", "run it again (Shift+Enter) for its page")
+        with contextlib.suppress(OSError):  # the front end is gone already
+            self.told.value = over.html
+            self.box.children = (self.told,)
+        self._left.extend((self.told, self.box))
+        for widget in (self.reason, self.typed, self.said, self.drawn, *self.buttons.values()):
+            with contextlib.suppress(OSError):
                 widget.close()
+
+    def _clicked(self, request: str) -> None:
+        """Ask in a thread: an answer takes a while, and the kernel has a page to keep moving."""
+        asking = threading.Thread(target=copy_context().run, args=(self.ask, request), daemon=True)
+        asking.start()
 
     def ask(self, request: str) -> None:
         """Ask ``request`` of the run, once, where a reason and the environment are given."""

@@ -21,6 +21,7 @@ from typing import Any
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.interruption import handled
 from ctp_runbook.notebook.checkout import ROOM_VARIABLE, find_notebooks
+from ctp_runbook.notebook.lab_kernel import KERNEL_CLASS
 from ctp_runbook.notebook.phases import HOME_VARIABLE, OUTPUTS_VARIABLE
 from ctp_runbook.record.rundir import RunDir, runs_under
 from ctp_runbook.run.launch import is_attended, read_history
@@ -88,6 +89,7 @@ def lab_copy(outputs: Path, *, parameters: Mapping[str, str]) -> Path:
     if parameters:
         _set_defaults(target / "01_plan.ipynb", parameters)
     _write_settings(target / _OWN / "config" / "labconfig")
+    _write_kernel(target / _OWN / "share" / "kernels" / "python3")
     return target
 
 
@@ -115,6 +117,19 @@ def _write_settings(folder: Path) -> None:
     folder.mkdir(parents=True)
     for name, settings in _SETTINGS.items():
         (folder / f"{name}.json").write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _write_kernel(folder: Path) -> None:
+    """The kernel that notebooks ask for by ipykernel's own name."""
+    folder.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {
+        "argv": [*argv, f"--IPKernelApp.kernel_class={KERNEL_CLASS}"],
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "metadata": {"debugger": True},
+    }
+    (folder / "kernel.json").write_text(json.dumps(kernel, indent=2) + "\n")
 
 
 def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[str, ...]) -> int:
@@ -177,6 +192,7 @@ def _environment(room: Path, outputs: Path) -> dict[str, str]:
         **os.environ,
         "PATH": _before("PATH", Path(sys.executable).parent),
         "JUPYTER_CONFIG_PATH": _before("JUPYTER_CONFIG_PATH", own / "config"),
+        "JUPYTER_PATH": _before("JUPYTER_PATH", own / "share"),
         # Tabs of another room, restored, would be notebooks that are not here.
         "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
         HOME_VARIABLE: str(Path.cwd()),

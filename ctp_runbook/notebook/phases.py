@@ -2,7 +2,8 @@
 
 Nothing here acts on the outside world but through ``launch``: a phase starts the detached
 orchestrator, leaves it a request, or reads its journal. Calling one twice, or out of order, shows
-the same run again. ``run_dir`` blank means the newest run under ``outputs/``.
+the same run again. ``run_dir`` blank means the newest run under ``outputs/``. From 02 on a cell awaits
+``NAME.live(...)``, which does what ``NAME(...)`` does and answers the page meanwhile.
 
 Every phase looks at what it was passed before it does anything else: plain papermill reads ``-p go
 false`` as text, and a text is true. It raises InputError then, with every parameter that is not of
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from ctp_runbook.model import Outcome, Phase, State, StepStatus
 from ctp_runbook.notebook.checkout import find_plan, remember_run, remembered_run, room
 from ctp_runbook.notebook.controls import is_person_there
 from ctp_runbook.notebook.parameters import cells_that_ran, undeclared_names
-from ctp_runbook.notebook.progress import LiveView, show
+from ctp_runbook.notebook.progress import LiveView, Waiting, show
 from ctp_runbook.notebook.results import (
     CalibrationResult,
     GateResult,
@@ -215,14 +217,15 @@ def plan(
     return RunResult(page, run=run, history=history)
 
 
-def infra_gates(run_dir: str | Path = "") -> GateResult:
+@Waiting
+def infra_gates(run_dir: str | Path = "") -> Generator[float, None, GateResult]:
     """02: start the gates unless they run already, and show what each infra gate observed."""
     run = _attached("02_infra_gate", run_dir)
     # 02 does this and no other notebook, so that none that was opened to look begins a cutover.
     if not (history := launch.read_whole(run)).has_begun:
         _refuse_of_another(history, run_dir)
         launch.start(run)
-    history = _follow(run, until=lambda h: _gates_done(h) or not _is_gating(h))
+    history = yield from _follow(run, until=lambda h: _gates_done(h) or not _is_gating(h))
     blocks = [
         *run_blocks.topology_blocks(run),
         run_blocks.step_table(history, run_blocks.GATE_STEPS, title="Infra gates"),
@@ -233,10 +236,11 @@ def infra_gates(run_dir: str | Path = "") -> GateResult:
     return GateResult(*shown, run=run, history=history)
 
 
-def readiness(run_dir: str | Path = "") -> ReadinessResult:
+@Waiting
+def readiness(run_dir: str | Path = "") -> Generator[float, None, ReadinessResult]:
     """03: wait for the readiness gate and show every SLI with its target."""
     run = _attached("03_readiness_gate", run_dir)
-    history = _follow(run, until=lambda h: not _is_gating(h))
+    history = yield from _follow(run, until=lambda h: not _is_gating(h))
     blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
     path = run.evidence / "ctp_readiness_precheck.json"
     report: Mapping[str, Any] = {}
@@ -248,18 +252,19 @@ def readiness(run_dir: str | Path = "") -> ReadinessResult:
     return ReadinessResult(*shown, run=run, history=history, report=report)
 
 
-def switch(run_dir: str | Path = "", *, go: bool = False) -> RunResult:
+@Waiting
+def switch(run_dir: str | Path = "", *, go: bool = False) -> Generator[float, None, RunResult]:
     """04: with ``go`` True, or the environment's name typed in, let the switch begin; show its steps.
 
     Raises RunRefused when nobody confirms; the run stays READY then.
     """
     run = _attached("04_switch", run_dir, parameters.flag("go", go))
-    history = _follow(run, until=lambda h: not _is_gating(h))
+    history = yield from _follow(run, until=lambda h: not _is_gating(h))
     # A run that was given its go, or is past it, is only looked at: the cell may be run again.
     if history.closed is None and history.go is None and history.state is State.READY:
         _refuse_of_another(history, run_dir)
-        _confirm(run, history, go=go)
-    history = _follow(run, until=lambda h: not _is_switching(h))
+        yield from _confirm(run, history, go=go)
+    history = yield from _follow(run, until=lambda h: not _is_switching(h))
     blocks: list[Block] = [
         run_blocks.step_table(history, _SWITCH_STEPS, title="Switch"),
         *pictures_of(history, Phase.SWITCH),
@@ -270,10 +275,11 @@ def switch(run_dir: str | Path = "", *, go: bool = False) -> RunResult:
     return RunResult(*shown, run=run, history=history)
 
 
-def watch(run_dir: str | Path = "") -> WatchResult:
+@Waiting
+def watch(run_dir: str | Path = "") -> Generator[float, None, WatchResult]:
     """05: follow the watch window live, then show its plot and every metric's verdict."""
     run = _attached("05_watch", run_dir)
-    history = _follow(run, until=_watch_is_over, plot=True)
+    history = yield from _follow(run, until=_watch_is_over, plot=True)
     if history.is_dry_run:
         none = Banner("info", "No watch window", "a dry run watches nothing; a real one would:")
         page = _page(run, history, [none, run_blocks.rule_table(history)])
@@ -294,10 +300,11 @@ def watch(run_dir: str | Path = "") -> WatchResult:
     return WatchResult(page, failure, run=run, history=history, judged=judged)
 
 
-def rollback(run_dir: str | Path = "") -> RunResult:
+@Waiting
+def rollback(run_dir: str | Path = "") -> Generator[float, None, RunResult]:
     """06: wait for the run to end and show the rollback with its budget, or that there was none."""
     run = _attached("06_rollback", run_dir)
-    history = _follow(run, until=_is_over)
+    history = yield from _follow(run, until=_is_over)
     # No rollback is good news here, and so is one in time; the run's own end is 05's affair.
     unrestored = history.rollback_started is not None and (
         history.outcome is not Outcome.ROLLED_BACK_IN_BUDGET
@@ -329,7 +336,8 @@ def steer(request: str, *, reason: str, by: str = "", run_dir: str | Path = "") 
     return RunResult(page, failure, run=steered.run, history=history)
 
 
-def verify(run_dir: str | Path = "") -> VerifyResult:
+@Waiting
+def verify(run_dir: str | Path = "") -> Generator[float, None, VerifyResult]:
     """07: recompute everything from the journal and the raw samples.
 
     The manifest is written after this notebook; ``ctp-runbook verify --run`` checks that too.
@@ -337,7 +345,7 @@ def verify(run_dir: str | Path = "") -> VerifyResult:
     from ctp_runbook.verify.run import verify_run
 
     run = _attached("07_verify", run_dir)
-    history = _follow(run, until=_is_over)
+    history = yield from _follow(run, until=_is_over)
     report = verify_run(run, allow_cutover_rollback=history.wants_rollback, require_manifest=False)
     # That a dry run is no real one is the outcome's finding, and no fault of it.
     is_bad = any(
@@ -433,7 +441,9 @@ def _outputs() -> Path:
 # --- following --------------------------------------------------------------------
 
 
-def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False) -> History:
+def _follow(
+    run: RunDir, *, until: Callable[[History], bool], plot: bool = False
+) -> Generator[float, None, History]:
     """Follow the run until ``until`` holds or it is over. Raises RunRefused where 02 never was."""
     history = launch.read_whole(run)
     if history.closed is None and not (history.has_begun or launch.was_being_started(run)):
@@ -450,10 +460,10 @@ def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False
             return False
 
         try:
-            history = launch.follow(run, until=look)
+            history = yield from launch.looks(run, until=look)
             # A person is shown the rollback to its end wherever it began, and not a cell that ended.
             if view.is_panel and history.state is State.ROLLING_BACK:
-                history = launch.follow(run, until=never)
+                history = yield from launch.looks(run, until=never)
             return history
         except KeyboardInterrupt as error:
             raise RunRefused(
@@ -462,7 +472,7 @@ def _follow(run: RunDir, *, until: Callable[[History], bool], plot: bool = False
             ) from error
 
 
-def _confirm(run: RunDir, history: History, *, go: bool) -> None:
+def _confirm(run: RunDir, history: History, *, go: bool) -> Generator[float, None, None]:
     """Leave the go that the switch waits for; without ``go`` the environment is to be typed in."""
     environment = history.plan.environment
     reason = "parameter go of 04_switch"
@@ -478,7 +488,7 @@ def _confirm(run: RunDir, history: History, *, go: bool) -> None:
     # For the start whose READY was looked at: typing takes a while, and the orchestrator may have
     # been started again meanwhile, with gates that nobody has seen yet.
     name = launch.request(run, "go", by=launch.operator_name(), reason=reason, seen=history)
-    answered = launch.follow(run, until=lambda h: launch.answer_in(h, name) is not None)
+    answered = yield from launch.looks(run, until=lambda h: launch.answer_in(h, name) is not None)
     answer = launch.answer_in(answered, name)
     if answer and not answer.payload.obeyed:
         raise RunRefused(f"go not obeyed: {answer.payload.sentence}")
@@ -495,7 +505,8 @@ def _question(history: History) -> list[Block]:
 
 def _ask(prompt: str) -> str:
     try:
-        return input(prompt)
+        with _interruptible():
+            return input(prompt)
     except KeyboardInterrupt as error:
         raise RunRefused(
             "interrupted before anything was typed: nothing was touched and the run stays READY. "
@@ -506,6 +517,16 @@ def _ask(prompt: str) -> str:
             "the switch waits for a go and nobody can be asked here; pass -p go True, or open "
             "04_switch in JupyterLab"
         ) from error
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Meanwhile SIGINT raises here: of a cell that awaits, ipykernel ends only what awaits."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- where the run stands ---------------------------------------------------------

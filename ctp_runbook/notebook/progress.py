@@ -1,4 +1,4 @@
-"""What moves while a notebook follows a run; it goes when there is nothing to wait for.
+"""How a notebook waits for a run, and what moves meanwhile; it goes when there is nothing to wait for.
 
 That is a line. Where a person looks on it is a panel: who trades, the steps with the time they usually
 take, or each metric beside its limit; and buttons.
@@ -6,11 +6,12 @@ take, or each metric beside its limit; and buttons.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.viewers import Look
@@ -32,10 +33,54 @@ from ctp_runbook.show.terminal import (
 )
 from ctp_runbook.watch.points import Point
 
-__all__ = ["LiveView", "panel_blocks", "progress_sentence", "show"]
+__all__ = ["LiveView", "Waiting", "panel_blocks", "progress_sentence", "show"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _LINE_SECONDS = 0.5
 _PLOT_SECONDS = 5.0
+
+
+class Waiting(Generic[_P, _R]):
+    """A function made of looks at a run, which yields the seconds until the next one.
+
+    ``watch(...)`` and ``await watch.live(...)`` do and return the same. Called, it blocks. Awaited in a
+    cell it leaves the kernel to the page: one that was closed, or loaded anew, gets the panel back.
+    """
+
+    def __init__(self, looks: Callable[_P, Generator[float, None, _R]]) -> None:
+        self._looks = looks
+        functools.update_wrapper(self, looks)
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Look until it is over; sleep in between."""
+        looking, interrupt = self._looks(*args, **kwargs), None
+        while True:
+            try:
+                seconds = looking.throw(interrupt) if interrupt else next(looking)
+            except StopIteration as end:
+                return cast("_R", end.value)
+            interrupt = None
+            try:
+                time.sleep(seconds)
+            except KeyboardInterrupt as error:
+                interrupt = error
+
+    async def live(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Look until it is over, for a notebook's cell; in between others have the kernel."""
+        import asyncio
+
+        looking, interrupt = self._looks(*args, **kwargs), None
+        while True:
+            try:
+                seconds = looking.throw(interrupt) if interrupt else next(looking)
+            except StopIteration as end:
+                return cast("_R", end.value)
+            interrupt = None
+            try:
+                await asyncio.sleep(seconds)
+            except asyncio.CancelledError:  # how ipykernel interrupts a cell that awaits
+                interrupt = KeyboardInterrupt()
 
 
 def progress_sentence(history: History, *, mono: float, drawn: str = "") -> str:
@@ -135,22 +180,25 @@ class LiveView:
             self._picture = []  # how the watch stood says nothing any more of how the run does
         elif self._plot and history.watch_started is not None and now >= self._next_plot:
             self._draw(history, now)
-        page = Page([self._banner(history, now), *self._panel(history, now), *self._picture])
-        if self._handle is None:
-            self._handle = show(page)
+        line = self._banner(history, now)
+        if self.is_panel and not history.is_dry_run:
+            controls = self._controls or self._begin_panel(history)
+            controls.tell(Page([line, *self._panel(history, now)]), Page(self._picture))
+            controls.show(history)
+        elif self._handle is None:
+            self._handle = show(Page([line, *self._picture]))
         else:
-            self._handle.update(page)
+            self._handle.update(Page([line, *self._picture]))
+
+    def _begin_panel(self, history: History) -> Controls:
+        self._usual = usual_step_seconds(self._run)
+        self._look = look_at(self._run)
+        self._controls = Controls(self._run, history)
+        self._controls.display()
+        return self._controls
 
     def _panel(self, history: History, now: float) -> Iterator[Block]:
-        """What a person is shown below the line; of a real run, with buttons above it."""
-        if not self.is_panel or history.is_dry_run:
-            return
-        if self._controls is None:
-            self._controls = Controls(self._run, history)
-            self._controls.display()
-            self._usual = usual_step_seconds(self._run)
-            self._look = look_at(self._run)
-        self._controls.show(history)
+        """What a person is shown of a real run below the line."""
         others = [viewer.sentence for viewer in self._look.others()] if self._look else []
         looking = "; ".join(others) or "nobody else"
         yield Facts([("run", self._run.run_id), ("also looking", looking)])
@@ -166,7 +214,7 @@ class LiveView:
                 ". Decide in a terminal: `ctp-runbook resume|rollback --run "
                 f"{self._run.path}`, or in another notebook: phases.steer('resume', reason='…')"
             )
-        # A page that was reloaded keeps what it showed last: let it say when that was.
+        # A page that is not connected keeps what it showed last: let it say when that was.
         return Banner(kind, f"{history.state.value} at {datetime.now(UTC):%H:%M:%S}Z …", sentence)
 
     def _draw(self, history: History, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ __all__ = [
     "is_attended",
     "is_touched",
     "left_sentence",
+    "looks",
     "lost_sentence",
     "read_history",
     "read_whole",
@@ -73,7 +74,7 @@ def read_history(run: RunDir) -> History:
 def is_attended(run: RunDir, *, world: World = HERE) -> bool:
     """True while an orchestrator or a guardian of this run lives, or somebody holds its environment
     for it: whoever takes a run up does so for seconds before that is on record."""
-    return _is_attended(read_history(run), world)
+    return _is_attended(read_whole(run, world=world), world)
 
 
 def _is_attended(history: History, world: World) -> bool:
@@ -117,6 +118,25 @@ def follow(
     nobody writes any more is returned without it (``unwritten_sentence``). Raises RunRefused when
     nobody conducts the run any more, and RunLost where it has begun.
     """
+    looking = looks(run, until=until, on_change=on_change, poll_seconds=poll_seconds, world=world)
+    while True:
+        try:
+            seconds = next(looking)
+        except StopIteration as end:
+            history: History = end.value
+            return history
+        world.clock.sleep(seconds)
+
+
+def looks(
+    run: RunDir,
+    *,
+    until: Callable[[History], bool],
+    on_change: Callable[[History], None] | None = None,
+    poll_seconds: float = 0.2,
+    world: World = HERE,
+) -> Generator[float, None, History]:
+    """``follow`` for who waits in a way of their own: yields the seconds until the next look."""
     clock, seen = world.clock, -1
     unattended_since: float | None = None
     history = read_whole(run, world=world)
@@ -137,11 +157,11 @@ def follow(
             may_have_acted = history.has_begun and not history.is_dry_run
             kind = RunLost if may_have_acted else RunRefused
             raise kind(_unattended_sentence(run, history, world))
-        clock.sleep(poll_seconds)
+        yield poll_seconds
         # Whoever conducts it has it open, and puts it back where somebody took it away: what is known
         # stands until then.
         with contextlib.suppress(JournalError, RunRefused, OSError):
-            history = read_whole(run, world=world)
+            history = _read_untorn(run, world)
 
 
 def _is_readable(run: RunDir) -> bool:
@@ -456,7 +476,19 @@ def waiting_sentence(run: RunDir, history: History) -> str:
 
 
 def read_whole(run: RunDir, *, world: World = HERE) -> History:
-    """The history; a record caught in the middle of its write is read a moment later."""
+    """The history; a record caught in the middle of its write is read a moment later, and a journal
+    that somebody removed as soon as whoever conducts the run has put it back. Raises RunLost where
+    that does not come."""
+    try:
+        return _read_untorn(run, world)
+    except RunRefused:
+        from ctp_runbook.record.charge import await_its_folder
+
+        await_its_folder([run.path])
+        return _read_untorn(run, world)
+
+
+def _read_untorn(run: RunDir, world: World) -> History:
     for _ in range(_TORN_TRIES):
         try:
             return read_history(run)

@@ -42,6 +42,7 @@ __all__ = [
     "held_environment",
     "is_attended",
     "left_sentence",
+    "looks",
     "new_run_dir",
     "operator_name",
     "read_history",
@@ -67,6 +68,7 @@ set_going = starting.set_going
 was_being_started = starting.was_being_started
 answer_in = attend.answer_in
 follow = attend.follow
+looks = attend.looks
 is_attended = attend.is_attended
 left_sentence = attend.left_sentence
 read_history = attend.read_history

@@ -477,18 +477,26 @@ class _Rollback:
             return seen, ""
         # One that is ending may have been told so already, and needs its time: killed, an engine
         # leaves the end of its log unwritten. One that was not reached goes at this TERM.
+        theirs = bool(second_of(context, member))
         ended = end_member(context, member, deadline=deadline, patient=process is not None)
-        gap = self._gap_after_end(member, ended, deadline=max(deadline, self._proof_deadline))
+        latest = self._clock.mono() + _REVIVAL_SECONDS if theirs else 0.0
+        gap = self._gap_after_end(
+            member,
+            ended,
+            until=min(latest, self._part_of(deadline, 1 / 2)),
+            deadline=max(deadline, self._proof_deadline),
+        )
         return None, f"not started again, for it is not proved gone: {gap}" if gap else ""
 
-    def _gap_after_end(self, member: Member, ended: Ended, *, deadline: float) -> str:
+    def _gap_after_end(self, member: Member, ended: Ended, *, until: float, deadline: float) -> str:
         """Why a member of the old generation that was ended is not proved gone, or nothing. One that
-        somebody started again since is gone, and what is done about theirs its start decides."""
-        while gap := gone_gap(self._context, member):
+        somebody started again since is gone, and what is done about theirs its start decides; ``until``
+        then it is waited for, for a start of ours that comes first makes two."""
+        while (gap := gone_gap(self._context, member)) or self._clock.mono() < until:
             again = runs_again(self._context, member)
             if again and not set(again) & set(ended.processes):
                 return ""
-            if self._clock.mono() >= deadline:
+            if gap and self._clock.mono() >= deadline:
                 return gap
             self._clock.sleep(self._plan.limits.effect_poll_seconds)
         return ""
@@ -515,6 +523,10 @@ class _Rollback:
                     return self._failed(gap)
             result = self._validate()
         # A validation takes its time, and a supervisor may have used it.
+        if any(second_of(self._context, each) for each in self._plan.members_of(Generation.OLD)):
+            if gap := self._gap_in_order():
+                return self._failed(gap)
+            result = self._validate()
         if gap := self._gap_of_new():
             return self._failed(gap)
         return self._end_of(result)

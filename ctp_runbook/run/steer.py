@@ -25,7 +25,6 @@ from ctp_runbook.run.attend import (
     answer_in,
     end_silent,
     is_attended,
-    read_history,
     read_whole,
     silence_of,
     silent_sentence,
@@ -73,7 +72,7 @@ def steer(
     can come of it.
     """
     by = by or world.caller.user_name()
-    history = read_history(run)
+    history = read_whole(run, world=world)
     if history.outcome is not None:
         is_left = request == "resume" and silence_of(run, history, world=world).is_left
         if is_left or (request == "resume" and unwritten_sentence(run, history, world=world)):

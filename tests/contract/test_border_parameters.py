@@ -5,10 +5,13 @@ And whatever a parameter is: taken for what it is declared to be, or refused in 
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +75,14 @@ def run_cells(notebook: str, given_: Mapping[str, Any], patch: pytest.MonkeyPatc
     for cell in nb.cells:
         if cell.cell_type == "code":
             names["In"].append(cell.source)
-            exec(cell.source, names)
+            code = compile(cell.source, notebook, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            if inspect.isawaitable(waits := eval(code, names)):
+                asyncio.run(resolved(waits))
+
+
+async def resolved(waits: Awaitable[Any]) -> Any:
+    """What is awaited, for who runs no loop of their own."""
+    return await waits
 
 
 def test_what_has_no_words_is_named_by_its_type(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,13 +50,21 @@ def panel(tmp_path: Path) -> Iterator[Controls]:
     panel.close()
 
 
+def click(panel: Controls, request: str) -> None:
+    """Press a button, and wait until what it asks is answered."""
+    before = set(threading.enumerate())
+    panel.buttons[request].click()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)
+
+
 def test_a_click_asks_once(panel: Controls, asked: list[tuple[str, str]]) -> None:
     """The fields are blank then: a second click is another decision, and is not confirmed."""
     panel.reason.value, panel.typed.value = " spreads ", panel._environment
-    panel.buttons["hold"].click()
+    click(panel, "hold")
     assert asked == [("hold", "spreads")]
     assert "hold asked: &lt;it&gt; begins" in panel.said.value
-    panel.buttons["hold"].click()
+    click(panel, "hold")
     assert asked == [("hold", "spreads")]
     assert "give a reason" in panel.said.value
 
@@ -65,7 +74,7 @@ def test_nothing_is_asked_where_nobody_confirms(
 ) -> None:
     """What was typed, and what was expected."""
     panel.reason.value, panel.typed.value = "fills", "yes"
-    panel.buttons["rollback"].click()
+    click(panel, "rollback")
     assert asked == []
     assert "typed &#x27;yes&#x27;; expected" in panel.said.value
     assert panel.reason.value == "fills"
@@ -86,6 +95,29 @@ def test_a_click_that_comes_late_asks_nothing(
     panel.close()
     panel.ask("abort")
     assert asked == []
+
+
+def test_a_click_keeps_nobody_waiting(panel: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that hears it has a page to keep moving while the run answers."""
+    answered = threading.Event()
+
+    def steer(run: Any, request: str, *, reason: str) -> Steered:
+        answered.wait(30)
+        return Steered(run, "it begins")
+
+    monkeypatch.setattr(controls, "steer", steer)
+    panel.reason.value, panel.typed.value = "spreads", panel._environment
+    panel.buttons["hold"].click()
+    assert not answered.is_set()
+    answered.set()
+
+
+def test_a_page_that_was_opened_again_keeps_a_line(panel: Controls) -> None:
+    """It does not hear what the cell ends with: the panel says that it has, until the next one."""
+    panel.close()
+    assert panel.box.children == (panel.told,)
+    assert "run it again" in panel.told.value
+    assert panel.box in Controls._left
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ import pytest
 from ctp_runbook.notebook import progress
 from ctp_runbook.notebook.controls import HEADLESS_VARIABLE
 from ctp_runbook.notebook.engine import execute_notebook
-from ctp_runbook.notebook.progress import LiveView, progress_sentence
+from ctp_runbook.notebook.progress import LiveView, Waiting, progress_sentence
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Journal, read_journal
 from ctp_runbook.record.rundir import RunDir
@@ -231,8 +234,8 @@ def test_a_sample_in_the_middle_of_its_write_costs_one_picture(
 
 
 @pytest.fixture
-def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Somebody looks on; what becomes of their buttons."""
+def person(monkeypatch: pytest.MonkeyPatch, shown: Handle) -> list[str]:
+    """Somebody looks on; what becomes of their buttons. What the panel tells is kept as pages are."""
     told: list[str] = []
 
     class Buttons:
@@ -244,6 +247,9 @@ def person(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         def show(self, history: History) -> None:
             told.append(history.state.value)
+
+        def tell(self, page: Page, drawn: Page) -> None:
+            shown.update(Page([*page.blocks, *drawn.blocks]))
 
         def close(self) -> None:
             told.append("closed")
@@ -259,7 +265,7 @@ def test_a_person_sees_who_trades_and_the_steps(
     """With the buttons, which go with the view."""
     with closing(LiveView(completed_run(tmp_path))) as view:
         view.show(cut(tmp_path / "again", b'"step":"stop_old_core_engine"'))
-    first, _ = shown.pages
+    (first,) = shown.pages
     assert "Nothing trades since" in first.text
     assert "… stop_old_core_engine" in first.text
     assert "start_new_core_engine" in first.text
@@ -300,3 +306,64 @@ def test_a_dry_run_has_no_buttons(tmp_path: Path, shown: Handle, person: list[st
     records = read_journal(run.journal).records
     LiveView(run).show(History.of(records[:3]))
     assert person == []
+
+
+# --- waiting ----------------------------------------------------------------------
+
+
+@Waiting
+def three_looks(seconds: float, *, told: list[str]) -> Generator[float, None, str]:
+    """What a phase is made of."""
+    try:
+        for look in range(3):
+            told.append(f"look {look}")
+            yield seconds
+    except KeyboardInterrupt:
+        told.append("interrupted")
+        return "detached"
+    return "over"
+
+
+def test_what_is_called_and_what_is_awaited_do_the_same() -> None:
+    """The same looks, the same result, the same signature."""
+    called: list[str] = []
+    awaited: list[str] = []
+    assert three_looks(0.0, told=called) == "over"
+    assert asyncio.run(three_looks.live(0.0, told=awaited)) == "over"
+    assert called == awaited == ["look 0", "look 1", "look 2"]
+    assert list(inspect.signature(three_looks).parameters) == ["seconds", "told"]
+    assert three_looks.__doc__ == "What a phase is made of."
+
+
+def test_others_have_their_turn_while_a_phase_is_awaited() -> None:
+    """Between two looks."""
+    told: list[str] = []
+
+    async def beside() -> None:
+        told.append("beside")
+
+    async def both() -> None:
+        await asyncio.gather(three_looks.live(0.01, told=told), beside())
+
+    asyncio.run(both())
+    assert told == ["look 0", "beside", "look 1", "look 2"]
+
+
+def test_whoever_interrupts_a_wait_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C where it blocks; a cancelled cell where it is awaited, and the cell still has its result."""
+    told: list[str] = []
+
+    def interrupted(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    async def cancelled() -> str:
+        waiting = asyncio.ensure_future(three_looks.live(60.0, told=told))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        return await waiting
+
+    assert asyncio.run(cancelled()) == "detached"
+    with monkeypatch.context() as patch:
+        patch.setattr("ctp_runbook.notebook.progress.time.sleep", interrupted)
+        assert three_looks(60.0, told=told) == "detached"
+    assert told == ["look 0", "interrupted"] * 2

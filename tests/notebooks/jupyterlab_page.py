@@ -160,7 +160,7 @@ class Lab:
             self.page.wait_for_timeout(100)
 
     def reopen(self, name: str) -> None:
-        """Double-click a notebook whose kernel is busy, and says nothing to a new page."""
+        """Double-click a notebook whose kernel is busy, and answers a new page only for its widgets."""
         self.page.locator(".jp-DirListing-item", has_text=name).first.dblclick()
         self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first.wait_for()
         self.notebook.locator(".jp-CodeCell").first.wait_for()
@@ -227,6 +227,11 @@ class Lab:
         changed = self.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty")
         changed.wait_for(state="detached")
         self.choose("File", "docmanager:save")
+
+    @property
+    def panel(self) -> Locator:
+        """What stands below the buttons, as the kernel has it now."""
+        return self.notebook.locator(".widget-html", has_text="at ").last
 
     def button(self, word: str) -> Locator:
         """A button of the panel."""

@@ -151,10 +151,15 @@ def run_all(lab: Lab, name: str, *, again: bool) -> None:
     """Open a notebook, or come back to it, and run all of it anew."""
     lab.open(name)
     if again:
-        lab.restart_and_run_all()
-        expect(lab.notebook.locator(".jp-InputArea-prompt", has_text="[*]").first).to_be_visible()
+        run_again(lab)
     else:
         lab.run_all()
+
+
+def run_again(lab: Lab) -> None:
+    """Start the kernel again and run all; what the cells put out before is gone on return."""
+    lab.restart_and_run_all()
+    expect(lab.notebook.locator(".jp-InputArea-prompt", has_text="[*]").first).to_be_visible()
 
 
 def keep(lab: Lab, walk: Walk, what: str) -> None:
@@ -176,13 +181,7 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
     keep(lab, walk, "04_switched")
     lab.open("05_watch")
     lab.run_all()
-    wait_for(lab, "left to watch")
     come_back(lab, walk)
-    wait_for(lab, "last minutes")
-    lab.press("Hold", reason="spreads are wide", confirm="yes")
-    wait_for(lab, "Hold: not asked")
-    walk.after_a_wrong_word = [request for request, _ in walk.asked(0)]
-    keep(lab, walk, "05_watching")
     lab.press("Hold", reason="spreads are wide", confirm=environment)
     wait_for(lab, "HOLDING: rolls back in")
     wait_for(lab, "Hold: asked")
@@ -193,6 +192,8 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
     beside_another(lab, walk, environment)
     lab.photograph("05_resumed-dark")
     lab.theme("JupyterLab Light")
+    run_again(lab)
+    wait_for(lab, "left to watch")
     lab.press("Roll back", reason="fills look wrong", confirm=environment)
     wait_for(lab, r"ROLLBACK: [\d.]+ s of ")
     keep(lab, walk, "05_rolling_back")
@@ -203,13 +204,28 @@ def steer_the_watch(lab: Lab, walk: Walk) -> None:
 
 
 def come_back(lab: Lab, walk: Walk) -> None:
-    """The tab is closed in the watch and opened again; then the kernel is started again."""
+    """The tab is closed in the watch and opened again, and then the whole page: each time the panel is
+    there again by itself, moves on, and hears its buttons."""
     wait_for(lab, "nobody else")
     lab.close_tab()
     lab.reopen("05_watch")
+    wait_for(lab, "last minutes")
     keep(lab, walk, "05_reopened")
-    lab.restart_and_run_all()
-    wait_for(lab, "left to watch")
+    lab.reload()
+    first = panel_time(lab)
+    expect(lab.panel).not_to_contain_text(first, timeout=SLOW_MS)
+    lab.press("Hold", reason="spreads are wide", confirm="yes")
+    wait_for(lab, "Hold: not asked")
+    walk.after_a_wrong_word = [request for request, _ in walk.asked(0)]
+    keep(lab, walk, "05_watching")
+
+
+def panel_time(lab: Lab) -> str:
+    """The instant that the panel gives for what it shows."""
+    expect(lab.panel).to_contain_text(re.compile(r"WATCHING at [\d:]+Z"), timeout=SLOW_MS)
+    at = re.search(r"at ([\d:]+Z)", lab.panel.inner_text())
+    assert at is not None
+    return at[1]
 
 
 def beside_another(lab: Lab, walk: Walk, environment: str) -> None:

@@ -19,6 +19,7 @@ from ctp_runbook.record.charge import run_in_charge, unfinished_runs
 from ctp_runbook.record.journal import Journal, header_text
 from ctp_runbook.record.kinds import Payload
 from ctp_runbook.record.rundir import RunDir, glance_at
+from ctp_runbook.run.attend import read_whole
 from tests.props.example_records import header_like, like
 
 BEGUN = like("orchestrator_started")
@@ -179,6 +180,16 @@ def test_a_removed_folder_is_waited_for(removed: RunDir) -> None:
     putting_back.start()
     assert run_in_charge(older.path.parent) == removed
     putting_back.join()
+
+
+def test_a_journal_removed_while_a_command_looks_is_waited_for(removed: RunDir) -> None:
+    """Found a moment ago, and read again and again: by no answer of ``status`` is that the end of it."""
+    putting_back = threading.Timer(0.3, beside, (removed.path.parent, "under-way", BEGUN))
+    putting_back.start()
+    assert read_whole(removed).has_begun
+    putting_back.join()
+    with pytest.raises(RunRefused, match=r"holds no run"):
+        read_whole(RunDir(removed.path.parent / "never"))
 
 
 def test_a_folder_that_stays_away_is_a_lost_run(

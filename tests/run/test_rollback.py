@@ -202,9 +202,12 @@ def test_an_old_member_that_somebody_starts_beside_ours_is_ended(stack: SmallSta
     assert walked(context) == []
 
 
-@pytest.mark.parametrize("role", ["core_engine", "strategy_runner"])
+@pytest.mark.parametrize(
+    ("role", "rest"),
+    [("core_engine", 0.1), ("strategy_runner", 0.1), ("strategy_runner", 0.45)],
+)
 def test_an_old_member_that_somebody_always_starts_is_left_to_them(
-    stack: SmallStack, role: str, monkeypatch: pytest.MonkeyPatch
+    stack: SmallStack, role: str, rest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of it runs, and it is theirs: whichever of the two came first, and whatever an alive
     command makes of it that knows of ours alone."""
@@ -212,11 +215,11 @@ def test_an_old_member_that_somebody_always_starts_is_left_to_them(
     loop = f"exec -a {stack.folder}/{member} sleep 3600"
     restore = (
         f'env -i PATH="$PATH" SMALL_STACK={stack.mark} setsid bash -c '
-        f"'while sleep 0.1; do (trap - TERM; {loop}); done' >/dev/null 2>&1 & sleep 0.5"
+        f"'while sleep {rest}; do (trap - TERM; {loop}); done' >/dev/null 2>&1 & sleep 0.5"
     )
-    plan = stack.plan(RESTORE_PREVIOUS_BINARIES_CMD=restore, MAX_ROLLBACK_SECONDS="20")
+    plan = stack.plan(RESTORE_PREVIOUS_BINARIES_CMD=restore, MAX_ROLLBACK_SECONDS="12")
     # On a busy machine their loop may take longer than a revival is waited for.
-    monkeypatch.setattr(rollback, "_REVIVAL_SECONDS", 8.0)
+    monkeypatch.setattr(rollback, "_REVIVAL_SECONDS", 4.0)
     end, context = pinned_and_rolled_back(stack, plan)
     assert end.outcome in (Outcome.ROLLED_BACK_UNVALIDATED, Outcome.ROLLED_BACK_IN_BUDGET)
     assert lines(stack) == list(OLD)
