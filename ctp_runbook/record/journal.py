@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import partial
@@ -55,6 +55,7 @@ __all__ = [
     "keep_elsewhere",
     "open_journal",
     "read_journal",
+    "records_behind",
     "reserved_files",
     "utc_text",
 ]
@@ -220,6 +221,25 @@ def keep_elsewhere(fd: int, path: Path) -> str:
     return ""
 
 
+def records_behind(path: Path | None, known: Sequence[Record]) -> list[Record]:
+    """What was kept in ``path`` for want of room in the journal, where it continues what is ``known``."""
+    kept: list[Record] = []
+    lines: list[bytes] = []
+    with contextlib.suppress(OSError):
+        if path is not None:
+            lines = path.read_bytes().splitlines()
+    with contextlib.suppress(JournalError):
+        for line in lines:
+            envelope = _envelope(line)
+            last = kept[-1] if kept else known[-1] if known else None
+            if envelope is None or last is None:
+                break
+            record = _record(envelope, line, where=str(path), last=last)
+            _check_chain(record, seq=len(known) + len(kept), prev=last.digest, where=str(path))
+            kept.append(record)
+    return kept
+
+
 class _Begun(Struct):
     """No more of a first record than its instant."""
 
@@ -360,11 +380,15 @@ class Journal:
     """The one writer of a journal file. ``durable=False`` (dry runs) leaves out the fsyncs.
 
     ``tolerant`` is set once a rollback began: from then on an append that fails is told to
-    the terminal and to syslog, and restoring trading goes on. ``fd`` is the file where somebody
-    else has it open: it is the journal then, whatever its name leads to.
+    the terminal and to syslog, and restoring trading goes on. What it could not write is kept in the
+    file ``behind``, and written before what comes next, by this process or whoever comes after it.
+    ``fd`` is the file where somebody else has it open: it is the journal then, whatever its name
+    leads to.
     """
 
-    def __init__(self, path: Path, *, durable: bool = True, fd: int = -1) -> None:
+    def __init__(
+        self, path: Path, *, durable: bool = True, fd: int = -1, behind: Path | None = None
+    ) -> None:
         self.path = path
         self._durable = durable
         self.tolerant = False
@@ -379,7 +403,9 @@ class Journal:
         self._file = KeptFile(path, fd=fd)
         self.fd = self._file.fd
         self._complete_last()
-        # What is in the file: a record lost on a full disk is in ``_records`` alone.
+        self._behind, self._lines_behind = behind, b""
+        self._take_up_behind()
+        # Of the file, and what is kept behind it: a record that is lost is in ``_records`` alone.
         self._seq = len(self._records)
         self._prev = self._records[-1].digest if self._records else FIRST_PREV
 
@@ -399,7 +425,7 @@ class Journal:
         line = record.line
         self._records.append(record)
         try:
-            self._write((b"\n" if self._torn else b"") + line + b"\n")
+            self._write((b"\n" if self._torn else b"") + self._lines_behind + line + b"\n")
         except JournalError as error:
             if not self.tolerant:
                 self._records.pop()
@@ -408,9 +434,43 @@ class Journal:
 
             cry_out(f"{error}; going on without it: {line.decode()}")
             self.gap = str(error)
+            if not self._keep_behind(line + b"\n"):
+                return record
         else:
-            self._torn, self._seq, self._prev = b"", self._seq + 1, digest_of(line)
+            self._forget_behind()
+        self._torn, self._seq, self._prev = b"", self._seq + 1, digest_of(line)
         return record
+
+    def _keep_behind(self, line: bytes) -> bool:
+        """Keep a record that the file has no room for; False where that cannot be done either."""
+        if self._behind is None or self._torn:
+            return False
+        try:
+            write_atomic(self._behind, self._lines_behind + line, mode=0o600, durable=False)
+        except OSError:
+            return False
+        self._lines_behind += line
+        return True
+
+    def _forget_behind(self) -> None:
+        if self._lines_behind and self._behind is not None:
+            self._lines_behind = b""
+            with contextlib.suppress(OSError):
+                self._behind.unlink()
+
+    def _take_up_behind(self) -> None:
+        """Go on from what a writer before could not write into the file, and write it where that can
+        be done by now."""
+        if self._torn or self._behind is None:
+            return
+        kept = records_behind(self._behind, self._records)
+        if not kept:
+            return
+        self._records += kept
+        self._lines_behind = b"".join(record.line + b"\n" for record in kept)
+        with contextlib.suppress(JournalError):
+            self._write(self._lines_behind)
+            self._forget_behind()
 
     def _made(self, payload: _K) -> Record[_K]:
         """The record that ``payload`` becomes: as it will be read."""

@@ -21,6 +21,7 @@ __all__ = [
     "PARENT_JOURNAL",
     "HeaderGlance",
     "RunDir",
+    "behind_path",
     "glance_at",
     "newest_run",
     "private_dir",
@@ -133,6 +134,15 @@ def viewers_path(run: RunDir) -> Path:
     """
     private = private_path(run)
     return private.with_name(f"viewers-{private.name}")
+
+
+def behind_path(run: RunDir) -> Path | None:
+    """Where records are kept that the journal has no room for, on another file system than it; nothing
+    is made. None where somebody else prepared the place."""
+    with contextlib.suppress(RunRefused, OSError):
+        private = private_path(run)
+        return private.with_name(f"behind-{private.name}")
+    return None
 
 
 def private_dir(run: RunDir) -> Path:

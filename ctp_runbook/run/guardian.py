@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import keep_elsewhere, open_journal, read_journal
+from ctp_runbook.record.journal import keep_elsewhere, open_journal, read_journal, records_behind
 from ctp_runbook.record.kinds import GuardianFacts, GuardianStarted
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run.world import HERE, World
 
 if TYPE_CHECKING:  # the guardian itself stays small
@@ -240,7 +240,11 @@ class _Guardian:
     @property
     def _is_finished(self) -> bool:
         """True when the journal is closed and the manifest, written last, is there."""
-        return self._is_closed and self.world.files.exists(self.run.manifest)
+        with contextlib.suppress(JournalError):
+            # By the file alone: what is kept behind it is still to be written, and sealed with it.
+            on_record = History.of(read_journal(self.run.journal, fd=self.journal).records)
+            return on_record.closed is not None and self.world.files.exists(self.run.manifest)
+        return False
 
     @property
     def _is_closed(self) -> bool:
@@ -250,7 +254,8 @@ class _Guardian:
 
     @property
     def _history(self) -> History:
-        return History.of(read_journal(self.run.journal, fd=self.journal).records)
+        known = read_journal(self.run.journal, fd=self.journal).records
+        return History.of((*known, *records_behind(behind_path(self.run), known)))
 
     def _restart(self, became: str, *, restarts: int) -> Identity | None:
         """Start the orchestrator again; ``restarts`` counts also what no journal could record."""

@@ -25,7 +25,7 @@ from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record, read_journal
+from ctp_runbook.record.journal import Journal, Record, read_journal, records_behind
 from ctp_runbook.record.kinds import (
     Cause,
     Closed,
@@ -39,7 +39,7 @@ from ctp_runbook.record.kinds import (
     WatchEnded,
 )
 from ctp_runbook.record.private_plan import load_private_plan, named_files
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run.alerts import AlertDesk
 from ctp_runbook.run.context import READING_SECONDS, RunContext
 from ctp_runbook.run.guardian import GuardianWatch, Pulse, patience_with
@@ -85,7 +85,7 @@ class Orchestrator:
         world: World = HERE,
     ) -> None:
         self.run = run
-        self.journal = Journal(run.journal, fd=journal_fd)
+        self.journal = Journal(run.journal, fd=journal_fd, behind=behind_path(run))
         self._world, self._clock = world, world.clock
         self._pulse = Pulse(
             "orchestrator", lock_fd=lock_fd, patience=patience_with(plan), world=world
@@ -639,11 +639,12 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
         world.locks.keep_from_children(options.lock_fd)
     try:
         # By what is open, where somebody has it open: the name may lead nowhere, or elsewhere.
-        history = History.of(read_journal(run.journal, fd=options.journal_fd).records)
+        known, behind = read_journal(run.journal, fd=options.journal_fd).records, behind_path(run)
+        history = History.of((*known, *records_behind(behind, known)))
         if history.closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
             Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
-            _put_back(Journal(run.journal, fd=options.journal_fd))
+            _put_back(Journal(run.journal, fd=options.journal_fd, behind=behind))
             _finalise(run, history, world)
             return 0
         world.load()

@@ -32,6 +32,7 @@ from ctp_runbook.record.journal import (
     keep_elsewhere,
     open_journal,
     read_journal,
+    records_behind,
     utc_text,
 )
 from ctp_runbook.record.kinds import KINDS, Finding, Payload
@@ -469,6 +470,89 @@ def test_a_record_lost_in_a_rollback_leaves_a_readable_journal(path: Path) -> No
     """After the disk has room again, the rest of the rollback is on record and can be read."""
     on_limited_disk(path, "tolerant")
     assert sentences(path) == ["first", "later"]
+
+
+BEHIND = """
+import resource, sys
+from pathlib import Path
+from ctp_runbook.record.journal import Journal
+from ctp_runbook.record.kinds import Finding
+path, behind = map(Path, sys.argv[1:3])
+journal = Journal(path, behind=behind)
+journal.append(Finding(severity="info", sentence="the first of them all"))
+journal.tolerant = True
+size = path.stat().st_size
+infinite = resource.RLIM_INFINITY
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20 if sys.argv[3] == "full" else size, infinite))
+for number in range(20 if sys.argv[3] == "full" else 1):
+    journal.append(Finding(severity="info", sentence=f"no room {number}"))
+if sys.argv[4:]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (infinite, infinite))
+    journal.append(Finding(severity="info", sentence="room again"))
+journal.close()
+"""
+
+
+def beside_a_full_disk(path: Path, behind: Path, *words: str) -> None:
+    """A journal that has room for its first record; what comes then has a place behind it."""
+    path.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", BEHIND, str(path), str(behind), *words]
+    subprocess.run(command, capture_output=True, text=True, check=True)
+
+
+def test_what_there_was_no_room_for_is_written_before_what_comes_next(
+    path: Path, tmp_path: Path
+) -> None:
+    """By the same process, once there is room again; nothing is left behind then."""
+    beside_a_full_disk(path, behind := tmp_path / "behind", "one", "room again")
+    assert sentences(path) == ["the first of them all", "no room 0", "room again"]
+    assert not behind.exists()
+
+
+def test_what_there_was_no_room_for_is_known_to_whoever_comes_next(
+    path: Path, tmp_path: Path
+) -> None:
+    """They go on from it and write it: what was done is not done once more, nor taken for another's."""
+    beside_a_full_disk(path, behind := tmp_path / "behind", "one")
+    known = read_journal(path).records
+    assert sentences(path) == ["the first of them all"]
+    assert b"no room 0" in records_behind(behind, known)[-1].line
+    journal = Journal(path, behind=behind)
+    assert b"no room 0" in journal.records[-1].line
+    journal.append(Finding(severity="info", sentence="later"))
+    journal.close()
+    assert sentences(path) == ["the first of them all", "no room 0", "later"]
+    assert not behind.exists()
+
+
+def test_where_there_is_no_room_behind_it_either_the_journal_stays_readable(
+    path: Path, tmp_path: Path
+) -> None:
+    """A record that has no place at all is lost, as it was cried out; what continues it is none."""
+    beside_a_full_disk(path, behind := tmp_path / "behind", "full", "room again")
+    assert sentences(path)[0] == "the first of them all"
+    assert sentences(path)[-1] == "room again"
+    Journal(path, behind=behind).close()
+    assert sentences(path)[-1] == "room again"
+
+
+STRAY = {
+    "another run's": lambda line: line.replace(b'"seq":1', b'"seq":7'),
+    "edited": lambda line: line.replace(b'"severity":', b'"severity": '),
+    "torn": lambda line: line[:-9],
+    "no record": lambda line: b"\xff\n" + line,
+}
+
+
+@pytest.mark.parametrize("change", STRAY.values(), ids=STRAY)
+def test_what_does_not_continue_a_journal_is_not_taken_up(
+    change: Callable[[bytes], bytes], path: Path, tmp_path: Path
+) -> None:
+    """Left of another run in that place, or damaged."""
+    beside_a_full_disk(path, behind := tmp_path / "behind", "one")
+    behind.write_bytes(change(behind.read_bytes()))
+    Journal(path, behind=behind).close()
+    assert sentences(path) == ["the first of them all"]
 
 
 def test_a_durable_record_is_synced(tmp_path: Path) -> None:
