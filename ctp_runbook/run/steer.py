@@ -17,9 +17,9 @@ from ctp_runbook.record.evidence import (
     write_missing_copies,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record
+from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.record.kinds import RequestAnswered
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import (
     answer_in,
@@ -75,7 +75,7 @@ def steer(
     history = read_whole(run, world=world)
     if history.outcome is not None:
         is_left = request == "resume" and silence_of(run, history, world=world).is_left
-        if is_left or (request == "resume" and unwritten_sentence(run, history, world=world)):
+        if is_left or (request == "resume" and _lacks_evidence(run, history, world)):
             return _finish(run, history, world=world)
         if request != "rollback":
             raise RunRefused(
@@ -207,7 +207,16 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     if ended and not unwritten_sentence(run, history, world=world):
         return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
     try:
-        if world.files.exists(run.manifest):
+        if _is_behind(run, world):
+            # Nobody seals a journal that lacks its end.
+            Journal(run.journal, behind=behind_path(run)).close()
+            if _is_behind(run, world):
+                raise RunRefused(
+                    f"run {run.run_id} is over, and {run.journal} has no room for its last records: make "
+                    "room, then ask again"
+                )
+            gaps = finalise(run)
+        elif world.files.exists(run.manifest):
             # Its folder is whole: copies elsewhere alone, for what was listed stays as it is.
             gaps = write_missing_copies(run)
             gaps += seal_left(run) if is_left_unsealed(run) else ()
@@ -220,6 +229,16 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     if gaps:
         raise RunRefused(f"run {run.run_id} is over, but {'; '.join(gaps)}")
     return Steered(run, f"run {run.run_id} is over; its evidence is written now: {run.evidence}")
+
+
+def _lacks_evidence(run: RunDir, history: History, world: World) -> bool:
+    return _is_behind(run, world) or bool(unwritten_sentence(run, history, world=world))
+
+
+def _is_behind(run: RunDir, world: World) -> bool:
+    """True where records are kept for which the journal had no room."""
+    behind = behind_path(run)
+    return behind is not None and world.files.exists(behind)
 
 
 def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:

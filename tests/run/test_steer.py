@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.model import Outcome
 from ctp_runbook.record.journal import Journal
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run import steer as steering
+from ctp_runbook.run.attend import read_history
 from tests.props.example_records import like
 from tests.props.synthetic_runs import make_run
 
@@ -104,3 +106,20 @@ def test_a_secret_in_a_reason_reaches_neither_the_inbox_nor_a_command_line(
         "start": json.loads(letter)["start"],
     }
     assert started == (["taken up again by ann, token=***"] if lost else [])
+
+
+def test_what_a_journal_had_no_room_for_is_written_by_resume(tmp_path: Path) -> None:
+    """Of a run that is over: its end is known before, and on record and sealed afterwards."""
+    run = make_run("rolled_back", tmp_path)
+    whole = run.journal.read_bytes()
+    *before, last = whole.splitlines(keepends=True)
+    behind = behind_path(run)
+    assert behind is not None
+    run.journal.write_bytes(b"".join(before))
+    behind.parent.mkdir(mode=0o700, exist_ok=True)
+    behind.write_bytes(last)
+    assert read_history(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    steered = steering.steer(run, "resume")
+    assert "its evidence is written now" in steered.sentence
+    assert run.journal.read_bytes() == whole
+    assert not behind.exists()
