@@ -332,9 +332,9 @@ QUESTIONS = re.findall(
 )
 
 
-def test_thirty_questions_are_asked() -> None:
+def test_the_questions_are_asked() -> None:
     """Each once, and each answer quotes something."""
-    assert len({question for question, _, _ in QUESTIONS}) == len(QUESTIONS) == 30
+    assert len({question for question, _, _ in QUESTIONS}) == len(QUESTIONS) >= 30
     assert [question for question, _, answer in QUESTIONS if "“" not in answer] == []
 
 
