@@ -168,7 +168,7 @@ def test_leaving_says_how_to_come_back(
         capsys.readouterr().out
     )
     holding = type("History", (), {"state": State.HOLDING, "outcome": None, "parent": None})
-    monkeypatch.setattr(launch, "read_history", lambda run: holding)
+    monkeypatch.setattr(launch, "read_whole", lambda run: holding)
     assert follow_to_end(run, quiet=True) == 7
     assert f"goes on (HOLDING). Come back with `ctp-runbook status --run {run.path}`" in (
         capsys.readouterr().out

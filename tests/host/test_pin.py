@@ -35,6 +35,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
             ends.callback(child.kill)
             found = identity_of(child.pid)
             assert found is not None
+            # Of a program that has only just begun there is no command line yet.
+            wait_for(Path(f"/proc/{child.pid}/cmdline").read_bytes)
             return found
 
         yield begin
@@ -153,6 +155,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
             ends.callback(end, child)
             found = identity_of(child.pid)
             assert found is not None
+            # Of a program that has only just begun there is no command line yet.
+            wait_for(Path(f"/proc/{child.pid}/cmdline").read_bytes)
             return found
 
         yield begin

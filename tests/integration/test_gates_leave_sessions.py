@@ -51,10 +51,12 @@ def bridge_sessions(twin: Twin) -> dict[str, str]:
 
 
 def database_sessions(twin: Twin) -> set[tuple[object, ...]]:
-    """Backends of the engine, each with its start."""
+    """Backends of whoever keeps one open, each with its start; Debezium looks at its slot by others, which
+    come and go."""
     query = (
         "SELECT pid, backend_start, application_name FROM pg_stat_activity WHERE datname ="
         " 'quant_hft' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        " AND application_name <> 'Debezium Slot Info'"
     )
     with database(twin) as connection:
         return set(connection.execute(query).fetchall())
