@@ -17,7 +17,7 @@ from ctp_runbook.record.evidence import (
     write_missing_copies,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record
+from ctp_runbook.record.journal import Journal, Record, read_journal, records_behind
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run import launch
@@ -207,10 +207,10 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     if ended and not unwritten_sentence(run, history, world=world):
         return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
     try:
-        if _is_behind(run, world):
+        if _is_behind(run):
             # Nobody seals a journal that lacks its end.
             Journal(run.journal, behind=behind_path(run)).close()
-            if _is_behind(run, world):
+            if _is_behind(run):
                 raise RunRefused(
                     f"run {run.run_id} is over, and {run.journal} has no room for its last records: make "
                     "room, then ask again"
@@ -232,13 +232,12 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
 
 
 def _lacks_evidence(run: RunDir, history: History, world: World) -> bool:
-    return _is_behind(run, world) or bool(unwritten_sentence(run, history, world=world))
+    return _is_behind(run) or bool(unwritten_sentence(run, history, world=world))
 
 
-def _is_behind(run: RunDir, world: World) -> bool:
-    """True where records are kept for which the journal had no room."""
-    behind = behind_path(run)
-    return behind is not None and world.files.exists(behind)
+def _is_behind(run: RunDir) -> bool:
+    """True where records are kept for which the journal had no room, and that it does not have since."""
+    return bool(records_behind(behind_path(run), read_journal(run.journal).records))
 
 
 def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir, behind_path
@@ -123,3 +124,8 @@ def test_what_a_journal_had_no_room_for_is_written_by_resume(tmp_path: Path) -> 
     assert "its evidence is written now" in steered.sentence
     assert run.journal.read_bytes() == whole
     assert not behind.exists()
+    # Of who was killed between the two: it is on record, and nothing lacks.
+    behind.write_bytes(last)
+    with pytest.raises(RunRefused, match="there is nothing to resume"):
+        steering.steer(run, "resume")
+    behind.unlink()
