@@ -5,13 +5,10 @@ And whatever a parameter is: taken for what it is declared to be, or refused in 
 
 from __future__ import annotations
 
-import ast
-import asyncio
-import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +22,7 @@ from papermill.parameterize import parameterize_notebook
 
 from ctp_runbook.errors import InputError, RunbookError, RunRefused, TemplateError
 from ctp_runbook.notebook import phases
+from tests.props.notebook_tools import run_code
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent / "border" / "parameters"
@@ -75,14 +73,7 @@ def run_cells(notebook: str, given_: Mapping[str, Any], patch: pytest.MonkeyPatc
     for cell in nb.cells:
         if cell.cell_type == "code":
             names["In"].append(cell.source)
-            code = compile(cell.source, notebook, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-            if inspect.isawaitable(waits := eval(code, names)):
-                asyncio.run(resolved(waits))
-
-
-async def resolved(waits: Awaitable[Any]) -> Any:
-    """What is awaited, for who runs no loop of their own."""
-    return await waits
+            run_code(cell.source, names)
 
 
 def test_what_has_no_words_is_named_by_its_type(home: Path) -> None:

@@ -204,12 +204,14 @@ class Lab:
         self.page.locator(f'.lm-Menu-item[data-command="{command}"]').click()
 
     def run_all(self) -> None:
-        """Run ▸ Run All Cells; once more where JupyterLab, just reloaded, forgot it was told."""
-        self.choose("Run", "runmenu:run-all")
-        try:
-            expect(self._prompts.filter(has_text="[ ]")).to_have_count(0)
-        except AssertionError:
+        """Run ▸ Run All Cells; once more where JupyterLab, just loaded, forgot it was told."""
+        for patience in (5_000, 15_000, 30_000):
             self.choose("Run", "runmenu:run-all")
+            try:
+                expect(self._prompts.filter(has_text="[ ]")).to_have_count(0, timeout=patience)
+            except AssertionError:
+                continue
+            return
 
     def restart_and_run_all(self) -> None:
         """Kernel ▸ Restart Kernel and Run All Cells, confirmed."""

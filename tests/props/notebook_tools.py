@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, writes
 
-__all__ = ["PARAMETERS", "cell_states", "notebook", "outputs_text", "read", "wait_until", "write"]
+__all__ = [
+    "PARAMETERS",
+    "cell_states",
+    "notebook",
+    "outputs_text",
+    "read",
+    "run_code",
+    "wait_until",
+    "write",
+]
 
 PARAMETERS = 'count: int = 1  # how often\nrun_dir: str = ""  # the run'
 
@@ -72,3 +84,14 @@ def wait_until(holds: Any, *, seconds: float = 60.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def run_code(source: str, names: dict[str, Any]) -> None:
+    """Run a cell's code as its kernel would, which awaits what a cell awaits."""
+    code = compile(source, "cell", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    if inspect.isawaitable(waits := eval(code, names)):
+
+        async def done() -> None:
+            await waits
+
+        asyncio.run(done())

@@ -26,7 +26,7 @@ from ctp_runbook.notebook import phases
 from ctp_runbook.plan.plan import Plan
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import launch
-from tests.props.notebook_tools import outputs_text
+from tests.props.notebook_tools import outputs_text, run_code
 from tests.props.plan_fixtures import wait_for
 from tests.props.small_stack import SmallStack, small_stack
 
@@ -126,7 +126,7 @@ def run_cells(notebook: str, given: Mapping[str, Any]) -> None:
     names: dict[str, Any] = {}
     for cell in nb.cells:
         if cell.cell_type == "code":
-            exec(cell.source, names)
+            run_code(cell.source, names)
 
 
 def papermill(notebook: str, out: Path, given: Mapping[str, str]) -> str:
