@@ -108,6 +108,10 @@ class Lab:
         self.elsewhere: list[str] = []
         self._pictures = pictures
         self._taken = taken
+        # Of a page that was loaded while the one before it still saved: either is right (00_start).
+        strange = page.locator(".jp-Dialog", has_text="has changed on disk since")
+        overwrite = strange.locator("button", has_text="Overwrite")
+        page.add_locator_handler(strange, lambda: overwrite.click())
 
     def note(self, request: Request) -> None:
         """Remember requests that leave the host."""
@@ -129,6 +133,11 @@ class Lab:
     def _prompts(self) -> Locator:
         """``[3]:`` for a cell that ran, ``[*]:`` for one that runs or waits, ``[ ]:`` for neither."""
         return self.notebook.locator(".jp-CodeCell .jp-InputArea-prompt")
+
+    @property
+    def _dirty(self) -> Locator:
+        """The tab in front, as long as it is not saved."""
+        return self.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty")
 
     @property
     def question(self) -> Locator:
@@ -194,6 +203,7 @@ class Lab:
         A kernel that is busy says so to the new page only when it is done.
         """
         cells = self._prompts.count()
+        self._dirty.wait_for(state="detached")
         self.page.reload()
         expect(self._prompts).to_have_count(cells, timeout=_SLOW_MS)
         self.notebook.locator(".jp-NotebookPanel-toolbar [data-command]").first.wait_for()
@@ -226,8 +236,7 @@ class Lab:
     def save(self) -> None:
         """File ▸ Save, between two autosaves: JupyterLab takes one of its own saves for a stranger's
         when a second begins before it is done, and asks who is right."""
-        changed = self.page.locator(".lm-DockPanel-tabBar .lm-mod-current.jp-mod-dirty")
-        changed.wait_for(state="detached")
+        self._dirty.wait_for(state="detached")
         self.choose("File", "docmanager:save")
 
     @property
