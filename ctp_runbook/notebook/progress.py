@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -54,33 +54,41 @@ class Waiting(Generic[_P, _R]):
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Look until it is over; sleep in between."""
-        looking, interrupt = self._looks(*args, **kwargs), None
-        while True:
-            try:
-                seconds = looking.throw(interrupt) if interrupt else next(looking)
-            except StopIteration as end:
-                return cast("_R", end.value)
-            interrupt = None
-            try:
-                time.sleep(seconds)
-            except KeyboardInterrupt as error:
-                interrupt = error
+        waiting = _over(self._looks(*args, **kwargs), sleep=_block)
+        try:
+            waiting.send(None)  # it never waits for anybody, and so is at its end
+        except StopIteration as end:
+            return cast("_R", end.value)
+        raise AssertionError("a wait that blocks was suspended")
 
     async def live(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Look until it is over, for a notebook's cell; in between others have the kernel."""
         import asyncio
 
-        looking, interrupt = self._looks(*args, **kwargs), None
-        while True:
-            try:
-                seconds = looking.throw(interrupt) if interrupt else next(looking)
-            except StopIteration as end:
-                return cast("_R", end.value)
-            interrupt = None
-            try:
-                await asyncio.sleep(seconds)
-            except asyncio.CancelledError:  # how ipykernel interrupts a cell that awaits
-                interrupt = KeyboardInterrupt()
+        return await _over(self._looks(*args, **kwargs), sleep=asyncio.sleep)
+
+
+async def _block(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def _over(
+    looking: Generator[float, None, _R], *, sleep: Callable[[float], Coroutine[Any, Any, None]]
+) -> _R:
+    """What the looks come to; who interrupts the sleep between two of them interrupts the next."""
+    from asyncio import CancelledError
+
+    interrupt = None
+    while True:
+        try:
+            seconds = looking.throw(interrupt) if interrupt else next(looking)
+        except StopIteration as end:
+            return cast("_R", end.value)
+        interrupt = None
+        try:
+            await sleep(seconds)
+        except (KeyboardInterrupt, CancelledError):  # of a cell that awaits, ipykernel cancels it
+            interrupt = KeyboardInterrupt()
 
 
 def progress_sentence(history: History, *, mono: float, drawn: str = "") -> str:

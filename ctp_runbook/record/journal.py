@@ -55,6 +55,7 @@ __all__ = [
     "keep_elsewhere",
     "open_journal",
     "read_journal",
+    "read_known",
     "records_behind",
     "reserved_files",
     "utc_text",
@@ -219,6 +220,12 @@ def keep_elsewhere(fd: int, path: Path) -> str:
         write_atomic(place, journal.read(), mode=0o600)
         return str(place)
     return ""
+
+
+def read_known(path: Path, behind: Path | None, *, fd: int = -1) -> tuple[Record, ...]:
+    """The records of a journal, and those kept ``behind`` it. Raises JournalError as ``read_journal``."""
+    known = read_journal(path, fd=fd).records
+    return (*known, *records_behind(behind, known))
 
 
 def records_behind(path: Path | None, known: Sequence[Record]) -> list[Record]:

@@ -14,7 +14,7 @@ from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStat
 from ctp_runbook.plan.step_table import STEP_TABLE, sender_of, start_steps
 from ctp_runbook.record.evidence import is_left_unsealed, missing_copies
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record, read_journal, records_behind
+from ctp_runbook.record.journal import Record, read_known
 from ctp_runbook.record.kinds import (
     GuardianFacts,
     GuardianStarted,
@@ -65,8 +65,7 @@ def read_history(run: RunDir) -> History:
     """The run as its journal tells it now. Raises JournalError, RunRefused for no run."""
     if not run.journal.exists():
         raise RunRefused(f"{run.path} holds no run (no journal.jsonl); check --run")
-    known = read_journal(run.journal).records
-    history = History.of((*known, *records_behind(behind_path(run), known)))
+    history = History.of(read_known(run.journal, behind_path(run)))
     if history.header is None:  # it came to be with its first record, or not at all
         raise JournalError(f"{run.journal}: its first record is lost; nothing is known of this run")
     return history

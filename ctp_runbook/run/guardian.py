@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from ctp_runbook.errors import JournalError
 from ctp_runbook.model import Identity
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import keep_elsewhere, open_journal, read_journal, records_behind
+from ctp_runbook.record.journal import keep_elsewhere, open_journal, read_journal, read_known
 from ctp_runbook.record.kinds import GuardianFacts, GuardianStarted
 from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run.world import HERE, World
@@ -254,8 +254,7 @@ class _Guardian:
 
     @property
     def _history(self) -> History:
-        known = read_journal(self.run.journal, fd=self.journal).records
-        return History.of((*known, *records_behind(behind_path(self.run), known)))
+        return History.of(read_known(self.run.journal, behind_path(self.run), fd=self.journal))
 
     def _restart(self, became: str, *, restarts: int) -> Identity | None:
         """Start the orchestrator again; ``restarts`` counts also what no journal could record."""

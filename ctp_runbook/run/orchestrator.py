@@ -25,7 +25,7 @@ from ctp_runbook.plan.preflight import evidence_gap
 from ctp_runbook.plan.timing import undo_refusals
 from ctp_runbook.record.evidence import finalise
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record, read_journal, records_behind
+from ctp_runbook.record.journal import Journal, Record, read_known
 from ctp_runbook.record.kinds import (
     Cause,
     Closed,
@@ -639,8 +639,8 @@ def main(argv: list[str] | None = None, *, world: World = HERE) -> int:
         world.locks.keep_from_children(options.lock_fd)
     try:
         # By what is open, where somebody has it open: the name may lead nowhere, or elsewhere.
-        known, behind = read_journal(run.journal, fd=options.journal_fd).records, behind_path(run)
-        history = History.of((*known, *records_behind(behind, known)))
+        behind = behind_path(run)
+        history = History.of(read_known(run.journal, behind, fd=options.journal_fd))
         if history.closed is not None:
             # The one before was killed, or found the disk full: this needs no plan, which may be gone.
             Pulse("orchestrator", lock_fd=options.lock_fd, world=world).beat(_FINALISE_SECONDS)
