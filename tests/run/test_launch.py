@@ -23,7 +23,7 @@ from ctp_runbook.host.process import own_identity
 from ctp_runbook.model import Outcome, StepStatus
 from ctp_runbook.plan.plan import PLAN_FILES, Plan
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, JournalFile, digest_of, read_journal
+from ctp_runbook.record.journal import Journal, Record, digest_of, read_known
 from ctp_runbook.record.kinds import Finding, PlanFiles, RunCreated
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import attend
@@ -568,11 +568,11 @@ def test_one_look_is_one_reading(
     run = create_run(plan, options)
     read: list[Path] = []
 
-    def count(path: Path) -> JournalFile:
+    def count(path: Path, behind: Path | None) -> tuple[Record, ...]:
         read.append(path)
-        return read_journal(path)
+        return read_known(path, behind)
 
-    monkeypatch.setattr(attend, "read_journal", count)
+    monkeypatch.setattr(attend, "read_known", count)
     follow(run, until=lambda _: len(read) == 3, poll_seconds=0.01)
     assert len(read) == 3
 
