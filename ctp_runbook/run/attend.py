@@ -14,7 +14,7 @@ from ctp_runbook.model import Generation, Identity, Phase, Role, State, StepStat
 from ctp_runbook.plan.step_table import STEP_TABLE, sender_of, start_steps
 from ctp_runbook.record.evidence import is_left_unsealed, missing_copies
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Record, read_known
+from ctp_runbook.record.journal import Record, read_journal, read_known, records_behind
 from ctp_runbook.record.kinds import (
     GuardianFacts,
     GuardianStarted,
@@ -33,6 +33,7 @@ __all__ = [
     "answer_in",
     "end_silent",
     "follow",
+    "has_records_behind",
     "is_attended",
     "is_touched",
     "left_sentence",
@@ -426,12 +427,19 @@ def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) ->
         lacks = [f"its evidence is not written; see {run.logs}"]
     elif is_left_unsealed(run):
         lacks.append("it is not sealed, for whoever executed its notebooks was ended before")
+    if has_records_behind(run):
+        lacks.append("its journal lacks its last records, for which there was no room")
     if not lacks:
         return ""
     return (
         f"run {run.run_id} is over ({history.closed.payload.outcome.value}), but {', '.join(lacks)}: "
         f"mend what is in the way, then `ctp-runbook resume --run {run.path}` writes it"
     )
+
+
+def has_records_behind(run: RunDir) -> bool:
+    """True where records are kept that the journal had no room for, and does not have since."""
+    return bool(records_behind(behind_path(run), read_journal(run.journal).records))
 
 
 def unstarted_sentence(run: RunDir) -> str:

@@ -17,13 +17,14 @@ from ctp_runbook.record.evidence import (
     write_missing_copies,
 )
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import Journal, Record, read_journal, records_behind
+from ctp_runbook.record.journal import Journal, Record
 from ctp_runbook.record.kinds import RequestAnswered
 from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.run import launch
 from ctp_runbook.run.attend import (
     answer_in,
     end_silent,
+    has_records_behind,
     is_attended,
     read_whole,
     silence_of,
@@ -74,8 +75,10 @@ def steer(
     by = by or world.caller.user_name()
     history = read_whole(run, world=world)
     if history.outcome is not None:
-        is_left = request == "resume" and silence_of(run, history, world=world).is_left
-        if is_left or (request == "resume" and _lacks_evidence(run, history, world)):
+        if request == "resume" and (
+            unwritten_sentence(run, history, world=world)
+            or silence_of(run, history, world=world).is_left
+        ):
             return _finish(run, history, world=world)
         if request != "rollback":
             raise RunRefused(
@@ -207,10 +210,10 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     if ended and not unwritten_sentence(run, history, world=world):
         return Steered(run, f"run {run.run_id} is over; its {ended} hung, and was ended")
     try:
-        if _is_behind(run):
+        if has_records_behind(run):
             # Nobody seals a journal that lacks its end.
             Journal(run.journal, behind=behind_path(run)).close()
-            if _is_behind(run):
+            if has_records_behind(run):
                 raise RunRefused(
                     f"run {run.run_id} is over, and {run.journal} has no room for its last records: make "
                     "room, then ask again"
@@ -229,15 +232,6 @@ def _finish(run: RunDir, history: History, *, world: World) -> Steered:
     if gaps:
         raise RunRefused(f"run {run.run_id} is over, but {'; '.join(gaps)}")
     return Steered(run, f"run {run.run_id} is over; its evidence is written now: {run.evidence}")
-
-
-def _lacks_evidence(run: RunDir, history: History, world: World) -> bool:
-    return _is_behind(run) or bool(unwritten_sentence(run, history, world=world))
-
-
-def _is_behind(run: RunDir) -> bool:
-    """True where records are kept for which the journal had no room, and that it does not have since."""
-    return bool(records_behind(behind_path(run), read_journal(run.journal).records))
 
 
 def _roll_back(run: RunDir, *, by: str, reason: str, world: World) -> Steered:

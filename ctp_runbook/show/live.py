@@ -25,9 +25,9 @@ from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record.durations import usual_step_seconds
 from ctp_runbook.record.evidence import trading_downtime_seconds
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.journal import read_known
 from ctp_runbook.record.kinds import StepEnded, StepStarted
-from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.record.rundir import RunDir, behind_path
 from ctp_runbook.record.told import EndLine, NoteLine, RecordLine, RunLine, WatchLine
 from ctp_runbook.show.standing import PHASES, StepNow, phase_steps, steps_now, who_trades
 from ctp_runbook.show.terminal import (
@@ -143,10 +143,13 @@ class Viewer:
             self._voice.tick(time.monotonic())
 
     def _read(self) -> None:
+        behind = behind_path(self._run)
         size = self._run.journal.stat().st_size
+        with contextlib.suppress(OSError):  # nothing is behind it
+            size += behind.stat().st_size if behind is not None else 0
         if size == self._size:
             return
-        history = History.of(read_journal(self._run.journal).records)
+        history = History.of(read_known(self._run.journal, behind))
         self._size = size
         if history.header is not None and len(history.records) > len(self._history.records):
             if not self._history.records:

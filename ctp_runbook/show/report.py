@@ -17,8 +17,8 @@ from ctp_runbook.host.files import read
 from ctp_runbook.model import Phase
 from ctp_runbook.record.evidence import list_again
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import digest_of, read_journal
-from ctp_runbook.record.rundir import RunDir, write_atomic
+from ctp_runbook.record.journal import digest_of, read_known
+from ctp_runbook.record.rundir import RunDir, behind_path, write_atomic
 from ctp_runbook.record.samples import read_samples
 from ctp_runbook.show import review, run_blocks
 from ctp_runbook.show.blocks import Banner, Block, Facts, Notes, Table, escaped, mark
@@ -71,7 +71,7 @@ def write_report(run: RunDir) -> Path:
 
     Raises JournalError when the journal does not hold together.
     """
-    history = History.of(read_journal(run.journal).records)
+    history = History.of(read_known(run.journal, behind_path(run)))
     judged = _judged(run, history)
     write_atomic(run.report, _page(run, history, judged).encode())
     # Made after the run was sealed, or by a later version: it belongs to the run all the same.
@@ -121,6 +121,7 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         for name, body in sections.items()
     )
     first: list[Block] = [review.not_proved(run, history, judged), *run_blocks.findings(history)]
+    journal = run.journal.read_bytes()  # without what is kept behind it, if any is
     return document(
         f"{history.run_id}: {title}",
         f"<header>{_html(top)}<h1>{escaped(title)}</h1>"
@@ -128,8 +129,8 @@ def _page(run: RunDir, history: History, judged: WindowJudgement | None) -> str:
         f"<nav aria-label='Sections'>{navigation}</nav>"
         f"<main><div class='ctp-first'>{_key_figures(history, judged)}{_html(first)}</div>"
         f"{bodies}</main>"
-        f"<footer>run {escaped(history.run_id)} · journal record {len(history.records)}, sha256 "
-        f"{digest_of(run.journal.read_bytes())} · check it with <code>ctp-runbook verify --run "
+        f"<footer>run {escaped(history.run_id)} · journal record {len(journal.splitlines())}, sha256 "
+        f"{digest_of(journal)} · check it with <code>ctp-runbook verify --run "
         f"{escaped(run.run_id)}</code></footer>",
         margin=history.run_id,
     )

@@ -21,11 +21,12 @@ from ctp_runbook.model import Generation, Identity, Outcome, Phase, Role
 from ctp_runbook.plan.step_table import STEP_TABLE, budget_shares, step_spec
 from ctp_runbook.record.evidence import write_manifest
 from ctp_runbook.record.history import History
-from ctp_runbook.record.journal import read_journal, utc_text
+from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.rundir import RunDir
+from ctp_runbook.run.attend import read_history
 from ctp_runbook.run.world import HERE
 from ctp_runbook.watch.verdicts import Firing
-from tests.props.synthetic_runs import BUDGET_SECONDS, Clock, Story, seal, telling
+from tests.props.synthetic_runs import BUDGET_SECONDS, Clock, Story, keep_end_behind, seal, telling
 
 __all__ = ["STATES", "Simulated", "Truth", "simulated", "standing"]
 
@@ -68,8 +69,8 @@ class Simulated(NamedTuple):
 
     @property
     def history(self) -> History:
-        """What its journal says."""
-        return History.of(read_journal(self.run.journal).records)
+        """What is on record of it."""
+        return read_history(self.run)
 
 
 class _Teller(NamedTuple):
@@ -867,6 +868,10 @@ def _unwritten(made: Simulated, outputs: Path) -> Iterator[Simulated]:
         truth=truth._replace(conducted=True),
     )
     yield made._replace(name=f"{made.name}; its evidence not written", run=run, truth=lost)
+    shutil.copy(made.run.manifest, run.manifest)
+    behind = keep_end_behind(run)
+    yield made._replace(name=f"{made.name}; its end kept behind its journal", run=run, truth=lost)
+    behind.unlink()
 
 
 _OTHERS = (

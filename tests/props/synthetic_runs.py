@@ -36,7 +36,7 @@ from ctp_runbook.record.journal import (
     read_journal,
     utc_text,
 )
-from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir
+from ctp_runbook.record.rundir import PARENT_JOURNAL, RunDir, behind_path
 from ctp_runbook.record.samples import Sample
 from ctp_runbook.watch.judge import WindowJudge, WindowJudgement
 from ctp_runbook.watch.verdicts import Firing
@@ -49,6 +49,7 @@ __all__ = [
     "completed_run",
     "drill_run",
     "dry_run",
+    "keep_end_behind",
     "long_run",
     "make_run",
     "rolled_back_run",
@@ -583,6 +584,17 @@ KINDS = {
     "aborted": aborted_run,
     "undone": undone_run,
 }
+
+
+def keep_end_behind(run: RunDir) -> Path:
+    """Take the last record out of a journal into the place for what it had no room for; that place."""
+    *before, last = run.journal.read_bytes().splitlines(keepends=True)
+    behind = behind_path(run)
+    assert behind is not None
+    behind.parent.mkdir(mode=0o700, exist_ok=True)
+    behind.write_bytes(last)
+    run.journal.write_bytes(b"".join(before))
+    return behind
 
 
 def make_run(kind: str, outputs: Path, **header: Any) -> RunDir:

@@ -11,11 +11,11 @@ import pytest
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome
 from ctp_runbook.record.journal import Journal
-from ctp_runbook.record.rundir import RunDir, behind_path
+from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run import steer as steering
-from ctp_runbook.run.attend import read_history
+from ctp_runbook.run.attend import read_history, unwritten_sentence
 from tests.props.example_records import like
-from tests.props.synthetic_runs import make_run
+from tests.props.synthetic_runs import keep_end_behind, make_run
 
 
 @pytest.fixture
@@ -113,13 +113,11 @@ def test_what_a_journal_had_no_room_for_is_written_by_resume(tmp_path: Path) -> 
     """Of a run that is over: its end is known before, and on record and sealed afterwards."""
     run = make_run("rolled_back", tmp_path)
     whole = run.journal.read_bytes()
-    *before, last = whole.splitlines(keepends=True)
-    behind = behind_path(run)
-    assert behind is not None
-    run.journal.write_bytes(b"".join(before))
-    behind.parent.mkdir(mode=0o700, exist_ok=True)
-    behind.write_bytes(last)
-    assert read_history(run).outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    behind = keep_end_behind(run)
+    last = behind.read_bytes()
+    history = read_history(run)
+    assert history.outcome is Outcome.ROLLED_BACK_IN_BUDGET
+    assert "its journal lacks its last records" in unwritten_sentence(run, history)
     steered = steering.steer(run, "resume")
     assert "its evidence is written now" in steered.sentence
     assert run.journal.read_bytes() == whole

@@ -19,13 +19,14 @@ from rich.console import Console
 
 from ctp_runbook.model import State
 from ctp_runbook.record.history import History, Transition
-from ctp_runbook.record.journal import read_journal
+from ctp_runbook.record.journal import digest_of, read_journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import live
 from ctp_runbook.show.live import JsonLines, Screen, Viewer, is_screen
+from ctp_runbook.show.report import write_report
 from ctp_runbook.show.standing import who_trades
 from ctp_runbook.show.terminal import WatchNow, watch_now
-from tests.props.synthetic_runs import make_run
+from tests.props.synthetic_runs import keep_end_behind, make_run
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "runs"
@@ -212,6 +213,20 @@ def test_a_run_that_is_over_at_once_is_told_whole(tmp_path: Path) -> None:
         viewer.say("a notebook was executed")
     assert voice.said == ["a notebook was executed"]
     assert voice.seqs[-1] == read_journal(run.journal).records[-1].seq
+
+
+def test_what_the_journal_had_no_room_for_is_told(tmp_path: Path) -> None:
+    """A full disk silences no terminal, and a report that is made then says how the run ended."""
+    run = make_run("rolled_back", tmp_path)
+    last = read_journal(run.journal).records[-1].seq
+    behind, voice = keep_end_behind(run), Kept()
+    with Viewer(run, voice):
+        pass
+    assert voice.seqs[-1] == last
+    page = write_report(run).read_text()
+    assert "The run is not over" not in page
+    assert f"journal record {last}, sha256 {digest_of(run.journal.read_bytes())}" in page
+    behind.unlink()
 
 
 def test_whatever_goes_wrong_with_the_view_ends_nothing(tmp_path: Path) -> None:
