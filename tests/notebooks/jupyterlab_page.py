@@ -146,10 +146,13 @@ class Lab:
 
     def open(self, name: str) -> None:
         """Double-click a notebook in the file browser; its kernel is there on return."""
-        self.page.locator(".jp-DirListing-item", has_text=name).dblclick()
-        tab = self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name)
-        tab.first.wait_for()
+        self.page.locator(".jp-DirListing-item", has_text=name).first.dblclick()
+        self.wait_for_tab(name)
         self.wait_for_kernel()
+
+    def wait_for_tab(self, name: str) -> None:
+        """Until a notebook is in front."""
+        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first.wait_for()
 
     def wait_for_kernel(self) -> None:
         """Until the notebook is drawn and its kernel has said how it is."""
@@ -168,17 +171,10 @@ class Lab:
                 save.click()
             self.page.wait_for_timeout(100)
 
-    def reopen(self, name: str) -> None:
-        """Double-click a notebook whose kernel is busy, and answers a new page only for its widgets."""
-        self.page.locator(".jp-DirListing-item", has_text=name).first.dblclick()
-        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first.wait_for()
-        self.notebook.locator(".jp-CodeCell").first.wait_for()
-        self.notebook.locator(".jp-NotebookPanel-toolbar [data-command]").first.wait_for()
-
     def follow(self, word: str) -> None:
         """Click a link among the outputs that leads to a notebook; its kernel is there on return."""
         self.notebook.locator(".jp-OutputArea-output a", has_text=word).last.click()
-        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=word).first.wait_for()
+        self.wait_for_tab(word)
         self.wait_for_kernel()
 
     @contextmanager
@@ -192,21 +188,21 @@ class Lab:
             page.set_default_timeout(_SLOW_MS)
             other = Lab(page, self._pictures, url=self._url, taken=20)
             page.goto(self._url)
+            # JupyterLab first puts up the tabs of whoever was here before, and the page asked for last.
+            other.wait_for_tab("00_start")
             other.wait_for_kernel()
             yield other
         finally:
             context.close()
 
     def reload(self) -> None:
-        """The browser's reload; the same notebook is in front again.
-
-        A kernel that is busy says so to the new page only when it is done.
-        """
+        """The browser's reload; the same notebook is in front again, and its kernel is there: to start
+        one again while the page still connects to it, JupyterLab loses what it is told next."""
         cells = self._prompts.count()
         self._dirty.wait_for(state="detached")
         self.page.reload()
         expect(self._prompts).to_have_count(cells, timeout=_SLOW_MS)
-        self.notebook.locator(".jp-NotebookPanel-toolbar [data-command]").first.wait_for()
+        self.wait_for_kernel()
 
     def choose(self, menu: str, command: str) -> None:
         """A command of a menu, by its JupyterLab id."""

@@ -208,7 +208,7 @@ def come_back(lab: Lab, walk: Walk) -> None:
     there again by itself, moves on, and hears its buttons."""
     wait_for(lab, "nobody else")
     lab.close_tab()
-    lab.reopen("05_watch")
+    lab.open("05_watch")
     wait_for(lab, "last minutes")
     keep(lab, walk, "05_reopened")
     lab.reload()
@@ -248,9 +248,9 @@ def beside_another(lab: Lab, walk: Walk, environment: str) -> None:
 def look_back(lab: Lab, walk: Walk) -> None:
     """The page one begins at, once a run is over, and from there its report."""
     write_report(walk.runs[0])
-    lab.reopen("00_start")
+    lab.open("00_start")
     lab.close_tab()  # somebody else has run it meanwhile: as it is on disk now
-    lab.reopen("00_start")
+    lab.open("00_start")
     lab.run_all()
     wait_for(lab, "Rolled back in time")
     keep(lab, walk, "00_after")
