@@ -119,6 +119,10 @@ class Lab:
         strange = page.locator(".jp-Dialog", has_text="has changed on disk since")
         overwrite = strange.locator("button", has_text="Overwrite")
         page.add_locator_handler(strange, lambda: overwrite.click())
+        # Of a tab that was closed while it still saved: what it had was saved on closing.
+        failed = page.locator(".jp-Dialog", has_text="File Save Error")
+        dismiss = failed.locator("button.jp-mod-accept")
+        page.add_locator_handler(failed, lambda: dismiss.click())
 
     def note(self, request: Request) -> None:
         """Remember requests that leave the host."""
