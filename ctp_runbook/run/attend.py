@@ -439,7 +439,13 @@ def unwritten_sentence(run: RunDir, history: History, *, world: World = HERE) ->
 
 def has_records_behind(run: RunDir) -> bool:
     """True where records are kept that the journal had no room for, and does not have since."""
-    return bool(records_behind(behind_path(run), read_journal(run.journal).records))
+    behind = behind_path(run)
+    with contextlib.suppress(OSError):
+        if (
+            behind is not None and behind.exists()
+        ):  # of hardly any run: else its journal is not read
+            return bool(records_behind(behind, read_journal(run.journal).records))
+    return False
 
 
 def unstarted_sentence(run: RunDir) -> str:

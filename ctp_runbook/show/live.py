@@ -91,6 +91,7 @@ class Viewer:
 
     def __init__(self, run: RunDir, voice: Voice) -> None:
         self._run, self._voice = run, voice
+        self._behind = behind_path(run)
         self._history = History(())
         self._size = -1
         self._next_look = 0.0
@@ -143,13 +144,12 @@ class Viewer:
             self._voice.tick(time.monotonic())
 
     def _read(self) -> None:
-        behind = behind_path(self._run)
         size = self._run.journal.stat().st_size
         with contextlib.suppress(OSError):  # nothing is behind it
-            size += behind.stat().st_size if behind is not None else 0
+            size += self._behind.stat().st_size if self._behind is not None else 0
         if size == self._size:
             return
-        history = History.of(read_known(self._run.journal, behind))
+        history = History.of(read_known(self._run.journal, self._behind))
         self._size = size
         if history.header is not None and len(history.records) > len(self._history.records):
             if not self._history.records:

@@ -12,14 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import (
-    Locator,
-    Page,
-    Request,
-    TimeoutError,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Locator, Page, Request, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PageTimeoutError
 
 __all__ = ["ALONE", "Lab", "address", "blank_page", "browse", "patient", "processes_of"]
 
@@ -179,7 +173,7 @@ class Lab:
         end = time.monotonic() + 20
         while tabs.count() == before and time.monotonic() < end:
             if save.is_visible():  # a live page is never wholly saved
-                with suppress(TimeoutError):  # it was the other question, which is answered
+                with suppress(PageTimeoutError):  # it was the other question, which is answered
                     save.click(timeout=2_000)
             self.page.wait_for_timeout(100)
 
