@@ -234,7 +234,8 @@ def records_behind(path: Path | None, known: Sequence[Record]) -> list[Record]:
     lines: list[bytes] = []
     with contextlib.suppress(OSError):
         if path is not None:
-            lines = path.read_bytes().splitlines()
+            with open_plain(path) as source:
+                lines = source.read().splitlines()
     with contextlib.suppress(JournalError):
         for line in lines:
             envelope = _envelope(line)

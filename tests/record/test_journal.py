@@ -555,6 +555,14 @@ def test_what_does_not_continue_a_journal_is_not_taken_up(
     assert sentences(path) == ["the first of them all"]
 
 
+def test_a_pipe_in_place_of_what_was_kept_is_not_waited_at(path: Path, tmp_path: Path) -> None:
+    """Whoever reads a journal reads on: a pipe nobody writes to would be waited at for ever."""
+    Journal(path).close()
+    os.mkfifo(behind := tmp_path / "behind")
+    assert records_behind(behind, ()) == []
+    Journal(path, behind=behind).close()
+
+
 def test_a_durable_record_is_synced(tmp_path: Path) -> None:
     """A device that takes the bytes but cannot sync them is an error, unless it is a dry run."""
     (tmp_path / "null").symlink_to("/dev/null")
