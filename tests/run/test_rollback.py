@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -580,12 +581,22 @@ def hanging(stack: SmallStack, *keys: str) -> Plan:
     return stack.plan(MAX_ROLLBACK_SECONDS=f"{BUDGET:g}", ROLLBACK_CANCEL_SECONDS="1", **values)
 
 
+def begun_late(context: RunContext) -> list[str]:
+    """What was begun when the budget was over, but for one last look at each member: that has half a
+    second however late it is, and takes what a busy machine takes to ask and to end who does not
+    answer. One more may have been on its way."""
+    over = trigger_mono(context) + BUDGET
+    late = [record.payload for record in context.journal.records if record.mono_ns / 1e9 > over]
+    looks = Counter(each.subject for each in late if isinstance(each, ProbeAnswered))
+    again = [f"{member} asked {count} times" for member, count in looks.items() if count > 2]
+    return [*again, *(each.step for each in late if isinstance(each, StepStarted))]
+
+
 def test_a_rollback_in_which_every_step_hangs_ends_with_its_budget(stack: SmallStack) -> None:
-    """At most a second after MAX_ROLLBACK_SECONDS, exit 6; the new generation was ended by signal."""
+    """Nothing is begun after MAX_ROLLBACK_SECONDS, exit 6; the new generation was ended by signal."""
     began = time.monotonic()
     end, context = rolled_back(stack, hanging(stack, *EVERY_STEP))
-    took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
-    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert begun_late(context) == []
     assert time.monotonic() - began < BUDGET + 6.0
     assert (end.outcome, end.outcome.exit_code) == (Outcome.ROLLBACK_FAILED, 6)
     assert end.failed_step == "start_previous_core_engine"
@@ -613,7 +624,7 @@ def test_one_hanging_step_does_not_keep_trading_away(
     assert restored_after(context) <= BUDGET
     (cut,) = (s for s in context.history.steps.values() if s.status is StepStatus.TIMED_OUT)
     assert re.match(r"did not end.* cut by the budget of 8 s \(\d\.\d s left\)", cut.reason)
-    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+    assert begun_late(context) == []
 
 
 @pytest.mark.parametrize("member", OLD)
@@ -641,7 +652,7 @@ def test_a_start_that_hangs_before_it_starts_fails_in_time(stack: SmallStack, me
     end, context = rolled_back(stack, hanging(stack, key))
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert member not in living(stack)
-    assert context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context) <= BUDGET + 1.0
+    assert begun_late(context) == []
 
 
 def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
@@ -657,9 +668,8 @@ def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
             began = context.plan.step(f"start_{member}")
             context.record(like("step_started", step=began.name, phase="switch", pid=1))
         end = roll_back(context, trouble_now("operator", "asked", clock=context.world.clock))
-        took = context.journal.records[-1].mono_ns / 1e9 - trigger_mono(context)
     assert end.outcome is Outcome.ROLLBACK_FAILED
-    assert took <= BUDGET + 1.0, f"{took:.1f} s"
+    assert begun_late(context) == []
     assert len(stack.starts) == starts
 
 
