@@ -228,7 +228,7 @@ def _gate_command(gate: Gate) -> click.Command:
 )
 def canary(runs: int, output_json: Path | None, **values: Any) -> int:
     """Send a marked record through the whole chain and time every hop."""
-    import json
+    from msgspec import json
 
     from ctp_runbook.gates.canary import fly_canaries
     from ctp_runbook.gates.context import GateContext
@@ -240,6 +240,6 @@ def canary(runs: int, output_json: Path | None, **values: Any) -> int:
     if output_json or not result.dry_run:
         path = output_json or _evidence_dir() / "ctp_canary.json"
         with _evidence_written("canary", acted=not result.dry_run):
-            write_atomic(path, (json.dumps(result.data(), indent=2) + "\n").encode())
+            write_atomic(path, json.format(json.encode(result.file), indent=2) + b"\n")
     say(result.sentence)
     return result.exit_code

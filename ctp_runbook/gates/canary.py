@@ -21,6 +21,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, quoted
 from ctp_runbook.probes.kafka import Tail
+from ctp_runbook.record.gate_files import CanaryFile, FlownCanary, FlownHop
 from ctp_runbook.record.journal import utc_text
 
 __all__ = ["HOPS", "CanaryFlight", "CanaryResult", "fly_canaries", "percentile"]
@@ -60,15 +61,16 @@ class CanaryFlight:
         """End to end, as far as it came."""
         return sum(self.hops.values())
 
-    def data(self) -> dict[str, Any]:
-        """Return the flight for the evidence; times in milliseconds."""
-        return {
-            "mark": self.mark,
-            "sent_utc": self.sent_utc,
-            "hops": [{"hop": hop, "ms": round(took * 1000, 3)} for hop, took in self.hops.items()],
-            "total_ms": round(self.seconds * 1000, 3),
-            "problem": self.problem,
-        }
+    @property
+    def flown(self) -> FlownCanary:
+        """The flight as the evidence has it; times in milliseconds."""
+        return FlownCanary(
+            mark=self.mark,
+            sent_utc=self.sent_utc,
+            hops=tuple(FlownHop(hop, round(took * 1000, 3)) for hop, took in self.hops.items()),
+            total_ms=round(self.seconds * 1000, 3),
+            problem=self.problem,
+        )
 
 
 @dataclass(frozen=True)
@@ -121,19 +123,20 @@ class CanaryResult:
         )
         return f"canary ok: {len(self.flights)} arrived: {words}"
 
-    def data(self) -> dict[str, Any]:
-        """Return the evidence."""
-        return {
-            "success": self.is_ok,
-            "dry_run": self.dry_run,
-            "problem": self.trouble,
-            "source": _SOURCE,
-            "topic": _TOPIC,
-            "table": _TABLE,
-            "mark_is": "kept: a row of type canary, level 0, account CANARY",
-            "percentiles_ms": self.percentiles_ms(),
-            "flights": [flight.data() for flight in self.flights],
-        }
+    @property
+    def file(self) -> CanaryFile:
+        """The evidence."""
+        return CanaryFile(
+            success=self.is_ok,
+            dry_run=self.dry_run,
+            problem=self.trouble,
+            source=_SOURCE,
+            topic=_TOPIC,
+            table=_TABLE,
+            mark_is="kept: a row of type canary, level 0, account CANARY",
+            percentiles_ms=self.percentiles_ms(),
+            flights=tuple(flight.flown for flight in self.flights),
+        )
 
 
 def percentile(values: list[float], fraction: float) -> float:

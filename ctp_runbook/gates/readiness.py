@@ -16,21 +16,29 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.host.files import read_small
 from ctp_runbook.plan.template_keys import SLI_NAMES
 from ctp_runbook.probes.strict_json import decode_json
+from ctp_runbook.record.gate_files import (
+    UNMEASURABLE,
+    ReadinessFacts,
+    ReadinessFile,
+    SliEntry,
+    SliValue,
+    readiness_of,
+)
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.rundir import write_atomic
 
 __all__ = [
     "DECLARED_FLAGS",
     "SLIS",
-    "UNMEASURABLE",
     "Readiness",
     "SliReading",
     "SliSpec",
-    "SliValue",
     "declared_readings",
     "judge_readiness",
     "judge_readiness_file",
@@ -38,9 +46,6 @@ __all__ = [
     "write_readiness",
 ]
 
-SliValue = float | str | bool
-# The provenance of what this engine cannot have; its detail is the reason.
-UNMEASURABLE = "not_measurable"
 _CLOCK_SLACK_SECONDS = 1.0
 # A file that stands alone is not to be older than this.
 _EDGE_OF_FUTURE_SECONDS = 2.0
@@ -167,11 +172,11 @@ class SliReading:
         detail = f": {self.detail}" if self.detail else ""
         return f"{self.name} {word}: {value}, expected {spec.expected} ({self.provenance}{detail})"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry of ``slis[]``."""
+    @property
+    def entry(self) -> SliEntry:
+        """Its entry of ``slis[]``."""
         spec = SLIS[self.name]
-        own = {"target": spec.target, "unit": spec.unit, "healthy": self.is_healthy}
-        return {**vars(self), **own}
+        return SliEntry(**vars(self), target=spec.target, unit=spec.unit, healthy=self.is_healthy)
 
 
 @dataclass(frozen=True)
@@ -197,16 +202,17 @@ class Readiness:
 
     def to_bytes(self) -> bytes:
         """Return the JSON file, keys sorted."""
-        body = {
-            "overall_healthy": self.is_healthy,
-            "slis": [reading.to_json() for reading in self.readings],
-            "metadata": {
+        file = ReadinessFile(
+            overall_healthy=self.is_healthy,
+            slis=tuple(reading.entry for reading in self.readings),
+            metadata=ReadinessFacts(
                 **self.metadata,
-                "environment": self.environment,
-                "profile": self.profile,
-                "not_in_this_environment": list(self.absent),
-            },
-        }
+                environment=self.environment,
+                profile=self.profile,
+                not_in_this_environment=self.absent,
+            ),
+        )
+        body = to_builtins(file)
         return (json.dumps(body, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
@@ -283,83 +289,75 @@ def judge_readiness(
     ``real`` refuses declared values; SLIs may be absent in a ``rehearsal`` only, and only those
     of components the twin lacks.
     """
-    parts = report if isinstance(report, dict) else {}
-    slis, metadata = parts.get("slis"), parts.get("metadata")
-    if not isinstance(slis, list) or not isinstance(metadata, dict):
-        yield "expected an object with overall_healthy, slis and metadata"
+    file, refused = readiness_of(report)
+    for name, why in refused.items():
+        yield f"{name}: {why}" if name else why
+    if "" in refused:
         return
-    entries = [sli if isinstance(sli, dict) else {"no object": sli} for sli in slis]
-    names = [str(entry.get("name")) for entry in entries]
+    names = [entry.name for entry in file.slis]
     for name in sorted({name for name in names if names.count(name) > 1}):
         yield f"{name} stands in it twice"
     due_until = time.time() + _EDGE_OF_FUTURE_SECONDS if until is None else until
-    healthy = any(entry.get("provenance") != UNMEASURABLE for entry in entries)
-    for name, entry in zip(names, entries, strict=True):
-        if (spec := SLIS.get(name)) is None:
+    for entry in file.slis:
+        if (spec := SLIS.get(entry.name)) is None:
             yield f"{str(entry)[:80]!r} is no known SLI"
         else:
             yield from _entry_findings(spec, entry, real=real, excused=excused)
-            yield from _instant_findings(name, entry, since=since, until=due_until)
-        is_well = spec is not None and spec.is_healthy(entry.get("value"))
-        healthy = healthy and (is_well or entry.get("provenance") == UNMEASURABLE)
-    yield from _gaps(names, metadata, rehearsal=rehearsal)
-    if (claim := parts.get("overall_healthy")) is not healthy:
-        yield f"overall_healthy is {claim}; the SLIs make it {healthy}"
+            yield from _instant_findings(entry, since=since, until=due_until)
+    yield from _gaps({*names, *refused}, file.metadata, rehearsal=rehearsal)
+    asked = [entry for entry in file.slis if not entry.is_unmeasurable]
+    healthy = bool(asked) and not refused and all(map(_is_well, asked))
+    if file.overall_healthy is not healthy:
+        yield f"overall_healthy is {file.overall_healthy}; the SLIs make it {healthy}"
+
+
+def _is_well(entry: SliEntry) -> bool:
+    spec = SLIS.get(entry.name)
+    return spec is not None and spec.is_healthy(entry.value)
 
 
 def _entry_findings(
-    spec: SliSpec, entry: Mapping[str, Any], *, real: bool, excused: Collection[str]
+    spec: SliSpec, entry: SliEntry, *, real: bool, excused: Collection[str]
 ) -> Iterator[str]:
-    for key in SliReading(spec.name, None, "", "", "", "").to_json():
-        if key not in entry:
-            yield f"{spec.name}: {key} is missing"
-    value, target, unit = (entry.get(key) for key in ("value", "target", "unit"))
     # To Python true is 1: a target of another type is another one.
-    same_type = isinstance(target, bool) == isinstance(spec.target, bool)
-    if not same_type or target != spec.target or unit != spec.unit:
-        yield f"{spec.name}: target {target} {unit}; CONTRACT §3 has {spec.expected}"
-    if (claim := entry.get("healthy")) is not spec.is_healthy(value):
-        yield f"{spec.name}: healthy is {claim} with the value {value!r}"
-    if entry.get("provenance") == UNMEASURABLE:
+    same_type = isinstance(entry.target, bool) == isinstance(spec.target, bool)
+    if not same_type or entry.target != spec.target or entry.unit != spec.unit:
+        yield f"{spec.name}: target {entry.target} {entry.unit}; CONTRACT §3 has {spec.expected}"
+    is_healthy = spec.is_healthy(entry.value)
+    if entry.healthy is not is_healthy:
+        yield f"{spec.name}: healthy is {entry.healthy} with the value {entry.value!r}"
+    if entry.is_unmeasurable:
         if spec.name not in excused:
             yield (
-                f"{spec.name}: said not to be measurable ({entry.get('detail')}), and the template "
+                f"{spec.name}: said not to be measurable ({entry.detail}), and the template "
                 "does not say so"
             )
         return
-    if not spec.is_healthy(value):
-        shown = "no value" if value is None else repr(value)
-        yield f"{spec.name}: {shown}, expected {spec.expected}: {entry.get('detail')}"
-    provenance = entry.get("provenance")
-    if provenance not in ("measured", "declared"):
-        yield f"{spec.name}: provenance {provenance!r}; expected measured or declared"
-    elif real and provenance == "declared":
-        yield f"{spec.name}: declared ({entry.get('source')}); a real run wants it measured"
+    if not is_healthy:
+        shown = "no value" if entry.value is None else repr(entry.value)
+        yield f"{spec.name}: {shown}, expected {spec.expected}: {entry.detail}"
+    if entry.provenance not in ("measured", "declared"):
+        yield f"{spec.name}: provenance {entry.provenance!r}; expected measured or declared"
+    elif real and entry.provenance == "declared":
+        yield f"{spec.name}: declared ({entry.source}); a real run wants it measured"
 
 
-def _instant_findings(
-    name: str, entry: Mapping[str, Any], *, since: float, until: float
-) -> Iterator[str]:
-    text = entry.get("sampled_utc")
+def _instant_findings(entry: SliEntry, *, since: float, until: float) -> Iterator[str]:
     try:
-        moment = datetime.fromisoformat(text)  # type: ignore[arg-type]
+        moment = datetime.fromisoformat(entry.sampled_utc)
         sampled = moment.timestamp() if moment.tzinfo else math.nan
-    except (TypeError, ValueError):
+    except ValueError:
         sampled = math.nan
     if not since - _CLOCK_SLACK_SECONDS <= sampled <= until + _CLOCK_SLACK_SECONDS:
         yield (
-            f"{name}: sampled_utc {text!r} is not between {utc_text(since)} and {utc_text(until)}: "
-            "stale, or not from this step"
+            f"{entry.name}: sampled_utc {entry.sampled_utc!r} is not between {utc_text(since)} and "
+            f"{utc_text(until)}: stale, or not from this step"
         )
 
 
-def _gaps(names: list[str], metadata: Mapping[str, Any], *, rehearsal: bool) -> Iterator[str]:
-    absent = metadata.get("not_in_this_environment")
-    if not isinstance(absent, list):
-        yield "metadata.not_in_this_environment is missing"
-        absent = []
+def _gaps(names: Collection[str], facts: ReadinessFacts, *, rehearsal: bool) -> Iterator[str]:
     for spec in _SPECS:
-        is_excused = rehearsal and not spec.in_twin and spec.name in absent
+        is_excused = rehearsal and not spec.in_twin and spec.name in facts.not_in_this_environment
         if spec.core and spec.name not in names and not is_excused:
             yield f"{spec.name} is missing"
 

@@ -12,15 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Unpack
 
+from msgspec import to_builtins
+
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.gates.gate import REHEARSAL
 from ctp_runbook.gates.readiness import (
     SLIS,
-    UNMEASURABLE,
     Readiness,
     SliReading,
     SliSpec,
-    SliValue,
     declared_readings,
     measured,
 )
@@ -35,6 +35,7 @@ from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
 from ctp_runbook.probes.strict_json import decode_json
+from ctp_runbook.record.gate_files import UNMEASURABLE, SliValue, readiness_of
 from ctp_runbook.record.samples import series_key, split_series
 from ctp_runbook.watch.histogram import (
     SeriesKey,
@@ -223,16 +224,19 @@ def add_commands(path: Path, commands: Mapping[str, str], **running: Unpack[Runn
     them. A file that is none stays as it is: its judge says so. Raises OSError."""
     try:
         report, _ = decode_json(read_small(path, most=_MOST_BYTES), subject=path.name)
-        entries = {str(entry["name"]): entry for entry in report["slis"]}
-    except (OSError, ProbeError, KeyError, TypeError):
+    except (OSError, ProbeError):
         return
-    asked = [name for name, each in entries.items() if each.get("source") == _BY_COMMAND]
-    if not (missing := [name for name in commands if name not in asked]):
+    file, refused = readiness_of(report)
+    asked = [entry.name for entry in file.slis if entry.source == _BY_COMMAND]
+    missing = [name for name in commands if name not in asked]
+    if refused or not missing:
         return
-    entries |= {name: by_command(name, commands[name], **running).to_json() for name in missing}
-    report["slis"] = list(entries.values())
-    counted = [each for each in entries.values() if each.get("provenance") != UNMEASURABLE]
-    report["overall_healthy"] = bool(counted) and all(each.get("healthy") for each in counted)
+    added = [by_command(name, commands[name], **running).entry for name in missing]
+    entries = [*(entry for entry in file.slis if entry.name not in missing), *added]
+    counted = [entry for entry in entries if not entry.is_unmeasurable]
+    report["overall_healthy"] = bool(counted) and all(entry.healthy for entry in counted)
+    # What else somebody wrote beside them stays.
+    report["slis"] = to_builtins(entries)
     write_atomic(path, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
 
 

@@ -25,6 +25,7 @@ from msgspec import structs, to_builtins
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.template_text import printable
 from ctp_runbook.record.durations import Bound
+from ctp_runbook.record.gate_files import ReadinessFile
 from ctp_runbook.record.history import History
 from ctp_runbook.record.past_runs import PastRun
 from ctp_runbook.record.samples import Sample, each_sample
@@ -95,22 +96,18 @@ def gates(observed: Iterable[tuple[str, str, str]]) -> pd.DataFrame:
     return _of_each(observed, columns)
 
 
-def slis(report: Mapping[str, Any]) -> pd.DataFrame:
+def slis(report: ReadinessFile) -> pd.DataFrame:
     """A row a service level of a readiness file; one that is not measurable is neither healthy nor
     not."""
-
-    def text(fact: str) -> Callable[[Any], str]:
-        return lambda sli: str(sli.get(fact, ""))
-
     columns: _Columns = {
-        "sli": (_TEXT, text("name")),
-        "value": (_FLOAT, lambda sli: _number(sli.get("value"))),
-        "target": (_FLOAT, lambda sli: _number(sli.get("target"))),
-        "unit": (_WORD, text("unit")),
-        "healthy": ("boolean", _is_healthy),
-        **{fact: (_TEXT, text(fact)) for fact in ("provenance", "source", "detail")},
+        "sli": (_TEXT, attrgetter("name")),
+        "value": (_FLOAT, lambda sli: _number(sli.value)),
+        "target": (_FLOAT, lambda sli: _number(sli.target)),
+        "unit": (_WORD, attrgetter("unit")),
+        "healthy": ("boolean", lambda sli: None if sli.is_unmeasurable else sli.healthy),
+        **{fact: (_TEXT, attrgetter(fact)) for fact in ("provenance", "source", "detail")},
     }
-    return _of_each(report.get("slis", ()), columns)
+    return _of_each(report.slis, columns)
 
 
 def verdicts(judged: WindowJudgement | None, rules: Mapping[str, MetricRule]) -> pd.DataFrame:
@@ -328,10 +325,6 @@ def _as_json(payload: object) -> str:
     known = to_builtins(payload)
     text = json.dumps(known, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(known)
-
-
-def _is_healthy(sli: Mapping[str, Any]) -> bool | None:
-    return None if sli.get("provenance") == "not_measurable" else bool(sli.get("healthy"))
 
 
 def _number(value: object) -> float:

@@ -18,7 +18,6 @@ import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import (
     EvidenceInvalid,
@@ -49,6 +48,7 @@ from ctp_runbook.record import past_runs as record
 from ctp_runbook.record.calibration import CalibrationDir, newest_calibration, read_calibration
 from ctp_runbook.record.charge import await_its_folder, run_in_charge
 from ctp_runbook.record.evidence import CHECKLISTS
+from ctp_runbook.record.gate_files import NO_READINESS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.rundir import RunDir, newest_run
 from ctp_runbook.redact import Redactor
@@ -243,7 +243,7 @@ def readiness(run_dir: str | Path = "") -> Generator[float, None, ReadinessResul
     history = yield from _follow(run, until=lambda h: not _is_gating(h))
     blocks: list[Block] = [run_blocks.step_table(history, _READINESS, title="Readiness gate")]
     path = run.evidence / "ctp_readiness_precheck.json"
-    report: Mapping[str, Any] = {}
+    report = NO_READINESS
     if path.is_file():
         report = run_blocks.read_readiness(path)
         blocks.insert(0, topology_picture(sli_topology(report)))

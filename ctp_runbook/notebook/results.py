@@ -6,7 +6,7 @@ imported then and not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.notebook import frames
 from ctp_runbook.record.durations import Bound
+from ctp_runbook.record.gate_files import ReadinessFile
 from ctp_runbook.record.history import History
 from ctp_runbook.record.past_runs import PastRun
 from ctp_runbook.record.rundir import RunDir
@@ -129,7 +130,7 @@ class GateResult(RunResult):
 class ReadinessResult(RunResult):
     """03: with the service levels."""
 
-    report: Mapping[str, Any] = field(kw_only=True, repr=False)
+    report: ReadinessFile = field(kw_only=True, repr=False)
 
     @cached_property
     def slis(self) -> pd.DataFrame:

@@ -7,13 +7,14 @@ runs measured is such an input; without any, cutover and rollback are UNMEASURED
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
-from ctp_runbook.model import Role, Step
+from ctp_runbook.decoding import convert
+from ctp_runbook.model import Phase, Role, Step, StepKind
 from ctp_runbook.plan.config import MetricRule
 from ctp_runbook.plan.gate_table import GATES, unobserved_gates
 from ctp_runbook.plan.plan import Plan
@@ -21,7 +22,18 @@ from ctp_runbook.plan.session_sources import FACT_WORDS, source_words
 from ctp_runbook.plan.step_table import step_spec
 from ctp_runbook.plan.timing import Measured
 
-__all__ = ["EVIDENCE_FILES", "Checklist", "checklist"]
+__all__ = [
+    "EVIDENCE_FILES",
+    "Checklist",
+    "ChecklistFacts",
+    "MeasuredFacts",
+    "MemberFacts",
+    "MetricFacts",
+    "StepFacts",
+    "TriggerFacts",
+    "WatchFacts",
+    "checklist",
+]
 
 EVIDENCE_FILES = (
     *(gate.file for gate in GATES.values() if gate.is_due),
@@ -43,25 +55,138 @@ class Checklist(NamedTuple):
     json: str
 
 
+class MemberFacts(Struct, frozen=True):
+    """A member, and how it is known."""
+
+    name: str
+    alive_command: str
+    pid_file: str
+    unit: str
+    metrics_url: str
+
+
+class StepFacts(Struct, frozen=True, kw_only=True):
+    """A step: what runs, what proves it, what takes it back; ``skipped`` is why it does not run."""
+
+    name: str
+    phase: Phase
+    kind: StepKind
+    key: str
+    command: str
+    timeout_seconds: float
+    effect: str
+    undo: tuple[str, ...]
+    acts_on: str
+    skipped: str = ""
+    when_it_fails: str
+
+
+class MetricFacts(Struct, frozen=True):
+    """A metric of the watch; ``limit`` is in words, with its unit and how it is judged."""
+
+    name: str
+    label: str
+    source: str
+    for_seconds: float
+    window_seconds: float
+    interval_seconds: float
+    warm_up_seconds: float
+    min_events: int
+    zero_events: str
+    query: str
+    limit: str
+
+
+class WatchFacts(Struct, frozen=True):
+    """The watch; ``false_alarms`` are shares of watches, by metric that a proof fails."""
+
+    minutes: float
+    hold_seconds: float
+    hold_expiry: str
+    tolerance_inconclusive_seconds: float
+    tolerance_error_seconds: float
+    recovery_seconds: float
+    metrics: tuple[MetricFacts, ...]
+    false_alarms: dict[str, float] = {}
+
+
+class TriggerFacts(Struct, frozen=True):
+    """What rolls back at once: as the template has it, and in words."""
+
+    text: str
+    sentence: str
+
+
+class MeasuredFacts(Struct, frozen=True):
+    """What earlier runs took: in words, and in seconds."""
+
+    cutover: str
+    rollback: str
+    cutover_seconds: float | None
+    cutover_runs: int
+    rollback_seconds: float | None
+    rollback_runs: int
+
+
+class ChecklistFacts(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The whole checklist as its JSON file has it, secrets masked. What has a default is there
+    only where there is such a thing."""
+
+    schema: Literal[1]
+    plan_sha256: str
+    cutover_window_local: str
+    environment: str
+    lead_minutes: float
+    window_minutes: float
+    session_policy: str
+    ctp_config_path: str
+    trading_state_command: str
+    working_orders_policy: str
+    cancel_working_orders_command: str
+    readiness_commands: dict[str, str]
+    max_rollback_seconds: float
+    rollback_cancel_seconds: float
+    redis_compat: str
+    forced_rollback_after_seconds: float
+    warnings: tuple[str, ...]
+    execute_refusals: tuple[str, ...]
+    templates: tuple[str, ...]
+    limits_file: str
+    watch_file: str
+    members: tuple[MemberFacts, ...]
+    gates: tuple[StepFacts, ...]
+    switch: tuple[StepFacts, ...]
+    watch: WatchFacts
+    trigger: TriggerFacts
+    rollback: tuple[StepFacts, ...]
+    measured: MeasuredFacts
+    declared: tuple[str, ...] = ()
+    session_sources: dict[str, dict[str, str]] = {}
+    session_not_proved: dict[str, str] = {}
+    evidence_files: tuple[str, ...]
+    not_observed: tuple[str, ...] = ()
+    evidence_copies: tuple[str, ...]
+
+
 def checklist(plan: Plan, measured: Measured | None = None) -> Checklist:
     """Return what a person follows, with a box for every step, and its facts for machines."""
     facts = _facts(plan, measured or Measured())
     lines = [
         *_head(facts),
         *_findings(facts),
-        *_phase("1. Gates", facts["gates"], "The old stack goes on trading."),
+        *_phase("1. Gates", facts.gates, "The old stack goes on trading."),
         *_ready(facts),
-        *_phase("3. Switch", facts["switch"], "From the first stop on, nothing trades."),
+        *_phase("3. Switch", facts.switch, "From the first stop on, nothing trades."),
         *_watch(facts),
-        *_phase("5. Rollback", facts["rollback"], _rollback_words(facts)),
+        *_phase("5. Rollback", facts.rollback, _rollback_words(facts)),
         *_evidence(facts),
     ]
     as_json = msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
     return Checklist("\n".join(lines).rstrip("\n") + "\n", as_json + "\n")
 
 
-def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
-    """All that is shown, in JSON's types, with secrets masked."""
+def _facts(plan: Plan, measured: Measured) -> ChecklistFacts:
+    """All that is shown, with secrets masked."""
     facts = {
         "schema": 1,
         "plan_sha256": plan.sha256,
@@ -90,23 +215,22 @@ def _facts(plan: Plan, measured: Measured) -> dict[str, Any]:
             **_picked(measured, "cutover", "rollback"),
             **msgspec.structs.asdict(measured),
         },
-        **({"declared": plan.declared} if plan.declared else {}),
+        "declared": plan.declared,
         **_session_facts(plan),
         **_evidence_facts(plan),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
     }
-    redacted: dict[str, Any] = plan.redactor.data(facts)
-    return redacted
+    return convert(plan.redactor.data(facts), ChecklistFacts)
 
 
 def _evidence_facts(plan: Plan) -> dict[str, Any]:
-    """The files that are due; apart from them, which gates leave none, where there are such."""
+    """The files that are due, and which gates leave none."""
     unobserved = unobserved_gates({step.name: step.command for step in plan.gates})
     left_out = {gate.file for gate in unobserved}
-    facts: dict[str, Any] = {
-        "evidence_files": [name for name in EVIDENCE_FILES if name not in left_out]
+    return {
+        "evidence_files": [name for name in EVIDENCE_FILES if name not in left_out],
+        "not_observed": list(unobserved.values()),
     }
-    return {**facts, "not_observed": list(unobserved.values())} if unobserved else facts
 
 
 def _session_facts(plan: Plan) -> dict[str, Any]:
@@ -179,23 +303,23 @@ def _test_words(rule: MetricRule) -> str:
     return words
 
 
-def _head(facts: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# One-shot cutover checklist: {facts['environment']}"
+def _head(facts: ChecklistFacts) -> Iterator[str]:
+    yield f"# One-shot cutover checklist: {facts.environment}"
     yield ""
     yield from _table(
         ("what", "value"),
         (
-            ("plan digest (`--plan-sha256`)", _code(facts["plan_sha256"])),
-            ("window", _code(facts["cutover_window_local"])),
-            ("gates may start", f"{facts['lead_minutes']:g} minutes before the window"),
-            ("switch may start", f"until {facts['window_minutes']:g} minutes after it"),
-            ("session policy", facts["session_policy"]),
-            ("earlier cutovers took", facts["measured"]["cutover"]),
-            ("earlier rollbacks took", facts["measured"]["rollback"]),
-            ("CTP configuration", _code(facts["ctp_config_path"])),
-            ("working orders", facts["working_orders_policy"]),
-            ("templates", ", ".join(map(_code, facts["templates"]))),
-            ("limits", f"{_code(facts['limits_file'])}, {_code(facts['watch_file'])}"),
+            ("plan digest (`--plan-sha256`)", _code(facts.plan_sha256)),
+            ("window", _code(facts.cutover_window_local)),
+            ("gates may start", f"{facts.lead_minutes:g} minutes before the window"),
+            ("switch may start", f"until {facts.window_minutes:g} minutes after it"),
+            ("session policy", facts.session_policy),
+            ("earlier cutovers took", facts.measured.cutover),
+            ("earlier rollbacks took", facts.measured.rollback),
+            ("CTP configuration", _code(facts.ctp_config_path)),
+            ("working orders", facts.working_orders_policy),
+            ("templates", ", ".join(map(_code, facts.templates))),
+            ("limits", f"{_code(facts.limits_file)}, {_code(facts.watch_file)}"),
         ),
     )
     yield from ("", "## Who runs", "")
@@ -203,46 +327,51 @@ def _head(facts: Mapping[str, Any]) -> Iterator[str]:
         ("member", "alive command (0 alive, 1 gone)", "identity", "metrics"),
         (
             (
-                member["name"],
-                _code(member["alive_command"]),
-                _code(member["unit"] or member["pid_file"]),
-                _code(member["metrics_url"]),
+                member.name,
+                _code(member.alive_command),
+                _code(member.unit or member.pid_file),
+                _code(member.metrics_url),
             )
-            for member in facts["members"]
+            for member in facts.members
         ),
     )
     yield ""
     # Who is not there is said once, so that nobody looks for who was forgotten.
-    missing = dict.fromkeys(step["skipped"] for step in (*facts["switch"], *facts["rollback"]))
+    missing = dict.fromkeys(step.skipped for step in (*facts.switch, *facts.rollback))
     if reasons := list(filter(None, missing)):
         yield from (f"- {_escaped(reason)}." for reason in reasons)
         yield ""
     yield from _sessions(facts)
 
 
-def _sessions(facts: Mapping[str, Any]) -> Iterator[str]:
+def _sessions(facts: ChecklistFacts) -> Iterator[str]:
     """How each session is told; what nobody tells in red, and in a word where there is no colour."""
-    if "session_sources" not in facts:
+    if not facts.session_sources:
         return
     yield from ("## Whose session is told by what", "")
     rows = [
-        (engine, FACT_WORDS[fact], _escaped(words))
-        for engine, told in facts["session_sources"].items()
+        (engine, _fact_words(fact), _escaped(words))
+        for engine, told in facts.session_sources.items()
         for fact, words in told.items()
     ]
     yield from _table(("engine", "fact", "told by"), rows)
     yield ""
-    for fact, reason in facts["session_not_proved"].items():
-        red = _red(f"**✗ NOT PROVED: {FACT_WORDS[fact]}**")
+    for fact, reason in facts.session_not_proved.items():
+        red = _red(f"**✗ NOT PROVED: {_fact_words(fact)}**")
         yield f"- [ ] {red}, where nothing above tells it: {_escaped(reason)}"
     yield ""
 
 
-def _findings(facts: Mapping[str, Any]) -> Iterator[str]:
+def _fact_words(fact: str) -> str:
+    # A secret of the same letters is masked there too.
+    return FACT_WORDS.get(fact, fact)
+
+
+def _findings(facts: ChecklistFacts) -> Iterator[str]:
     """Warnings, those first that make a real run refuse."""
     yield from ("## Before a real run", "")
-    refusals = facts["execute_refusals"]
-    remarks = [text for text in facts["warnings"] if text not in refusals]
+    refusals = facts.execute_refusals
+    remarks = [text for text in facts.warnings if text not in refusals]
     if refusals:
         yield from (f"`--execute` refuses until these {len(refusals)} are mended:", "")
         yield from (f"- [ ] {_escaped(text)}" for text in refusals)
@@ -253,77 +382,77 @@ def _findings(facts: Mapping[str, Any]) -> Iterator[str]:
         yield from ("To be aware of:", "")
         yield from (f"- [ ] {_escaped(text)}" for text in remarks)
         yield ""
-    if declared := facts.get("declared"):
+    if declared := facts.declared:
         yield from ("## Declared exceptions", "")
         yield from ("A real run goes on without these, because the templates say so:", "")
         yield from (f"- [ ] {_red(f'✗ {_escaped(text)}')}" for text in declared)
         yield ""
 
 
-def _phase(title: str, steps: Iterable[Mapping[str, Any]], words: str) -> Iterator[str]:
+def _phase(title: str, steps: Iterable[StepFacts], words: str) -> Iterator[str]:
     yield from (f"## {title}", "", words, "")
     for number, step in enumerate(steps, start=1):
-        yield f"### {title.split('.')[0]}.{number} {step['name']}"
+        yield f"### {title.split('.')[0]}.{number} {step.name}"
         yield ""
-        if step["skipped"]:
-            yield from (f"Skipped: {step['skipped']}.", "")
+        if step.skipped:
+            yield from (f"Skipped: {step.skipped}.", "")
             continue
-        yield f"- [ ] Run ({_code(step['key'])}, at most {step['timeout_seconds']:g} s):"
-        yield from ("", *_fenced(step["command"]), "")
-        yield f"- [ ] Proved: {step['effect']}."
-        yield f"- Undone by: {', '.join(step['undo']) or 'nothing to undo'}."
-        yield f"- When it fails: {step['when_it_fails']}"
+        yield f"- [ ] Run ({_code(step.key)}, at most {step.timeout_seconds:g} s):"
+        yield from ("", *_fenced(step.command), "")
+        yield f"- [ ] Proved: {step.effect}."
+        yield f"- Undone by: {', '.join(step.undo) or 'nothing to undo'}."
+        yield f"- When it fails: {step.when_it_fails}"
         yield ""
 
 
-def _ready(facts: Mapping[str, Any]) -> Iterator[str]:
+def _ready(facts: ChecklistFacts) -> Iterator[str]:
     yield from ("## 2. Ready", "")
     yield "- [ ] Every gate passed, and its probes are fresh."
-    yield f"- [ ] The window is open: {_code(facts['cutover_window_local'])}."
-    yield f"- [ ] Working orders: policy {facts['working_orders_policy']}."
+    yield f"- [ ] The window is open: {_code(facts.cutover_window_local)}."
+    yield f"- [ ] Working orders: policy {facts.working_orders_policy}."
     yield "- [ ] The plan digest is the one that was reviewed."
     yield from ("- [ ] Go, by name and time: ______________________", "")
 
 
-def _watch(facts: Mapping[str, Any]) -> Iterator[str]:
-    watch = facts["watch"]
-    yield from (f"## 4. Watch: {watch['minutes']:g} minutes", "")
+def _watch(facts: ChecklistFacts) -> Iterator[str]:
+    watch = facts.watch
+    yield from (f"## 4. Watch: {watch.minutes:g} minutes", "")
     yield from _table(
         ("", "metric", "limit", "taken over", "fewest events", "no event at all", "source"),
         (
             (
                 "☐",
-                f"{_escaped(rule['label'])} ({_code(rule['name'])})",
-                _escaped(rule["limit"]) + _lasting(rule),
-                f"{rule['window_seconds']:g} s",
-                str(rule["min_events"]),
-                rule["zero_events"],
-                rule["source"],
+                f"{_escaped(rule.label)} ({_code(rule.name)})",
+                _escaped(rule.limit) + _lasting(rule),
+                f"{rule.window_seconds:g} s",
+                str(rule.min_events),
+                rule.zero_events,
+                rule.source,
             )
-            for rule in watch["metrics"]
+            for rule in watch.metrics
         ),
     )
     yield ""
-    yield f"- Rolls back at once when: {_code(facts['trigger']['sentence'])}"
-    yield f"  (template: {_code(facts['trigger']['text'])})."
+    yield f"- Rolls back at once when: {_code(facts.trigger.sentence)}"
+    yield f"  (template: {_code(facts.trigger.text)})."
     yield (
         "- Holds for a decision when a limit is exceeded, or nothing could be proved for"
-        f" {watch['tolerance_inconclusive_seconds']:g} s, or measured for"
-        f" {watch['tolerance_error_seconds']:g} s."
+        f" {watch.tolerance_inconclusive_seconds:g} s, or measured for"
+        f" {watch.tolerance_error_seconds:g} s."
     )
     yield f"- {_false_alarms(watch)}"
     yield (
-        f"- A hold lasts {watch['hold_seconds']:g} s at most, then: {watch['hold_expiry']}."
-        f" It ends by itself after {watch['recovery_seconds']:g} s of recovery."
+        f"- A hold lasts {watch.hold_seconds:g} s at most, then: {watch.hold_expiry}."
+        f" It ends by itself after {watch.recovery_seconds:g} s of recovery."
     )
     yield "- [ ] The watch ended with the verdict: ______________________"
     yield ""
 
 
-def _false_alarms(watch: Mapping[str, Any]) -> str:
+def _false_alarms(watch: WatchFacts) -> str:
     """How often the whole watch of an engine within its limits may fail, and what has no such rate."""
-    rates = watch["false_alarms"]
-    rest = [rule["name"] for rule in watch["metrics"] if rule["name"] not in rates]
+    rates = watch.false_alarms
+    rest = [rule.name for rule in watch.metrics if rule.name not in rates]
     told = (
         f"{', '.join(map(_code, rest))}: limits that values are held against, whose rate of false alarms"
         " nothing but `ctp-runbook calibrate` tells."
@@ -338,26 +467,26 @@ def _false_alarms(watch: Mapping[str, Any]) -> str:
     return f"{proved} {told}" if rest else proved
 
 
-def _lasting(rule: Mapping[str, Any]) -> str:
-    return f" (for {rule['for_seconds']:g} s)" if rule["for_seconds"] else ""
+def _lasting(rule: MetricFacts) -> str:
+    return f" (for {rule.for_seconds:g} s)" if rule.for_seconds else ""
 
 
-def _rollback_words(facts: Mapping[str, Any]) -> str:
+def _rollback_words(facts: ChecklistFacts) -> str:
     return (
-        f"Only when triggered or asked for. {facts['max_rollback_seconds']:g} s of wall clock from"
+        f"Only when triggered or asked for. {facts.max_rollback_seconds:g} s of wall clock from"
         " the trigger to the validated previous stack. Only what was done is undone. Redis"
-        f" compatibility path: {facts['redis_compat']}."
+        f" compatibility path: {facts.redis_compat}."
     )
 
 
-def _evidence(facts: Mapping[str, Any]) -> Iterator[str]:
+def _evidence(facts: ChecklistFacts) -> Iterator[str]:
     yield from ("## 6. Evidence", "", "In `outputs/<run_id>/evidence/`:", "")
-    yield from (f"- [ ] {_code(name)}" for name in facts["evidence_files"])
-    if unobserved := facts.get("not_observed"):
+    yield from (f"- [ ] {_code(name)}" for name in facts.evidence_files)
+    if unobserved := facts.not_observed:
         yield from ("", "Nothing is due from these gates; look at their effect yourself:", "")
         yield from (f"- [ ] {_escaped(words)}" for words in unobserved)
     yield from ("", "Copies, written by a real run only:", "")
-    yield from (f"- [ ] {_code(name)}" for name in facts["evidence_copies"])
+    yield from (f"- [ ] {_code(name)}" for name in facts.evidence_copies)
     yield from ("", "- [ ] `ctp-runbook verify --run outputs/<run_id>` ends with exit code 0.")
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import msgspec
 
+from ctp_runbook.plan.checklist import ChecklistFacts
 from ctp_runbook.record.calibration import Calibration
 from ctp_runbook.record.evidence import Manifest
+from ctp_runbook.record.gate_files import CanaryFile, ReadinessFile
 from ctp_runbook.record.journal import Line
 from ctp_runbook.record.kinds import KINDS, RunCreated
 from ctp_runbook.record.past_runs import Comparison, PastRuns
@@ -37,6 +39,9 @@ def schemas() -> Mapping[str, Mapping[str, Any]]:
         "told": FORMS,
         "runs": PastRuns,
         "compare": Comparison,
+        "checklist": ChecklistFacts,
+        "readiness": ReadinessFile,
+        "canary": CanaryFile,
     }
     return {
         **{f"journal.{kind}.json": _line_schema(kind) for kind in sorted(KINDS)},

@@ -81,6 +81,7 @@ class RunOptions(Struct, frozen=True):
 
     def measured(self, environment: str) -> Measured:
         """What earlier runs in ``environment`` measured, where this one is to be kept."""
+        # A run that was sent elsewhere is measured by its neighbours there as well.
         roots = [self.outputs, *([self.run_dir.parent] if self.run_dir else [])]
         return measured_durations(environment, roots)
 

@@ -175,6 +175,7 @@ def _seconds_of(context: RunContext, member: Member) -> tuple[Identity, ...]:
     alike = _lookalikes(context, member)
     if pin is None or not alike:
         return ()
+    # A worker that it forked runs by the same line, and is part of it.
     own = context.world.pins.below(pin.identity)
     return tuple(identity for identity in alike if identity not in own)
 

@@ -167,6 +167,7 @@ def probe_gaps(context: RunContext) -> list[str]:
     warn_of_revival(context)
     engine = context.plan.member(Generation.OLD, Role.CORE_ENGINE)
     why = session_gap(context, engine)
+    # READY asks it too, where a rollback could not prove it again: one cause is told once.
     if why and not any(why in gap for gap in gaps):
         gaps.append(f"expected a verified session of {engine.name}: {why}")
     gaps += _readiness_gaps(context)

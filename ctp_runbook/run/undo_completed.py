@@ -39,6 +39,7 @@ def rollback_gap(run: RunDir, history: History, *, world: World = HERE) -> str:
     created, outcome = history.created, history.outcome
     if history.is_dry_run:
         return "it was a dry run: it switched nothing, so there is nothing to roll back"
+    # Undoing a rollback starts the new stack: a switch without gates, READY and watch.
     if created.parent_run:
         return (
             f"it is itself the rollback of run {created.parent_run}; to go forward again, plan "

@@ -89,6 +89,7 @@ class World(Struct, frozen=True):
     def load(self) -> None:
         """Import every part now: in the middle of a rollback the disk may not give it."""
         for name in self.__struct_fields__:
+            # What somebody else put in its place is there already.
             if isinstance(part := getattr(self, name), LateModule):
                 part.import_now()
 

@@ -5,13 +5,15 @@ Every word is the record's own, or the record's lack of one, which is said as th
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
 
 from ctp_runbook import __version__
+from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, StepStatus, Verdict
+from ctp_runbook.probes.trading_state import TradingState
 from ctp_runbook.record import kinds
 from ctp_runbook.record.evidence import unobserved_steps
 from ctp_runbook.record.formats import FORMAT
@@ -26,7 +28,6 @@ __all__ = ["handover_blocks", "not_proved", "provenance", "who_runs"]
 _READINESS = ("ctp_readiness_precheck.json", "ctp_readiness_rollback.json")
 _NOTHING = "nothing on record"
 _UNTOLD = f"not on record; its record is of format {FORMAT}"
-_CANNOT = "not_measurable"
 _LEFT_OUT = "; not compared: "
 _GENERATIONS = {Generation.NEW: "new stack", Generation.OLD: "old stack"}
 # Of a trading state, in the order a reader asks; what a position or a fund is called follows.
@@ -118,10 +119,11 @@ def _not_measured(run: RunDir, history: History) -> Iterator[str]:
         if not (path := run.evidence / name).is_file():
             continue
         report = read_readiness(path)
-        cannot = [s.get("name") for s in report.get("slis", ()) if s.get("provenance") == _CANNOT]
-        for what, names in (("measurable", cannot), ("in this environment", report.get("absent"))):
+        cannot = [sli.name for sli in report.slis if sli.is_unmeasurable]
+        absent = report.metadata.not_in_this_environment
+        for what, names in (("measurable", cannot), ("in this environment", absent)):
             if names:
-                where.setdefault(f"not {what}: {', '.join(map(str, names))}", []).append(name)
+                where.setdefault(f"not {what}: {', '.join(names)}", []).append(name)
     for words, files in where.items():
         yield f"{words} ({', '.join(files)})"
     yield from unobserved_steps(run, history).values()
@@ -223,7 +225,7 @@ def handover_blocks(history: History) -> Iterator[Block]:
     if old is None and new is None:
         yield Banner("info", "No handover on record", "no trading state was read of either engine")
         return
-    before, after = _facts_of(old or {}), _facts_of(new or {})
+    before, after = _facts_of(old), _facts_of(new)
     rows = [
         (name, before.get(name, "–"), after.get(name, "–"), _compared(name, before, after))
         for name in dict.fromkeys((*before, *after))
@@ -240,32 +242,39 @@ def _compared(name: str, before: Mapping[str, str], after: Mapping[str, str]) ->
     return "same" if before[name] == after[name] else "differs"
 
 
-def _states(history: History) -> dict[str, Mapping[str, Any] | None]:
+def _states(history: History) -> dict[str, TradingState | None]:
     """The last trading state of the old engine before the new one's, and the new one's last."""
-    states: dict[str, Mapping[str, Any] | None] = {"old engine": None, "new engine": None}
+    states: dict[str, TradingState | None] = {"old engine": None, "new engine": None}
     for record in history.of_kind(kinds.TradingStateRead):
         if record.payload.member.startswith(f"{Generation.NEW}_"):
-            states["new engine"] = record.payload.state
+            states["new engine"] = _state_of(record.payload)
         elif states["new engine"] is None:
-            states["old engine"] = record.payload.state
+            states["old engine"] = _state_of(record.payload)
     return states
 
 
-def _facts_of(state: Mapping[str, Any]) -> dict[str, str]:
+def _state_of(read: kinds.TradingStateRead) -> TradingState | None:
+    # As far as it says anything: what of it is compared was asked for when it was read.
+    with contextlib.suppress(ProbeError):
+        return TradingState.of(read.state, subject=read.member, compares=())
+    return None
+
+
+def _facts_of(state: TradingState | None) -> dict[str, str]:
     """A trading state as names and words; positions and funds a line each."""
-    facts = {name: _word(state[name]) for name in _STATE_FACTS if name in state}
-    if (orders := state.get("working_orders")) is not None:
-        facts["working orders"] = str(len(orders))
-    if (positions := state.get("positions")) is not None:
+    if state is None:
+        return {}
+    told = {name: getattr(state, name) for name in _STATE_FACTS}
+    facts = {name: _word(value) for name, value in told.items() if value is not None}
+    if state.working_orders is not None:
+        facts["working orders"] = str(len(state.working_orders))
+    if state.positions is not None:
         held: Counter[str] = Counter()
-        for one in positions:
-            held[
-                " ".join(str(one.get(k, "")) for k in ("instrument", "direction", "hedge_flag"))
-            ] += one.get("volume", 0)
+        for one in state.positions:
+            held[f"{one.instrument} {one.direction} {one.hedge_flag}"] += one.volume
         facts["positions"] = str(len(held))
         facts |= {f"position {name}": str(volume) for name, volume in sorted(held.items())}
-    facts |= {f"funds {name}": _word(amount) for name, amount in (state.get("funds") or {}).items()}
-    return facts
+    return facts | {f"funds {name}": _word(held) for name, held in (state.funds or {}).items()}
 
 
 def _word(value: object) -> str:

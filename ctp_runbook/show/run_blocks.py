@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from ctp_runbook.errors import ProbeError, RunRefused
 from ctp_runbook.model import Generation, Outcome, Phase, State, StepStatus, Verdict
@@ -22,6 +21,7 @@ from ctp_runbook.record.evidence import (
     trading_downtime_seconds,
     unobserved_steps,
 )
+from ctp_runbook.record.gate_files import NO_READINESS, ReadinessFile, readiness_of
 from ctp_runbook.record.history import History
 from ctp_runbook.record.kinds import NOT_PROVED, Cause, Closed, Finding, override_name
 from ctp_runbook.record.result_env import parse_env
@@ -72,7 +72,6 @@ __all__ = [
 GATE_STEPS = tuple(dict.fromkeys(gate.step for gate in GATES.values()))
 # A dozen SLIs take some kilobytes.
 _READINESS_BYTES = 1 << 20
-_MEASURED = ("value", "target")
 _CAUSES: Mapping[Cause, str] = {
     "metric": "a metric reached the rollback trigger",
     "step_failed": "a step of the switch failed",
@@ -283,7 +282,7 @@ def commands_table(history: History) -> Table:
     return Table(("step", "command"), commands, "Commands", code=("command",), folded=True)
 
 
-def read_readiness(path: Path) -> Mapping[str, Any]:
+def read_readiness(path: Path) -> ReadinessFile:
     """Return a readiness file as far as it is one; what is wrong with it, its gate says."""
     from ctp_runbook.host.files import read_small
     from ctp_runbook.probes.strict_json import decode_json
@@ -291,29 +290,20 @@ def read_readiness(path: Path) -> Mapping[str, Any]:
     try:
         report, _ = decode_json(read_small(path, most=_READINESS_BYTES), subject=path.name)
     except (OSError, ProbeError):
-        return {}
-    report = report if isinstance(report, dict) else {}
-    metadata, slis = report.get("metadata"), report.get("slis")
-    absent = metadata.get("not_in_this_environment") if isinstance(metadata, dict) else None
-    return {
-        "slis": [sli for sli in slis if isinstance(sli, dict)] if isinstance(slis, list) else [],
-        "absent": list(map(str, absent)) if isinstance(absent, list) else [],
-    }
+        return NO_READINESS
+    return readiness_of(report)[0]
 
 
-def readiness_table(report: Mapping[str, Any], *, title: str = "") -> Table:
+def readiness_table(report: ReadinessFile, *, title: str = "") -> Table:
     """Show the SLIs of a readiness file: what was measured, against what, from where."""
     rows = [
         (
-            sli.get("name", ""),
-            *(f"{_value(sli.get(name))}{_unit(str(sli.get('unit', '')))}" for name in _MEASURED),
-            # Nobody measured it, and nobody can: neither well nor ill.
-            "– not measurable"
-            if sli.get("provenance") == "not_measurable"
-            else mark(bool(sli.get("healthy"))),
-            *(sli.get(fact, "") for fact in ("provenance", "source", "detail")),
+            sli.name,
+            *(f"{_value(value)}{_unit(sli.unit)}" for value in (sli.value, sli.target)),
+            "– not measurable" if sli.is_unmeasurable else mark(sli.healthy),
+            *(sli.provenance, sli.source, sli.detail),
         )
-        for sli in report.get("slis", ())
+        for sli in report.slis
     ]
     columns = ("SLI", "value", "target", "healthy", "provenance", "source", "detail")
     return Table(columns, rows, title, numbers=("value", "target"))

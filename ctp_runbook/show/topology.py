@@ -4,14 +4,14 @@ but for reading evidence.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_high
-from typing import Any
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.plan.gate_table import PARTS, Gate, gates_in
+from ctp_runbook.record.gate_files import CanaryFile, FlownCanary, ReadinessFile, SliEntry
 from ctp_runbook.record.result_env import ResultEnv, parse_env
 from ctp_runbook.record.rundir import RunDir
 
@@ -107,16 +107,16 @@ def gate_topology(run: RunDir) -> Topology | None:
     return Topology(_stations(looks), *_canary(run)) if looks else None
 
 
-def sli_topology(report: Mapping[str, Any]) -> Topology:
+def sli_topology(report: ReadinessFile) -> Topology:
     """Return the parts as a readiness file has them; what is no part of the host is left out."""
     looks = []
-    for sli in report.get("slis", ()):
-        part, label = _SLIS.get(str(sli.get("name")), ("", ""))
-        if sli.get("provenance") == "not_measurable":
-            continue  # this engine has no such thing: it says neither well nor ill of the part
-        good, seen = bool(sli.get("healthy")), f"{label} {_measured(sli)}".strip()
-        problem = "" if good else f"{seen}, target {_shown(sli.get('target'))}"
-        looks.append(_Look(part, "ok" if good else "failed", (seen,), problem))
+    for sli in report.slis:
+        if sli.is_unmeasurable:
+            continue  # it says neither well nor ill of the part
+        part, label = _SLIS.get(sli.name, ("", ""))
+        seen = f"{label} {_measured(sli)}".strip()
+        problem = "" if sli.healthy else f"{seen}, target {_shown(sli.target)}"
+        looks.append(_Look(part, "ok" if sli.healthy else "failed", (seen,), problem))
     return Topology(_stations(looks))
 
 
@@ -251,22 +251,20 @@ def _canary(run: RunDir) -> tuple[tuple[Flight, ...], str]:
     if not path.is_file():
         return (), ""
     try:
-        canary = json.loads(path.read_bytes())
-        return tuple(map(_flight, canary["flights"])), str(canary["problem"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        canary = decoder(CanaryFile).decode(path.read_bytes())
+    except (OSError, ValueError) as error:
         return (), f"{_CANARY_FILE} cannot be read: {error}"
+    return tuple(map(_flight, canary.flights)), canary.problem
 
 
-def _flight(flight: Mapping[str, Any]) -> Flight:
-    hops = {str(hop["hop"]): float(hop["ms"]) for hop in flight["hops"]}
-    return Flight(hops, str(flight["problem"]))
+def _flight(flown: FlownCanary) -> Flight:
+    return Flight({hop.hop: hop.ms for hop in flown.hops}, flown.problem)
 
 
-def _measured(sli: Mapping[str, Any]) -> str:
-    value, unit = sli.get("value"), str(sli.get("unit") or "")
-    if unit == "ratio" and isinstance(value, float):
-        return f"{value:.1%}"
-    return _shown(value) if unit == "count" else f"{_shown(value)} {unit}".strip()
+def _measured(sli: SliEntry) -> str:
+    if sli.unit == "ratio" and isinstance(sli.value, float):
+        return f"{sli.value:.1%}"
+    return _shown(sli.value) if sli.unit == "count" else f"{_shown(sli.value)} {sli.unit}".strip()
 
 
 def _shown(value: object) -> str:

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from ctp_runbook.decoding import decoder
 from ctp_runbook.gates import canary as flight
 from ctp_runbook.gates import gate as gate_module
 from ctp_runbook.gates import readiness_probes
 from ctp_runbook.gates import run as gate_run
+from ctp_runbook.gates.canary import HOPS, CanaryFlight, CanaryResult
 from ctp_runbook.gates.gate import GateOptions
 from ctp_runbook.gates.readiness import DECLARED_FLAGS
 from ctp_runbook.plan.gate_table import GATES
+from ctp_runbook.record.gate_files import CanaryFile
 from tests.props.command_line import typed
 
 DECLARED = {
@@ -161,13 +164,13 @@ def test_a_canary_that_flew_is_written_down(
     """Into the run's evidence, where no file is named; a dry run writes none."""
     monkeypatch.setenv("CTP_EVIDENCE_DIR", str(tmp_path))
 
-    def fly(context: object, *, runs: int, run_id: str) -> object:
-        methods = {"data": lambda self: {"runs": runs}}
-        return type(
-            "Flight", (), {"dry_run": False, "sentence": "3 hops", "exit_code": 0, **methods}
-        )()
+    def fly(context: object, *, runs: int, run_id: str) -> CanaryResult:
+        hops = dict.fromkeys(HOPS, 0.001)
+        flights = [CanaryFlight(f"{number}", "", hops) for number in range(runs)]
+        return CanaryResult(tuple(flights), dry_run=False)
 
     monkeypatch.setattr(flight, "fly_canaries", fly)
     assert typed("infra", "canary", "--runs", "2") == 0
-    assert json.loads((tmp_path / "ctp_canary.json").read_bytes()) == {"runs": 2}
-    assert capsys.readouterr().out == "3 hops\n"
+    written = decoder(CanaryFile).decode((tmp_path / "ctp_canary.json").read_bytes())
+    assert [canary.mark for canary in written.flights] == ["0", "1"]
+    assert capsys.readouterr().out.startswith("canary ok: 2 arrived: ")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parents[2] / "ctp_runbook" / "run"
-MODULES = sorted(RUN.glob("*.py"))
+MODULES = sorted(path for path in RUN.glob("*.py") if path.name != "__init__.py")
 LINES_A_REASON = 40
 # For a tool, or to part a module: neither says why.
 _NO_REASON = re.compile(r"#\s*(noqa|type:|---|pragma)")
@@ -32,7 +32,7 @@ def test_a_module_that_acts_says_why(path: Path) -> None:
     """Whoever reads it at three in the morning finds the reason where the decision is taken."""
     source = path.read_text()
     lines = len(source.splitlines())
-    assert reasons(source) >= lines // LINES_A_REASON, f"{path.name}: {lines} lines"
+    assert reasons(source) * LINES_A_REASON >= lines, f"{path.name}: {lines} lines"
 
 
 COUNTED = {

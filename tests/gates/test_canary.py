@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 
@@ -44,7 +45,7 @@ def test_arrivals_are_told_hop_by_hop() -> None:
     result = CanaryResult((_flight(0.1), _flight(0.2)), dry_run=False)
     assert result.exit_code == 0
     assert "debezium_to_kafka p50 100 ms p99 200 ms" in result.sentence
-    data = json.loads(json.dumps(result.data()))
+    data = json.loads(msgspec.json.encode(result.file))
     assert data["percentiles_ms"]["total"] == {"p50": 300.0, "p99": 600.0}
     assert data["flights"][0]["hops"][0] == {"hop": "postgres", "ms": 100.0}
 
@@ -54,7 +55,7 @@ def test_one_that_is_stuck_fails_all() -> None:
     stuck = CanaryFlight("m", "t", {"postgres": 0.1}, "m is stuck at Debezium")
     result = CanaryResult((_flight(0.1), stuck), dry_run=False)
     assert (result.exit_code, result.sentence) == (3, "canary FAILED: m is stuck at Debezium")
-    assert result.data()["percentiles_ms"] == {}
+    assert result.file.percentiles_ms == {}
     assert not CanaryResult((), dry_run=False).is_ok
 
 

@@ -91,7 +91,7 @@ BAD_SLIS: dict[str, tuple[dict[str, Any], str]] = {
     "guessed": ({"provenance": "guessed"}, "expected measured or declared"),
     "stale": ({"sampled_utc": utc_text(NOW - 60)}, "stale"),
     "from the future": ({"sampled_utc": utc_text(NOW + 60)}, "stale, or not"),
-    "no time": ({"sampled_utc": None}, "sampled_utc None"),
+    "no time": ({"sampled_utc": None}, "got `null` - at `$.sampled_utc`"),
     "local time": ({"sampled_utc": "2026-02-02T02:40:01"}, "stale"),
 }
 
@@ -111,7 +111,7 @@ def test_an_sli_that_is_missing_or_there_twice_is_refused() -> None:
     odd = {**first, "name": "quant_hft_mood"}
     assert "no known SLI" in _findings({**report, "slis": [*report["slis"], odd]})
     bare = {key: value for key, value in first.items() if key != "source"}
-    assert "source is missing" in _findings({**report, "slis": [bare, *others]})
+    assert "missing required field `source`" in _findings({**report, "slis": [bare, *others]})
 
 
 def test_only_a_rehearsal_may_lack_what_the_twin_lacks() -> None:

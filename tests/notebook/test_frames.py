@@ -16,6 +16,7 @@ from msgspec import structs, to_builtins
 
 from ctp_runbook.model import Phase, StepStatus
 from ctp_runbook.notebook import frames
+from ctp_runbook.record.gate_files import NO_READINESS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, Writer, read_journal, utc_text
 from ctp_runbook.record.kinds import Payload, StepEnded
@@ -28,6 +29,7 @@ from ctp_runbook.verify.report import Check, VerificationReport
 from ctp_runbook.verify.run import verify_run
 from ctp_runbook.watch.judge import WindowJudgement
 from ctp_runbook.watch.replay import rejudge
+from tests.props.example_readiness import readiness_file
 from tests.props.example_records import EXAMPLES, header_like, like
 from tests.props.synthetic_runs import KINDS, make_run
 from tests.props.watch_stories import gap_and_hold
@@ -191,7 +193,7 @@ def all_frames(run: RunDir, history: History) -> dict[str, pd.DataFrame]:
         "journal": frames.journal(history),
         "steps": frames.steps(history),
         "gates": frames.gates(observed_rows(run)),
-        "slis": frames.slis(read_readiness(readiness) if readiness.is_file() else {}),
+        "slis": frames.slis(read_readiness(readiness)),
         "verdicts": frames.verdicts(judged, rules),
         "points": frames.points(judged, rules),
         "samples": frames.samples(run.samples),
@@ -210,7 +212,7 @@ def by_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, pd.
 OF_MANY_RUNS = ("bounds", "runs", "runs_metrics", "runs_steps")
 EMPTY: dict[str, Callable[[Path], pd.DataFrame]] = {
     "gates": lambda _: frames.gates([]),
-    "slis": lambda _: frames.slis({}),
+    "slis": lambda _: frames.slis(NO_READINESS),
     "verdicts": lambda _: frames.verdicts(None, {}),
     "points": lambda _: frames.points(None, {}),
     "samples": lambda folder: frames.samples(folder / "none.jsonl"),
@@ -257,13 +259,13 @@ def test_a_step_that_did_not_end_has_no_duration() -> None:
 
 
 def test_a_service_level_that_is_no_number_is_missing() -> None:
-    """A readiness file is somebody else's: what it calls a value may be anything."""
+    """A readiness file is somebody else's: what it calls a value may be anything; a list is none."""
     told = ["12", None, True, 10**400, math.inf, [1], 12, 0.5]
-    frame = frames.slis({"slis": [{"name": "x", "value": value, "healthy": 1} for value in told]})
+    frame = frames.slis(readiness_file(*({"value": value} for value in told)))
     assert [*frame.value.dropna()] == [12.0, 0.5]
-    assert [*frame.healthy] == [True] * len(told)
-    level = {"name": "x", "provenance": "not_measurable", "healthy": False}
-    assert frames.slis({"slis": [level]}).healthy.isna().all()
+    assert [*frame.healthy] == [True] * (len(told) - 1)
+    level = {"provenance": "not_measurable", "healthy": False}
+    assert frames.slis(readiness_file(level)).healthy.isna().all()
 
 
 # --- nothing acts -------------------------------------------------------------------
@@ -287,7 +289,7 @@ def hostile_frames(folder: Path) -> dict[str, pd.DataFrame]:
         "journal": frames.journal(history),
         "steps": frames.steps(history),
         "gates": frames.gates([(HOSTILE, HOSTILE, HOSTILE)]),
-        "slis": frames.slis({"slis": [level]}),
+        "slis": frames.slis(readiness_file(level)),
         "samples": frames.samples(samples),
         "checks": frames.checks(VerificationReport("x", (Check(HOSTILE, True, HOSTILE),))),
     }

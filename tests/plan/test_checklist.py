@@ -140,6 +140,21 @@ def test_the_session_sources_stand_in_it_and_what_nobody_tells_in_red(tmp_path: 
     assert "session_sources" not in json.loads(checklist(make_plan(tmp_path)).json)
 
 
+def test_a_secret_of_the_same_letters_as_a_fact_costs_its_words_alone(tmp_path: Path) -> None:
+    """Somebody's password is the name of a fact: the checklist is written all the same."""
+    (tmp_path / "sources.toml").write_text(
+        '[may_trade]\nsource = "file"\npath = "engine.json"\nfield = "mode"\n'
+    )
+    plan = make_plan(
+        tmp_path,
+        NEW_SESSION_SOURCES="sources.toml",
+        NEW_SESSION_CMD="cat session",
+        SESSION_NOT_PROVED="recovered: it says nothing",
+    )
+    plan = replace(plan, redactor=Redactor.of(["may_trade", "recovered"]))
+    assert "✗ NOT PROVED: ***" in checklist(plan).markdown
+
+
 def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path) -> None:
     """Who runs, and at each of its steps, which have nothing to tick."""
     runner = "NEW_STRATEGY_RUNNER"

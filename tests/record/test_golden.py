@@ -30,6 +30,10 @@ from ctp_runbook.verify.run import verify_run
 GOLDEN = Path(__file__).parents[1] / "golden" / "runs"
 SCHEMAS = Path(__file__).parents[2] / "infra" / "schemas"
 RUNS = {path.name: RunDir(path) for path in sorted(GOLDEN.iterdir())}
+GATE_FILES = {
+    "readiness.json": "evidence/ctp_readiness_*.json",
+    "checklist.json": "evidence/*checklist.json",
+}
 MOST_BYTES = 300_000
 VERIFIES = (Outcome.COMPLETED, Outcome.ROLLED_BACK_IN_BUDGET)
 
@@ -145,6 +149,9 @@ def test_a_recorded_run_fits_its_schemas(name: str) -> None:
                 sample.validate(json.loads(line))
     validator("run.json").validate(json.loads(run.run_json.read_bytes()))
     validator("manifest.json").validate(json.loads(run.manifest.read_bytes()))
+    for form, names in GATE_FILES.items():
+        for path in run.path.glob(names):
+            validator(form).validate(json.loads(path.read_bytes()))
 
 
 def test_the_recorded_runs_know_most_kinds_of_records() -> None:

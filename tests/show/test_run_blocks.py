@@ -14,6 +14,7 @@ from msgspec import structs
 from ctp_runbook.errors import RunRefused
 from ctp_runbook.model import Outcome, Phase
 from ctp_runbook.plan.plan import Plan
+from ctp_runbook.record.gate_files import NO_READINESS
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import Record, Writer, read_journal
 from ctp_runbook.record.kinds import Cause
@@ -21,6 +22,7 @@ from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show import run_blocks
 from ctp_runbook.show.topology import sli_topology
 from ctp_runbook.watch.replay import rejudge
+from tests.props.example_readiness import readiness_file
 from tests.props.example_records import like
 from tests.props.synthetic_runs import KINDS
 
@@ -340,7 +342,7 @@ def test_a_readiness_file_that_is_not_there_is_shown_as_nothing(tmp_path: Path) 
     """Nor one that is a pipe."""
     os.mkfifo(tmp_path / "pipe")
     for name in ("gone", "pipe"):
-        assert run_blocks.read_readiness(tmp_path / name) == {}
+        assert run_blocks.read_readiness(tmp_path / name) == NO_READINESS
 
 
 def test_what_nobody_tells_of_a_session_stands_in_red_with_a_word() -> None:
@@ -369,5 +371,5 @@ def test_a_completed_run_whose_trading_nothing_proves_is_no_good_news(tmp_path: 
 
 def test_what_cannot_be_measured_is_neither_well_nor_ill() -> None:
     """In the table of the SLIs."""
-    sli = {"name": "x", "value": None, "healthy": False, "provenance": "not_measurable"}
-    assert "– not measurable" in run_blocks.readiness_table({"slis": [sli]}).text
+    sli = {"value": None, "healthy": False, "provenance": "not_measurable"}
+    assert "– not measurable" in run_blocks.readiness_table(readiness_file(sli)).text

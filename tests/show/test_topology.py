@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
 from ctp_runbook.gates.gate import GateResult, GateStep
 from ctp_runbook.model import StepStatus
 from ctp_runbook.plan.gate_table import GATES, PARTS, Gate
+from ctp_runbook.record.gate_files import CanaryFile, FlownCanary, FlownHop
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.show.figure_style import DARK, LIGHT, Theme
 from ctp_runbook.show.topology import (
@@ -21,6 +21,7 @@ from ctp_runbook.show.topology import (
     sli_topology,
 )
 from ctp_runbook.show.topology_figure import topology_figure, topology_picture
+from tests.props.example_readiness import readiness_file
 from tests.show.test_watch_figure import texts
 
 
@@ -93,19 +94,31 @@ def test_what_drifted_is_told_with_its_reason(run: RunDir) -> None:
     assert "✗ failed" in texts(topology_figure(seen))
 
 
-FLIGHT = {"hops": [{"hop": "postgres", "ms": 1.0}, {"hop": "debezium_to_kafka", "ms": 200.0}]}
+HOPS = (FlownHop("postgres", 1.0), FlownHop("debezium_to_kafka", 200.0))
+
+
+def canary_file(*flights: FlownCanary, problem: str) -> bytes:
+    """What a call of the canary leaves."""
+    rest = dict.fromkeys(("source", "topic", "table", "mark_is"), "x")
+    file = CanaryFile(
+        success=False, dry_run=False, problem=problem, percentiles_ms={}, flights=flights, **rest
+    )
+    return msgspec.json.encode(file)
+
+
+def flown(*hops: FlownHop, problem: str = "") -> FlownCanary:
+    """One flight."""
+    total = sum(hop.ms for hop in hops)
+    return FlownCanary(mark="m", sent_utc="", hops=hops, total_ms=total, problem=problem)
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)
 def test_the_canary_is_drawn_hop_by_hop(run: RunDir, theme: Theme) -> None:
     """Each flight is a bar with its total; one that was lost says after how long."""
     say(run, "bootstrap", ok("observe_redis", role="master"))
-    whole = [*FLIGHT["hops"], {"hop": "kafka_to_clickhouse", "ms": 99.0}]
-    told: dict[str, Any] = {
-        "problem": "it is stuck at the ingest",
-        "flights": [{"hops": whole, "problem": ""}, {**FLIGHT, "problem": "stuck"}],
-    }
-    (run.evidence / "ctp_canary.json").write_text(json.dumps(told))
+    whole, lost = flown(*HOPS, FlownHop("kafka_to_clickhouse", 99.0)), flown(*HOPS, problem="stuck")
+    data = canary_file(whole, lost, problem="it is stuck at the ingest")
+    (run.evidence / "ctp_canary.json").write_bytes(data)
     seen = gate_topology(run)
     assert seen is not None
     said = texts(topology_figure(seen, theme=theme))
@@ -135,7 +148,7 @@ def test_readiness_speaks_for_the_engine_too() -> None:
         | {"unit": "ratio", "healthy": True},
         {"name": "of nobody", "value": 1.0, "target": 1.0, "unit": "", "healthy": False},
     ]
-    seen = sli_topology({"slis": slis})
+    seen = sli_topology(readiness_file(*slis))
     engine = part(seen, "engine")
     assert engine.state == "failed"
     assert engine.problem == "query p99 2500 ms, target 2000"
@@ -145,7 +158,7 @@ def test_readiness_speaks_for_the_engine_too() -> None:
 
 def test_every_part_is_on_the_picture() -> None:
     """Also those that nobody looked at, and the picture is told in words."""
-    seen = sli_topology({"slis": []})
+    seen = sli_topology(readiness_file())
     said = texts(topology_figure(seen))
     assert [title for title in PARTS.values() if title not in said] == []
     assert said.count("not looked at") == len(PARTS)
