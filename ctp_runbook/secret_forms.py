@@ -129,10 +129,10 @@ def _base64(secret: str) -> Iterator[str]:
 
     octets = secret.encode("utf-8", "surrogatepass")
     for begun in range(3):
-        told = octets if len(octets) >= _LEAST_BASE64 else b":" + octets
-        digits = b2a_base64(bytes(begun) + told, newline=False).decode()
+        padded = octets if len(octets) >= _LEAST_BASE64 else b":" + octets
+        digits = b2a_base64(bytes(begun) + padded, newline=False).decode()
         # The first and the last digit may have bits of the neighbours.
-        own = digits[-(-begun * 8 // 6) : (begun + len(told)) * 8 // 6]
+        own = digits[-(-begun * 8 // 6) : (begun + len(padded)) * 8 // 6]
         if len(own) >= _LEAST_BASE64:
             yield re.sub("[+/]", lambda sign: "[+-]" if sign[0] == "+" else "[/_]", own)
 

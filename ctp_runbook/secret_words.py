@@ -101,10 +101,10 @@ def _words(text: str, at: int) -> Iterator[_Span]:
     words = re.compile(rf"(?:{gap})++({word})")
     for _ in range(_MOST_WORDS):
         # Another of these commands has its own turn: each word is read once.
-        if (found := words.match(text, at)) is None or found[1] in _OPTIONS:
+        if (match := words.match(text, at)) is None or match[1] in _OPTIONS:
             return
-        yield found.span(1)
-        at = found.end()
+        yield match.span(1)
+        at = match.end()
 
 
 def _option(command: str, word: str) -> tuple[str, int] | None:

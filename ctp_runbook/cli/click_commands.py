@@ -105,8 +105,8 @@ class _Group(LateGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in HOMES:
             return None
-        found = load_command(cmd_name)
-        return click_command(cmd_name, found) if isinstance(found, Command) else found
+        loaded = load_command(cmd_name)
+        return click_command(cmd_name, loaded) if isinstance(loaded, Command) else loaded
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -197,7 +197,7 @@ def _code_by_run(code: int, *, is_foreseen: bool = True) -> int:
     try:
         history = read_history(run)
     except (RunbookError, OSError, ValueError):
-        told = "what became of it is not known, for its journal cannot be read"
+        standing = "what became of it is not known, for its journal cannot be read"
         todo = set_aside_sentence(run)
     else:
         if history.is_dry_run:
@@ -206,9 +206,9 @@ def _code_by_run(code: int, *, is_foreseen: bool = True) -> int:
             return code if is_foreseen else history.outcome.exit_code
         if not history.has_begun or (is_foreseen and not is_touched(history)):
             return code
-        told = f"it is {history.state.value}, and this command no longer follows it"
+        standing = f"it is {history.state.value}, and this command no longer follows it"
         todo = f"see `ctp-runbook status --run {run.path}`"
-    say(f"run {run.run_id}: {told}; {todo}", err=True, fg="red")
+    say(f"run {run.run_id}: {standing}; {todo}", err=True, fg="red")
     return _UNKNOWN
 
 
@@ -317,8 +317,8 @@ def calibrate(
         if minutes:
             recording = calibration.Recording(plan=plan, minutes=minutes)
     asked = calibration.Asked.of(subject, **values)
-    found, folder = calibration.make(subject, asked, recording, outputs=outputs, tell=say)
-    say(calibration.told(found, folder))
+    calibrated, folder = calibration.make(subject, asked, recording, outputs=outputs, tell=say)
+    say(calibration.told(calibrated, folder))
     say(f"executed notebook: {calibration.draw(folder)}")
 
 
@@ -444,13 +444,13 @@ def run(notebooks: Path | None, **values: Any) -> int:
     files, options = _files(values), RunOptions(**values)
     if not is_agreed and options.execute:
         options = _confirmed(_plan_of(**files), options)
-    made: list[RunDir] = []
+    runs: list[RunDir] = []
     with contextlib.ExitStack() as viewed:
         tell: list[Callable[[str], None]] = [(lambda line: None) if as_json else say]
 
         def follow(run: RunDir) -> None:
             take_in_hand(run)
-            made.append(run)
+            runs.append(run)
             if as_json or options.execute:
                 viewer = viewer_of(run, dry_run=not options.execute, as_json=as_json)
                 tell[:] = [viewed.enter_context(viewer).say]
@@ -462,8 +462,8 @@ def run(notebooks: Path | None, **values: Any) -> int:
             on_progress=lambda line: tell[-1](line),
             on_made=follow,
         )
-    if as_json and made:
-        say_end(made[-1], read_history(made[-1]), code)
+    if as_json and runs:
+        say_end(runs[-1], read_history(runs[-1]), code)
     return code
 
 

@@ -300,14 +300,14 @@ def tell_of_standing(run: RunDir, options: RunOptions, *, as_json: bool) -> int:
         return follow_to_end(run, quiet=False, as_json=as_json)
     code = history.outcome.exit_code if history.outcome else 0
     stands = history.outcome.value if history.outcome else history.state.value
-    told = f"run {run.run_id} of this plan is {stands}: no other is begun"
+    sentence = f"run {run.run_id} of this plan is {stands}: no other is begun"
     if code:
-        told += f"; once what it tells of is mended, `--again {run.run_id}` begins one"
+        sentence += f"; once what it tells of is mended, `--again {run.run_id}` begins one"
     if as_json:
-        say_end(run, history, code, sentence=told)
+        say_end(run, history, code, sentence=sentence)
     elif history.outcome is not None:
         _say_how_it_ended(run, history, is_written=True, quiet=False)
-    say(told, err=as_json)
+    say(sentence, err=as_json)
     return code
 
 
@@ -321,8 +321,8 @@ def _say_how_it_ended(run: RunDir, history: History, *, is_written: bool, quiet:
     else:
         from ctp_runbook.show.terminal import ending_lines
 
-        *told, report, outcome = ending_lines(history, run)
-        for line in (*told, report):
+        *lines, report, outcome = ending_lines(history, run)
+        for line in (*lines, report):
             say(line)
         say(outcome, bold=True)
     if is_written:

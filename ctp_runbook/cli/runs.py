@@ -81,8 +81,8 @@ def status(run_dir: Path | None, outputs: Path) -> int:
         # No countdown: nobody would do what it counts down to.
         say(lost, fg="red", bold=True)
         return _LOST
-    if told := silent_sentence(run, history, silence):
-        say(told, fg="red", bold=True)
+    if silent_words := silent_sentence(run, history, silence):
+        say(silent_words, fg="red", bold=True)
     if silent and history.outcome is None:
         return _LOST
     if runs_out := countdown(history, mono=time.monotonic()):
@@ -229,16 +229,16 @@ def _write_fleet_page(hosts: Path, html: Path) -> None:
     from ctp_runbook.record.rundir import write_atomic
     from ctp_runbook.show.past_runs import fleet_page
 
-    told = runs_of_hosts(hosts)
+    answers = runs_of_hosts(hosts)
     # A report that was fetched lies beside its host's answer; only then is there something to link to.
     reports = {
         host.run.run_id: quote(os.path.relpath(report, html.parent))
-        for host in told
+        for host in answers
         if host.run is not None
         and (report := hosts / host.host / f"{host.run.run_id}.html").is_file()
     }
     now = datetime.now(UTC).isoformat(" ", "seconds")
-    write_atomic(html, fleet_page(told, told_utc=now, reports=reports).encode())
+    write_atomic(html, fleet_page(answers, told_utc=now, reports=reports).encode())
     say(str(html))
 
 

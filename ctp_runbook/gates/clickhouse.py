@@ -66,12 +66,12 @@ def clickhouse_tasks(context: GateContext) -> tuple[Task, ...]:
     """Reach the server, apply the files, compare file by file; none without an address."""
     if (door := context.clickhouse) is None:
         return ()
-    found = context.infra_files(*_PLACES)
-    files = load_sql(found.folder, found.files)
+    schema = context.infra_files(*_PLACES)
+    files = load_sql(schema.folder, schema.files)
     if not any(file.statements or file.more for file in files):
-        raise RunRefused(f"{found.sentence}: no statement in any of them; write the schema there")
+        raise RunRefused(f"{schema.sentence}: no statement in any of them; write the schema there")
     gate = _SchemaGate(context, door, files)
-    apply = f"run {found.sentence} at {door.shown}"
+    apply = f"run {schema.sentence} at {door.shown}"
     return (
         Task("reach_clickhouse", f"SELECT version() at {door.shown}", gate.reach, is_vital=True),
         Task("apply_schema", apply, gate.apply, acts=True),
@@ -202,7 +202,9 @@ class _SchemaGate:
     def compare(self, file: SqlFile) -> Observation:
         """Compare each statement of a file with what is live."""
         live, facts, problems = self.live(), dict[str, str](), list[str]()
-        wanted = [self.here(one) for one in file.statements if one.kind != "DATABASE"]
+        wanted = [
+            self.here(statement) for statement in file.statements if statement.kind != "DATABASE"
+        ]
         there = [statement for statement in wanted if statement.name in live]
         for statement in wanted:
             if (table := live.get(statement.name)) is None:
@@ -226,22 +228,22 @@ class _SchemaGate:
             names = [f"{scratch}.wanted_{number}" for number in range(len(statements))]
             pairs = list(zip(statements, names, strict=True))
             refused = {name: self.refusal(statement, name) for statement, name in pairs}
-            made = self.tables([scratch])
+            live = self.tables([scratch])
         # The engine of the twin refuses to start a queue, and has it nevertheless.
         starts = {name for statement, name in pairs if statement.engine != "Kafka"}
         return [
-            made[name]
-            if name in made and not (refused[name] and name in starts)
+            live[name]
+            if name in live and not (refused[name] and name in starts)
             else f"cannot be compared: {refused[name] or 'the server has made nothing of it'}"
             for name in names
         ]
 
     def refusal(self, statement: Statement, name: str) -> str:
         """Make what a statement wants under another name; return why not, blank for done."""
-        more = (one for file in self.files for one in file.more if one.name == statement.name)
+        more = (each for file in self.files for each in file.more if each.name == statement.name)
         try:
-            for one in (statement, *more):
-                self.run(one.moved(name))
+            for each in (statement, *more):
+                self.run(each.moved(name))
         except ProbeError as error:
             return str(error)
         return ""
@@ -284,11 +286,11 @@ def _is_left_over(name: str) -> bool:
     fields = name.removeprefix(_SCRATCH).split("_")
     if len(fields) != 5 or not all(field.isdecimal() for field in fields[1:4]):
         return False
-    boot, pid, start_ticks, made = fields[0], *map(int, fields[1:4])
+    boot, pid, start_ticks, created = fields[0], *map(int, fields[1:4])
     if boot == boot_id()[:_BOOT]:
         return not is_running(Identity(pid, start_ticks))
     # Another host's, or this one's before it was started again: nobody to ask.
-    return time.time() - made > _SCRATCH_SECONDS
+    return time.time() - created > _SCRATCH_SECONDS
 
 
 # --- differences ------------------------------------------------------------------
@@ -363,17 +365,19 @@ def _definition_differences(
     for name, due in want.definitions.items():
         kind, _, own = name.partition(" ")
         alter, what = f"ALTER TABLE {wanted.quoted}", f"{kind.upper()} {own}"
-        found = have.definitions.get(name)
-        if found is None:
+        definition = have.definitions.get(name)
+        if definition is None:
             fix = mend if is_queue else f"run `{alter} ADD {what} {due}`"
             yield f"{name} {due} is missing; {fix}"
-        elif found != due:
+        elif definition != due:
             change = f"MODIFY {what} {due}"
-            if found.startswith(f"{due} "):  # what a MODIFY leaves out stays as it is
-                change = f"MODIFY {what} REMOVE {found[len(due) :].split()[0].partition('(')[0]}"
+            if definition.startswith(f"{due} "):  # what a MODIFY leaves out stays as it is
+                change = (
+                    f"MODIFY {what} REMOVE {definition[len(due) :].split()[0].partition('(')[0]}"
+                )
             by_hand = f"make it anew by {alter}" if kind != "column" else f"run `{alter} {change}`"
             fix = mend if is_queue else f"in a quiet hour {by_hand}"
-            yield f"{name} is {found}, expected {due}; {fix}"
+            yield f"{name} is {definition}, expected {due}; {fix}"
     for name in have.definitions.keys() - want.definitions:
         fix = "add it there" + (", or drop it" if have.rows == 0 else "")
         yield f"{name} {have.definitions[name]} is not in the file; {fix}"

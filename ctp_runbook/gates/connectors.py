@@ -49,9 +49,9 @@ def connector_tasks(context: GateContext) -> tuple[Task, ...]:
     base = context.connect_url
     if not base:
         return ()
-    found = context.infra_files(*_PLACES)
+    configs = context.infra_files(*_PLACES)
     wanted = load_connectors(
-        found.folder, values=context.values, over=context.options.connector_set
+        configs.folder, values=context.values, over=context.options.connector_set
     )
     rest = _Rest(context, base)
     reach = Task("reach_connect", f"GET {base}/", rest.reach, is_vital=True)

@@ -204,11 +204,11 @@ class GateContext:
                 tuple(path for path in sorted(root.glob(glob)) if not path.is_dir() and says(path))
                 for glob in globs
             )
-            found = [files for files in each if files]
-            if found:
-                folders = dict.fromkeys(files[0].parent for files in found)
+            there = [files for files in each if files]
+            if there:
+                folders = dict.fromkeys(files[0].parent for files in there)
                 first, *others = folders
-                return InfraFiles(found[0], first, tuple(others))
+                return InfraFiles(there[0], first, tuple(others))
         places = ", ".join(f"{root}/{glob}" for root in looked for glob in globs)
         raise RunRefused(
             f"nothing of what the gate is to make is there: looked for {places}"

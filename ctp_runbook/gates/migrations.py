@@ -77,9 +77,9 @@ SELECT parent.relnamespace::regnamespace || '.' || parent.relname,
 
 def timescale_tasks(context: GateContext) -> tuple[Task, ...]:
     """Migrate, then look at what is there."""
-    found = context.infra_files(*_PLACES)
-    gate = _Timescale(context, found.files)
-    migrate = f"run {found.sentence}"
+    migrations = context.infra_files(*_PLACES)
+    gate = _Timescale(context, migrations.files)
+    migrate = f"run {migrations.sentence}"
     return (
         Task("migrate_timescale", migrate, gate.migrate, acts=True),
         Task("observe_timescale", "version, settings, extension, partitions", gate.observe),

@@ -212,11 +212,11 @@ def by_command(name: str, command: str, **running: Unpack[Running]) -> SliReadin
 def commands_of_run(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the template's commands of SLIs, as the orchestrator hands them to a readiness step."""
     try:
-        given = json.loads(environ.get(COMMANDS_VARIABLE, "{}"))
+        commands = json.loads(environ.get(COMMANDS_VARIABLE, "{}"))
     except ValueError:
         return {}
     # Somebody may have set it by hand: what names no SLI is nobody's.
-    return {name: text for name, text in given.items() if name in SLIS and isinstance(text, str)}
+    return {name: text for name, text in commands.items() if name in SLIS and isinstance(text, str)}
 
 
 def add_commands(path: Path, commands: Mapping[str, str], **running: Unpack[Running]) -> None:
@@ -255,7 +255,9 @@ def _engine(sources: ReadinessSources) -> Iterator[SliReading]:
             yield measured(name, None, detail=str(error), source=source)
         return
     # By its name alone: one whose counts are no numbers is told so, and does not vanish.
-    is_publisher = any(_series(one, _PUBLISHED) or _series(one, _SPOOL) for one in (page, before))
+    is_publisher = any(
+        _series(text, _PUBLISHED) or _series(text, _SPOOL) for text in (page, before)
+    )
     for name, read in (_FROM_PAGE | (_FROM_PUBLISHER if is_publisher else {})).items():
         yield _reading(name, source, partial(read, page))
     queries = partial(_query_p99_ms, page, before, least=sources.query_min_events)
@@ -362,15 +364,15 @@ def _by_labels(page: _Page, family: str, *, but: str = "") -> dict[str, dict[str
     Raises ProbeError for a family that is not there, and for one of its values that is none: what
     is beside it does not make up for it.
     """
-    found: dict[str, dict[str, float]] = {}
+    values: dict[str, dict[str, float]] = {}
     for labels, value in _series(page, family):
         others = {name: text for name, text in labels.items() if name != but}
         if not 0 <= value < math.inf:
             raise ProbeError(f"{series_key(family, labels)}: {value} is no value of it")
-        found.setdefault(series_key("", others), {})[labels.get(but, "")] = value
-    if not found:
+        values.setdefault(series_key("", others), {})[labels.get(but, "")] = value
+    if not values:
         raise ProbeError(f"{family} is not on the page")
-    return found
+    return values
 
 
 def _total(page: _Page, family: str) -> float:

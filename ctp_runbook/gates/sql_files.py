@@ -124,7 +124,9 @@ def load_sql(folder: Path, paths: Iterable[Path] | None = None) -> tuple[SqlFile
         problems += [_problem(path, repr(" ".join(text.split())[:60]), _EXPECTED) for text in bad]
         read = [_parse(text, head) for text in texts if (head := _head(text))]
         more = tuple(statement for statement in read if statement.kind == "ALTER")
-        files.append(SqlFile(path, tuple(one for one in read if one not in more), more))
+        files.append(
+            SqlFile(path, tuple(statement for statement in read if statement not in more), more)
+        )
     if not files and not problems:
         problems.append(_problem(folder, "no *.sql", "the schema's files"))
     if problems:
@@ -221,7 +223,7 @@ def definitions(create: str) -> dict[str, str]:
 
     So with what comes behind the type, and with each ``index``, ``constraint``, ``projection``.
     """
-    found = {}
+    parts = {}
     for part in _parts(_first_bracket(create), ","):
         tokens = _TOKEN.findall(part)
         if "COMMENT" in tokens[:-2]:  # a blank before it, a blank and a text behind it
@@ -229,8 +231,8 @@ def definitions(create: str) -> dict[str, str]:
             del tokens[at - 1 : at + 3]
         kind = "column" if tokens[0].startswith("`") else tokens[0].lower()
         at = 0 if kind == "column" else 2
-        found[f"{kind} {_identifier(_unquoted(tokens[at]))}"] = "".join(tokens[at + 1 :]).strip()
-    return found
+        parts[f"{kind} {_identifier(_unquoted(tokens[at]))}"] = "".join(tokens[at + 1 :]).strip()
+    return parts
 
 
 def _first_bracket(text: str) -> str:
@@ -246,8 +248,8 @@ def _first_bracket(text: str) -> str:
 
 def clauses(engine_full: str) -> dict[str, str]:
     """Return the clauses of an engine by keyword; the engine and its arguments under a blank one."""
-    found, starts = [*_words(engine_full), (len(engine_full), "")], [(0, "")]
-    for (at, word), (_, after) in pairwise(found):
+    words, starts = [*_words(engine_full), (len(engine_full), "")], [(0, "")]
+    for (at, word), (_, after) in pairwise(words):
         starts += [(at, keyword) for keyword in (word, f"{word} {after}") if keyword in _CLAUSES]
     ends = [*(at for at, _ in starts[1:]), len(engine_full)]
     return {

@@ -52,9 +52,9 @@ def _path_with(own: Path, path: str) -> str:
     if not own.is_file():
         return path  # run as a module, from a source tree
     for place in path.split(os.pathsep):
-        found = Path(place, own.name)
-        if os.access(found, os.X_OK):
-            return path if found.samefile(own) else os.pathsep.join((str(own.parent), path))
+        executable = Path(place, own.name)
+        if os.access(executable, os.X_OK):
+            return path if executable.samefile(own) else os.pathsep.join((str(own.parent), path))
     return os.pathsep.join(filter(None, (path, str(own.parent))))
 
 

@@ -89,7 +89,7 @@ def changed_since(folder: Path = CHECKOUT) -> bool | None:
     # A hook's own variables would have it look at another repository.
     env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
-        told = subprocess.run(
+        status = subprocess.run(
             [*argv, "status", "--porcelain", "--", *_CODE],
             capture_output=True,
             check=True,
@@ -99,4 +99,4 @@ def changed_since(folder: Path = CHECKOUT) -> bool | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return bool(told.stdout.strip())
+    return bool(status.stdout.strip())

@@ -109,17 +109,17 @@ def held_directories() -> list[str]:
 def holders_so_far() -> list[tuple[str, str, float]]:
     """Of each environment of this host the run that held it last, its directory, and when its lock
     was last written to (seconds since the epoch); whether it still holds it or not."""
-    found = []
+    holders = []
     for lock in _lock_path("any").parent.glob(_FILE.format("*")):
         try:
             fd = os.open(lock, _LOOKING)
         except OSError:
             continue
         try:
-            found.append((*_holder(fd), os.fstat(fd).st_mtime))
+            holders.append((*_holder(fd), os.fstat(fd).st_mtime))
         finally:
             os.close(fd)
-    return [row for row in found if row[1]]
+    return [row for row in holders if row[1]]
 
 
 def _held_by(lock: Path) -> str:

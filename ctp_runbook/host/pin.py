@@ -161,8 +161,8 @@ def _alike(lines: Collection[_Line]) -> Iterator[Identity]:
         own = {_whole_sha256(words)} & exact | {_arguments_sha256(program, words)} & (
             exact | by_name
         )
-        if own - {""} and (found := identity_of(pid)):
-            yield found
+        if own - {""} and (identity := identity_of(pid)):
+            yield identity
 
 
 def _is_ours(pid: int, run_ids: Collection[str], starts: Collection[str] | None) -> bool:

@@ -138,12 +138,12 @@ def _is_somebodys(pid: int) -> bool:
 
 def namesakes(pid: int) -> tuple[Identity, ...]:
     """Who has this number in a pid namespace of its own (a container), and another one here."""
-    found = []
+    others = []
     for other, _ in _live():
         here, *inner = _status(other, "NSpid") or [""]
         if inner and str(pid) in inner and here != str(pid):
-            found.append(identity_of(other))
-    return tuple(filter(None, found))
+            others.append(identity_of(other))
+    return tuple(filter(None, others))
 
 
 def is_kernel_thread(pid: int) -> bool:

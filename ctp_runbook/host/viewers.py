@@ -86,10 +86,12 @@ class Look:
 
 def viewers(folder: Path, *, but: str = "") -> list[Viewer]:
     """Return who looks, the first to come first; the files of those who are gone are removed."""
-    found = [viewer for name in _names(folder) if name != but and (viewer := _read(folder / name))]
+    looking = [
+        viewer for name in _names(folder) if name != but and (viewer := _read(folder / name))
+    ]
     with contextlib.suppress(OSError):
         folder.rmdir()  # of a dead one that was the last
-    return sorted(found, key=lambda viewer: (viewer.since_utc, viewer.where))
+    return sorted(looking, key=lambda viewer: (viewer.since_utc, viewer.where))
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -486,8 +486,8 @@ def fragment(calibration: Calibration) -> str:
             unit = f" in {rule.unit}" if rule.unit in ("ms", "s") else ""
             lines.append(f"# {' '.join(rule.label.split())}{unit}: {shown}")
         lines.append(f"# limit {_number(rule.limit)}: {metric.alarms.sentence} alarmed")
-        if (told := metric.suggested_alarms) and metric.suggested not in (None, rule.limit):
-            lines.append(f"# limit {_number(metric.suggested)}: {told.sentence} would have")
+        if (suggested := metric.suggested_alarms) and metric.suggested not in (None, rule.limit):
+            lines.append(f"# limit {_number(metric.suggested)}: {suggested.sentence} would have")
         lines.append(f"# {metric.sentence}")
         is_new = metric.suggested not in (None, rule.limit, *metric.trigger_limits)
         if metric.trigger_limits and is_new:

@@ -141,13 +141,13 @@ def open_lab(*, outputs: Path, parameters: Mapping[str, str], arguments: tuple[s
     room = lab_copy(outputs, parameters=parameters)
     argv = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={room}"]
     # Told twice, JupyterLab refuses it: what the operator says goes before.
-    told = {argument.lstrip("-").partition("=")[0] for argument in arguments}
+    options = {argument.lstrip("-").partition("=")[0] for argument in arguments}
     first = next((name for name in _FIRST if (room / name).exists()), "")
     settings = {**_SERVER, "LabApp.default_url": f"/lab/tree/{first}"}
     argv += [
         f"--{name}={value}"
         for name, value in settings.items()
-        if not told & {name, _SHORT.get(name, name)}
+        if not options & {name, _SHORT.get(name, name)}
     ]
     if first == _FIRST[0]:
         _fill(room / first, outputs, room)

@@ -50,7 +50,7 @@ class LabKernel(IPythonKernel):
             return None
         try:
             _, frames = self.session.feed_identities(msg, copy=False)
-            told = self.session.deserialize(frames, content=False, copy=False)
+            message = self.session.deserialize(frames, content=False, copy=False)
         except (ValueError, LookupError, TypeError):  # ipykernel says what is wrong with it
             return None
-        return told if told["header"]["msg_type"] in _BESIDE_A_CELL else None
+        return message if message["header"]["msg_type"] in _BESIDE_A_CELL else None

@@ -249,7 +249,7 @@ def _nothing_under_way(past: PastRuns, belongs: RunDir | None, *, is_new: bool) 
     yield from _after(real, "" if real.path == blank else f", with run_dir = {real.path}")
 
 
-def _after(last: PastRun, told: str) -> Iterator[Block]:
+def _after(last: PastRun, where: str) -> Iterator[Block]:
     """How the last run ended, and what to do about it."""
     try:
         history = read_whole(RunDir(Path(last.path)))
@@ -260,7 +260,7 @@ def _after(last: PastRun, told: str) -> Iterator[Block]:
         return
     facts: list[tuple[str, object]] = [("last run", last.run_id), ("what now", todo)]
     if name != "01_plan":
-        facts.append(("where it says more", Link(f"{name}{told}", f"{name}.ipynb")))
+        facts.append(("where it says more", Link(f"{name}{where}", f"{name}.ipynb")))
     if not RunDir(Path(last.path)).report.exists():
         facts.append(("its report", f"`ctp-runbook report --run {last.path}` writes it"))
     yield Facts([*facts, ("a new run begins in", _to("01_plan"))])

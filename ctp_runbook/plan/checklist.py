@@ -239,7 +239,7 @@ def _session_facts(plan: Plan) -> dict[str, Any]:
     declared = {name: each for name, each in plan.sessions.items() if each.is_declared}
     if not declared:
         return {}
-    told = {
+    sources = {
         f"{name}_{Role.CORE_ENGINE}": {
             **{each.fact: source_words(each) for each in session.sources},
             **{fact: session.key for fact in session.untold if session.command},
@@ -247,7 +247,7 @@ def _session_facts(plan: Plan) -> dict[str, Any]:
         for name, session in declared.items()
     }
     not_proved = next(iter(declared.values())).not_proved
-    return {"session_sources": told, "session_not_proved": dict(not_proved)}
+    return {"session_sources": sources, "session_not_proved": dict(not_proved)}
 
 
 _AS_IN_PLAN = (
@@ -351,8 +351,8 @@ def _sessions(facts: ChecklistFacts) -> Iterator[str]:
     yield from ("## Whose session is told by what", "")
     rows = [
         (engine, _fact_words(fact), _escaped(words))
-        for engine, told in facts.session_sources.items()
-        for fact, words in told.items()
+        for engine, sources in facts.session_sources.items()
+        for fact, words in sources.items()
     ]
     yield from _table(("engine", "fact", "told by"), rows)
     yield ""
@@ -453,18 +453,18 @@ def _false_alarms(watch: WatchFacts) -> str:
     """How often the whole watch of an engine within its limits may fail, and what has no such rate."""
     rates = watch.false_alarms
     rest = [rule.name for rule in watch.metrics if rule.name not in rates]
-    told = (
+    plain = (
         f"{', '.join(map(_code, rest))}: limits that values are held against, whose rate of false alarms"
         " nothing but `ctp-runbook calibrate` tells."
     )
     if not rates:
-        return told
+        return plain
     each = ", ".join(f"{_code(name)} {100 * rate:.3g}%" for name, rate in rates.items())
     proved = (
         f"Proofs may fail the watch of an engine within its limits in {100 * sum(rates.values()):.3g}% of"
         f" watches at most, all together: {each}."
     )
-    return f"{proved} {told}" if rest else proved
+    return f"{proved} {plain}" if rest else proved
 
 
 def _lasting(rule: MetricFacts) -> str:

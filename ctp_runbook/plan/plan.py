@@ -301,11 +301,11 @@ def _read_inputs(
 def _at_session_files(rules: WatchRules, session: SessionPlan) -> WatchRules:
     """The rules that read where the new engine tells a fact of its session, with the file it tells it in:
     where that is stands in one place."""
-    told = {source.fact: source.path for source in session.sources if source.source == "file"}
+    paths = {source.fact: source.path for source in session.sources if source.source == "file"}
     moved = {
         rule.name: msgspec.structs.replace(rule, reads={**rule.read, "path": path})
         for rule in rules.metrics.values()
-        if (path := told.get(rule.read.get("path_of", "")))
+        if (path := paths.get(rule.read.get("path_of", "")))
     }
     return msgspec.structs.replace(rules, metrics={**rules.metrics, **moved}) if moved else rules
 

@@ -63,8 +63,8 @@ class SessionPlan(Struct, frozen=True, kw_only=True):
     @property
     def untold(self) -> tuple[str, ...]:
         """The facts of which no table of the file tells."""
-        told = {_fact_of(source.fact) for source in self.sources}
-        return tuple(fact for fact in SESSION_FACTS if fact not in told)
+        facts = {_fact_of(source.fact) for source in self.sources}
+        return tuple(fact for fact in SESSION_FACTS if fact not in facts)
 
     @property
     def lacking(self) -> tuple[str, ...]:

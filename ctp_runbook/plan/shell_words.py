@@ -567,9 +567,9 @@ class _Reader:
 
     def _quietly(self, text: str, shell: _Shell, at: _At) -> None:
         """Read a text whose gaps are not worth a word."""
-        told = len(self.untold)
+        before = len(self.untold)
         self.text(text, shell, at.inside(decides=False))
-        del self.untold[told:]
+        del self.untold[before:]
 
     def written(self, writes: tuple[Word, ...], shell: _Shell) -> None:
         for word in writes:
@@ -644,15 +644,15 @@ class _Reader:
         if cut is None:
             self.gives_up(f"what {name} runs with these options", shell, words)
             return
-        (given, rest), is_sure = cut, True
+        (parsed, rest), is_sure = cut, True
         if name in _ARCHITECTURES_OF and rest and rest[0].text in _ARCHITECTURES:
             # setarch x86_64 -R PROGRAM: the architecture may be left out, and options follow it.
-            given, rest = _behind(row, rest[1:]) or ([], ())
-        options = {option for option, _ in given}
+            parsed, rest = _behind(row, rest[1:]) or ([], ())
+        options = {option for option, _ in parsed}
         if options & set(row.alone.split()) or not (rest or row.assigns):
             self.acted(words, shell)
             return
-        own = self._inside(row, name, given, shell)
+        own = self._inside(row, name, parsed, shell)
         while row.assigns and rest and ("=" in rest[0].text or rest[0].raw == "-"):
             own.knows_path &= not (_sets_path(rest[0]) or rest[0].raw == "-")
             own.sets_path |= _sets_path(rest[0])
@@ -668,14 +668,14 @@ class _Reader:
             self.depth -= 1
         shell.absorb(own)
 
-    def _inside(self, row: _Wrapper, name: str, given: _Given, shell: _Shell) -> _Shell:
+    def _inside(self, row: _Wrapper, name: str, parsed: _Given, shell: _Shell) -> _Shell:
         """What a wrapper makes of what is known of its shell."""
-        own, options = shell.child(), {option for option, _ in given}
+        own, options = shell.child(), {option for option, _ in parsed}
         if name == "systemd-run" and not options & {"scope", "d", "same-dir"}:
             own.places = None  # its manager's
         if name == "sudo" and options & {"i", "login"}:
             own.places = None  # somebody's home
-        for option, value in given:
+        for option, value in parsed:
             if option in row.folder.split():
                 own.move(value)
         own.knows_path &= not (row.own_path or options & {"i", "ignore-environment"})
@@ -684,15 +684,15 @@ class _Reader:
 
     def su(self, words: tuple[Word, ...], shell: _Shell, at: _At) -> None:
         """Read what ``su`` hands to somebody's shell; its options stand anywhere."""
-        name, given, plain, rest = _name(words[0].text), _Given(), list[Word](), words[1:]
+        name, parsed, plain, rest = _name(words[0].text), _Given(), list[Word](), words[1:]
         while rest:
             if (cut := _behind(_SU, rest)) is None:
                 self.gives_up(f"what {name} runs with these options", shell, words)
                 return
-            given += cut[0]
+            parsed += cut[0]
             plain += cut[1][:1]
             rest = cut[1][1:]
-        options = dict(given)
+        options = dict(parsed)
         texts = [options.get(key) for key in ("c", "command", "session-command")]
         text = next(filter(None, texts), None)
         is_login = bool({"l", "login"} & options.keys()) or any(each.raw == "-" for each in plain)
@@ -719,14 +719,14 @@ class _Reader:
             return
         self.untold.append(f"what {name}{'' if verb == name else f' {verb}'} runs there")
         own, where = _Shell(places=None), replace(at, sure=False, is_told=False)
-        told = len(self.untold)
+        before = len(self.untold)
         if not rest or any(word.is_live for word in rest):
             self.acted(words, shell)
         elif name == "ssh":
             self.text(" ".join(word.text for word in rest), own, where.inside())
         else:
             self.command(rest, own, where)
-        del self.untold[told:]
+        del self.untold[before:]
 
     def runs_others(self, name: str, words: tuple[Word, ...]) -> None:
         """Say of what runs other programs that it does, where nobody here reads which."""
@@ -897,15 +897,15 @@ def _may_set_path(word: Word) -> bool:
 def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word, ...]] | None:
     """The options and the words behind them; None where only the program can tell them apart."""
     flags, values = {*row.flags.split(), *row.alone.split()}, set(row.values.split())
-    given, at = _Given(), 0
+    parsed, at = _Given(), 0
     while at < len(words) and (word := words[at]).text.startswith("-") and word.text != "-":
         at += 1
         if word.text == "--":
             break
-        found = _long(word, flags, values) if word.text[1] == "-" else _short(word, flags, values)
-        if found is None or word.splits:
+        options = _long(word, flags, values) if word.text[1] == "-" else _short(word, flags, values)
+        if options is None or word.splits:
             return None
-        for name, value in found:
+        for name, value in options:
             if name in values and value is None:
                 if at == len(words):
                     return None
@@ -913,10 +913,10 @@ def _behind(row: _Wrapper, words: tuple[Word, ...]) -> tuple[_Given, tuple[Word,
                 at += 1
             if value is not None and value.splits:
                 return None
-            given.append((name, value))
+            parsed.append((name, value))
     if any(word.splits for word in words[at : at + row.skips]):
         return None  # it may be none, or several
-    return given, words[at + row.skips :]
+    return parsed, words[at + row.skips :]
 
 
 def _long(word: Word, flags: set[str], values: set[str]) -> _Given | None:
@@ -930,17 +930,17 @@ def _long(word: Word, flags: set[str], values: set[str]) -> _Given | None:
 
 
 def _short(word: Word, flags: set[str], values: set[str]) -> _Given | None:
-    letters, found = word.text[1:], _Given()
+    letters, options = word.text[1:], _Given()
     if letters.isdigit() and "adjustment" in values:
         return [("n", word)]  # nice -10
     for at, letter in enumerate(letters):
         if letter in values:
             rest = letters[at + 1 :]
-            return [*found, (letter, replace(word, text=rest) if rest else None)]
+            return [*options, (letter, replace(word, text=rest) if rest else None)]
         if letter not in flags:
             return None
-        found.append((letter, None))
-    return found
+        options.append((letter, None))
+    return options
 
 
 def _shell_options(words: tuple[Word, ...]) -> tuple[set[str], tuple[Word, ...]] | None:

@@ -497,16 +497,16 @@ def _expected(value: str, key: TemplateKey) -> str | None:
         case "choice":
             if value in key.choices:
                 return None
-            one = f"{key.choices[0]}, or no such line"
-            return "one of " + ", ".join(key.choices) if key.choices[1:] else one
+            only = f"{key.choices[0]}, or no such line"
+            return "one of " + ", ".join(key.choices) if key.choices[1:] else only
         case "words":
             listed = _words(value)
             is_good = {*listed} <= {*key.choices} and len({*listed}) == len(listed)
             return None if is_good else f"each at most once of {', '.join(key.choices)}"
         case "reasons":
-            given = tuple(_reasons(value))
-            names = [name for name, reason in given if reason and name in key.choices]
-            is_good = bool(names) and len(set(names)) == len(given)
+            reasons = tuple(_reasons(value))
+            names = [name for name, reason in reasons if reason and name in key.choices]
+            is_good = bool(names) and len(set(names)) == len(reasons)
             words = f"FACT: REASON; FACT: REASON, each at most once of {', '.join(key.choices)}"
             return None if is_good else words
         case "window":

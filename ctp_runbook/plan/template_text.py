@@ -198,6 +198,6 @@ def read_variables(path: Path, *, environ: Mapping[str, str]) -> dict[str, str]:
     read = read_env(raw, environ=environ)
     if read.problems:
         more = len(read.problems) - _MOST_TOLD
-        told = [*read.problems[:_MOST_TOLD], *([f"and {more} more"] if more > 0 else ())]
-        raise ValueError("; ".join(told))
+        sentences = [*read.problems[:_MOST_TOLD], *([f"and {more} more"] if more > 0 else ())]
+        raise ValueError("; ".join(sentences))
     return read.values

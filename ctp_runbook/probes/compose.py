@@ -126,9 +126,9 @@ class Compose:
         if not ids:
             return {}
         text = self._output(["docker", "inspect", *ids], "docker inspect", seconds)
-        found = [_container(look) for look in _read(text, list[_Look], "docker inspect")]
-        by_name = {container.name: container for container in found}
-        if len(by_name) < len(found):
+        containers = [_container(look) for look in _read(text, list[_Look], "docker inspect")]
+        by_name = {container.name: container for container in containers}
+        if len(by_name) < len(containers):
             raise ProbeError("docker inspect: two containers of one name; run it by hand")
         return by_name
 

@@ -211,9 +211,9 @@ class _LogValue:
             self._heard.pop()
         while self._heard and self._heard[0].read < now - self._rule.window_seconds:
             self._kept -= len(self._heard.popleft().values)
-        told = self._told(now)
-        self._tell_unknown(now, told)
-        return told
+        counted = self._told(now)
+        self._tell_unknown(now, counted)
+        return counted
 
     def _take(self, line: bytes, now: float) -> None:
         fields = self._begins(line)
@@ -309,14 +309,14 @@ class _LogValue:
         rank = max(1, math.ceil(rule.quantile * len(values)))
         return Counted(values[rank - 1], float(len(values)), places)
 
-    def _tell_unknown(self, now: float, told: Counted) -> None:
+    def _tell_unknown(self, now: float, counted: Counted) -> None:
         """Raise ProbeError where lines may be missing from what is told, and it is within its limit."""
         rule = self._rule
         if what := "; ".join(filter(None, (*self._lines.notes(), self._unread))):
             self._lost, self._unread = (now, what), ""
         if self._lost is not None and now - self._lost[0] > rule.window_seconds:
             self._lost = None
-        if rule.direction == "max" and (told.value or 0.0) * rule.scale > rule.limit:
+        if rule.direction == "max" and (counted.value or 0.0) * rule.scale > rule.limit:
             return  # more of them would not make it better
         if self._lines.is_behind:
             raise ProbeError(

@@ -79,8 +79,10 @@ class Liveness:
     def is_gone_as_pinned(self) -> bool:
         """Gone by every witness of ours, of a member that was pinned, where its alive command answered
         neither 0 nor 1: ``kill -0 $(cat F)`` ends with 2 where there is no F."""
-        told = self.command in (_ALIVE, _GONE, None)
-        return not told and self.lookalikes is not None and not self._runs and not self.unasked
+        has_answered = self.command in (_ALIVE, _GONE, None)
+        return (
+            not has_answered and self.lookalikes is not None and not self._runs and not self.unasked
+        )
 
     @property
     def _runs(self) -> bool:

@@ -104,10 +104,10 @@ def parse_logfmt(line: str) -> dict[str, str] | None:
     pairs: dict[str, str] = {}
     at, has_value, line = 0, False, line.rstrip()
     while at < len(line):
-        if (found := _PAIR.match(line, at)) is None:
+        if (match := _PAIR.match(line, at)) is None:
             return None
-        key, quoted, bare = found.groups()
-        end = found.end()
+        key, quoted, bare = match.groups()
+        end = match.end()
         if end < len(line) and not line[end].isspace():
             return None
         if key in pairs:
@@ -145,10 +145,10 @@ def _flat(fields: Mapping[str, object], above: str) -> dict[str, object]:
 
 
 def _matched(expression: re.Pattern[str], line: str) -> Fields | None:
-    found = expression.search(line[:_LONGEST_MATCHED])
-    if found is None:
+    match = expression.search(line[:_LONGEST_MATCHED])
+    if match is None:
         return None
-    return {name: value for name, value in found.groupdict().items() if value is not None}
+    return {name: value for name, value in match.groupdict().items() if value is not None}
 
 
 def _text(line: bytes) -> str:
@@ -376,7 +376,7 @@ class Follower:
     def _reach(self, file: _Open | None) -> None:
         """Open the files of the places, and stand there; then what bore the name since."""
         wanted = {place.identity: place for place in self._from}
-        found, younger = list[_Open](), list[_Open]()
+        opened, younger = list[_Open](), list[_Open]()
         for other in [*map(_Open.at, reversed(list(self._beside.paths()))), file]:
             if other is None:
                 continue
@@ -387,14 +387,14 @@ class Follower:
             if place is not None and other.has(place):
                 del wanted[other.identity]
                 other.stand_at(place)
-                found.append(other)
-            elif other is file or found:
+                opened.append(other)
+            elif other is file or opened:
                 younger.append(other)
             else:
                 other.close()
         if wanted:
             self._note("where it was read up to is not there any more: what is there is read")
-        self._files = [*found, *younger]
+        self._files = [*opened, *younger]
 
     def _open(self) -> _Open | None:
         try:
@@ -459,7 +459,7 @@ class Beside:
 
     def _all(self) -> list[tuple[int, int, Path]]:
         """Inode, time of the last change, and path; the youngest first."""
-        found = []
+        files = []
         with contextlib.suppress(OSError), os.scandir(self._log.parent) as entries:
             for entry in entries:
                 if not self._named.fullmatch(entry.name):
@@ -469,8 +469,8 @@ class Beside:
                 with contextlib.suppress(OSError):
                     kept = entry.stat(follow_symlinks=False)
                     if stat.S_ISREG(kept.st_mode):
-                        found.append((kept.st_ino, kept.st_mtime_ns, Path(entry.path)))
-        return sorted(found, key=lambda entry: entry[1], reverse=True)
+                        files.append((kept.st_ino, kept.st_mtime_ns, Path(entry.path)))
+        return sorted(files, key=lambda entry: entry[1], reverse=True)
 
 
 class _Open:

@@ -97,23 +97,23 @@ def parse_page(
     """
     data = page if isinstance(page, bytes) else page.encode(errors="surrogatepass")
     names = {family + part for family in families for part in _PARTS}
-    found: dict[str, float] = {}
+    series: dict[str, float] = {}
     for name, labels, value, stamp in _lines(data, deadline):
         if name not in names:
             continue
         # A long one is not remembered: of those a page may have others each second.
         key = (_key if len(labels) < _LONGEST_KEPT else _key.__wrapped__)(name, labels)
-        if key in found:
-            raise _no_page(f"{key} stands on it twice, as {found[key]:g} and {value:g}")
+        if key in series:
+            raise _no_page(f"{key} stands on it twice, as {series[key]:g} and {value:g}")
         if stamp and (apart := abs(time.time() - int(stamp) / 1000)) > fresh_seconds:
             raise _no_page(
                 f"{key} has the time stamp {stamp}, {apart:.0f} s away from now; it proves "
                 f"nothing of the last {fresh_seconds:g} s (fresh_seconds)"
             )
-        found[key] = value
-        if len(found) > _MOST_SERIES:
+        series[key] = value
+        if len(series) > _MOST_SERIES:
             raise _no_page(f"more than {_MOST_SERIES} series of {', '.join(sorted(families))}")
-    return found
+    return series
 
 
 def _no_page(what: str) -> ProbeError:

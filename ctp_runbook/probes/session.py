@@ -223,8 +223,8 @@ class SessionFacts:
     @property
     def words(self) -> str:
         """Whether it may trade, in short: ``may trade: CloseOnly``."""
-        told = next((fact for fact in self.facts if fact.name == "may_trade"), None)
-        return f"{FACT_WORDS['may_trade']}: {self.mode or 'not told'}" if told else ""
+        permission = next((fact for fact in self.facts if fact.name == "may_trade"), None)
+        return f"{FACT_WORDS['may_trade']}: {self.mode or 'not told'}" if permission else ""
 
     @property
     def sentence(self) -> str:
@@ -268,8 +268,8 @@ def read_facts(
     if asked.untold:
         by_command, as_of = look.by_command(asked) if asked.command else ([], None)
         facts += by_command
-        told = {fact.told_as for fact in facts}
-        facts += [Fact(name, None) for name in asked.untold if name not in told]
+        names_told = {fact.told_as for fact in facts}
+        facts += [Fact(name, None) for name in asked.untold if name not in names_told]
     names = list(FACT_WORDS)
     facts.sort(key=lambda fact: names.index(fact.name))
     return SessionFacts(tuple(facts), asked.not_proved, as_of)

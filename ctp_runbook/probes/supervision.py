@@ -110,9 +110,9 @@ def ends_this_tool(command: str) -> str:
 def _sought(command: str) -> Iterator[tuple[bool, bool, str]]:
     """What pkill, pgrep and killall of a command look for: whether in the whole command line, whether
     as a whole, and the pattern."""
-    for found in re.finditer(r"(?<![\w.-])(pkill|pgrep|killall)\s+([^;&|)\n]*)", command):
+    for match in re.finditer(r"(?<![\w.-])(pkill|pgrep|killall)\s+([^;&|)\n]*)", command):
         try:
-            words = shlex.split(found[2])
+            words = shlex.split(match[2])
         except ValueError:
             continue
         options: list[str] = []
@@ -122,9 +122,9 @@ def _sought(command: str) -> Iterator[tuple[bool, bool, str]]:
             if re.fullmatch(r"-[a-zA-Z]*[dgGPstuUFr]", option) and words:
                 words.pop(0)
         short = "".join(each[1:] for each in options if re.fullmatch(r"-[a-z]+", each))
-        is_whole = found[1] == "killall" or "x" in short or "--exact" in options
-        by_line = found[1] != "killall" and ("f" in short or "--full" in options)
-        for word in words if found[1] == "killall" else words[:1]:
+        is_whole = match[1] == "killall" or "x" in short or "--exact" in options
+        by_line = match[1] != "killall" and ("f" in short or "--full" in options)
+        for word in words if match[1] == "killall" else words[:1]:
             yield by_line, is_whole, word
 
 

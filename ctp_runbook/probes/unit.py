@@ -167,8 +167,8 @@ def _visible(pid: int, group: str) -> Identity | None:
     In another pid namespace (a container that reaches the host's systemd) the number is a
     stranger's, or nobody's: only a process in the unit's own control group is the one.
     """
-    found = identity_of(pid) if pid else None
-    return found if found and (not group or _is_within(pid, group)) else None
+    identity = identity_of(pid) if pid else None
+    return identity if identity and (not group or _is_within(pid, group)) else None
 
 
 def _within(group: str) -> tuple[int, ...]:

@@ -227,8 +227,8 @@ def limits_digest(rules: Iterable[MetricRule], trigger_text: str) -> str:
     Comments of watch.toml are none of it: a limit explained better is the same limit.
     """
     ordered = sorted(rules, key=lambda rule: rule.name)
-    told = msgspec.json.encode((ordered, trigger_text), order="sorted")
-    return hashlib.sha256(told).hexdigest()
+    data = msgspec.json.encode((ordered, trigger_text), order="sorted")
+    return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -281,16 +281,16 @@ def calibration_warnings(plan: Plan, outputs: Iterable[Path]) -> Iterator[str]:
         digest = ""
         for kept in calibrations_under(root):
             try:
-                found = read_calibration(kept.json)
+                calibration = read_calibration(kept.json)
             except JournalError as error:
                 yield f"what the old engine would have done to the watch is not known: {error}"
                 break
             digest = digest or limits_digest(plan.watched, plan.trigger.text)
-            if (found.environment, found.limits_sha256) != (plan.environment, digest):
+            if (calibration.environment, calibration.limits_sha256) != (plan.environment, digest):
                 continue
-            if found.rollbacks.sliding_alarms:
+            if calibration.rollbacks.sliding_alarms:
                 yield (
-                    f"{found.sentence}: it is the limits that are to be looked at before the new "
+                    f"{calibration.sentence}: it is the limits that are to be looked at before the new "
                     f"engine is; {kept.watch} suggests others"
                 )
             break

@@ -128,15 +128,15 @@ def unfinished_runs(
 ) -> list[RunDir]:
     """Real runs of ``host`` that began and never ended, whoever conducts them; of one environment, or
     of any."""
-    found = []
+    unfinished = []
     for run in {run for folder in folders for run in runs_under(folder)}:
         header = glance_at(run)
         is_ours = not header.dry_run and header.host == host
         is_ours = is_ours and environment in (None, header.environment)
         # What has its manifest is over: no need to look through its journal.
         if is_ours and not run.manifest.exists() and _last_of(run, "closed", _BEGUN) == _BEGUN:
-            found.append(run)
-    return sorted(found, key=lambda run: run.run_id)
+            unfinished.append(run)
+    return sorted(unfinished, key=lambda run: run.run_id)
 
 
 def last_of_plan(
@@ -155,14 +155,14 @@ def last_of_plan(
     plan: RunDir | None = None
     newest: RunDir | None = None
     for header, run in sorted(_headers(folders), key=lambda pair: pair[0].wall_utc):
-        made = header.payload
-        if made.dry_run or (made.environment, made.host) != (environment, host):
+        created = header.payload
+        if created.dry_run or (created.environment, created.host) != (environment, host):
             continue
         if not has_begun(run):
             continue
         newest = run
-        is_drill = made.force_rollback is not force_rollback
-        if made.plan_sha256 == plan_sha256 and not made.parent_run and not is_drill:
+        is_drill = created.force_rollback is not force_rollback
+        if created.plan_sha256 == plan_sha256 and not created.parent_run and not is_drill:
             plan = run
     return plan, newest
 

@@ -202,10 +202,10 @@ def unobserved_steps(run: RunDir, history: History) -> dict[Gate, str]:
     if history.created.rehearsal:
         return {}
     commands = {step.name: step.command for step in history.plan.steps}
-    found = unobserved_gates(commands, evidence=run.evidence)
+    unobserved = unobserved_gates(commands, evidence=run.evidence)
     return {
         gate: words
-        for gate, words in found.items()
+        for gate, words in unobserved.items()
         if history.step(gate.step).status is StepStatus.OK
     }
 

@@ -159,8 +159,8 @@ class History(Struct, frozen=True):
 
     def entered(self, state: State) -> Transition | None:
         """The last time the run entered ``state``."""
-        found = [t for t in self.transitions if t.state is state]
-        return found[-1] if found else None
+        entries = [t for t in self.transitions if t.state is state]
+        return entries[-1] if entries else None
 
     def step(self, name: str) -> StepHistory:
         """The step's last attempt, NOT_RUN when the journal does not name it."""

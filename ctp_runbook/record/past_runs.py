@@ -218,12 +218,12 @@ def _host(path: Path) -> HostRuns:
     try:
         if not (data := read_small(path, most=_LONGEST_MANIFEST)).strip():
             return HostRuns(name, why="it was not asked")
-        told = decoder(PastRuns).decode(data)
+        answer = decoder(PastRuns).decode(data)
     except _UNREADABLE as error:
         return HostRuns(name, why=f"its answer cannot be read: {_said(error)}")
-    if real := [run for run in told.runs if not run.is_dry]:
+    if real := [run for run in answer.runs if not run.is_dry]:
         return HostRuns(name, real[-1])
-    unread = "; ".join(each.why for each in told.skipped)
+    unread = "; ".join(each.why for each in answer.skipped)
     return HostRuns(
         name, why=f"it told of no run{f', and some cannot be read: {unread}' * bool(unread)}"
     )
@@ -261,11 +261,11 @@ def _names_in(outputs: Path) -> list[str]:
 
 def _newest(outputs: Path, names: Iterable[str]) -> list[str]:
     """Those that were made last before the others, by their run.json, which is written once."""
-    made = {}
+    moments = {}
     for name in names:
         with contextlib.suppress(OSError, ValueError):
-            made[name] = os.lstat(f"{outputs}/{name}/run.json").st_mtime_ns
-    return sorted(made, key=lambda name: made[name], reverse=True)
+            moments[name] = os.lstat(f"{outputs}/{name}/run.json").st_mtime_ns
+    return sorted(moments, key=lambda name: moments[name], reverse=True)
 
 
 def _why_not(path: Path) -> str | None:

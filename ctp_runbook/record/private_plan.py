@@ -102,10 +102,10 @@ def _is_as_kept(room: Path, digests: Mapping[str, str]) -> bool:
     """True when all files are there, byte for byte as the journal's header says."""
     try:
         names = {*PLAN_FILES, *digests}
-        found = {name: digest_of((room / name).read_bytes()) for name in names}
+        present = {name: digest_of((room / name).read_bytes()) for name in names}
     except OSError:
         return False
-    return found == digests
+    return present == digests
 
 
 def clear_private(run: RunDir) -> None:

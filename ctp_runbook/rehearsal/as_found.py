@@ -248,8 +248,10 @@ def _session(twin: Twin, generation: str) -> str:
 def _trading(twin: Twin, generation: str) -> str:
     """Orders come into Redis while we look, and the front knows of this generation alone."""
     session = _session(twin, generation)
-    told = trades_alone(twin, generation, lambda: len(read_orders(twin.valkey_dir)), what="placed")
-    return f"{session}; {told}"
+    orders = trades_alone(
+        twin, generation, lambda: len(read_orders(twin.valkey_dir)), what="placed"
+    )
+    return f"{session}; {orders}"
 
 
 def trades_alone(twin: Twin, generation: str, count: Callable[[], int], *, what: str) -> str:

@@ -211,7 +211,7 @@ def apply(twin: Twin, name: str, *, after_seconds: float = _AFTER_SECONDS) -> No
 def check(name: str, *, as_found: bool) -> None:
     """Raise RunRefused for a name that is no fault, or none of these engines."""
     known = fault_names(as_found=as_found)
-    near = "".join(f", did you mean {one}?" for one in get_close_matches(name, known, 1))
+    near = "".join(f", did you mean {close}?" for close in get_close_matches(name, known, 1))
     if name not in FAULTS:
         raise RunRefused(
             f"fault {name!r} is not known{near or ';'} expected one of {', '.join(FAULTS)}"

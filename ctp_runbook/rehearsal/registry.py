@@ -69,8 +69,10 @@ def strike(twin: Twin) -> None:
 
 def entries() -> tuple[Entry, ...]:
     """Every twin of this user, by its folder."""
-    found = {entry.twin.dir: entry for room in filter(_is_ours, _rooms()) for entry in _in(room)}
-    return tuple(found[folder] for folder in sorted(found))
+    by_folder = {
+        entry.twin.dir: entry for room in filter(_is_ours, _rooms()) for entry in _in(room)
+    }
+    return tuple(by_folder[folder] for folder in sorted(by_folder))
 
 
 def _in(room: Path) -> Iterator[Entry]:
@@ -89,11 +91,11 @@ def _rooms() -> list[Path]:
 
 def _is_ours(room: Path) -> bool:
     try:
-        found = room.lstat()
+        status = room.lstat()
     except OSError:
         return False
-    private = not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and private
+    private = not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and private
 
 
 def _file(room: Path, twin: Twin) -> Path:

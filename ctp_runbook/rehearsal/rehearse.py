@@ -185,8 +185,8 @@ def _refuse_if_busy() -> None:
 def _work_takes() -> float:
     """How many seconds a process of its own session takes for ``_WORK_SECONDS`` of computing."""
     argv = [sys.executable, "-I", "-S", "-c", _WORK.format(seconds=_WORK_SECONDS)]
-    told = subprocess.run(argv, capture_output=True, check=True, start_new_session=True)
-    return float(told.stdout)
+    worked = subprocess.run(argv, capture_output=True, check=True, start_new_session=True)
+    return float(worked.stdout)
 
 
 def _ask_to_end(run: RunDir, *, over: threading.Event) -> str:

@@ -330,7 +330,7 @@ def _end_remains(twin: Twin, grace: float) -> dict[str, ProcReport]:
 def _remains(twin: Twin) -> tuple[Identity, ...]:
     """This user's processes that are a twin's, at work in this very folder: by their command line,
     or, as Valkey writes another over its own, by its program and the folder it stands in."""
-    found, inside = [], f"{twin.dir}/"
+    remains, inside = [], f"{twin.dir}/"
     for place in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = [os.fsdecode(word) for word in (place / "cmdline").read_bytes().split(b"\0")]
@@ -342,8 +342,8 @@ def _remains(twin: Twin) -> tuple[Identity, ...]:
                 and Path(inside) in (place / "cwd").readlink().parents
             )
             if is_part and place.stat().st_uid == os.geteuid():
-                found.append(identity_of(int(place.name)))
-    return tuple(filter(None, found))
+                remains.append(identity_of(int(place.name)))
+    return tuple(filter(None, remains))
 
 
 def down_all(*, force: bool) -> tuple[tuple[Twin, str, bool], ...]:

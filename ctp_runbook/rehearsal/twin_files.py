@@ -145,11 +145,11 @@ def render_templates(
     target = twin.cutover_template.parent
     folder = checkout_folder("configs/rehearsal")
     for source, name in _SOURCES.items():
-        light, found = folder / "light" / source, folder / _AS_FOUND / source
+        light, overlay = folder / "light" / source, folder / _AS_FOUND / source
         file = light if light.is_file() and not twin.has_plane else folder / source
         text = file.read_text(encoding="utf-8")
-        if twin.is_as_found and found.is_file():
-            said = found.read_text(encoding="utf-8")
+        if twin.is_as_found and overlay.is_file():
+            said = overlay.read_text(encoding="utf-8")
             text = overlaid(text, said) if source.endswith(".env") else said
         write_atomic(target / name, render(text, values).encode())
     if twin.is_as_found:

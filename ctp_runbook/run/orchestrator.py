@@ -610,14 +610,14 @@ def _before_untold_step(history: History, boot_id: str) -> Record | None:
     """The last record of this boot before a step of the wall clock that none of its records tells;
     where every step is told, the last one."""
     mine = [record for record in history.records if record.boot_id == boot_id]
-    told = [
+    steps = [
         (each.payload.from_mono, each.mono)
         for each in history.of_kind(WatchDisturbed)
         if each.boot_id == boot_id
     ]
     for before, after in pairwise(mine):
         gained = (after.wall - before.wall).total_seconds() - (after.mono - before.mono)
-        is_told = any(since <= after.mono and before.mono <= until for since, until in told)
+        is_told = any(since <= after.mono and before.mono <= until for since, until in steps)
         if abs(gained) > STEP_SECONDS and not is_told:
             return before
     return mine[-1] if mine else None

@@ -241,8 +241,8 @@ def _orphans_of(context: RunContext, steps: tuple[str, ...]) -> Iterator[Identit
 def _guardian_of(history: History) -> Identity | None:
     """Who guards the run by its journal, running or not; None where nobody does."""
     for record in reversed(history.records):
-        told = record.payload
-        by = told.guardian if isinstance(told, OrchestratorStarted) else told
+        payload = record.payload
+        by = payload.guardian if isinstance(payload, OrchestratorStarted) else payload
         if isinstance(by, GuardianStarted | GuardianFacts):
             return Identity(by.pid, by.start_ticks, record.boot_id)
         if by is None:
@@ -461,8 +461,8 @@ def permission_of(context: RunContext, member: Member) -> Permission:
     """Ask an engine with declared sources whether it may trade now; write down what is new."""
     asked = context.plan.sessions[member.generation]
     session = _facts_of(context, member, None)
-    told = [each.payload for each in context.history.of_kind(ProbeAnswered)]
-    looks = [each for each in told if (each.subject, each.question) == (member.name, "session")]
+    probes = [each.payload for each in context.history.of_kind(ProbeAnswered)]
+    looks = [each for each in probes if (each.subject, each.question) == (member.name, "session")]
     # Each look of half an hour would be a journal of its own.
     if (
         not looks

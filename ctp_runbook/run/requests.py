@@ -232,8 +232,8 @@ class Inbox:
 
     def passed_over(self) -> list[str]:
         """What was found and is no request, since this was last asked: a sentence each."""
-        told, self._passed_over = self._passed_over, []
-        return told
+        sentences, self._passed_over = self._passed_over, []
+        return sentences
 
     def _names(self) -> list[str]:
         # Whoever takes the folder away takes the requests away, and not the run: between the stops

@@ -181,8 +181,8 @@ def _reply(
         return f"the run ended meanwhile, {closed.outcome.value}: {closed.sentence}", _UNKNOWN
     silence = silence_of(run, history, after=_SILENT_SECONDS, is_awake=True, world=world)
     if silence.seconds("orchestrator"):
-        told = silent_sentence(run, history, silence)
-        return f"{told}. Whoever conducts the run next answers this first", _UNKNOWN
+        silent_words = silent_sentence(run, history, silence)
+        return f"{silent_words}. Whoever conducts the run next answers this first", _UNKNOWN
     return (
         f"no answer within {_ANSWER_SECONDS:g} s; see `ctp-runbook status --run {run.path}`",
         _UNKNOWN,

@@ -62,10 +62,10 @@ def readiness_proof(context: RunContext, name: str) -> Callable[[float], str]:
             # Whatever wrote the file, and it need not be ours: what the template names is asked.
             add_commands(path, commands, **context.asking(deadline=deadline))
         excused = [sli for sli, text in commands.items() if text.startswith(NOT_MEASURABLE)]
-        found = judge_readiness_file(
+        findings = judge_readiness_file(
             path, real=True, since=began, rehearsal=plan.is_rehearsal, excused=excused
         )
-        return "; ".join(found)
+        return "; ".join(findings)
 
     return prove
 

@@ -394,8 +394,8 @@ class Watch:
 
     def _go_on(self, reason: str) -> None:
         if self._session_gap:  # a person went on in spite of it
-            told = permission_of(self._context, self._new_engine)
-            self._session_accepted, self._session_gap = told.mode, ""
+            permission = permission_of(self._context, self._new_engine)
+            self._session_accepted, self._session_gap = permission.mode, ""
         self._holding_since = self._blind_since = None
         self._judge.accept()
         self._accepted_at_end |= self._clock.mono() >= self._ends

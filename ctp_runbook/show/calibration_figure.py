@@ -91,9 +91,9 @@ def _draw_values(
     unit = f", {rule.unit}" if rule.unit in ("ms", "s") else ""
     title: dict[str, Any] = {"loc": "left", "fontsize": 9.5, "color": theme.ink, "pad": 4}
     axes.set_title(f"{rule.label}{unit}", **title)
-    told: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": theme.faint, "pad": 4}
+    alarm_title: dict[str, Any] = {"loc": "right", "fontsize": 8, "color": theme.faint, "pad": 4}
     axes.locator_params(axis="y", nbins=4 if _varies(metric) else 2)
-    axes.set_title(f"at the limit {metric.alarms.sentence} alarmed", **told)
+    axes.set_title(f"at the limit {metric.alarms.sentence} alarmed", **alarm_title)
     if len(own):
         # Above the limit's line, which is broader: a state that stands at its limit shows both.
         look: dict[str, Any] = {"color": theme.value, "linewidth": 0.9, "zorder": 3}
@@ -155,8 +155,8 @@ def _draw_alarms(axes: Axes, calibration: Calibration, windows: pd.DataFrame, th
     names = [metric.name for metric in calibration.metrics]
     if calibration.piece_seconds:
         note: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": theme.faint}
-        told = "the windows are put together from pieces of the recording: none begins at a moment of it"
-        axes.text(0.5, 0.5, told, transform=axes.transAxes, **note)
+        words = "the windows are put together from pieces of the recording: none begins at a moment of it"
+        axes.text(0.5, 0.5, words, transform=axes.transAxes, **note)
         axes.set_yticks([])
         _clock(axes)
         return

@@ -316,11 +316,11 @@ class Screen(Narrator):
             vertical_overflow="crop",
         )
 
-    def print_line(self, told: Told) -> None:
+    def print_line(self, line: Told) -> None:
         """Print what is told of a record; that a step runs is seen below."""
-        if not isinstance(told.record.payload, StepStarted):
+        if not isinstance(line.record.payload, StepStarted):
             self._print(
-                f"{told.record.wall:%H:%M:%S}Z", told.text, bold=told.record.kind == "state"
+                f"{line.record.wall:%H:%M:%S}Z", line.text, bold=line.record.kind == "state"
             )
 
     def say(self, line: str, *, bold: bool = False) -> None:

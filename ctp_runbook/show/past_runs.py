@@ -140,10 +140,12 @@ def _fleet_banner(reached: Sequence[tuple[str, PastRun]], left: int) -> Banner:
     done = sum(run.outcome == Outcome.COMPLETED.value for _, run in reached)
     title = f"{done} of {hosts} hosts COMPLETED"
     stopped = [(host, run) for host, run in reached if run.outcome != Outcome.COMPLETED.value]
-    told = [f"{_one_line(host)}: {outcome_of(run)}, {_who_trades(run)}" for host, run in stopped]
-    told += [f"{left} not reached"] if left else []
-    kind = "bad" if any(run.outcome for _, run in stopped) else "warn" if told else "good"
-    return Banner(kind, title, "; ".join(told))
+    sentences = [
+        f"{_one_line(host)}: {outcome_of(run)}, {_who_trades(run)}" for host, run in stopped
+    ]
+    sentences += [f"{left} not reached"] if left else []
+    kind = "bad" if any(run.outcome for _, run in stopped) else "warn" if sentences else "good"
+    return Banner(kind, title, "; ".join(sentences))
 
 
 def _who_trades(run: PastRun) -> str:
@@ -191,11 +193,11 @@ def bound_banner(environment: str, runs: Sequence[PastRun], bounds: Sequence[Bou
     longest = rollbacks.longest_seconds or 0.0
     late = sum(run.outcome == Outcome.ROLLED_BACK_LATE.value for run in real)
     if rollbacks.failed or late or longest > budget:
-        told = (
+        counts = (
             f"{rollbacks.failed} of {rollbacks.runs} did not end well, {late} ended late, the "
             f"longest took {longest:.1f} s"
         )
-        return Banner("bad", f"Rollbacks of {environment} fail or are late", f"{told}; {said}")
+        return Banner("bad", f"Rollbacks of {environment} fail or are late", f"{counts}; {said}")
     if not rollbacks.is_proved or rollbacks.has_trend or (rollbacks.seconds or 0.0) > budget:
         return Banner(
             "warn", f"Rollbacks of {environment} were in time, and few prove little", said

@@ -216,8 +216,10 @@ def _gates(run: RunDir, history: History) -> Iterator[Block]:
 
 def _run(history: History) -> Iterator[Block]:
     plan = run_blocks.facts_of_plan(history)
-    told = ("run", "plan sha256", "created")  # by the provenance
-    yield replace(plan, pairs=[pair for pair in plan.pairs if pair[0] not in told], title="Plan")
+    shown_above = ("run", "plan sha256", "created")  # by the provenance
+    yield replace(
+        plan, pairs=[pair for pair in plan.pairs if pair[0] not in shown_above], title="Plan"
+    )
     yield run_blocks.commands_table(history)
     yield Notes("bad", history.plan.declared, "Declared exceptions: the run went on without these")
     yield Notes("warn", history.plan.warnings, "Warnings of the plan")

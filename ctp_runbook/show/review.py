@@ -107,7 +107,7 @@ def _not_compared(history: History) -> Iterator[str]:
         return
     if not baseline.metrics:
         yield f"old engine against new: {baseline.sentence}"
-    few = [name for name, one in baseline.metrics.items() if one.median is None is one.p99]
+    few = [name for name, metric in baseline.metrics.items() if metric.median is None is metric.p99]
     if few:
         yield f"old engine against new, too few values: {', '.join(few)}"
 
@@ -142,7 +142,7 @@ def _inconclusive(history: History, judged: WindowJudgement | None) -> Iterator[
         yield f"the samples cannot be judged again: {keys}"
     else:
         for verdict in (Verdict.INCONCLUSIVE, Verdict.ERROR):
-            names = [name for name, one in judged.metrics.items() if one.verdict is verdict]
+            names = [name for name, metric in judged.metrics.items() if metric.verdict is verdict]
             if names:
                 yield f"{verdict.name}: {', '.join(names)}"
 
@@ -264,14 +264,16 @@ def _facts_of(state: TradingState | None) -> dict[str, str]:
     """A trading state as names and words; positions and funds a line each."""
     if state is None:
         return {}
-    told = {name: getattr(state, name) for name in _STATE_FACTS}
-    facts = {name: _word(value) for name, value in told.items() if value is not None}
+    known = {name: getattr(state, name) for name in _STATE_FACTS}
+    facts = {name: _word(value) for name, value in known.items() if value is not None}
     if state.working_orders is not None:
         facts["working orders"] = str(len(state.working_orders))
     if state.positions is not None:
         held: Counter[str] = Counter()
-        for one in state.positions:
-            held[f"{one.instrument} {one.direction} {one.hedge_flag}"] += one.volume
+        for position in state.positions:
+            held[f"{position.instrument} {position.direction} {position.hedge_flag}"] += (
+                position.volume
+            )
         facts["positions"] = str(len(held))
         facts |= {f"position {name}": str(volume) for name, volume in sorted(held.items())}
     return facts | {f"funds {name}": _word(held) for name, held in (state.funds or {}).items()}

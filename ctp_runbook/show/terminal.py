@@ -138,9 +138,9 @@ def recent_lines(history: History, *, most: int) -> list[str]:
     line, a cause that comes twice is told where it first came, and how the run came to be where it
     is stands there however much came since. How it ended is told whole, once.
     """
-    told = list(_told(record for record in history.records if not _has_ended(record, history)))
-    here = [line for line in told if line.record.kind == "state"][-1:]
-    shown = told[-most:]
+    entries = list(_told(record for record in history.records if not _has_ended(record, history)))
+    here = [line for line in entries if line.record.kind == "state"][-1:]
+    shown = entries[-most:]
     if here and here[0] not in shown:
         shown = [here[0], *shown[1:]]
     ending = history.closed.payload.sentence if history.closed else ""
@@ -212,13 +212,13 @@ class Narrator:
         """Print the records that came since the last call."""
         news = history.records[len(self._history.records) :]
         self._history = history
-        for told in _told(news, self.usual_seconds):
-            if told.record.kind != "closed":
-                self.print_line(told)
+        for line in _told(news, self.usual_seconds):
+            if line.record.kind != "closed":
+                self.print_line(line)
 
-    def print_line(self, told: Told) -> None:
+    def print_line(self, line: Told) -> None:
         """Print what is told of a record."""
-        self.say(told.text, bold=told.record.kind == "state")
+        self.say(line.text, bold=line.record.kind == "state")
 
     def say(self, line: str, *, bold: bool = False) -> None:
         """Print a sentence."""

@@ -62,14 +62,14 @@ def disturbance_findings(history: History, samples: Sequence[Sample]) -> Iterato
     """Did what the journal says of a pause, a suspend or a step happen between two moments before
     it was written, and was nothing sampled while nothing ran?"""
     for record in history.of_kind(WatchDisturbed):
-        where, told = f"journal record {record.seq}", record.payload
-        begun, ended = told.from_mono, told.to_mono
+        where, disturbed = f"journal record {record.seq}", record.payload
+        begun, ended = disturbed.from_mono, disturbed.to_mono
         if not begun <= ended <= record.mono:
             yield f"{where}: a disturbance from {begun} to {ended}, told at {record.mono}"
-        if told.what != "paused":
+        if disturbed.what != "paused":
             continue
-        if abs(told.seconds - (ended - begun)) > 0.01:
-            yield f"{where}: a pause of {told.seconds} s that lasted {ended - begun:.3f} s"
+        if abs(disturbed.seconds - (ended - begun)) > 0.01:
+            yield f"{where}: a pause of {disturbed.seconds} s that lasted {ended - begun:.3f} s"
         inside = begun + _EDGE_SECONDS, ended - _EDGE_SECONDS
         taken = [sample.seq for sample in samples if inside[0] < sample.mono < inside[1]]
         if taken:

@@ -82,10 +82,10 @@ def _format_findings(run: RunDir) -> Iterator[str]:
 def _override_findings(history: History) -> Iterator[str]:
     """What was never measured needed a reason, and each override stands among the findings."""
     created, known = history.created, history.created.measured
-    told = [record.payload.sentence for record in history.of_kind(Finding)]
+    sentences = [record.payload.sentence for record in history.of_kind(Finding)]
     for name, reason in created.overrides.items():
         start = f"OVERRIDE {override_name(name)} by "
-        if not any(sentence.startswith(start) and reason in sentence for sentence in told):
+        if not any(sentence.startswith(start) and reason in sentence for sentence in sentences):
             yield f"run.json overrides {name}, and no finding of the journal says so"
     # A rollback of another run is not asked how long it will take: it is needed.
     if created.dry_run or created.rehearsal or created.parent_run or known.is_complete:
@@ -309,23 +309,23 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
         manifest = read_manifest(data)
         kept = kept_files(run)
         paths = {name: kept.get(name, run.path / name) for name in manifest.files}
-        found = {name: list_file(path) for name, path in paths.items() if path.is_file()}
+        present = {name: list_file(path) for name, path in paths.items() if path.is_file()}
     except OSError as error:
         raise EvidenceInvalid([f"manifest.json: cannot be read: {error.strerror}"]) from error
     except (ValueError, RecursionError, JournalError) as error:
         raise EvidenceInvalid([f"manifest.json: not a manifest: {error}"]) from error
     for name, due in manifest.files.items():
-        if name not in found:
+        if name not in present:
             yield f"manifest.json lists {name}, which is not there"
             continue
-        if due != (seen := found[name]):
+        if due != (seen := present[name]):
             yield (
                 f"{name}: sha256 {seen.sha256[:12]}…, {seen.size} bytes; manifest.json says "
                 f"{due.sha256[:12]}…, {due.size} bytes"
             )
     # By its folder's own name: it may be verified through a link, or as ".".
-    written = manifest_bytes(run.path.resolve().name, found, sealed=manifest.sealed)
-    if len(found) == len(paths) and data != written:
+    written = manifest_bytes(run.path.resolve().name, present, sealed=manifest.sealed)
+    if len(present) == len(paths) and data != written:
         yield "manifest.json is not in the form this project writes: it was edited"
     seal = "the sealed " if manifest.sealed else ""
     for name in unlisted_files(run, manifest):

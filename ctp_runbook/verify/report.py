@@ -50,12 +50,14 @@ class VerificationReport:
         """``verification passed: …`` or ``verification failed: …``, with the number of checks."""
         kind = " (contract only)" if self.contract_only else ""
         if self.ok:
-            made = sum(check.applies for check in self.checks)
-            others = f", {len(self.checks) - made} did not apply" if made < len(self.checks) else ""
-            return f"verification passed{kind}: {self.subject}; {made} checks{others}"
-        found = len(self.findings)
-        many = "" if found == 1 else "s"
-        return f"verification failed{kind}: {self.subject}; {found} finding{many}"
+            count = sum(check.applies for check in self.checks)
+            others = (
+                f", {len(self.checks) - count} did not apply" if count < len(self.checks) else ""
+            )
+            return f"verification passed{kind}: {self.subject}; {count} checks{others}"
+        count = len(self.findings)
+        many = "" if count == 1 else "s"
+        return f"verification failed{kind}: {self.subject}; {count} finding{many}"
 
     def raise_if_failed(self) -> None:
         """Raise EvidenceInvalid with every finding, if there are any."""

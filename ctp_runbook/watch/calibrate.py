@@ -215,10 +215,10 @@ def judge_windows(
 def whole(recorded: Recorded, rule: MetricRule, rules: WatchRules) -> MetricJudgement:
     """Judge the whole recording by one rule, as one window without a warm-up, for its points."""
     rule = structs.replace(rule, warm_up_seconds=0.0)
-    one = Yardstick(
+    yardstick = Yardstick(
         structs.replace(rules, metrics={rule.name: rule}), (rule.name,), Trigger("", ())
     )
-    judge = _judge(one, recorded.begins, recorded.ends)
+    judge = _judge(yardstick, recorded.begins, recorded.ends)
     judge.take(recorded.between(recorded.begins, recorded.ends))
     return judge.at(recorded.ends, final=True).metrics[rule.name]
 
@@ -245,8 +245,8 @@ def quantiles_of(values: NDArray[np.float64]) -> dict[str, float]:
     if not len(values):
         return {}
     named = {"lowest": 0.0, "median": 0.5, "p90": 0.9, "p99": 0.99, "highest": 1.0}
-    found = np.quantile(values, list(named.values()))
-    return {name: float(f"{value:.6g}") for name, value in zip(named, found, strict=True)}
+    quantiles = np.quantile(values, list(named.values()))
+    return {name: float(f"{value:.6g}") for name, value in zip(named, quantiles, strict=True)}
 
 
 def metric_alarms(outcomes: Sequence[Outcome], name: str) -> list[bool | None]:
@@ -322,8 +322,8 @@ def suggest_limit(
         if place < len(levels):
             rates[place] = rate_at(levels[place])
     if place == len(levels):
-        told = "no limit can be told that would have held: the histogram ends before it"
-        return Suggestion(None, None, now, told)
+        why = "no limit can be told that would have held: the histogram ends before it"
+        return Suggestion(None, None, now, why)
     proof = _events_proof(recorded, rule, yardstick.rules)
     return _suggestion(rule, levels, place, rates[place], now, proof, windows, rate_at)
 
@@ -410,8 +410,10 @@ def _bounds(recorded: Recorded, rule: MetricRule) -> set[float]:
     family = f"{rule.query}_bucket"
     layouts = {block.layout for block in recorded.blocks}
     names = {name for layout in layouts for name in layout if name.startswith(family)}
-    found = (split_series(name)[1].get("le", "") for name in names)
-    bounds = (float(Decimal(text) * Decimal(str(rule.scale))) for text in found if _is_number(text))
+    limits = (split_series(name)[1].get("le", "") for name in names)
+    bounds = (
+        float(Decimal(text) * Decimal(str(rule.scale))) for text in limits if _is_number(text)
+    )
     return {bound for bound in bounds if bound > 0}
 
 

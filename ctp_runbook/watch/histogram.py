@@ -99,15 +99,15 @@ def worst_quantile(
     own = sets.items() if len(sets) > 1 else ()
     judged = [("", together), *((labels, counts) for labels, counts in own if counts[-1] >= least)]
     quantiles = [
-        structs.replace(found, labels=labels) if labels else found
+        structs.replace(each, labels=labels) if labels else each
         for labels, counts in judged
-        if (found := bucket_quantile(bounds, counts, quantile=quantile)) is not None
+        if (each := bucket_quantile(bounds, counts, quantile=quantile)) is not None
     ]
     is_max = direction == "max"
     # Of equals the first, which is of all; more than a value is beyond it, whichever side is bad.
     return max(
         quantiles,
-        key=lambda found: (found.value if is_max else -found.value, found.is_over is is_max),
+        key=lambda each: (each.value if is_max else -each.value, each.is_over is is_max),
         default=None,
     )
 

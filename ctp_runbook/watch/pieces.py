@@ -107,15 +107,15 @@ class Pieces:
         began: float,
         seconds: float,
     ) -> list[Block]:
-        totals, found = np.zeros(counters), list[Block]()
+        totals, blocks = np.zeros(counters), list[Block]()
         for place, piece in enumerate(drawn):
             since = self.begins + piece * self.seconds
             shift = began + place * self.seconds - since
             until = since + min(self.seconds, seconds - place * self.seconds)
             for part in parts:
                 if (cut := _cut(part, since, until, shift, totals)) is not None:
-                    found.append(cut)
-        return _joined(found)
+                    blocks.append(cut)
+        return _joined(blocks)
 
 
 def _families(rule: MetricRule) -> tuple[str, ...]:

@@ -332,13 +332,13 @@ def _sparse(watched: Watched, *, where: str) -> str:
     events = counts[-1]
     if events < max(1, rule.min_events) or counts_fault(bounds, counts):
         return ""
-    found = bucket_quantile(bounds, counts, quantile=rule.quantile)
-    if found is None:
+    quantile = bucket_quantile(bounds, counts, quantile=rule.quantile)
+    if quantile is None:
         return ""
-    value = scaled_bound(rule, found.value) if found.is_over else found.value * rule.scale
-    if status_of(rule, value, is_over=found.is_over) == "good":
+    value = scaled_bound(rule, quantile.value) if quantile.is_over else quantile.value * rule.scale
+    if status_of(rule, value, is_over=quantile.is_over) == "good":
         return ""
-    amount = more_than(_shown(rule, value), is_over=found.is_over)
+    amount = more_than(_shown(rule, value), is_over=quantile.is_over)
     return (
         f"{events:.0f} events came when fewer than min_events {rule.min_events} did within "
         f"window_seconds {rule.window_seconds:g}; together they are at {amount}, not within {where}: "

@@ -36,8 +36,8 @@ class Page:
     def count(self, name: str) -> None:
         """An event, such as ``risk_reject``."""
         if name not in self._counters:
-            made = Counter(f"quant_hft_{name}", "Events.", registry=self._registry)
-            self._counters[name] = made
+            counter = Counter(f"quant_hft_{name}", "Events.", registry=self._registry)
+            self._counters[name] = counter
         self._counters[name].inc()
 
     def text(self) -> bytes:

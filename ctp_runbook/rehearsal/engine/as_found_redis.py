@@ -119,7 +119,7 @@ def read_orders(valkey_dir: Path) -> list[dict[str, Any]]:
 
 def read_positions(valkey_dir: Path) -> list[dict[str, Any]]:
     """What is held by instrument and direction; raises ProbeError without an answer."""
-    found = _read(valkey_dir, _POSITION.format(USER, "*", "*"))
+    rows = _read(valkey_dir, _POSITION.format(USER, "*", "*"))
     return [
         {
             "instrument": key.split(":")[3],
@@ -127,7 +127,7 @@ def read_positions(valkey_dir: Path) -> list[dict[str, Any]]:
             "hedge_flag": "speculation",
             "volume": int(said["volume"]),
         }
-        for key, said in found
+        for key, said in rows
         if int(said["volume"])
     ]
 

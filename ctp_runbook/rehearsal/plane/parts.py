@@ -137,8 +137,8 @@ def _create_tables(plane: Plane) -> None:
     store = Store(plane)
     for file in load_sql(infra_folder() / "clickhouse"):
         for text in (
-            *(one.on_twin().text for one in file.statements),
-            *(one.text for one in file.more),
+            *(statement.on_twin().text for statement in file.statements),
+            *(statement.text for statement in file.more),
         ):
             store.run(text, database="default")
 
