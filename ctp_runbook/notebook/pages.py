@@ -45,15 +45,15 @@ img{max-width:100%}[data-mime-type*="stderr"],.output_error{border-left:4px soli
 _SCRIPT = re.compile(r"<script\b.*?</script\s*>|<link\b[^>]*>", re.DOTALL | re.IGNORECASE)
 
 
-def draw(run: RunDir, *, made: dict[Path, str] | None = None) -> tuple[list[str], str]:
+def draw(run: RunDir, *, rendered: dict[Path, str] | None = None) -> tuple[list[str], str]:
     """Make the pages of a run, and its report that links them; why a page is not there, and the
-    report's path or why not. ``made``: what was said of pages that are there already.
+    report's path or why not. ``rendered``: what was said of pages that are there already.
 
     Raises JournalError where the journal does not hold together.
     """
     from ctp_runbook.show.report import write_report
 
-    lacking = render_notebooks(run, made=made)
+    lacking = render_notebooks(run, rendered=rendered)
     try:
         return lacking, str(write_report(run))
     except OSError as error:
@@ -111,14 +111,14 @@ def draw_when_asked(run: str, asked: str, drawn: str) -> None:
         for name in PICTURES:
             importlib.import_module(name)
         _ = _exporter().template
-        of, made = RunDir(Path(run)), dict[Path, str]()
+        of, rendered = RunDir(Path(run)), dict[Path, str]()
         with Path(asked).open() as paper:
             while not _is_free(paper):
-                _render_each(sorted(of.notebooks.glob("*.ipynb"))[:-1], made)
+                _render_each(sorted(of.notebooks.glob("*.ipynb"))[:-1], rendered)
                 time.sleep(_LOOK_SECONDS)
             if paper.read() != _DRAW:
                 os._exit(1)
-        Path(drawn).write_text(json.dumps(draw(of, made=made)), encoding="utf-8")
+        Path(drawn).write_text(json.dumps(draw(of, rendered=rendered)), encoding="utf-8")
     except Exception:  # noqa: BLE001 - a foreign notebook may break any part of a renderer
         os._exit(1)
 
@@ -132,18 +132,18 @@ def _is_free(paper: IO[str]) -> bool:
     return True
 
 
-def render_notebooks(run: RunDir, *, made: dict[Path, str] | None = None) -> list[str]:
+def render_notebooks(run: RunDir, *, rendered: dict[Path, str] | None = None) -> list[str]:
     """Write ``NAME.html`` beside each executed notebook of a run; why not, for each that could not be."""
-    said = {} if made is None else made
+    said = {} if rendered is None else rendered
     _render_each(sorted(run.notebooks.glob("*.ipynb")), said)
     return [why for why in said.values() if why]
 
 
-def _render_each(paths: Iterable[Path], made: dict[Path, str]) -> None:
-    """Render those that are not in ``made``, and note there what is wrong with each, if anything."""
+def _render_each(paths: Iterable[Path], rendered: dict[Path, str]) -> None:
+    """Render those that are not in ``rendered``, and note there what is wrong with each, if anything."""
     for path in paths:
-        if path not in made:
-            made[path] = _render(path)
+        if path not in rendered:
+            rendered[path] = _render(path)
 
 
 def _render(path: Path) -> str:

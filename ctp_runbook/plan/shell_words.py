@@ -330,7 +330,7 @@ class _Shell(Struct):
     ``places``: it is in the first of them that is there, if all went well so far; None where nobody
     can tell. ``is_there``: it surely is. ``goes_on``: nothing before may have ended it; ``has_ended``:
     something surely has. ``is_strict``: what fails ends it. ``sets_path``: another PATH was set in it.
-    ``made`` are the names of files that were written; ``knows_files``: none but these were.
+    ``files`` are the names of files that were written; ``knows_files``: none but these were.
     """
 
     places: tuple[str, ...] | None = ("",)
@@ -339,7 +339,7 @@ class _Shell(Struct):
     knows_path: bool = True
     sets_path: bool = False
     knows_files: bool = True
-    made: frozenset[str] = frozenset()
+    files: frozenset[str] = frozenset()
     goes_on: bool = True
     has_ended: bool = False
     is_foreign: bool = False
@@ -351,7 +351,7 @@ class _Shell(Struct):
     def absorb(self, child: _Shell) -> None:
         """Files are what a child leaves behind."""
         self.knows_files &= child.knows_files
-        self.made |= child.made
+        self.files |= child.files
 
     def move(self, word: Word | None) -> None:
         """Change the folder; None where only bash knows where that leads."""
@@ -575,7 +575,7 @@ class _Reader:
         for word in writes:
             self.has_effect = True
             shell.knows_files &= not word.is_live
-            shell.made |= {_name(word.text)}
+            shell.files |= {_name(word.text)}
 
     # --- one command --------------------------------------------------------------
 
@@ -631,7 +631,7 @@ class _Reader:
         places = ("",) if is_absolute else shell.places or ("",)
         executable = Executable(word, places[0], is_script, shell.is_foreign, places[1:])
         self.named[executable] = None
-        is_fixed = shell.knows_files and _name(word) not in shell.made
+        is_fixed = shell.knows_files and _name(word) not in shell.files
         is_found = is_absolute or (not shell.is_foreign and (shell.knows_path or not is_bare))
         is_there = is_absolute or shell.is_there or is_looked_up
         if at.sure and is_fixed and is_found and is_there:

@@ -133,7 +133,7 @@ class ClickHouseDoor:
             "max_execution_time": str(max(1, int(seconds))),
         }
         headers = {"X-ClickHouse-User": self.user, "X-ClickHouse-Key": self.password}
-        told: dict[str, str] = {}
+        answer_headers: dict[str, str] = {}
         try:
             parts = urlsplit(self.url)
             status, raw = exchange(
@@ -144,7 +144,7 @@ class ClickHouseDoor:
                 headers=headers,
                 default_port=_PORTS.get(parts.scheme, 0),
                 most_bytes=_LONGEST_ANSWER,
-                told=told,
+                answer_headers=answer_headers,
             )
         except (ProbeError, ValueError) as error:
             raise ProbeError(
@@ -152,7 +152,11 @@ class ClickHouseDoor:
                 "(`docker compose ps clickhouse`), and is --clickhouse-url right?"
             ) from error
         # Also behind HTTP 200, and where what stands before it took the body away.
-        code = f"Code: {told[_CODE_HEADER]}" if told.get(_CODE_HEADER, "0").strip() != "0" else ""
+        code = (
+            f"Code: {answer_headers[_CODE_HEADER]}"
+            if answer_headers.get(_CODE_HEADER, "0").strip() != "0"
+            else ""
+        )
         if status != 200 or code:
             text = raw.decode("utf-8", "replace")
             begun = text.rfind(code) if code else 0

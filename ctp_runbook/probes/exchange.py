@@ -219,11 +219,11 @@ def exchange(
     headers: Mapping[str, str] | None = None,
     default_port: int = 0,
     most_bytes: int = 0,
-    told: dict[str, str] | None = None,
+    answer_headers: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Return status and whole body, whatever the status is; no redirect, and no proxy.
 
-    Into ``told`` go the headers of the answer, their names in small letters.
+    Into ``answer_headers`` go the headers of the answer, their names in small letters.
 
     User, password and fragment of the URL are not sent; ``#ca_file=PATH`` in it names the
     authority of an ``https`` one. A body above ``most_bytes`` is refused. Raises ProbeError that
@@ -248,8 +248,10 @@ def exchange(
             with _response(connection, link) as response:
                 # What frames the chunks comes on top of them; the deadline bounds that.
                 link.room = 4 * most + _LARGEST_HEAD
-                if told is not None:
-                    told.update((name.lower(), value) for name, value in response.headers.items())
+                if answer_headers is not None:
+                    answer_headers.update(
+                        (name.lower(), value) for name, value in response.headers.items()
+                    )
                 return response.status, _whole_body(response, most)
     except TimeoutError as error:
         raise ProbeError(f"no whole answer within {seconds:g} s") from error

@@ -150,7 +150,7 @@ class _Own(Struct, frozen=True):
     keys: tuple[SeriesKey, ...] = ()
     bounds: tuple[float, ...] = ()
     fault: str = ""
-    told: int | None = None
+    events: int | None = None
 
 
 _Row = tuple[float, ...]
@@ -242,9 +242,9 @@ class MetricSeries:
             if family in self._families and wanted <= labels.items()
         ]
         if not is_page(self.rule):
-            told = events_key(self.rule)
-            at = layout.index(told) if told in layout else None
-            return _Own(tuple(place for place, _ in series), told=at)
+            key = events_key(self.rule)
+            at = layout.index(key) if key in layout else None
+            return _Own(tuple(place for place, _ in series), events=at)
         if self.is_histogram and series:
             buckets = bucket_series(series)
             keys, fault = dict(buckets.keys), buckets.fault
@@ -291,8 +291,8 @@ class MetricSeries:
         is_zero = not own.places and rule.absent == "zero" and bool(block.layout)
         if own.fault:
             looks.miss(self._no_value(own.fault), many=many)
-        elif own.told is not None:
-            rows = block.rows((own.told, *own.places))
+        elif own.events is not None:
+            rows = block.rows((own.events, *own.places))
             for mono, (events, *values) in zip(block.mono, rows, strict=True):
                 self._look_at_told(looks, mono, events, values)
         elif counts_events(rule) and (own.places or is_zero):
