@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median_high
 
 from ctp_runbook.decoding import decoder
+from ctp_runbook.host.files import read_small
 from ctp_runbook.plan.gate_table import PARTS, Gate, gates_in
 from ctp_runbook.record.gate_files import CanaryFile, FlownCanary, ReadinessFile, SliEntry
 from ctp_runbook.record.result_env import ResultEnv, parse_env
@@ -26,6 +27,8 @@ __all__ = [
 ]
 
 _CANARY_FILE = "ctp_canary.json"
+# A canary takes some 300 bytes, and somebody may fly a thousand.
+_CANARY_BYTES = 1 << 20
 _SLIS: Mapping[str, tuple[str, str]] = {
     "quant_hft_core_process_alive": ("engine", "alive"),
     "quant_hft_ctp_query_latency_p99_ms": ("engine", "query p99"),
@@ -251,8 +254,8 @@ def _canary(run: RunDir) -> tuple[tuple[Flight, ...], str]:
     if not path.is_file():
         return (), ""
     try:
-        canary = decoder(CanaryFile).decode(path.read_bytes())
-    except (OSError, ValueError) as error:
+        canary = decoder(CanaryFile).decode(read_small(path, most=_CANARY_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         return (), f"{_CANARY_FILE} cannot be read: {error}"
     return tuple(map(_flight, canary.flights)), canary.problem
 

@@ -127,7 +127,9 @@ def test_the_canary_is_drawn_hop_by_hop(run: RunDir, theme: Theme) -> None:
     assert "canary FAILED: it is stuck at the ingest" in said
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"flights": [1], "problem": ""}'])
+@pytest.mark.parametrize(
+    "content", ["", "{}", "[]", '{"flights": [1], "problem": ""}', '{"x": ' + "[" * 99_999]
+)
 def test_a_canary_file_that_is_none_is_a_failure(run: RunDir, content: str) -> None:
     """What cannot be read proves nothing, and is not drawn as if it had."""
     say(run, "bootstrap", ok("observe_redis", role="master"))
