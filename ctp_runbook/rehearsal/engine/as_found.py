@@ -214,7 +214,10 @@ class _OldEngine(_Engine):
             self.flow.ttl_seconds = _TTL_SECONDS if is_attended else 0.0
             if batch and str(batch["batch"]) != done:
                 done = str(batch["batch"])
-                self._done.write_text(done)
+                # Read by others at any moment, and never half written.
+                beside = self._done.with_suffix(".new")
+                beside.write_text(done)
+                beside.replace(self._done)
                 for order in batch["orders"]:
                     self.flow.place(**order)
             await asyncio.sleep(_POLL_SECONDS)
