@@ -203,12 +203,22 @@ class Lab:
 
     def reload(self) -> None:
         """The browser's reload; the same notebook is in front again, and its kernel is there: to start
-        one again while the page still connects to it, JupyterLab loses what it is told next."""
+        one again while the page still connects to it, JupyterLab loses what it is told next.
+
+        A page looks for a widget each 100 ms, gives up after 2 s, and never looks again where the
+        widgets came between its last look and its giving up: then it is reloaded once more.
+        """
         cells = self._prompts.count()
-        self._dirty.wait_for(state="detached")
-        self.page.reload()
-        expect(self._prompts).to_have_count(cells, timeout=_SLOW_MS)
-        self.wait_for_kernel()
+        outputs = self.notebook.locator(".jp-OutputArea-output")
+        for _ in range(2):
+            self._dirty.wait_for(state="detached")
+            self.page.reload()
+            expect(self._prompts).to_have_count(cells, timeout=_SLOW_MS)
+            self.wait_for_kernel()
+            self.page.wait_for_timeout(500)
+            outputs.filter(has_text="Loading widget").first.wait_for(state="detached")
+            if not outputs.filter(has_text="Error displaying widget").count():
+                return
 
     def choose(self, menu: str, command: str) -> None:
         """A command of a menu, by its JupyterLab id."""
