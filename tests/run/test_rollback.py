@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -592,11 +593,22 @@ def begun_late(context: RunContext) -> list[str]:
     return [*again, *(each.step for each in late if isinstance(each, StepStarted))]
 
 
+def seconds_over(context: RunContext) -> float:
+    """How long it went on when the budget was over, but for those looks."""
+    over = trigger_mono(context) + BUDGET
+    return sum(
+        max(0.0, after.mono_ns / 1e9 - max(over, before.mono_ns / 1e9))
+        for before, after in pairwise(context.journal.records)
+        if not isinstance(after.payload, ProbeAnswered)
+    )
+
+
 def test_a_rollback_in_which_every_step_hangs_ends_with_its_budget(stack: SmallStack) -> None:
     """Nothing is begun after MAX_ROLLBACK_SECONDS, exit 6; the new generation was ended by signal."""
     began = time.monotonic()
     end, context = rolled_back(stack, hanging(stack, *EVERY_STEP))
     assert begun_late(context) == []
+    assert seconds_over(context) <= 1.0
     assert time.monotonic() - began < BUDGET + 6.0
     assert (end.outcome, end.outcome.exit_code) == (Outcome.ROLLBACK_FAILED, 6)
     assert end.failed_step == "start_previous_core_engine"
@@ -625,6 +637,7 @@ def test_one_hanging_step_does_not_keep_trading_away(
     (cut,) = (s for s in context.history.steps.values() if s.status is StepStatus.TIMED_OUT)
     assert re.match(r"did not end.* cut by the budget of 8 s \(\d\.\d s left\)", cut.reason)
     assert begun_late(context) == []
+    assert seconds_over(context) <= 1.0
 
 
 @pytest.mark.parametrize("member", OLD)
@@ -653,6 +666,7 @@ def test_a_start_that_hangs_before_it_starts_fails_in_time(stack: SmallStack, me
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert member not in living(stack)
     assert begun_late(context) == []
+    assert seconds_over(context) <= 1.0
 
 
 def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
@@ -670,6 +684,7 @@ def test_hanging_probes_cost_no_more_than_the_budget(stack: SmallStack) -> None:
         end = roll_back(context, trouble_now("operator", "asked", clock=context.world.clock))
     assert end.outcome is Outcome.ROLLBACK_FAILED
     assert begun_late(context) == []
+    assert seconds_over(context) <= 1.0
     assert len(stack.starts) == starts
 
 
