@@ -232,11 +232,12 @@ def add_commands(path: Path, commands: Mapping[str, str], **running: Unpack[Runn
     if refused or not missing:
         return
     added = [by_command(name, commands[name], **running).entry for name in missing]
-    entries = [*(entry for entry in file.slis if entry.name not in missing), *added]
+    kept = [at for at, entry in enumerate(file.slis) if entry.name not in missing]
+    entries = [*(file.slis[at] for at in kept), *added]
     counted = [entry for entry in entries if not entry.is_unmeasurable]
     report["overall_healthy"] = bool(counted) and all(entry.healthy for entry in counted)
-    # What else somebody wrote beside them stays.
-    report["slis"] = to_builtins(entries)
+    # As it stands: somebody may have written more into it than is known here.
+    report["slis"] = [*(report["slis"][at] for at in kept), *to_builtins(added)]
     write_atomic(path, (json.dumps(report, indent=2, sort_keys=True) + "\n").encode())
 
 

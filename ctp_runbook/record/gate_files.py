@@ -12,6 +12,7 @@ from typing import Any
 from msgspec import Struct, ValidationError
 
 from ctp_runbook.decoding import convert
+from ctp_runbook.plan.template_keys import SLI_NAMES
 
 __all__ = [
     "NO_READINESS",
@@ -120,7 +121,8 @@ NO_READINESS = ReadinessFile(
 def readiness_of(data: object) -> tuple[ReadinessFile, Mapping[str, str]]:
     """Return decoded JSON as a readiness file as far as it is one, and what of it is none.
 
-    The second is by the name of the SLI, or its number; blank stands for the file as a whole.
+    The second is by the name of the SLI, or its number where nobody knows that name; blank stands
+    for the file as a whole.
     """
     try:
         outline = convert(data, _Outline)
@@ -131,7 +133,8 @@ def readiness_of(data: object) -> tuple[ReadinessFile, Mapping[str, str]]:
         try:
             slis.append(convert(sli, SliEntry))
         except ValidationError as error:
-            refused[_name_of(sli) or f"SLI number {number}"] = str(error)
+            name = _name_of(sli)
+            refused[name if name in SLI_NAMES else f"SLI number {number}"] = str(error)
     file = ReadinessFile(
         overall_healthy=outline.overall_healthy, slis=tuple(slis), metadata=outline.metadata
     )
