@@ -216,11 +216,10 @@ def _facts(plan: Plan, measured: Measured) -> ChecklistFacts:
             **msgspec.structs.asdict(measured),
         },
         "declared": plan.declared,
-        **_session_facts(plan),
         **_evidence_facts(plan),
         "evidence_copies": [plan.cutover_evidence_output, plan.rollback_evidence_output],
     }
-    return convert(plan.redactor.data(facts), ChecklistFacts)
+    return convert(plan.redactor.data(facts) | _session_facts(plan), ChecklistFacts)
 
 
 def _evidence_facts(plan: Plan) -> dict[str, Any]:
@@ -234,20 +233,23 @@ def _evidence_facts(plan: Plan) -> dict[str, Any]:
 
 
 def _session_facts(plan: Plan) -> dict[str, Any]:
-    """How each engine's session is told, where the template says so; nothing for engines that are
-    asked as ever."""
+    """How each engine's session is told, where the template says so, with secrets masked; nothing for
+    engines that are asked as ever."""
+    # By value alone: facts and engines are names of ours, and two that are masked would be one.
+    masked = plan.redactor
     declared = {name: each for name, each in plan.sessions.items() if each.is_declared}
     if not declared:
         return {}
     sources = {
         f"{name}_{Role.CORE_ENGINE}": {
-            **{each.fact: source_words(each) for each in session.sources},
+            **{each.fact: masked(source_words(each)) for each in session.sources},
             **{fact: session.key for fact in session.untold if session.command},
         }
         for name, session in declared.items()
     }
     not_proved = next(iter(declared.values())).not_proved
-    return {"session_sources": sources, "session_not_proved": dict(not_proved)}
+    reasons = {fact: masked(reason) for fact, reason in not_proved.items()}
+    return {"session_sources": sources, "session_not_proved": reasons}
 
 
 _AS_IN_PLAN = (
@@ -350,21 +352,16 @@ def _sessions(facts: ChecklistFacts) -> Iterator[str]:
         return
     yield from ("## Whose session is told by what", "")
     rows = [
-        (engine, _fact_words(fact), _escaped(words))
+        (engine, FACT_WORDS[fact], _escaped(words))
         for engine, sources in facts.session_sources.items()
         for fact, words in sources.items()
     ]
     yield from _table(("engine", "fact", "told by"), rows)
     yield ""
     for fact, reason in facts.session_not_proved.items():
-        red = _red(f"**✗ NOT PROVED: {_fact_words(fact)}**")
+        red = _red(f"**✗ NOT PROVED: {FACT_WORDS[fact]}**")
         yield f"- [ ] {red}, where nothing above tells it: {_escaped(reason)}"
     yield ""
-
-
-def _fact_words(fact: str) -> str:
-    # A secret of the same letters is masked there too.
-    return FACT_WORDS.get(fact, fact)
 
 
 def _findings(facts: ChecklistFacts) -> Iterator[str]:

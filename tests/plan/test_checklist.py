@@ -140,8 +140,8 @@ def test_the_session_sources_stand_in_it_and_what_nobody_tells_in_red(tmp_path: 
     assert "session_sources" not in json.loads(checklist(make_plan(tmp_path)).json)
 
 
-def test_a_secret_of_the_same_letters_as_a_fact_costs_its_words_alone(tmp_path: Path) -> None:
-    """Somebody's password is the name of a fact: the checklist is written all the same."""
+def test_a_secret_of_the_same_letters_as_a_fact_costs_no_fact(tmp_path: Path) -> None:
+    """Somebody's passwords are the names of facts: each fact stands there, and no other secret does."""
     (tmp_path / "sources.toml").write_text(
         '[may_trade]\nsource = "file"\npath = "engine.json"\nfield = "mode"\n'
     )
@@ -149,10 +149,13 @@ def test_a_secret_of_the_same_letters_as_a_fact_costs_its_words_alone(tmp_path: 
         tmp_path,
         NEW_SESSION_SOURCES="sources.toml",
         NEW_SESSION_CMD="cat session",
-        SESSION_NOT_PROVED="recovered: it says nothing",
+        SESSION_NOT_PROVED="recovered: hunter22; settlement_confirmed: it says nothing",
     )
-    plan = replace(plan, redactor=Redactor.of(["may_trade", "recovered"]))
-    assert "✗ NOT PROVED: ***" in checklist(plan).markdown
+    secrets = ["may_trade", "recovered", "settlement_confirmed", "hunter22"]
+    markdown, as_json = checklist(replace(plan, redactor=Redactor.of(secrets)))
+    for fact in ("recovered", "settlement confirmed"):
+        assert f"✗ NOT PROVED: {fact}" in markdown
+    assert "hunter22" not in markdown + as_json
 
 
 def test_a_part_that_is_not_there_is_said_where_it_is_looked_for(tmp_path: Path) -> None:
