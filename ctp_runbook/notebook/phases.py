@@ -550,11 +550,8 @@ def _is_switching(history: History) -> bool:
 
 
 def _watch_is_over(history: History) -> bool:
-    return (
-        history.closed is not None
-        or history.watch_ended is not None
-        or history.state is State.ROLLING_BACK
-    )
+    """Not by its verdicts alone: what they lead to, and why, is written down after them."""
+    return history.closed is not None or history.state is State.ROLLING_BACK
 
 
 def _watch_failure(history: History) -> RunEnded | None:

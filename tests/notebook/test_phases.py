@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ from tests.props.example_records import like
 from tests.props.synthetic_runs import make_run
 
 ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "runs"
+WATCHED = ("completed", "drill", "failed", "late", "triggered", "unvalidated")
 CUTOVER = "configs/ops/ctp_cutover.template.env"
 ROLLBACK = "configs/ops/ctp_rollback_drill.template.env"
 LOOKERS: dict[str, Callable[[str], PhaseResult]] = {
@@ -65,6 +69,26 @@ def test_bad_runs_fail_in_the_rooms_concerned(
         if failure is not None:
             codes[room] = failure.exit_code
     assert codes == failing
+
+
+@pytest.mark.parametrize("name", WATCHED)
+def test_a_watch_that_just_ended_fails_as_the_run_does(name: str, tmp_path: Path) -> None:
+    """05 looks right after the verdicts, before what they lead to is written down: it waits for it."""
+    run = RunDir(tmp_path / name)
+    shutil.copytree(GOLDEN / name, run.path)
+    meant = look("05", run)
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    cut = next(n for n, line in enumerate(lines, 1) if b'"watch_ended"' in line)
+    run.journal.write_bytes(b"".join(lines[:cut]))
+    with ThreadPoolExecutor() as looks:
+        seen = looks.submit(look, "05", run)
+        with pytest.raises(TimeoutError):
+            seen.result(timeout=1)
+        with run.journal.open("ab") as journal:
+            journal.write(b"".join(lines[cut:]))
+        said = seen.result(timeout=60)
+    assert str(said.failure) == str(meant.failure)
+    assert said.page.text == meant.page.text
 
 
 def test_a_result_is_shown_before_it_fails(tmp_path: Path) -> None:
