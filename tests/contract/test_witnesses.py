@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from ctp_runbook.host.pin import Pin, lookalikes, pin_process, survivors
-from ctp_runbook.host.process import identity_of, is_running
+from ctp_runbook.host.process import group_members, identity_of
 from ctp_runbook.model import Generation, Identity, Member, Role
 from ctp_runbook.probes.liveness import Liveness, observe_member
 from tests.props.plan_fixtures import wait_for
@@ -88,10 +88,10 @@ class Scene:
         return found
 
     def end(self, identity: Identity, *, reap: bool = True) -> None:
-        """KILL a member's process with all that it started."""
+        """KILL a member's process with all that it started; each dies in its own time."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(identity.pid, signal.SIGKILL)
-        wait_for(lambda: not is_running(identity))
+        wait_for(lambda: not group_members(identity.pid))
         for process in self.started:
             if reap and process.pid == identity.pid:
                 process.wait()
