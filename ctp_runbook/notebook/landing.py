@@ -161,15 +161,15 @@ def _standing(run: RunDir, room: Path | None) -> Iterator[Block]:
         yield outcome_banner(history)
         return
     mono = time.monotonic()
-    trades = who_trades(history, mono=mono)
+    trading = who_trades(history, mono=mono)
     created = history.created
     kind = "REHEARSAL" if created.rehearsal else "REAL RUN"
     if lost:
         yield Banner("bad", f"{kind} {history.state.value}", lost)
     else:
         is_calm = history.state not in (State.HOLDING, State.ROLLING_BACK)
-        is_calm = is_calm and not trades.startswith("Nothing")
-        yield Banner("info" if is_calm else "warn", f"{kind} {history.state.value}", trades)
+        is_calm = is_calm and trading.is_proved
+        yield Banner("info" if is_calm else "warn", f"{kind} {history.state.value}", trading.words)
     looking = _looking(run)
     facts: list[tuple[str, object]] = [
         ("run", run.run_id),

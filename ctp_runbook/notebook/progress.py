@@ -129,9 +129,9 @@ def panel_blocks(
     history: History, *, mono: float, usual_seconds: Mapping[str, float], watch: WatchNow | None
 ) -> Iterator[Block]:
     """Say below the line who trades, and show the steps under way, or the metrics."""
-    words = who_trades(history, mono=mono)
+    trading = who_trades(history, mono=mono)
     why = history.trigger.payload.sentence if history.trigger else ""
-    yield Banner("warn" if words.startswith("Nothing") else "good", words, why)
+    yield Banner("good" if trading.is_proved else "warn", trading.words, why)
     if phase := PHASES.get(history.state):
         steps = steps_now(history, phase, usual_seconds, mono=mono)
         rows = [(f"{step.mark} {step.name}", step.took, step.usual, step.most) for step in steps]

@@ -363,8 +363,8 @@ class Screen(Narrator):
         history = self._history
         parts: list[RenderableType] = [Rule(Text(self._heading(mono)), align="left")]
         if history.records and history.closed is None and not history.is_dry_run:
-            words = who_trades(history, mono=mono)
-            parts.append(_line(words, "bold yellow" if words.startswith("Nothing") else "green"))
+            trading = who_trades(history, mono=mono)
+            parts.append(_line(trading.words, "green" if trading.is_proved else "bold yellow"))
         if runs_out := countdown(history, mono=mono):
             colour = "bold red" if history.state is State.ROLLING_BACK else "bold yellow"
             parts.append(_line(runs_out.words, colour))

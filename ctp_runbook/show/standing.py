@@ -9,15 +9,21 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from ctp_runbook.model import Generation, Phase, State, StepKind, StepStatus
+from ctp_runbook.model import Generation, Phase, Role, State, StepKind, StepStatus
 from ctp_runbook.plan.step_table import order_steps, step_spec
 from ctp_runbook.record.history import History, StepHistory
 from ctp_runbook.record.journal import Record
-from ctp_runbook.record.kinds import StepEnded, StepNotDone, StepStarted
+from ctp_runbook.record.kinds import (
+    ProbeAnswered,
+    StepEnded,
+    StepNotDone,
+    StepStarted,
+    Triggered,
+)
 from ctp_runbook.show.blocks import symbol_of
 from ctp_runbook.show.terminal import minutes
 
-__all__ = ["PHASES", "StepNow", "phase_steps", "steps_now", "who_trades"]
+__all__ = ["PHASES", "StepNow", "Trading", "phase_steps", "steps_now", "who_trades"]
 
 # The phase whose steps are under way in a state.
 PHASES: Mapping[State, Phase] = {
@@ -37,6 +43,13 @@ class StepNow(NamedTuple):
     most: str
     is_under_way: bool
     is_due: bool
+
+
+class Trading(NamedTuple):
+    """Who trades, in plain words; ``is_proved`` where a stack was proved to."""
+
+    words: str
+    is_proved: bool
 
 
 def phase_steps(history: History, phase: Phase) -> list[str]:
@@ -65,17 +78,19 @@ def _step_now(step: StepHistory, usual: float | None, mono: float) -> StepNow:
     return StepNow(symbol_of(step.status), step.name, took, usually, "", False, False)
 
 
-def who_trades(history: History, *, mono: float) -> str:
+def who_trades(history: History, *, mono: float) -> Trading:
     """Say in plain words who trades at ``mono`` by the journal of a run that is not over.
 
     ``The old stack trades``; ``Nothing trades since 2.1 s``, from the first stop on, as the downtime
-    is counted; ``The new stack trades; 12:40 left to watch``.
+    is counted; ``The new stack trades; 12:40 left to watch``, or ``closes only``, or ``is not proved to
+    trade`` where its session says no more.
     """
     kinds = order_steps(history.members)
     trades = Generation.NEW if history.created.parent_run else Generation.OLD
     down: Record | None = None
     # Of what is being stopped or started nobody knows how far that is; nor where it failed.
     doubtful: set[Generation] = set()
+    sessions: dict[str, ProbeAnswered] = {}
     for record in history.records:
         match record.payload:
             case StepStarted(step=step) if step in kinds:
@@ -87,10 +102,26 @@ def who_trades(history: History, *, mono: float) -> str:
                 doubtful.discard(_generation(step))
                 if kinds[step] is StepKind.START:
                     trades, down = _generation(step), None
+            case Triggered(cause="member_died"):
+                down = down or record
+                doubtful.add(trades)
+            case ProbeAnswered(question="session") as look:
+                sessions[look.subject] = look
     if down is not None:
         nobody = "Nothing is proved to trade" if doubtful else "Nothing trades"
-        return f"{nobody} since {_since(down, history, mono)}"
-    return "; ".join(filter(None, (f"The {trades} stack trades", _what_is_left(history, mono))))
+        return Trading(f"{nobody} since {_since(down, history, mono)}", is_proved=False)
+    gap = _gap_in(sessions.get(f"{trades}_{Role.CORE_ENGINE}"))
+    stands = (f"The {trades} stack {gap or 'trades'}", _what_is_left(history, mono))
+    return Trading("; ".join(filter(None, stands)), is_proved=not gap)
+
+
+def _gap_in(look: ProbeAnswered | None) -> str:
+    """What the last look at a session leaves of trading; blank where it says that all is well."""
+    if look is None:
+        return ""
+    if not look.ok:
+        return "is not proved to trade"
+    return "closes only" if "may trade: CloseOnly" in look.observed else ""
 
 
 # Skipped: in a rollback it runs, and is kept; of a stop, it was gone.

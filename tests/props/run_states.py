@@ -504,6 +504,49 @@ def _held_kept(t: _Teller) -> Truth:
     return _held(t)
 
 
+@_state("held for a session that is lost")
+def _held_session(t: _Teller) -> Truth:
+    truth = _watching(t, 600.0)
+    gap = "TD logged in: no (its log), may trade: Blocked (its log)"
+    _say_session(t, gap, ok=False)
+    t.hold(gap)
+    return truth._replace(trades=UNKNOWN, asks="resume|rollback")
+
+
+@_state("watching, the new engine closes only")
+def _closes_only(t: _Teller) -> Truth:
+    truth = _watching(t, 30.0)
+    _say_session(t, "TD logged in: yes (its log), may trade: CloseOnly (its log)", ok=True)
+    return truth._replace(trades=UNKNOWN)
+
+
+def _say_session(t: _Teller, observed: str, *, ok: bool) -> None:
+    t.story.say(
+        "probe",
+        subject="new_core_engine",
+        question="session",
+        ok=ok,
+        observed=observed,
+        expected="what the template declares of its session",
+    )
+
+
+@_state("a new member died, not rolled back yet")
+def _died(t: _Teller) -> Truth:
+    truth = _watching(t, 600.0)
+    _end_watch(t, truth)
+    t.trigger("member_died", "new_strategy_runner gone: alive command says gone (exit 1)")
+    alive = MEMBERS[NEW] - {"new_strategy_runner"}
+    return truth._replace(trades=NOBODY, alive=alive, verdict="INCONCLUSIVE")
+
+
+@_state("a new member died, rollback begun")
+def _died_begun(t: _Teller) -> Truth:
+    truth = _died(t)
+    t.begin_rollback()
+    return truth
+
+
 @_state("trigger fired, not rolled back yet")
 def _fired(t: _Teller) -> Truth:
     t.switch()

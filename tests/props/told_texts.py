@@ -61,7 +61,7 @@ def said_of(made: Simulated) -> Iterator[Said]:
         yield Said("report", _report(made.run))
         if made.truth.conducted and made.truth.outcome is None:
             yield Said("banner", LiveView(made.run)._banner(history, made.clock.mono).text)
-            yield Said("panel", who_trades(history, mono=made.clock.mono))
+            yield Said("panel", who_trades(history, mono=made.clock.mono).words)
         if made.truth.outcome is not None and made.run.manifest.exists():
             yield Said("notebook", f"{phases.verify(made.run.path).page.text}\n{_footer(made.run)}")
         yield _heard("end", lambda: _end(made))

@@ -77,7 +77,7 @@ def test_each_moment_of_a_run_is_whole_lines(name: str, width: int) -> None:
         assert lines[0].startswith(stands)
         # Who trades stands below it, in the words of the notebooks' panel.
         if history.closed is None:
-            assert lines[1][:45] == who_trades(history, mono=mono)[:45]
+            assert lines[1][:45] == who_trades(history, mono=mono).words[:45]
         # Of one that is over there is nothing to leave.
         assert ("leaves the run going" in lines[-1]) is (history.closed is None)
     written = screen.console.file.getvalue()  # type: ignore[attr-defined]

@@ -49,7 +49,9 @@ def test_who_trades_is_said_in_plain_words(
 ) -> None:
     """By what was proved, from one stop to the next start; with what the state waits for."""
     history = cut(rolled_back, kind, words)
-    assert who_trades(history, mono=history.records[-1].mono + 2).startswith(said)
+    trading = who_trades(history, mono=history.records[-1].mono + 2)
+    assert trading.words.startswith(said)
+    assert trading.is_proved is not said.startswith("Nothing")
 
 
 def test_a_downtime_of_another_boot_is_told_by_the_clock(rolled_back: History) -> None:
@@ -58,8 +60,10 @@ def test_a_downtime_of_another_boot_is_told_by_the_clock(rolled_back: History) -
     down = next(r for r in history.records if r.kind == "step_started" and "stop_old" in str(r))
     later = [structs.replace(r, boot_id="another") for r in history.records if r.seq > down.seq]
     later = [*history.records[: down.seq + 1], *later]
-    said = who_trades(History.of(later), mono=1.0)
-    assert said == f"Nothing trades since {down.wall:%H:%M:%S}Z"
+    assert (
+        who_trades(History.of(later), mono=1.0).words
+        == f"Nothing trades since {down.wall:%H:%M:%S}Z"
+    )
 
 
 def test_a_step_stands_beside_its_usual_time(tmp_path: Path) -> None:
