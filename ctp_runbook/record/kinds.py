@@ -350,6 +350,11 @@ class ProbeAnswered(Payload, frozen=True, kw_only=True):
     observed: str
     expected: str
 
+    @property
+    def closes_only(self) -> bool:
+        """True where a session answered that its engine may close, and open nothing."""
+        return "may trade: CloseOnly" in self.observed
+
 
 class RequestTaken(Payload, frozen=True, kw_only=True):
     """What somebody asked for. ``start`` is the number of the start it was given to, or -1."""

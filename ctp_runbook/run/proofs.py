@@ -506,7 +506,7 @@ def _closes_since(context: RunContext, member: Member, session: SessionFacts) ->
             member.name,
             "session",
         ):
-            if "may trade: CloseOnly" not in look.observed:
+            if not look.closes_only:
                 break
             since = record.wall.timestamp()
     return since

@@ -121,7 +121,7 @@ def _gap_in(look: ProbeAnswered | None) -> str:
         return ""
     if not look.ok:
         return "is not proved to trade"
-    return "closes only" if "may trade: CloseOnly" in look.observed else ""
+    return "closes only" if look.closes_only else ""
 
 
 # Skipped: in a rollback it runs, and is kept; of a stop, it was gone.

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ctp_runbook.errors import RunbookError
+from ctp_runbook.host.files import write_atomic
 from ctp_runbook.rehearsal.engine.account import Account
 from ctp_runbook.rehearsal.engine.as_found_page import Page
 from ctp_runbook.rehearsal.engine.as_found_redis import EngineStore
@@ -215,9 +216,7 @@ class _OldEngine(_Engine):
             if batch and str(batch["batch"]) != done:
                 done = str(batch["batch"])
                 # Read by others at any moment, and never half written.
-                beside = self._done.with_suffix(".new")
-                beside.write_text(done)
-                beside.replace(self._done)
+                write_atomic(self._done, done.encode(), durable=False)
                 for order in batch["orders"]:
                     self.flow.place(**order)
             await asyncio.sleep(_POLL_SECONDS)
