@@ -19,6 +19,7 @@ __all__ = [
     "append",
     "appending",
     "exists",
+    "is_being_written",
     "keep_open",
     "keep_private",
     "names_in",
@@ -37,6 +38,8 @@ __all__ = [
     "write_atomic",
 ]
 
+# Where `write_atomic` puts a file together, by whom: .NAME.PID.INSTANT.
+_UNDER_WAY = re.compile(r"\..+\.(\d+)\.\d+", re.DOTALL)
 _ADDING = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 # Whatever the umask: this user alone.
 PRIVATE, PRIVATE_FOLDER = 0o600, 0o700
@@ -178,6 +181,12 @@ def write_atomic(path: Path, data: bytes, *, mode: int | None = None, durable: b
         with contextlib.suppress(FileNotFoundError):
             name.unlink()
         raise
+
+
+def is_being_written(path: Path) -> bool:
+    """True for what `write_atomic` makes, until it is in its place, while its writer runs."""
+    writer = _UNDER_WAY.fullmatch(path.name)
+    return writer is not None and Path(f"/proc/{writer[1]}").exists()
 
 
 def append(path: Path, data: bytes) -> None:

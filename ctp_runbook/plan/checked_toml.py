@@ -64,11 +64,16 @@ class Field(Struct, frozen=True):
     required: bool = True
 
     @property
+    def is_numeric(self) -> bool:
+        """True of a key that holds a number, which has a range."""
+        return self.kind in ("number", "integer")
+
+    @property
     def words(self) -> str:
         """What is expected, in words."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.kind in ("number", "integer"):
+        if self.is_numeric:
             sign = ">=" if self.low_allowed else ">"
             noun = "a finite number" if self.kind == "number" else "a whole number"
             return f"{noun} {sign} {self.low:g} and <= {self.high:g}"

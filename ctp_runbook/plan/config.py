@@ -84,6 +84,14 @@ class MetricRule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     needs: str | UnsetType = UNSET
     cap: float | UnsetType = UNSET
 
+    def __post_init__(self) -> None:
+        # A record may come from anywhere, and is judged by these as watch.toml's own would be.
+        for name, field in _METRIC_FIELDS.items():
+            value = getattr(self, name)
+            is_checked = (field.choices or field.is_numeric) and value is not UNSET
+            if is_checked and not field.accepts(value):
+                raise ValueError(f"{name} = {value!r}: expected {field.words}")
+
     @staticmethod
     def own_words() -> frozenset[str]:
         """Return the fields that hold words of this project, which redaction leaves as they are."""

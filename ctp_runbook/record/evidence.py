@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from msgspec import Struct, structs
 
 from ctp_runbook.decoding import decoder
 from ctp_runbook.errors import JournalError
-from ctp_runbook.host.files import keep_private, read
+from ctp_runbook.host.files import is_being_written, keep_private, read
 from ctp_runbook.host.lock import exclusive
 from ctp_runbook.model import Outcome, Phase, State, StepKind, StepStatus
 from ctp_runbook.plan.gate_table import Gate, unobserved_gates
@@ -93,6 +94,8 @@ NOT_TRIGGERED = "NOT_TRIGGERED"
 # Below it lies what reading one clock after the other and a time service's slewing come to, and a
 # step of the clock is told from there on (host/clocks.py).
 _PARTED_SECONDS = 0.5
+# How long whoever replaces a file is waited for: a disk that syncs has it for a moment.
+_WRITING_SECONDS = 2.0
 _BAD = (StepStatus.FAILED, StepStatus.TIMED_OUT, StepStatus.UNKNOWN)
 
 
@@ -449,7 +452,21 @@ def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
 
 def kept_files(run: RunDir) -> dict[str, Path]:
     """Return what a manifest lists, by the name it has there (what is no UTF-8 is escaped): all but
-    itself, requests in flight and the journal's reserve."""
+    itself, requests in flight and the journal's reserve.
+
+    What somebody else is writing at this moment is waited for: under the name that it has until
+    then nobody would find it again.
+    """
+    latest = time.monotonic() + _WRITING_SECONDS
+    while any(map(is_being_written, kept := _files_of(run))) and time.monotonic() < latest:
+        time.sleep(0.01)
+    return {
+        path.relative_to(run.path).as_posix().encode(errors="backslashreplace").decode(): path
+        for path in sorted(kept)
+    }
+
+
+def _files_of(run: RunDir) -> list[Path]:
     left_out = (run.manifest, run.journal.with_suffix(".reserve"))
     kept: list[Path] = []
     for name, folders, files in os.walk(run.path):
@@ -459,10 +476,7 @@ def kept_files(run: RunDir) -> dict[str, Path]:
             continue
         paths = (folder / file for file in files)
         kept += (path for path in paths if path not in left_out and path.is_file())
-    return {
-        path.relative_to(run.path).as_posix().encode(errors="backslashreplace").decode(): path
-        for path in sorted(kept)
-    }
+    return kept
 
 
 def _is_still_written(name: str) -> bool:

@@ -186,7 +186,10 @@ def strange_entries(run: RunDir) -> Iterator[str]:
     for folder, folders, names in os.walk(run.path, onerror=unread.append):
         for name in sorted((*folders, *names)):
             path = Path(folder, name)
-            seen = path.lstat()
+            try:
+                seen = path.lstat()
+            except FileNotFoundError:
+                continue  # it was being written when the folder was read, and has its name now
             kind, most = files.no_file(seen.st_mode), _most_bytes(name)
             if kind and not stat.S_ISDIR(seen.st_mode):
                 yield f"{path}: {kind}; a run's directory holds regular files and directories only"

@@ -15,7 +15,7 @@ from pathlib import Path
 from ctp_runbook.errors import RunbookError
 from ctp_runbook.host.files import read
 from ctp_runbook.model import Phase
-from ctp_runbook.record.evidence import list_again
+from ctp_runbook.record.evidence import kept_files, list_again
 from ctp_runbook.record.history import History
 from ctp_runbook.record.journal import digest_of, read_known
 from ctp_runbook.record.rundir import RunDir, behind_path, write_atomic
@@ -227,11 +227,11 @@ def _run(history: History) -> Iterator[Block]:
 
 def _evidence(run: RunDir) -> str:
     """Evidence with its digests (``sha256sum`` of each), and the notebooks with what they say of themselves."""
-    kept = [run.journal, run.baseline, run.samples, *sorted(run.evidence.glob("*"))]
+    named = (run.journal, run.baseline, run.samples)
     digests = {
-        path.relative_to(run.path).as_posix(): digest_of(path.read_bytes())
-        for path in kept
-        if path.is_file()
+        name: digest_of(path.read_bytes())
+        for name, path in kept_files(run).items()
+        if path in named or path.is_relative_to(run.evidence)
     }
     table = Table(("file", "sha256"), sorted(digests.items()), "Evidence", code=("sha256",))
     check = Facts(

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, ValidationError, convert, to_builtins
 
 from ctp_runbook.errors import ConfigError
-from ctp_runbook.plan.config import load_limits, load_watch
+from ctp_runbook.plan.config import MetricRule, load_limits, load_watch
 from ctp_runbook.plan.step_table import STEP_TABLE
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -32,6 +32,34 @@ def test_shipped_watch_has_the_six_metrics_of_the_runbook() -> None:
         "clickhouse_ingest_delay_ms": ("ms", 5000.0, "inconclusive"),
     }
     assert all(rule.direction == "max" for rule in rules.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("quantile", 1.49, "a finite number > 0 and <= 0.999999"),
+        ("quantile", 0.0, "a finite number > 0"),
+        ("window_seconds", 0.0, "a finite number > 0"),
+        ("interval_seconds", -1.0, "a finite number > 0"),
+        ("scale", 1e300, "<= 1e+09"),
+        ("limit", -1e300, ">= -1e+12"),
+        ("min_events", -1, "a whole number >= 0"),
+        ("direction", "sideways", "one of max, min"),
+        ("kind", "colour", "one of latency_quantile"),
+        ("false_alarm_rate", 0.0, "a finite number > 0 and <= 0.5"),
+    ],
+)
+def test_a_rule_in_a_record_is_held_to_what_watch_toml_is(
+    key: str, value: object, said: str
+) -> None:
+    """Whoever edits one in a journal has it refused, with what is expected; nothing is judged by it."""
+    rule = load_watch(CONFIGS / "watch.toml").metrics["order_latency_p99_ms"]
+    assert convert(to_builtins(rule), MetricRule) == rule
+    with pytest.raises(
+        ValidationError, match=re.escape(f"{key} = {value!r}: expected ")
+    ) as refused:
+        convert({**to_builtins(rule), key: value}, MetricRule)
+    assert said in str(refused.value)
 
 
 def test_shipped_limits_time_every_step() -> None:

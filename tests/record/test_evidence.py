@@ -6,6 +6,9 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
+import threading
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -259,6 +262,40 @@ def test_the_manifest_lists_what_it_should(tmp_path: Path) -> None:
     }
     assert "journal.jsonl" in listed[False]
     assert not {"manifest.json", "control/1.json"} & listed[True]
+
+
+def test_what_another_is_writing_is_waited_for(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Two who close a run at one instant write its files at once: neither lists what the other
+    has not put in its place yet."""
+    run = completed_run(tmp_path)
+    other = subprocess.Popen(["sleep", "60"])  # it would be writing
+    request.addfinalizer(other.wait)
+    request.addfinalizer(other.kill)
+    for path in (run.evidence / "ctp_cutover_result.env", run.report, run.manifest):
+        half = path.with_name(f".{path.name}.{other.pid}.{time.monotonic_ns()}")
+        half.write_text("half")
+        later = threading.Timer(0.2, half.replace, (path,))
+        later.start()
+        write_manifest(run, sealed=True)
+        later.join()
+        listed = read_manifest(run.manifest.read_bytes()).files
+        assert [name for name in listed if "/." in f"/{name}"] == [], path
+
+
+def test_what_a_dead_writer_left_half_is_listed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody puts it in its place any more, and what is there is told."""
+    run = completed_run(tmp_path)
+    other = subprocess.Popen(["true"])
+    other.wait()
+    half = run.evidence / f".x.env.{other.pid}.1"
+    half.write_text("half")
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited for the dead"))
+    write_manifest(run, sealed=True)
+    assert f"evidence/{half.name}" in read_manifest(run.manifest.read_bytes()).files
 
 
 def test_whoever_closes_a_run_seals_it(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_a_pause_is_believed_where_nothing_ran(
 
 RULE: dict[str, Any] = {
     "label": "",
-    "unit": "",
+    "unit": "state",
     "kind": "state",
     "source": "engine",
     "query": "q",
