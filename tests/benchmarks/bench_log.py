@@ -87,7 +87,7 @@ def _follow(folder: Path, seconds: float) -> None:
     with path.open("wb") as out:
         out.seek(_LONG_BYTES)
         out.write(b"\n")
-    more = {"kind": "counter", "window_seconds": 1e6, "reads": {"path": "engine.log"}}
+    more = {"kind": "counter", "window_seconds": 86_400.0, "reads": {"path": "engine.log"}}
     rule = rule_of("log", "order_rejected", **more)
     look = SOURCES["log"].measure(rule, Surroundings({}, folder, {}))
     look()
