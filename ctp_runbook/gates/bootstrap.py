@@ -23,6 +23,7 @@ __all__ = ["bootstrap_tasks"]
 
 _CALL_SECONDS = 30.0
 _LOOK_SECONDS = 1.0
+_LAST_LOOK_SECONDS = 10.0
 # What Docker says of a container that another compose has just made.
 _IN_USE = "is already in use by container"
 # Kept of the deadline for the logs of what did not come up.
@@ -137,10 +138,12 @@ class _ComposeGate:
 
     def up(self) -> Observation:
         """Start what is missing; containers that ran before still run, the same ones."""
-        before = self._running()
-        if refusal := self._refusal_to_start():
-            return Observation({}, (refusal, *self._unhealthy(self._broken())))
-        after = self._running()
+        try:
+            before = self._running()
+            self._start()
+            after = self._running()
+        except ProbeError as error:
+            return Observation({}, (str(error), *self._unhealthy(self._broken())))
         new = {id: box.service for id, box in after.items() if id not in before}
         gone = {box.service for id, box in before.items() if id not in after}
         replaced = sorted(gone & {box.service for box in after.values()})
@@ -150,8 +153,8 @@ class _ComposeGate:
         changes = sum(service in started for service in new.values())
         return Observation(facts, why, changes=changes)
 
-    def _refusal_to_start(self) -> str:
-        """Return what compose says where it gives up; blank for done.
+    def _start(self) -> None:
+        """Start what is missing. Raises ProbeError with what compose says where it gives up.
 
         A compose whose gate was killed may still be at work: its containers are waited for.
         """
@@ -161,14 +164,14 @@ class _ComposeGate:
                 self.compose.up(seconds=max(1.0, deadline.call(deadline.seconds) - _LOGS_SECONDS))
             except ProbeError as error:
                 if _IN_USE not in str(error) or not deadline.pause(_LOOK_SECONDS):
-                    return str(error)
+                    raise
             else:
-                return ""
+                return
 
     def _broken(self) -> list[Container]:
         """Return containers whose check or process failed: compose names those that wait for them."""
         # Beyond the deadline if need be: without this look nobody knows why nothing came up.
-        containers = self.compose.containers(seconds=_CALL_SECONDS).values()
+        containers = self.compose.containers(seconds=_LAST_LOOK_SECONDS).values()
         return [box for box in containers if box.is_over or box.health == "unhealthy"]
 
     def wait(self) -> Observation:

@@ -269,6 +269,19 @@ def test_a_look_that_is_cut_short_does_not_hide_what_was_seen(docker: FakeDocker
     assert "a later look was cut short by the deadline" in late.sentence
 
 
+@pytest.mark.parametrize("answered", [2, 3], ids=["before it is started", "and after"])
+def test_a_deadline_that_is_used_up_does_not_hide_who_is_ill(
+    docker: FakeDocker, answered: int
+) -> None:
+    """Docker, slow on a busy host, has the deadline out around `up`: the service is named all the same."""
+    docker.service("redis", health="unhealthy")
+    docker.set(hangs_after=answered - 1, hangs=1)
+    late = _gate(docker, seconds=6.0)
+    assert late.exit_code == 3
+    assert "service redis is running, unhealthy, expected running, healthy" in late.sentence
+    assert "its last lines: FATAL: could not map memory" in late.sentence
+
+
 def test_what_ended_for_good_is_not_waited_for(docker: FakeDocker) -> None:
     """An exited container, or one without a check, mends itself by no waiting."""
     docker.service("kafka", status="exited", health="")

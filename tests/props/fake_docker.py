@@ -28,7 +28,8 @@ with Path({calls!r}).open("a") as sink:
 
 if state["hangs_after"] and words[:1] == ["ps"]:
     asked = Path({calls!r}).read_text().splitlines()
-    if sum(line.startswith("ps") for line in asked) > state["hangs_after"]:
+    number = sum(line.startswith("ps") for line in asked)
+    if state["hangs_after"] < number <= state["hangs_after"] + state["hangs"]:
         time.sleep(30)
 
 
@@ -98,6 +99,7 @@ class FakeDocker:
             "up_fails": "",
             "in_use": 0,
             "hangs_after": 0,
+            "hangs": 1_000_000,
             "hides": [],
         }
         self.calls.touch()
@@ -118,7 +120,8 @@ class FakeDocker:
     def set(self, **given: Any) -> None:
         """``refuses``, ``up_fails``: what config and up fail with; ``in_use``: how often up meets
         a container that another compose has just made; ``hides``: services not in the file;
-        ``hangs_after``: how many `docker ps` are answered, where not all are."""
+        ``hangs_after``: how many `docker ps` are answered, where not all are, and ``hangs`` how
+        many are not then."""
         self._state.update(given)
         self._write()
 
