@@ -93,6 +93,9 @@ class SmallStack:
         return (
             # With a name of its own: whoever runs the same command line counts as this member.
             f"setsid bash -c 'exec -a {base} sleep 3600' > {base}.log 2>&1 & "
+            # Whoever ends the starter's group ends no daemon that is said to be up: it left it first.
+            "until { read -ra own < /proc/$!/stat && [ ${own[5]} = $! ]; } || ! kill -0 $!; "
+            "do sleep 0.01; done; "
             f"printf '%s\\n' $! $(cut -d' ' -f22 /proc/$!/stat) > {base}.pid; "
             f"echo {member} >> {self.folder}/starts; cat {base}.pid > {base}.up"
         )
