@@ -8,6 +8,7 @@ daemon or none.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -36,6 +37,7 @@ __all__ = [
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 
 _EXEC_SECONDS = 5.0
+_BUSY_SECONDS = 2.0
 _SETTLE_SECONDS = 0.3  # a child that dies this early never started
 _SCOPE_SECONDS = 5.0  # how long systemd-run may take to become the command
 _SYSTEMD_MARK = Path("/run/systemd/system")
@@ -226,11 +228,24 @@ def _become_daemon(
         _redirect(log)
         if not os.read(hold, 1):
             os._exit(125)
-        os.execvp(argv[0], argv)
+        _execute(argv)
     except OSError as error:
         _tell(status, problem=f"cannot execute {argv[0]}: {error.strerror} (exit code 127)")
     finally:
         os._exit(127)
+
+
+def _execute(argv: tuple[str, ...]) -> None:
+    """Be the command. A file that was put there a moment ago may still be open for writing somewhere,
+    be it in a child on its way to its own command: that is waited for."""
+    latest = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            os.execvp(argv[0], argv)
+        except OSError as error:
+            if error.errno != errno.ETXTBSY or time.monotonic() > latest:
+                raise
+            time.sleep(0.01)
 
 
 def _default_signals() -> None:

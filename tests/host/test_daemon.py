@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_output_is_appended_to_the_log(pid_file: Path, tmp_path: Path) -> None:
     log.write_text("before\n")
     launched(pid_file, "bash", "-c", "echo out; echo err >&2; exec sleep 60", log=log)
     assert log.read_text() == "before\nout\nerr\n"
+
+
+def test_a_file_that_is_still_being_written_is_waited_for(pid_file: Path, tmp_path: Path) -> None:
+    """Whoever put it there may have a child that has it open until it is its own command."""
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nexec sleep 60\n")
+    engine.chmod(0o755)
+    with engine.open("a") as writing:
+        threading.Timer(0.3, writing.close).start()
+        launched(pid_file, str(engine))
 
 
 DEATHS = {
