@@ -423,9 +423,10 @@ def seal_left(run: RunDir) -> tuple[str, ...]:
         return (f"manifest.json is no manifest: {error}",)
     if data != manifest_bytes(manifest.run_id, manifest.files, sealed=False):
         return ("manifest.json was edited, and is not sealed",)
-    if strange := unlisted_files(run, manifest):
+    kept = kept_files(run)
+    if strange := unlisted_files(kept, manifest):
         return (f"it is not sealed, for there is what no run writes: {', '.join(strange)}",)
-    files = {name: list_file(path) for name, path in kept_files(run).items()} | manifest.files
+    files = {name: list_file(path) for name, path in kept.items()} | manifest.files
     write_atomic(run.manifest, manifest_bytes(manifest.run_id, files, sealed=True))
     return ()
 
@@ -440,12 +441,12 @@ def _is_kept_open(run: RunDir) -> bool:
         return False  # without its header nobody holds it
 
 
-def unlisted_files(run: RunDir, manifest: Manifest) -> list[str]:
-    """Files of the run that its manifest does not name, and would; under an unsealed one a notebook,
-    the report and a log of who conducted the run may be there besides."""
+def unlisted_files(kept: Iterable[str], manifest: Manifest) -> list[str]:
+    """Of the files ``kept`` in the run, those that its manifest does not name, and would; under an
+    unsealed one a notebook, the report and a log of who conducted the run may be there besides."""
     return [
         name
-        for name in kept_files(run)
+        for name in kept
         if name not in manifest.files and (manifest.sealed or not re.fullmatch(_LATER, name))
     ]
 

@@ -328,7 +328,7 @@ def manifest_findings(run: RunDir) -> Iterator[str]:
     if len(present) == len(paths) and data != written:
         yield "manifest.json is not in the form this project writes: it was edited"
     seal = "the sealed " if manifest.sealed else ""
-    for name in unlisted_files(run, manifest):
+    for name in unlisted_files(kept, manifest):
         yield f"{name}: not listed in {seal}manifest.json"
 
 
