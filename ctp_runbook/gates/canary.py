@@ -161,7 +161,7 @@ def fly_canaries(
                 flights.append(_fly(chain, run_id))
                 on_flight(flights[-1])
     except ProbeError as error:
-        problem = context.redact(str(error))
+        problem = context.redact(context.deadline.reason(error))
     return CanaryResult(tuple(flights), dry_run=False, problem=problem)
 
 

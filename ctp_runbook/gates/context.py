@@ -24,6 +24,7 @@ from ctp_runbook.redact import Redactor
 __all__ = ["Deadline", "GateContext", "InfraFiles", "open_door"]
 
 _MOST_NAMED = 5
+_FLAG = "--deadline-seconds"
 _ENV_FILE = Path("infra/env/prodlike.env")
 # The env file's name for the password of each role of infra/timescale.
 _PASSWORDS = {
@@ -55,7 +56,7 @@ class Deadline:
         """Return how long one call may take: ``most``, or what is left; ProbeError for nothing."""
         if self.left <= 0:
             raise ProbeError(
-                f"the gate's deadline of {self.seconds:g} s is used up (--deadline-seconds); "
+                f"the gate's deadline of {self.seconds:g} s is used up ({_FLAG}); "
                 "see which step took it, then run the gate again: it goes on where it was"
             )
         return min(most, self.left)
@@ -69,6 +70,15 @@ class Deadline:
         if not said or self.left > 0:
             raise error
         return "a later look was cut short by the deadline"
+
+    def reason(self, error: ProbeError) -> str:
+        """Return why a look failed, and that the deadline cut it short where none of it is left.
+
+        Nobody is to look for an ill service where there was no time to wait for its answer.
+        """
+        if self.left > 0 or _FLAG in str(error):
+            return str(error)
+        return f"{error}; by then the gate's deadline of {self.seconds:g} s was used up ({_FLAG})"
 
     def pause(self, seconds: float) -> bool:
         """Sleep a little before looking again; False when there is no time left to look."""

@@ -220,8 +220,17 @@ class GateResult:
             yield f"{start}_CHANGES", self.changes
 
 
-def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tuple[GateStep, ...]:
-    """Do the tasks in order: all with ``execute``, those that only look with ``probe``."""
+def perform(
+    tasks: Iterable[Task],
+    *,
+    execute: bool,
+    probe: bool = False,
+    reason_of: Callable[[ProbeError], str] = str,
+) -> tuple[GateStep, ...]:
+    """Do the tasks in order: all with ``execute``, those that only look with ``probe``.
+
+    ``reason_of`` is what is said of one that could not be done.
+    """
     steps: list[GateStep] = []
     stopped_by = ""
     for task in tasks:
@@ -230,7 +239,7 @@ def perform(tasks: Iterable[Task], *, execute: bool, probe: bool = False) -> tup
             step = GateStep(task.name, StepStatus.NOT_RUN, 0.0, task.question, reason=reason)
         # ``is True``: a flag of another type must not act, whatever it is to Python.
         elif execute is True or (probe is True and not task.acts):
-            step = _do(task)
+            step = _do(task, reason_of)
         else:
             step = GateStep(task.name, StepStatus.SIMULATED_OK, 0.0, task.question)
         steps.append(step)
@@ -279,13 +288,13 @@ def judge_gate_evidence(
         yield f"{name}: no {prefix}_OBSERVED_ line: it does not say what was seen"
 
 
-def _do(task: Task) -> GateStep:
+def _do(task: Task, reason_of: Callable[[ProbeError], str]) -> GateStep:
     began = time.monotonic()
     try:
         seen = task.run()
     except ProbeError as error:
         # Not to be seen is a problem like any other: nothing unobserved passes.
-        seen = Observation({}, (str(error),))
+        seen = Observation({}, (reason_of(error),))
     took = (time.monotonic() - began) * 1000
     unharmed = StepStatus.SKIPPED if seen.skipped else StepStatus.OK
     status = StepStatus.FAILED if seen.problems else unharmed

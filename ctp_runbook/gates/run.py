@@ -31,7 +31,9 @@ def run_gate(
     context = GateContext.of(options, environ=os.environ if environ is None else environ, tell=tell)
     # A gate imports only what it needs, and only when it is run.
     tasks = load_named(gate.performer)(context)
-    steps = perform(tasks, execute=options.execute, probe=options.probe)
+    steps = perform(
+        tasks, execute=options.execute, probe=options.probe, reason_of=context.deadline.reason
+    )
     # Redacted here, once: whatever a task says goes to evidence and terminal from this result.
     result = GateResult(gate, not options.execute, steps or (_step_without_task(gate, options),))
     return context.redacted(result)

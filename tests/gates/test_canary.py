@@ -6,6 +6,7 @@ Whole flights over real servers are in tests/integration.
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from ctp_runbook.gates.canary import (
 )
 from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import GateOptions
+from ctp_runbook.gates.run import run_gate
 
 
 def _flight(seconds: float) -> CanaryFlight:
@@ -168,3 +170,21 @@ def test_a_dry_run_sends_nothing_and_an_address_is_needed() -> None:
         options = GateOptions(execute=execute, profile="rehearsal")
         context = GateContext.of(options, environ={}, tell=print)
         assert said in fly_canaries(context).sentence
+
+
+@pytest.mark.twin
+def test_a_service_that_had_no_time_to_answer_is_not_called_ill_alone() -> None:
+    """The deadline is what cut it short, and its flag is named."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        options = GateOptions(
+            execute=True,
+            deadline_seconds=0.05,
+            bootstrap_servers="127.0.0.1:1",
+            clickhouse_url=url,
+        )
+        found = fly_canaries(GateContext.of(options, environ={}, tell=print))
+        schema = run_gate("clickhouse-schema", options, environ={})
+    for sentence in (found.sentence, schema.sentence):
+        assert "no whole answer" in sentence
+        assert "the gate's deadline of 0.05 s was used up (--deadline-seconds)" in sentence

@@ -214,3 +214,16 @@ def test_a_deadline_cuts_every_call() -> None:
     assert not over.pause(0.01)
     with pytest.raises(ProbeError, match="--deadline-seconds"):
         over.call(5)
+
+
+def test_a_look_that_the_deadline_cut_short_says_so() -> None:
+    """Once, by its flag; one that had its time is told as it was."""
+    error = ProbeError("http://x: no whole answer within 0.1 s")
+    assert Deadline.after(100).reason(error) == str(error)
+    over = Deadline(0.1, 0.0)
+    assert over.reason(error) == (
+        f"{error}; by then the gate's deadline of 0.1 s was used up (--deadline-seconds)"
+    )
+    with pytest.raises(ProbeError) as refused:
+        over.call(5)
+    assert over.reason(refused.value) == str(refused.value)
