@@ -6,12 +6,14 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-__all__ = ["ProcessFolder", "on_term", "say", "utc_text"]
+__all__ = ["ProcessFolder", "end_tasks", "on_term", "say", "utc_text"]
+
+_AGAIN_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,20 @@ def utc_text() -> str:
 def say(sentence: str) -> None:
     """Print a line to the log that whoever started the process gave it."""
     print(utc_text(), sentence, file=sys.stderr, flush=True)
+
+
+async def end_tasks(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks, each as often as it takes: they have ended on return, whatever they raised.
+
+    Once is not enough: Python 3.11's ``wait_for`` swallows a cancellation that meets its answer, and
+    a task that goes on for ever keeps its process alive.
+    """
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_SECONDS)
+    await asyncio.gather(*tasks, return_exceptions=True)  # looked at: who cares has been told
 
 
 def on_term(act: Callable[[], object]) -> None:

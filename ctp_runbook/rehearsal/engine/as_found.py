@@ -38,7 +38,7 @@ from ctp_runbook.rehearsal.engine.session import MarketLink, TradingLink
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
 from ctp_runbook.rehearsal.front.protocol import Login, Message, Push, SessionState
 from ctp_runbook.rehearsal.plane.web import Reply, serve
-from ctp_runbook.rehearsal.process import on_term, say
+from ctp_runbook.rehearsal.process import end_tasks, on_term, say
 
 __all__ = ["AsFoundSettings", "main"]
 
@@ -151,8 +151,7 @@ class _Engine:
             self.begin(work)
         with contextlib.suppress(TimeoutError):  # its time is up, which is as good as TERM
             await asyncio.wait_for(self.ended.wait(), run_seconds or None)
-        for task in self._tasks[2:]:  # the links go on until they are logged out
-            task.cancel()
+        await end_tasks(self._tasks[2:])  # the links go on until they are logged out
         await self.close()
         await asyncio.gather(self.td.log_out(), self.md.log_out())
         return self.exit_code

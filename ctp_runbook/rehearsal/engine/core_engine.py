@@ -39,7 +39,7 @@ from ctp_runbook.rehearsal.front.protocol import (
     SessionState,
 )
 from ctp_runbook.rehearsal.plane.web import Reply, Request, serve
-from ctp_runbook.rehearsal.process import on_term, say, utc_text
+from ctp_runbook.rehearsal.process import end_tasks, on_term, say, utc_text
 
 __all__ = ["Engine", "EngineSettings", "main"]
 
@@ -282,9 +282,8 @@ class Engine:
             self._begin(work)
         await self._stopped.wait()
         began = time.monotonic()
-        for task in self._tasks[2:]:  # the two links go on until they are logged out
-            task.cancel()
-        await asyncio.gather(self._td.log_out(), self._md.log_out(), self._records.close())
+        ending = end_tasks(self._tasks[2:])  # the two links go on until they are logged out
+        await asyncio.gather(ending, self._td.log_out(), self._md.log_out(), self._records.close())
         say(f"logged out and ended in {time.monotonic() - began:.3f} s")
 
     def _door(self) -> Callable[[Request], Reply]:

@@ -23,7 +23,7 @@ from ctp_runbook.rehearsal.engine.runner import ORDERS_PER_SECOND, RunnerSetting
 from ctp_runbook.rehearsal.engine.session import MarketLink, TradingLink
 from ctp_runbook.rehearsal.engine.settings_file import load_settings
 from ctp_runbook.rehearsal.front.protocol import Login, Push, SessionState
-from ctp_runbook.rehearsal.process import on_term, say
+from ctp_runbook.rehearsal.process import end_tasks, on_term, say
 
 __all__ = ["main"]
 
@@ -53,8 +53,7 @@ class _Runner:
             await self._trade(seconds=seconds, once=once)
         await self._flow.cancel_resting()
         await asyncio.gather(self._td.log_out(), self._md.log_out())
-        for task in tasks:
-            task.cancel()
+        await end_tasks(tasks)
         say(f"ended after {self._flow.answered} answered orders")
         return 0 if ready or self._stopped.is_set() else 1
 

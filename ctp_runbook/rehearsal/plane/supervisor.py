@@ -30,7 +30,7 @@ from ctp_runbook.rehearsal.plane.connectors import call_connect, failed_task
 from ctp_runbook.rehearsal.plane.layout import CONNECTORS, PartState, Plane, PlaneEvent, PlaneState
 from ctp_runbook.rehearsal.plane.parts import Part, plane_parts
 from ctp_runbook.rehearsal.plane.postgres import run_as
-from ctp_runbook.rehearsal.process import on_term
+from ctp_runbook.rehearsal.process import end_tasks, on_term
 
 __all__ = ["Supervisor", "main"]
 
@@ -73,9 +73,7 @@ class Supervisor:
         tasks = [asyncio.create_task(self._tend(each)) for each in self._tended.values()]
         tasks.append(asyncio.create_task(self._watch_connectors()))
         await self._ending.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(tasks)
         # Connect and ingester first, so that nobody complains of a server that is gone.
         for wave in (("ingester", "connect"), ("postgres", "clickhouse", "valkey", "kafka")):
             await asyncio.gather(*(self._end(name) for name in wave))
