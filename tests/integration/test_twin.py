@@ -275,7 +275,9 @@ def test_order_latency(twin: Twin) -> None:
 def test_engine_dies(twin: Twin) -> None:
     """By SIGKILL: gone without a logout, while its pid file still names it."""
     faults.apply(twin, "engine-dies", after_seconds=0.5)
-    run_steps(twin, *SWITCH[:3])
+    run_steps(twin, *SWITCH[:2])
+    # Whether it is ready is not asked: on a busy machine it would be dead before the answer.
+    assert template_command(twin, "NEW_CORE_ENGINE_START_CMD").returncode == 0
     wait_until(lambda: template_command(twin, "NEW_CORE_ENGINE_ALIVE_CMD").returncode == 1)
     assert recorded(twin, "new_core_engine") is not None
     assert events(twin.front_log, "session_lost")[:1] == ["session_lost"]

@@ -27,6 +27,7 @@ ALONE = (
     "--disable-sync",
 )
 _SLOW_MS = 90_000.0
+_TRIES, _TRY_SECONDS = 3, 20.0
 _UNFINISHED = re.compile(r"\[[ *]\]")
 _KERNEL_KNOWN = re.compile(r"\| (Idle|Busy)")
 
@@ -151,13 +152,20 @@ class Lab:
 
     def open(self, name: str) -> None:
         """Double-click a notebook in the file browser; its kernel is there on return."""
-        self.page.locator(".jp-DirListing-item", has_text=name).first.dblclick()
+        row = self.page.locator(".jp-DirListing-item", has_text=name).first
+        for _ in range(_TRIES):
+            row.dblclick()
+            # The list is drawn anew now and then, and one click of the two may meet another row.
+            with suppress(PageTimeoutError):
+                self.wait_for_tab(name, seconds=_TRY_SECONDS)
+                break
         self.wait_for_tab(name)
         self.wait_for_kernel()
 
-    def wait_for_tab(self, name: str) -> None:
-        """Until a notebook is in front."""
-        self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first.wait_for()
+    def wait_for_tab(self, name: str, *, seconds: float | None = None) -> None:
+        """Until a notebook is in front; for so long, or as long as the page waits for all."""
+        tab = self.page.locator(".lm-TabBar-tab.lm-mod-current", has_text=name).first
+        tab.wait_for(timeout=None if seconds is None else seconds * 1000)
 
     def wait_for_kernel(self) -> None:
         """Until the notebook is drawn and its kernel has said how it is."""
