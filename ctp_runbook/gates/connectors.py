@@ -18,7 +18,7 @@ from ctp_runbook.gates.context import GateContext
 from ctp_runbook.gates.gate import Observation, Task
 from ctp_runbook.probes.connect import Answer, ConnectorLook, NoJson, ask_connect, read_status
 from ctp_runbook.probes.postgres import SlotLook, look_at_slot, published_tables
-from ctp_runbook.probes.strict_json import shown
+from ctp_runbook.strict_json import shown
 
 __all__ = ["connector_tasks"]
 

@@ -21,7 +21,6 @@ from msgspec import to_builtins
 from ctp_runbook.errors import InputError, ProbeError, Problem
 from ctp_runbook.host.files import read_small
 from ctp_runbook.plan.template_keys import SLI_NAMES
-from ctp_runbook.probes.strict_json import decode_json
 from ctp_runbook.record.gate_files import (
     UNMEASURABLE,
     ReadinessFacts,
@@ -32,6 +31,7 @@ from ctp_runbook.record.gate_files import (
 )
 from ctp_runbook.record.journal import utc_text
 from ctp_runbook.record.rundir import write_atomic
+from ctp_runbook.strict_json import decode_json
 
 __all__ = [
     "DECLARED_FLAGS",

@@ -34,9 +34,9 @@ from ctp_runbook.probes.command import Running, run_probe, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
 from ctp_runbook.probes.postgres import PostgresDoor
 from ctp_runbook.probes.redis import RedisLook, look_at_redis, shown_url
-from ctp_runbook.probes.strict_json import decode_json
 from ctp_runbook.record.gate_files import UNMEASURABLE, SliValue, readiness_of
 from ctp_runbook.record.samples import series_key, split_series
+from ctp_runbook.strict_json import decode_json
 from ctp_runbook.watch.histogram import (
     SeriesKey,
     bucket_series,

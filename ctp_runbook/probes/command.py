@@ -18,7 +18,7 @@ from ctp_runbook.errors import ProbeError
 from ctp_runbook.host import files
 from ctp_runbook.host.held_command import HeldCommand
 from ctp_runbook.plan.template_text import placeholders
-from ctp_runbook.probes.strict_json import decode_json
+from ctp_runbook.strict_json import decode_json
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import below, default_port_of, split_url
 from ctp_runbook.probes.exchange import exchange
-from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, decode_answer
+from ctp_runbook.strict_json import LONGEST_ANSWER_BYTES, decode_answer
 
 __all__ = ["Answer", "ConnectorLook", "NoJson", "TaskLook", "ask_connect", "read_status"]
 

@@ -32,7 +32,7 @@ __all__ = ["Journal", "file_value", "log_problems", "log_value", "read_field"]
 _command = LateModule("ctp_runbook.probes.command")
 _log = LateModule("ctp_runbook.probes.log")
 _samples = LateModule("ctp_runbook.record.samples")
-_strict_json = LateModule("ctp_runbook.probes.strict_json")
+_strict_json = LateModule("ctp_runbook.strict_json")
 
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
 _LARGEST_FILE_BYTES = 1 << 20

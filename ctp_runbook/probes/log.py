@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.checked_toml import may_run_away
-from ctp_runbook.probes.strict_json import decode_json
+from ctp_runbook.strict_json import decode_json
 
 __all__ = [
     "FORMATS",

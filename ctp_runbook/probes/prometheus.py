@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.host.addresses import below, with_ca_file
 from ctp_runbook.probes.exchange import exchange
-from ctp_runbook.probes.strict_json import LONGEST_ANSWER_BYTES, LONGEST_SHOWN, decode_answer
+from ctp_runbook.strict_json import LONGEST_ANSWER_BYTES, LONGEST_SHOWN, decode_answer
 
 if TYPE_CHECKING:
     from ctp_runbook.plan.config import MetricRule

@@ -26,7 +26,6 @@ from ctp_runbook.plan.session_sources import FACT_WORDS, TRADING_MODES, SessionP
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
 from ctp_runbook.probes.command import Running, run_probe_apart
 from ctp_runbook.probes.metrics import scrape
-from ctp_runbook.probes.strict_json import decode_object, keys_of, shown
 from ctp_runbook.probes.trading_state import (
     TradingState,
     instant_of,
@@ -36,6 +35,7 @@ from ctp_runbook.probes.trading_state import (
     session_problems,
 )
 from ctp_runbook.record.samples import series_key, split_series
+from ctp_runbook.strict_json import decode_object, keys_of, shown
 
 __all__ = [
     "Fact",

@@ -21,7 +21,7 @@ from typing import Any
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.template_keys import HANDOVER_FACTS
-from ctp_runbook.probes.strict_json import (
+from ctp_runbook.strict_json import (
     LARGEST_WHOLE,
     LONGEST_SHOWN,
     decode_object,

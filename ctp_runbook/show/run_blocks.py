@@ -285,7 +285,7 @@ def commands_table(history: History) -> Table:
 def read_readiness(path: Path) -> ReadinessFile:
     """Return a readiness file as far as it is one; what is wrong with it, its gate says."""
     from ctp_runbook.host.files import read_small
-    from ctp_runbook.probes.strict_json import decode_json
+    from ctp_runbook.strict_json import decode_json
 
     try:
         report, _ = decode_json(read_small(path, most=_READINESS_BYTES), subject=path.name)

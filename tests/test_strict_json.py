@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctp_runbook.errors import ProbeError
-from ctp_runbook.probes.strict_json import decode_json, decode_object, keys_of, shown
+from ctp_runbook.strict_json import decode_json, decode_object, keys_of, shown
 
 REFUSED = {
     "nothing": (b"", "not JSON"),
