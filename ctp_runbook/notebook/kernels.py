@@ -33,6 +33,7 @@ __all__ = [
     "ForkProvisioner",
     "ReadyKernel",
     "end_kernel",
+    "has_started",
     "signal_group",
     "start_kernel",
 ]
@@ -100,6 +101,12 @@ class ReadyKernel:
         assert isinstance(provisioner, LocalProvisioner)
         return int(provisioner.pid or 0)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process is there."""
+        process = getattr(self.manager.provisioner, "process", None)
+        return process is not None and process.poll() is None
+
     async def end(self) -> None:
         """End the kernel with its process group and wait until it is gone."""
         self.client.stop_channels()
@@ -157,6 +164,11 @@ async def start_kernel(
         raise
     client.allow_stdin = False
     return kernel
+
+
+def has_started(kernel: Future[ReadyKernel]) -> bool:
+    """Return whether a kernel whose start is done is there, and still alive."""
+    return not kernel.cancelled() and not kernel.exception() and kernel.result().is_alive
 
 
 async def end_kernel(starting: Future[ReadyKernel]) -> None:

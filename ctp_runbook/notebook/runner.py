@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ _PARAMETERS = {
 # A reviewer needs these whatever came before.
 _ALWAYS = ("06_rollback", "07_verify")
 _LEFT = 7
+_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _exit_code(history: History, results: Sequence[NotebookResult]) -> int:
 
 
 class _Series:
-    """The seven notebooks one after the other, the next one's kernel starting meanwhile."""
+    """The seven notebooks one after the other, the next ones' kernels starting meanwhile."""
 
     def __init__(
         self,
@@ -167,29 +169,32 @@ class _Series:
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel
+        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel, has_started
 
         with contextlib.closing(EventLoopThread()) as loop:
-            starting: Future[ReadyKernel] | None = self._order_kernel(loop)
+            starting: deque[Future[ReadyKernel]] = deque()
             try:
-                for name in NOTEBOOKS:
+                for at, name in enumerate(NOTEBOOKS):
                     if self._blocked and name not in _ALWAYS:
                         self._leave_out(name)
                         continue
-                    # Its successor's kernel starts while this notebook runs: that is the time it
-                    # would be waited for.
-                    current, starting = starting, None
-                    if name != NOTEBOOKS[-1]:
-                        starting = self._order_kernel(loop)
-                    self._execute(name, Setting(loop, self._redactor, current))
+                    # Kernels of those to come start while this one runs: that is the time that
+                    # they would be waited for, and most of it is a wait of theirs.
+                    while len(starting) < min(1 + _AHEAD, len(NOTEBOOKS) - at):
+                        starting.append(self._order_kernel(loop))
+                    kernel = starting.popleft()
+                    if kernel.done() and not has_started(kernel):  # it died while it waited
+                        loop.submit(end_kernel(kernel))
+                        kernel = self._order_kernel(loop)
+                    self._execute(name, Setting(loop, self._redactor, kernel))
             except (KeyboardInterrupt, SystemExit):
                 self._blocked = "the runner was told to end"
                 for name in NOTEBOOKS[len(self.results) + 1 :]:
                     self._leave_out(name)
                 raise
             finally:
-                if starting is not None:
-                    loop.submit(end_kernel(starting))
+                for kernel in starting:
+                    loop.submit(end_kernel(kernel))
 
     def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
         from ctp_runbook.notebook.controls import HEADLESS_VARIABLE

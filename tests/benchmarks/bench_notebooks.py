@@ -20,7 +20,7 @@ from pathlib import Path
 
 __all__ = ["BAR", "headless_seconds", "main", "papermill_seconds"]
 
-BAR = 0.15
+BAR = 0.1
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0[1-7]*.ipynb"))
 

@@ -26,7 +26,7 @@ TABLES = {
     ),
     "notebooks": (
         r"round 1: ctp-runbook run [\d.]+ s, papermill [\d.]+ s",
-        r"median: ctp-runbook run [\d.]+ s, 1 papermill calls [\d.]+ s, ratio .* \(at most 0\.15\)",
+        r"median: ctp-runbook run [\d.]+ s, 1 papermill calls [\d.]+ s, ratio .* \(at most 0\.1\)",
     ),
     "overhead": (
         r"2 x sleep 0\.1 in bash +[\d.]+ ms",

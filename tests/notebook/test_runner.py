@@ -128,6 +128,17 @@ def test_a_lost_kernel_does_not_stop_the_others(
     assert read_history(run).outcome is Outcome.DRY_RUN_OK
 
 
+def test_kernels_that_died_waiting_are_started_anew(
+    tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With their fork server every kernel dies, also those made ready for the notebooks to come."""
+    replace_cell(notebooks, "02_infra_gate", "import os; os.kill(os.getppid(), 9)")
+    _, run, _ = dry_run(tmp_path, monkeypatch, notebooks)
+    found = statuses(run)
+    assert found.pop("02_infra_gate") == "lost"
+    assert set(found.values()) == {"completed"}
+
+
 def test_a_refused_plan_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--execute on the shipped templates is refused before there is a run or a notebook."""
     monkeypatch.chdir(ROOT)
