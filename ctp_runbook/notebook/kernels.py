@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ __all__ = [
     "ForkProvisioner",
     "ReadyKernel",
     "end_kernel",
-    "has_started",
+    "living_kernel",
     "signal_group",
     "start_kernel",
 ]
@@ -104,13 +104,16 @@ class ReadyKernel:
     @property
     def is_alive(self) -> bool:
         """Whether its process is there."""
-        process = getattr(self.manager.provisioner, "process", None)
-        return process is not None and process.poll() is None
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def _process(self) -> Any:
+        return getattr(self.manager.provisioner, "process", None)
 
     async def end(self) -> None:
         """End the kernel with its process group and wait until it is gone."""
         self.client.stop_channels()
-        process = getattr(self.manager.provisioner, "process", None)
+        process = self._process
         try:
             if process is not None:
                 signal_group(process.pid)
@@ -166,9 +169,20 @@ async def start_kernel(
     return kernel
 
 
-def has_started(kernel: Future[ReadyKernel]) -> bool:
-    """Return whether a kernel whose start is done is there, and still alive."""
-    return not kernel.cancelled() and not kernel.exception() and kernel.result().is_alive
+async def living_kernel(
+    starting: Future[ReadyKernel], *, start: Callable[[], Coroutine[Any, Any, ReadyKernel]]
+) -> ReadyKernel:
+    """Return a kernel that was ordered before, or ``start`` one where it failed to, or has died since.
+
+    Kernels die together, with their fork server: those that wait for their notebook, and those that
+    have not come up yet. Raises what ``start`` raises.
+    """
+    with contextlib.suppress(RuntimeError, OSError):
+        kernel = await asyncio.wrap_future(starting)
+        if kernel.is_alive:
+            return kernel
+        await kernel.end()
+    return await start()
 
 
 async def end_kernel(starting: Future[ReadyKernel]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from ctp_runbook.redact import Redactor
 from ctp_runbook.show.blocks import symbol_of
 
 if TYPE_CHECKING:
-    from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel
+    from ctp_runbook.notebook.kernels import ReadyKernel
     from ctp_runbook.plan.plan import Plan
     from ctp_runbook.record.history import History
     from ctp_runbook.record.rundir import RunDir
@@ -169,7 +169,7 @@ class _Series:
 
     def run(self) -> None:
         """Execute all; one that may not run is written as a copy that says NOT RUN."""
-        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel, has_started
+        from ctp_runbook.notebook.kernels import EventLoopThread, end_kernel, living_kernel
 
         with contextlib.closing(EventLoopThread()) as loop:
             starting: deque[Future[ReadyKernel]] = deque()
@@ -181,11 +181,10 @@ class _Series:
                     # Kernels of those to come start while this one runs: that is the time that
                     # they would be waited for, and most of it is a wait of theirs.
                     while len(starting) < min(1 + _AHEAD, len(NOTEBOOKS) - at):
-                        starting.append(self._order_kernel(loop))
-                    kernel = starting.popleft()
-                    if kernel.done() and not has_started(kernel):  # it died while it waited
-                        loop.submit(end_kernel(kernel))
-                        kernel = self._order_kernel(loop)
+                        starting.append(loop.submit(self._start_kernel()))
+                    kernel = loop.submit(
+                        living_kernel(starting.popleft(), start=self._start_kernel)
+                    )
                     self._execute(name, Setting(loop, self._redactor, kernel))
             except (KeyboardInterrupt, SystemExit):
                 self._blocked = "the runner was told to end"
@@ -196,13 +195,13 @@ class _Series:
                 for kernel in starting:
                     loop.submit(end_kernel(kernel))
 
-    def _order_kernel(self, loop: EventLoopThread) -> Future[ReadyKernel]:
+    def _start_kernel(self) -> Coroutine[Any, Any, ReadyKernel]:
         from ctp_runbook.notebook.controls import HEADLESS_VARIABLE
         from ctp_runbook.notebook.kernels import start_kernel
 
         cwd = str(Path.cwd())
         env = {**os.environ, HEADLESS_VARIABLE: "1", "CTP_RUNBOOK_HOME": cwd}
-        return loop.submit(start_kernel(env=env, cwd=cwd))
+        return start_kernel(env=env, cwd=cwd)
 
     def _execute(self, name: str, setting: Setting) -> None:
         began = time.monotonic()

@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from ctp_runbook.host.process import identity_of
 from ctp_runbook.notebook.fork_server import MAX_ORDER_BYTES, PRELOAD
 from ctp_runbook.notebook.forked_kernel import ForkServer, ForkServerLost, fork_server
-from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel, start_kernel
+from ctp_runbook.notebook.kernels import EventLoopThread, ReadyKernel, living_kernel, start_kernel
 from tests.props.notebook_tools import wait_until
 
 pytestmark = pytest.mark.twin
@@ -225,3 +226,38 @@ def test_a_fork_server_that_is_being_killed_is_replaced(monkeypatch: pytest.Monk
 
     assert run(look) == str(fork_server().pid)
     assert fork_server() is not first
+
+
+async def _fails() -> ReadyKernel:
+    raise RuntimeError("Kernel died before replying")
+
+
+async def _dies() -> ReadyKernel:
+    kernel = await start_kernel()
+    os.kill(kernel.pid, signal.SIGKILL)
+    await asyncio.to_thread(kernel.manager.provisioner.process.wait, 10)  # type: ignore[union-attr]
+    return kernel
+
+
+ORDERED = {"it lives": (start_kernel, 0), "it failed": (_fails, 1), "it died": (_dies, 1)}
+
+
+@pytest.mark.parametrize(("order", "starts"), ORDERED.values(), ids=ORDERED)
+def test_a_kernel_is_started_anew_only_where_the_ordered_one_is_none(
+    order: Callable[[], Coroutine[Any, Any, ReadyKernel]], starts: int
+) -> None:
+    """Whatever became of it while it waited, also before it came up, a living one is had."""
+    started: list[ReadyKernel] = []
+
+    async def start() -> ReadyKernel:
+        started.append(await start_kernel())
+        return started[-1]
+
+    with closing(EventLoopThread()) as loop:
+        ordered = loop.submit(order())
+        kernel = loop.submit(living_kernel(ordered, start=start)).result(timeout=60)
+        try:
+            assert loop.submit(said(kernel, "1 + 1")).result(timeout=60) == "2"
+            assert len(started) == starts
+        finally:
+            loop.submit(kernel.end()).result(timeout=60)

@@ -116,27 +116,25 @@ def test_after_a_failed_notebook_the_next_are_not_run(
     assert "DRY RUN – 04_switch not run: 02_infra_gate failed" in said
 
 
+LOST = {
+    "its kernel": ("03_readiness_gate", "import os; os.kill(os.getpid(), 9)"),
+    # With it every kernel dies, also those made ready, or started, for the notebooks to come.
+    "the fork server": ("02_infra_gate", "import os; os.kill(os.getppid(), 9)"),
+    "the fork server at once": ("01_plan", "import os; os.kill(os.getppid(), 9)"),
+}
+
+
+@pytest.mark.parametrize(("name", "cell"), LOST.values(), ids=LOST)
 def test_a_lost_kernel_does_not_stop_the_others(
-    tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, cell: str, tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A notebook whose kernel dies is LOST; the next ones attach to the run all the same."""
-    replace_cell(notebooks, "03_readiness_gate", "import os; os.kill(os.getpid(), 9)")
+    replace_cell(notebooks, name, cell)
     _, run, _ = dry_run(tmp_path, monkeypatch, notebooks)
     found = statuses(run)
-    assert found.pop("03_readiness_gate") == "lost"
+    assert found.pop(name) == "lost"
     assert set(found.values()) == {"completed"}
     assert read_history(run).outcome is Outcome.DRY_RUN_OK
-
-
-def test_kernels_that_died_waiting_are_started_anew(
-    tmp_path: Path, notebooks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With their fork server every kernel dies, also those made ready for the notebooks to come."""
-    replace_cell(notebooks, "02_infra_gate", "import os; os.kill(os.getppid(), 9)")
-    _, run, _ = dry_run(tmp_path, monkeypatch, notebooks)
-    found = statuses(run)
-    assert found.pop("02_infra_gate") == "lost"
-    assert set(found.values()) == {"completed"}
 
 
 def test_a_refused_plan_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
