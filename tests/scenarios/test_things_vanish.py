@@ -120,9 +120,24 @@ def conducted(stack: SmallStack, state: str) -> Accident:
 # --- what happens to it ------------------------------------------------------------------
 
 
+def _remove(folder: Path) -> None:
+    """`rm -r`, once more where the run wrote there meanwhile."""
+    while folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_a_file_in_place_of(folder: Path) -> None:
+    """Nothing can be written there, by root either; once more where the run made the folder again
+    between the two."""
+    while not folder.is_file():
+        _remove(folder)
+        with contextlib.suppress(FileExistsError), folder.open("x") as file:
+            file.write("not a folder")
+
+
 def remove_control(accident: Accident) -> None:
     """`rm -r control`."""
-    shutil.rmtree(accident.run.control)
+    _remove(accident.run.control)
 
 
 def remove_run(accident: Accident) -> None:
@@ -133,7 +148,7 @@ def remove_run(accident: Accident) -> None:
 def remove_run_and_kill(accident: Accident) -> None:
     """The same, and whoever has the journal open is killed at that moment."""
     os.kill(accident.orchestrator.pid, signal.SIGSTOP)
-    shutil.rmtree(accident.run.path)
+    _remove(accident.run.path)
     os.kill(accident.orchestrator.pid, signal.SIGKILL)
 
 
@@ -148,24 +163,22 @@ def outputs_are_a_file(accident: Accident) -> None:
     """The folder of all runs is gone, and something is in its place: nothing can be put back."""
     outputs = accident.run.path.parent
     outputs.rename(outputs.with_name("moved"))
-    outputs.write_text("not a folder")
+    _put_a_file_in_place_of(outputs)
 
 
 def remove_evidence(accident: Accident) -> None:
     """`rm -r evidence`."""
-    shutil.rmtree(accident.run.evidence)
+    _remove(accident.run.evidence)
 
 
 def evidence_is_a_file(accident: Accident) -> None:
-    """Nothing can be written there, by root either."""
-    shutil.rmtree(accident.run.evidence)
-    accident.run.evidence.write_text("not a folder")
+    """The evidence has no place."""
+    _put_a_file_in_place_of(accident.run.evidence)
 
 
 def logs_are_a_file(accident: Accident) -> None:
     """The logs of steps, of orchestrator and guardian have no place."""
-    shutil.rmtree(accident.run.logs)
-    accident.run.logs.write_text("not a folder")
+    _put_a_file_in_place_of(accident.run.logs)
 
 
 def replace_journal(accident: Accident) -> None:
@@ -177,9 +190,7 @@ def replace_journal(accident: Accident) -> None:
 
 def private_is_a_file(accident: Accident) -> None:
     """The private folder takes nothing any more."""
-    room = private_path(accident.run)
-    shutil.rmtree(room)
-    room.write_text("not a folder")
+    _put_a_file_in_place_of(private_path(accident.run))
 
 
 def disk_is_full(accident: Accident) -> None:
