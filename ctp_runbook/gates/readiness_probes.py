@@ -27,7 +27,7 @@ from ctp_runbook.gates.readiness import (
 from ctp_runbook.host import caller
 from ctp_runbook.host.files import read_small, write_atomic
 from ctp_runbook.model import lag_fault
-from ctp_runbook.plan.shell_words import is_idle
+from ctp_runbook.plan.shell.commands import is_idle
 from ctp_runbook.plan.template_keys import NOT_MEASURABLE
 from ctp_runbook.probes.clickhouse import ClickHouseDoor, ingest_delay_ms
 from ctp_runbook.probes.command import Running, run_probe, run_probe_apart

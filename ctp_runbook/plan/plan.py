@@ -23,7 +23,8 @@ from ctp_runbook.model import Generation, Member, Phase, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, MetricRule, WatchRules, load_limits, load_watch
 from ctp_runbook.plan.preflight import inspect_plan
 from ctp_runbook.plan.session_sources import SessionPlan, read_sessions, session_problems
-from ctp_runbook.plan.shell_words import executables, resolve
+from ctp_runbook.plan.shell.commands import executables
+from ctp_runbook.plan.shell.files import resolve
 from ctp_runbook.plan.step_table import (
     NO_MEMBER,
     SESSION_PROVED,

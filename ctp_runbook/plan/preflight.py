@@ -20,16 +20,8 @@ from ctp_runbook.host.files import nearest_there
 from ctp_runbook.model import Generation, Member, Role, Step, StepKind
 from ctp_runbook.plan.config import Limits, WatchRules
 from ctp_runbook.plan.session_sources import FACT_WORDS, SessionPlan
-from ctp_runbook.plan.shell_words import (
-    Executable,
-    executables,
-    is_idle,
-    is_missing,
-    needed,
-    resolve,
-    swallows_failure,
-    untold,
-)
+from ctp_runbook.plan.shell.commands import executables, is_idle, needed, swallows_failure, untold
+from ctp_runbook.plan.shell.files import Executable, is_missing, resolve
 from ctp_runbook.plan.step_table import presence_key, sender_of
 from ctp_runbook.plan.template_keys import (
     HANDOVER_FACTS,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.model import Generation, Identity, Member, Role, Step, StepKind
-from ctp_runbook.plan.shell_words import never_ran
+from ctp_runbook.plan.shell.commands import never_ran
 from ctp_runbook.plan.step_table import start_steps
 from ctp_runbook.record.history import History, pinned
 from ctp_runbook.record.kinds import (

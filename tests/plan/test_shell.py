@@ -11,17 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ctp_runbook.plan.shell_words import (
-    Executable,
+from ctp_runbook.plan.shell.commands import (
     executables,
     is_idle,
-    is_missing,
     needed,
     never_ran,
-    resolve,
     swallows_failure,
     untold,
 )
+from ctp_runbook.plan.shell.files import Executable, is_missing, resolve
 
 NAMED: dict[str, list[str]] = {
     "cat file": ["cat"],
