@@ -231,7 +231,7 @@ def test_market_data_ticks_after_login_and_subscription(front: StartFront) -> No
 def test_order_latency_can_be_injected_for_one_generation(front: StartFront) -> None:
     """The other generation's orders are answered as fast as ever."""
     running = front()
-    running.control(order_latency_ms=300, order_latency_generation="new")
+    running.control(order_latency_ms=2000, order_latency_generation="new")
     took = {}
     for ref, generation in enumerate(("old", "new"), start=1):
         client = running.client(generation)
@@ -241,7 +241,7 @@ def test_order_latency_can_be_injected_for_one_generation(front: StartFront) -> 
         client.push("order")
         took[generation] = time.monotonic() - began
         client.ask("logout")
-    assert took["old"] < 0.25 < 0.3 <= took["new"]
+    assert took["old"] < 1.9 < 2.0 <= took["new"]
 
 
 def test_orders_and_instrument_queries_can_be_rejected(front: StartFront) -> None:

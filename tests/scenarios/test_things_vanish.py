@@ -306,7 +306,7 @@ def _after(stack: SmallStack, state: str, fault: str) -> Ended:
     with ThreadPoolExecutor() as threads:
         is_there = threading.Event()
         viewer = threads.submit(_followed, accident.run, is_there)
-        assert is_there.wait(10)
+        assert is_there.wait(60)
         FAULTS[fault](accident)
         _let_end(accident, state, fault)
         wait_for(lambda: not _at_work(stack), seconds=90)
