@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.sources import SOURCES, Counted, Surroundings
+from tests.benchmarks.bars import exit_code, judged
 from tests.props.rules import rule_of
 
 __all__ = ["main"]
@@ -137,7 +138,7 @@ def _print(
 
 
 def _judge(name: str, told: str, value: float, bar: float, unit: str) -> None:
-    print(f"{name:10} {told} ({'within' if value <= bar else 'OVER'} {bar:g} {unit})")
+    print(f"{name:10} {told} ({judged(value, bar, unit)})")
 
 
 def main() -> None:
@@ -153,3 +154,4 @@ if __name__ == "__main__":
         _write(Path(sys.argv[2]), float(sys.argv[3]))
     else:
         main()
+        sys.exit(exit_code())

@@ -20,6 +20,7 @@ from ctp_runbook.record.journal import Journal
 from ctp_runbook.record.rundir import RunDir
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.steps import run_step
+from tests.benchmarks.bars import exit_code, judged
 from tests.props.example_records import like
 
 __all__ = ["main"]
@@ -95,11 +96,10 @@ def main() -> None:
         over = (runbook / bash - 1) * 100
         print(f"{_STEPS} x sleep 0.1 in bash     {bash * 1000:7.1f} ms")
         print(f"{_STEPS} x sleep 0.1 as steps    {runbook * 1000:7.1f} ms")
-        print(
-            f"overhead                 {over:7.1f} %  ({'within' if over <= 10 else 'OVER'} 10 %)"
-        )
+        print(f"overhead                 {over:7.1f} %  ({judged(over, 10, '%')})")
         print(f"journal append, fsynced  {_append_ms(room):7.3f} ms (median of {_APPENDS})")
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(exit_code())

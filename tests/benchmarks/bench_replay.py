@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.bars import exit_code, judged
+
 __all__ = ["main"]
 
 ROOT = Path(__file__).parent.parent.parent
@@ -230,25 +232,22 @@ def main() -> None:
     print(f"read and judged          {alone['judged']:10.1f} s")
     print(f"drawn                    {alone['drawn']:10.1f} s")
     print(
-        f"together                 {took:10.1f} s   ({_said(took, SECONDS_MAX)} s), {alone['cpu']:.1f} s of CPU"
+        f"together                 {took:10.1f} s   ({judged(took, SECONDS_MAX, 's')}), {alone['cpu']:.1f} s of CPU"
     )
     print(
-        f"peak of memory           {alone['peak']:10.0f} MB  ({_said(alone['peak'], MEGABYTES_MAX)} MB)"
+        f"peak of memory           {alone['peak']:10.0f} MB  ({judged(alone['peak'], MEGABYTES_MAX, 'MB')})"
     )
     print(
         f"05_watch executed        {notebook['executed']:10.1f} s, {notebook['cpu']:.1f} s of CPU"
     )
     print(
-        f"  peak of its kernel     {notebook['peak']:10.0f} MB  ({_said(notebook['peak'], MEGABYTES_MAX)} MB)"
+        f"  peak of its kernel     {notebook['peak']:10.0f} MB  ({judged(notebook['peak'], MEGABYTES_MAX, 'MB')})"
     )
     print(
-        f"  the notebook           {notebook['megabytes']:10.2f} MB  ({_said(notebook['megabytes'], NOTEBOOK_MAX)} MB)"
+        f"  the notebook           {notebook['megabytes']:10.2f} MB  ({judged(notebook['megabytes'], NOTEBOOK_MAX, 'MB')})"
     )
-
-
-def _said(value: float, limit: float) -> str:
-    return f"{'within' if value <= limit else 'OVER'} {limit:g}"
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(exit_code())

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ctp_runbook.rehearsal.plane import control
+from tests.benchmarks.bars import exit_code, judged
 from tests.props.data_plane import plane_up, resident_mb
 
 __all__ = ["main"]
@@ -44,9 +45,10 @@ def main() -> None:
     whole = statistics.median(turn.serving_after_seconds or 0.0 for turn in turns)
     memory = statistics.median(resident_mb(turn) for turn in turns)
     print(f"{'everything':24}{whole:13.2f} s{memory:9.0f} MB")
-    print(f"{'within' if whole <= _SERVE_SECONDS else 'OVER'} {_SERVE_SECONDS:g} s")
-    print(f"{'within' if memory <= _RESIDENT_MB else 'OVER'} {_RESIDENT_MB:g} MB")
+    print(judged(whole, _SERVE_SECONDS, "s"))
+    print(judged(memory, _RESIDENT_MB, "MB"))
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(exit_code())

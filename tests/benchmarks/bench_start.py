@@ -15,6 +15,8 @@ import time
 from operator import truediv
 from pathlib import Path
 
+from tests.benchmarks.bars import exit_code, judged
+
 __all__ = ["main"]
 
 ROOT = Path(__file__).parent.parent.parent
@@ -52,8 +54,9 @@ def main() -> None:
     base = taken["python and four imports"]
     for name, bar in _BARS.items():
         ratio = statistics.median(map(truediv, taken[name], base))
-        print(f"{name:26} {ratio:7.2f} x, {'within' if ratio <= bar else 'OVER'} {bar:g} x")
+        print(f"{name:26} {ratio:7.2f} x, {judged(ratio, bar, 'x')}")
 
 
 if __name__ == "__main__":
     main()
+    sys.exit(exit_code())
