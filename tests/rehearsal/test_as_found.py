@@ -397,6 +397,9 @@ def test_a_session_is_inferred_from_a_fresh_tick_alone(tmp_path: Path, redis: Pa
     pid_file = twin.pid_file("old_core_engine")
     pid_file.parent.mkdir()
     pid_file.write_text("1\n")
+    # Set, not left to the file system: its clock is up to 4 ms behind the one the tick has.
+    later = time.time() + 60
+    os.utime(pid_file, (later, later))
     with pytest.raises(ProbeError, match="of before its start"):
         read_session(twin, "old")
     os.utime(pid_file, (0, 0))
