@@ -70,6 +70,7 @@ NAMED: dict[str, list[str]] = {
     "systemd-run --user --unit x -p A=1 /x/a": ["systemd-run", "/x/a"],
     "setarch -R a": ["setarch", "a"],
     "setarch x86_64 -R a": ["setarch", "a"],
+    "setarch x86_64 linux32 a": ["setarch", "linux32", "a"],
     "taskset -c 2,3 a": ["taskset", "a"],
     "taskset -p 1": ["taskset"],
     "chrt -f 50 numactl -m 0 a": ["chrt", "numactl", "a"],

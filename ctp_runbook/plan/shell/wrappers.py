@@ -165,6 +165,14 @@ Given = list[tuple[str, Word | None]]
 
 def behind(row: Wrapper, words: tuple[Word, ...]) -> tuple[Given, tuple[Word, ...]] | None:
     """The options and the words behind them; None where only the program can tell them apart."""
+    cut = _behind_options(row, words)
+    if row is _SETARCH and cut and cut[1] and cut[1][0].text in _ARCHITECTURES:
+        # setarch x86_64 -R PROGRAM: the architecture may be left out, and options follow it.
+        return _behind_options(row, cut[1][1:]) or ([], ())
+    return cut
+
+
+def _behind_options(row: Wrapper, words: tuple[Word, ...]) -> tuple[Given, tuple[Word, ...]] | None:
     flags, values = {*row.flags.split(), *row.alone.split()}, set(row.values.split())
     parsed, at = Given(), 0
     while at < len(words) and (word := words[at]).text.startswith("-") and word.text != "-":
@@ -185,11 +193,7 @@ def behind(row: Wrapper, words: tuple[Word, ...]) -> tuple[Given, tuple[Word, ..
             parsed.append((name, value))
     if any(word.splits for word in words[at : at + row.skips]):
         return None  # it may be none, or several
-    rest = words[at + row.skips :]
-    if row is _SETARCH and rest and rest[0].text in _ARCHITECTURES:
-        # setarch x86_64 -R PROGRAM: the architecture may be left out, and options follow it.
-        return behind(row, rest[1:]) or ([], ())
-    return parsed, rest
+    return parsed, words[at + row.skips :]
 
 
 def _long(word: Word, flags: set[str], values: set[str]) -> Given | None:
