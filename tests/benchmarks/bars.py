@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["exit_code", "judged"]
+__all__ = ["exit_code", "judged", "print_judged"]
 
 _over: list[str] = []
 
@@ -15,6 +15,11 @@ def judged(value: float, bar: float, unit: str) -> str:
     if value > bar:
         _over.append(said)
     return said
+
+
+def print_judged(name: str, told: str, value: float, bar: float, unit: str) -> None:
+    """Print a row: what was measured, and whether it is within its bar."""
+    print(f"{name:10} {told} ({judged(value, bar, unit)})")
 
 
 def exit_code() -> int:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ctp_runbook.errors import ProbeError
 from ctp_runbook.plan.sources import SOURCES, Counted, Surroundings
-from tests.benchmarks.bars import exit_code, judged
+from tests.benchmarks.bars import exit_code, print_judged
 from tests.props.rules import rule_of
 
 __all__ = ["main"]
@@ -131,14 +131,12 @@ def _print(
     print(f"written    {wrote[0]} lines, {wrote[1]} events; bursts of {_BURST_LINES} lines")
     print("           renamed once, copied and cut once, torn ten times a second")
     lost = wrote[1] - counted.events
-    _judge("events", f"{counted.events:.0f} counted, {lost:.0f} lost", abs(lost), 0, "lost")
+    print_judged("events", f"{counted.events:.0f} counted, {lost:.0f} lost", abs(lost), 0, "lost")
     print(f"told       {'; '.join(dict.fromkeys(told)) or 'nothing'}")
-    _judge("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
-    _judge("memory", f"{kept[0]:.1f} to {kept[-1]:.1f} MiB", growth, _GROWTH_MIB, "MiB of growth")
-
-
-def _judge(name: str, told: str, value: float, bar: float, unit: str) -> None:
-    print(f"{name:10} {told} ({judged(value, bar, unit)})")
+    print_judged("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
+    print_judged(
+        "memory", f"{kept[0]:.1f} to {kept[-1]:.1f} MiB", growth, _GROWTH_MIB, "MiB of growth"
+    )
 
 
 def main() -> None:

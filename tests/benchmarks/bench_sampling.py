@@ -34,7 +34,7 @@ from ctp_runbook.record.samples import Sample, read_samples
 from ctp_runbook.run.context import RunContext
 from ctp_runbook.run.requests import Inbox
 from ctp_runbook.run.window import Watch
-from tests.benchmarks.bars import exit_code, judged
+from tests.benchmarks.bars import exit_code, print_judged
 from tests.props.example_records import header_like
 from tests.props.plan_fixtures import make_plan, open_context
 from tests.props.watched import watch_header
@@ -189,7 +189,7 @@ class _Memory(threading.Thread):
         self._turn = seconds / 10
 
     def run(self) -> None:
-        """Look until the process ends."""
+        """Look in even turns; the last look is its owner's."""
         for _ in range(9):
             time.sleep(self._turn)
             self.look()
@@ -256,7 +256,7 @@ def main() -> None:
         f"{size / 2**20:.1f} MiB; turns of {min(steps):.3f} to {max(steps):.3f} s"
     )
     print(f"ended      {verdict}{', ' + trouble.sentence if trouble else ''}")
-    _judge(
+    print_judged(
         "jitter",
         f"p50 {_quantile(late, 0.5):.1f} ms, p99 {_quantile(late, 0.99):.1f} ms, "
         f"max {max(late):.1f} ms",
@@ -265,13 +265,9 @@ def main() -> None:
         "ms at p99",
     )
     print(f"           {bare} of a process that only sleeps, meanwhile on this host")
-    _judge("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
+    print_judged("processor", f"{share:.2f} % of one core", share, _CPU_PERCENT, "%")
     told = " ".join(f"{value:.1f}" for value in memory.kept)
-    _judge("memory", f"{told} MiB: {growth:+.1f} MiB", growth, _GROWTH_MIB, "MiB")
-
-
-def _judge(name: str, told: str, value: float, bar: float, unit: str) -> None:
-    print(f"{name:10} {told} ({judged(value, bar, unit)})")
+    print_judged("memory", f"{told} MiB: {growth:+.1f} MiB", growth, _GROWTH_MIB, "MiB")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from ctp_runbook.watch.sequential import ShareTest, assumption, share_interval
+from tests.benchmarks.bars import exit_code, judged
 from tests.props.order_windows import (
     NEVER,
     Counts,
@@ -73,10 +74,11 @@ def main() -> None:
         _by_the_clock()
         _detection(pool)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(f"\n{sum(one.ru_utime + one.ru_stime for one in usage):.0f} s of CPU (within 600 s)")
+    cpu = sum(one.ru_utime + one.ru_stime for one in usage)
+    print(f"\n{cpu:.0f} s of CPU ({judged(cpu, 600, 's')})")
     for problem in _problems:
         print(f"OVER: {problem}")
-    sys.exit(bool(_problems))
+    sys.exit(bool(_problems) or exit_code())
 
 
 def _head() -> None:
